@@ -1,0 +1,38 @@
+.PHONY: help setup demo test lint parity reference clean
+.DEFAULT_GOAL := help
+
+PYTHON := .venv/bin/python
+PARITY := .venv-parity/bin/python
+
+help: ## Shows the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+setup: ## Makes .venv with the newest Python >= 3.11 and installs flaxfer.
+	@tools/setup.sh .venv demo
+
+demo: setup ## Runs the main job on the embedded data and says where the report lies.
+	@$(PYTHON) -m flaxfer.demo.weights
+	@$(PYTHON) -m flaxfer.main --config configs/sts_xling.py
+
+test: ## All fast tests.
+	@tools/setup.sh .venv test
+	@$(PYTHON) -m flaxfer.demo.weights
+	@$(PYTHON) -m pytest -q -n 2
+
+lint: ## Style and types.
+	@tools/setup.sh .venv test
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+
+parity: ## Compares with PyTorch, on Python 3.11: committed reference values, then live.
+	@tools/setup.sh .venv-parity parity 3.11
+	@$(PARITY) -m tests.parity.generate --check
+	@$(PARITY) -m pytest -q -m parity tests
+
+reference: ## Writes the committed reference values anew.
+	@tools/setup.sh .venv-parity parity 3.11
+	@$(PARITY) -m tests.parity.generate
+
+clean: ## Removes environments, caches in this folder and runs.
+	rm -rf .venv .venv-parity runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

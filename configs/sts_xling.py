@@ -1,0 +1,192 @@
+"""Does paraphrase or inference training help similarity in languages never trained on?
+
+What: intermediate task (English) -> semantic textual similarity (English) -> zero-shot similarity
+in other languages, `direct` (without the intermediate stage) beside `staged`.
+
+Presets
+  demo    the embedded data and weights: paraphrase -> similarity -> six languages, with the control
+          `scratch` (random encoder weights). No network, no accelerator.
+  local   a folder with the published data sets (stsb-multi-mt, glue-samples/MNLI) and any local
+          XLM-R checkpoint: MNLI sample -> STS-B -> ten other languages, three seeds.
+  base    XLM-R base from the hub: MNLI -> STS-B -> ten other languages.
+  large   XLM-R large from the hub: QQP -> STS-B -> ten other languages.
+
+Commands
+  python -m flaxfer.main --config configs/sts_xling.py
+  python -m flaxfer.main --config configs/sts_xling.py:local \\
+      --config.data_dir=DATA --config.model.path=MODEL
+  python -m flaxfer.main --config configs/sts_xling.py:base
+
+Expected
+  demo    EXPECTED
+  local   LOCAL
+  base    not measured by us
+  large   not measured by us
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from flaxfer.demo import weights
+
+DEMO = Path(weights.__file__).parent / "data"
+LANGUAGES = ("de", "es", "fr", "it", "ja", "nl", "pl", "pt", "ru", "zh")
+STS = dict(name="similarity", kind="regression", metric="pearson", score_range=(0.0, 5.0))
+NLI = dict(
+    name="inference",
+    kind="classification",
+    metric="accuracy",
+    labels=("entailment", "neutral", "contradiction"),
+)
+PARAPHRASE = dict(
+    name="paraphrase",
+    kind="classification",
+    metric="accuracy",
+    labels=("different", "paraphrase"),
+)
+
+
+def get_config(preset: str = "demo") -> ConfigDict:
+    """The config of a preset."""
+    presets = {"demo": demo, "local": local, "base": base, "large": large}
+    if preset not in presets:
+        raise ValueError(f"there is no preset {preset!r}; there are {', '.join(presets)}")
+    config = ConfigDict(presets[preset]())
+    config.name = f"sts_xling-{preset}"
+    return config
+
+
+def demo() -> dict:
+    """Embedded data, weights from an installed package."""
+
+    def file(name: str, language: str = "en", **columns: str) -> dict:
+        pair = dict(text_a="text_a", text_b="text_b")
+        return dict(path=str(DEMO / name), columns=pair | columns, language=language)
+
+    scored = dict(label="score", domain="domain")
+    return dict(
+        model=dict(path=weights.model_path()),
+        paths=("direct", "staged", "scratch"),
+        optimizer=dict(learning_rate=5e-5, weight_decay=0.01, warmup=0.1),
+        train=dict(batch_size=16, max_length=64, row_length=64, log_every=5),
+        intermediate=dict(
+            task=PARAPHRASE,
+            data=dict(
+                train=file("paraphrase-train.tsv", label="label"),
+                dev=file("paraphrase-dev.tsv", label="label"),
+            ),
+            train=dict(epochs=3),
+        ),
+        target=dict(
+            task=STS,
+            data=dict(
+                train=file("sts-en-train.tsv", **scored),
+                dev=file("sts-en-dev.tsv", **scored),
+            ),
+            evaluate={
+                language: file(f"sts-{language}-test.tsv", language, id="id", **scored)
+                for language in ("en", "de", "fr", "es", "zh", "hi")
+            },
+            train=dict(epochs=4),
+        ),
+    )
+
+
+def local() -> dict:
+    """Published data sets in a folder, a local checkpoint."""
+
+    def sts(language: str, split: str) -> dict:
+        return dict(
+            path=f"stsb-multi-mt/stsb-{language}-{split}.csv",
+            header=False,
+            columns=dict(text_a=0, text_b=1, label=2),
+            language=language,
+        )
+
+    def nli(split: str) -> dict:
+        return dict(
+            path=f"glue-samples/MNLI/{split}.tsv",
+            columns=dict(text_a="text_a", text_b="text_b", label="label"),
+        )
+
+    return dict(
+        model=dict(path="MODEL"),
+        data_dir="DATA",
+        seeds=(0, 1, 2),
+        optimizer=dict(learning_rate=5e-5, weight_decay=0.01, warmup=0.1),
+        train=dict(batch_size=32, epochs=3, max_length=128, row_length=128),
+        intermediate=dict(task=NLI, data=dict(train=nli("train"), dev=nli("dev"))),
+        target=dict(
+            task=STS,
+            data=dict(train=sts("en", "train"), dev=sts("en", "dev")),
+            evaluate={language: sts(language, "test") for language in ("en", *LANGUAGES)},
+        ),
+    )
+
+
+def base() -> dict:
+    """XLM-R base: MNLI as the intermediate task."""
+    glue = dict(hub="nyu-mll/glue", subset="mnli")
+    columns = dict(text_a="premise", text_b="hypothesis", label="label")
+    return hub(
+        "FacebookAI/xlm-roberta-base",
+        dict(
+            task=NLI,
+            data=dict(
+                train=dict(**glue, split="train", columns=columns),
+                dev=dict(**glue, split="validation_matched", columns=columns),
+            ),
+        ),
+    )
+
+
+def large() -> dict:
+    """XLM-R large: QQP as the intermediate task."""
+    glue = dict(hub="nyu-mll/glue", subset="qqp")
+    columns = dict(text_a="question1", text_b="question2", label="label")
+    labels = dict(not_duplicate="different", duplicate="paraphrase")
+    # QQP has a few records whose question is empty.
+    drop = dict(text_a=("",), text_b=("",))
+    config = hub(
+        "FacebookAI/xlm-roberta-large",
+        dict(
+            task=PARAPHRASE | dict(metric="macro_f1"),
+            data=dict(
+                train=dict(**glue, split="train", columns=columns, labels=labels, drop=drop),
+                dev=dict(**glue, split="validation", columns=columns, labels=labels, drop=drop),
+            ),
+        ),
+    )
+    # Large encoders collapse at higher rates (Mosbach et al. 2021).
+    config["optimizer"]["learning_rate"] = 1e-5
+    return config
+
+
+def hub(model: str, intermediate: dict) -> dict:
+    """STS-B in eleven languages from the hub, after an intermediate stage."""
+
+    def sts(language: str, split: str) -> dict:
+        return dict(
+            hub="PhilipMay/stsb_multi_mt",
+            subset=language,
+            split=split,
+            columns=dict(text_a="sentence1", text_b="sentence2", label="similarity_score"),
+            language=language,
+        )
+
+    return dict(
+        model=dict(hub=model),
+        seeds=(0, 1, 2, 3, 4),
+        optimizer=dict(learning_rate=2e-5, weight_decay=0.01, warmup=0.06),
+        train=dict(batch_size=32, epochs=3, max_length=128, row_length=128),
+        intermediate=intermediate | dict(train=dict(eval_every=2000)),
+        target=dict(
+            task=STS,
+            data=dict(train=sts("en", "train"), dev=sts("en", "dev")),
+            evaluate={language: sts(language, "test") for language in ("en", *LANGUAGES)},
+            train=dict(epochs=10, patience=3),
+        ),
+    )

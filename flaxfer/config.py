@@ -1,0 +1,257 @@
+"""The configuration: frozen dataclasses, built from a config file with all errors reported at once.
+
+A config file defines `get_config(preset) -> ml_collections.ConfigDict`. `config_build.load`
+runs it, applies the overrides of the command line, fills each stage's `optimizer` and `train` from
+the sections of the same name at the top, and builds `Config`. This file and the files in configs/
+are the only places with defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+Path = Literal["direct", "staged", "scratch"]
+
+METRICS: Mapping[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "macro_f1", "mcc"),
+    "regression": ("pearson", "spearman", "mse"),
+}
+"""The metrics of each kind of task, the usual one first."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One data set on disk or on the hub, with the mapping of its columns.
+
+    Roles of columns: `text_a`, `text_b` (pairs), `label` (class or score), `id`, `language`,
+    `domain`.
+
+    Attributes:
+      path: local file; with `format="lines"` the folder of the files named in `aligned`.
+        Relative paths start at `Config.data_dir`.
+      hub: id of a data set on the Hugging Face hub; the hub is contacted only when this is set.
+      subset, split, revision: which part of the hub's data set.
+      format: how the file is written; `auto` goes by its ending.
+      header: whether the first line of a csv or tsv file names the columns.
+      delimiter: one character; empty for the format's own.
+      quotes: `csv` for quoted fields, `literal` where a quote is a character like any other;
+        `auto` is `csv` for csv files and `literal` for tsv files.
+      encoding: of the file; a byte order mark is dropped.
+      max_columns: if not 0, a line is split into so many columns, and the last one takes the rest.
+      columns: role -> name of the column, or its zero-based number.
+      aligned: role -> text file whose line n belongs to record n.
+      labels: label as written -> label name of the task; empty if they are the same.
+      keep: column or role -> values; only records with one of these values are used.
+      drop: column or role -> values; records with one of these values are left out, and counted.
+      drop_unlabeled: leave out, and count, records without a label instead of refusing them.
+      language: of every record, unless `columns` or `aligned` names the role.
+      domain: of every record, likewise.
+      fraction: share of the records to use, drawn by seed.
+      rows: number of records that the file must hold; 0 if not known.
+    """
+
+    path: str = ""
+    hub: str = ""
+    subset: str = ""
+    split: str = "train"
+    revision: str = "main"
+    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "lines"] = "auto"
+    header: bool = True
+    delimiter: str = ""
+    quotes: Literal["auto", "csv", "literal"] = "auto"
+    encoding: str = "utf-8"
+    max_columns: int = 0
+    columns: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+    aligned: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    keep: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    drop: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    drop_unlabeled: bool = False
+    language: str = "en"
+    domain: str = ""
+    fraction: float = 1.0
+    rows: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The splits of one task. Sources of one split are joined in their order.
+
+    Attributes:
+      train, dev, test: sources. Where `dev` and `test` are both empty, `train` is divided by
+        `split`; where `dev` alone is empty, dev is cut from train in the proportion train : dev.
+      split: shares of train, dev and test.
+      split_seed: of the division and of `Source.fraction`; the same for every seed of a study.
+    """
+
+    train: tuple[Source, ...]
+    dev: tuple[Source, ...] = ()
+    test: tuple[Source, ...] = ()
+    split: tuple[float, float, float] = (0.70, 0.15, 0.15)
+    split_seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What one input and one prediction is.
+
+    Attributes:
+      name: appears in reports and directories.
+      kind: `classification` over `labels`, or `regression` of a score within `score_range`.
+      labels: names of the classes in the order of the logits.
+      score_range: smallest and largest valid score.
+      metric: the dev metric that chooses the best checkpoint.
+    """
+
+    name: str
+    kind: Literal["classification", "regression"]
+    metric: str
+    labels: tuple[str, ...] = ()
+    score_range: tuple[float, float] = (0.0, 5.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """The pretrained encoder: a Hugging Face folder or a hub id, not both.
+
+    Attributes:
+      path: local folder with config.json, *.safetensors and the tokenizer.
+      hub: model id on the hub; the hub is contacted only when this is set.
+      revision: of the hub's model.
+      tokenizer: local folder of another tokenizer; empty for the model's own.
+      dropout: replaces every dropout rate of the checkpoint's config, if given.
+    """
+
+    path: str = ""
+    hub: str = ""
+    revision: str = "main"
+    tokenizer: str = ""
+    dropout: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """Optimiser and schedule; steps are optimiser updates.
+
+    Attributes:
+      weight_decay: decoupled; not applied to parameters that match `no_decay`.
+      schedule: shape after the warm-up; `wsd` is warm-up, stable, decay.
+      warmup: share of all steps if below 1, else a number of steps.
+      end_factor: last learning rate over the largest.
+      power: of the polynomial schedule.
+      decay_share: share of all steps that the decay of `wsd` takes.
+      clip_norm: largest global norm of the gradient; 0 for no clipping.
+      layer_decay: factor on the learning rate from one layer to the layer below; 1 for none.
+      freeze: regular expressions, searched in parameter paths such as `encoder/layers/0/...`.
+      no_decay: likewise.
+    """
+
+    name: Literal["adamw", "adafactor", "lion"] = "adamw"
+    learning_rate: float = 2e-5
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    schedule: Literal["linear", "cosine", "inverse_sqrt", "polynomial", "constant", "wsd"] = (
+        "linear"
+    )
+    warmup: float = 0.1
+    end_factor: float = 0.0
+    power: float = 2.0
+    decay_share: float = 0.2
+    clip_norm: float = 1.0
+    layer_decay: float = 1.0
+    freeze: tuple[str, ...] = ()
+    no_decay: tuple[str, ...] = (r"/bias$", r"norm/scale$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """The fine-tuning loop of a stage.
+
+    Attributes:
+      batch_size: examples a step, over all devices.
+      epochs: passes over the train split.
+      max_steps: if not 0, the number of steps instead of `epochs`.
+      accumulation: micro-batches a step; must divide `batch_size`.
+      max_length: tokens of an example, special tokens included; longer ones are truncated.
+      row_length: tokens of a packed row.
+      max_programs: row counts of packed batches, each compiled once; more of them pad less.
+      packing: several examples in a row; without it every example has a row of its own.
+      eval_rows: packed rows a step of evaluation.
+      eval_every: steps between evaluations on dev; 0 for every epoch.
+      patience: evaluations without a better dev metric before the stage stops; 0 for never.
+      log_every: steps between lines in metrics.jsonl.
+      compute_dtype: of the matrix products; parameters stay float32. `auto` goes by platform.
+      label_smoothing: share of the target's probability spread over all classes.
+    """
+
+    batch_size: int = 32
+    epochs: float = 3.0
+    max_steps: int = 0
+    accumulation: int = 1
+    max_length: int = 128
+    row_length: int = 128
+    max_programs: int = 6
+    packing: bool = True
+    eval_rows: int = 32
+    eval_every: int = 0
+    patience: int = 0
+    log_every: int = 10
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    label_smoothing: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One fine-tuning: a task on its data; `evaluate` holds sets to score without training."""
+
+    task: Task
+    data: Data
+    evaluate: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    optimizer: Optimizer = Optimizer()
+    train: Train = Train()
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """Devices along the axes; -1 for all that the others leave. A data set's rows are split over
+    `data` and `fsdp`, parameters over `fsdp` and `tensor`.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A study: every path, every seed.
+
+    Attributes:
+      name: of the study, for the report.
+      target: the stage whose evaluations are compared.
+      intermediate: the stage before it on the path `staged`.
+      paths: `direct` trains the target from the pretrained encoder, `staged` after the intermediate
+        stage, `scratch` from random encoder weights, as a control.
+      seeds: one run of every path each: order of the data, heads, dropout.
+      workdir: everything a study writes; the same command continues what lies there. Empty for
+        `runs/<name>`.
+      data_dir: where relative paths of sources start; empty for the current directory.
+      cache: tokenised data and compiled programs; empty for the user's cache directory.
+      trackers: further sinks of the metrics.
+    """
+
+    name: str
+    model: Model
+    target: Stage
+    intermediate: Stage | None = None
+    paths: tuple[Path, ...] = ("direct", "staged")
+    seeds: tuple[int, ...] = (0,)
+    mesh: Mesh = Mesh()
+    workdir: str = ""
+    data_dir: str = ""
+    cache: str = ""
+    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -1,0 +1,101 @@
+"""Files to text: compression, encoding, line ends."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import re
+import zlib
+from pathlib import Path
+
+from flaxfer.errors import ConfigError, DataError
+
+FETCH_AGAIN = "fetch the file again, and compare its size with the original."
+
+
+def read_bytes(path: Path, setting: str) -> bytes:
+    """The content of a file, unpacked if its name ends in .gz; `setting` names it in the config.
+
+    Raises:
+      DataError: there is no such file, or it cannot be read or unpacked.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        absent = isinstance(error, FileNotFoundError)
+        raise DataError(
+            "there is no such file" if absent else f"cannot be read: {error.strerror}",
+            where=str(path.absolute()),
+            mend=f"set `{setting}` of the source, or the `data_dir` that relative paths start at.",
+        ) from error
+    if path.suffix != ".gz":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"the gzip file is damaged or cut off: {error}", where=str(path), mend=FETCH_AGAIN
+        ) from error
+
+
+def decode(data: bytes, encoding: str, path: Path) -> str:
+    """The text of a file, without a byte order mark and with a line feed for CRLF.
+
+    Raises:
+      ConfigError: there is no such encoding.
+      DataError: the file is in another encoding, or holds NUL bytes.
+    """
+    try:
+        text = data.decode(encoding)
+    except LookupError as error:
+        raise ConfigError(
+            f"there is no encoding {encoding!r}",
+            where=str(path),
+            mend="set encoding to one that Python knows, such as utf-8, latin-1 or cp1252.",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"the file is not in {encoding}",
+            where=str(path),
+            mend="set encoding to the file's own, such as latin-1 or cp1252, or convert the file.",
+            details=_undecodable(data, encoding, path, error),
+        ) from error
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    if "\0" in text:
+        details = [
+            f"{path.name}:{text.count(chr(10), 0, match.start()) + 1}: "
+            f"{len(match.group())} NUL, from character {match.start()} of the file"
+            for match in re.finditer("\0+", text)
+        ]
+        raise DataError(
+            "the file holds NUL bytes",
+            where=str(path),
+            mend="set encoding if the file is UTF-16; else it is damaged: fetch it again.",
+            details=details,
+        )
+    return text
+
+
+def _undecodable(data: bytes, encoding: str, path: Path, first: UnicodeDecodeError) -> list[str]:
+    """The first bad byte of every line that has one."""
+    if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):  # A 0x0A is no line end.
+        return [f"{path.name}: byte {first.start}: {first.reason}"]
+    details, start = [], 0
+    for number, line in enumerate(data.split(b"\n"), 1):
+        try:
+            line.decode(encoding)
+        except UnicodeDecodeError as error:
+            details.append(
+                f"{path.name}:{number}: byte {start + error.start} of the file is "
+                f"0x{line[error.start]:02x}: {error.reason}"
+            )
+        start += len(line) + 1
+    return details
+
+
+def split_lines(text: str) -> list[str]:
+    """Lines without their ends; only a line feed ends a line, so U+2028 or NEL stay text."""
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return lines

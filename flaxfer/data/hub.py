@@ -1,0 +1,79 @@
+"""Data sets on the Hugging Face hub. Nothing here runs unless the config names a hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from flaxfer.config import Source
+from flaxfer.data.readers import Column, Key, Table, locate, missing_columns
+from flaxfer.errors import DataError
+
+TIMEOUT = 4.0
+"""Seconds to wait for the hub's answer."""
+
+
+def reach(repository: str, kind: Literal["dataset", "model"], revision: str) -> None:
+    """Asks the hub for a repository, so that a wrong name or no network is found out at once.
+
+    The clients' own downloads try again for half a minute before they give up. With HF_HUB_OFFLINE
+    set nothing is asked, and they take what they downloaded before.
+
+    Raises:
+      DataError: the hub does not answer, or has no such repository or revision.
+    """
+    import huggingface_hub
+    import huggingface_hub.constants
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return
+    try:
+        huggingface_hub.HfApi().repo_info(
+            repository, repo_type=kind, revision=revision, timeout=TIMEOUT
+        )
+    # The client and its network library raise types of their own; all mean the same here.
+    except Exception as error:
+        raise DataError(
+            f"the hub does not give this {kind}: {type(error).__name__}: {error}",
+            where=f"{repository}@{revision}",
+            mend="check the id, the revision and the network; set HF_HUB_OFFLINE=1 to use what was "
+            "downloaded before; or download the files and set `path` instead of `hub`.",
+        ) from error
+
+
+def read_hub(source: Source, keys: Iterable[Key]) -> Table:
+    """Reads the columns `keys` of a data set on the hub; classes are given by their names.
+
+    Raises:
+      DataError: the hub cannot be reached, or has no such data set, split or column.
+    """
+    import datasets
+
+    reach(source.hub, "dataset", source.revision)
+    name = f"{source.hub}[{source.split}]"
+    try:
+        loaded = datasets.load_dataset(
+            source.hub, name=source.subset or None, split=source.split, revision=source.revision
+        )
+    # The library raises a dozen types of its own and of its network client; all mean the same here.
+    except Exception as error:
+        raise DataError(
+            f"the hub's data set cannot be loaded: {type(error).__name__}: {error}",
+            where=name,
+            mend="check hub, subset, split and revision and the network, or download the files "
+            "and set `path` instead.",
+        ) from error
+    found, problems = locate(list(keys), loaded.column_names)
+    if problems:
+        raise missing_columns(name, problems, loaded.column_names)
+    table = loaded.with_format("arrow")[:]
+    columns: dict[Key, Column] = {}
+    for key, index in found.items():
+        column = loaded.column_names[index]
+        values = table[column].to_pylist()
+        feature = loaded.features[column]
+        if isinstance(feature, datasets.ClassLabel):
+            classes = dict(enumerate(feature.names))
+            values = [classes.get(value, value) for value in values]
+        columns[key] = Column(name, repr(column), values, None)
+    return Table(len(loaded), columns, [])

@@ -1,0 +1,159 @@
+"""Order, batches and packing: from tokenised examples to arrays on the devices.
+
+A training batch is a function of (seed, step); nothing here has a state to save.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator
+
+import grain
+import jax
+import numpy as np
+
+from flaxfer import sharding
+from flaxfer.config import Train
+from flaxfer.data import packing
+from flaxfer.data.tokenize import Tokenized
+
+PLANNED_STEPS = 4096
+"""Batches whose rows are counted to choose the row counts; more would tell nothing new."""
+
+PREFETCHED = 4
+"""Batches built ahead, in a background thread."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSize:
+    """Examples, their tokens, and the token slots of the rows that hold them."""
+
+    examples: int
+    tokens: int
+    slots: int
+
+    @classmethod
+    def of(cls, batch: packing.Batch) -> BatchSize:
+        """Counts a batch of host arrays."""
+        segment = batch["segment_BT"]
+        return cls(int(batch["mask_BE"].sum()), int((segment > 0).sum()), segment.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainPlan:
+    """What every step of a stage trains on.
+
+    Attributes:
+      data: the train split.
+      seed: of the order.
+      total_steps: optimiser updates of the stage.
+      row_counts: the numbers of rows a micro-batch may have; each costs one compiled program.
+      slots: examples that a row can hold, E.
+      pad_id: token id of padding.
+    """
+
+    data: Tokenized
+    train: Train
+    seed: int
+    total_steps: int
+    row_counts: tuple[int, ...]
+    slots: int
+    multiple: int
+    pad_id: int
+
+    @classmethod
+    def make(
+        cls, data: Tokenized, train: Train, seed: int, pad_id: int, multiple: int
+    ) -> TrainPlan:
+        """Plans a stage; `multiple` is what the number of rows must be a multiple of."""
+        steps = train.max_steps or math.ceil(train.epochs * len(data.lengths) / train.batch_size)
+        slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
+        plan = cls(data, train, seed, steps, (), slots, multiple, pad_id)
+        planned = np.stack([plan.indices(step) for step in range(min(steps, PLANNED_STEPS))])
+        micro = planned.reshape(-1, train.batch_size // train.accumulation)
+        needed = packing.rows_needed(data.lengths, micro, train.row_length, slots)
+        if train.accumulation > 1:  # The micro-batches of a step share one shape.
+            needed = needed.reshape(-1, train.accumulation).max(axis=1)
+        counts = packing.row_counts(needed, train.max_programs, multiple)
+        return dataclasses.replace(plan, row_counts=counts)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Example indices of a step's batch, int64 (batch_size,); each epoch is a permutation."""
+        size, n = self.train.batch_size, len(self.data.lengths)
+        positions = np.arange(step * size, (step + 1) * size)
+        epochs = positions // n
+        order = {epoch: _permutation(n, self.seed, int(epoch)) for epoch in np.unique(epochs)}
+        return np.array([order[e][p] for e, p in zip(epochs, positions % n, strict=True)])
+
+    def batch(self, step: int) -> packing.Batch:
+        """The packed arrays of a step, with a leading axis of micro-batches."""
+        micro_batches = self.indices(step).reshape(self.train.accumulation, -1)
+        packed = [
+            packing.pack(self.data.lengths[indices], self.train.row_length, self.slots)
+            for indices in micro_batches
+        ]
+        count = self.row_count(max(len(rows) for rows in packed))
+        micro = [
+            packing.build_rows(
+                self.data, indices, rows, count, self.train.row_length, self.slots, self.pad_id
+            )
+            for indices, rows in zip(micro_batches, packed, strict=True)
+        ]
+        return {key: np.stack([batch[key] for batch in micro]) for key in micro[0]}
+
+    def padding_share(self) -> float:
+        """Share of the token slots of the first epoch's batches that hold padding."""
+        steps = math.ceil(len(self.data.lengths) / self.train.batch_size)
+        sizes = [BatchSize.of(self.batch(step)) for step in range(min(steps, self.total_steps, 64))]
+        return 1 - sum(size.tokens for size in sizes) / sum(size.slots for size in sizes)
+
+    def row_count(self, needed: int) -> int:
+        """The smallest planned row count that holds `needed` rows.
+
+        A long run can meet a batch that needs more rows than any planned one: it gets a program of
+        its own.
+        """
+        fitting = [count for count in self.row_counts if count >= needed]
+        return fitting[0] if fitting else math.ceil(needed / self.multiple) * self.multiple
+
+    def batches(
+        self, start: int, mesh: jax.sharding.Mesh
+    ) -> Iterator[tuple[BatchSize, dict[str, jax.Array]]]:
+        """The batches after step `start` to the last, built ahead and sent to the devices."""
+        dataset = grain.MapDataset.range(start, self.total_steps).map(self.batch)
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED)
+        for batch in dataset.to_iter_dataset(options):
+            yield BatchSize.of(batch), put_rows(batch, mesh, axis=1)
+
+
+def eval_batches(
+    data: Tokenized, train: Train, pad_id: int, multiple: int
+) -> Iterator[packing.Batch]:
+    """Every example of `data` once, packed into batches that all have the same shape.
+
+    The order is free, so the whole set is packed at once, which leaves next to no padding but in
+    the last batch.
+    """
+    slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
+    rows = packing.pack(data.lengths, train.row_length, slots)
+    size = math.ceil(train.eval_rows / multiple) * multiple
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        indices = np.concatenate([np.asarray(row) for row in chosen])
+        local = np.split(np.arange(len(indices)), np.cumsum([len(row) for row in chosen])[:-1])
+        yield packing.build_rows(
+            data, indices, [list(row) for row in local], size, train.row_length, slots, pad_id
+        )
+
+
+def put_rows(batch: packing.Batch, mesh: jax.sharding.Mesh, axis: int = 0) -> dict[str, jax.Array]:
+    """Sends a batch to the devices, rows (the given axis of every array) split over the mesh."""
+    spec = jax.sharding.PartitionSpec(*(None,) * axis, *sharding.ROWS)
+    return jax.device_put(batch, jax.sharding.NamedSharding(mesh, spec))
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(n)

@@ -1,0 +1,285 @@
+"""Files to columns of values that know where they stand.
+
+A reader returns every record of the file or raises: nothing is skipped here. What is wrong with
+single records is noted in `Table.problems`, so that it can be reported together with what is wrong
+with their values.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import difflib
+import io
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from flaxfer.config import Source
+from flaxfer.data.files import FETCH_AGAIN, decode, read_bytes, split_lines
+from flaxfer.errors import ConfigError, DataError
+
+ENDINGS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+}
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+
+Key = str | int
+"""The name of a column or its zero-based number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """The values of one column, and where each stands.
+
+    Attributes:
+      file: name of the file, for errors.
+      name: of the column, for errors; empty for a text file of which every line is a value.
+      values: one a record; None where the record has none.
+      lines: number of the line on which each record begins; None where records have no lines.
+    """
+
+    file: str
+    name: str
+    values: Sequence[Any]
+    lines: Sequence[int] | None
+
+    def place(self, record: int) -> str:
+        """Where the value of a record (counted from 0) stands: file, line and column."""
+        at = f"{self.file}: record {record + 1}"
+        if self.lines is not None:
+            at = f"{self.file}:{self.lines[record]}"
+        return f"{at}: column {self.name}" if self.name else at
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The wanted columns of a file.
+
+    Attributes:
+      size: number of records in the file.
+      columns: as many values each.
+      problems: (record, what is wrong with it) of records that could not be taken apart.
+    """
+
+    size: int
+    columns: dict[Key, Column]
+    problems: list[tuple[int, str]]
+
+
+def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
+    """Reads the columns `keys` of a local csv, tsv, json lines, json or parquet file.
+
+    A name ending in .gz is unpacked. A byte order mark is dropped, CRLF counts as a line feed.
+
+    Raises:
+      DataError: the file is missing, damaged, not in its encoding, or lacks a column.
+    """
+    keys = list(dict.fromkeys(keys))
+    kind = _format(path, source)
+    data = read_bytes(path, "path")
+    if kind == "parquet":
+        return _parquet(data, path, keys)
+    text = decode(data, source.encoding, path)
+    if kind == "json":
+        return _json(text, path, keys)
+    if kind == "jsonl":
+        return _json_lines(text, path, keys)
+    return _delimited(text, path, source, kind, keys)
+
+
+def read_lines(path: Path, encoding: str, setting: str) -> Column:
+    """Reads a text file of which every line is a value; `setting` names it in the config."""
+    lines = split_lines(decode(read_bytes(path, setting), encoding, path))
+    return Column(path.name, "", lines, range(1, len(lines) + 1))
+
+
+def _format(path: Path, source: Source) -> str:
+    if source.format != "auto":
+        return source.format
+    name = path.name.removesuffix(".gz")
+    kind = ENDINGS.get(Path(name).suffix.lower())
+    if kind is None:
+        raise ConfigError(
+            f"the ending of {path.name!r} does not tell how the file is written",
+            where=str(path),
+            mend="set format to csv, tsv, jsonl, json, parquet or lines.",
+        )
+    return kind
+
+
+def _delimited(text: str, path: Path, source: Source, kind: str, keys: list[Key]) -> Table:
+    delimiter = source.delimiter or DELIMITERS[kind]
+    quotes = source.quotes if source.quotes != "auto" else {"csv": "csv", "tsv": "literal"}[kind]
+    problems: list[tuple[int, str]] = []
+    if quotes == "literal":
+        limit = source.max_columns - 1 if source.max_columns else -1
+        rows = [line.split(delimiter, limit) for line in split_lines(text)]
+        lines: Sequence[int] = range(1, len(rows) + 1)
+    elif source.max_columns:
+        raise ConfigError(
+            "max_columns needs lines without quoting", where=str(path), mend="set quotes='literal'."
+        )
+    else:
+        rows, lines = _quoted(text, delimiter, path)
+    header = rows[0] if source.header and rows else []
+    if source.header:
+        rows, lines = rows[1:], lines[1:]
+    width = len(header) or max(map(len, rows), default=0)
+    found, missing = locate(keys, header if source.header else [str(i) for i in range(width)])
+    if missing:
+        raise missing_columns(str(path), missing, header if source.header else range(width))
+    needed = len(header) if source.header else 1 + max(found.values(), default=-1)
+    for i, row in enumerate(rows):
+        if len(row) < needed or (source.header and len(row) > needed):
+            expected = f"the header {needed}" if source.header else f"{needed} are needed"
+            problems.append((i, f"{path.name}:{lines[i]}: has {len(row)} column(s), {expected}"))
+            rows[i] = [*row, *[""] * (needed - len(row))]
+    columns = {
+        key: Column(path.name, repr(header[i]) if header else str(i), [r[i] for r in rows], lines)
+        for key, i in found.items()
+    }
+    return Table(len(rows), columns, problems)
+
+
+def _quoted(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], list[int]]:
+    """Rows of a file with quoted fields, and the line on which each begins."""
+    csv.field_size_limit(sys.maxsize)  # The default is below the length of a long review.
+    reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, strict=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    while True:
+        start = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return rows, lines
+        except csv.Error as error:
+            open_quote = "unexpected end" in str(error)
+            what = "a quote is opened and never closed" if open_quote else str(error)
+            raise DataError(
+                f"the record that begins here cannot be taken apart: {what}",
+                where=f"{path}:{start}",
+                mend="if quotes are literal in this file, set quotes='literal'; if it is cut off, "
+                "fetch it again; else quote the field and double the quotes within it.",
+            ) from error
+        rows.append(row or [""])
+        lines.append(start)
+
+
+def _json_lines(text: str, path: Path, keys: list[Key]) -> Table:
+    lines = split_lines(text)
+    records: list[dict[str, Any]] = []
+    problems: list[tuple[int, str]] = []
+    for i, line in enumerate(lines):
+        record: Any = None
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            cut_off = i == len(lines) - 1 and not text.endswith("\n")
+            what = "is cut off" if cut_off else "is empty" if not line.strip() else "is no JSON"
+            problems.append((i, f"{path.name}:{i + 1}: the line {what}: {error}"))
+        else:
+            if not isinstance(record, dict):
+                problems.append((i, f"{path.name}:{i + 1}: the line is no JSON object"))
+        records.append(record if isinstance(record, dict) else {})
+    return _objects(records, path, keys, range(1, len(lines) + 1), problems)
+
+
+def _json(text: str, path: Path, keys: list[Key]) -> Table:
+    try:
+        records = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"the file is damaged, cut off, or no JSON: {error}", where=str(path), mend=FETCH_AGAIN
+        ) from error
+    if not isinstance(records, list):
+        raise DataError(
+            f"the file holds a {type(records).__name__}, not a list of records",
+            where=str(path),
+            mend="write a list of objects, or set format='jsonl' for one object a line.",
+        )
+    problems = [
+        (i, f"{path.name}: record {i + 1}: is a {type(record).__name__}, not an object")
+        for i, record in enumerate(records)
+        if not isinstance(record, dict)
+    ]
+    records = [record if isinstance(record, dict) else {} for record in records]
+    return _objects(records, path, keys, None, problems)
+
+
+def _objects(
+    records: list[dict[str, Any]],
+    path: Path,
+    keys: list[Key],
+    lines: Sequence[int] | None,
+    problems: list[tuple[int, str]],
+) -> Table:
+    names = list(dict.fromkeys(name for record in records for name in record))
+    missing = locate([str(key) for key in keys], names)[1]
+    if missing and names:
+        raise missing_columns(str(path), missing, names)
+    columns: dict[Key, Column] = {
+        key: Column(path.name, repr(str(key)), [r.get(str(key)) for r in records], lines)
+        for key in keys
+    }
+    return Table(len(records), columns, problems)
+
+
+def _parquet(data: bytes, path: Path, keys: list[Key]) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
+        names = file.schema_arrow.names
+        found, missing = locate(keys, names)
+        if missing:
+            raise missing_columns(str(path), missing, names)
+        table = file.read(columns=sorted({names[i] for i in found.values()}))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(
+            f"the parquet file is damaged or cut off: {error}", where=str(path), mend=FETCH_AGAIN
+        ) from error
+    columns = {
+        key: Column(path.name, repr(names[i]), table[names[i]].to_pylist(), None)
+        for key, i in found.items()
+    }
+    return Table(table.num_rows, columns, [])
+
+
+def locate(keys: list[Key], names: Sequence[str]) -> tuple[dict[Key, int], list[str]]:
+    """The number of each key among `names`, and a finding for each that is not there."""
+    found: dict[Key, int] = {}
+    problems = []
+    for key in keys:
+        if isinstance(key, int) and 0 <= key < len(names):
+            found[key] = key
+        elif isinstance(key, str) and names.count(key) == 1:
+            found[key] = names.index(key)
+        elif isinstance(key, str) and key in names:
+            problems.append(f"there are {names.count(key)} columns {key!r}; give the number of one")
+        else:
+            near = difflib.get_close_matches(str(key).lower(), [n.lower() for n in names], n=1)
+            meant = [name for name in names if near and name.lower() == near[0]]
+            hint = f"; did you mean {meant[0]!r}?" if meant else ""
+            problems.append(f"there is no column {key!r}{hint}")
+    return found, problems
+
+
+def missing_columns(where: str, problems: list[str], names: Sequence[object]) -> DataError:
+    """The error of a data set at `where` without some columns; `names` are those it has."""
+    return DataError(
+        "columns named in the config cannot be found",
+        where=where,
+        mend=f"the columns are {', '.join(map(repr, names)) or 'none: the file is empty'}; name "
+        "those you mean in `columns`, `keep` and `drop`, and set `header` as the file is.",
+        details=problems,
+    )

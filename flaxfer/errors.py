@@ -1,0 +1,70 @@
+"""Errors that say what is wrong, where, and how to mend it, with the exit code of their kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MAX_DETAILS = 40
+
+
+class FlaxferError(Exception):
+    """Base of every error flaxfer raises on purpose.
+
+    Args:
+      what: one sentence, what is wrong.
+      where: file, line, column, config key or array the sentence is about.
+      mend: what the reader should do now.
+      details: further findings of the same kind, one a line, listed under the sentence.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str | None = None,
+        mend: str | None = None,
+        details: Sequence[str] = (),
+    ):
+        self.what, self.where, self.mend, self.details = what, where, mend, tuple(details)
+        super().__init__(what, where, mend, self.details)
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        lines += [f"  - {detail}" for detail in self.details[:MAX_DETAILS]]
+        if len(self.details) > MAX_DETAILS:
+            lines.append(f"  - and {len(self.details) - MAX_DETAILS} more")
+        if self.mend:
+            lines.append(f"  To mend it: {self.mend}")
+        return "\n".join(lines)
+
+
+class ConfigError(FlaxferError):
+    """The command line or the configuration is wrong."""
+
+    exit_code = 2
+
+
+class DataError(FlaxferError):
+    """A data set, tokenizer or model file cannot be used as it is."""
+
+    exit_code = 3
+
+
+class CheckpointError(FlaxferError):
+    """A checkpoint or pretrained weights cannot be read, or do not fit the model."""
+
+    exit_code = 4
+
+
+class DivergedError(FlaxferError):
+    """Training left the finite numbers."""
+
+    exit_code = 5
+
+
+class PreemptedError(FlaxferError):
+    """The run was asked to stop; the same command continues it."""
+
+    exit_code = 75

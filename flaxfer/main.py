@@ -1,0 +1,87 @@
+"""The command line: a config file and overrides in, a study out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+
+from flaxfer import config_build
+from flaxfer.errors import ConfigError, FlaxferError
+
+USAGE = """\
+python -m flaxfer.main --config FILE[:PRESET] [--config.KEY=VALUE ...]
+
+Runs the study of a config file, or goes on with it: intermediate task, target task, zero-shot
+evaluation, direct and staged side by side, with a report.
+
+  --config configs/sts_xling.py             the config's default preset
+  --config configs/sts_xling.py:base        another preset
+  --config.optimizer.learning_rate=3e-5     any field, for all stages or for one
+  --config.target.train.epochs=5
+  --check                                   only check the configuration
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a study and returns the exit code: 0, or that of the error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("flaxfer").setLevel(logging.INFO)
+    try:
+        parsed, overrides = parse(words)
+        config = config_build.load(parsed.config, overrides)
+        if parsed.check:
+            print("the configuration is valid")
+            return 0
+        # Imported late: a wrong configuration is refused before JAX has started.
+        from flaxfer import study
+
+        study.run(config, shlex.join(["python", "-m", "flaxfer.main", *words]))
+    except FlaxferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
+    """Splits the command line into its options and the overrides (dotted key, text).
+
+    Raises:
+      ConfigError: a word that is neither.
+    """
+    parser = argparse.ArgumentParser(
+        usage=USAGE, add_help=True, allow_abbrev=False, exit_on_error=False
+    )
+    parser.add_argument("--config", help=argparse.SUPPRESS)
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
+    overrides, rest = [], []
+    for word in words:
+        key, equals, text = word.removeprefix("--config.").partition("=")
+        if word.startswith("--config.") and equals:
+            overrides.append((key, text))
+        else:
+            rest.append(word)
+    try:
+        parsed, unknown = parser.parse_known_args(rest)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error), where="command line", mend="see --help.") from error
+    if unknown:
+        raise ConfigError(
+            f"cannot make sense of {shlex.join(unknown)}",
+            where="command line",
+            mend="overrides are written --config.KEY=VALUE; see --help.",
+        )
+    if not parsed.config:
+        raise ConfigError(
+            "no config file is named",
+            where="command line",
+            mend="pass --config FILE, for example --config configs/sts_xling.py.",
+        )
+    return parsed, overrides
+
+
+if __name__ == "__main__":
+    sys.exit(main())

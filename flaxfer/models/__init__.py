@@ -1,0 +1,1 @@
+"""Encoders with heads, in Flax NNX, and their pretrained weights."""

@@ -1,0 +1,49 @@
+"""Attention within segments: the one place where its implementation is chosen."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from flaxfer.models.layers import dropout
+
+MASKED = -1e30
+"""Added to a score that must not count; finite, so a query without any key stays finite."""
+
+
+def attention(
+    query_BTHK: jax.Array,
+    key_BSHK: jax.Array,
+    value_BSHK: jax.Array,
+    query_segment_BT: jax.Array,
+    key_segment_BS: jax.Array,
+    *,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
+    """Scaled dot-product attention (Vaswani et al. 2017) of the tokens of each segment.
+
+    A query attends to the keys of its own segment. Segment 0 is padding: its queries see nothing,
+    and their outputs mean nothing, but are finite, and so are all gradients.
+
+    Args:
+      query_BTHK: float32 or bfloat16; products run in this dtype, the softmax in float32.
+      key_BSHK: of the same dtype.
+      value_BSHK: of the same dtype.
+      query_segment_BT: int32, which example a query belongs to.
+      key_segment_BS: int32, which example a key belongs to.
+      dropout_rate: of the probabilities.
+      dropout_key: None for no dropout.
+
+    Returns:
+      out_BTHK, in the dtype of the query.
+    """
+    dtype = query_BTHK.dtype
+    scale = query_BTHK.shape[-1] ** -0.5
+    same_BTS = query_segment_BT[:, :, None] == key_segment_BS[:, None, :]
+    seen_BTS = same_BTS & (key_segment_BS > 0)[:, None, :]
+    mask_BTS = jnp.where(seen_BTS, 0.0, MASKED)
+    score_BHTS = jnp.einsum("BTHK,BSHK->BHTS", query_BTHK, key_BSHK).astype(jnp.float32)
+    probability_BHTS = jax.nn.softmax(score_BHTS * scale + mask_BTS[:, None], axis=-1)
+    probability_BHTS = dropout(probability_BHTS.astype(dtype), dropout_rate, dropout_key)
+    return jnp.einsum("BHTS,BSHK->BTHK", probability_BHTS, value_BSHK)

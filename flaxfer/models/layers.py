@@ -1,0 +1,108 @@
+"""The parts that encoders and heads are made of.
+
+Parameters are float32; a matrix product runs in the dtype of its input. Axes are those of the
+package: B rows, T tokens, D model width.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+"""By the name that config.json's hidden_act gives them."""
+
+
+class Linear(nnx.Module):
+    """An affine map of the last axes of its input, which may be several, as heads are.
+
+    Attributes:
+      kernel: float32 (*inputs, *outputs); drawn from a normal distribution.
+      bias: float32 (*outputs,); zeros.
+    """
+
+    def __init__(
+        self, inputs: tuple[int, ...], outputs: tuple[int, ...], *, std: float, rngs: nnx.Rngs
+    ):
+        self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (*inputs, *outputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.input_axes = len(inputs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(..., *inputs) -> (..., *outputs) in the dtype of x."""
+        kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
+        return jnp.tensordot(x, kernel, axes=self.input_axes) + bias
+
+
+class Embedding(nnx.Module):
+    """A table of float32 rows.
+
+    Attributes:
+      embedding: float32 (rows, D); drawn from a normal distribution, the padding row zero.
+    """
+
+    def __init__(
+        self, rows: int, width: int, *, std: float, rngs: nnx.Rngs, padding: int | None = None
+    ):
+        table = std * jax.random.normal(rngs.params(), (rows, width))
+        self.embedding = nnx.Param(table if padding is None else table.at[padding].set(0.0))
+
+    def __call__(self, index: jax.Array) -> jax.Array:
+        """The rows, float32; NaN for an index outside the table, so that it cannot go unseen."""
+        return self.embedding[...].at[index].get(mode="fill", fill_value=jnp.nan)
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation (Ba et al. 2016) of a sum, computed in float32.
+
+    Attributes:
+      scale: float32 (D,); ones.
+      bias: float32 (D,); zeros.
+    """
+
+    def __init__(self, width: int, eps: float):
+        self.scale = nnx.Param(jnp.ones(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+        self.eps = eps
+
+    def __call__(self, *summands: jax.Array, dtype: Any) -> jax.Array:
+        """The normalised sum in `dtype`; the summands may be of any."""
+        x = functools.reduce(jnp.add, (summand.astype(jnp.float32) for summand in summands))
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        normal = centred * jax.lax.rsqrt(variance + self.eps)
+        return (normal * self.scale[...] + self.bias[...]).astype(dtype)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Sets a share of the elements to zero and scales up the rest; without a key, does nothing.
+
+    One random byte decides on an element, which costs a quarter of the bits of a float. So the
+    true rate is `true_dropout_rate(rate)`, the nearest multiple of 1/256 that is not 0, and it is
+    this rate that the scale makes up for: the mean is exact.
+    """
+    if key is None or rate == 0.0:
+        return x
+    true_rate = true_dropout_rate(rate)
+    keep = jax.random.bits(key, x.shape, jnp.uint8) >= jnp.uint8(round(true_rate * 256))
+    return jnp.where(keep, x * jnp.asarray(1 / (1 - true_rate), x.dtype), jnp.zeros((), x.dtype))
+
+
+def true_dropout_rate(rate: float) -> float:
+    """The rate that `dropout` applies when asked for `rate`: 0.1 becomes 26/256."""
+    return min(max(round(rate * 256), 1), 255) / 256 if rate else 0.0
+
+
+def dropout_site(key: jax.Array | None, site: int) -> jax.Array | None:
+    """The dropout key of one place in the model; none if there is no dropout."""
+    return None if key is None else jax.random.fold_in(key, site)

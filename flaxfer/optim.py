@@ -1,0 +1,139 @@
+"""Optimisers and schedules by name, as optax chains over a nested dict of parameters."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flaxfer.config import Optimizer
+
+Params = dict[str, Any]
+
+
+def make_optimizer(
+    optimizer: Optimizer, total_steps: int, params: Params
+) -> optax.GradientTransformation:
+    """The chain: clip, precondition, decoupled weight decay, layer-wise rate, schedule.
+
+    Args:
+      optimizer: its config.
+      total_steps: optimiser updates of the stage, for the schedule.
+      params: nested dict of arrays or `ShapeDtypeStruct`; only paths are read.
+
+    AdamW follows Loshchilov & Hutter 2019 as `torch.optim.AdamW` computes it; Adafactor follows
+    Shazeer & Stern 2018 as `optax.adafactor` does (the learning rate is relative to the root mean
+    square of a parameter); Lion follows Chen et al. 2023. Frozen parameters have no moments and do
+    not count in the norm that is clipped, as in PyTorch when they require no gradient.
+    """
+    decayed = map_paths(lambda path: not _matches(optimizer.no_decay, path), params)
+    chain = [
+        optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else None,
+        *_precondition(optimizer),
+        optax.add_decayed_weights(optimizer.weight_decay, decayed)
+        if optimizer.weight_decay
+        else None,
+        _scale_by_layer(optimizer.layer_decay, params) if optimizer.layer_decay != 1 else None,
+        optax.scale_by_learning_rate(make_schedule(optimizer, total_steps)),
+    ]
+    transform = optax.chain(*[link for link in chain if link is not None])
+    if not optimizer.freeze:
+        return transform
+    labels = map_paths(
+        lambda path: "frozen" if _matches(optimizer.freeze, path) else "trained", params
+    )
+    return optax.partition({"trained": transform, "frozen": optax.set_to_zero()}, labels)
+
+
+def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
+    """Learning rate by step, from 0 at step 0 up through the warm-up, then down by name.
+
+    `linear`, `cosine` and `polynomial` end at `end_factor` of the largest rate at `total_steps`;
+    `inverse_sqrt` is the largest rate times sqrt(warm-up / step) (Vaswani et al. 2017); `wsd` stays
+    until its linear decay over the last `decay_share` (Hu et al. 2024).
+    """
+    peak, end = optimizer.learning_rate, optimizer.learning_rate * optimizer.end_factor
+    warmup = warmup_steps(optimizer, total_steps)
+    rest = max(total_steps - warmup, 1)
+    match optimizer.schedule:
+        case "linear":
+            after = optax.linear_schedule(peak, end, rest)
+        case "cosine":
+            after = optax.cosine_decay_schedule(peak, rest, alpha=optimizer.end_factor)
+        case "polynomial":
+            after = optax.polynomial_schedule(peak, end, optimizer.power, rest)
+        case "constant":
+            after = optax.constant_schedule(peak)
+        case "inverse_sqrt":
+
+            def after(count: jax.typing.ArrayLike) -> jax.Array:
+                return peak * jnp.sqrt(warmup / (warmup + jnp.asarray(count, jnp.float32)))
+
+        case "wsd":
+            decay = min(max(round(optimizer.decay_share * total_steps), 1), rest)
+            after = optax.linear_schedule(peak, end, decay, transition_begin=rest - decay)
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def warmup_steps(optimizer: Optimizer, total_steps: int) -> int:
+    """Steps of warm-up; a share is rounded up, as transformers' Trainer does."""
+    if optimizer.warmup < 1:
+        return math.ceil(optimizer.warmup * total_steps)
+    return int(optimizer.warmup)
+
+
+def map_paths(function: Any, params: Params) -> Params:
+    """Applies `function` to every parameter's path, joined by '/'."""
+    return jax.tree.map_with_path(lambda path, _: function(path_name(path)), params)
+
+
+def path_name(path: Any) -> str:
+    """`encoder/layers/0/attention/query/kernel` of a JAX key path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _precondition(optimizer: Optimizer) -> list[optax.GradientTransformation]:
+    match optimizer.name:
+        case "adamw":
+            return [optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.eps)]
+        case "lion":
+            return [optax.scale_by_lion(optimizer.b1, optimizer.b2)]
+        case "adafactor":
+            return [
+                optax.scale_by_factored_rms(),
+                optax.clip_by_block_rms(1.0),
+                optax.scale_by_param_block_rms(),
+            ]
+
+
+def _matches(patterns: tuple[str, ...], path: str) -> bool:
+    return any(re.search(pattern, path) for pattern in patterns)
+
+
+def _scale_by_layer(decay: float, params: Params) -> optax.GradientTransformation:
+    """Multiplies updates by decay ** (distance from the head), as in ULMFiT and ELECTRA."""
+
+    def layer(path: str) -> int | None:
+        found = re.search(r"/layers/(\d+)/", path)
+        return int(found.group(1)) if found else None
+
+    paths = jax.tree.leaves(map_paths(lambda path: path, params))
+    top = 1 + max((number for path in paths if (number := layer(path)) is not None), default=-1)
+
+    def factor(path: str) -> float:
+        number = layer(path)
+        if number is None:
+            return decay ** (top + 1) if "embeddings/" in path else 1.0
+        return float(decay ** (top - number))
+
+    return optax.stateless(
+        lambda updates, _: jax.tree.map_with_path(
+            lambda path, update: update * factor(path_name(path)), updates
+        )
+    )

@@ -1,0 +1,175 @@
+"""Plots of a study as SVG elements for one HTML page: no fonts, no scripts, no outside references.
+
+The colours are the page's CSS variables, so that a plot follows the page into dark mode. The same
+numbers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+FONT = "DejaVu Sans"  # comes with matplotlib
+INK, LINE = "#1b1f24", "#d0d7de"
+COLOR = {"direct": "#0072b2", "staged": "#d55e00", "scratch": "#6b6b6b"}
+MARKER = {"direct": "o", "staged": "s", "scratch": "^"}
+DASH = {"direct": "-", "staged": (0, (5, 1.5)), "scratch": (0, (1, 1.2))}
+VARIABLE = {INK: "--ink", LINE: "--line"} | {c: f"--{path}" for path, c in COLOR.items()}
+
+STYLE: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": FONT,
+    "font.size": 11,
+    "grid.color": LINE,
+    "legend.frameon": False,
+    "svg.fonttype": "path",  # glyphs as outlines: the same on every device
+    "svg.hashsalt": "flaxfer",  # ids by content instead of by chance
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+WIDTH = 5.2  # inches; on a phone the text is still of readable size
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """One line: steps and values of shape (points,) of a path and a seed; NaN leaves a hole."""
+
+    path: str
+    seed: int
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metric: str) -> str:
+    """Horizontal bars of the means over seeds, a dot for every seed if there are several.
+
+    Args:
+      name: of the plot, unique within the page.
+      rows: labels.
+      series: path -> values of shape (rows, seeds); NaN where undefined.
+      metric: label of the axis.
+
+    Returns:
+      An SVG element.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.2 + len(rows) * (0.2 * len(series) + 0.16)), dpi=72)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        thickness = 0.82 / len(series)
+        for place, (path, values_RS) in enumerate(series.items()):
+            y_R = np.arange(len(rows)) + (place - (len(series) - 1) / 2) * thickness
+            means_R = values_RS.mean(axis=1)
+            defined = np.isfinite(means_R)
+            height = thickness * 0.92
+            axes.barh(y_R[defined], means_R[defined], height, color=COLOR[path])
+            for y, values, mean in zip(y_R, values_RS, means_R, strict=True):
+                if values.size > 1:
+                    axes.plot(values, [y] * values.size, "o", ms=3.5, mfc=LINE, mec=INK, mew=0.8)
+                if np.isnan(mean):
+                    axes.annotate(" undefined", (0, y), va="center", fontsize=9)
+        axes.set_yticks(range(len(rows)), [_drawable(row) for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.margins(y=0.02)
+        axes.invert_yaxis()
+        axes.spines.left.set_visible(False)
+        axes.axvline(0, color=INK, lw=0.8)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.grid(axis="x")
+        axes.set_xlabel(_drawable(metric))
+        _legend(axes, [Patch(color=COLOR[path], label=path) for path in series])
+        label = f"Bars of {metric} by {', '.join(series)} for {', '.join(rows)}."
+        return _svg(figure, name, label)
+
+
+def curves(name: str, lines: Sequence[Curve], quantity: str) -> str:
+    """A line for every path and seed over steps; the seeds of a path look the same.
+
+    Args:
+      name: of the plot, unique within the page.
+      lines: at least one.
+      quantity: label of the axis.
+
+    Returns:
+      An SVG element.
+    """
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 3.3), dpi=72)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        paths: list[str] = []
+        for line in lines:
+            marker = MARKER[line.path] if len(line.steps) <= 25 else ""
+            axes.plot(
+                line.steps,
+                line.values,
+                color=COLOR[line.path],
+                ls=DASH[line.path],
+                lw=1.6,
+                marker=marker,
+                ms=4,
+                label="_" if line.path in paths else line.path,  # a legend leaves "_" out
+            )
+            paths += [] if line.path in paths else [line.path]
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.grid()
+        axes.set_xlabel("step")
+        axes.set_ylabel(_drawable(quantity))
+        _legend(axes, axes.get_legend_handles_labels()[0])
+        seeds = len({line.seed for line in lines})
+        label = f"Curves of {quantity} by step: {', '.join(paths)}; {seeds} seed(s)."
+        return _svg(figure, name, label)
+
+
+def _legend(axes: Axes, handles: Sequence[Artist]) -> None:
+    axes.legend(
+        handles=handles,
+        ncols=len(handles),
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.3,
+        handlelength=2.2,
+    )
+
+
+def _drawable(text: str) -> str:
+    """The text, with the code point in place of a character that the font does not have."""
+    known = get_font(findfont(FontProperties(family=[FONT]))).get_charmap()
+    shown = (c if ord(c) in known else f"<U+{ord(c):04X}>" for c in " ".join(text.split()))
+    return "".join(shown)
+
+
+def _svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as an element that can stand in a page beside others."""
+    buffer = io.StringIO()
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    # Ids are unique only within a figure, and its style sheet and groups are of no use to a page.
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    for color, variable in VARIABLE.items():
+        svg = svg.replace(color, f"var({variable})")
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)

