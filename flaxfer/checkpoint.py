@@ -55,7 +55,7 @@ class CheckpointStore:
                 f"step {step} is not after the newest checkpoint, step {newest.step}",
                 where=str(self.folder),
             )
-        path = self.folder / f"{step:08d}"
+        path = self.folder / _folder_name(step)
         if path.exists():  # Left by a killed run, without a manifest.
             shutil.rmtree(path)
         path.mkdir(parents=True)
@@ -69,21 +69,20 @@ class CheckpointStore:
             "notes": notes,
             "files": _checksums(path),
         }
-        write_atomically(path / MANIFEST, json.dumps(manifest, indent=1))
+        write_atomically(path / MANIFEST, _sealed(manifest))
         self._prune()
 
     def all(self) -> list[Checkpoint]:
         """The committed checkpoints by step. Other folders and files are ignored."""
         found = []
-        for manifest in sorted(self.folder.glob(f"*/{MANIFEST}")):
+        for path in sorted(self.folder.glob(f"*/{MANIFEST}")):
             try:
-                content = json.loads(manifest.read_text())
-                score = float("nan") if content["score"] is None else float(content["score"])
-                found.append(
-                    Checkpoint(manifest.parent, int(content["step"]), score, content["notes"])
-                )
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                log.warning("%s is damaged (%s): this checkpoint does not count", manifest, error)
+                content = _read_manifest(path)
+            except ValueError as error:
+                log.warning("%s is damaged (%s): this checkpoint does not count", path, error)
+                continue
+            score = float("nan") if content["score"] is None else content["score"]
+            found.append(Checkpoint(path.parent, content["step"], score, content["notes"]))
         return sorted(found, key=lambda checkpoint: checkpoint.step)
 
     def newest(self) -> Checkpoint | None:
@@ -97,14 +96,20 @@ class CheckpointStore:
         return max(found, key=lambda c: (self._sign * c.score, -c.step)) if found else None
 
     def restore_newest(self, items: dict[str, Any]) -> tuple[Checkpoint, dict[str, Any]] | None:
-        """The newest checkpoint that passes verification; what does not is named and put aside."""
+        """The newest checkpoint that is not damaged; one that is, is named and put aside.
+
+        Raises:
+          CheckpointError: it is whole, but does not fit.
+        """
         for checkpoint in reversed(self.all()):
             try:
-                return checkpoint, restore(checkpoint, items)
+                _verify(checkpoint)
             except CheckpointError as error:
                 log.warning("%s\n  Falling back to the checkpoint before it.", error)
                 # Uncommitted from now on, so that the steps after the fallback can be saved again.
                 (checkpoint.path / MANIFEST).rename(checkpoint.path / f"{MANIFEST}.damaged")
+            else:
+                return checkpoint, _read(checkpoint, items)
         return None
 
     def finish(self) -> None:
@@ -114,14 +119,14 @@ class CheckpointStore:
             if best is None or checkpoint.step != best.step:
                 shutil.rmtree(checkpoint.path)
         if best is not None and (best.path / "opt_state").exists():
-            manifest = json.loads((best.path / MANIFEST).read_text())
+            manifest = _read_manifest(best.path / MANIFEST)
             manifest["files"] = {
                 name: checksum
                 for name, checksum in manifest["files"].items()
                 if not name.startswith("opt_state/")
             }
             # The manifest first: with it written, the files that follow are no longer missed.
-            write_atomically(best.path / MANIFEST, json.dumps(manifest, indent=1))
+            write_atomically(best.path / MANIFEST, _sealed(manifest))
             shutil.rmtree(best.path / "opt_state")
 
     def _prune(self) -> None:
@@ -143,12 +148,17 @@ def restore(checkpoint: Checkpoint, items: dict[str, Any]) -> dict[str, Any]:
         differences are listed.
     """
     _verify(checkpoint)
+    return _read(checkpoint, items)
+
+
+def _read(checkpoint: Checkpoint, items: dict[str, Any]) -> dict[str, Any]:
     restored = {}
     with ocp.StandardCheckpointer() as checkpointer:
         for name, wanted in items.items():
             path = checkpoint.path.absolute() / name
             target = _string_keys(wanted)
-            _compare(path, checkpointer.metadata(path), target)
+            saved = checkpointer.metadata(path).item_metadata.tree if path.is_dir() else {}
+            _compare(path, saved, target)
             tree = checkpointer.restore(path, target)
             leaves = dict(_by_path(tree))
             restored[name] = jax.tree.map_with_path(lambda p, _: leaves[_name(p)], wanted)  # noqa: B023
@@ -183,8 +193,31 @@ def _checksums(folder: Path) -> dict[str, str]:
     return checksums
 
 
+def _folder_name(step: int) -> str:
+    return f"{step:08d}"
+
+
+def _sealed(manifest: dict[str, Any]) -> str:
+    """The text of a manifest with its own checksum in it."""
+    return json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1)
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest; raises ValueError if it is damaged or of a checkpoint of another place."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.pop("checksum", None) != _checksum(content):
+        raise ValueError("its checksum is not that of its contents")
+    if path.parent.name != _folder_name(content["step"]):
+        raise ValueError(f"it is of step {content['step']}")
+    return content
+
+
 def _verify(checkpoint: Checkpoint) -> None:
-    wanted = json.loads((checkpoint.path / MANIFEST).read_text())["files"]
+    wanted = _read_manifest(checkpoint.path / MANIFEST)["files"]
     found = _checksums(checkpoint.path)
     damage = [
         f"{name}: {'missing' if name not in found else 'changed since it was written'}"
@@ -201,8 +234,8 @@ def _verify(checkpoint: Checkpoint) -> None:
         )
 
 
-def _compare(path: Path, metadata: Any, wanted: Any) -> None:
-    have = {name: leaf for name, leaf in _by_path(metadata.item_metadata.tree)}
+def _compare(path: Path, saved: Any, wanted: Any) -> None:
+    have = {name: leaf for name, leaf in _by_path(saved)}
     want = {name: leaf for name, leaf in _by_path(wanted)}
     differences = [f"{name}: have none" for name in sorted(want.keys() - have.keys())]
     differences += [f"{name}: not wanted" for name in sorted(have.keys() - want.keys())]

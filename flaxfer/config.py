@@ -185,6 +185,8 @@ class Train:
       patience: evaluations without a better dev metric before the stage stops; 0 for never.
       log_every: steps between lines in metrics.jsonl.
       compute_dtype: of the matrix products; parameters stay float32. `auto` goes by platform.
+      output_bias: where the bias of a new regression head starts: `zero`, as transformers has it,
+        or the `mean` score of train, which a short training need not find first.
       label_smoothing: share of the target's probability spread over all classes.
     """
 
@@ -201,6 +203,7 @@ class Train:
     patience: int = 0
     log_every: int = 10
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    output_bias: Literal["zero", "mean"] = "zero"
     label_smoothing: float = 0.0
 
 

@@ -10,19 +10,19 @@ import dataclasses
 import difflib
 import functools
 import json
+import re
 import runpy
 import traceback
-import types
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
 from flaxfer.config import Config
-from flaxfer.config_checks import check
-from flaxfer.errors import ConfigError
+from flaxfer.config_checks import Finding, check
+from flaxfer.errors import ConfigError, FlaxferError
 
 SHARED_SECTIONS = ("optimizer", "train")
 STAGES = ("intermediate", "target")
@@ -35,14 +35,15 @@ class Override:
     text: str
 
     def candidates(self) -> list[Any]:
-        """What the text may mean: a Python literal first, then itself."""
+        """What the text may mean: a Python literal first, then itself, then a list of words."""
         named = {"true": True, "false": False, "none": None}
         if self.text.lower() in named:
             return [named[self.text.lower()], self.text]
         try:
             return [ast.literal_eval(self.text), self.text]
         except (ValueError, SyntaxError):
-            return [self.text]
+            words = [tuple(self.text.split(","))] if "," in self.text else []
+            return [self.text, *words]
 
 
 def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
@@ -55,33 +56,24 @@ def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     errors: list[str] = []
     for key, text in overrides:
         _place(raw, key, Override(text), errors)
-    for stage in STAGES:
-        if isinstance(raw.get(stage), Mapping):
-            for section in SHARED_SECTIONS:
-                raw[stage] = dict(raw[stage])
-                own = raw[stage].get(section) or {}
-                shared = raw.get(section) or {}
-                if isinstance(own, Mapping) and isinstance(shared, Mapping):
-                    raw[stage][section] = {**shared, **own}
-    for section in SHARED_SECTIONS:
-        raw.pop(section, None)
+    own = _fill_stages(raw, errors)
     bad: set[str] = set()
     config = _build(Config, raw, "", errors, bad)
-    if config is not None:
-        if not config.workdir:
-            config = dataclasses.replace(config, workdir=f"runs/{config.name}")
-        # A check that reads a field already reported would only repeat it in other words.
-        errors += [text for keys, text in check(config) if not any(k in bad for k in keys)]
-    if errors:
-        # An error in a shared section stands in both stages; say it once.
+    if not config.workdir:
+        config = dataclasses.replace(config, workdir=f"runs/{config.name}")
+    findings: list[Finding] = [((text.partition(":")[0],), text) for text in errors]
+    # A check that reads a field already reported would only repeat it in other words.
+    findings += [found for found in check(config) if not any(_within(k, bad) for k in found[0])]
+    if findings:
+        # An error in a shared section stands in both stages; say it once, and where it was made.
+        details = list(dict.fromkeys(_at_its_section(*found, own) for found in findings))
         raise ConfigError(
-            f"{len(set(errors))} error(s) in the configuration",
+            f"{len(details)} error(s) in the configuration",
             where=file,
             mend="change the config file, or pass --config.KEY=VALUE.",
-            details=list(dict.fromkeys(errors)),
+            details=details,
         )
-    assert config is not None
-    return config
+    return typing.cast(Config, config)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -101,17 +93,25 @@ def _run_config_file(file: str) -> dict[str, Any]:
         get_config = runpy.run_path(path).get("get_config")
         if not callable(get_config):
             raise ConfigError("the file defines no function get_config(preset)", where=path)
-        raw = get_config(preset) if preset else get_config()
-    except ConfigError:
+        raw = _plain(get_config(preset) if preset else get_config())
+    except FlaxferError:
         raise
     # A config file is a program of the user's: whatever it raises is reported with its line.
     except Exception as error:
-        line = traceback.extract_tb(error.__traceback__)[-1]
         raise ConfigError(
-            f"the config file fails: {type(error).__name__}: {error}",
-            where=f"{line.filename}:{line.lineno}",
+            f"the config file fails: {type(error).__name__}: {error}", where=_line(error, path)
         ) from error
-    return typing.cast(dict[str, Any], _plain(raw))
+    if not isinstance(raw, dict):
+        raise ConfigError(f"get_config returns {raw!r}, not a ConfigDict", where=path)
+    return raw
+
+
+def _line(error: Exception, path: str) -> str:
+    """`path:line` of the config file's own line that failed, in whatever library it ended."""
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    if isinstance(error, SyntaxError) and error.filename == path:
+        lines.append(error.lineno)
+    return f"{path}:{lines[-1]}" if lines else path
 
 
 def _plain(value: Any) -> Any:
@@ -130,6 +130,8 @@ def _place(raw: dict[str, Any], key: str, value: Override, errors: list[str]) ->
     *parents, last = key.split(".")
     node: Any = raw
     for part in parents:
+        if part == "0" and parents[1:2] == ["data"] and isinstance(node, dict):
+            continue  # One source need not be wrapped.
         index: Any = int(part) if isinstance(node, list) and part.isdigit() else part
         try:
             child = node[index]
@@ -150,7 +152,37 @@ def _place(raw: dict[str, Any], key: str, value: Override, errors: list[str]) ->
     if isinstance(node, list):
         errors.append(f"{key}: set the whole tuple, or one field of an item of it")
     else:
-        node[last] = value
+        literal = value.candidates()[0]
+        node[last] = literal if isinstance(literal, Mapping) else value
+
+
+def _fill_stages(raw: dict[str, Any], errors: list[str]) -> set[str]:
+    """Moves the shared sections into the stages; gives the keys that a stage sets itself."""
+    own: set[str] = set()
+    for section in SHARED_SECTIONS:
+        shared = raw.pop(section, None)
+        if shared is not None and not isinstance(shared, Mapping):
+            errors.append(_no_section(section, shared))
+            shared = None
+        for name in STAGES:
+            stage = raw.get(name)
+            settings = stage.get(section) if isinstance(stage, Mapping) else None
+            if isinstance(stage, Mapping) and (settings is None or isinstance(settings, Mapping)):
+                own |= {f"{name}.{section}.{key}" for key in settings or {}}
+                raw[name] = {**stage, section: {**(shared or {}), **(settings or {})}}
+    return own
+
+
+def _at_its_section(keys: tuple[str, ...], text: str, own: set[str]) -> str:
+    """`text` without the stage that it begins with, if what it is about came from a shared one."""
+    shared = re.compile(rf"({'|'.join(STAGES)})\.({'|'.join(SHARED_SECTIONS)})\.")
+    if all(shared.match(key) and key not in own for key in keys):
+        return text.partition(".")[2]
+    return text
+
+
+def _within(key: str, bad: set[str]) -> bool:
+    return any(key == wrong or key.startswith(f"{wrong}.") for wrong in bad)
 
 
 @functools.cache
@@ -160,62 +192,81 @@ def _hints(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(kind)
+    return pydantic.TypeAdapter(kind, config={"allow_inf_nan": False})
 
 
 def _build(cls: Any, raw: Any, at: str, errors: list[str], bad: set[str]) -> Any:
-    """A `cls`, its wrong fields left at their defaults; None if one of them has no default."""
+    """A `cls`; what is wrong or missing is left at its default or a stand-in, its key in `bad`."""
     if not isinstance(raw, Mapping):
         bad.add(at)
-        errors.append(f"{at}: should be a section with keys, is {raw!r}")
-        return None
+        errors.append(_no_section(at, raw))
+        raw, errors, bad = {}, [], set()
     fields = {field.name: field for field in dataclasses.fields(cls)}
     names = list(fields) + (list(SHARED_SECTIONS) if not at else [])
-    for key in raw.keys() - fields.keys():
+    for key in [key for key in raw if key not in fields]:
         near = difflib.get_close_matches(str(key), names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
         errors.append(f"{_join(at, key)}: unknown key{hint}")
     values: dict[str, Any] = {}
-    complete = True
     for name, field in fields.items():
-        here = _join(at, name)
+        here, kind = _join(at, name), _hints(cls)[name]
         required = field.default is dataclasses.MISSING and (
             field.default_factory is dataclasses.MISSING
         )
         if name in raw:
-            before = len(errors)
-            value = _value(_hints(cls)[name], raw[name], here, errors, bad)
-            if len(errors) == before or value is not None:
+            value = _value(kind, raw[name], here, errors, bad)
+            if here not in bad:
                 values[name] = value
-            elif required:
-                complete = False
         elif required:
-            complete = False
             bad.add(here)
             errors.append(f"{here}: is missing")
-    return cls(**values) if complete else None
+        if required and name not in values:
+            values[name] = _stand_in(kind)
+    return cls(**values)
+
+
+def _stand_in(kind: Any) -> Any:
+    """Something of the kind, so that the rest can be checked; never part of a valid config."""
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, {}, "", [], set())
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    return arguments[0] if origin is Literal else (origin or kind)()
 
 
 def _value(kind: Any, raw: Any, at: str, errors: list[str], bad: set[str]) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        sections = [a for a in arguments if dataclasses.is_dataclass(a)]
-        if sections:
-            return None if raw is None else _build(sections[0], raw, at, errors, bad)
-    elif dataclasses.is_dataclass(kind):
-        return _build(kind, raw, at, errors, bad)
-    elif origin is tuple and dataclasses.is_dataclass(arguments[0]):
-        if not isinstance(raw, list | tuple):
-            raw = (raw,)  # One source need not be wrapped.
-        items = [_build(arguments[0], r, f"{at}.{i}", errors, bad) for i, r in enumerate(raw)]
-        return tuple(item for item in items if item is not None)
-    elif _is_mapping(kind) and dataclasses.is_dataclass(arguments[1]):
-        if not isinstance(raw, Mapping):
-            errors.append(f"{at}: should be a section with keys, is {raw!r}")
-            return None
-        built = {k: _build(arguments[1], v, _join(at, k), errors, bad) for k, v in raw.items()}
-        return {k: v for k, v in built.items() if v is not None}
-    return _leaf(kind, raw, at, errors, bad)
+    if _is_mapping(kind):
+        return _mapping(arguments[1], raw, at, errors, bad)
+    section = next((a for a in (kind, *arguments) if dataclasses.is_dataclass(a)), None)
+    if section is None:
+        return _leaf(kind, raw, at, errors, bad)
+    if isinstance(raw, Override):
+        raw = raw.candidates()[0]
+    if origin is tuple:
+        items = raw if isinstance(raw, list | tuple) else (raw,)  # One source need not be wrapped.
+        return tuple(_build(section, r, f"{at}.{i}", errors, bad) for i, r in enumerate(items))
+    if raw is None and type(None) in arguments:
+        return None
+    return _build(section, raw, at, errors, bad)
+
+
+def _mapping(kind: Any, raw: Any, at: str, errors: list[str], bad: set[str]) -> dict[str, Any]:
+    """The values of `raw`, each of the kind; keys are text."""
+    if not isinstance(raw, Mapping):
+        bad.add(at)
+        errors.append(_no_section(at, raw))
+        return {}
+    built = {}
+    for key, item in raw.items():
+        here = _join(at, key)
+        if isinstance(key, str):
+            built[key] = _value(kind, item, here, errors, bad)
+        else:
+            bad.add(here)
+            errors.append(f"{here}: a key is text, this one is {key!r}")
+    if not dataclasses.is_dataclass(kind) and any(_join(at, key) in bad for key in raw):
+        bad.add(at)
+    return built
 
 
 def _leaf(kind: Any, raw: Any, at: str, errors: list[str], bad: set[str]) -> Any:
@@ -226,26 +277,31 @@ def _leaf(kind: Any, raw: Any, at: str, errors: list[str], bad: set[str]) -> Any
         except pydantic.ValidationError as error:
             problem = problem or error.errors()[0]["msg"].lower()
     bad.add(at)
-    shown = repr(raw.text if isinstance(raw, Override) else raw)
-    errors.append(f"{at}: {problem}; is {shown}")
+    errors.append(f"{at}: {problem}; is {_shown(raw)}")
     return None
 
 
 def _tuples(kind: Any, value: Any) -> Any:
-    """Wraps what a tuple field may leave out: `keep={'lang': 'de'}` for `{'lang': ('de',)}`."""
+    """Wraps what a tuple field may leave out: `seeds=3` for `seeds=(3,)`."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         if isinstance(value, list):
             return tuple(value)
         if len(arguments) == 2 and arguments[1] is ... and not isinstance(value, tuple):
             return (value,)
-    if _is_mapping(kind) and isinstance(value, Mapping):
-        return {key: _tuples(arguments[1], item) for key, item in value.items()}
     return value
 
 
 def _is_mapping(kind: Any) -> bool:
     return typing.get_origin(kind) is Mapping
+
+
+def _no_section(at: str, raw: Any) -> str:
+    return f"{at}: should be a section with keys, is {_shown(raw)}"
+
+
+def _shown(raw: Any) -> str:
+    return repr(raw.text if isinstance(raw, Override) else raw)
 
 
 def _join(at: str, key: Any) -> str:

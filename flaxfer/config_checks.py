@@ -52,7 +52,7 @@ def _mesh(mesh: Mesh) -> Iterator[Finding]:
         if size < 1 and size != -1:
             yield (f"mesh.{axis}",), f"mesh.{axis}: must be positive, or -1 for the rest, is {size}"
     if list(sizes.values()).count(-1) > 1:
-        yield ("mesh.data",), "mesh.data: only one axis may be -1"
+        yield ("mesh.data", "mesh.fsdp", "mesh.tensor"), "mesh.data: only one axis may be -1"
 
 
 def _stage(at: str, stage: Stage) -> Iterator[Finding]:
@@ -63,16 +63,18 @@ def _stage(at: str, stage: Stage) -> Iterator[Finding]:
     )
     if not stage.data.train:
         yield (f"{at}.data.train",), f"{at}.data.train: names no source"
+    shares = stage.data.split
     if (
-        abs(sum(stage.data.split) - 1) > 1e-6
-        or min(stage.data.split) < 0
-        or not stage.data.split[0]
+        abs(sum(shares) - 1) > 1e-6
+        or min(shares) < 0
+        or not shares[0]
+        or not (shares[1] or stage.data.dev)
     ):
         yield (
-            (f"{at}.data.split",),
+            (f"{at}.data.split", f"{at}.data.dev"),
             (
-                f"{at}.data.split: shares must add up to 1 and leave something to train, "
-                f"are {stage.data.split}"
+                f"{at}.data.split: shares must add up to 1 and leave something to train on, and to "
+                f"choose the best by, are {shares}"
             ),
         )
     splits = {"train": stage.data.train, "dev": stage.data.dev, "test": stage.data.test}
@@ -94,14 +96,23 @@ def _stage(at: str, stage: Stage) -> Iterator[Finding]:
 def _task(at: str, task: Task) -> Iterator[Finding]:
     if task.kind == "classification":
         if len(task.labels) < 2:
-            yield (f"{at}.labels",), f"{at}.labels: classification needs at least two"
+            yield (
+                (f"{at}.labels", f"{at}.kind"),
+                f"{at}.labels: classification needs at least two",
+            )
         if len(set(task.labels)) < len(task.labels):
             yield (f"{at}.labels",), f"{at}.labels: holds a label twice: {task.labels}"
     else:
         if task.labels:
-            yield (f"{at}.labels",), f"{at}.labels: regression has none, are {task.labels}"
+            yield (
+                (f"{at}.labels", f"{at}.kind"),
+                f"{at}.labels: regression has none, are {task.labels}",
+            )
         if not task.score_range[0] < task.score_range[1]:
-            yield (f"{at}.score_range",), f"{at}.score_range: is empty: {task.score_range}"
+            yield (
+                (f"{at}.score_range", f"{at}.kind"),
+                f"{at}.score_range: is empty: {task.score_range}",
+            )
     metrics = METRICS[task.kind]
     if task.metric not in metrics:
         near = difflib.get_close_matches(task.metric, metrics, n=1)
@@ -139,13 +150,21 @@ def _train(at: str, train: Train, task: Task) -> Iterator[Finding]:
                 f"{train.max_length}"
             ),
         )
+    if train.output_bias == "mean" and task.kind == "classification":
+        yield (
+            (f"{at}.output_bias", f"{at.rpartition('.')[0]}.task.kind"),
+            f"{at}.output_bias: classes have no mean score; leave it at 'zero'",
+        )
     if not 0 <= train.label_smoothing < 1:
         yield (
             (f"{at}.label_smoothing",),
             (f"{at}.label_smoothing: must be in [0, 1), is {train.label_smoothing}"),
         )
     elif train.label_smoothing and task.kind == "regression":
-        yield (f"{at}.label_smoothing",), f"{at}.label_smoothing: a regression has no classes"
+        yield (
+            (f"{at}.label_smoothing", f"{at.rpartition('.')[0]}.task.kind"),
+            f"{at}.label_smoothing: a regression has no classes",
+        )
 
 
 def _optimizer(at: str, optimizer: Optimizer, train: Train) -> Iterator[Finding]:
@@ -172,7 +191,7 @@ def _optimizer(at: str, optimizer: Optimizer, train: Train) -> Iterator[Finding]
             (f"{at}.warmup", f"{at}.schedule"),
             (f"{at}.warmup: inverse_sqrt is measured in warm-up steps, so it needs some"),
         )
-    if optimizer.warmup >= 1 and optimizer.warmup != int(optimizer.warmup):
+    if optimizer.warmup >= 1 and optimizer.warmup % 1:
         yield (
             (f"{at}.warmup",),
             (
@@ -227,15 +246,17 @@ def _source(at: str, source: Source, task: Task) -> Iterator[Finding]:
         )
     if len(source.delimiter) > 1:
         yield (f"{at}.delimiter",), f"{at}.delimiter: one character, is {source.delimiter!r}"
-    if source.max_columns < 0 or source.rows < 0:
-        yield (f"{at}.max_columns",), f"{at}: max_columns and rows must not be negative"
+    for key in ("max_columns", "rows"):
+        if getattr(source, key) < 0:
+            yield (f"{at}.{key}",), f"{at}.{key}: must not be negative, is {getattr(source, key)}"
     if not 0 < source.fraction <= 1:
         yield (f"{at}.fraction",), f"{at}.fraction: must be in (0, 1], is {source.fraction}"
     if task.kind == "classification":
+        stage = at.partition(".")[0]
         for written, label in source.labels.items():
             if label not in task.labels:
                 yield (
-                    (f"{at}.labels",),
+                    (f"{at}.labels", f"{stage}.task.labels", f"{stage}.task.kind"),
                     (
                         f"{at}.labels.{written}: {label!r} is no label of {task.name}; "
                         f"there are {', '.join(task.labels)}"

@@ -28,7 +28,8 @@ class FlaxferError(Exception):
         details: Sequence[str] = (),
     ):
         self.what, self.where, self.mend, self.details = what, where, mend, tuple(details)
-        super().__init__(what, where, mend, self.details)
+        # One argument, as pickle and copy call the class with what stands here.
+        super().__init__(what)
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.what}" if self.where else self.what]

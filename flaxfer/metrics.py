@@ -100,17 +100,13 @@ def evaluate(
             where="metrics",
         )
     # Padded to powers of two, so that sets of all sizes share a few programs.
-    padding = max(_SMALLEST_SIZE, 1 << (n - 1).bit_length()) - n if n else _SMALLEST_SIZE
-    arrays = jax.device_put(
-        (
-            np.pad(logits_nC.astype(np.float32), ((0, padding), (0, 0))),
-            np.pad(
-                label_n.astype(np.int32 if kind == "classification" else np.float32), (0, padding)
-            ),
-            np.pad(mask_n, (0, padding)),
-        )
-    )
-    return _on_host(_evaluate(kind, *arrays))
+    size = max(_SMALLEST_SIZE, 1 << max(n - 1, 0).bit_length())
+    dtypes = (np.float32, np.int32 if kind == "classification" else np.float32, bool)
+    arrays = [
+        np.pad(array.astype(dtype), [(0, size - n), *[(0, 0)] * (array.ndim - 1)])
+        for array, dtype in zip((logits_nC, label_n, mask_n), dtypes, strict=True)
+    ]
+    return _on_host(_evaluate(kind, *jax.device_put(arrays)))
 
 
 @flax.struct.dataclass

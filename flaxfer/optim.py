@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from flaxfer.config import Optimizer
+from flaxfer.errors import ConfigError
 
 Params = dict[str, Any]
 
@@ -29,6 +30,9 @@ def make_optimizer(
     Shazeer & Stern 2018 as `optax.adafactor` does (the learning rate is relative to the root mean
     square of a parameter); Lion follows Chen et al. 2023. Frozen parameters have no moments and do
     not count in the norm that is clipped, as in PyTorch when they require no gradient.
+
+    Raises:
+      ConfigError: a pattern of `freeze` matches no parameter.
     """
     decayed = map_paths(lambda path: not _matches(optimizer.no_decay, path), params)
     chain = [
@@ -46,6 +50,13 @@ def make_optimizer(
     labels = map_paths(
         lambda path: "frozen" if _matches(optimizer.freeze, path) else "trained", params
     )
+    for pattern in optimizer.freeze:
+        if not any(jax.tree.leaves(map_paths(lambda p, r=pattern: _matches((r,), p), params))):
+            raise ConfigError(
+                f"{pattern!r} matches no parameter",
+                where="optimizer.freeze",
+                mend="parameters are named like encoder/layers/0/attention/query/kernel.",
+            )
     return optax.partition({"trained": transform, "frozen": optax.set_to_zero()}, labels)
 
 
@@ -65,7 +76,12 @@ def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
         case "cosine":
             after = optax.cosine_decay_schedule(peak, rest, alpha=optimizer.end_factor)
         case "polynomial":
-            after = optax.polynomial_schedule(peak, end, optimizer.power, rest)
+
+            def after(count: jax.typing.ArrayLike) -> jax.Array:
+                # Clipped: compiled, the last step may come out below 0, which has no root.
+                left = jnp.clip(1 - jnp.asarray(count, jnp.float32) / rest, 0, 1)
+                return end + (peak - end) * left**optimizer.power
+
         case "constant":
             after = optax.constant_schedule(peak)
         case "inverse_sqrt":
@@ -117,7 +133,7 @@ def _matches(patterns: tuple[str, ...], path: str) -> bool:
 
 
 def _scale_by_layer(decay: float, params: Params) -> optax.GradientTransformation:
-    """Multiplies updates by decay ** (distance from the head), as in ULMFiT and ELECTRA."""
+    """Multiplies updates by decay ** (distance from the head), as in ULMFiT and BEiT."""
 
     def layer(path: str) -> int | None:
         found = re.search(r"/layers/(\d+)/", path)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flaxfer import __version__
 from flaxfer.config import Train
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
@@ -42,7 +43,8 @@ def versions() -> dict[str, str]:
     """Versions of Python, flaxfer and what the numbers depend on."""
     return {
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("flaxfer", *PACKAGES)},
+        "flaxfer": __version__,
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 console = Console(stderr=True, highlight=False)
 
@@ -15,15 +16,18 @@ LINE_SECONDS = 20.0
 """Where no terminal shows a bar (a log file), one line so often."""
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def table(title: str, header: Sequence[str] | None, rows: Iterable[Sequence[object]]) -> None:
     """Prints a table; numbers are aligned right."""
     content = [list(row) for row in rows]
-    drawn = Table(title=title, title_justify="left", title_style="bold")
-    for i, column in enumerate(columns):
+    drawn = Table(
+        title=title, title_justify="left", title_style="bold", show_header=header is not None
+    )
+    for i, column in enumerate(header or [""] * len(content[0])):
         numeric = all(isinstance(row[i], int | float) for row in content)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in content:
-        drawn.add_row(*[f"{v:,}" if isinstance(v, int) else str(v) for v in row])
+        # As Text: a path may hold brackets, which would be taken for markup.
+        drawn.add_row(*[Text(f"{v:,}" if isinstance(v, int) else str(v)) for v in row])
     console.print(drawn)
 
 

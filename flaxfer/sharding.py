@@ -75,16 +75,21 @@ def tree_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """A sharding for each leaf of parameters, or of optimiser state that mirrors them.
 
     The moments of a parameter stand in the state under the same path with the same shape, so one
-    table serves both. An axis that its mesh axis does not divide stays whole.
+    table serves both. An axis that its mesh axis does not divide stays whole. Specs are written as
+    XLA writes those of its results, so that a step's output is of the very type of its input.
     """
+
+    def splits(axis: str | None, size: int) -> str | None:
+        name = MESH_AXES[axis] if axis else ""
+        return name if name and mesh.shape[name] > 1 and not size % mesh.shape[name] else None
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         for pattern, logical in LOGICAL_AXES:
             if re.search(pattern, name) and len(leaf.shape) == len(logical):
-                names = [MESH_AXES[axis] if axis else None for axis in logical]
-                fits = [n and not d % mesh.shape[n] for n, d in zip(names, leaf.shape, strict=True)]
-                spec = [n if fit else None for n, fit in zip(names, fits, strict=True)]
+                spec = [splits(*pair) for pair in zip(logical, leaf.shape, strict=True)]
+                while spec and spec[-1] is None:
+                    spec.pop()
                 return NamedSharding(mesh, PartitionSpec(*spec))
         return whole(mesh)
 

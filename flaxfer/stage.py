@@ -107,6 +107,7 @@ def train(run: StageRun, start: Callable[[], Params]) -> dict[str, Any]:
       DivergedError: the loss is not finite.
     """
     if run.done is not None:
+        run.store.finish()  # A kill may have come between the two.
         return run.done
     run.folder.mkdir(parents=True, exist_ok=True)
     loop = _Loop(run, start)
@@ -121,11 +122,13 @@ def train(run: StageRun, start: Callable[[], Params]) -> dict[str, Any]:
         "best_step": best.step,
         "stopped_early": loop.step < loop.plan.total_steps,
         "row_counts": list(loop.plan.row_counts),
+        "padding_share": loop.plan.padding_share(),
         **loop.speed.summary(),
         "dev": best.notes["dev"],
     }
-    run.store.finish()
+    # In this order: without the note, the next start needs all of the newest checkpoint.
     write_atomically(run.folder / DONE, json.dumps(done, indent=1))
+    run.store.finish()
     return done
 
 
@@ -138,24 +141,21 @@ class Speed:
     dev_seconds: float = 0.0
     examples: int = 0
     tokens: int = 0
-    slots: int = 0
 
     def add(self, seconds: float, size: BatchSize) -> None:
         """Counts a step."""
         self.seconds += seconds
         self.examples += size.examples
         self.tokens += size.tokens
-        self.slots += size.slots
 
     def summary(self) -> dict[str, float]:
-        """Seconds in all, rates while training, and the share of tokens that were padding."""
+        """Seconds in all, and rates while training."""
         seconds = max(self.seconds, 1e-9)
         return {
             "seconds": self.seconds + self.compile_seconds + self.dev_seconds,
             "compile_seconds": self.compile_seconds,
             "examples_per_s": self.examples / seconds,
             "useful_tokens_per_s": self.tokens / seconds,
-            "padding_share": 1 - self.tokens / max(self.slots, 1),
         }
 
 
@@ -194,6 +194,8 @@ class _Loop:
 
     def run(self) -> None:
         """Steps to the end of the plan, or until the dev metric has stopped to gain."""
+        if self._out_of_patience():  # Killed after its last save.
+            return
         unread: tuple[int, dict[str, jax.Array], BatchSize | None] | None = None
         self._mark = time.monotonic()
         for size, batch in self.plan.batches(self.step, self._run.evaluator.mesh):
@@ -208,14 +210,17 @@ class _Loop:
             self._read(*unread)
             unread = None
             self._evaluate_and_save()
-            patience = self._run.settings.train.patience
-            if patience and self._without_gain >= patience:
+            if self._out_of_patience():
                 break
 
     def close(self) -> None:
         """Ends the bar and the log."""
         self._bar.close()
         self._log.close()
+
+    def _out_of_patience(self) -> bool:
+        patience = self._run.settings.train.patience
+        return bool(patience) and self._without_gain >= patience
 
     def _begin(self, params: Params) -> TrainState:
         settings = self._run.settings
@@ -261,9 +266,11 @@ class _Loop:
         if size is not None:
             self.speed.add(now - self._mark, size)
         self._mark = now
-        if not np.isfinite(values["loss"]):
+        # A gradient that is not finite has spoilt the parameters, whatever the loss was.
+        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        if bad:
             raise DivergedError(
-                f"the loss of step {step} is {values['loss']}",
+                f"the {bad[0].replace('_', ' ')} of step {step} is {values[bad[0]]}",
                 where=self._run.title,
                 mend="lower optimizer.learning_rate, lengthen the warm-up, or compute in float32; "
                 "the newest checkpoint is from before this step.",

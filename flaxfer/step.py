@@ -111,7 +111,7 @@ def make_train_step(
         updates, opt_state = transform.update(gradient, state.opt_state, state.params)
         metrics = {
             "loss": loss / examples,
-            "gradient_norm": optax.global_norm(gradient),
+            "gradient_norm": optax.tree.norm(gradient),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
         params = optax.apply_updates(state.params, updates)

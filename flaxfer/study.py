@@ -25,7 +25,7 @@ import numpy as np
 from flaxfer import config_build, platform, report, sharding, stage, state, workdirs
 from flaxfer.checkpoint import write_atomically
 from flaxfer.config import METRICS as METRICS_BY_KIND
-from flaxfer.config import Config, Stage, Task
+from flaxfer.config import Config, Stage
 from flaxfer.data import sources, tokenize
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
@@ -166,18 +166,24 @@ class Study:
         )
         made.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(made.folder / "identity.json", json.dumps(identity, indent=1))
-        stage.train(made, lambda: self._start_params(seed, outputs, start, settings.task, parent))
+        stage.train(made, lambda: self._start_params(name, seed, start, parent))
         return made
 
     def _start_params(
-        self, seed: int, outputs: int, start: str, task: Task, parent: stage.StageRun | None
+        self, name: str, seed: int, start: str, parent: stage.StageRun | None
     ) -> Params:
         """Fresh parameters, with those of the start put in their place.
 
         The head of the stage before is kept if it answers the same question, the same classes in
         the same order; otherwise it is new but for parts that were pretrained (BERT's pooler).
         """
+        settings = self.stages[name]
+        task = settings.task
+        outputs = max(len(task.labels), 1)
         fresh = state.random_params(self.encoder, outputs, seed)
+        if settings.train.output_bias == "mean":
+            mean = self.data[name]["train"].label.mean(dtype=np.float32)
+            fresh["head"]["output"]["bias"] = np.full(outputs, mean, np.float32)
         if parent is not None:
             given = parent.best_params()
             same = (parent.settings.task.kind, parent.settings.task.labels) == (
@@ -236,19 +242,18 @@ class Study:
         """Prints what will be done: model, devices, data, steps."""
         machine = platform.machine()
         model = self.model_summary()
+        mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
+        used, whole = model["vocabulary_in_use"], model["vocabulary"]
         table(
             f"study {self.config.name}",
-            ["model", "parameters", "trained here", "devices", "mesh", "stages", "workdir"],
+            None,
             [
-                [
-                    model["source"],
-                    model["parameters"],
-                    model["parameters_in_use"],
-                    machine["devices"],
-                    " ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items()),
-                    f"{', '.join(self.config.paths)} x {len(self.config.seeds)} seed(s)",
-                    str(self.workdir),
-                ]
+                ("model", f"{model['source']} ({model['family']})"),
+                ("parameters", f"{model['parameters']:,}"),
+                ("in use", f"{model['parameters_in_use']:,}, {used:,} of {whole:,} tokens"),
+                ("devices", f"{machine['devices']}, mesh {mesh}"),
+                ("paths", f"{', '.join(self.config.paths)}; seeds {str(self.config.seeds)[1:-1]}"),
+                ("workdir", str(self.workdir)),
             ],
         )
         columns = ["stage", "split", "examples", "tokens", "mean", "truncated", "padding", "steps"]

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+import safetensors.numpy
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+if TYPE_CHECKING:
+    import jax
+
+    from flaxfer.data.tokenize import Tokenized
+    from flaxfer.models.encoders import EncoderConfig
 
 TEXT = "a man woman child dog cat is are plays playing eats the guitar piano red big runs not"
 WORDS = TEXT.split()
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 Family = Literal["bert", "roberta", "xlm-roberta", "xlnet"]
+
+TINY_SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+}
 
 
 def tiny_tokenizer(folder: Path, family: Family = "bert", positions: int = 64) -> Path:
@@ -43,6 +58,86 @@ def tiny_tokenizer(folder: Path, family: Family = "bert", positions: int = 64) -
         }
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return folder
+
+
+def tiny_model(
+    folder: Path,
+    family: Literal["bert", "xlm-roberta"] = "bert",
+    seed: int = 0,
+    vocab_size: int = 0,
+) -> Path:
+    """Writes a whole Hugging Face model: config.json, tokenizer, and random weights by their names.
+
+    Two layers of width 32 with four heads and dropout 0.1; BERT has its pooler, as after
+    pretraining, and neither has a classifier. `vocab_size`: rows of the embedding, if there are to
+    be more of them than the tokenizer has tokens.
+    """
+    # Not at the top: tests of data need no JAX.
+    from flaxfer.models.families import FAMILIES, read_config
+    from flaxfer.models.pretrained import parameter_names, parameter_shapes, stored_shape
+
+    tiny_tokenizer(folder, family)
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8")) | TINY_SIZES
+    settings["vocab_size"] = vocab_size or settings["vocab_size"]
+    (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+    config = read_config(settings)
+    shapes = parameter_shapes(config, 1)
+    classifier = {name for name, _, _ in FAMILIES[family].classifier_names}
+    rng = np.random.default_rng(seed)
+    arrays = {
+        name: rng.normal(0.0, 0.05, stored_shape(shapes[path], layout)).astype(np.float32)
+        + np.float32(path.endswith("norm/scale"))
+        for name, path, layout in parameter_names(config)
+        if name not in classifier
+    }
+    safetensors.numpy.save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def encoder_config(layers: int = 2, dropout: float = 0.0) -> EncoderConfig:
+    """A tiny BERT of width 16 with four heads, for rows of up to 32 tokens."""
+    from flaxfer.models.families import read_config
+
+    settings = {
+        "model_type": "bert",
+        "vocab_size": 48,
+        "hidden_size": 16,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+        "max_position_embeddings": 32,
+        "initializer_range": 0.2,
+    }
+    return read_config(settings).with_dropout(dropout)
+
+
+def random_tokenized(n: int, classes: int = 0, seed: int = 0, longest: int = 12) -> Tokenized:
+    """Random examples for `encoder_config`; without classes the labels are scores from 0 to 5."""
+    from flaxfer.data.tokenize import Tokenized
+
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(2, longest + 1, n)
+    scores = rng.uniform(0, 5, n).astype(np.float32)
+    return Tokenized(
+        token=rng.integers(3, 48, lengths.sum()).astype(np.int32),
+        type=rng.integers(0, 2, lengths.sum()).astype(np.uint8),
+        offset=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+        summary=np.zeros(n, np.int32),
+        label=rng.integers(0, classes, n).astype(np.int32) if classes else scores,
+        id=tuple(f"example:{i}" for i in range(n)),
+        language=tuple(("en", "de")[i % 2] for i in range(n)),
+        domain=tuple(("news", "films", "")[i % 3] for i in range(n)),
+        truncated=0,
+        fingerprint=f"{n}-{classes}-{seed}-{longest}",
+    )
+
+
+def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1) -> jax.sharding.Mesh:
+    """A mesh over the first of the simulated devices."""
+    import jax
+
+    devices = np.array(jax.devices()[: data * fsdp * tensor]).reshape(data, fsdp, tensor)
+    return jax.sharding.Mesh(devices, ("data", "fsdp", "tensor"))
 
 
 def _bert() -> tuple[tokenizers.Tokenizer, dict[str, str]]:

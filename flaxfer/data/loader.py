@@ -137,6 +137,7 @@ def eval_batches(
     the last batch.
     """
     slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
+    slots = 1 << (slots - 1).bit_length()  # A power of two, so that sets share one program.
     rows = packing.pack(data.lengths, train.row_length, slots)
     size = math.ceil(train.eval_rows / multiple) * multiple
     for start in range(0, len(rows), size):

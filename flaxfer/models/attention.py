@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flaxfer.models.layers import dropout
 
 MASKED = -1e30
-"""Added to a score that must not count; finite, so a query without any key stays finite."""
+"""Added to a score that must not count; finite, so that no gradient becomes NaN."""
 
 
 def attention(
@@ -23,8 +23,8 @@ def attention(
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al. 2017) of the tokens of each segment.
 
-    A query attends to the keys of its own segment. Segment 0 is padding: its queries see nothing,
-    and their outputs mean nothing, but are finite, and so are all gradients.
+    A query attends to the keys of its own segment. Segment 0 is padding, which attends to padding:
+    outputs there mean nothing, but they are finite, and so are all gradients.
 
     Args:
       query_BTHK: float32 or bfloat16; products run in this dtype, the softmax in float32.
@@ -41,8 +41,7 @@ def attention(
     dtype = query_BTHK.dtype
     scale = query_BTHK.shape[-1] ** -0.5
     same_BTS = query_segment_BT[:, :, None] == key_segment_BS[:, None, :]
-    seen_BTS = same_BTS & (key_segment_BS > 0)[:, None, :]
-    mask_BTS = jnp.where(seen_BTS, 0.0, MASKED)
+    mask_BTS = jnp.where(same_BTS, 0.0, MASKED)
     score_BHTS = jnp.einsum("BTHK,BSHK->BHTS", query_BTHK, key_BSHK).astype(jnp.float32)
     probability_BHTS = jax.nn.softmax(score_BHTS * scale + mask_BTS[:, None], axis=-1)
     probability_BHTS = dropout(probability_BHTS.astype(dtype), dropout_rate, dropout_key)

@@ -3,19 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flaxfer.errors import ConfigError
 from flaxfer.models.layers import ACTIVATIONS
 
-REQUIRED = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
+DEFAULTS: dict[str, Any] = {
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "classifier_dropout": None,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "initializer_range": 0.02,
+    "layer_norm_eps": 1e-12,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+"""What transformers' config classes say where config.json says nothing."""
+
+Rule = tuple[tuple[str, ...], str, Callable[[Any], bool]]
+RULES: tuple[Rule, ...] = (
+    (
+        (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ),
+        "a positive integer",
+        lambda value: type(value) is int and value > 0,
+    ),
+    (("pad_token_id",), "the number of a token", lambda value: type(value) is int and value >= 0),
+    (
+        ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"),
+        "a number from 0 to below 1",
+        lambda value: type(value) in (int, float) and 0 <= value < 1,
+    ),
+    (
+        ("layer_norm_eps", "initializer_range"),
+        "a positive number",
+        lambda value: type(value) in (int, float) and 0 < value < math.inf,
+    ),
+    (
+        ("hidden_act",),
+        f"one of {', '.join(ACTIVATIONS)}",
+        lambda value: value in tuple(ACTIVATIONS),
+    ),
+    (("position_embedding_type",), "'absolute'", lambda value: value == "absolute"),
+    (("is_decoder", "add_cross_attention"), "false", lambda value: not value),
 )
+"""Keys of config.json, what they have to be, and whether a value is that."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,49 +125,16 @@ def read_absolute(
       ConfigError: sizes that are missing or do not fit each other, and settings that change the
         architecture into one that is not implemented; all at once.
     """
-    get = settings.get
-    problems = [
-        f"{key} has to be a positive integer, not {get(key)!r}"
-        for key in REQUIRED
-        if type(get(key)) is not int or get(key, 0) < 1
-    ]
-    if not problems and settings["hidden_size"] % settings["num_attention_heads"]:
-        problems.append("hidden_size has to be a multiple of num_attention_heads")
-    activation = get("hidden_act", "gelu")
-    if activation not in ACTIVATIONS:
-        problems.append(f"hidden_act {activation!r} is not one of {', '.join(ACTIVATIONS)}")
-    if (positions := get("position_embedding_type", "absolute")) != "absolute":
-        problems.append(f"position_embedding_type {positions!r} is not implemented, only absolute")
-    problems += [
-        f"{key} is set: decoders are not implemented"
-        for key in ("is_decoder", "add_cross_attention")
-        if get(key)
-    ]
-    padding = pad_token_id if get("pad_token_id") is None else settings["pad_token_id"]
-    hidden_dropout = get("hidden_dropout_prob", 0.1)
-    classifier_dropout = get("classifier_dropout")
-    rates = {
-        "hidden_dropout_prob": hidden_dropout,
-        "attention_probs_dropout_prob": get("attention_probs_dropout_prob", 0.1),
-        "classifier_dropout": hidden_dropout if classifier_dropout is None else classifier_dropout,
+    values = DEFAULTS | {"pad_token_id": pad_token_id} | dict(settings)
+    values |= {
+        key: default
+        for key, default in (
+            ("pad_token_id", pad_token_id),
+            ("classifier_dropout", values["hidden_dropout_prob"]),
+        )
+        if values[key] is None
     }
-    problems += [
-        f"{key} has to be a number from 0 to below 1, not {rate!r}"
-        for key, rate in rates.items()
-        if not isinstance(rate, int | float) or not 0 <= rate < 1
-    ]
-    rows = {
-        "max_position_embeddings": get("max_position_embeddings", 512),
-        "type_vocab_size": get("type_vocab_size", 2),
-    }
-    problems += [
-        f"{key} has to be a positive integer, not {value!r}"
-        for key, value in rows.items()
-        if type(value) is not int or value < 1
-    ]
-    if not problems and not 0 <= padding < settings["vocab_size"]:
-        problems.append(f"pad_token_id {padding} is not a row of the vocabulary")
-    if problems:
+    if problems := _problems(values, offset_by_padding):
         raise ConfigError(
             "this encoder cannot be built",
             where=where,
@@ -131,19 +142,39 @@ def read_absolute(
             mend="use a checkpoint of a supported architecture, or correct its config.json.",
         )
     return EncoderConfig(
-        family=settings["model_type"],
-        vocab_size=settings["vocab_size"],
-        hidden_size=settings["hidden_size"],
-        num_layers=settings["num_hidden_layers"],
-        num_heads=settings["num_attention_heads"],
-        intermediate_size=settings["intermediate_size"],
-        activation=activation,
-        position_offset=padding + 1 if offset_by_padding else 0,
-        pad_token_id=padding,
-        layer_norm_eps=float(get("layer_norm_eps", 1e-12)),
-        hidden_dropout=float(rates["hidden_dropout_prob"]),
-        attention_dropout=float(rates["attention_probs_dropout_prob"]),
-        classifier_dropout=float(rates["classifier_dropout"]),
-        initializer_range=float(get("initializer_range", 0.02)),
-        **rows,
+        family=values["model_type"],
+        vocab_size=values["vocab_size"],
+        hidden_size=values["hidden_size"],
+        num_layers=values["num_hidden_layers"],
+        num_heads=values["num_attention_heads"],
+        intermediate_size=values["intermediate_size"],
+        activation=values["hidden_act"],
+        max_position_embeddings=values["max_position_embeddings"],
+        position_offset=values["pad_token_id"] + 1 if offset_by_padding else 0,
+        type_vocab_size=values["type_vocab_size"],
+        pad_token_id=values["pad_token_id"],
+        layer_norm_eps=float(values["layer_norm_eps"]),
+        hidden_dropout=float(values["hidden_dropout_prob"]),
+        attention_dropout=float(values["attention_probs_dropout_prob"]),
+        classifier_dropout=float(values["classifier_dropout"]),
+        initializer_range=float(values["initializer_range"]),
     )
+
+
+def _problems(values: Mapping[str, Any], offset_by_padding: bool) -> list[str]:
+    """Everything that is wrong with the settings, a line each."""
+    problems = [
+        f"{key} has to be {what}, not {values.get(key)!r}"
+        for keys, what, fits in RULES
+        for key in keys
+        if not fits(values.get(key))
+    ]
+    if problems:
+        return problems
+    if values["hidden_size"] % values["num_attention_heads"]:
+        problems.append("hidden_size has to be a multiple of num_attention_heads")
+    if values["pad_token_id"] >= values["vocab_size"]:
+        problems.append(f"pad_token_id {values['pad_token_id']} is not a row of the vocabulary")
+    if offset_by_padding and values["pad_token_id"] + 1 >= values["max_position_embeddings"]:
+        problems.append("max_position_embeddings leaves no position behind the padding id")
+    return problems

@@ -75,7 +75,7 @@ def read_config(settings: Mapping[str, Any], where: str = "config.json") -> Enco
       ConfigError: the family or one of its settings is not implemented; the message names it.
     """
     model_type = settings.get("model_type")
-    if model_type not in FAMILIES:
+    if model_type not in tuple(FAMILIES):
         raise ConfigError(
             f"model_type {model_type!r} is not implemented",
             where=where,

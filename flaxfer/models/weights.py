@@ -132,17 +132,14 @@ def open_file(file: Path, read: Callable[[Any], T]) -> T:
 
 def read_json(path: Path, error: type[DataError] | type[CheckpointError]) -> dict[str, Any]:
     """The JSON object in a file; raises `error` if there is none."""
+    mend = "copy or download the file again from where the model is published."
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        mend = "the folder of a Hugging Face model holds it; copy it there."
         raise error("there is no such file", where=str(path), mend=mend) from None
     except (OSError, ValueError, RecursionError) as cause:
-        raise error(
-            f"the file cannot be read as JSON: {cause}",
-            where=str(path),
-            mend="download or copy it again.",
-        ) from cause
+        what = f"the file cannot be read as JSON: {cause}"
+        raise error(what, where=str(path), mend=mend) from cause
     if not isinstance(settings, dict):
-        raise error("the file does not hold a JSON object", where=str(path))
+        raise error("the file does not hold a JSON object", where=str(path), mend=mend)
     return settings

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ ROWS = [
 ]
 
 
-def write_csv(path: Path, rows: list[tuple[str, ...]] = ROWS, **options: Any) -> Path:
+def write_csv(path: Path, rows: Sequence[tuple[str, ...]] = ROWS, **options: Any) -> Path:
     out = io.StringIO(newline="")
     csv.writer(out, **options).writerows([("a", "b", "y"), *rows])
     path.write_bytes(out.getvalue().encode())
@@ -108,9 +108,9 @@ def test_quotes_literal_in_tsv(tmp_path: Path) -> None:
     examples = read_source(Source(path, columns=PAIRS), NLI)
     assert examples.text_a == ('"open', '""')
     assert examples.text_b == ('and "shut"', '"')
-    quoted = text_file(tmp_path, 'y\ta\tb\nneutral\t"a\t\nb"\t"say ""x"""\n')
+    quoted = text_file(tmp_path, 'y\ta\tb\nneutral\t"a\t\nb\rc"\t"say ""x"""\n')
     examples = read_source(Source(quoted, quotes="csv", columns=PAIRS), NLI)
-    assert (examples.text_a, examples.text_b) == (("a\t\nb",), ('say "x"',))
+    assert (examples.text_a, examples.text_b) == (("a\t\nb\rc",), ('say "x"',))
 
 
 def test_columns_by_number_without_header(tmp_path: Path) -> None:
@@ -307,6 +307,16 @@ def test_f32_truncated_files(name: str, tmp_path: Path) -> None:
         refusal(Source(str(tmp_path / name), columns=PAIRS))
 
 
+def test_f32_torn_json_lines(tmp_path: Path) -> None:
+    path = text_file(
+        tmp_path, '{"a": "x", "y": "neutral"}\n\nx\n{"a": "x", "y": "neu', "data.jsonl"
+    )
+    details = refusal(Source(path, columns={"text_a": "a", "label": "y"})).details
+    expected = ("data.jsonl:2: the line is empty", "data.jsonl:3: the line is no JSON")
+    assert len(details) == 3 and details[2].startswith("data.jsonl:4: the line is cut off")
+    assert all(d.startswith(e) for d, e in zip(details, expected, strict=False))
+
+
 def test_f32_damaged_gzip_and_parquet(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(write_csv(tmp_path / "data.csv").read_bytes()))
     packed[len(packed) // 2] ^= 0xFF
@@ -348,6 +358,16 @@ def test_f34_null_label(tmp_path: Path) -> None:
     source = Source(path, columns={"text_a": "a", "label": "y"}, labels={"2": "neutral"})
     assert refusal(source).details == ("data.jsonl:1: column 'y': '' stands for no label",)
     assert len(read_source(dataclasses.replace(source, drop_unlabeled=True), NLI)) == 1
+
+
+def test_labels_that_are_not_text(tmp_path: Path) -> None:
+    records = '[{"a": "x", "y": true}, {"a": "x", "y": 2}, {"a": "x", "y": 1.0}]'
+    source = Source(
+        text_file(tmp_path, records, "data.json"),
+        columns={"text_a": "a", "label": "y"},
+        labels={"true": "neutral", "2": "contradiction", "1.0": "entailment"},
+    )
+    assert read_source(source, NLI).label.tolist() == [1, 2, 0]
 
 
 def test_minus_one_may_be_a_label_or_a_score(tmp_path: Path) -> None:
@@ -462,7 +482,10 @@ def test_splits_of_one_set(tmp_path: Path) -> None:
         "test": 30,
     }
     ids = [name for part in splits.values() for name in part.id]
-    assert sorted(ids) == sorted(read_source(data.train[0], NLI).id)
+    whole = read_source(data.train[0], NLI).id
+    assert sorted(ids) == sorted(whole)
+    for part in splits.values():
+        assert list(part.id) == sorted(part.id, key=whole.index)
     again = load_splits(data, NLI)
     assert all(again[name].fingerprint == part.fingerprint for name, part in splits.items())
     other = load_splits(dataclasses.replace(data, split_seed=1), NLI)
@@ -518,7 +541,8 @@ def test_fingerprint_covers_everything() -> None:
         dataclasses.replace(base, text_b=None),
         dataclasses.replace(base, text_b=("d", "f")),
         dataclasses.replace(base, label=np.array([1, 1], np.int32)),
-        dataclasses.replace(base, label=np.array([0, 1], np.float32)),
+        dataclasses.replace(base, label=np.array([0, 0], np.int32)),
+        dataclasses.replace(base, label=np.array([0, 0], np.float32)),
         dataclasses.replace(base, id=("1", "3")),
         dataclasses.replace(base, language=("en", "en")),
         dataclasses.replace(base, domain=("x", "")),

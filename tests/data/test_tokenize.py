@@ -170,7 +170,7 @@ def test_tokenizer_of_another_family(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    def refusal(**model: str) -> str:
+    def refusal(**model: Any) -> str:
         with pytest.raises(DataError) as caught:
             load_tokenizer(Model(**model))
         return str(caught.value)
@@ -247,7 +247,10 @@ def test_f44_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     tokenizer = load(tmp_path / "bert")
     before = tokenizer_fingerprint(tokenizer)
     base = tokenize(examples(), tokenizer, 16, None)
-    assert tokenizer_fingerprint(tokenizer) == before  # A call leaves its settings behind.
+    tokenizer(
+        ["a"], truncation=True, max_length=4, padding="longest"
+    )  # Leaves its settings behind.
+    assert tokenizer_fingerprint(tokenizer) == before
     assert tokenize(examples(), load(tmp_path / "bert"), 16, None).fingerprint == base.fingerprint
     others = [
         tokenize(examples(), tokenizer, 17, None),
@@ -307,6 +310,14 @@ def test_f44_cache_of_other_arrays_is_made_again(
         np.savez(path, **(arrays | {name: array}))
         assert_same(first, tokenize(examples(), tokenizer, 16, tmp_path / "cache"))
         assert "is damaged and is made again" in caplog.text
+    np.savez_compressed(path, **arrays)
+    packed = bytearray(path.read_bytes())
+    start = packed.index(b"token.npy") + len("token.npy")
+    packed[start : start + 60] = b"\xff" * 60
+    path.write_bytes(packed)
+    caplog.clear()
+    assert_same(first, tokenize(examples(), tokenizer, 16, tmp_path / "cache"))
+    assert "is damaged and is made again: Error" in caplog.text  # As zlib says it.
 
 
 def test_cache_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

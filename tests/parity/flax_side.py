@@ -62,7 +62,7 @@ def graph(config: EncoderConfig, num_outputs: int) -> Any:
 def logits_and_loss(
     graphdef: Any, params: Params, batch: dict[str, Any], key: Any = None, dtype: Any = jnp.float32
 ) -> tuple[jax.Array, jax.Array]:
-    """Logits (B, E, C), and the mean loss over the examples."""
+    """Logits (B, E, C), and the mean loss over the examples; 0 if there are none."""
     rows = {n: batch[n] for n in ("token_BT", "type_BT", "position_BT", "segment_BT", "summary_BE")}
     logits_BEC = nnx.merge(graphdef, params)(*rows.values(), dropout_key=key, dtype=dtype)
     if logits_BEC.shape[-1] == 1:
@@ -70,7 +70,7 @@ def logits_and_loss(
     else:
         loss_BE = optax.softmax_cross_entropy_with_integer_labels(logits_BEC, batch["label_BE"])
     mask_BE = batch["mask_BE"]
-    return logits_BEC, jnp.sum(loss_BE * mask_BE) / jnp.sum(mask_BE)
+    return logits_BEC, jnp.sum(loss_BE * mask_BE) / jnp.maximum(jnp.sum(mask_BE), 1)
 
 
 def results(

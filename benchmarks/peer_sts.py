@@ -1,0 +1,104 @@
+"""The study of configs/sts_english.py with transformers' PyTorch Trainer, a JSON line a seed.
+
+Needs the extra `bench`. Same data, batch size, epochs, optimiser, schedule, clipping, float32, and
+the same choice of the best dev epoch; order, heads and dropout differ, as they do between seeds.
+
+  python benchmarks/peer_sts.py --model MODEL --data DATA [--seeds 0 1 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from scipy.stats import pearsonr, spearmanr
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    options = parser.parse_args()
+    transformers.logging.set_verbosity_error()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
+    splits = {
+        name: read(options.data / f"stsb-multi-mt/stsb-en-{name}.csv", tokenizer)
+        for name in ("train", "dev", "test")
+    }
+    for seed in options.seeds:
+        print(json.dumps(run(options.model, tokenizer, splits, seed)), flush=True)
+
+
+def read(path: Path, tokenizer: transformers.PreTrainedTokenizerBase) -> list[dict]:
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    encoded = tokenizer([r[0] for r in rows], [r[1] for r in rows], truncation=True, max_length=128)
+    keys = encoded.keys()
+    return [
+        {**{key: encoded[key][i] for key in keys}, "labels": float(row[2])}
+        for i, row in enumerate(rows)
+    ]
+
+
+def run(model: str, tokenizer: object, splits: dict[str, list[dict]], seed: int) -> dict:
+    def metrics(prediction: transformers.EvalPrediction) -> dict[str, float]:
+        guess, score = np.squeeze(prediction.predictions), prediction.label_ids
+        return {"pearson": pearsonr(guess, score)[0], "spearman": spearmanr(guess, score)[0]}
+
+    transformers.set_seed(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(
+            output_dir=folder,
+            seed=seed,
+            use_cpu=True,
+            num_train_epochs=3,
+            per_device_train_batch_size=32,
+            per_device_eval_batch_size=64,
+            learning_rate=5e-5,
+            weight_decay=0.01,
+            warmup_steps=0.1,
+            lr_scheduler_type="linear",
+            max_grad_norm=1.0,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            save_total_limit=1,
+            load_best_model_at_end=True,
+            metric_for_best_model="pearson",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = transformers.Trainer(
+            model=transformers.AutoModelForSequenceClassification.from_pretrained(
+                model, num_labels=1, problem_type="regression"
+            ),
+            args=arguments,
+            train_dataset=splits["train"],
+            eval_dataset=splits["dev"],
+            data_collator=transformers.DataCollatorWithPadding(tokenizer),
+            compute_metrics=metrics,
+        )
+        began = time.monotonic()
+        trained = trainer.train()
+        test = trainer.predict(splits["test"]).metrics
+    return {
+        "seed": seed,
+        "test_pearson": test["test_pearson"],
+        "test_spearman": test["test_spearman"],
+        "steps": trained.global_step,
+        "warmup_steps": arguments.get_warmup_steps(trained.global_step),
+        "seconds": time.monotonic() - began,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

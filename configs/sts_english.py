@@ -1,0 +1,51 @@
+r"""How well does a checkpoint learn English similarity? The yardstick against other trainers.
+
+What: STS-B English, all weights updated, 3 epochs of batch 32, three seeds, test Pearson of the
+best dev epoch. benchmarks/peer_sts.py does the same with transformers' PyTorch Trainer.
+
+Command
+  python -m flaxfer.main --config configs/sts_english.py \
+      --config.data_dir=DATA --config.model.path=MODEL
+  python benchmarks/peer_sts.py --model MODEL --data DATA
+
+DATA is a folder with stsb-multi-mt/stsb-en-{train,dev,test}.csv.
+Expected: EXPECTED
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def get_config(preset: str = "local") -> ConfigDict:
+    """The only preset is `local`."""
+    if preset != "local":
+        raise ValueError(f"there is no preset {preset!r}; there is local")
+
+    def sts(split: str) -> dict:
+        return dict(
+            path=f"stsb-multi-mt/stsb-en-{split}.csv",
+            header=False,
+            columns=dict(text_a=0, text_b=1, label=2),
+        )
+
+    return ConfigDict(
+        dict(
+            name="sts_english",
+            model=dict(path="MODEL"),
+            data_dir="DATA",
+            paths=("direct",),
+            seeds=(0, 1, 2),
+            optimizer=dict(learning_rate=5e-5, weight_decay=0.01, warmup=0.1),
+            train=dict(batch_size=32, epochs=3, max_length=128, row_length=128),
+            target=dict(
+                task=dict(
+                    name="similarity",
+                    kind="regression",
+                    metric="pearson",
+                    score_range=(0.0, 5.0),
+                ),
+                data=dict(train=sts("train"), dev=sts("dev"), test=sts("test")),
+            ),
+        )
+    )

@@ -1,0 +1,418 @@
+"""Whole studies of a tiny model: what they write, what they share, and that nothing is repeated."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from flaxfer import sharding, stage, state, study
+from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
+from flaxfer.evaluate import Evaluator
+from flaxfer.stage import StageRun
+from flaxfer.study import Study
+from flaxfer.vocabulary import Vocabulary
+from tests.helpers import WORDS, mesh_of, tiny_model
+
+COLUMNS = {"text_a": 0, "text_b": 1, "label": 2, "language": 3, "domain": 4}
+LABELS = ("no", "maybe", "yes")
+SETS = {
+    "nli-train": (40, "en", LABELS),
+    "nli-dev": (12, "en", LABELS),
+    "sts-train": (40, "en", ()),
+    "sts-dev": (12, "en", ()),
+    "sts-test": (13, "en", ()),
+    "sts-german": (11, "de", ()),
+}
+TRAIN = Train(
+    batch_size=8,
+    epochs=2,
+    eval_every=3,
+    max_length=32,
+    row_length=64,
+    max_programs=1,
+    eval_rows=4,
+    log_every=1,
+)
+OPTIMIZER = Optimizer(learning_rate=1e-3)
+Json = dict[str, Any]
+
+
+def write_sets(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, (n, language, labels) in SETS.items():
+        lines = []
+        for i in range(n):
+            first, second = (" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(2))
+            label = rng.choice(labels) if labels else f"{rng.uniform(0, 5):.2f}"
+            lines.append(f"{first}\t{second}\t{label}\t{language}\t{('news', 'films')[i % 2]}\n")
+        (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
+
+
+def source(name: str) -> Source:
+    return Source(path=f"{name}.tsv", header=False, columns=COLUMNS)
+
+
+def config_of(folder: Path) -> Config:
+    return Config(
+        name="tiny",
+        model=Model(path=str(folder / "model")),
+        intermediate=Stage(
+            Task("nli", "classification", "accuracy", LABELS),
+            Data((source("nli-train"),), (source("nli-dev"),)),
+            {},
+            OPTIMIZER,
+            TRAIN,
+        ),
+        target=Stage(
+            Task("sts", "regression", "pearson"),
+            Data((source("sts-train"),), (source("sts-dev"),), (source("sts-test"),)),
+            {"german": source("sts-german")},
+            OPTIMIZER,
+            TRAIN,
+        ),
+        paths=("direct", "staged", "scratch"),
+        workdir=str(folder / "work"),
+        data_dir=str(folder),
+        cache=str(folder / "cache"),
+    )
+
+
+def with_optimizer(config: Config, name: str, **changes: Any) -> Config:
+    own: Stage = getattr(config, name)
+    optimizer = dataclasses.replace(own.optimizer, **changes)
+    return dataclasses.replace(config, **{name: dataclasses.replace(own, optimizer=optimizer)})
+
+
+def use_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sharding, "make_mesh", lambda sizes: mesh_of())
+    monkeypatch.setattr(study.platform, "use_compilation_cache", lambda folder: None)
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mesh of a machine with one device, which compiles faster."""
+    use_one_device(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with more rows in its embedding than the data needs, and the data."""
+    folder = tmp_path_factory.mktemp("study")
+    tiny_model(folder / "model", "bert", vocab_size=300)
+    write_sets(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path) -> Iterator[Config]:
+    """A config whose study is finished."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_one_device(monkeypatch)
+        config = config_of(world)
+        study.run(config, "python -m flaxfer.main --config tiny.py")
+        yield config
+
+
+def summary_of(config: Config) -> Json:
+    content: Json = json.loads((Path(config.workdir) / "study.json").read_text())
+    return content
+
+
+def lines_of(path: Path) -> list[Json]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def open_study(config: Config) -> Study:
+    return Study(config, Path(config.workdir), Path(config.cache))
+
+
+def test_a_study_writes_what_its_report_needs(finished: Config) -> None:
+    workdir = Path(finished.workdir)
+    summary = summary_of(finished)
+    assert summary["name"] == "tiny"
+    assert (summary["metric"], summary["larger_is_better"]) == ("pearson", True)
+    assert summary["metrics"] == ["pearson", "spearman", "mse"]
+    assert summary["task"]["name"] == "sts" and summary["intermediate_task"]["name"] == "nli"
+    assert summary["paths"] == ["direct", "staged", "scratch"] and summary["seeds"] == [0]
+    assert summary["command"] == "python -m flaxfer.main --config tiny.py"
+    assert summary["config"]["target"]["train"]["batch_size"] == 8
+    whole = sum(
+        a.size for a in jax.tree.leaves(state.random_params(open_study(finished).encoder, 1, 0))
+    )
+    assert summary["model"]["parameters_in_use"] == whole
+    assert summary["model"]["parameters"] == whole + (300 - 128) * 32
+    assert {"jax", "flaxfer", "python"} <= summary["versions"].keys()
+    assert {"cpu", "cores", "devices", "memory_gib"} <= summary["machine"].keys()
+    splits = {(d["stage"], d["split"]): d["examples"] for d in summary["data"]}
+    assert splits == {
+        ("intermediate", "train"): 40,
+        ("intermediate", "dev"): 12,
+        ("target", "train"): 40,
+        ("target", "dev"): 12,
+        ("target", "test"): 13,
+        ("target", "german"): 11,
+    }
+    runs = summary["runs"]
+    order = [("direct", "target"), ("staged", "intermediate"), ("staged", "target")]
+    assert [(r["path"], r["stage"]) for r in runs] == [*order, ("scratch", "target")]
+    assert len({r["id"] for r in runs}) == 4
+    assert [r["parent"] for r in runs] == [None, None, runs[1]["id"], None]
+    for run in runs:
+        folder = workdir / run["dir"]
+        assert run["steps"] == 10 and run["best_step"] in (3, 6, 9, 10)
+        assert run["seconds"] > 0 and 0 < run["padding_share"] < 1
+        log = lines_of(folder / "metrics.jsonl")
+        assert [r["step"] for r in log if r["kind"] == "train"] == list(range(1, 11))
+        assert [r["step"] for r in log if r["kind"] == "dev"] == [3, 6, 9, 10]
+        assert len(list((folder / "checkpoints").iterdir())) == 1
+        sets = [(e["set"], e["language"], e["n"]) for e in run["evaluations"]]
+        if run["stage"] == "intermediate":
+            assert sets == [] and run["dev"].keys() == {"accuracy", "macro_f1", "mcc"}
+            continue
+        assert sets == [("test", "en", 13), ("german", "de", 11)]
+        for entry in run["evaluations"]:
+            assert entry["metrics"].keys() == {"pearson", "spearman", "mse"}
+            assert sum(part["n"] for part in entry["domains"].values()) == entry["n"]
+            predictions = lines_of(folder / "predictions" / f"{entry['set']}.jsonl")
+            score, label = np.array([(p["prediction"], p["score"]) for p in predictions]).T
+            pearson = np.corrcoef(score, label)[0, 1]
+            assert entry["metrics"]["pearson"] == pytest.approx(pearson, abs=1e-5)
+            assert entry["metrics"]["mse"] == pytest.approx(((score - label) ** 2).mean())
+
+
+def test_a_study_writes_its_report(finished: Config) -> None:
+    workdir = Path(finished.workdir)
+    for name in ("report.html", "report.md"):
+        text = (workdir / name).read_text(encoding="utf-8")
+        assert all(word in text for word in ("direct", "staged", "scratch", "german", "pearson"))
+    with open(workdir / "results.csv", newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) > 6
+    assert json.loads((workdir / "config.json").read_text())["name"] == "tiny"
+
+
+def test_the_same_command_repeats_nothing(
+    finished: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = summary_of(finished)
+    stages = Path(finished.workdir) / "stages"
+    times = {p: p.stat().st_mtime_ns for p in stages.rglob("*") if p.name == "metrics.jsonl"}
+
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("is repeated")
+
+    monkeypatch.setattr(stage, "make_train_step", refuse)
+    monkeypatch.setattr(Evaluator, "predict", refuse)
+    monkeypatch.setattr(study.pretrained, "load_pretrained", refuse)
+    study.run(finished, before["command"])
+    after = summary_of(finished)
+    assert {k for k in after if after[k] != before[k]} <= {"date", "seconds", "git"}
+    assert {p: p.stat().st_mtime_ns for p in times} == times
+
+
+def starts_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[StageRun, Any]]:
+    """Every stage of a finished study with the parameters it began with."""
+    found = {}
+    real: Callable[..., Any] = stage.train
+
+    def train(run: StageRun, start: Callable[[], Any]) -> Any:
+        found[run.title] = (run, start())
+        return real(run, start)
+
+    monkeypatch.setattr(stage, "train", train)
+    list(open_study(config).run_seed(0))
+    return found
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_each_stage_starts_from(finished: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = starts_of(finished, monkeypatch)
+    assert list(starts) == [
+        "direct/target seed 0",
+        "staged/intermediate seed 0",
+        "staged/target seed 0",
+        "scratch/target seed 0",
+    ]
+    own = open_study(finished)
+    pretrained, fresh = own.weights, state.random_params(own.encoder, 1, 0)
+    _, direct = starts["direct/target seed 0"]
+    intermediate, nli = starts["staged/intermediate seed 0"]
+    _, staged = starts["staged/target seed 0"]
+    _, scratch = starts["scratch/target seed 0"]
+    for params in (direct, nli):
+        assert_equal(params["encoder"], pretrained["encoder"])
+        assert_equal(params["head"]["pooler"], pretrained["head"]["pooler"])
+    best = intermediate.best_params()
+    assert_equal(staged["encoder"], best["encoder"])
+    assert_equal(staged["head"]["pooler"], best["head"]["pooler"])
+    trained = best["encoder"]["layers"][0]["feed_forward"]["up"]["kernel"]
+    before = nli["encoder"]["layers"][0]["feed_forward"]["up"]["kernel"]
+    assert np.abs(np.asarray(trained) - before).max() > 1e-4
+    for params in (direct, staged, scratch):
+        assert params["head"]["output"]["kernel"].shape == (32, 1)
+        assert_equal(params["head"]["output"], fresh["head"]["output"])
+    assert_equal(scratch, fresh)
+    kernel = scratch["encoder"]["layers"][0]["attention"]["query"]["kernel"]
+    wanted = pretrained["encoder"]["layers"][0]["attention"]["query"]["kernel"]
+    assert np.abs(np.asarray(kernel) - wanted).max() > 0.01
+
+
+def test_the_head_is_kept_only_for_the_same_question(
+    finished: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, _ = starts_of(finished, monkeypatch)["staged/intermediate seed 0"]
+    best = parent.best_params()
+    own = open_study(finished)
+    assert finished.intermediate is not None
+    task = finished.intermediate.task
+    fresh = state.random_params(own.encoder, 3, 7)
+
+    def head(task: Task) -> Any:
+        return own._start_params(7, 3, "intermediate", task, parent)["head"]
+
+    assert_equal(head(dataclasses.replace(task, name="other", metric="mcc")), best["head"])
+    permuted = head(dataclasses.replace(task, labels=LABELS[::-1]))
+    assert_equal(permuted["output"], fresh["head"]["output"])
+    assert_equal(permuted["pooler"], best["head"]["pooler"])
+
+
+def ids_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Identities of the stages, none of which is trained."""
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "train", lambda run, start: None)
+        patch.setattr(Study, "_finish", lambda self, *rest: {"id": rest[3].folder.name, "of": rest})
+        own = open_study(config)
+        records = [r for seed in config.seeds for r in own.run_seed(seed)]
+    return {f"{r['of'][0]}/{r['of'][2]} {r['of'][1]}": r["id"] for r in records}
+
+
+def test_a_changed_setting_changes_the_stages_it_concerns(
+    finished: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ids = ids_of(finished, monkeypatch)
+    assert set(ids.values()) == {run["id"] for run in summary_of(finished)["runs"]}
+    finished = dataclasses.replace(finished, workdir=str(tmp_path))
+
+    def changed(config: Config) -> set[str]:
+        return {name for name, value in ids_of(config, monkeypatch).items() if value != ids[name]}
+
+    targets = {"direct/target 0", "staged/target 0", "scratch/target 0"}
+    assert changed(finished) == set()
+    assert changed(with_optimizer(finished, "target", learning_rate=2e-3)) == targets
+    assert changed(with_optimizer(finished, "intermediate", b2=0.98)) == {
+        "staged/intermediate 0",
+        "staged/target 0",
+    }
+    unchanged = dataclasses.replace(finished, name="renamed", paths=("direct", "scratch"))
+    assert changed(unchanged) == set()
+    task = dataclasses.replace(finished.target.task, metric="spearman")
+    assert (
+        changed(
+            dataclasses.replace(finished, target=dataclasses.replace(finished.target, task=task))
+        )
+        == targets
+    )
+    seeds = ids_of(dataclasses.replace(finished, seeds=(0, 1)), monkeypatch)
+    assert len(set(seeds.values())) == 8 and seeds.items() > ids.items()
+
+
+def test_equal_stages_of_different_paths_are_one(
+    finished: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = dataclasses.replace(finished, intermediate=finished.target)
+    ids = ids_of(both, monkeypatch)
+    assert ids["staged/intermediate 0"] == ids["direct/target 0"] != ids["staged/target 0"]
+
+
+def test_the_vocabulary_is_cut_without_a_trace(
+    finished: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(open_study(finished).vocabulary) == 128
+    monkeypatch.setattr(Study, "_vocabulary", lambda self: Vocabulary.whole(300))
+    whole = dataclasses.replace(finished, workdir=str(tmp_path), paths=("direct",))
+    study.run(whole, "")
+    cut, uncut = summary_of(finished)["runs"][0], summary_of(whole)["runs"][0]
+    folders = [Path(c.workdir) / r["dir"] for c, r in ((finished, cut), (whole, uncut))]
+    logs = [lines_of(folder / "metrics.jsonl") for folder in folders]
+    for one, other in zip(*logs, strict=True):
+        assert (one["step"], one["kind"]) == (other["step"], other["kind"])
+        if one["kind"] == "train":
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+            assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
+    assert cut["best_step"] == uncut["best_step"]
+    for name in ("test", "german"):
+        one, other = (lines_of(folder / "predictions" / f"{name}.jsonl") for folder in folders)
+        assert [p["id"] for p in one] == [p["id"] for p in other]
+        scores = [[p["prediction"] for p in predictions] for predictions in (one, other)]
+        np.testing.assert_allclose(*scores, atol=1e-5)
+    assert (
+        summary_of(whole)["model"]["parameters_in_use"]
+        == summary_of(finished)["model"]["parameters"]
+    )
+
+
+def test_f25_sigkill_in_the_middle_of_a_stage(finished: Config, tmp_path: Path) -> None:
+    """A process that is killed with its first checkpoint just written; then the same again."""
+    config = dataclasses.replace(finished, workdir=str(tmp_path), paths=("direct",))
+    code = "import sys; from tests.e2e.test_study import in_a_process; in_a_process(sys.argv[1:])"
+    world = str(Path(finished.data_dir))
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, world, str(tmp_path)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not (found := list(tmp_path.glob("stages/*/checkpoints/*/manifest.json"))):
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    folder = found[0].parents[2]
+    assert process.returncode == -signal.SIGKILL and not (folder / stage.DONE).exists()
+    study.run(config, "")
+    killed, whole = summary_of(config)["runs"][0], summary_of(finished)["runs"][0]
+    assert killed["id"] == whole["id"] == folder.name
+    for key in ("steps", "best_step", "dev", "evaluations"):
+        assert killed[key] == whole[key]
+    logs = [
+        [(r["step"], r["kind"], r.get("loss"), r.get("metrics")) for r in lines_of(path)]
+        for path in (
+            folder / "metrics.jsonl",
+            Path(finished.workdir) / whole["dir"] / "metrics.jsonl",
+        )
+    ]
+    assert logs[0] == logs[1]
+    predictions = [
+        (Path(c.workdir) / r["dir"] / "predictions" / "test.jsonl").read_bytes()
+        for c, r in ((config, killed), (finished, whole))
+    ]
+    assert predictions[0] == predictions[1]
+
+
+def in_a_process(arguments: list[str]) -> None:
+    """The study that `test_f25_sigkill_in_the_middle_of_a_stage` kills."""
+    world, workdir = arguments
+    use_one_device(pytest.MonkeyPatch())
+    config = dataclasses.replace(config_of(Path(world)), workdir=workdir, paths=("direct",))
+    study.run(config, "")

@@ -1,0 +1,180 @@
+"""Every check of the config, each by one case; a valid config has no finding."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from flaxfer.config import Config, Data, Model, Source, Stage, Task
+from flaxfer.config_checks import check
+
+COLUMNS = {"text_a": 0, "label": 1}
+VALID = Config(
+    name="study",
+    model=Model(path="model"),
+    intermediate=Stage(
+        Task("topic", "classification", "accuracy", ("no", "yes")),
+        Data((Source(path="topic.tsv", columns=COLUMNS, labels={"n": "no"}),)),
+    ),
+    target=Stage(
+        Task("same", "regression", "pearson"),
+        Data((Source(path="same.tsv", columns=COLUMNS),)),
+        {"de": Source(hub="some/set", columns=COLUMNS)},
+    ),
+)
+SOURCE = "target.data.train.0"
+
+
+def changed(config: Any, key: str, value: Any) -> Any:
+    """The config with another value at a dotted key."""
+    first, _, rest = key.partition(".")
+    if isinstance(config, tuple):
+        i = int(first)
+        return (*config[:i], changed(config[i], rest, value), *config[i + 1 :])
+    if isinstance(config, dict):
+        return {**config, first: changed(config[first], rest, value) if rest else value}
+    inner = changed(getattr(config, first), rest, value) if rest else value
+    return dataclasses.replace(config, **{first: inner})
+
+
+def findings(changes: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
+    config = VALID
+    for key, value in changes.items():
+        config = changed(config, key, value)
+    return list(check(config))
+
+
+def test_a_valid_config_has_no_finding() -> None:
+    assert findings({}) == []
+
+
+TRAIN, OPTIMIZER = "target.train", "target.optimizer"
+CASES: list[tuple[dict[str, Any], str]] = [
+    ({"model.path": ""}, "model.path: name either"),
+    ({"model.hub": "some/model"}, "model.path: name either"),
+    ({"model.dropout": 1.0}, "model.dropout: must be in [0, 1)"),
+    ({"model.dropout": -0.1}, "model.dropout: must be in [0, 1)"),
+    ({"name": "a study"}, "name: letters, digits"),
+    ({"name": ""}, "name: letters, digits"),
+    ({"paths": ()}, "paths: is empty"),
+    ({"paths": ("direct", "direct")}, "paths: holds a value twice"),
+    ({"seeds": ()}, "seeds: is empty"),
+    ({"seeds": (1, 1)}, "seeds: holds a value twice"),
+    ({"seeds": (1, -1)}, "seeds: must not be negative"),
+    ({"intermediate": None}, "paths: 'staged' needs the section intermediate"),
+    ({"mesh.data": 0}, "mesh.data: must be positive"),
+    ({"mesh.fsdp": -2}, "mesh.fsdp: must be positive"),
+    ({"mesh.tensor": 0}, "mesh.tensor: must be positive"),
+    ({"mesh.tensor": -1}, "mesh.data: only one axis may be -1"),
+    # The task.
+    ({"intermediate.task.labels": ("no",)}, "intermediate.task.labels: classification needs"),
+    ({"intermediate.task.labels": ("no", "no")}, "intermediate.task.labels: holds a label twice"),
+    ({"target.task.labels": ("no", "yes")}, "target.task.labels: regression has none"),
+    ({"target.task.score_range": (1.0, 1.0)}, "target.task.score_range: is empty"),
+    ({"target.task.metric": "accuracy"}, "target.task.metric: 'accuracy' is no metric of regr"),
+    # The data.
+    ({"target.data.train": ()}, "target.data.train: names no source"),
+    ({"target.data.split": (0.7, 0.2, 0.2)}, "target.data.split: shares"),
+    ({"target.data.split": (0.7, 0.5, -0.2)}, "target.data.split: shares"),
+    ({"target.data.split": (0.0, 0.5, 0.5)}, "target.data.split: shares"),
+    ({"target.data.split": (0.7, 0.0, 0.3)}, "target.data.split: shares"),
+    ({"target.evaluate": {"dev": Source(path="x", columns=COLUMNS)}}, "target.evaluate.dev: a n"),
+    ({"target.evaluate": {"a/b": Source(path="x", columns=COLUMNS)}}, "target.evaluate.a/b: a n"),
+    ({"target.evaluate.de.rows": -1}, "target.evaluate.de.rows: must not be negative"),
+    ({"target.data.dev": (Source(columns=COLUMNS),)}, "target.data.dev.0.path: name either"),
+    ({"target.data.test": (Source(columns=COLUMNS),)}, "target.data.test.0.path: name either"),
+    # A source.
+    ({f"{SOURCE}.path": ""}, f"{SOURCE}.path: name either a local file"),
+    ({f"{SOURCE}.hub": "some/set"}, f"{SOURCE}.path: name either"),
+    ({f"{SOURCE}.columns": {**COLUMNS, "txt_b": 2}}, f"{SOURCE}.columns.txt_b: unknown role; did"),
+    ({f"{SOURCE}.aligned": {"zzz": "f"}}, f"{SOURCE}.aligned.zzz: unknown role; there are text_a"),
+    ({f"{SOURCE}.aligned": {"label": "f"}}, f"{SOURCE}.aligned: label stands in columns too"),
+    ({f"{SOURCE}.columns": {"text_a": 0}}, f"{SOURCE}.columns.label: is missing"),
+    ({f"{SOURCE}.columns": {"label": 0}}, f"{SOURCE}.columns.text_a: is missing"),
+    ({f"{SOURCE}.format": "lines"}, f"{SOURCE}.columns: a source of aligned lines has no columns"),
+    ({f"{SOURCE}.delimiter": "::"}, f"{SOURCE}.delimiter: one character"),
+    ({f"{SOURCE}.max_columns": -1}, f"{SOURCE}.max_columns: must not be negative"),
+    ({f"{SOURCE}.rows": -1}, f"{SOURCE}.rows: must not be negative"),
+    ({f"{SOURCE}.fraction": 0.0}, f"{SOURCE}.fraction: must be in (0, 1]"),
+    ({f"{SOURCE}.fraction": 1.1}, f"{SOURCE}.fraction: must be in (0, 1]"),
+    (
+        {"intermediate.data.train.0.labels": {"y": "maybe"}},
+        "intermediate.data.train.0.labels.y: 'maybe' is no label of topic; there are no, yes",
+    ),
+    # The loop.
+    *[
+        ({f"{TRAIN}.{key}": 0}, f"{TRAIN}.{key}: must be at least 1, is 0")
+        for key in ("batch_size", "accumulation", "eval_rows", "log_every", "max_programs")
+    ],
+    *[
+        ({f"{TRAIN}.{key}": -1}, f"{TRAIN}.{key}: must not be negative, is -1")
+        for key in ("max_steps", "eval_every", "patience")
+    ],
+    ({f"{TRAIN}.epochs": 0.0}, f"{TRAIN}.epochs: must be positive"),
+    ({f"{TRAIN}.accumulation": 3}, f"{TRAIN}.accumulation: 3 does not divide batch_size 32"),
+    ({f"{TRAIN}.max_length": 3}, f"{TRAIN}.max_length: must be at least 4"),
+    ({f"{TRAIN}.row_length": 127}, f"{TRAIN}.row_length: 127 tokens cannot hold"),
+    (
+        {"intermediate.train.label_smoothing": 1.0},
+        "intermediate.train.label_smoothing: must be in [0, 1), is 1.0",
+    ),
+    ({f"{TRAIN}.label_smoothing": 0.1}, f"{TRAIN}.label_smoothing: a regression has no classes"),
+    # The optimiser.
+    *[
+        ({f"{OPTIMIZER}.{key}": 0.0}, f"{OPTIMIZER}.{key}: must be positive, is 0.0")
+        for key in ("learning_rate", "eps", "power", "layer_decay")
+    ],
+    *[
+        ({f"{OPTIMIZER}.{key}": -1.0}, f"{OPTIMIZER}.{key}: must not be negative, is -1.0")
+        for key in ("weight_decay", "warmup", "end_factor", "clip_norm")
+    ],
+    *[
+        ({f"{OPTIMIZER}.{key}": 1.0}, f"{OPTIMIZER}.{key}: must be in [0, 1), is 1.0")
+        for key in ("b1", "b2")
+    ],
+    ({f"{OPTIMIZER}.decay_share": 0.0}, f"{OPTIMIZER}.decay_share: must be in (0, 1]"),
+    (
+        {f"{OPTIMIZER}.schedule": "inverse_sqrt", f"{OPTIMIZER}.warmup": 0.0},
+        f"{OPTIMIZER}.warmup: inverse_sqrt is measured in warm-up steps",
+    ),
+    ({f"{OPTIMIZER}.warmup": 1.5}, f"{OPTIMIZER}.warmup: below 1 a share"),
+    (
+        {f"{OPTIMIZER}.warmup": 10.0, f"{TRAIN}.max_steps": 10},
+        f"{OPTIMIZER}.warmup: 10 steps of warm-up leave none of max_steps 10",
+    ),
+    ({f"{OPTIMIZER}.freeze": ("(",)}, f"{OPTIMIZER}.freeze: '(' is no regular expression"),
+    ({f"{OPTIMIZER}.no_decay": ("[",)}, f"{OPTIMIZER}.no_decay: '[' is no regular expression"),
+]
+
+
+@pytest.mark.parametrize(("changes", "finding"), CASES, ids=[case[1] for case in CASES])
+def test_each_check_gives_one_finding(changes: dict[str, Any], finding: str) -> None:
+    ((keys, text),) = findings(changes)
+    assert text.startswith(finding)
+    # The keys name what was read, so that a wrong type there does not lead to a second finding.
+    assert any(key.startswith(k) or k.startswith(key) for key in changes for k in keys)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"paths": ("direct", "scratch"), "intermediate": None},
+        {"mesh.data": 1, "mesh.fsdp": -1},
+        {"target.data.split": (1.0, 0.0, 0.0), "target.data.dev": VALID.target.data.train},
+        {"target.data.split": (0.9, 0.1, 0.0)},
+        {f"{TRAIN}.epochs": 0.0, f"{TRAIN}.max_steps": 5},
+        {f"{TRAIN}.row_length": 128, f"{TRAIN}.max_length": 128},
+        {f"{TRAIN}.max_length": 4, "model.dropout": 0.0, f"{OPTIMIZER}.decay_share": 1.0},
+        {f"{TRAIN}.batch_size": 12, f"{TRAIN}.accumulation": 4},
+        {"intermediate.train.label_smoothing": 0.1},
+        {f"{OPTIMIZER}.warmup": 0.0, f"{OPTIMIZER}.clip_norm": 0.0, f"{OPTIMIZER}.b1": 0.0},
+        {f"{OPTIMIZER}.warmup": 9.0, f"{TRAIN}.max_steps": 10},
+        {f"{OPTIMIZER}.warmup": 0.5, f"{TRAIN}.max_steps": 10},
+        {f"{SOURCE}.fraction": 1.0, f"{SOURCE}.delimiter": ";"},
+        {f"{SOURCE}.format": "lines", f"{SOURCE}.columns": {}, f"{SOURCE}.aligned": COLUMNS},
+    ],
+)
+def test_the_edges_are_valid(changes: dict[str, Any]) -> None:
+    assert findings(changes) == []
