@@ -104,7 +104,7 @@ def train(run: StageRun, start: Callable[[], Params]) -> dict[str, Any]:
       start: gives the parameters to begin with; called only if there is no checkpoint.
 
     Raises:
-      DivergedError: the loss is not finite.
+      DivergedError: the loss or the gradient is not finite.
     """
     if run.done is not None:
         run.store.finish()  # A kill may have come between the two.
@@ -267,7 +267,7 @@ class _Loop:
             self.speed.add(now - self._mark, size)
         self._mark = now
         # A gradient that is not finite has spoilt the parameters, whatever the loss was.
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        bad = [name for name in ("loss", "gradient_norm") if not np.isfinite(values[name])]
         if bad:
             raise DivergedError(
                 f"the {bad[0].replace('_', ' ')} of step {step} is {values[bad[0]]}",

@@ -147,6 +147,7 @@ SOURCE = "target.data.train.1"
         ("seeds", "3", (3,)),
         ("paths", "direct", ("direct",)),
         ("paths", "('direct', 'scratch')", ("direct", "scratch")),
+        ("paths", "direct,scratch", ("direct", "scratch")),
         ("optimizer.freeze", r"layers/\d/", (r"layers/\d/",)),
         ("target.task.score_range", "0, 1", (0.0, 1.0)),
         ("model.dropout", "none", None),

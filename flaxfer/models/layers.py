@@ -7,6 +7,7 @@ package: B rows, T tokens, D model width.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,11 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., *inputs) -> (..., *outputs) in the dtype of x."""
         kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
-        return jnp.tensordot(x, kernel, axes=self.input_axes) + bias
+        inputs, outputs = kernel.shape[: self.input_axes], kernel.shape[self.input_axes :]
+        batch = x.shape[: x.ndim - self.input_axes]
+        # As plain matrices: with more axes XLA copies kernels and inputs for the backward pass.
+        y = x.reshape(-1, math.prod(inputs)) @ kernel.reshape(math.prod(inputs), -1)
+        return (y + bias.reshape(-1)).reshape(*batch, *outputs)
 
 
 class Embedding(nnx.Module):
