@@ -31,6 +31,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from flaxfer.demo import weights
+from flaxfer.errors import DataError
 
 DEMO = Path(weights.__file__).parent / "data"
 LANGUAGES = ("de", "es", "fr", "it", "ja", "nl", "pl", "pt", "ru", "zh")
@@ -61,6 +62,13 @@ def get_config(preset: str = "demo") -> ConfigDict:
 
 def demo() -> dict:
     """Embedded data, weights from an installed package."""
+    model = weights.model_path()
+    if not Path(model, "config.json").exists():
+        raise DataError(
+            "the demo's weights are not there yet",
+            where=model,
+            mend="run `python -m flaxfer.demo.weights` once; `make demo` does.",
+        )
 
     def file(name: str, language: str = "en", **columns: str) -> dict:
         pair = dict(text_a="text_a", text_b="text_b")
@@ -69,7 +77,7 @@ def demo() -> dict:
     scored = dict(label="score", domain="domain")
     return dict(
         # Without dropout, and from the mean score: a run this short has no steps to spare.
-        model=dict(path=weights.model_path(), dropout=0.0),
+        model=dict(path=model, dropout=0.0),
         paths=("direct", "staged", "scratch"),
         optimizer=dict(learning_rate=1e-4, weight_decay=0.01, warmup=0.1),
         # Each size of a packed batch is a program to compile: few, for a run this short.

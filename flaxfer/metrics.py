@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics as clu_metrics
 
+from flaxfer import config
 from flaxfer.errors import DataError
 
 METRICS: Mapping[str, bool] = {
@@ -37,9 +38,7 @@ _SMALLEST_SIZE = 64
 
 def task_metrics(kind: Kind) -> tuple[str, ...]:
     """Names of the metrics reported for a task."""
-    if kind == "classification":
-        return ("accuracy", "macro_f1", "mcc")
-    return ("pearson", "spearman", "mse")
+    return config.METRICS[kind]
 
 
 def collection(kind: Kind, num_classes: int) -> type[clu_metrics.Collection]:

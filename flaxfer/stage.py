@@ -187,9 +187,8 @@ class _Loop:
         self.speed = Speed()
         self._without_gain = 0
         self.step, self._state = self._continue() or (0, self._begin(start()))
-        self._log = MetricsLog(
-            run.folder, self.step, trackers.make(run.tracker_names, run.folder, run.title)
-        )
+        sinks = trackers.make(run.tracker_names, run.folder, run.title, self.step)
+        self._log = MetricsLog(run.folder, self.step, sinks)
         self._bar = StageBar(run.title, self.step, total)
 
     def run(self) -> None:

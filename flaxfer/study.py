@@ -24,13 +24,13 @@ import numpy as np
 
 from flaxfer import config_build, platform, report, sharding, stage, state, workdirs
 from flaxfer.checkpoint import write_atomically
-from flaxfer.config import METRICS as METRICS_BY_KIND
 from flaxfer.config import Config, Stage
 from flaxfer.data import sources, tokenize
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluate import Evaluator, write_predictions
 from flaxfer.metrics import METRICS as LARGER_IS_BETTER
+from flaxfer.metrics import task_metrics
 from flaxfer.models import pretrained
 from flaxfer.models.families import FAMILIES
 from flaxfer.optim import Params
@@ -79,11 +79,12 @@ class Study:
         if config.intermediate is not None and "staged" in config.paths:
             self.stages = {"intermediate": config.intermediate, **self.stages}
         self.mesh = sharding.make_mesh(config.mesh)
+        # The tokenizer first: it finds out within seconds if the hub cannot be reached.
+        tokenizer = tokenize.load_tokenizer(config.model)
         self.folder = pretrained.resolve(config.model)
         self.encoder = pretrained.load_encoder_config(self.folder)
         if config.model.dropout is not None:
             self.encoder = self.encoder.with_dropout(config.model.dropout)
-        tokenizer = tokenize.load_tokenizer(config.model)
         self.data: dict[str, Splits] = {
             name: _read(settings, config.data_dir, tokenizer, cache)
             for name, settings in self.stages.items()
@@ -321,7 +322,7 @@ class Study:
         return {
             "name": config.name,
             "metric": task.metric,
-            "metrics": list(METRICS_BY_KIND[task.kind]),
+            "metrics": list(task_metrics(task.kind)),
             "larger_is_better": LARGER_IS_BETTER[task.metric],
             "task": dataclasses.asdict(task),
             "intermediate_task": dataclasses.asdict(intermediate.task) if intermediate else None,

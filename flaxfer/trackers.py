@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from flaxfer.checkpoint import write_atomically
 from flaxfer.errors import ConfigError
+from flaxfer.results import read_metrics
 
 
 class Tracker(Protocol):
@@ -32,7 +33,8 @@ class MetricsLog:
     def __init__(self, folder: Path, resume_step: int, trackers: list[Tracker]):
         self._trackers = trackers
         path = folder / "metrics.jsonl"
-        kept = [r for r in read(path) if r["step"] <= resume_step] if resume_step else []
+        earlier = read_metrics(path) if resume_step and path.exists() else []
+        kept = [record for record in earlier if record["step"] <= resume_step]
         write_atomically(path, "".join(f"{json.dumps(record)}\n" for record in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  Closed by close().
 
@@ -56,28 +58,20 @@ class MetricsLog:
             tracker.close()
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl; a last line torn by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
-
-
-def make(names: tuple[str, ...], folder: Path, run: str) -> list[Tracker]:
-    """The trackers of one stage by name.
+def make(names: tuple[str, ...], folder: Path, run: str, resume_step: int) -> list[Tracker]:
+    """The trackers of one stage by name; what they hold of steps past `resume_step` goes.
 
     Raises:
       ConfigError: the package behind a tracker is not installed.
     """
-    makers: dict[str, Callable[[Path, str], Tracker]] = {
+    makers: dict[str, Callable[[Path, str, int], Tracker]] = {
         "tensorboard": _TensorBoard,
         "wandb": _WeightsAndBiases,
     }
     made: list[Tracker] = []
     for name in names:
         try:
-            made.append(makers[name](folder, run))
+            made.append(makers[name](folder, run, resume_step))
         except ImportError as error:
             raise ConfigError(
                 f"the tracker {name!r} is not installed ({error})",
@@ -88,10 +82,10 @@ def make(names: tuple[str, ...], folder: Path, run: str) -> list[Tracker]:
 
 
 class _TensorBoard:
-    def __init__(self, folder: Path, run: str):
+    def __init__(self, folder: Path, run: str, resume_step: int):
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"))
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
@@ -102,7 +96,7 @@ class _TensorBoard:
 
 
 class _WeightsAndBiases:
-    def __init__(self, folder: Path, run: str):
+    def __init__(self, folder: Path, run: str, resume_step: int):
         import wandb
 
         # Online only if the user says so: a run must not depend on a network.

