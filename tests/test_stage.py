@@ -309,7 +309,7 @@ def test_f52_evaluating_more_often_leaves_training_alone(
 def test_a_loss_beyond_all_numbers_is_an_error(tmp_path: Path) -> None:
     run, params = run_of(tmp_path), start()
     params["head"]["output"]["kernel"] *= 1e30  # As a step of an absurd learning rate leaves it.
-    with pytest.raises(DivergedError, match="the loss of step 1 is (inf|nan)") as error:
+    with pytest.raises(DivergedError, match=r"the loss of step 1 is (inf|nan)") as error:
         stage.train(run, lambda: params)
     assert error.value.exit_code == 5
     assert run.store.newest() is None and run.done is None
