@@ -79,9 +79,8 @@ class Study:
         if config.intermediate is not None and "staged" in config.paths:
             self.stages = {"intermediate": config.intermediate, **self.stages}
         self.mesh = sharding.make_mesh(config.mesh)
-        # The tokenizer first: it finds out within seconds if the hub cannot be reached.
-        tokenizer = tokenize.load_tokenizer(config.model)
         self.folder = pretrained.resolve(config.model)
+        tokenizer = tokenize.load_tokenizer(config.model)
         self.encoder = pretrained.load_encoder_config(self.folder)
         if config.model.dropout is not None:
             self.encoder = self.encoder.with_dropout(config.model.dropout)

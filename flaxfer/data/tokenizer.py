@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from flaxfer.config import Model
-from flaxfer.data.hub import reach
 from flaxfer.errors import DataError
+from flaxfer.hub import reach
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast

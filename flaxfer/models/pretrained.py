@@ -22,6 +22,7 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from flaxfer.config import Model
 from flaxfer.errors import CheckpointError, ConfigError, DataError
+from flaxfer.hub import reach
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES, Names, read_config
 from flaxfer.models.heads import SequenceClassifier
@@ -186,6 +187,7 @@ def to_stored(array: np.ndarray, layout: str) -> np.ndarray:
 
 
 def _download(hub: str, revision: str) -> Path:
+    reach(hub, "model", revision)
     try:
         return Path(snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES))
     # Everything from refused connections to gated models is an OSError of huggingface_hub's.

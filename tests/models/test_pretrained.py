@@ -331,9 +331,12 @@ def test_hub_models_are_downloaded_without_what_is_not_needed(
         assert list(kept) == files
         return str(folder)
 
+    reached: list[tuple[str, ...]] = []
+    monkeypatch.setattr(pretrained, "reach", lambda *asked: reached.append(asked))
     monkeypatch.setattr(pretrained, "snapshot_download", download)
     assert resolve(Model(hub="someone/bert", revision="v2")) == folder
     assert asked == {"repo": "someone/bert", "revision": "v2"}
+    assert reached == [("someone/bert", "model", "v2")]
 
 
 @pytest.mark.parametrize(
@@ -353,6 +356,7 @@ def test_f48_a_hub_out_of_reach_says_what_to_do(
     def download(*_: Any, **__: Any) -> str:
         raise cause
 
+    monkeypatch.setattr(pretrained, "reach", lambda *_: None)
     monkeypatch.setattr(pretrained, "snapshot_download", download)
     with pytest.raises(DataError) as caught:
         resolve(Model(hub="someone/bert"))
