@@ -17,7 +17,7 @@ demo: setup ## Runs the main job on the embedded data and says where the report 
 test: ## All fast tests.
 	@tools/setup.sh .venv test
 	@$(PYTHON) -m flaxfer.demo.weights
-	@$(PYTHON) -m pytest -q -n 2
+	@$(PYTHON) -m pytest -q -n 2 --dist loadfile
 
 lint: ## Style and types.
 	@tools/setup.sh .venv test

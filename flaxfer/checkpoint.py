@@ -165,14 +165,6 @@ def _read(checkpoint: Checkpoint, items: dict[str, Any]) -> dict[str, Any]:
     return restored
 
 
-def saved_shapes(checkpoint: Checkpoint, item: str) -> Any:
-    """The nested dict of `ShapeDtypeStruct` of an item, without reading its arrays."""
-    with ocp.StandardCheckpointer() as checkpointer:
-        metadata = checkpointer.metadata(checkpoint.path.absolute() / item)
-    tree = metadata.item_metadata.tree
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
-
-
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file that is there whole or not at all, also after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -223,7 +223,7 @@ class Study:
             (made.folder / "evaluations").mkdir(exist_ok=True)
             for k in missing:
                 logits_nC, _ = made.evaluator.predict(params, sets[k])
-                predictions = made.folder / "predictions" / f"{k}.jsonl"
+                predictions = made.folder / "predictions" / f"{files[k].stem}.jsonl"
                 write_predictions(predictions, made.settings.task, sets[k], logits_nC)
                 entries = made.evaluator.report(k, sets[k], logits_nC)
                 write_atomically(files[k], json.dumps(entries, indent=1))
@@ -362,11 +362,12 @@ def _read(settings: Stage, data_dir: str, tokenizer: Any, cache: Path) -> dict[s
 
 
 def _merge(fresh: Params, given: Mapping[str, Any]) -> Params:
-    """`fresh` with the arrays of `given` in the place of its own where the shapes agree."""
+    """`fresh` with the arrays of `given`, which are of the same shapes, in the place of its own."""
     merged = dict(fresh)
     for key, value in given.items():
         if isinstance(value, Mapping):
             merged[key] = _merge(fresh[key], value)
-        elif np.shape(value) == np.shape(fresh[key]):
+        else:
+            assert np.shape(value) == np.shape(fresh[key]), key
             merged[key] = value
     return merged
