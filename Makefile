@@ -1,4 +1,4 @@
-.PHONY: help setup demo test lint parity reference clean
+.PHONY: help setup demo test test-oldest lint parity reference clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -18,6 +18,11 @@ test: ## All fast tests.
 	@tools/setup.sh .venv test
 	@$(PYTHON) -m flaxfer.demo.weights
 	@$(PYTHON) -m pytest -q -n 2 --dist loadfile
+
+test-oldest: ## The same tests on Python 3.11, the oldest supported.
+	@tools/setup.sh .venv-parity parity 3.11
+	@$(PARITY) -m flaxfer.demo.weights
+	@$(PARITY) -m pytest -q -n 2 --dist loadfile
 
 lint: ## Style and types.
 	@tools/setup.sh .venv test

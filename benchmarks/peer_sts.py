@@ -85,6 +85,7 @@ def run(model: str, tokenizer: object, splits: dict[str, list[dict]], seed: int)
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
             compute_metrics=metrics,
         )
+        trainer.remove_callback(transformers.PrinterCallback)
         began = time.monotonic()
         trained = trainer.train()
         test = trainer.predict(splits["test"]).metrics

@@ -3,7 +3,8 @@ r"""Writes BENCHMARKS.md: what flaxfer and transformers' Trainer reach with the 
 python -m flaxfer.main --config configs/sts_english.py --config.data_dir=DATA \
     --config.model.path=MODEL
 python benchmarks/peer_sts.py --model MODEL --data DATA > runs/peer_sts.jsonl
-python benchmarks/quality.py --study runs/sts_english --peer runs/peer_sts.jsonl
+python benchmarks/quality.py --study runs/sts_english --peer runs/peer_sts.jsonl \
+    --model NAME
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--study", required=True, type=Path)
     parser.add_argument("--peer", required=True, type=Path)
+    parser.add_argument("--model", required=True, help="what the page calls the checkpoint")
     parser.add_argument("--out", default=Path("BENCHMARKS.md"), type=Path)
     options = parser.parse_args()
     study = json.loads((options.study / "study.json").read_text())
@@ -51,7 +53,7 @@ def main() -> None:
     page = PAGE.format(
         **study["versions"],
         **{k: study["machine"][k] for k in ("cpu", "cores", "memory_gib")},
-        model=study["model"]["source"],
+        model=options.model,
         date=study["date"][:10],
         seeds=len(own),
         pearson=spread(own),

@@ -18,7 +18,8 @@ Commands
   python -m flaxfer.main --config configs/sts_xling.py:base
 
 Expected
-  demo    EXPECTED
+  demo    zero-shot mean Pearson over five languages about 0.64 direct, 0.75 staged, 0.10 scratch
+          (one seed; its spread is not measured). Under four minutes on two CPU cores.
   local   LOCAL
   base    not measured by us
   large   not measured by us

@@ -256,7 +256,7 @@ class Study:
                 ("workdir", str(self.workdir)),
             ],
         )
-        columns = ["stage", "split", "examples", "tokens", "mean", "truncated", "padding", "steps"]
+        columns = ["stage", "split", "examples", "tokens", "mean", "cut", "padding", "steps"]
         rows = []
         for entry in self.data_summary():
             settings = self.stages[entry["stage"]].train

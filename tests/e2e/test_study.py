@@ -135,6 +135,12 @@ def lines_of(path: Path) -> list[Json]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def predictions_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    """What a stage wrote of the set `name`."""
+    (path,) = folder.glob(f"predictions/{name}-*.jsonl")
+    return lines_of(path)
+
+
 def open_study(config: Config) -> Study:
     return Study(config, Path(config.workdir), Path(config.cache))
 
@@ -186,7 +192,7 @@ def test_a_study_writes_what_its_report_needs(finished: Config) -> None:
         for entry in run["evaluations"]:
             assert entry["metrics"].keys() == {"pearson", "spearman", "mse"}
             assert sum(part["n"] for part in entry["domains"].values()) == entry["n"]
-            predictions = lines_of(next(folder.glob(f"predictions/{entry['set']}-*.jsonl")))
+            predictions = predictions_of(folder, entry["set"])
             score, label = np.array([(p["prediction"], p["score"]) for p in predictions]).T
             pearson = np.corrcoef(score, label)[0, 1]
             assert entry["metrics"]["pearson"] == pytest.approx(pearson, abs=1e-5)
@@ -373,7 +379,7 @@ def test_the_vocabulary_is_cut_without_a_trace(
             assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
     assert cut["best_step"] == uncut["best_step"]
     for name in ("test", "german"):
-        one, other = (lines_of(folder / "predictions" / f"{name}.jsonl") for folder in folders)
+        one, other = (predictions_of(folder, name) for folder in folders)
         assert [p["id"] for p in one] == [p["id"] for p in other]
         scores = [[p["prediction"] for p in predictions] for predictions in (one, other)]
         np.testing.assert_allclose(*scores, atol=1e-5)
@@ -419,7 +425,7 @@ def test_f25_sigkill_in_the_middle_of_a_stage(finished: Config, tmp_path: Path) 
     ]
     assert logs[0] == logs[1]
     predictions = [
-        (Path(c.workdir) / r["dir"] / "predictions" / "test.jsonl").read_bytes()
+        predictions_of(Path(c.workdir) / r["dir"], "test")
         for c, r in ((config, killed), (finished, whole))
     ]
     assert predictions[0] == predictions[1]
