@@ -9,7 +9,8 @@ Command
   python benchmarks/peer_sts.py --model MODEL --data DATA
 
 DATA is a folder with stsb-multi-mt/stsb-en-{train,dev,test}.csv.
-Expected: EXPECTED
+Expected: BENCHMARKS.md has the figures for all-MiniLM-L6-v2, with their spread; about three minutes
+a seed on two CPU cores.
 """
 
 from __future__ import annotations

@@ -252,7 +252,8 @@ class Study:
                 ("parameters", f"{model['parameters']:,}"),
                 ("in use", f"{model['parameters_in_use']:,}, {used:,} of {whole:,} tokens"),
                 ("devices", f"{machine['devices']}, mesh {mesh}"),
-                ("paths", f"{', '.join(self.config.paths)}; seeds {str(self.config.seeds)[1:-1]}"),
+                ("paths", ", ".join(self.config.paths)),
+                ("seeds", ", ".join(map(str, self.config.seeds))),
                 ("workdir", str(self.workdir)),
             ],
         )
