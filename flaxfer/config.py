@@ -41,7 +41,8 @@ class Source:
       encoding: of the file; a byte order mark is dropped.
       max_columns: if not 0, a line is split into so many columns, and the last one takes the rest.
       columns: role -> name of the column, or its zero-based number.
-      aligned: role -> text file whose line n belongs to record n.
+      aligned: role -> text file whose line n belongs to record n; its name starts at the folder
+        of `path`.
       labels: label as written -> label name of the task; empty if they are the same.
       keep: column or role -> values; only records with one of these values are used.
       drop: column or role -> values; records with one of these values are left out, and counted.
