@@ -21,7 +21,7 @@ Expected
   demo    zero-shot mean Pearson over five languages about 0.64 direct, 0.75 staged, 0.10 scratch
           (one seed; its spread is not measured). Under five minutes on two CPU cores.
   local   not measured whole. One seed with a 12-layer encoder of width 384, cut short by
-          --config.intermediate.train.max_steps=141 --config.target.train.max_steps=90, took nine
+          --config.intermediate.train.max_steps=141 --config.target.train.max_steps=90, took ten
           minutes on two CPU cores and learned little: zero-shot mean 0.02 direct, 0.13 staged.
   base    not measured by us
   large   not measured by us
