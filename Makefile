@@ -1,4 +1,4 @@
-.PHONY: help setup demo test test-oldest lint parity reference clean
+.PHONY: help setup demo test test-oldest lint parity parity-table reference clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -34,6 +34,10 @@ parity: ## Compares with PyTorch, on Python 3.11: committed reference values, th
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m tests.parity.generate --check
 	@$(PARITY) -m pytest -q -m parity tests
+
+parity-table: ## Prints the largest differences from PyTorch, by family and quantity.
+	@tools/setup.sh .venv-parity parity 3.11
+	@$(PARITY) -m tests.parity.table
 
 reference: ## Writes the committed reference values anew.
 	@tools/setup.sh .venv-parity parity 3.11

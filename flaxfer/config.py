@@ -13,29 +13,62 @@ from collections.abc import Mapping
 from typing import Literal
 
 Path = Literal["direct", "staged", "scratch"]
+Kind = Literal["classification", "regression", "tagging", "question_answering", "multiple_choice"]
 
 METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1", "mcc"),
     "regression": ("pearson", "spearman", "mse"),
+    "tagging": ("f1", "precision", "recall", "accuracy"),
+    "question_answering": ("f1", "exact_match"),
+    "multiple_choice": ("accuracy",),
 }
 """The metrics of each kind of task, the usual one first."""
+
+ENDINGS: Mapping[str, str] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".conll": "conll",
+    ".conllu": "conllu",
+}
+"""How a file is written, by the ending of its name, after which .gz may follow."""
+
+ROLES_OF_FORMAT: Mapping[str, Mapping[str, str]] = {
+    "conllu": {"words": "FORM", "tags": "UPOS"},
+    "squad": {"text_a": "question", "text_b": "context", "answers": "answers", "id": "id"},
+}
+"""The columns of roles that a format settles by itself."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
     """One data set on disk or on the hub, with the mapping of its columns.
 
-    Roles of columns: `text_a`, `text_b` (pairs), `label` (class or score), `id`, `language`,
-    `domain`.
+    Roles of columns, by the kind of task; `id`, `language` and `domain` go with every kind:
+
+    - classification, regression: `text_a`, `text_b` (pairs), `label` (class or score);
+    - tagging: `words` and `tags`, a column of a conll file, elsewhere a list in every record;
+    - question_answering: `text_a` (question), `text_b` (context), `answers` (`{"text": [...],
+      "answer_start": [...]}`); a squad file needs no columns;
+    - multiple_choice: `text_a`, `choice_1`, `choice_2` and so on, `label` (number of the right
+      choice, counted from 0), `question` (see `questions`).
 
     Attributes:
       path: local file; with `format="lines"` the folder of the files named in `aligned`.
         Relative paths start at `Config.data_dir`.
       hub: id of a data set on the Hugging Face hub; the hub is contacted only when this is set.
       subset, split, revision: which part of the hub's data set.
-      format: how the file is written; `auto` goes by its ending.
+      format: how the file is written; `auto` goes by its ending. `conll`: a word a line, with its
+        tag in another column, a blank line between sentences. `conllu`: Universal Dependencies;
+        columns by number or name (FORM, UPOS, XPOS), `words` FORM and `tags` UPOS unless named;
+        `id="sent_id"` takes a sentence's id from the comment of that name. `squad`: the JSON of
+        SQuAD 1.1 and 2.0.
       header: whether the first line of a csv or tsv file names the columns.
-      delimiter: one character; empty for the format's own.
+      delimiter: one character; empty for the format's own. For conll files the default is a tab,
+        and a space stands for any white space.
       quotes: `csv` for quoted fields, `literal` where a quote is a character like any other;
         `auto` is `csv` for csv files and `literal` for tsv files.
       encoding: of the file; a byte order mark is dropped.
@@ -43,10 +76,16 @@ class Source:
       columns: role -> name of the column, or its zero-based number.
       aligned: role -> text file whose line n belongs to record n; its name starts at the folder
         of `path`.
-      labels: label as written -> label name of the task; empty if they are the same.
-      keep: column or role -> values; only records with one of these values are used.
+      labels: label, or tag, as written -> label name of the task; empty if they are the same. For
+        multiple choice: as written -> number of the choice, counted from 0, such as "0".
+      questions: as written in the column of the role `question` -> the question, which `text_a` is
+        followed by.
+      word_prefix: what every word of a conll file begins with and is to be freed of, such as `en:`.
+      keep: column or role -> values; only records with one of these values are used. The value of a
+        list is its items with spaces between.
       drop: column or role -> values; records with one of these values are left out, and counted.
-      drop_unlabeled: leave out, and count, records without a label instead of refusing them.
+      drop_unlabeled: leave out, and count, records without a label instead of refusing them. A word
+        without a tag stays, and does not count, if others of its sentence have one.
       language: of every record, unless `columns` or `aligned` names the role.
       domain: of every record, likewise.
       fraction: share of the records to use, drawn by seed.
@@ -58,7 +97,9 @@ class Source:
     subset: str = ""
     split: str = "train"
     revision: str = "main"
-    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet", "lines"] = "auto"
+    format: Literal[
+        "auto", "csv", "tsv", "jsonl", "json", "parquet", "lines", "conll", "conllu", "squad"
+    ] = "auto"
     header: bool = True
     delimiter: str = ""
     quotes: Literal["auto", "csv", "literal"] = "auto"
@@ -67,6 +108,8 @@ class Source:
     columns: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
     aligned: Mapping[str, str] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    questions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    word_prefix: str = ""
     keep: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     drop: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     drop_unlabeled: bool = False
@@ -74,6 +117,21 @@ class Source:
     domain: str = ""
     fraction: float = 1.0
     rows: int = 0
+
+    @property
+    def written_as(self) -> str:
+        """The format, which for `auto` is that of the ending; empty if that tells nothing."""
+        if self.format != "auto":
+            return self.format
+        name = self.path.lower().removesuffix(".gz")
+        return next((kind for end, kind in ENDINGS.items() if name.endswith(end)), "")
+
+    @property
+    def roles(self) -> dict[str, str | int]:
+        """Role -> column, with those that the format settles."""
+        settled = ROLES_OF_FORMAT.get("" if self.hub else self.written_as, {})
+        free = {role: key for role, key in settled.items() if role not in self.aligned}
+        return {**free, **self.columns}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,17 +158,35 @@ class Task:
 
     Attributes:
       name: appears in reports and directories.
-      kind: `classification` over `labels`, or `regression` of a score within `score_range`.
-      labels: names of the classes in the order of the logits.
+      kind: `classification` over `labels`; `regression` of a score within `score_range`; `tagging`
+        of every word with one of `labels`; `question_answering` by a span of the context;
+        `multiple_choice` of the best of several continuations.
+      labels: names of the classes, or tags, in the order of the logits.
       score_range: smallest and largest valid score.
       metric: the dev metric that chooses the best checkpoint.
+      no_answer: whether a question may have no answer in its context, as in SQuAD 2.0.
+      max_answer_tokens: most tokens of a predicted answer.
+      n_best: start and end positions that are combined to predict an answer, the likeliest ones.
+      answer_style: whose script answers are compared by: SQuAD 1.1's, which is XQuAD's too
+        (`squad`), SQuAD 2.0's (`squad2`), or MLQA's, which normalises by language (`mlqa`).
     """
 
     name: str
-    kind: Literal["classification", "regression"]
+    kind: Kind
     metric: str
     labels: tuple[str, ...] = ()
     score_range: tuple[float, float] = (0.0, 5.0)
+    no_answer: bool = False
+    max_answer_tokens: int = 30
+    n_best: int = 20
+    answer_style: Literal["squad", "squad2", "mlqa"] = "squad"
+
+    @property
+    def num_outputs(self) -> int:
+        """Outputs of the model's head: per example, choice or token."""
+        if self.kind == "question_answering":
+            return 2
+        return max(len(self.labels), 1) if self.kind in ("classification", "tagging") else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +253,9 @@ class Train:
       epochs: passes over the train split.
       max_steps: if not 0, the number of steps instead of `epochs`.
       accumulation: micro-batches a step; must divide `batch_size`.
-      max_length: tokens of an example, special tokens included; longer ones are truncated.
+      max_length: tokens of an example, special tokens included; longer ones are truncated, and
+        longer sentences (tagging) and contexts (question_answering) are divided.
+      doc_stride: tokens that two windows of a long context share.
       row_length: tokens of a packed row.
       max_programs: row counts of packed batches, each compiled once; more of them pad less.
       packing: several examples in a row; without it every example has a row of its own.
@@ -196,6 +274,7 @@ class Train:
     max_steps: int = 0
     accumulation: int = 1
     max_length: int = 128
+    doc_stride: int = 128
     row_length: int = 128
     max_programs: int = 6
     packing: bool = True

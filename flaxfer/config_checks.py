@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from flaxfer.config import METRICS, Config, Mesh, Optimizer, Source, Stage, Task, Train
+from flaxfer.config import METRICS, Config, Kind, Mesh, Optimizer, Source, Stage, Task, Train
 
 Finding = tuple[tuple[str, ...], str]
 """The keys that a finding read, and the finding, which begins with the key to change."""
 
-ROLES = ("text_a", "text_b", "label", "id", "language", "domain")
+ROLES: Mapping[Kind, tuple[str, ...]] = {
+    "classification": ("text_a", "label", "text_b"),
+    "regression": ("text_a", "label", "text_b"),
+    "tagging": ("words", "tags"),
+    "question_answering": ("text_a", "text_b", "answers"),
+    "multiple_choice": ("text_a", "choice_1", "choice_2", "label", "question"),
+}
+"""The roles of columns of each kind of task, beside `COMMON_ROLES` and further choices."""
+
+COMMON_ROLES = ("id", "language", "domain")
+OPTIONAL_ROLES = ("text_b", "question")
+LIST_ROLES = ("words", "tags", "answers")
+
+KIND_OF_FORMAT: Mapping[str, Kind] = {
+    "conll": "tagging",
+    "conllu": "tagging",
+    "squad": "question_answering",
+}
+"""Formats that serve a single kind of task."""
+
+CHOICE = re.compile(r"choice_([1-9]\d?)", re.ASCII)
+
+SPECIAL_TOKENS = 4
+"""The most that a family of models puts around a question and its context."""
 
 
 def check(config: Config) -> Iterator[Finding]:
@@ -94,11 +117,11 @@ def _stage(at: str, stage: Stage) -> Iterator[Finding]:
 
 
 def _task(at: str, task: Task) -> Iterator[Finding]:
-    if task.kind == "classification":
+    if task.kind in ("classification", "tagging"):
         if len(task.labels) < 2:
             yield (
                 (f"{at}.labels", f"{at}.kind"),
-                f"{at}.labels: classification needs at least two",
+                f"{at}.labels: {task.kind} needs at least two",
             )
         if len(set(task.labels)) < len(task.labels):
             yield (f"{at}.labels",), f"{at}.labels: holds a label twice: {task.labels}"
@@ -106,9 +129,9 @@ def _task(at: str, task: Task) -> Iterator[Finding]:
         if task.labels:
             yield (
                 (f"{at}.labels", f"{at}.kind"),
-                f"{at}.labels: regression has none, are {task.labels}",
+                f"{at}.labels: {task.kind} has none, are {task.labels}",
             )
-        if not task.score_range[0] < task.score_range[1]:
+        if task.kind == "regression" and not task.score_range[0] < task.score_range[1]:
             yield (
                 (f"{at}.score_range", f"{at}.kind"),
                 f"{at}.score_range: is empty: {task.score_range}",
@@ -121,13 +144,29 @@ def _task(at: str, task: Task) -> Iterator[Finding]:
             (f"{at}.metric", f"{at}.kind"),
             (f"{at}.metric: {task.metric!r} is no metric of {task.kind}; {hint}"),
         )
+    elif task.kind == "tagging" and task.metric != "accuracy":
+        other = [label for label in task.labels if not re.fullmatch("O|[BI]-.+", label)]
+        if other or not any(label.startswith("B-") for label in task.labels):
+            yield (
+                (f"{at}.metric", f"{at}.kind", f"{at}.labels"),
+                f"{at}.metric: {task.metric!r} counts entities, which needs labels such as B-PER, "
+                f"I-PER and O, are {task.labels}; use 'accuracy'",
+            )
+    if task.no_answer and task.kind != "question_answering":
+        yield (
+            (f"{at}.no_answer", f"{at}.kind"),
+            f"{at}.no_answer: {task.kind} has no answers; leave it at False",
+        )
+    for key in ("max_answer_tokens", "n_best"):
+        if getattr(task, key) < 1:
+            yield (f"{at}.{key}",), f"{at}.{key}: must be at least 1, is {getattr(task, key)}"
 
 
 def _train(at: str, train: Train, task: Task) -> Iterator[Finding]:
     for key in ("batch_size", "accumulation", "eval_rows", "log_every", "max_programs"):
         if getattr(train, key) < 1:
             yield (f"{at}.{key}",), f"{at}.{key}: must be at least 1, is {getattr(train, key)}"
-    for key in ("max_steps", "eval_every", "patience"):
+    for key in ("max_steps", "eval_every", "patience", "doc_stride"):
         if getattr(train, key) < 0:
             yield (f"{at}.{key}",), f"{at}.{key}: must not be negative, is {getattr(train, key)}"
     if train.epochs <= 0 and not train.max_steps:
@@ -150,20 +189,30 @@ def _train(at: str, train: Train, task: Task) -> Iterator[Finding]:
                 f"{train.max_length}"
             ),
         )
-    if train.output_bias == "mean" and task.kind == "classification":
+    kind = f"{at.rpartition('.')[0]}.task.kind"
+    room = train.max_length - SPECIAL_TOKENS - 1  # For a context, after a question of one token.
+    if task.kind == "question_answering" and train.max_length >= 4 and train.doc_stride >= room:
         yield (
-            (f"{at}.output_bias", f"{at.rpartition('.')[0]}.task.kind"),
-            f"{at}.output_bias: classes have no mean score; leave it at 'zero'",
+            (f"{at}.doc_stride", f"{at}.max_length", kind),
+            (
+                f"{at}.doc_stride: windows that share {train.doc_stride} tokens need a larger "
+                f"max_length than {train.max_length}; 384 tokens that share 128 are usual"
+            ),
+        )
+    if train.output_bias == "mean" and task.kind != "regression":
+        yield (
+            (f"{at}.output_bias", kind),
+            f"{at}.output_bias: {task.kind} has no mean score; leave it at 'zero'",
         )
     if not 0 <= train.label_smoothing < 1:
         yield (
             (f"{at}.label_smoothing",),
             (f"{at}.label_smoothing: must be in [0, 1), is {train.label_smoothing}"),
         )
-    elif train.label_smoothing and task.kind == "regression":
+    elif train.label_smoothing and task.kind not in ("classification", "tagging"):
         yield (
-            (f"{at}.label_smoothing", f"{at.rpartition('.')[0]}.task.kind"),
-            f"{at}.label_smoothing: a regression has no classes",
+            (f"{at}.label_smoothing", kind),
+            f"{at}.label_smoothing: is for classification and tagging, not {task.kind}",
         )
 
 
@@ -224,26 +273,8 @@ def _source(at: str, source: Source, task: Task) -> Iterator[Finding]:
                 f"not {'both' if source.path else 'neither'}"
             ),
         )
-    for mapping, key in ((source.columns, "columns"), (source.aligned, "aligned")):
-        for role in mapping:
-            if role not in ROLES:
-                near = difflib.get_close_matches(role, ROLES, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ROLES)}"
-                yield (f"{at}.{key}",), f"{at}.{key}.{role}: unknown role; {hint}"
-    twice = sorted(source.columns.keys() & source.aligned.keys())
-    if twice:
-        yield (
-            (f"{at}.columns", f"{at}.aligned"),
-            (f"{at}.aligned: {', '.join(twice)} stands in columns too"),
-        )
-    for role in ("text_a", "label"):
-        if role not in source.columns and role not in source.aligned:
-            yield (f"{at}.columns", f"{at}.aligned"), f"{at}.columns.{role}: is missing"
-    if source.format == "lines" and source.columns:
-        yield (
-            (f"{at}.columns", f"{at}.format"),
-            (f"{at}.columns: a source of aligned lines has no columns; name its files in aligned"),
-        )
+    yield from _roles(at, source, task)
+    yield from _format(at, source, task)
     if len(source.delimiter) > 1:
         yield (f"{at}.delimiter",), f"{at}.delimiter: one character, is {source.delimiter!r}"
     for key in ("max_columns", "rows"):
@@ -251,14 +282,97 @@ def _source(at: str, source: Source, task: Task) -> Iterator[Finding]:
             yield (f"{at}.{key}",), f"{at}.{key}: must not be negative, is {getattr(source, key)}"
     if not 0 < source.fraction <= 1:
         yield (f"{at}.fraction",), f"{at}.fraction: must be in (0, 1], is {source.fraction}"
-    if task.kind == "classification":
-        stage = at.partition(".")[0]
-        for written, label in source.labels.items():
-            if label not in task.labels:
-                yield (
-                    (f"{at}.labels", f"{stage}.task.labels", f"{stage}.task.kind"),
-                    (
-                        f"{at}.labels.{written}: {label!r} is no label of {task.name}; "
-                        f"there are {', '.join(task.labels)}"
-                    ),
-                )
+    kind = f"{at.partition('.')[0]}.task.kind"
+    named = {*source.columns, *source.aligned}
+    choices = sum(bool(CHOICE.fullmatch(role)) for role in named)
+    names = tuple(map(str, range(choices))) if task.kind == "multiple_choice" else task.labels
+    for written, label in source.labels.items():
+        if task.kind == "question_answering":
+            yield (f"{at}.labels", kind), f"{at}.labels: question_answering has none"
+            break
+        if task.kind != "regression" and label not in names:
+            yield (
+                (f"{at}.labels", f"{at}.columns", f"{at.partition('.')[0]}.task.labels", kind),
+                (
+                    f"{at}.labels.{written}: {label!r} is no label of {task.name}; "
+                    f"there are {', '.join(names)}"
+                ),
+            )
+    if source.questions and "question" not in named:
+        yield (
+            (f"{at}.questions", f"{at}.columns"),
+            f"{at}.questions: no column has the role question, which they are for",
+        )
+
+
+def _roles(at: str, source: Source, task: Task) -> Iterator[Finding]:
+    """Whether the roles of columns are those of the kind of task."""
+    kind = f"{at.partition('.')[0]}.task.kind"
+    known = {*COMMON_ROLES, *(role for roles in ROLES.values() for role in roles)}
+    own = [*ROLES[task.kind], *COMMON_ROLES]
+    for mapping, key in ((source.columns, "columns"), (source.aligned, "aligned")):
+        for role in mapping:
+            number = CHOICE.fullmatch(role)
+            if role in own or (number and task.kind == "multiple_choice"):
+                continue
+            near = difflib.get_close_matches(role, own, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(own)}"
+            what = f"no role of {task.kind}" if role in known or number else "unknown role"
+            read = (f"{at}.{key}", *([kind] if what != "unknown role" else []))
+            yield read, f"{at}.{key}.{role}: {what}; {hint}"
+    twice = sorted(source.columns.keys() & source.aligned.keys())
+    if twice:
+        yield (
+            (f"{at}.columns", f"{at}.aligned"),
+            (f"{at}.aligned: {', '.join(twice)} stands in columns too"),
+        )
+    named = {*source.roles, *source.aligned}
+    needed = [role for role in ROLES[task.kind] if role not in OPTIONAL_ROLES]
+    if task.kind == "question_answering":
+        needed.append("text_b")
+    elif task.kind == "multiple_choice":
+        last = max((int(m[1]) for role in named if (m := CHOICE.fullmatch(role))), default=0)
+        needed += [f"choice_{i}" for i in range(3, last + 1)]
+    keys = (f"{at}.columns", f"{at}.aligned", f"{at}.format", f"{at}.path", f"{at}.hub", kind)
+    fits = source.hub or KIND_OF_FORMAT.get(source.written_as, task.kind) == task.kind
+    for role in needed:
+        if fits and role not in named:
+            yield keys, f"{at}.columns.{role}: is missing"
+
+
+def _format(at: str, source: Source, task: Task) -> Iterator[Finding]:
+    """Whether a file of this format can hold what the kind of task needs."""
+    kind = f"{at.partition('.')[0]}.task.kind"
+    written_as = "" if source.hub else source.written_as
+    needs_lists = task.kind in ("tagging", "question_answering")
+    if KIND_OF_FORMAT.get(written_as, task.kind) != task.kind or (
+        needs_lists and written_as in ("csv", "tsv", "lines")
+    ):
+        fitting = [name for name, other in KIND_OF_FORMAT.items() if other == task.kind]
+        yield (
+            (f"{at}.format", f"{at}.path", f"{at}.hub", kind),
+            f"{at}.format: {task.kind} is not read from {written_as} files; it is from "
+            f"{', '.join((*fitting, 'jsonl', 'json', 'parquet'))}",
+        )
+    for role in COMMON_ROLES:
+        if role in source.columns and written_as == "conll":
+            yield (
+                (f"{at}.columns", f"{at}.format", f"{at}.path", f"{at}.hub"),
+                f"{at}.columns.{role}: a conll file has words and tags; align another file to it",
+            )
+    for role in LIST_ROLES:
+        if role in source.aligned and role in ROLES[task.kind]:
+            yield (
+                (f"{at}.aligned", kind),
+                f"{at}.aligned.{role}: a line cannot hold a list; name a column",
+            )
+    if source.word_prefix and written_as != "conll":
+        yield (
+            (f"{at}.word_prefix", f"{at}.format", f"{at}.path", f"{at}.hub"),
+            f"{at}.word_prefix: is for conll files",
+        )
+    if source.format == "lines" and source.columns:
+        yield (
+            (f"{at}.columns", f"{at}.format"),
+            (f"{at}.columns: a source of aligned lines has no columns; name its files in aligned"),
+        )

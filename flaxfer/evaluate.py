@@ -15,11 +15,14 @@ from flaxfer import metrics, sharding
 from flaxfer.checkpoint import write_atomically
 from flaxfer.config import Task, Train
 from flaxfer.data.loader import eval_batches, put_rows
+from flaxfer.data.packing import Batch
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.optim import Params
+from flaxfer.predictions import Predictions, Scores, predictions_of
 from flaxfer.step import Graph, make_eval_step
 
-Scores = dict[str, float]
+EVERY_TOKEN = ("tagging", "question_answering")
+"""Kinds of task with outputs for every token; the others have them for every sequence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,58 +37,56 @@ class Evaluator:
     pad_id: int
 
     def predict(self, params: Params, data: Tokenized) -> tuple[np.ndarray, Scores]:
-        """Logits of every example, float32 (n, C), in the order of `data`, and the split's scores.
+        """The model's outputs, as `flaxfer.predictions` describes them, and the split's scores.
 
         The metrics that can be accumulated are accumulated on the device while the batches run;
-        Spearman's ranks need all predictions, and are taken from them.
+        others, such as Spearman's with its ranks, need all predictions and are taken from them.
         """
+        kind = self.task.kind
         eval_step = make_eval_step(self.graph, self.task, self.dtype)
-        outputs = max(len(self.task.labels), 1)
-        accumulated = metrics.collection(self.task.kind, outputs).empty()
+        accumulated = metrics.collection(kind, self.task.num_outputs).empty()
         accumulated = jax.device_put(accumulated, sharding.whole(self.mesh))
-        logits_nC = np.full((len(data.lengths), outputs), np.nan, np.float32)
-        pending: list[tuple[np.ndarray, jax.Array]] = []
+        size = len(data.token) if kind in EVERY_TOKEN else len(data)
+        outputs = np.full((size, self.task.num_outputs), np.nan, np.float32)
+        pending: list[tuple[Batch, jax.Array]] = []
         multiple = sharding.row_shards(self.mesh)
         for batch in eval_batches(data, self.train, self.pad_id, multiple):
             placed = put_rows(batch, self.mesh)
-            accumulated, logits_BEC = eval_step(params, placed, accumulated)
-            pending.append((batch["index_BE"], logits_BEC))
+            accumulated, logits = eval_step(params, placed, accumulated)
+            pending.append((batch, logits))
             if len(pending) > 1:  # One batch late: the device never waits for the host.
-                _scatter(logits_nC, *pending.pop(0))
-        for index_BE, logits_BEC in pending:
-            _scatter(logits_nC, index_BE, logits_BEC)
+                _scatter(outputs, data, *pending.pop(0))
+        for batch, logits in pending:
+            _scatter(outputs, data, batch, logits)
         scores = metrics.scores(accumulated)
-        missing = set(metrics.task_metrics(self.task.kind)) - scores.keys()
-        if missing:
-            whole = metrics.evaluate(self.task.kind, outputs, logits_nC, data.label)
-            scores |= {name: whole[name] for name in missing}
-        return logits_nC, {name: scores[name] for name in metrics.task_metrics(self.task.kind)}
+        names = metrics.task_metrics(kind)
+        if set(names) - scores.keys():
+            everything = np.ones(len(data.id), bool)
+            scores = predictions_of(self.task, data, outputs).scores(everything) | scores
+        return outputs, {name: scores[name] for name in names}
 
-    def report(self, name: str, data: Tokenized, logits_nC: np.ndarray) -> list[dict[str, Any]]:
+    def report(self, name: str, data: Tokenized, outputs: np.ndarray) -> list[dict[str, Any]]:
         """The scores of a split by language, and within a language by domain."""
+        predictions = predictions_of(self.task, data, outputs)
         entries = []
         language = np.asarray(data.language)
         domain = np.asarray(data.domain)
         for code in sorted(set(data.language)):
             chosen = language == code
-            entry = {"set": name, "language": code, **self._score(data, logits_nC, chosen)}
+            entry = {"set": name, "language": code, **_score(predictions, chosen)}
             domains = sorted(set(domain[chosen]) - {""})
             entry["domains"] = {
-                part: self._score(data, logits_nC, chosen & (domain == part)) for part in domains
+                part: _score(predictions, chosen & (domain == part)) for part in domains
             }
             entries.append(entry)
         return entries
 
-    def _score(self, data: Tokenized, logits_nC: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
-        outputs = logits_nC.shape[1]
-        scores = metrics.evaluate(self.task.kind, outputs, logits_nC[chosen], data.label[chosen])
-        return {"n": int(chosen.sum()), "metrics": finite(scores)}
 
-
-def write_predictions(path: Path, task: Task, data: Tokenized, logits_nC: np.ndarray) -> None:
-    """One json line an example: id, prediction, label, and for classes their probabilities."""
+def write_predictions(path: Path, task: Task, data: Tokenized, outputs: np.ndarray) -> None:
+    """One json line an example: id, prediction, label, and what the kind of task has beside."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, "".join(f"{line}\n" for line in _lines(task, data, logits_nC)))
+    lines = _lines(predictions_of(task, data, outputs))
+    write_atomically(path, "".join(f"{line}\n" for line in lines))
 
 
 def finite(scores: Scores) -> dict[str, float | None]:
@@ -93,24 +94,27 @@ def finite(scores: Scores) -> dict[str, float | None]:
     return {name: value if np.isfinite(value) else None for name, value in scores.items()}
 
 
-def _lines(task: Task, data: Tokenized, logits_nC: np.ndarray) -> Iterable[str]:
-    for i, (identity, label) in enumerate(zip(data.id, data.label, strict=True)):
-        record: dict[str, Any] = {"id": identity, "language": data.language[i]}
+def _score(predictions: Predictions, chosen: np.ndarray) -> dict[str, Any]:
+    return {"n": int(chosen.sum()), "metrics": finite(predictions.scores(chosen))}
+
+
+def _lines(predictions: Predictions) -> Iterable[str]:
+    data = predictions.data
+    for i, identity in enumerate(data.id):
+        record = {"id": identity, "language": data.language[i]}
         if data.domain[i]:
             record["domain"] = data.domain[i]
-        if task.kind == "regression":
-            record |= {"prediction": float(logits_nC[i, 0]), "score": float(label)}
-        else:
-            shifted = np.exp(logits_nC[i] - logits_nC[i].max())
-            probabilities = (shifted / shifted.sum()).tolist()
-            record |= {
-                "prediction": task.labels[int(logits_nC[i].argmax())],
-                "label": task.labels[int(label)],
-                "probabilities": dict(zip(task.labels, probabilities, strict=True)),
-            }
-        yield json.dumps(record, ensure_ascii=False)
+        yield json.dumps(record | predictions.record(i), ensure_ascii=False)
 
 
-def _scatter(logits_nC: np.ndarray, index_BE: np.ndarray, logits_BEC: jax.Array) -> None:
-    filled = index_BE >= 0
-    logits_nC[index_BE[filled]] = np.asarray(logits_BEC)[filled]
+def _scatter(outputs: np.ndarray, data: Tokenized, batch: Batch, logits: jax.Array) -> None:
+    """Puts the logits of a batch where they belong: at their sequences, or at their tokens."""
+    index_BE = batch["index_BE"]
+    if data.kind not in EVERY_TOKEN:
+        filled = index_BE >= 0
+        outputs[index_BE[filled]] = np.asarray(logits)[filled]
+        return
+    row, place = np.nonzero(batch["segment_BT"])
+    sequence = index_BE[row, batch["segment_BT"][row, place] - 1]
+    token = data.offset[sequence] + batch["position_BT"][row, place]
+    outputs[token] = np.asarray(logits)[row, place]

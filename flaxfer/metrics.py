@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 import flax
 import jax
@@ -18,6 +18,7 @@ import numpy as np
 from clu import metrics as clu_metrics
 
 from flaxfer import config
+from flaxfer.config import Kind
 from flaxfer.errors import DataError
 
 METRICS: Mapping[str, bool] = {
@@ -27,13 +28,17 @@ METRICS: Mapping[str, bool] = {
     "pearson": True,
     "spearman": True,
     "mse": False,
+    "f1": True,
+    "precision": True,
+    "recall": True,
+    "exact_match": True,
 }
 """Every metric, and whether larger is better."""
 
-Kind = Literal["classification", "regression"]
 Pair = tuple[jax.Array, jax.Array]
 
 _SMALLEST_SIZE = 64
+_NONE = clu_metrics.Collection.create()
 
 
 def task_metrics(kind: Kind) -> tuple[str, ...]:
@@ -42,7 +47,10 @@ def task_metrics(kind: Kind) -> tuple[str, ...]:
 
 
 def collection(kind: Kind, num_classes: int) -> type[clu_metrics.Collection]:
-    """The metrics of a task that accumulate over batches: all but Spearman.
+    """The metrics of a task that accumulate over batches.
+
+    All of a classification, all but Spearman of a regression; those of other kinds compare whole
+    entities, answers or choices, and none of them does.
 
     In a jitted step: `state.merge(type(state).single_from_model_output(logits=logits_BEC,
     label=label_BE, mask=mask_BE))`, from `collection(...).empty()` on; then `scores(state)`.
@@ -54,7 +62,9 @@ def collection(kind: Kind, num_classes: int) -> type[clu_metrics.Collection]:
     Returns:
       The same class for the same arguments.
     """
-    return _classification(num_classes) if kind == "classification" else _regression()
+    if kind == "classification":
+        return _classification(num_classes)
+    return _regression() if kind == "regression" else _NONE
 
 
 def scores(state: clu_metrics.Collection) -> dict[str, float]:
@@ -69,7 +79,7 @@ def evaluate(
     label_n: np.ndarray,
     mask_n: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """All metrics of a task over whole arrays.
+    """All metrics of a classification or a regression over whole arrays.
 
     Args:
       kind: of the task.

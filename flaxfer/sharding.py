@@ -17,7 +17,7 @@ ROWS = PartitionSpec(("data", "fsdp"))
 
 LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"/word/embedding$", ("vocabulary", "width")),
-    (r"/(query|key|value)/kernel$", ("width", "heads", None)),
+    (r"/(query|key|value|position)/kernel$", ("width", "heads", None)),
     (r"/(query|key|value)/bias$", ("heads", None)),
     (r"/attention/output/kernel$", ("heads", None, "width")),
     (r"/feed_forward/up/kernel$", ("width", "feed_forward")),

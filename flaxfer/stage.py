@@ -19,7 +19,7 @@ import numpy as np
 
 from flaxfer import config, trackers
 from flaxfer.checkpoint import CheckpointStore, restore, write_atomically
-from flaxfer.data.loader import BatchSize, TrainPlan
+from flaxfer.data.loader import BatchSize, TrainPlan, train_examples
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import CheckpointError, DivergedError
 from flaxfer.evaluate import Evaluator, finite
@@ -119,6 +119,7 @@ def train(run: StageRun, start: Callable[[], Params]) -> dict[str, Any]:
     assert best is not None  # The last step is always evaluated and saved.
     done = {
         "steps": loop.step,
+        "total_steps": loop.plan.total_steps,
         "best_step": best.step,
         "stopped_early": loop.step < loop.plan.total_steps,
         "row_counts": list(loop.plan.row_counts),
@@ -182,7 +183,7 @@ class _Loop:
         # The rbg generator draws dropout's bits several times faster than the default one.
         self._key = jax.random.key(run.seed, impl="rbg")
         self._steps_per_eval = settings.train.eval_every or math.ceil(
-            len(run.train.lengths) / settings.train.batch_size
+            train_examples(run.train) / settings.train.batch_size
         )
         self.speed = Speed()
         self._without_gain = 0

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.heads import SequenceClassifier
+from flaxfer.models.heads import EncoderModel
 from flaxfer.optim import Params
 from flaxfer.sharding import tree_shardings
 
@@ -25,26 +25,30 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def graph(config: EncoderConfig, num_outputs: int) -> nnx.GraphDef[SequenceClassifier]:
+def graph(
+    config: EncoderConfig, num_outputs: int, head: str = "sequence"
+) -> nnx.GraphDef[EncoderModel]:
     """The model without its arrays: hashable, merged with parameters inside a jitted function."""
-    model = nnx.eval_shape(lambda: SequenceClassifier(config, num_outputs, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: EncoderModel(config, head, num_outputs, rngs=nnx.Rngs(0)))
     return nnx.split(model, nnx.Param)[0]
 
 
-def random_params(config: EncoderConfig, num_outputs: int, seed: int) -> Params:
+def random_params(
+    config: EncoderConfig, num_outputs: int, seed: int, head: str = "sequence"
+) -> Params:
     """Freshly initialised parameters, float32, on the default device.
 
     Not jitted: layers share their shapes, so single operations compile several times faster than
     one program of all layers.
     """
-    model = SequenceClassifier(config, num_outputs, rngs=nnx.Rngs(jax.random.key(seed)))
+    model = EncoderModel(config, head, num_outputs, rngs=nnx.Rngs(jax.random.key(seed)))
     params: Params = nnx.to_pure_dict(nnx.split(model, nnx.Param)[1])
     return params
 
 
-def param_shapes(config: EncoderConfig, num_outputs: int) -> Params:
+def param_shapes(config: EncoderConfig, num_outputs: int, head: str = "sequence") -> Params:
     """The parameters as `ShapeDtypeStruct`, without making them."""
-    shapes: Params = jax.eval_shape(lambda: random_params(config, num_outputs, 0))
+    shapes: Params = jax.eval_shape(lambda: random_params(config, num_outputs, 0, head))
     return shapes
 
 

@@ -1,13 +1,13 @@
-"""Loss, train step and eval step: pure functions, and the only place that jits them.
+"""Train step, eval step and embed step: pure functions, and the only place that jits them.
 
-Axes: A micro-batches, B rows, T tokens, E examples a row, C classes.
+Axes: A micro-batches, B rows, T tokens, E examples a row, C classes, D model width, L layers.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,33 +15,25 @@ import optax
 from flax import nnx
 
 from flaxfer.config import Optimizer, Task
-from flaxfer.models.heads import SequenceClassifier
+from flaxfer.losses import loss_sum
+from flaxfer.models.heads import EncoderModel
 from flaxfer.optim import Params, make_optimizer, make_schedule
 from flaxfer.sharding import tree_shardings
 from flaxfer.state import TrainState
 
 Batch = dict[str, jax.Array]
-Graph = nnx.GraphDef[SequenceClassifier]
-
-
-def example_losses(
-    task: Task, label_smoothing: float, logits_BEC: jax.Array, label_BE: jax.Array
-) -> jax.Array:
-    """The loss of each example, float32 (B, E): cross-entropy, or squared error of the score."""
-    if task.kind == "regression":
-        return jnp.square(logits_BEC[..., 0] - label_BE)
-    target_BEC = optax.smooth_labels(
-        jax.nn.one_hot(label_BE, logits_BEC.shape[-1]), label_smoothing
-    )
-    return optax.softmax_cross_entropy(logits_BEC, target_BEC)
+Pooling = Literal["mean", "cls"]
+Graph = nnx.GraphDef[EncoderModel]
 
 
 def apply(
     graph: Graph, params: Params, batch: Batch, dtype: jnp.dtype, dropout_key: jax.Array | None
 ) -> jax.Array:
-    """Logits of a batch of packed rows, float32 (B, E, C); deterministic without a key."""
+    """Logits of a batch of packed rows, float32 (B, E, C), or (B, T, C) of heads that read every
+    token; deterministic without a key.
+    """
     model = nnx.merge(graph, params)
-    logits_BEC: jax.Array = model(
+    logits: jax.Array = model(
         batch["token_BT"],
         batch["type_BT"],
         batch["position_BT"],
@@ -50,7 +42,7 @@ def apply(
         dropout_key=dropout_key,
         dtype=dtype,
     )
-    return logits_BEC
+    return logits
 
 
 def programs(step: Callable[..., Any]) -> int:
@@ -74,17 +66,15 @@ def make_train_step(
     """A jitted `(state, batch, key) -> (state, metrics)` that donates its state.
 
     The arrays of `batch` lead with an axis A of micro-batches. The gradient is that of the mean
-    loss over the examples of all micro-batches, whatever number each of them holds. The dropout
+    loss over all micro-batches, whatever number of losses each of them holds. The dropout
     key of a step is derived from `key` and the step, so a resumed run needs no random state.
 
     Metrics (float32 scalars): `loss`, `gradient_norm` before clipping, `learning_rate`.
     """
     schedule = make_schedule(optimizer, total_steps)
 
-    def loss_sum(params: Params, batch: Batch, key: jax.Array | None) -> jax.Array:
-        logits_BEC = apply(graph, params, batch, dtype, key)
-        loss_BE = example_losses(task, label_smoothing, logits_BEC, batch["label_BE"])
-        return jnp.sum(loss_BE * batch["mask_BE"])
+    def loss_of(params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        return loss_sum(task, label_smoothing, apply(graph, params, batch, dtype, key), batch)
 
     def train_step(
         state: TrainState, batch: Batch, key: jax.Array
@@ -93,24 +83,26 @@ def make_train_step(
         micro_batches = batch["token_BT"].shape[0]
         step_key = jax.random.fold_in(key, state.step)
 
-        def micro_step(index: jax.typing.ArrayLike, micro: Batch) -> tuple[jax.Array, Params]:
+        def micro_step(
+            index: jax.typing.ArrayLike, micro: Batch
+        ) -> tuple[tuple[jax.Array, jax.Array], Params]:
             micro_key = jax.random.fold_in(step_key, index) if dropout else None
-            return jax.value_and_grad(loss_sum)(state.params, micro, micro_key)
+            return jax.value_and_grad(loss_of, has_aux=True)(state.params, micro, micro_key)
 
         if micro_batches == 1:
-            loss, gradient = micro_step(0, jax.tree.map(lambda x: x[0], batch))
+            (loss, count), gradient = micro_step(0, jax.tree.map(lambda x: x[0], batch))
         else:
 
             def accumulate(total: Any, item: tuple[jax.Array, Batch]) -> tuple[Any, None]:
                 return jax.tree.map(jnp.add, total, micro_step(*item)), None
 
-            zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
-            (loss, gradient), _ = jax.lax.scan(accumulate, zero, (jnp.arange(micro_batches), batch))
-        examples = jnp.sum(batch["mask_BE"])
-        gradient = jax.tree.map(lambda g: g / examples, gradient)
+            zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, state.params))
+            total, _ = jax.lax.scan(accumulate, zero, (jnp.arange(micro_batches), batch))
+            (loss, count), gradient = total
+        gradient = jax.tree.map(lambda g: g / count, gradient)
         updates, opt_state = transform.update(gradient, state.opt_state, state.params)
         metrics = {
-            "loss": loss / examples,
+            "loss": loss / count,
             "gradient_norm": optax.tree.norm(gradient),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
@@ -127,17 +119,55 @@ def make_train_step(
 def make_eval_step(
     graph: Graph, task: Task, dtype: Any
 ) -> Callable[[Params, Batch, Any], tuple[Any, jax.Array]]:
-    """A jitted `(params, batch, metrics) -> (metrics, logits_BEC)`.
+    """A jitted `(params, batch, metrics) -> (metrics, logits)`.
 
-    `metrics` is a `clu.metrics.Collection` that has the batch merged into it on the device; the
-    logits are for the predictions file.
+    `metrics` is a `clu.metrics.Collection` that has the batch merged into it on the device, where
+    the kind of task has metrics that can be accumulated; the logits are for the predictions file.
     """
 
     def eval_step(params: Params, batch: Batch, metrics: Any) -> tuple[Any, jax.Array]:
-        logits_BEC = apply(graph, params, batch, dtype, None)
-        update = type(metrics).single_from_model_output(
-            logits=logits_BEC, label=batch["label_BE"], mask=batch["mask_BE"]
-        )
-        return metrics.merge(update), logits_BEC
+        logits = apply(graph, params, batch, dtype, None)
+        if task.kind in ("classification", "regression"):
+            update = type(metrics).single_from_model_output(
+                logits=logits, label=batch["label_BE"], mask=batch["mask_BE"]
+            )
+            metrics = metrics.merge(update)
+        return metrics, logits
 
     return jax.jit(eval_step, donate_argnums=2)
+
+
+@functools.cache
+def make_embed_step(
+    graph: nnx.GraphDef[Any], layers: tuple[int, ...], pooling: Pooling
+) -> Callable[[Params, Batch], jax.Array]:
+    """A jitted `(params, batch) -> vector_LBED`: the embeddings of packed texts, float32.
+
+    Slots without a text hold vectors that mean nothing.
+
+    Args:
+      graph: of an encoder.
+      layers: places in its `hidden_states`; the compiler leaves out the layers above the highest.
+      pooling: `mean` over all tokens of a text, special tokens included; `cls` for the output at
+        its summary token.
+    """
+
+    def embed_step(params: Params, batch: Batch) -> jax.Array:
+        encoder = nnx.merge(graph, params)
+        slot_E = 1 + jnp.arange(batch["summary_BE"].shape[1])
+        own_BET = (batch["segment_BT"][:, None] == slot_E[:, None]).astype(jnp.float32)
+        share_BET = own_BET / jnp.maximum(own_BET.sum(axis=-1, keepdims=True), 1.0)
+
+        def pool(x_BTD: jax.Array) -> jax.Array:
+            if pooling == "mean":
+                return jnp.einsum("BET,BTD->BED", share_BET, x_BTD)
+            return jnp.take_along_axis(x_BTD, batch["summary_BE"][..., None], axis=1)
+
+        # Else TPUs and GPUs multiply float32 with the precision of shorter types.
+        with jax.default_matmul_precision("highest"):
+            states = encoder.hidden_states(
+                batch["token_BT"], batch["type_BT"], batch["position_BT"], batch["segment_BT"]
+            )
+            return jnp.stack([pool(states[layer]) for layer in layers])
+
+    return jax.jit(embed_step)

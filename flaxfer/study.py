@@ -32,7 +32,9 @@ from flaxfer.evaluate import Evaluator, write_predictions
 from flaxfer.metrics import METRICS as LARGER_IS_BETTER
 from flaxfer.metrics import task_metrics
 from flaxfer.models import pretrained
+from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
+from flaxfer.models.heads import HEAD_OF
 from flaxfer.optim import Params
 from flaxfer.progress import say, table
 from flaxfer.vocabulary import Vocabulary
@@ -81,6 +83,7 @@ class Study:
         self.mesh = sharding.make_mesh(config.mesh)
         self.folder = pretrained.resolve(config.model)
         tokenizer = tokenize.load_tokenizer(config.model)
+        self.tokenizer_fingerprint = tokenize.tokenizer_fingerprint(tokenizer)
         self.encoder = pretrained.load_encoder_config(self.folder)
         if config.model.dropout is not None:
             self.encoder = self.encoder.with_dropout(config.model.dropout)
@@ -96,11 +99,11 @@ class Study:
             for name, splits in self.data.items()
         }
 
-    @functools.cached_property
-    def weights(self) -> Params:
-        """The pretrained parameters: `encoder`, and what the file has of the head."""
+    @functools.cache  # noqa: B019 - a study lives as long as its process.
+    def weights(self, head: str) -> Params:
+        """The pretrained parameters: `encoder`, and what the file has of the head so named."""
         whole = dataclasses.replace(self.encoder, vocab_size=self.vocabulary_size)
-        loaded = pretrained.load_pretrained(self.folder, whole)
+        loaded = pretrained.load_pretrained(self.folder, whole, head=head)
         word = loaded["encoder"]["embeddings"]["word"]
         word["embedding"] = word["embedding"][self.vocabulary.ids]
         return loaded
@@ -108,11 +111,7 @@ class Study:
     @functools.cached_property
     def weights_fingerprint(self) -> str:
         """Of the weight files and the model's settings."""
-        digest = hashlib.sha256(repr(self.encoder).encode())
-        for file in sorted(self.folder.glob("*.safetensors")):
-            with open(file, "rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
-        return digest.hexdigest()
+        return weights_fingerprint(self.folder, self.encoder)
 
     def run_seed(self, seed: int) -> Iterator[dict[str, Any]]:
         """Runs the stages of every path with one seed; yields a record of each."""
@@ -144,7 +143,8 @@ class Study:
             "start": parent.folder.name if parent else start,
         }
         text = json.dumps(identity, sort_keys=True)
-        outputs = max(len(settings.task.labels), 1)
+        model = (self.encoder, settings.task.num_outputs)
+        head = HEAD_OF[settings.task.kind]
         made = stage.StageRun(
             title=f"{path}/{name} seed {seed}",
             folder=self.workdir / "stages" / hashlib.sha256(text.encode()).hexdigest()[:16],
@@ -153,21 +153,45 @@ class Study:
             train=splits["train"],
             dev=splits["dev"],
             evaluator=Evaluator(
-                graph=state.graph(self.encoder, outputs),
+                graph=state.graph(*model, head),
                 task=settings.task,
                 train=settings.train,
                 dtype=platform.compute_dtype(settings.train),
                 mesh=self.mesh,
                 pad_id=self.encoder.pad_token_id,
             ),
-            param_shapes=state.param_shapes(self.encoder, outputs),
+            param_shapes=state.param_shapes(*model, head),
             dropout=self.encoder != self.encoder.with_dropout(0.0),
             tracker_names=self.config.trackers,
         )
         made.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(made.folder / "identity.json", json.dumps(identity, indent=1))
+        self._note_origin(made, name)
         stage.train(made, lambda: self._start_params(name, seed, start, parent))
         return made
+
+    def _note_origin(self, made: stage.StageRun, name: str) -> None:
+        """Writes what an export needs beside the identity; to train again is not needed for it."""
+        file = made.folder / "origin.json"
+        versions = platform.versions()
+        if made.done is not None:  # They may have changed since it was trained.
+            versions = json.loads(file.read_text())["versions"] if file.exists() else {}
+        sources = _source_names(self.stages[name])
+        data = [
+            {**entry, "sources": sources.get(entry["split"], [])}
+            for entry in self.data_summary()
+            if entry["stage"] == name
+        ]
+        origin = {
+            "stage": name,
+            "model": dataclasses.asdict(self.config.model)
+            | {"folder": str(self.folder.absolute())},
+            "tokenizer": self.tokenizer_fingerprint,
+            "data": data,
+            "versions": versions,
+        }
+        self.vocabulary.save(made.folder / "vocabulary.npy")
+        write_atomically(file, json.dumps(origin, indent=1))
 
     def _start_params(
         self, name: str, seed: int, start: str, parent: stage.StageRun | None
@@ -175,15 +199,16 @@ class Study:
         """Fresh parameters, with those of the start put in their place.
 
         The head of the stage before is kept if it answers the same question, the same classes in
-        the same order; otherwise it is new but for parts that were pretrained (BERT's pooler).
+        the same order; otherwise it is new but for parts that were pretrained (BERT's pooler),
+        which come from the stage before if it has them, and else from the pretrained weights.
         """
         settings = self.stages[name]
         task = settings.task
-        outputs = max(len(task.labels), 1)
-        fresh = state.random_params(self.encoder, outputs, seed)
+        head = HEAD_OF[task.kind]
+        fresh = state.random_params(self.encoder, task.num_outputs, seed, head)
         if settings.train.output_bias == "mean":
             mean = self.data[name]["train"].label.mean(dtype=np.float32)
-            fresh["head"]["output"]["bias"] = np.full(outputs, mean, np.float32)
+            fresh["head"]["output"]["bias"] = np.full(1, mean, np.float32)
         if parent is not None:
             given = parent.best_params()
             same = (parent.settings.task.kind, parent.settings.task.labels) == (
@@ -191,11 +216,12 @@ class Study:
                 task.labels,
             )
             if not same:
-                parts = FAMILIES[self.encoder.family].pretrained_head_names
+                parts = FAMILIES[self.encoder.family].heads[head].pretrained_names
                 kept = {path.split("/")[1] for _, path, _ in parts}
-                given["head"] = {k: v for k, v in given["head"].items() if k in kept}
+                trained = {k: v for k, v in given["head"].items() if k in kept}
+                given["head"] = self.weights(head).get("head", {}) | trained
         elif start == "pretrained":
-            given = self.weights
+            given = self.weights(head)
         else:
             given = {}
         return _merge(fresh, given)
@@ -222,10 +248,10 @@ class Study:
             params = made.best_params()
             (made.folder / "evaluations").mkdir(exist_ok=True)
             for k in missing:
-                logits_nC, _ = made.evaluator.predict(params, sets[k])
+                outputs, _ = made.evaluator.predict(params, sets[k])
                 predictions = made.folder / "predictions" / f"{files[k].stem}.jsonl"
-                write_predictions(predictions, made.settings.task, sets[k], logits_nC)
-                entries = made.evaluator.report(k, sets[k], logits_nC)
+                write_predictions(predictions, made.settings.task, sets[k], outputs)
+                entries = made.evaluator.report(k, sets[k], outputs)
                 write_atomically(files[k], json.dumps(entries, indent=1))
         return {
             "path": path,
@@ -304,7 +330,7 @@ class Study:
             {
                 "stage": name,
                 "split": split,
-                "examples": len(data.lengths),
+                "examples": len(data.id),
                 "tokens": int(data.lengths.sum()),
                 "truncated": data.truncated,
                 "languages": dict(sorted(collections.Counter(data.language).items())),
@@ -356,9 +382,30 @@ def _read(settings: Stage, data_dir: str, tokenizer: Any, cache: Path) -> dict[s
         splits[name] = sources.read_source(
             source, settings.task, data_dir, settings.data.split_seed
         )
+    train, folder = settings.train, cache / "tokenized"
     return {
-        name: tokenize.tokenize(examples, tokenizer, settings.train.max_length, cache / "tokenized")
+        name: tokenize.tokenize(examples, tokenizer, train.max_length, folder, train.doc_stride)
         for name, examples in splits.items()
+    }
+
+
+def weights_fingerprint(folder: Path, encoder: EncoderConfig) -> str:
+    """Of the weight files in a folder, and of the encoder that they are read into."""
+    digest = hashlib.sha256(repr(encoder).encode())
+    for file in sorted(folder.glob("*.safetensors")):
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _source_names(settings: Stage) -> dict[str, list[str]]:
+    """Names of the files or of the hub's data sets that each split is read from."""
+    data = settings.data
+    splits = {"train": data.train, "dev": data.dev, "test": data.test}
+    splits |= {name: (source,) for name, source in settings.evaluate.items()}
+    return {
+        split: [source.hub or Path(source.path).name for source in sources]
+        for split, sources in splits.items()
     }
 
 

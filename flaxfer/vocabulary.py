@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -42,6 +44,21 @@ class Vocabulary:
     def whole(cls, size: int) -> Vocabulary:
         """Every id, each its own."""
         return cls(np.arange(size))
+
+    @classmethod
+    def load(cls, path: Path) -> Vocabulary:
+        """The ids that `save` wrote.
+
+        Raises:
+          OSError, ValueError: the file is missing or damaged.
+        """
+        return cls(np.load(path, allow_pickle=False))
+
+    def save(self, path: Path) -> None:
+        """Writes the ids, all of them or nothing."""
+        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        np.save(temporary, self.ids)
+        os.replace(temporary, path)
 
     def __len__(self) -> int:
         """How many ids there are."""

@@ -82,7 +82,7 @@ def tiny_model(
     (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     config = read_config(settings)
     shapes = parameter_shapes(config, 1)
-    classifier = {name for name, _, _ in FAMILIES[family].classifier_names}
+    classifier = {name for name, _, _ in FAMILIES[family].heads["sequence"].names}
     rng = np.random.default_rng(seed)
     arrays = {
         name: rng.normal(0.0, 0.05, stored_shape(shapes[path], layout)).astype(np.float32)

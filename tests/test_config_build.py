@@ -233,7 +233,8 @@ def test_ten_errors_are_ten_findings(file: str) -> None:
             "train.batch_size: input should be a valid integer; is 'many'",
             "intermediate.train.packing: input should be a valid boolean; is '1'",
             "target.optimizer.name: input should be 'adamw', 'adafactor' or 'lion'; is 'adam'",
-            "target.task.kind: input should be 'classification' or 'regression'; is 'none'",
+            "target.task.kind: input should be 'classification', 'regression', 'tagging', "
+            "'question_answering' or 'multiple_choice'; is 'none'",
             f"{SOURCE}.columns.text_c: unknown role; did you mean 'text_b'?",
             "target.evaluate.de.fraction: must be in (0, 1], is 2.0",
             "intermediate.task.metric: 'accurracy' is no metric of classification; "
@@ -306,7 +307,7 @@ def test_an_error_of_a_shared_section_is_said_once_where_it_was_made(file: str) 
         "intermediate.optimizer.warmup: 5 steps of warm-up leave none of max_steps 5",
     )
     assert details(file, ("train.label_smoothing", "0.1")) == (
-        "target.train.label_smoothing: a regression has no classes",
+        "target.train.label_smoothing: is for classification and tagging, not regression",
     )
 
 

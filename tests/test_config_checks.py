@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flaxfer.config import Config, Data, Model, Source, Stage, Task
+from flaxfer.config import Config, Data, Model, Source, Stage, Task, Train
 from flaxfer.config_checks import check
 
 COLUMNS = {"text_a": 0, "label": 1}
@@ -120,7 +120,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"intermediate.train.label_smoothing": 1.0},
         "intermediate.train.label_smoothing: must be in [0, 1), is 1.0",
     ),
-    ({f"{TRAIN}.label_smoothing": 0.1}, f"{TRAIN}.label_smoothing: a regression has no classes"),
+    ({f"{TRAIN}.label_smoothing": 0.1}, f"{TRAIN}.label_smoothing: is for classification"),
     # The optimiser.
     *[
         ({f"{OPTIMIZER}.{key}": 0.0}, f"{OPTIMIZER}.{key}: must be positive, is 0.0")
@@ -155,6 +155,89 @@ def test_each_check_gives_one_finding(changes: dict[str, Any], finding: str) -> 
     assert text.startswith(finding)
     # The keys name what was read, so that a wrong type there does not lead to a second finding.
     assert any(key.startswith(k) or k.startswith(key) for key in changes for k in keys)
+
+
+NER = Task("ner", "tagging", "f1", ("O", "B-PER", "I-PER"))
+QA = Task("qa", "question_answering", "f1")
+COPA = Task("copa", "multiple_choice", "accuracy")
+WORDS = Source(path="ner.tsv", format="conll", columns={"words": 0, "tags": 1})
+TREES = Source(path="de.conllu.gz", columns={"id": "sent_id"})
+SQUAD = Source(path="squad.json", format="squad")
+ASKED = Source(path="qa.jsonl", columns={"text_a": "q", "text_b": "c", "answers": "a"})
+CHOICES = {"text_a": 0, "choice_1": 1, "choice_2": 2, "label": 3, "question": 4}
+CHOSEN = Source(path="copa.tsv", columns=CHOICES, questions={"cause": "Why?"})
+KINDS = {
+    "ner": Stage(NER, Data((WORDS,)), {"de": TREES}),
+    "qa": Stage(QA, Data((SQUAD,)), {"de": ASKED}, train=Train(max_length=384, row_length=384)),
+    "copa": Stage(COPA, Data((CHOSEN,))),
+}
+KIND_CASES: list[tuple[str, dict[str, Any], str]] = [
+    # Tagging.
+    ("ner", {"task.labels": ("O",), "task.metric": "accuracy"}, "task.labels: tagging needs at"),
+    ("ner", {"task.labels": ("O", "B-PER", "B-PER")}, "task.labels: holds a label twice"),
+    ("ner", {"task.labels": ("NOUN", "VERB")}, "task.metric: 'f1' counts entities"),
+    ("ner", {"task.labels": ("O", "I-PER")}, "task.metric: 'f1' counts entities"),
+    ("ner", {"task.labels": ("O", "B-", "B-PER")}, "task.metric: 'f1' counts entities"),
+    ("ner", {"task.metric": "macro_f1"}, "task.metric: 'macro_f1' is no metric of tagging; the"),
+    ("ner", {"task.no_answer": True}, "task.no_answer: tagging has no answers"),
+    ("ner", {"data.train.0.labels": {"1": "B-LOC"}}, "data.train.0.labels.1: 'B-LOC' is no label"),
+    ("ner", {"data.train.0.columns": {"words": 0}}, "data.train.0.columns.tags: is missing"),
+    ("ner", {"data.train.0.columns.id": 2}, "data.train.0.columns.id: a conll file has words"),
+    ("ner", {"data.train.0.columns.text_a": 2}, "data.train.0.columns.text_a: no role of tagging"),
+    ("ner", {"data.train.0.format": "tsv"}, "data.train.0.format: tagging is not read from tsv"),
+    (
+        "ner",
+        {"evaluate.de.path": "de.csv", "evaluate.de.columns": WORDS.columns},
+        "evaluate.de.format: tagging is not read from csv files; it is from conll, conllu, jsonl",
+    ),
+    ("ner", {"evaluate.de.word_prefix": "de:"}, "evaluate.de.word_prefix: is for conll files"),
+    ("ner", {"evaluate.de.aligned": {"tags": "f"}}, "evaluate.de.aligned.tags: a line cannot hold"),
+    ("ner", {"train.output_bias": "mean"}, "train.output_bias: tagging has no mean score"),
+    # Questions.
+    ("qa", {"task.labels": ("yes", "no")}, "task.labels: question_answering has none"),
+    ("qa", {"task.metric": "exact"}, "task.metric: 'exact' is no metric of question_answering; di"),
+    ("qa", {"task.max_answer_tokens": 0}, "task.max_answer_tokens: must be at least 1"),
+    ("qa", {"task.n_best": 0}, "task.n_best: must be at least 1"),
+    ("qa", {"train.doc_stride": -1}, "train.doc_stride: must not be negative"),
+    ("qa", {"train.doc_stride": 379}, "train.doc_stride: windows that share 379 tokens need a"),
+    ("qa", {"train.label_smoothing": 0.1}, "train.label_smoothing: is for classification"),
+    ("qa", {"data.train.0.labels": {"a": "b"}}, "data.train.0.labels: question_answering has none"),
+    (
+        "qa",
+        {"data.train.0.format": "conllu"},
+        "data.train.0.format: question_answering is not read from conllu files; it is",
+    ),
+    ("qa", {"evaluate.de.columns": {"text_a": 0, "answers": 1}}, "evaluate.de.columns.text_b: is"),
+    ("qa", {"evaluate.de.aligned": {"words": "f"}}, "evaluate.de.aligned.words: no role of"),
+    # Choices.
+    ("copa", {"task.labels": ("0", "1")}, "task.labels: multiple_choice has none"),
+    ("copa", {"data.train.0.labels": {"1": "0", "2": "2"}}, "data.train.0.labels.2: '2' is no la"),
+    ("copa", {"data.train.0.columns.choice_4": 4}, "data.train.0.columns.choice_3: is missing"),
+    ("copa", {"data.train.0.columns.choice_0": 4}, "data.train.0.columns.choice_0: unknown role"),
+    ("copa", {"data.train.0.columns": {**CHOICES, "text_b": 1}}, "data.train.0.columns.text_b: no"),
+    ("copa", {"data.train.0.format": "squad"}, "data.train.0.format: multiple_choice is not read"),
+    ("copa", {"train.label_smoothing": 0.1}, "train.label_smoothing: is for classification"),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_can_be_valid(kind: str) -> None:
+    assert list(check(dataclasses.replace(VALID, target=KINDS[kind]))) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "finding"), KIND_CASES, ids=[case[2] for case in KIND_CASES]
+)
+def test_each_check_of_a_kind_gives_one_finding(
+    kind: str, changes: dict[str, Any], finding: str
+) -> None:
+    stage = KINDS[kind]
+    for key, value in changes.items():
+        stage = changed(stage, key, value)
+    ((keys, text),) = check(dataclasses.replace(VALID, target=stage))
+    assert text.startswith(f"target.{finding}")
+    full = [f"target.{key}" for key in changes]
+    assert any(key.startswith(k) or k.startswith(key) for key in full for k in keys)
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,10 @@ def test_f51_any_size_of_set_and_batch_gives_the_same(task: Task) -> None:
             offset=whole.offset[: n + 1],
             summary=whole.summary[:n],
             label=whole.label[:n],
+            example=whole.example[:n],
+            id=whole.id[:n],
+            language=whole.language[:n],
+            domain=whole.domain[:n],
         )
         for settings in ({}, {"packing": False}) if task is SCORE else ({},):
             logits_nC, scores = evaluator(task, **settings).predict(params_of(task), data)

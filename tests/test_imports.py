@@ -23,12 +23,13 @@ ONLY = {  # By the beginning of the file's path, the longest that fits: what it 
     "models/": MODELS,
     "models/pretrained.py": MODELS | WEIGHTS,
     "models/weights.py": MODELS | WEIGHTS,
+    "scoring/": {"numpy", "flaxfer.errors", "flaxfer.scoring"},
 }
 USERS = {  # By what is used: the only files that may.
     "jax.jit": {"step.py", "state.py", "metrics.py"},
     "orbax": {"checkpoint.py"},
     "pickle": set[str](),
-    "torch": set[str](),
+    "torch": {"convert.py"},
     "flaxfer.main": set[str](),
 }
 

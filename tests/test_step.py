@@ -125,25 +125,6 @@ def assert_took_the_step(
         np.testing.assert_allclose(new, want, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_cross_entropy_of_each_example(smoothing: float) -> None:
-    rng = np.random.default_rng(0)
-    logits_BEC = rng.normal(size=(4, 3, 3)).astype(np.float32) * 3
-    label_BE = rng.integers(0, 3, (4, 3)).astype(np.int32)
-    log_p_BEC = scipy.special.log_softmax(logits_BEC.astype(np.float64), axis=-1)
-    chosen_BE = np.take_along_axis(log_p_BEC, label_BE[..., None], axis=-1)[..., 0]
-    expected_BE = -((1 - smoothing) * chosen_BE + smoothing * log_p_BEC.mean(axis=-1))
-    loss_BE = step.example_losses(TOPIC, smoothing, jnp.array(logits_BEC), jnp.array(label_BE))
-    np.testing.assert_allclose(loss_BE, expected_BE, rtol=2e-6)
-
-
-def test_squared_error_of_each_example() -> None:
-    logits_BEC = jnp.array([[[1.0], [-2.0]], [[0.5], [4.0]]])
-    label_BE = jnp.array([[3.0, -2.0], [0.0, 5.0]])
-    loss_BE = step.example_losses(SCORE, 0.0, logits_BEC, label_BE)
-    np.testing.assert_allclose(loss_BE, [[4.0, 0.0], [0.25, 1.0]])
-
-
 @pytest.mark.parametrize(("packed", "accumulation"), [(True, 1), (True, 4), (False, 1)])
 def test_f42_gradient_is_that_of_the_mean_over_examples(
     packed: bool, accumulation: int, reference: tuple[float, dict[str, Any]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -85,3 +87,13 @@ def test_the_fingerprint_is_of_the_ids(sets: list[Tokenized]) -> None:
     other = [*sets, tokenized(np.arange(300, 500))]
     assert Vocabulary.used(other, SIZE, PAD).fingerprint != fingerprint
     assert Vocabulary.whole(SIZE).fingerprint != Vocabulary.whole(SIZE + 1).fingerprint
+
+
+def test_what_is_saved_is_loaded(sets: list[Tokenized], tmp_path: Path) -> None:
+    vocabulary = Vocabulary.used(sets, SIZE, PAD)
+    for each in (Vocabulary.whole(SIZE), vocabulary):  # The second takes the place of the first.
+        each.save(tmp_path / "vocabulary.npy")
+    assert [path.name for path in tmp_path.iterdir()] == ["vocabulary.npy"]
+    loaded = Vocabulary.load(tmp_path / "vocabulary.npy")
+    np.testing.assert_array_equal(loaded.ids, vocabulary.ids, strict=True)
+    assert loaded.fingerprint == vocabulary.fingerprint

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import json
 import re
 import zlib
 from pathlib import Path
+from typing import Any
 
 from flaxfer.errors import ConfigError, DataError
 
@@ -91,6 +93,20 @@ def _undecodable(data: bytes, encoding: str, path: Path, first: UnicodeDecodeErr
             )
         start += len(line) + 1
     return details
+
+
+def parse_json(text: str, path: Path) -> Any:
+    """The value of a JSON file.
+
+    Raises:
+      DataError: the text is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"the file is damaged, cut off, or no JSON: {error}", where=str(path), mend=FETCH_AGAIN
+        ) from error
 
 
 def split_lines(text: str) -> list[str]:

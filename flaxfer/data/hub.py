@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flaxfer.config import Source
-from flaxfer.data.readers import Column, Key, Table, locate, missing_columns
+from flaxfer.data.tables import Column, Key, Table, locate, missing_columns
 from flaxfer.errors import DataError
 from flaxfer.hub import reach
 
@@ -41,8 +41,12 @@ def read_hub(source: Source, keys: Iterable[Key]) -> Table:
         column = loaded.column_names[index]
         values = table[column].to_pylist()
         feature = loaded.features[column]
+        item = getattr(feature, "feature", None)  # Of a list.
         if isinstance(feature, datasets.ClassLabel):
             classes = dict(enumerate(feature.names))
             values = [classes.get(value, value) for value in values]
+        elif isinstance(item, datasets.ClassLabel):
+            classes = dict(enumerate(item.names))
+            values = [v if v is None else [classes.get(tag, tag) for tag in v] for v in values]
         columns[key] = Column(name, repr(column), values, None)
     return Table(len(loaded), columns, [])

@@ -38,7 +38,9 @@ class BatchSize:
     def of(cls, batch: packing.Batch) -> BatchSize:
         """Counts a batch of host arrays."""
         segment = batch["segment_BT"]
-        return cls(int(batch["mask_BE"].sum()), int((segment > 0).sum()), segment.size)
+        # Of the choices of an example, one is the right one.
+        examples = batch["label_BE"] if "unit_BE" in batch else batch["mask_BE"]
+        return cls(int(examples.sum()), int((segment > 0).sum()), segment.size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,8 @@ class TrainPlan:
     """What every step of a stage trains on.
 
     Attributes:
-      data: the train split.
+      data: the train split. The examples of a batch are its sequences, except in multiple choice,
+        where an example is the sequences of all its choices.
       seed: of the order.
       total_steps: optimiser updates of the stage.
       row_counts: the numbers of rows a micro-batch may have; each costs one compiled program.
@@ -68,11 +71,12 @@ class TrainPlan:
         cls, data: Tokenized, train: Train, seed: int, pad_id: int, multiple: int
     ) -> TrainPlan:
         """Plans a stage; `multiple` is what the number of rows must be a multiple of."""
-        steps = train.max_steps or math.ceil(train.epochs * len(data.lengths) / train.batch_size)
+        steps = train.max_steps or math.ceil(train.epochs * train_examples(data) / train.batch_size)
         slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
         plan = cls(data, train, seed, steps, (), slots, multiple, pad_id)
-        planned = np.stack([plan.indices(step) for step in range(min(steps, PLANNED_STEPS))])
-        micro = planned.reshape(-1, train.batch_size // train.accumulation)
+        micro = np.concatenate(
+            [plan._micro_batches(step) for step in range(min(steps, PLANNED_STEPS))]
+        )
         needed = packing.rows_needed(data.lengths, micro, train.row_length, slots)
         if train.accumulation > 1:  # The micro-batches of a step share one shape.
             needed = needed.reshape(-1, train.accumulation).max(axis=1)
@@ -81,7 +85,7 @@ class TrainPlan:
 
     def indices(self, step: int) -> np.ndarray:
         """Example indices of a step's batch, int64 (batch_size,); each epoch is a permutation."""
-        size, n = self.train.batch_size, len(self.data.lengths)
+        size, n = self.train.batch_size, train_examples(self.data)
         positions = np.arange(step * size, (step + 1) * size)
         epochs = positions // n
         order = {epoch: _permutation(n, self.seed, int(epoch)) for epoch in np.unique(epochs)}
@@ -89,7 +93,7 @@ class TrainPlan:
 
     def batch(self, step: int) -> packing.Batch:
         """The packed arrays of a step, with a leading axis of micro-batches."""
-        micro_batches = self.indices(step).reshape(self.train.accumulation, -1)
+        micro_batches = self._micro_batches(step)
         packed = [
             packing.pack(self.data.lengths[indices], self.train.row_length, self.slots)
             for indices in micro_batches
@@ -103,9 +107,15 @@ class TrainPlan:
         ]
         return {key: np.stack([batch[key] for batch in micro]) for key in micro[0]}
 
+    def _micro_batches(self, step: int) -> np.ndarray:
+        """Sequence numbers of a step's micro-batches, int64 (micro-batches, sequences)."""
+        choices = self.data.choices
+        sequence = self.indices(step)[:, None] * choices + np.arange(choices)
+        return sequence.reshape(self.train.accumulation, -1)
+
     def padding_share(self) -> float:
         """Share of the token slots of the first epoch's batches that hold padding."""
-        steps = math.ceil(len(self.data.lengths) / self.train.batch_size)
+        steps = math.ceil(train_examples(self.data) / self.train.batch_size)
         sizes = [BatchSize.of(self.batch(step)) for step in range(min(steps, self.total_steps, 64))]
         return 1 - sum(size.tokens for size in sizes) / sum(size.slots for size in sizes)
 
@@ -128,10 +138,15 @@ class TrainPlan:
             yield BatchSize.of(batch), put_rows(batch, mesh, axis=1)
 
 
+def train_examples(data: Tokenized) -> int:
+    """What an epoch counts: sequences, or in multiple choice the examples they belong to."""
+    return len(data) // data.choices
+
+
 def eval_batches(
     data: Tokenized, train: Train, pad_id: int, multiple: int
 ) -> Iterator[packing.Batch]:
-    """Every example of `data` once, packed into batches that all have the same shape.
+    """Every sequence of `data` once, packed into batches that all have the same shape.
 
     The order is free, so the whole set is packed at once, which leaves next to no padding but in
     the last batch.

@@ -151,27 +151,33 @@ def build_rows(
 
     Args:
       tokenized: the data set.
-      indices: (m,) int, examples of the batch.
+      indices: (m,) int, sequences of the batch.
       rows: of `pack`: for each row, positions in `indices`.
       n_rows: rows of the batch (B); those after `rows` are padding.
       row_length: tokens a row holds (T).
-      max_examples: examples a row holds (E).
+      max_examples: sequences a row holds (E).
       pad_id: token of the padding.
 
     Returns:
-      int32 token_BT, type_BT, position_BT (0.. in each example), segment_BT (1.. in each row, 0
+      int32 token_BT, type_BT, position_BT (0.. in each sequence), segment_BT (1.. in each row, 0
       for padding), summary_BE (place of the summary token in its row), index_BE (-1 for an empty
-      slot); label_BE as `tokenized.label`; float32 mask_BE, 1 for an example, 0 for an empty slot.
+      slot); float32 mask_BE, 1 for a sequence, 0 for an empty slot; and what is to be predicted, by
+      the kind of task:
+      classification, regression: label_BE, as `tokenized.label`;
+      multiple choice: label_BE, float32 1 for the right choice, and unit_BE, int32 number of the
+      example within the batch;
+      tagging: label_BT, int32, -1 for tokens that do not count;
+      question answering: start_BE and end_BE, int32 places in the row.
 
     Raises:
       DataError: the rows do not fit.
     """
     counts = np.array([len(row) for row in rows], np.int64)
-    example = np.asarray(indices)[np.fromiter(chain.from_iterable(rows), np.int64)]
-    length = tokenized.lengths[example].astype(np.int64)
+    sequence = np.asarray(indices)[np.fromiter(chain.from_iterable(rows), np.int64)]
+    length = tokenized.lengths[sequence].astype(np.int64)
     row = np.repeat(np.arange(len(rows)), counts)
     slot = _restarted(counts)
-    # Tokens of the examples before it, in the batch and in its row.
+    # Tokens of the sequences before it, in the batch and in its row.
     before = np.cumsum(length) - length
     start = before - np.repeat(before[np.cumsum(counts) - counts], counts)
     most, longest = (max(x.tolist(), default=0) for x in (counts, start + length))
@@ -184,22 +190,33 @@ def build_rows(
         )
 
     position = _restarted(length)
-    source = np.repeat(tokenized.offset[example], length) + position
+    source = np.repeat(tokenized.offset[sequence], length) + position
     target = np.repeat(row * row_length + start, length) + position
     place = row * max_examples + slot
 
     tokens = functools.partial(_scatter, target, (n_rows, row_length))
     slots = functools.partial(_scatter, place, (n_rows, max_examples))
-    return {
+    batch = {
         "token_BT": tokens(tokenized.token[source], padding=pad_id),
         "type_BT": tokens(tokenized.type[source]),
         "position_BT": tokens(position),
         "segment_BT": tokens(np.repeat(slot + 1, length)),
-        "summary_BE": slots(start + tokenized.summary[example]),
-        "label_BE": slots(tokenized.label[example], dtype=tokenized.label.dtype),
-        "mask_BE": slots(np.ones(len(example)), dtype=np.float32),
-        "index_BE": slots(example, padding=-1),
+        "summary_BE": slots(start + tokenized.summary[sequence]),
+        "mask_BE": slots(np.ones(len(sequence)), dtype=np.float32),
+        "index_BE": slots(sequence, padding=-1),
     }
+    label = tokenized.label
+    if tokenized.kind == "tagging":
+        return batch | {"label_BT": tokens(label[source], padding=-1)}
+    if tokenized.kind == "question_answering":
+        first, last = (start[:, None] + label[sequence]).T
+        return batch | {"start_BE": slots(first), "end_BE": slots(last)}
+    if tokenized.kind == "multiple_choice":
+        example = tokenized.example[sequence]
+        right = label[example] == sequence % tokenized.choices
+        unit = np.unique(example, return_inverse=True)[1]
+        return batch | {"label_BE": slots(right, dtype=np.float32), "unit_BE": slots(unit)}
+    return batch | {"label_BE": slots(label[sequence], dtype=label.dtype)}
 
 
 def _check(lengths: np.ndarray, row_length: int) -> None:

@@ -8,74 +8,25 @@ with their values.
 from __future__ import annotations
 
 import csv
-import dataclasses
-import difflib
 import io
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from flaxfer.config import Source
-from flaxfer.data.files import FETCH_AGAIN, decode, read_bytes, split_lines
+from flaxfer.data.files import FETCH_AGAIN, decode, parse_json, read_bytes, split_lines
+from flaxfer.data.sentences import conll, conllu
+from flaxfer.data.squad import squad
+from flaxfer.data.tables import Column, Key, Problems, Table, locate, missing_columns
 from flaxfer.errors import ConfigError, DataError
 
-ENDINGS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".parquet": "parquet",
-}
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-
-Key = str | int
-"""The name of a column or its zero-based number."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Column:
-    """The values of one column, and where each stands.
-
-    Attributes:
-      file: name of the file, for errors.
-      name: of the column, for errors; empty for a text file of which every line is a value.
-      values: one a record; None where the record has none.
-      lines: number of the line on which each record begins; None where records have no lines.
-    """
-
-    file: str
-    name: str
-    values: Sequence[Any]
-    lines: Sequence[int] | None
-
-    def place(self, record: int) -> str:
-        """Where the value of a record (counted from 0) stands: file, line and column."""
-        at = f"{self.file}: record {record + 1}"
-        if self.lines is not None:
-            at = f"{self.file}:{self.lines[record]}"
-        return f"{at}: column {self.name}" if self.name else at
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """The wanted columns of a file.
-
-    Attributes:
-      size: number of records in the file.
-      columns: as many values each.
-      problems: (record, what is wrong with it) of records that could not be taken apart.
-    """
-
-    size: int
-    columns: dict[Key, Column]
-    problems: list[tuple[int, str]]
 
 
 def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
-    """Reads the columns `keys` of a local csv, tsv, json lines, json or parquet file.
+    """Reads the columns `keys` of a local file of any format but `lines`.
 
     A name ending in .gz is unpacked. A byte order mark is dropped, CRLF counts as a line feed.
 
@@ -83,16 +34,27 @@ def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
       DataError: the file is missing, damaged, not in its encoding, or lacks a column.
     """
     keys = list(dict.fromkeys(keys))
-    kind = _format(path, source)
+    kind = source.written_as
+    if not kind:
+        raise ConfigError(
+            f"the ending of {path.name!r} does not tell how the file is written",
+            where=str(path),
+            mend="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad.",
+        )
     data = read_bytes(path, "path")
     if kind == "parquet":
         return _parquet(data, path, keys)
     text = decode(data, source.encoding, path)
-    if kind == "json":
-        return _json(text, path, keys)
-    if kind == "jsonl":
-        return _json_lines(text, path, keys)
-    return _delimited(text, path, source, kind, keys)
+    if kind in ("csv", "tsv"):
+        return _delimited(text, path, source, kind, keys)
+    readers: dict[str, Callable[[], Table]] = {
+        "json": lambda: _json(text, path, keys),
+        "jsonl": lambda: _json_lines(text, path, keys),
+        "conll": lambda: conll(text, path, source, keys),
+        "conllu": lambda: conllu(text, path, keys),
+        "squad": lambda: squad(text, path, keys),
+    }
+    return readers[kind]()
 
 
 def read_lines(path: Path, encoding: str, setting: str) -> Column:
@@ -101,24 +63,10 @@ def read_lines(path: Path, encoding: str, setting: str) -> Column:
     return Column(path.name, "", lines, range(1, len(lines) + 1))
 
 
-def _format(path: Path, source: Source) -> str:
-    if source.format != "auto":
-        return source.format
-    name = path.name.removesuffix(".gz")
-    kind = ENDINGS.get(Path(name).suffix.lower())
-    if kind is None:
-        raise ConfigError(
-            f"the ending of {path.name!r} does not tell how the file is written",
-            where=str(path),
-            mend="set format to csv, tsv, jsonl, json, parquet or lines.",
-        )
-    return kind
-
-
 def _delimited(text: str, path: Path, source: Source, kind: str, keys: list[Key]) -> Table:
     delimiter = source.delimiter or DELIMITERS[kind]
     quotes = source.quotes if source.quotes != "auto" else {"csv": "csv", "tsv": "literal"}[kind]
-    problems: list[tuple[int, str]] = []
+    problems: Problems = []
     if quotes == "literal":
         limit = source.max_columns - 1 if source.max_columns else -1
         rows = [line.split(delimiter, limit) for line in split_lines(text)]
@@ -177,7 +125,7 @@ def _quoted(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], lis
 def _json_lines(text: str, path: Path, keys: list[Key]) -> Table:
     lines = split_lines(text)
     records: list[dict[str, Any]] = []
-    problems: list[tuple[int, str]] = []
+    problems: Problems = []
     for i, line in enumerate(lines):
         record: Any = None
         try:
@@ -194,17 +142,13 @@ def _json_lines(text: str, path: Path, keys: list[Key]) -> Table:
 
 
 def _json(text: str, path: Path, keys: list[Key]) -> Table:
-    try:
-        records = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"the file is damaged, cut off, or no JSON: {error}", where=str(path), mend=FETCH_AGAIN
-        ) from error
+    records = parse_json(text, path)
     if not isinstance(records, list):
         raise DataError(
             f"the file holds a {type(records).__name__}, not a list of records",
             where=str(path),
-            mend="write a list of objects, or set format='jsonl' for one object a line.",
+            mend="write a list of objects, or set format to 'jsonl' for one object a line, or to "
+            "'squad' for the JSON of SQuAD.",
         )
     problems = [
         (i, f"{path.name}: record {i + 1}: is a {type(record).__name__}, not an object")
@@ -220,7 +164,7 @@ def _objects(
     path: Path,
     keys: list[Key],
     lines: Sequence[int] | None,
-    problems: list[tuple[int, str]],
+    problems: Problems,
 ) -> Table:
     names = list(dict.fromkeys(name for record in records for name in record))
     missing = locate([str(key) for key in keys], names)[1]
@@ -253,33 +197,3 @@ def _parquet(data: bytes, path: Path, keys: list[Key]) -> Table:
         for key, i in found.items()
     }
     return Table(table.num_rows, columns, [])
-
-
-def locate(keys: list[Key], names: Sequence[str]) -> tuple[dict[Key, int], list[str]]:
-    """The number of each key among `names`, and a finding for each that is not there."""
-    found: dict[Key, int] = {}
-    problems = []
-    for key in keys:
-        if isinstance(key, int) and 0 <= key < len(names):
-            found[key] = key
-        elif isinstance(key, str) and names.count(key) == 1:
-            found[key] = names.index(key)
-        elif isinstance(key, str) and key in names:
-            problems.append(f"there are {names.count(key)} columns {key!r}; give the number of one")
-        else:
-            near = difflib.get_close_matches(str(key).lower(), [n.lower() for n in names], n=1)
-            meant = [name for name in names if near and name.lower() == near[0]]
-            hint = f"; did you mean {meant[0]!r}?" if meant else ""
-            problems.append(f"there is no column {key!r}{hint}")
-    return found, problems
-
-
-def missing_columns(where: str, problems: list[str], names: Sequence[object]) -> DataError:
-    """The error of a data set at `where` without some columns; `names` are those it has."""
-    return DataError(
-        "columns named in the config cannot be found",
-        where=where,
-        mend=f"the columns are {', '.join(map(repr, names)) or 'none: the file is empty'}; name "
-        "those you mean in `columns`, `keep` and `drop`, and set `header` as the file is.",
-        details=problems,
-    )

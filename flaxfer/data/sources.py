@@ -8,10 +8,7 @@ lists the file, line and column of every finding. Records are left out only wher
 from __future__ import annotations
 
 import collections
-import dataclasses
 import logging
-import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,22 +17,16 @@ import numpy as np
 
 from flaxfer.config import Data, Source, Task
 from flaxfer.data import readers
-from flaxfer.data.examples import Examples
+from flaxfer.data.examples import Examples, Texts
 from flaxfer.data.hub import read_hub
-from flaxfer.data.readers import Column
+from flaxfer.data.labels import Labels, read_labels
+from flaxfer.data.tables import Column, Key, Problems
+from flaxfer.data.values import list_fault, text_fault, written
 from flaxfer.errors import ConfigError, DataError
 
 __all__ = ["Examples", "load_splits", "read_source"]
 
 logger = logging.getLogger("flaxfer.data")
-
-NO_LABEL = ("", "-1")
-"""How data sets write that a record has no label, unless the task has a label of that name."""
-
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-
-Problems = list[tuple[int, str]]
-"""Number of a record, counted from 0, and what is wrong with it."""
 
 
 def read_source(source: Source, task: Task, data_dir: str = "", seed: int = 0) -> Examples:
@@ -58,14 +49,16 @@ def read_source(source: Source, task: Task, data_dir: str = "", seed: int = 0) -
             mend="fetch the file again if it is cut off; else set `rows` to what it holds.",
         )
     wanted = _filter(source, columns, size)
+    # A column that is only filtered by may have the name of a role.
+    columns = {r: c for r, c in columns.items() if r in source.roles or r in source.aligned}
     broken = {record for record, _ in problems}
-    labels = _labels(columns["label"], source, task, [i for i in wanted if i not in broken])
+    labels = read_labels(columns, source, task, [i for i in wanted if i not in broken])
     left_out = broken | labels.missing
     used = [i for i in wanted if i not in left_out]
-    problems += labels.problems + _value_problems(columns, used)
+    problems += labels.problems + _value_problems(source, columns, used)
     if problems:
         raise _refused(where, problems, labels, task)
-    examples = _examples(source, columns, labels, used)
+    examples = _examples(source, columns, labels, used, task)
     if source.fraction < 1:
         count = round(source.fraction * len(examples))
         drawn = np.random.default_rng(seed).choice(len(examples), count, replace=False)
@@ -121,9 +114,9 @@ def load_splits(data: Data, task: Task, data_dir: str = "") -> dict[str, Example
 
 def _read(source: Source, data_dir: str) -> tuple[str, dict[str, Column], int, Problems]:
     """Name of the data set, the columns by role (or by name, for filters), size and problems."""
-    names: dict[str, readers.Key] = dict(source.columns)
+    names: dict[str, Key] = source.roles
     for name in (*source.keep, *source.drop):
-        if name not in source.columns and name not in source.aligned:
+        if name not in names and name not in source.aligned:
             names[name] = name
     folder = Path(data_dir).expanduser() / Path(source.path).expanduser()
     columns: dict[str, Column] = {}
@@ -162,117 +155,81 @@ def _filter(source: Source, columns: Mapping[str, Column], size: int) -> list[in
     """The records that `keep` and `drop` leave."""
     wanted = list(range(size))
     for name, values in source.keep.items():
-        wanted = [i for i in wanted if _written(columns[name].values[i]) in values]
+        wanted = [i for i in wanted if written(columns[name].values[i]) in values]
     for name, values in source.drop.items():
-        wanted = [i for i in wanted if _written(columns[name].values[i]) not in values]
+        wanted = [i for i in wanted if written(columns[name].values[i]) not in values]
     return wanted
 
 
-def _written(value: Any) -> str:
-    """A value as text: what config values are compared with."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Labels:
-    """The label of each record that has one, the records that have none, and what is wrong."""
-
-    dtype: type[np.generic]
-    values: dict[int, float]
-    missing: set[int]
-    problems: Problems
-
-
-def _labels(column: Column, source: Source, task: Task, records: Sequence[int]) -> _Labels:
-    classification = task.kind == "classification"
-    index = _label_index(source, task)
-    labels = _Labels(np.int32 if classification else np.float32, {}, set(), [])
-    for i in records:
-        value = column.values[i]
-        written = _written(value)
-        number = index.get(written) if classification else _score(value, task.score_range)
-        if number is not None:
-            labels.values[i] = number
-        elif written not in NO_LABEL:
-            fault = "is no label" if classification else _score_fault(value, task.score_range)
-            labels.problems.append((i, f"{column.place(i)}: {written!r} {fault}"))
-        elif source.drop_unlabeled:
-            labels.missing.add(i)
-        else:
-            labels.problems.append((i, f"{column.place(i)}: {written!r} stands for no label"))
-    return labels
-
-
-def _label_index(source: Source, task: Task) -> dict[str, int]:
-    """Label as written -> its number in the task, by way of its name."""
-    names = dict(source.labels) or {label: label for label in task.labels}
-    unknown = [f"{w!r} -> {n!r}" for w, n in names.items() if n not in task.labels]
-    if unknown and task.kind == "classification":
-        raise ConfigError(
-            f"labels of the source are mapped to labels that {task.name} does not have",
-            mend=f"the labels of the task are {', '.join(map(repr, task.labels))}.",
-            details=unknown,
-        )
-    return {written: task.labels.index(name) for written, name in names.items() if not unknown}
-
-
-def _score(value: Any, score_range: tuple[float, float]) -> float | None:
-    """The score if the value is a number within the range, else None."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
-        return None
-    try:
-        score = float(value)
-    except OverflowError:  # An integer of more than 308 digits.
-        score = math.inf
-    return score if score_range[0] <= score <= score_range[1] else None
-
-
-def _score_fault(value: Any, score_range: tuple[float, float]) -> str:
-    if _score(value, (-math.inf, math.inf)) is None:
-        return "is not a number"
-    return f"is outside {score_range[0]:g} to {score_range[1]:g}"
-
-
 def _examples(
-    source: Source, columns: Mapping[str, Column], labels: _Labels, used: Sequence[int]
+    source: Source, columns: Mapping[str, Column], labels: Labels, used: Sequence[int], task: Task
 ) -> Examples:
     def texts(role: str, default: str) -> tuple[str, ...]:
         if role not in columns:
             return (default,) * len(used)
-        return tuple(_written(columns[role].values[i]) for i in used)
+        return tuple(written(columns[role].values[i]) for i in used)
 
+    text_a: Texts
+    text_b: Texts | None = texts("text_b", "") if "text_b" in columns else None
+    if task.kind == "tagging":
+        text_a = tuple(tuple(columns["words"].values[i]) for i in used)
+    else:
+        text_a = texts("text_a", "")
+    if task.kind == "multiple_choice":
+        text_b = tuple(zip(*(texts(role, "") for role in _choices(columns)), strict=True))
+    if "question" in columns:
+        asked = (source.questions.get(text, text) for text in texts("question", ""))
+        text_a = tuple(f"{a} {question}" for a, question in zip(text_a, asked, strict=True))
     if source.hub:
         stem = f"{source.hub.rpartition('/')[2]}-{source.split}"
     else:
-        stem = Path(columns["text_a"].file.removesuffix(".gz")).stem
+        file = columns["words" if task.kind == "tagging" else "text_a"].file
+        stem = Path(file.removesuffix(".gz")).stem
     return Examples(
-        text_a=texts("text_a", ""),
-        text_b=texts("text_b", "") if "text_b" in columns else None,
-        label=np.array([labels.values[i] for i in used], labels.dtype),
+        text_a=text_a,
+        text_b=text_b,
+        label=labels.of(used, task),
         id=texts("id", "") if "id" in columns else tuple(f"{stem}:{i + 1}" for i in used),
         language=texts("language", source.language),
         domain=texts("domain", source.domain),
     )
 
 
-def _value_problems(columns: Mapping[str, Column], used: Sequence[int]) -> Problems:
-    """What is wrong with texts, ids, languages and domains of the records used."""
+def _choices(columns: Mapping[str, Column]) -> list[str]:
+    """The roles of choices in their order."""
+    return [role for n in range(1, 1 + len(columns)) if (role := f"choice_{n}") in columns]
+
+
+def _value_problems(source: Source, columns: Mapping[str, Column], used: Sequence[int]) -> Problems:
+    """What is wrong with texts, words, ids, languages and domains of the records used."""
     problems: Problems = []
-    for role in ("text_a", "text_b"):
+    for role in ("text_a", "text_b", *_choices(columns)):
         if role in columns:
-            problems += _findings(columns[role], used, _text_fault)
+            problems += _findings(columns[role], used, text_fault)
+    if "words" in columns:
+        problems += _findings(columns["words"], used, list_fault)
+        problems += _word_problems(columns["words"], used)
+    if "question" in columns:
+        asked = source.questions
+        mend = f"has no entry in questions; there are {', '.join(asked)}"
+        fault = text_fault if not asked else lambda v: "" if written(v) in asked else mend
+        problems += _findings(columns["question"], used, fault)
     for role in ("id", "language", "domain"):
         if role in columns:
-            problems += _findings(columns[role], used, lambda v: "" if _written(v) else "is empty")
+            problems += _findings(columns[role], used, lambda v: "" if written(v) else "is empty")
     if "id" in columns:
         problems += _repeated(columns["id"], used)
     return problems
+
+
+def _word_problems(column: Column, records: Sequence[int]) -> Problems:
+    return [
+        (i, f"{column.place(i, item)}: {what}")
+        for i in records
+        if isinstance(column.values[i], list)
+        for item, word in enumerate(column.values[i])
+        if (what := text_fault(word))
+    ]
 
 
 def _findings(column: Column, records: Sequence[int], fault: Callable[[Any], str]) -> Problems:
@@ -280,35 +237,19 @@ def _findings(column: Column, records: Sequence[int], fault: Callable[[Any], str
     return [(i, f"{column.place(i)}: {what}") for i, what in found if what]
 
 
-def _text_fault(value: Any) -> str:
-    if value is None:
-        return "is missing"
-    if not isinstance(value, str):
-        return f"is of type {type(value).__name__}, not a text"
-    if not value or value.isspace():
-        return "is empty"
-    if "\0" in value:
-        return "holds a NUL"
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        return f"holds half of a surrogate pair, U+{ord(value[error.start]):04X}"
-    return ""
-
-
 def _repeated(column: Column, records: Sequence[int]) -> Problems:
     first: dict[str, int] = {}
     problems = []
     for i in records:
-        name = _written(column.values[i])
+        name = written(column.values[i])
         if first.setdefault(name, i) != i:
             problems.append((i, f"{column.place(i)}: {name!r} is also {column.place(first[name])}"))
     return problems
 
 
-def _refused(where: str, problems: Problems, labels: _Labels, task: Task) -> DataError:
+def _refused(where: str, problems: Problems, labels: Labels, task: Task) -> DataError:
     mend = "correct the file, or leave records out with `drop`."
-    if labels.problems and task.kind == "classification":
+    if labels.problems and task.labels:
         mend += f" The labels are {', '.join(map(repr, task.labels))}; map others with `labels`."
     if labels.problems:
         mend += " `drop_unlabeled` leaves out records without a label."
@@ -352,4 +293,5 @@ def _warn_of_overlap(splits: Mapping[str, Examples]) -> None:
         shared = texts["train"] & texts.get(name, set())
         if shared:
             text = min(shared)[0]
+            text = " ".join(text) if isinstance(text, tuple) else text
             logger.warning("%d texts of %s are in train too, such as %r", len(shared), name, text)

@@ -12,12 +12,13 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flaxfer.data.encode import encode, word_splitter
 from flaxfer.data.examples import Examples
-from flaxfer.data.tokenizer import load_tokenizer, summary_is_last, tokenizer_fingerprint
+from flaxfer.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from flaxfer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,26 +28,35 @@ __all__ = ["Tokenized", "load_tokenizer", "tokenize", "tokenizer_fingerprint"]
 
 logger = logging.getLogger("flaxfer.data")
 
-FORMAT = 1
+FORMAT = 2
 """Of the cached files; a file of another number is not read."""
-
-CHUNK = 4096
-"""Examples handed to the tokenizer at a time: bounds memory, and lets a signal through."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenized:
-    """Token ids of a data set, laid end to end.
+    """Token ids of a data set of n examples: s sequences, laid end to end.
 
     Attributes:
       token: (tokens,) int32, special tokens included.
       type: (tokens,) uint8, token types; zeros where the family has none.
-      offset: (n + 1,) int64; example i is `token[offset[i]:offset[i + 1]]`.
-      summary: (n,) int32, position of the summary token within its example.
-      label: (n,) int32 class index, or float32 score.
+      offset: (s + 1,) int64; sequence i is `token[offset[i]:offset[i + 1]]`.
+      summary: (s,) int32, position of the summary token within its sequence.
+      label: by the kind of task. Classification: (n,) int32 class. Regression: (n,) float32 score.
+        Multiple choice: (n,) int32, the right choice; sequence `i * choices + c` holds choice c of
+        example i. Tagging: (tokens,) int32, the tag at the first piece of a word, -1 elsewhere.
+        Question answering: (s, 2) int32, first and last token of the answer within the sequence;
+        both the summary token's where the sequence does not hold the answer.
       id, language, domain: n each.
       truncated: number of examples that were cut to the largest length.
       fingerprint: of examples, tokenizer and settings; also the name in the cache.
+      kind: of the task; if not given, what the type of `label` says.
+      example: (s,) int32, the example that a sequence belongs to; if not given, its own number.
+      choices: sequences an example of multiple choice; 1 for the other kinds.
+      span: (tokens, 2) int32, what of the example a token stands for, -1 for nothing. Question
+        answering: first character in the context, and the one after the last. Tagging: (word, word
+        + 1) at the first piece of a word. (0, 2) for the other kinds.
+      reference: one an example, what predictions are compared with. Tagging: the tags of all words.
+        Question answering: (context, ((answer, first character), ...)). () for the other kinds.
     """
 
     token: np.ndarray
@@ -59,13 +69,25 @@ class Tokenized:
     domain: tuple[str, ...]
     truncated: int
     fingerprint: str
+    kind: str = ""
+    example: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    choices: int = 1
+    span: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    reference: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.kind:
+            scores = self.label.dtype == np.float32
+            object.__setattr__(self, "kind", "regression" if scores else "classification")
+        if not len(self.example):
+            object.__setattr__(self, "example", np.arange(len(self), dtype=np.int32))
 
     def __len__(self) -> int:
         return len(self.offset) - 1
 
     @property
     def lengths(self) -> np.ndarray:
-        """(n,) int32, tokens of each example."""
+        """(s,) int32, tokens of each sequence."""
         return np.diff(self.offset).astype(np.int32)
 
 
@@ -74,92 +96,104 @@ def tokenize(
     tokenizer: PreTrainedTokenizerFast,
     max_length: int,
     cache_dir: Path | None,
+    doc_stride: int | None = None,
 ) -> Tokenized:
     """Turns texts into token ids; of a pair too long, the longer text loses tokens first.
 
+    Sentences with tags are divided between words, and contexts of questions into windows. A word
+    longer than a sequence keeps its first pieces; one without any becomes the unknown token.
+
     Args:
-      examples: single texts or pairs.
+      examples: of any kind of task.
       tokenizer: from `load_tokenizer`.
-      max_length: most tokens of an example, special tokens included.
+      max_length: most tokens of a sequence, special tokens included.
       cache_dir: where results are kept; None for nowhere.
+      doc_stride: tokens that two windows of a context share; question answering needs it.
 
     Raises:
       ConfigError: the model takes fewer tokens than `max_length`, or no text fits in it.
-      DataError: the tokenizer puts the summary token neither first nor last.
+      DataError: the tokenizer puts the summary token neither first nor last, or a question leaves
+        no room for its context.
     """
+    _check_length(tokenizer, max_length, pair=examples.text_b is not None)
+    kind, label = examples.kind, examples.label
+    assert doc_stride is not None or kind != "question_answering", "train.doc_stride is missing"
+    fingerprint = _fingerprint(examples, tokenizer, max_length, doc_stride)
+    path = None if cache_dir is None else Path(cache_dir) / f"tokens-{fingerprint}.npz"
+    arrays = None if path is None else _read_cache(path, examples)
+    if arrays is None:
+        arrays = encode(examples, tokenizer, max_length, doc_stride or 0)
+        if path is not None:
+            _write_cache(path, arrays)
+    _log(examples, arrays, max_length)
+    reference: tuple[Any, ...] = tuple(label) if kind == "tagging" else ()
+    if kind == "question_answering":
+        reference = tuple(zip(examples.text_b or (), label, strict=True))
+    return Tokenized(
+        token=arrays["token"],
+        type=arrays["type"],
+        offset=arrays["offset"],
+        summary=arrays["summary"],
+        label=label if isinstance(label, np.ndarray) else arrays["label"],
+        id=examples.id,
+        language=examples.language,
+        domain=examples.domain,
+        truncated=int(arrays["counts"][0]),
+        fingerprint=fingerprint,
+        kind=kind,
+        example=arrays["example"],
+        choices=examples.choices,
+        span=arrays["span"],
+        reference=reference,
+    )
+
+
+def _check_length(tokenizer: PreTrainedTokenizerFast, max_length: int, pair: bool) -> None:
     limit = tokenizer.model_max_length
     if max_length > limit:
         raise ConfigError(
             f"max_length {max_length} is more than the model's {limit}",
             mend=f"set train.max_length to at most {limit}.",
         )
-    special = tokenizer.num_special_tokens_to_add(pair=examples.text_b is not None)
+    special = tokenizer.num_special_tokens_to_add(pair=pair)
     if max_length <= special:
         raise ConfigError(
             f"max_length {max_length} leaves no room beside {special} special tokens",
             mend=f"set train.max_length to at least {special + 1}.",
         )
-    settings = (FORMAT, examples.fingerprint, tokenizer_fingerprint(tokenizer), max_length)
-    fingerprint = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-    path = None if cache_dir is None else Path(cache_dir) / f"tokens-{fingerprint}.npz"
-    arrays = None if path is None else _read_cache(path, len(examples))
-    if arrays is None:
-        arrays = _encode(examples, tokenizer, max_length)
-        if path is not None:
-            _write_cache(path, arrays)
-    truncated = int(arrays["truncated"])
+
+
+def _log(examples: Examples, arrays: Mapping[str, np.ndarray], max_length: int) -> None:
+    truncated, unknown, lost = arrays["counts"].tolist()
     logger.info(
-        "%d examples, %d tokens, %d of them unknown; %d examples cut to %d tokens",
+        "%d examples, %d sequences, %d tokens, %d of them unknown; %d examples cut to %d tokens",
         len(examples),
+        len(arrays["summary"]),
         len(arrays["token"]),
-        int(arrays["unknown"]),
+        unknown,
         truncated,
         max_length,
     )
-    return Tokenized(
-        token=arrays["token"],
-        type=arrays["type"],
-        offset=arrays["offset"],
-        summary=arrays["summary"],
-        label=examples.label,
-        id=examples.id,
-        language=examples.language,
-        domain=examples.domain,
-        truncated=truncated,
-        fingerprint=fingerprint,
-    )
-
-
-def _encode(
-    examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int
-) -> dict[str, np.ndarray]:
-    token: list[np.ndarray] = []
-    kind: list[np.ndarray] = []
-    truncated = 0
-    for start in range(0, len(examples), CHUNK):
-        part = slice(start, start + CHUNK)
-        encoded = tokenizer(
-            list(examples.text_a[part]),
-            None if examples.text_b is None else list(examples.text_b[part]),
-            truncation="longest_first",
-            max_length=max_length,
-            padding=False,
-            return_token_type_ids=True,
-            return_attention_mask=False,
+    if examples.kind == "question_answering":
+        logger.info(
+            "%d questions in %d windows; the answers of %d lie in none of them",
+            len(examples),
+            len(arrays["summary"]),
+            lost,
         )
-        token += [np.array(ids, np.int32) for ids in encoded["input_ids"]]
-        kind += [np.array(ids, np.uint8) for ids in encoded["token_type_ids"]]
-        truncated += sum(bool(encoding.overflowing) for encoding in encoded.encodings)
-    lengths = np.array([len(ids) for ids in token], np.int32)
-    types = np.concatenate(kind)
-    return {
-        "token": np.concatenate(token),
-        "type": types if "token_type_ids" in tokenizer.model_input_names else np.zeros_like(types),
-        "offset": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        "summary": lengths - 1 if summary_is_last(tokenizer) else np.zeros_like(lengths),
-        "truncated": np.array(truncated, np.int64),
-        "unknown": np.array(sum(np.sum(t == tokenizer.unk_token_id) for t in token), np.int64),
-    }
+
+
+def _fingerprint(
+    examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int | None
+) -> str:
+    """SHA-256 over all that decides what `tokenize` gives, as hexadecimal digits."""
+    settings: list[Any] = [FORMAT, examples.fingerprint, tokenizer_fingerprint(tokenizer)]
+    settings.append(max_length)
+    if examples.kind == "tagging":
+        settings.append(word_splitter(tokenizer))
+    elif examples.kind == "question_answering":
+        settings.append(doc_stride)
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
@@ -170,12 +204,14 @@ _DTYPES = {
     "type": np.uint8,
     "offset": np.int64,
     "summary": np.int32,
-    "truncated": np.int64,
-    "unknown": np.int64,
+    "example": np.int32,
+    "span": np.int32,
+    "label": np.int32,
+    "counts": np.int64,
 }
 
 
-def _read_cache(path: Path, size: int) -> dict[str, np.ndarray] | None:
+def _read_cache(path: Path, examples: Examples) -> dict[str, np.ndarray] | None:
     """The arrays of a cached file, or None where there is none that can be used."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -185,17 +221,40 @@ def _read_cache(path: Path, size: int) -> dict[str, np.ndarray] | None:
     except DAMAGED as error:
         logger.warning("%s is damaged and is made again: %s", path, error)
         return None
-    whole = (
-        all(arrays[name].dtype == dtype for name, dtype in _DTYPES.items())
-        and arrays["offset"].shape == (size + 1,)
-        and arrays["summary"].shape == (size,)
-        and arrays["token"].shape == arrays["type"].shape == (arrays["offset"][-1],)
-    )
-    if not whole:
+    shapes = {name: arrays[name].shape for name in _DTYPES if name not in ("offset", "example")}
+    if any(arrays[name].dtype != dtype for name, dtype in _DTYPES.items()) or (
+        shapes != _shapes(examples, arrays["offset"], arrays["example"])
+    ):
         logger.warning("%s is damaged and is made again: its arrays do not fit together", path)
         return None
     logger.info("%s is read instead of tokenising", path)
     return arrays
+
+
+def _shapes(
+    examples: Examples, offset: np.ndarray, example: np.ndarray
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of `examples`; {} if not all of them have their sequences."""
+    if offset.ndim != 1 or example.shape != (len(offset) - 1,):
+        return {}
+    sequences, tokens = len(example), int(offset[-1])
+    divided = examples.kind in ("tagging", "question_answering")
+    numbers = np.arange(len(examples))
+    if divided:  # Every example has a sequence or more.
+        whole = np.array_equal(example[np.diff(example, prepend=-1) != 0], numbers)
+    else:
+        whole = np.array_equal(example, numbers.repeat(examples.choices))
+    if not whole:
+        return {}
+    label = {"tagging": (tokens,), "question_answering": (sequences, 2)}
+    return {
+        "token": (tokens,),
+        "type": (tokens,),
+        "summary": (sequences,),
+        "span": (tokens if divided else 0, 2),
+        "label": label.get(examples.kind, (0,)),
+        "counts": (3,),
+    }
 
 
 def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 import os
 from collections.abc import Mapping
@@ -40,18 +41,23 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "bert": Family(summary_last=False, token_types=True, positions="absolute"),
+    "ernie": Family(summary_last=False, token_types=True, positions="absolute"),
     "roberta": Family(summary_last=False, token_types=False, positions="after_padding"),
     "xlm-roberta": Family(summary_last=False, token_types=False, positions="after_padding"),
+    "camembert": Family(summary_last=False, token_types=False, positions="after_padding"),
+    "data2vec-text": Family(summary_last=False, token_types=False, positions="after_padding"),
     "xlnet": Family(summary_last=True, token_types=True, positions="relative"),
 }
 """By the `model_type` of a model's config.json."""
+
+SENTENCEPIECE_FILES = {"spiece.model", "sentencepiece.bpe.model"}
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
     """Loads the tokenizer of a model, with the limits of the model set on it.
 
     `model_max_length` is the model's largest length, `model_input_names` holds `token_type_ids` if
-    and only if the family has token types.
+    and only if the family has token types, and the model more than one.
 
     Raises:
       DataError: files are missing, or the tokenizer does not fit the model.
@@ -87,7 +93,8 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
             f"the tokenizer cannot be loaded: {type(error).__name__}: {error}",
             where=where,
             mend="put a tokenizer.json there (`tokenizer.save_pretrained` of transformers writes "
-            "one), or set model.tokenizer to a folder that has one.",
+            "one), or set model.tokenizer to a folder that has one; a SentencePiece model alone "
+            "takes `pip install 'flaxfer[sentencepiece]'`.",
         ) from error
     if not tokenizer.is_fast:
         raise DataError(
@@ -99,7 +106,8 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
         longest = config.max_position_embeddings - taken
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
     names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-    tokenizer.model_input_names = names + ["token_type_ids"] * family.token_types
+    typed = family.token_types and getattr(config, "type_vocab_size", 2) > 1
+    tokenizer.model_input_names = names + ["token_type_ids"] * typed
     return cast("PreTrainedTokenizerFast", tokenizer)
 
 
@@ -172,7 +180,7 @@ def _check_files(folder: Path) -> None:
     there = {path.name for path in folder.iterdir()}
     if "tokenizer.json" in there:
         return
-    if not there & {"vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model"}:
+    if not there & ({"vocab.txt", "vocab.json"} | SENTENCEPIECE_FILES):
         raise DataError(
             "the folder holds no tokenizer: tokenizer.json is missing",
             where=str(folder.absolute()),
@@ -185,6 +193,23 @@ def _check_files(folder: Path) -> None:
             mend='write one, such as {"tokenizer_class": "BertTokenizer", "do_lower_case": false} '
             "for a cased model, or put the model's tokenizer.json there.",
         )
+    # Without these, transformers reads the file as one of another format, and says so.
+    missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
+    if there & SENTENCEPIECE_FILES and missing:
+        raise DataError(
+            f"reading {min(there & SENTENCEPIECE_FILES)} takes packages that are not installed: "
+            f"{', '.join(missing)}",
+            where=str(folder.absolute()),
+            mend="pip install 'flaxfer[sentencepiece]', or put the model's tokenizer.json there.",
+        )
+
+
+def _installed(package: str) -> bool:
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        return False
+    return True
 
 
 def _check_fit(

@@ -18,6 +18,7 @@ def attention(
     query_segment_BT: jax.Array,
     key_segment_BS: jax.Array,
     *,
+    score_BHTS: jax.Array | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
 ) -> jax.Array:
@@ -32,6 +33,7 @@ def attention(
       value_BSHK: of the same dtype.
       query_segment_BT: int32, which example a query belongs to.
       key_segment_BS: int32, which example a key belongs to.
+      score_BHTS: of other things than content, added to the products before they are scaled.
       dropout_rate: of the probabilities.
       dropout_key: None for no dropout.
 
@@ -42,7 +44,9 @@ def attention(
     scale = query_BTHK.shape[-1] ** -0.5
     same_BTS = query_segment_BT[:, :, None] == key_segment_BS[:, None, :]
     mask_BTS = jnp.where(same_BTS, 0.0, MASKED)
-    score_BHTS = jnp.einsum("BTHK,BSHK->BHTS", query_BTHK, key_BSHK).astype(jnp.float32)
-    probability_BHTS = jax.nn.softmax(score_BHTS * scale + mask_BTS[:, None], axis=-1)
+    product_BHTS = jnp.einsum("BTHK,BSHK->BHTS", query_BTHK, key_BSHK).astype(jnp.float32)
+    if score_BHTS is not None:
+        product_BHTS += score_BHTS
+    probability_BHTS = jax.nn.softmax(product_BHTS * scale + mask_BTS[:, None], axis=-1)
     probability_BHTS = dropout(probability_BHTS.astype(dtype), dropout_rate, dropout_key)
     return jnp.einsum("BHTS,BSHK->BTHK", probability_BHTS, value_BSHK)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from flaxfer.models.attention import attention
-from flaxfer.models.encoders import EncoderConfig, read_absolute
+from flaxfer.models.encoders import AbsoluteConfig, EncoderConfig, read_absolute
 from flaxfer.models.layers import (
     ACTIVATIONS,
     Embedding,
@@ -26,9 +26,9 @@ from flaxfer.models.layers import (
 # Checkpoint name, parameter path, layout of the array in the checkpoint (pretrained.LAYOUTS).
 # `*` stands for the number of a layer. The names carry no prefix.
 ENCODER_NAMES = (
-    ("embeddings.word_embeddings.weight", "encoder/embeddings/word/embedding", "table"),
-    ("embeddings.position_embeddings.weight", "encoder/embeddings/position/embedding", "table"),
-    ("embeddings.token_type_embeddings.weight", "encoder/embeddings/type/embedding", "table"),
+    ("embeddings.word_embeddings.weight", "encoder/embeddings/word/embedding", "same"),
+    ("embeddings.position_embeddings.weight", "encoder/embeddings/position/embedding", "same"),
+    ("embeddings.token_type_embeddings.weight", "encoder/embeddings/type/embedding", "same"),
     ("embeddings.LayerNorm.weight", "encoder/embeddings/norm/scale", "vector"),
     ("embeddings.LayerNorm.bias", "encoder/embeddings/norm/bias", "vector"),
     *(
@@ -63,7 +63,13 @@ CLASSIFIER_NAMES = (
 )
 
 
-def read_config(settings: Mapping[str, Any], where: str) -> EncoderConfig:
+SPAN_NAMES = (
+    ("qa_outputs.weight", "head/output/kernel", "kernel"),
+    ("qa_outputs.bias", "head/output/bias", "vector"),
+)
+
+
+def read_config(settings: Mapping[str, Any], where: str) -> AbsoluteConfig:
     """The config of a BERT from config.json; raises ConfigError as `read_absolute` does."""
     return read_absolute(settings, where, pad_token_id=0, offset_by_padding=False)
 
@@ -71,7 +77,7 @@ def read_config(settings: Mapping[str, Any], where: str) -> EncoderConfig:
 class Embeddings(nnx.Module):
     """The sum of word, position and type embeddings, normalised."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
         width, std = config.hidden_size, config.initializer_range
         padding, offset = config.pad_token_id, config.position_offset
         self.word = Embedding(config.vocab_size, width, std=std, rngs=rngs, padding=padding)
@@ -109,7 +115,7 @@ class Embeddings(nnx.Module):
 class SelfAttention(nnx.Module):
     """Multi-head attention with its four projections."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
         width, std = (config.hidden_size,), config.initializer_range
         heads = (config.num_heads, config.head_size)
         self.query = Linear(width, heads, std=std, rngs=rngs)
@@ -142,7 +148,7 @@ class SelfAttention(nnx.Module):
 class FeedForward(nnx.Module):
     """Two projections with the activation between them."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
         width, inner = (config.hidden_size,), (config.intermediate_size,)
         self.up = Linear(width, inner, std=config.initializer_range, rngs=rngs)
         self.down = Linear(inner, width, std=config.initializer_range, rngs=rngs)
@@ -156,7 +162,7 @@ class FeedForward(nnx.Module):
 class Layer(nnx.Module):
     """One encoder layer, normalising after each residual sum."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
         self.attention = SelfAttention(config, rngs=rngs)
         self.attention_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.feed_forward = FeedForward(config, rngs=rngs)
@@ -184,7 +190,7 @@ class Layer(nnx.Module):
 class Encoder(nnx.Module):
     """Embeddings and layers of BERT or RoBERTa over packed rows."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
         self.embeddings = Embeddings(config, rngs=rngs)
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.num_layers)])
 
@@ -249,7 +255,7 @@ class Encoder(nnx.Module):
 
 
 class PoolerHead(nnx.Module):
-    """BERT's head: a tanh layer that comes with the pretrained weights, dropout, projection."""
+    """BERT's head over summary tokens: the pooler, which is pretrained, dropout, projection."""
 
     def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
         width, std = (config.hidden_size,), config.initializer_range
@@ -261,3 +267,28 @@ class PoolerHead(nnx.Module):
         """Logits, (B, E, C) in the dtype of the summary tokens' outputs."""
         pooled_BED = jnp.tanh(self.pooler(x_BED))
         return self.output(dropout(pooled_BED, self.rate, dropout_key))
+
+
+class TokenHead(nnx.Module):
+    """Dropout and a projection of every token, as in `BertForTokenClassification`."""
+
+    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
+        width, std = (config.hidden_size,), config.initializer_range
+        self.output = Linear(width, (num_outputs,), std=std, rngs=rngs)
+        self.rate = config.classifier_dropout
+
+    def __call__(self, x_BTD: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
+        """Logits, (B, T, C) in the dtype of the tokens' outputs."""
+        return self.output(dropout(x_BTD, self.rate, dropout_key))
+
+
+class ProjectionHead(nnx.Module):
+    """A projection of every token, as in `BertForQuestionAnswering`: no dropout."""
+
+    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
+        width, std = (config.hidden_size,), config.initializer_range
+        self.output = Linear(width, (num_outputs,), std=std, rngs=rngs)
+
+    def __call__(self, x_BTD: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
+        """Logits, (B, T, C) in the dtype of the tokens' outputs."""
+        return self.output(x_BTD)

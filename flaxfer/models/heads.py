@@ -1,7 +1,8 @@
-"""An encoder with a head that classifies, or scores, each example of a packed row."""
+"""An encoder with the head of a task over packed rows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,17 +13,35 @@ from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.models.layers import dropout_site
 
+HEAD_OF: Mapping[str, str] = {
+    "classification": "sequence",
+    "regression": "sequence",
+    "tagging": "token",
+    "question_answering": "span",
+    "multiple_choice": "choice",
+}
+"""The head that a kind of task needs, a key of `flaxfer.models.families.Family.heads`."""
 
-class SequenceClassifier(nnx.Module):
+
+class EncoderModel(nnx.Module):
     """Encoder and head of the family that the config names.
 
-    All its state is `nnx.Param`, float32. A regression has one output.
+    All its state is `nnx.Param`, float32.
+
+    Args:
+      config: of the encoder.
+      head: `sequence` scores the classes of each example, `choice` each example as one of several
+        answers, `token` the tags of each token, `span` each token as first and as last of an
+        answer.
+      num_outputs: of the head. A regression has one, as `choice` has; `span` has two.
+      rngs: for fresh parameters.
     """
 
-    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, head: str, num_outputs: int, *, rngs: nnx.Rngs):
         family = FAMILIES[config.family]
         self.encoder = family.encoder(config, rngs=rngs)
-        self.head = family.head(config, num_outputs, rngs=rngs)
+        self.head = family.heads[head].module(config, num_outputs, rngs=rngs)
+        self.reads_every_token = family.heads[head].reads_every_token
 
     def __call__(
         self,
@@ -35,7 +54,7 @@ class SequenceClassifier(nnx.Module):
         dropout_key: jax.Array | None = None,
         dtype: Any = jnp.float32,
     ) -> jax.Array:
-        """Logits, float32 (B, E, C), one row of them for each summary token.
+        """Logits, float32: (B, E, C) for each summary token, or (B, T, C) for each token.
 
         Args:
           token_BT: int32, rows of the vocabulary; padding has any.
@@ -43,17 +62,18 @@ class SequenceClassifier(nnx.Module):
           position_BT: int32, from 0 within each example, whatever the family.
           segment_BT: int32, the number of the example within its row from 1 on; 0 for padding.
           summary_BE: int32, where in the row each example's summary token is; any token of the
-            row for slots without an example, whose logits mean nothing.
+            row for slots without an example, whose logits mean nothing. The heads `token` and
+            `span` do not read it; their logits of padding mean nothing.
           dropout_key: of this step; None for no dropout.
           dtype: float32 or bfloat16, of the encoder's matrix products; the head's are float32.
         """
-        x_BED = self.encoder(
+        x_BXD = self.encoder(
             token_BT,
             type_BT,
             position_BT,
             segment_BT,
-            summary_BE=summary_BE,
+            summary_BE=None if self.reads_every_token else summary_BE,
             dropout_key=dropout_site(dropout_key, 0),
             dtype=dtype,
         )
-        return self.head(x_BED.astype(jnp.float32), dropout_site(dropout_key, 1))
+        return self.head(x_BXD.astype(jnp.float32), dropout_site(dropout_key, 1))

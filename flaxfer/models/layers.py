@@ -16,12 +16,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
-    "gelu_pytorch_tanh": functools.partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
+    **dict.fromkeys(("gelu", "gelu_python"), functools.partial(jax.nn.gelu, approximate=False)),
+    **dict.fromkeys(
+        ("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"),
+        functools.partial(jax.nn.gelu, approximate=True),
+    ),
 }
-"""By the name that config.json's hidden_act gives them."""
+"""By the name that config.json gives them: transformers has several for one function."""
 
 
 class Linear(nnx.Module):
@@ -29,24 +31,47 @@ class Linear(nnx.Module):
 
     Attributes:
       kernel: float32 (*inputs, *outputs); drawn from a normal distribution.
-      bias: float32 (*outputs,); zeros.
+      bias: float32 (*outputs,); zeros, or None for a linear map.
     """
 
     def __init__(
-        self, inputs: tuple[int, ...], outputs: tuple[int, ...], *, std: float, rngs: nnx.Rngs
+        self,
+        inputs: tuple[int, ...],
+        outputs: tuple[int, ...],
+        *,
+        std: float,
+        rngs: nnx.Rngs,
+        bias: bool = True,
     ):
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (*inputs, *outputs)))
-        self.bias = nnx.Param(jnp.zeros(outputs))
+        self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
         self.input_axes = len(inputs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(..., *inputs) -> (..., *outputs) in the dtype of x."""
-        kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
+        kernel = self.kernel[...].astype(x.dtype)
         inputs, outputs = kernel.shape[: self.input_axes], kernel.shape[self.input_axes :]
         batch = x.shape[: x.ndim - self.input_axes]
         # As plain matrices: with more axes XLA copies kernels and inputs for the backward pass.
         y = x.reshape(-1, math.prod(inputs)) @ kernel.reshape(math.prod(inputs), -1)
-        return (y + bias.reshape(-1)).reshape(*batch, *outputs)
+        if self.bias is not None:
+            y = y + self.bias[...].astype(x.dtype).reshape(-1)
+        return y.reshape(*batch, *outputs)
+
+
+class Bias(nnx.Module):
+    """A vector added to the last axes of its input.
+
+    Attributes:
+      bias: float32 (*shape,); drawn from a normal distribution.
+    """
+
+    def __init__(self, shape: tuple[int, ...], *, std: float, rngs: nnx.Rngs):
+        self.bias = nnx.Param(std * jax.random.normal(rngs.params(), shape))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The sum in the dtype of x."""
+        return x + self.bias[...].astype(x.dtype)
 
 
 class Embedding(nnx.Module):

@@ -25,7 +25,7 @@ from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.hub import reach
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES, Names, read_config
-from flaxfer.models.heads import SequenceClassifier
+from flaxfer.models.heads import EncoderModel
 from flaxfer.models.weights import INDEX, Stored, open_file, read_headers, read_json
 
 log = logging.getLogger("flaxfer.models")
@@ -44,17 +44,18 @@ HUB_FILES = [
 
 FLOATS = ("F32", "F16", "BF16")
 LEFT_OUT = re.compile(
-    r"(bert\.|roberta\.)?pooler\."
-    r"|classifier\.|cls\.predictions\.|cls\.seq_relationship\.|lm_head\."
-    r"|(bert\.|roberta\.)?embeddings\.position_ids$"
+    r"(\w+\.)?(pooler\.|embeddings\.position_ids$|mask_emb$)"
+    r"|(classifier|qa_outputs|cls\.predictions|cls\.seq_relationship|lm_head)\."
+    r"|(lm_loss|sequence_summary|logits_proj|start_logits|end_logits|answer_class)\."
 )
-"""Heads that a task replaces, and a buffer of old files: the only arrays that may go unused."""
+"""Heads that a task replaces, a buffer of old files, and what XLNet's pretraining alone reads: the
+only arrays that may go unused."""
 
 KERNEL_INPUTS = {"kernel": 1, "joining kernel": 2}
 """Layouts of kernels: how many leading axes of the parameter are inputs of the map.
 
-PyTorch stores the matrix of a map as (outputs, inputs). The other layouts are `table`, stored as
-it is, and `vector`, whose axes are joined.
+PyTorch stores the matrix of a map as (outputs, inputs). The other layouts are `same`, stored as it
+is, `outputs first`, with the last axis first, and `vector`, whose axes are joined.
 """
 
 
@@ -106,14 +107,15 @@ def load_encoder(folder: Path, config: EncoderConfig) -> dict[str, Any]:
 
 
 def load_pretrained(
-    folder: Path, config: EncoderConfig, *, classifier_outputs: int = 0
+    folder: Path, config: EncoderConfig, *, head: str = "sequence", outputs: int = 0
 ) -> dict[str, Any]:
     """Parameters from the safetensors files of a Hugging Face folder.
 
     Args:
       folder: holds model.safetensors, or shards with their index.
       config: of the encoder.
-      classifier_outputs: if not 0, the whole head is loaded too, and has to have so many outputs.
+      head: its pretrained parts are loaded where the files hold them.
+      outputs: if not 0, the whole head is loaded too, and has to have so many outputs.
 
     Returns:
       A nested dict of float32 arrays with the keys of `nnx.to_pure_dict`: `encoder`, and `head`
@@ -122,9 +124,13 @@ def load_pretrained(
     Raises:
       CheckpointError: no safetensors files, malformed ones, or arrays that are missing,
         unexpected, of another shape or not floating point; every one of them is listed.
+      ConfigError: the whole head is asked for, and config.json says that it gives each example
+        several labels.
     """
+    if outputs:
+        _check_problem(folder)
     stored = read_headers(folder)
-    wanted = _wanted(config, stored, classifier_outputs)
+    wanted = _wanted(config, stored, head, outputs)
     _check_names(folder, wanted, stored)
     _check_arrays(folder, wanted, stored)
     arrays: dict[str, np.ndarray] = {}
@@ -134,33 +140,41 @@ def load_pretrained(
     return _nest(arrays)
 
 
-def checkpoint_arrays(params: Mapping[str, Any], config: EncoderConfig) -> dict[str, np.ndarray]:
+def checkpoint_arrays(
+    params: Mapping[str, Any], config: EncoderConfig, head: str = "sequence"
+) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint of the whole model, by the names transformers gives them.
 
     Args:
       params: nested dict with the subtrees `encoder` and `head`.
       config: of the encoder.
+      head: name of the head.
     """
     flat = {_path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
-    return {
+    arrays = {
         name: to_stored(np.asarray(flat[path]), layout)
-        for name, path, layout in parameter_names(config)
+        for name, path, layout in parameter_names(config, head)
     }
+    family = FAMILIES[config.family]
+    zeros = np.zeros((1, 1, config.hidden_size), np.float32)
+    return arrays | {family.prefix + name: zeros for name in family.unread_names}
 
 
-def parameter_names(config: EncoderConfig) -> list[tuple[str, str, str]]:
+def parameter_names(config: EncoderConfig, head: str = "sequence") -> list[tuple[str, str, str]]:
     """Name in a checkpoint of the whole model, path and layout of every parameter."""
     family = FAMILIES[config.family]
-    encoder = family.encoder_names + family.pretrained_head_names
+    prefixed = family.encoder_names + family.heads[head].pretrained_names
     return [
-        *_expand(encoder, family.prefix, config.num_layers),
-        *_expand(family.classifier_names, "", config.num_layers),
+        *_expand(prefixed, family.prefix, config.num_layers),
+        *_expand(family.heads[head].names, "", config.num_layers),
     ]
 
 
-def parameter_shapes(config: EncoderConfig, num_outputs: int) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(
+    config: EncoderConfig, num_outputs: int, head: str = "sequence"
+) -> dict[str, tuple[int, ...]]:
     """Shape of every parameter by its path; no array is made."""
-    model = nnx.eval_shape(lambda: SequenceClassifier(config, num_outputs, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(lambda: EncoderModel(config, head, num_outputs, rngs=nnx.Rngs(0)))
     params = nnx.to_pure_dict(nnx.split(model, nnx.Param)[1])
     return {_path_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
 
@@ -169,12 +183,17 @@ def stored_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
     """Shape in a checkpoint of a parameter of `shape`."""
     if inputs := KERNEL_INPUTS.get(layout):
         return math.prod(shape[inputs:]), math.prod(shape[:inputs])
-    return shape if layout == "table" else (math.prod(shape),)
+    if layout == "outputs first":
+        return shape[-1:] + shape[:-1]
+    return shape if layout == "same" else (math.prod(shape),)
 
 
 def from_stored(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarray:
     """The parameter, float32 of `shape`, of a checkpoint's array."""
-    array = array.T if layout in KERNEL_INPUTS else array
+    if layout in KERNEL_INPUTS:
+        array = array.T
+    elif layout == "outputs first":
+        array = np.moveaxis(array, 0, -1)
     return np.ascontiguousarray(array, np.float32).reshape(shape)
 
 
@@ -183,6 +202,8 @@ def to_stored(array: np.ndarray, layout: str) -> np.ndarray:
     shape = stored_shape(array.shape, layout)
     if layout in KERNEL_INPUTS:
         return np.ascontiguousarray(array.reshape(shape[::-1]).T)
+    if layout == "outputs first":
+        return np.ascontiguousarray(np.moveaxis(array, -1, 0))
     return array.reshape(shape)
 
 
@@ -202,6 +223,18 @@ def _download(hub: str, revision: str) -> Path:
         ) from error
 
 
+def _check_problem(folder: Path) -> None:
+    path = folder / "config.json"
+    problem = read_json(path, DataError).get("problem_type")
+    if problem == "multi_label_classification":
+        raise ConfigError(
+            f"problem_type {problem!r} is not implemented: a head gives an example one label, or "
+            "a score",
+            where=str(path),
+            mend="use the encoder of the model alone, with a new head.",
+        )
+
+
 def _read_arrays(
     wanted: Mapping[str, Wanted], stored: Mapping[str, Stored], reader: Any
 ) -> dict[str, np.ndarray]:
@@ -212,18 +245,18 @@ def _read_arrays(
 
 
 def _wanted(
-    config: EncoderConfig, stored: Mapping[str, Stored], classifier_outputs: int
+    config: EncoderConfig, stored: Mapping[str, Stored], head: str, outputs: int
 ) -> dict[str, Wanted]:
     """What the files have to hold, by name."""
     family = FAMILIES[config.family]
     prefix = family.prefix if any(name.startswith(family.prefix) for name in stored) else ""
     named = list(_expand(family.encoder_names, prefix, config.num_layers))
-    pretrained_head = list(_expand(family.pretrained_head_names, prefix, config.num_layers))
-    if classifier_outputs or any(name in stored for name, _, _ in pretrained_head):
+    pretrained_head = list(_expand(family.heads[head].pretrained_names, prefix, config.num_layers))
+    if outputs or any(name in stored for name, _, _ in pretrained_head):
         named += pretrained_head
-    if classifier_outputs:
-        named += _expand(family.classifier_names, "", config.num_layers)
-    shapes = parameter_shapes(config, classifier_outputs or 1)
+    if outputs:
+        named += _expand(family.heads[head].names, "", config.num_layers)
+    shapes = parameter_shapes(config, outputs or 1, head)
     if fresh := sorted(shapes.keys() - {path for _, path, _ in named}):
         log.info("not loaded, so initialised anew: %s", ", ".join(fresh))
     return {name: Wanted(path, layout, shapes[path]) for name, path, layout in named}

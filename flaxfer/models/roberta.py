@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flaxfer.models.encoders import EncoderConfig, read_absolute
+from flaxfer.models.bert import PoolerHead
+from flaxfer.models.encoders import AbsoluteConfig, EncoderConfig, read_absolute
 from flaxfer.models.layers import Linear, dropout, dropout_site
 
 CLASSIFIER_NAMES = (
@@ -24,7 +25,7 @@ CLASSIFIER_NAMES = (
 )
 
 
-def read_config(settings: Mapping[str, Any], where: str) -> EncoderConfig:
+def read_config(settings: Mapping[str, Any], where: str) -> AbsoluteConfig:
     """The config of a RoBERTa from config.json; raises ConfigError as `read_absolute` does."""
     return read_absolute(settings, where, pad_token_id=1, offset_by_padding=True)
 
@@ -43,3 +44,15 @@ class DenseHead(nnx.Module):
         x_BED = dropout(x_BED, self.rate, dropout_site(dropout_key, 0))
         x_BED = jnp.tanh(self.dense(x_BED))
         return self.output(dropout(x_BED, self.rate, dropout_site(dropout_key, 1)))
+
+
+class ChoiceHead(PoolerHead):
+    """BERT's pooler and projection, but the encoder's dropout rate between them.
+
+    `RobertaForMultipleChoice` reads hidden_dropout_prob where `BertForMultipleChoice` reads
+    classifier_dropout.
+    """
+
+    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
+        super().__init__(config, num_outputs, rngs=rngs)
+        self.rate = config.hidden_dropout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -62,9 +63,10 @@ def _stored_in_one(folder: Path) -> list[Stored]:
         raise CheckpointError(
             f"there is no {WEIGHTS}, only {', '.join(unsafe)}, whose formats can run code",
             where=str(folder),
-            mend="convert the weights where you trust them: load the model with transformers' "
-            "from_pretrained and write it with save_pretrained, which makes model.safetensors; "
-            "for models of the hub, the space safetensors/convert does the same.",
+            mend="convert a pytorch_model.bin from a source that you trust: "
+            f"python -m flaxfer.convert {shlex.quote(str(folder))} OUT --allow-torch; other "
+            "formats: load the model with transformers' from_pretrained and write it with "
+            "save_pretrained.",
         )
     raise CheckpointError(
         f"there is no {WEIGHTS} and no {INDEX}",

@@ -4,7 +4,6 @@ import csv
 import itertools
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flaxfer.data import packing
+from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DataError
 
 ROW = 128
@@ -199,16 +199,21 @@ def test_packing_is_fast_enough_for_the_input_pipeline():
     assert min(times) < 2e-3
 
 
-def tokenized(lengths: np.ndarray, label: np.ndarray, last: bool = False) -> SimpleNamespace:
-    """Stands in for `Tokenized`: no token, type or label equals that of its neighbours."""
-    total = int(lengths.sum())
-    return SimpleNamespace(
+def tokenized(lengths: np.ndarray, label: np.ndarray, last: bool = False, **kind) -> Tokenized:
+    """No token, type or label equals that of its neighbours."""
+    total, names = int(lengths.sum()), ("",) * len(lengths)
+    return Tokenized(
         token=np.arange(100, 100 + total, dtype=np.int32),
         type=(np.arange(total) % 3).astype(np.uint8),
         offset=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         summary=(lengths - 1 if last else np.zeros_like(lengths)).astype(np.int32),
         label=label,
-        lengths=lengths,
+        id=names,
+        language=names,
+        domain=names,
+        truncated=0,
+        fingerprint="",
+        **kind,
     )
 
 
@@ -271,3 +276,35 @@ def test_rows_that_do_not_fit_are_an_error(rows, n_rows, row_length, max_example
     data = tokenized(np.array([3, 2]), np.array([4, 5], np.int32))
     with pytest.raises(DataError, match="do not fit into"):
         packing.build_rows(data, np.array([0, 1]), rows, n_rows, row_length, max_examples, 0)
+
+
+LENGTHS = np.array([3, 4, 2, 5], np.int32)
+ROWS = [[2, 0], [1]]  # Of the sequences 3, 0, 2: row 0 holds 2 and 3, row 1 holds 0.
+
+
+def rows_of(data: Tokenized) -> dict[str, np.ndarray]:
+    return packing.build_rows(data, np.array([3, 0, 2]), ROWS, 3, 8, 2, pad_id=1)
+
+
+def test_tags_lie_at_their_tokens():
+    label = np.array([-1, 4, -1, 0, 1, 2, 3, -1, 5, 6, -1, 7, 8, -1], np.int32)
+    batch = rows_of(tokenized(LENGTHS, label, kind="tagging"))
+    rows = [[-1, 5, 6, -1, 7, 8, -1, -1], [-1, 4, -1] + 5 * [-1], 8 * [-1]]
+    np.testing.assert_array_equal(batch["label_BT"], rows)
+    assert batch["label_BT"].dtype == np.int32 and "label_BE" not in batch
+
+
+def test_answers_lie_at_places_in_the_row():
+    label = np.array([[1, 2], [3, 3], [0, 0], [1, 4]], np.int32)
+    batch = rows_of(tokenized(LENGTHS, label, kind="question_answering"))
+    np.testing.assert_array_equal(batch["start_BE"], [[0, 2 + 1], [1, 0], [0, 0]])
+    np.testing.assert_array_equal(batch["end_BE"], [[0, 2 + 4], [2, 0], [0, 0]])
+
+
+def test_choices_know_their_example_and_which_is_right():
+    own = {"kind": "multiple_choice", "choices": 2, "example": np.array([0, 0, 1, 1], np.int32)}
+    data = tokenized(LENGTHS, np.array([0, 1], np.int32), **own)
+    batch = packing.build_rows(data, np.arange(4), [[3, 0], [2, 1]], 2, 8, 2, pad_id=1)
+    np.testing.assert_array_equal(batch["index_BE"], [[3, 0], [2, 1]])
+    np.testing.assert_array_equal(batch["unit_BE"], [[1, 0], [1, 0]])
+    np.testing.assert_array_equal(batch["label_BE"], [[1, 1], [0, 0]])

@@ -257,7 +257,7 @@ def test_what_each_stage_starts_from(finished: Config, monkeypatch: pytest.Monke
         "scratch/target seed 0",
     ]
     own = open_study(finished)
-    pretrained, fresh = own.weights, state.random_params(own.encoder, 1, 0)
+    pretrained, fresh = own.weights("sequence"), state.random_params(own.encoder, 1, 0)
     _, direct = starts["direct/target seed 0"]
     intermediate, nli = starts["staged/intermediate seed 0"]
     _, staged = starts["staged/target seed 0"]
@@ -311,7 +311,7 @@ def test_the_bias_of_a_regression_may_start_at_the_mean_score(finished: Config) 
     ]
     head = own._start_params("target", 0, "pretrained", None)["head"]
     np.testing.assert_allclose(head["output"]["bias"], [np.mean(scores)], rtol=1e-6)
-    assert_equal(head["pooler"], own.weights["head"]["pooler"])
+    assert_equal(head["pooler"], own.weights("sequence")["head"]["pooler"])
 
 
 def ids_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:

@@ -7,17 +7,22 @@ from typing import Any
 import pytest
 import transformers
 
+from flaxfer.data import tokenizer
 from flaxfer.errors import ConfigError
+from flaxfer.models.encoders import AbsoluteConfig
 from flaxfer.models.families import FAMILIES, read_config
-from tests.parity.cases import SIZES
+from flaxfer.models.xlnet import XLNetConfig
+from tests.models import tiny
+from tests.models.tiny import ABSOLUTE as SIZES
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", [name for name in FAMILIES if name != "xlnet"])
 def test_defaults_are_those_of_transformers(model_type: str) -> None:
     """A config.json may leave out what transformers' config classes know."""
     theirs = transformers.AutoConfig.for_model(model_type)
-    sizes = {name: getattr(theirs, name) for name in SIZES if name not in ("initializer_range",)}
-    ours = read_config({name: x for name, x in sizes.items() if x} | {"model_type": model_type})
+    sizes = {name: getattr(theirs, name) for name in tiny.ABSOLUTE}
+    ours = read_config(sizes | {"model_type": model_type})
+    assert isinstance(ours, AbsoluteConfig)
     assert ours == read_config(theirs.to_dict())
     assert ours.family == model_type
     assert ours.pad_token_id == theirs.pad_token_id
@@ -27,6 +32,21 @@ def test_defaults_are_those_of_transformers(model_type: str) -> None:
     assert ours.hidden_dropout == ours.classifier_dropout == theirs.hidden_dropout_prob
     assert ours.attention_dropout == theirs.attention_probs_dropout_prob
     assert ours.initializer_range == theirs.initializer_range
+
+
+def test_defaults_of_xlnet_are_those_of_transformers() -> None:
+    theirs = transformers.AutoConfig.for_model("xlnet")
+    ours = read_config({name: getattr(theirs, name) for name in tiny.RELATIVE})
+    assert isinstance(ours, XLNetConfig)
+    assert ours == read_config(theirs.to_dict())
+    assert ours.pad_token_id == theirs.pad_token_id
+    assert ours.layer_norm_eps == theirs.layer_norm_eps
+    assert ours.activation == theirs.ff_activation
+    assert ours.hidden_dropout == ours.attention_dropout == theirs.dropout
+    assert ours.classifier_dropout == theirs.summary_last_dropout
+    assert ours.initializer_range == theirs.initializer_range
+    assert ours.clamp_len == theirs.clamp_len
+    assert ours.max_length is None
 
 
 def test_values_are_taken_over() -> None:
@@ -43,6 +63,7 @@ def test_values_are_taken_over() -> None:
             "hidden_act": "gelu_pytorch_tanh",
         }
     )
+    assert isinstance(config, AbsoluteConfig)
     assert (config.position_offset, config.max_length) == (2, 512)
     assert (config.hidden_dropout, config.attention_dropout) == (0.2, 0.0)
     assert config.classifier_dropout == 0.0
@@ -55,10 +76,13 @@ def test_values_are_taken_over() -> None:
 
 def test_bert_positions_start_at_zero() -> None:
     config = read_config(SIZES | {"model_type": "bert", "max_position_embeddings": 512})
+    assert isinstance(config, AbsoluteConfig)
     assert (config.position_offset, config.max_length) == (0, 512)
 
 
-@pytest.mark.parametrize("model_type", ["xlm-roberta-xl", "t5", "deberta-v2", None, ["bert"]])
+@pytest.mark.parametrize(
+    "model_type", ["xlm-roberta-xl", "roberta-prelayernorm", "t5", None, ["bert"]]
+)
 def test_other_model_types_are_refused(model_type: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(SIZES | {"model_type": model_type}, "folder/config.json")
@@ -71,6 +95,7 @@ def test_other_model_types_are_refused(model_type: Any) -> None:
     [
         ({"position_embedding_type": "relative_key"}, "relative_key"),
         ({"hidden_act": "swish"}, "swish"),
+        ({"use_task_id": True}, "use_task_id"),
         ({"hidden_act": ["gelu"]}, "hidden_act"),
         ({"is_decoder": True}, "is_decoder"),
         ({"add_cross_attention": True}, "add_cross_attention"),
@@ -101,3 +126,62 @@ def test_all_problems_come_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(settings)
     assert len(caught.value.details) == 3
+
+
+def test_values_of_xlnet_are_taken_over() -> None:
+    config = read_config(
+        tiny.RELATIVE
+        | {
+            "dropout": 0.2,
+            "summary_last_dropout": 0,
+            "ff_activation": "relu",
+            "layer_norm_eps": 1e-5,
+            "clamp_len": 7,
+            "pad_token_id": None,
+            "d_head": 4,
+            "mem_len": 512,
+            "reuse_len": 256,
+        }
+    )
+    assert isinstance(config, XLNetConfig)
+    assert (config.hidden_size, config.num_layers, config.num_heads) == (16, 2, 4)
+    assert (config.intermediate_size, config.vocab_size, config.head_size) == (24, 50, 4)
+    assert (config.hidden_dropout, config.attention_dropout) == (0.2, 0.2)
+    assert (config.classifier_dropout, config.layer_norm_eps) == (0.0, 1e-5)
+    assert (config.activation, config.clamp_len, config.pad_token_id) == ("relu", 7, 5)
+    lowered = config.with_dropout(0.05)
+    assert isinstance(lowered, XLNetConfig)
+    assert lowered.hidden_dropout == lowered.attention_dropout == lowered.classifier_dropout == 0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"attn_type": "uni"}, "attn_type has to be 'bi' .*, not 'uni'"),
+        ({"bi_data": True}, "bi_data has to be false .*, not True"),
+        ({"same_length": True}, "same_length"),
+        ({"use_mems_train": True}, "use_mems_train .*none remembers another"),
+        ({"untie_r": False}, "untie_r has to be true .*, not False"),
+        ({"summary_type": "first"}, "summary_type has to be 'last'"),
+        ({"summary_use_proj": False}, "summary_use_proj"),
+        ({"summary_activation": None}, "summary_activation has to be 'tanh', not None"),
+        ({"ff_activation": "silu"}, "ff_activation"),
+        ({"clamp_len": None}, "clamp_len"),
+        ({"d_model": 15, "n_head": 3}, "d_model has to be a positive even integer"),
+        ({"d_model": 18}, "multiple of n_head"),
+        ({"d_head": 8}, "d_head 8"),
+        ({"d_model": None}, "d_model"),
+        ({"n_layer": 0}, "n_layer"),
+        ({"dropout": 1}, "dropout"),
+        ({"pad_token_id": 50}, "pad_token_id"),
+    ],
+)
+def test_what_is_not_implemented_of_xlnet_is_refused_by_name(
+    change: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_config(tiny.RELATIVE | change)
+
+
+def test_the_tables_of_models_and_of_tokenizers_have_the_same_families() -> None:
+    assert set(FAMILIES) == set(tokenizer.FAMILIES)

@@ -4,143 +4,279 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from flaxfer.config import Optimizer
+from flaxfer.config import Optimizer, Task
+from flaxfer.models.heads import HEAD_OF
 
-# Decay, clipping, warm-up and the linear descent all act within three steps. `eps` is far above the
-# rounding noise of gradients that are zero by the mathematics, as those of a key's bias are: at
-# 1e-8 Adam would make whole steps of it, in a direction that no two implementations share.
-STEPS, TOTAL_STEPS = 3, 4
+Batch = dict[str, np.ndarray]
+Layout = tuple[tuple[tuple[int, int], ...], ...]
+"""For each row, where its examples start and how many tokens they have."""
+
+# Decay, clipping, warm-up and the linear descent all act within ten steps. `eps` is far above the
+# rounding noise of gradients, of which Adam makes steps of up to noise / eps: at 1e-8 it would turn
+# gradients that are zero by the mathematics, as those of a key's bias are, into whole steps in a
+# direction that no two implementations share. tests/parity/test_optim.py has the usual eps.
+STEPS, TOTAL_STEPS = 10, 12
 OPTIMIZER = Optimizer(
-    learning_rate=1e-2, eps=1e-5, weight_decay=0.1, warmup=1, clip_norm=0.5, schedule="linear"
+    learning_rate=1e-2, eps=1e-3, weight_decay=0.1, warmup=2, clip_norm=0.2, schedule="linear"
 )
+# Gradients of real models are far smaller, and weights better placed.
+REAL_OPTIMIZER = dataclasses.replace(OPTIMIZER, learning_rate=1e-4, eps=1e-5)
 
-SIZES = {
-    "vocab_size": 50,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 24,
-    "max_position_embeddings": 20,
-    "initializer_range": 0.02,
-    "bos_token_id": None,
-    "eos_token_id": None,
+CHOICES = 2
+OUTPUTS = {
+    "classification": 3,
+    "regression": 1,
+    "tagging": 3,
+    "question_answering": 2,
+    "multiple_choice": 1,
 }
+"""Outputs of the head, by the kind of task."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A tiny model: its config.json, how many outputs, which random numbers."""
+    """A tiny model: its config.json, its kind of task, which random numbers."""
 
     name: str
     settings: dict[str, Any]
-    num_outputs: int
     seed: int
+    kind: str = "classification"
+
+    @property
+    def family(self) -> str:
+        return self.settings["model_type"]
+
+    @property
+    def head(self) -> str:
+        return HEAD_OF[self.kind]
+
+    @property
+    def outputs(self) -> int:
+        return OUTPUTS[self.kind]
+
+    @property
+    def task(self) -> Task:
+        return task(self.kind, self.outputs)
+
+    @property
+    def width(self) -> int:
+        """Tokens of the longest example that there are positions for; XLNet has no limit."""
+        if self.family == "xlnet":
+            return 16
+        first = 0 if self.family in ("bert", "ernie") else self.settings["pad_token_id"] + 1
+        return self.settings["max_position_embeddings"] - first
 
 
-# The eps of the norms are so far apart that a wrong one shows.
+def task(kind: str, outputs: int) -> Task:
+    """A task of that kind, whose names do not matter."""
+    labels = tuple(f"label {i}" for i in range(outputs))
+    return Task("", kind, metric="", labels=labels)  # type: ignore[arg-type]
+
+
+def settings(family: str, width: int, heads: int, layers: int, inner: int) -> dict[str, Any]:
+    """The config.json of a small model, with the defaults of its family for all but its sizes."""
+    if family == "xlnet":
+        sizes = {"d_model": width, "n_head": heads, "n_layer": layers, "d_inner": inner}
+        return sizes | {"model_type": family, "vocab_size": 30, "pad_token_id": 5}
+    pad = 0 if family in ("bert", "ernie") else 1
+    return {
+        "model_type": family,
+        "vocab_size": 30,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": inner,
+        "max_position_embeddings": 16 + 2 * pad,
+        "type_vocab_size": 2 - pad,
+        "pad_token_id": pad,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+
+
+# The eps of the norms are so far apart that a wrong one shows. Seeds of which none makes a norm of
+# nearly equal numbers: that would multiply the rounding of whatever is before it.
 CASES = (
-    Case(
-        "bert",
-        SIZES
-        | {
-            "model_type": "bert",
-            "hidden_act": "gelu",
-            "type_vocab_size": 2,
-            "pad_token_id": 0,
-            "layer_norm_eps": 1e-12,
-        },
-        num_outputs=3,
-        seed=1,
-    ),
+    Case("bert", settings("bert", 16, 4, 2, 24), seed=1),
     Case(
         "bert-gelu-new",
-        SIZES
-        | {
-            "model_type": "bert",
-            "hidden_act": "gelu_new",
-            "num_hidden_layers": 3,
-            "num_attention_heads": 2,
-            "type_vocab_size": 2,
-            "pad_token_id": 0,
-            "layer_norm_eps": 1e-2,
-        },
-        num_outputs=1,
+        settings("bert", 16, 4, 2, 24) | {"hidden_act": "gelu_new", "layer_norm_eps": 1e-2},
         seed=2,
+        kind="regression",
     ),
     Case(
         "roberta",
-        SIZES
-        | {
-            "model_type": "roberta",
-            "hidden_act": "gelu",
-            "type_vocab_size": 1,
-            "pad_token_id": 1,
-            "layer_norm_eps": 1e-5,
-        },
-        num_outputs=1,
+        settings("roberta", 16, 4, 2, 24) | {"layer_norm_eps": 1e-5},
         seed=3,
+        kind="regression",
     ),
     Case(
         "xlm-roberta",
-        SIZES
+        settings("xlm-roberta", 16, 4, 2, 24)
         | {
-            "model_type": "xlm-roberta",
             "hidden_act": "relu",
-            "num_attention_heads": 1,
             "type_vocab_size": 2,
             "pad_token_id": 3,
+            "max_position_embeddings": 20,
             "layer_norm_eps": 3e-2,
         },
-        num_outputs=3,
         seed=4,
+    ),
+    Case("xlnet", settings("xlnet", 16, 4, 2, 24), seed=5),
+    Case(
+        "xlnet-clamped",
+        settings("xlnet", 16, 4, 2, 24)
+        | {"ff_activation": "gelu_new", "layer_norm_eps": 1e-2, "clamp_len": 4},
+        seed=6,
+        kind="regression",
+    ),
+    *(
+        Case(f"{family}-{HEAD_OF[kind]}", settings(family, 8, 2, 1, 12), seed, kind)
+        for family, seed in (("bert", 10), ("roberta", 20), ("xlnet", 30))
+        for kind in ("tagging", "question_answering", "multiple_choice")
     ),
 )
 
+SHAPES = (
+    *(
+        Case(f"{family}-{width}-{layers}", settings(family, width, heads, layers, inner), seed=7)
+        for family in ("bert", "roberta", "xlnet")
+        for width, heads, layers, inner in ((24, 3, 1, 20), (32, 4, 4, 64))
+    ),
+    *(
+        Case(family, settings(family, 12, 3, 2, 16), seed=8)
+        for family in ("ernie", "camembert", "data2vec-text")
+    ),
+)
+"""More shapes, and the families that others stand for: compared with PyTorch live alone."""
+
+
+def named(name: str) -> Case:
+    """The case of that name."""
+    return next(case for case in CASES if case.name == name)
+
 
 def weight(case: Case, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A weight by its name in a checkpoint: large enough for every part to shape the result."""
+    """A weight by its name in a checkpoint: large enough for every part to shape the result.
+
+    But not larger: where attention sees a single token, gradients vanish into rounding.
+    """
     rng = np.random.Generator(np.random.PCG64([case.seed, zlib.crc32(name.encode())]))
     noise = rng.standard_normal(shape)
-    if name.endswith("LayerNorm.weight"):
+    if name.endswith(("LayerNorm.weight", "layer_norm.weight")):
         array = 1 + 0.3 * noise
     elif name.endswith("bias"):
         array = 0.2 * noise
-    elif "embeddings" in name:
+    elif "embedding" in name:
         array = 0.1 * noise
     else:
-        array = noise * 1.5 * shape[-1] ** -0.5
+        # XLNet's attention has kernels of (D, H, K), whatever side D is on.
+        inputs = shape[0] if len(shape) == 3 else shape[-1]
+        array = noise * inputs**-0.5
     return array.astype(np.float32)
 
 
-def batch(
-    case: Case, lengths: tuple[int, ...] = (12, 7, 1, 12, 4), width: int = 12
-) -> dict[str, np.ndarray]:
-    """Examples without padding, with padding on the right, and of one token; one in each row.
+def every_padding(width: int) -> Layout:
+    """No padding, padding on the right, on the left, all but one token, and packed, with a gap."""
+    return (
+        ((0, width),),
+        ((0, 5),),
+        ((width - 6, 6),),
+        ((0, 1),),
+        ((width - 1, 1),),
+        ((0, 4), (4, 3), (9, 2)),
+    )
+
+
+def batches(case: Case) -> list[Batch]:
+    """The batches of the training steps, of one shape."""
+    return [batch(case, every_padding(case.width), case.width, draw) for draw in range(STEPS)]
+
+
+def batch(case: Case, layout: Layout, width: int, draw: int = 0) -> Batch:
+    """Random examples and labels, laid out in rows of `width` tokens.
 
     Returns:
-      Arrays of a batch as `flaxfer.data.packing.build_rows` makes them, unpacked.
+      Arrays of a batch as `flaxfer.data.packing.build_rows` makes them.
     """
-    rng = np.random.Generator(np.random.PCG64(case.seed))
-    pad, rows = case.settings["pad_token_id"], len(lengths)
-    mask_BT = np.arange(width) < np.array(lengths)[:, None]
-    token_BT = rng.integers(pad + 1, case.settings["vocab_size"], mask_BT.shape)
-    second_BT = np.arange(width) >= (np.array(lengths)[:, None] + 1) // 2
-    types = case.settings["type_vocab_size"]
-    label = (
-        rng.uniform(0, 5, rows).astype(np.float32)
-        if case.num_outputs == 1
-        else rng.integers(0, case.num_outputs, rows).astype(np.int32)
-    )
-    return {
-        "token_BT": np.where(mask_BT, token_BT, pad).astype(np.int32),
-        "type_BT": (second_BT & mask_BT & (types > 1)).astype(np.int32),
-        "position_BT": (np.arange(width) * mask_BT).astype(np.int32),
-        "segment_BT": mask_BT.astype(np.int32),
-        "summary_BE": np.zeros((rows, 1), np.int32),
-        "label_BE": label[:, None],
-        "mask_BE": np.ones((rows, 1), np.float32),
+    rng = np.random.Generator(np.random.PCG64([case.seed, draw]))
+    pad = case.settings["pad_token_id"]
+    types = 3 if case.family == "xlnet" else case.settings["type_vocab_size"]
+    not_padding = np.delete(np.arange(case.settings["vocab_size"]), pad)
+    lengths = [length for _, _, _, length in places(layout)]
+    tokens = [rng.choice(not_padding, length) for length in lengths]
+    kinds = [np.arange(length) * types // length for length in lengths]
+    found = lay_out(tokens, kinds, layout, width, pad, summary_last=case.family == "xlnet")
+    return found | labels(case.kind, case.outputs, layout, found, rng)
+
+
+def lay_out(
+    tokens: Sequence[np.ndarray],
+    types: Sequence[np.ndarray],
+    layout: Layout,
+    width: int,
+    pad: int,
+    *,
+    summary_last: bool,
+) -> Batch:
+    """All of a batch but what is to be predicted."""
+    rows, slots = len(layout), max(map(len, layout))
+    found = {
+        name: np.full((rows, width), pad if name == "token_BT" else 0, np.int32)
+        for name in ("token_BT", "type_BT", "position_BT", "segment_BT")
     }
+    found["summary_BE"] = np.zeros((rows, slots), np.int32)
+    found["mask_BE"] = np.zeros((rows, slots), np.float32)
+    for (row, slot, start, length), token, kind in zip(places(layout), tokens, types, strict=True):
+        inside = slice(start, start + length)
+        found["token_BT"][row, inside] = token
+        found["type_BT"][row, inside] = kind
+        found["position_BT"][row, inside] = np.arange(length)
+        found["segment_BT"][row, inside] = slot + 1
+        found["summary_BE"][row, slot] = start + (length - 1) * summary_last
+        found["mask_BE"][row, slot] = 1
+    return found
+
+
+def places(layout: Layout) -> list[tuple[int, int, int, int]]:
+    """Row, slot, start and length of every example, in order."""
+    return [
+        (row, slot, start, length)
+        for row, examples in enumerate(layout)
+        for slot, (start, length) in enumerate(examples)
+    ]
+
+
+def labels(
+    kind: str, outputs: int, layout: Layout, found: Batch, rng: np.random.Generator
+) -> Batch:
+    """Random labels for a batch, by the kind of task."""
+    if kind == "tagging":
+        # Every fourth token or so has no tag, but the first of an example has one.
+        label_BT = rng.integers(-1, outputs, found["token_BT"].shape)
+        label_BT = np.where(found["position_BT"] == 0, np.maximum(label_BT, 0), label_BT)
+        return {"label_BT": np.where(found["segment_BT"] > 0, label_BT, -1).astype(np.int32)}
+    shape = found["mask_BE"].shape
+    row, slot, start, length = np.array(places(layout)).T
+    number = np.arange(len(row))
+
+    def by_example(values: np.ndarray, dtype: Any = np.int32) -> np.ndarray:
+        array = np.zeros(shape, dtype)
+        array[row, slot] = values
+        return array
+
+    if kind == "question_answering":
+        first, last = np.sort(rng.integers(0, length, (2, len(row))), axis=0)
+        return {"start_BE": by_example(start + first), "end_BE": by_example(start + last)}
+    if kind == "multiple_choice":
+        unit = number // CHOICES
+        right = rng.integers(0, CHOICES, len(row))[unit] == number % CHOICES
+        return {"label_BE": by_example(right, np.float32), "unit_BE": by_example(unit)}
+    if kind == "regression":
+        return {"label_BE": by_example(rng.uniform(0, 5, len(row)), np.float32)}
+    return {"label_BE": by_example(rng.integers(0, outputs, len(row)))}

@@ -14,20 +14,21 @@ import optax
 from flax import nnx
 from safetensors.numpy import save_file
 
-from flaxfer.config import Optimizer
+from flaxfer import state
+from flaxfer.config import Optimizer, Task
+from flaxfer.losses import loss_sum
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
-from flaxfer.models.heads import SequenceClassifier
+from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.pretrained import (
     checkpoint_arrays,
-    load_encoder_config,
     load_pretrained,
     parameter_names,
     parameter_shapes,
     stored_shape,
 )
 from flaxfer.optim import make_optimizer
-from tests.parity.cases import Case, weight
+from tests.parity.cases import Batch, Case, weight
 
 Params = dict[str, Any]
 
@@ -35,107 +36,95 @@ Params = dict[str, Any]
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def write_folder(case: Case, folder: Path) -> dict[str, np.ndarray]:
-    """Writes a Hugging Face folder with the weights of a case, and returns them."""
+class Model:
+    """A model and its task, with what it computes compiled once for each shape of batch."""
+
+    def __init__(self, config: EncoderConfig, params: Params, task: Task):
+        self.config, self.params, self.task = config, params, task
+        self.head = HEAD_OF[task.kind]
+        self.graph = state.graph(config, task.num_outputs, self.head)
+        self._results = jit(jax.value_and_grad(self._loss, has_aux=True))
+
+    def forward(self, batch: Batch) -> Batch:
+        """What `measure` returns but the gradients, computed operation by operation."""
+        params, arrays = jax.tree.map(jnp.asarray, (self.params, batch))
+        return self._found(*self._loss(params, arrays), batch)
+
+    def measure(self, batch: Batch) -> Batch:
+        """The same arrays as `torch_side.measure`, under the same names."""
+        (loss, outputs), gradient = self._results(self.params, batch)
+        return self._found(loss, outputs, batch) | self._named("gradient", gradient)
+
+    def train(self, batches: list[Batch], optimizer: Optimizer, total_steps: int) -> Batch:
+        """The same arrays as `torch_side.train`, under the same names."""
+        transform = make_optimizer(optimizer, total_steps, self.params)
+
+        @jit
+        def update(gradient: Params, opt_state: Any, params: Params) -> Any:
+            updates, opt_state = transform.update(gradient, opt_state, params)
+            return opt_state, optax.apply_updates(params, updates)
+
+        params, opt_state, losses = self.params, jit(transform.init)(self.params), []
+        for batch in batches:
+            (loss, _), gradient = self._results(params, batch)
+            opt_state, params = update(gradient, opt_state, params)
+            losses.append(np.asarray(loss))
+        return {"losses": np.stack(losses)} | self._named("stepped", params)
+
+    def _named(self, kind: str, params: Params) -> Batch:
+        """Parameters, or their gradients, by their names in a checkpoint."""
+        arrays = checkpoint_arrays(jax.device_get(params), self.config, self.head)
+        # Checkpoints also hold what pretraining alone reads.
+        return {f"{kind}/{n}": arrays[n] for n, _, _ in parameter_names(self.config, self.head)}
+
+    def _loss(self, params: Params, batch: Any) -> tuple[jax.Array, Any]:
+        """The loss; hidden states, input of the last projection and logits beside it."""
+        model = nnx.merge(self.graph, params)
+        names = ("token_BT", "type_BT", "position_BT", "segment_BT")
+        hidden = model.encoder.hidden_states(*[batch[name] for name in names])
+        pooled: list[jax.Array] = []
+        project = model.head.output
+
+        def spy(x: jax.Array) -> jax.Array:
+            pooled.append(x)
+            return project(x)
+
+        model.head.output = spy
+        logits = model(*[batch[name] for name in (*names, "summary_BE")])
+        total, count = loss_sum(self.task, 0.0, logits, batch)
+        return total / count, (hidden, pooled[0], logits)
+
+    def _found(self, loss: jax.Array, outputs: Any, batch: Batch) -> Batch:
+        hidden, pooled, logits = jax.device_get(outputs)
+        token, example = batch["segment_BT"] > 0, batch["mask_BE"] > 0
+        found = {f"hidden/{n}": x[token] for n, x in enumerate(hidden)}
+        if self.head in ("token", "span"):
+            found["logits"] = logits[token]
+        else:
+            found |= {"pooled": pooled[example], "logits": logits[example]}
+        return found | {"loss": np.asarray(loss)}
+
+
+def tiny_model(case: Case, folder: Path) -> Model:
+    """The model of a case, with its weights, by way of a checkpoint in `folder`."""
+    write_folder(case, folder)
+    return load(folder, case.task)
+
+
+def load(folder: Path, task: Task, **changes: Any) -> Model:
+    """The model that a folder holds, head included, with some of its settings changed."""
+    config = read_config(json.loads((folder / "config.json").read_text()) | changes)
+    params = load_pretrained(folder, config, head=HEAD_OF[task.kind], outputs=task.num_outputs)
+    return Model(config, params, task)
+
+
+def write_folder(case: Case, folder: Path) -> None:
+    """Writes a Hugging Face folder with the weights of a case."""
     config = read_config(case.settings)
-    shapes = parameter_shapes(config, case.num_outputs)
+    shapes = parameter_shapes(config, case.outputs, case.head)
     arrays = {
         name: weight(case, name, stored_shape(shapes[path], layout))
-        for name, path, layout in parameter_names(config)
+        for name, path, layout in parameter_names(config, case.head)
     }
     save_file(arrays, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(case.settings))
-    return arrays
-
-
-def load(folder: Path, num_outputs: int) -> tuple[EncoderConfig, Params]:
-    """The config and the parameters, head included, of a folder."""
-    config = load_encoder_config(folder)
-    return config, load_pretrained(folder, config, classifier_outputs=num_outputs)
-
-
-def graph(config: EncoderConfig, num_outputs: int) -> Any:
-    model = nnx.eval_shape(lambda: SequenceClassifier(config, num_outputs, rngs=nnx.Rngs(0)))
-    return nnx.split(model, nnx.Param)[0]
-
-
-def logits_and_loss(
-    graphdef: Any, params: Params, batch: dict[str, Any], key: Any = None, dtype: Any = jnp.float32
-) -> tuple[jax.Array, jax.Array]:
-    """Logits (B, E, C), and the mean loss over the examples; 0 if there are none."""
-    rows = {n: batch[n] for n in ("token_BT", "type_BT", "position_BT", "segment_BT", "summary_BE")}
-    logits_BEC = nnx.merge(graphdef, params)(*rows.values(), dropout_key=key, dtype=dtype)
-    if logits_BEC.shape[-1] == 1:
-        loss_BE = jnp.square(logits_BEC[..., 0] - batch["label_BE"])
-    else:
-        loss_BE = optax.softmax_cross_entropy_with_integer_labels(logits_BEC, batch["label_BE"])
-    mask_BE = batch["mask_BE"]
-    return logits_BEC, jnp.sum(loss_BE * mask_BE) / jnp.maximum(jnp.sum(mask_BE), 1)
-
-
-def results(
-    config: EncoderConfig,
-    params: Params,
-    batch: dict[str, np.ndarray],
-    optimizer: Optimizer,
-    steps: int,
-    total_steps: int,
-) -> dict[str, np.ndarray]:
-    """The same arrays as `torch_side.results`, under the same names."""
-    num_outputs = params["head"]["output"]["bias"].shape[0]
-    graphdef = graph(config, num_outputs)
-    transform = make_optimizer(optimizer, total_steps, params)
-
-    def loss_of(params: Params) -> tuple[jax.Array, jax.Array]:
-        logits_BEC, loss = logits_and_loss(graphdef, params, batch)
-        return loss, logits_BEC
-
-    @jit
-    def step(params: Params, opt_state: Any) -> Any:
-        (loss, logits_BEC), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
-        updates, opt_state = transform.update(gradient, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, loss, logits_BEC, gradient
-
-    @jit
-    def hidden_states(params: Params) -> tuple[jax.Array, ...]:
-        names = ("token_BT", "type_BT", "position_BT", "segment_BT")
-        encoder = nnx.merge(graphdef, params).encoder
-        return encoder.hidden_states(*[jnp.asarray(batch[name]) for name in names])
-
-    valid = batch["segment_BT"] > 0
-    found = {f"hidden/{n}": np.asarray(x)[valid] for n, x in enumerate(hidden_states(params))}
-    opt_state = jit(transform.init)(params)
-    for number in range(steps):
-        params, opt_state, loss, logits_BEC, gradient = step(params, opt_state)
-        if number == 0:
-            found |= {"logits": np.asarray(logits_BEC)[:, 0], "loss": np.asarray(loss)}
-            found |= named("gradient", gradient, config)
-    return found | named("stepped", params, config)
-
-
-def named(kind: str, params: Params, config: EncoderConfig) -> dict[str, np.ndarray]:
-    arrays = checkpoint_arrays(jax.device_get(params), config)
-    return {f"{kind}/{name}": array for name, array in arrays.items()}
-
-
-def check(found: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> None:
-    """Holds every array to its tolerance; gradients relative to the largest of their parameter.
-
-    A gradient that is zero by the mathematics is measured by the largest of all gradients: what
-    is compared there is rounding.
-    """
-    assert found.keys() == reference.keys()
-    gradients = [np.abs(x).max() for name, x in reference.items() if name.startswith("gradient/")]
-    problems = []
-    for name, want in reference.items():
-        kind = name.partition("/")[0]
-        largest = np.abs(want).max()
-        if kind == "gradient":
-            tolerance = 1e-4 * (largest if largest > 1e-6 * max(gradients) else max(gradients))
-        else:
-            tolerance = {"hidden": 1e-4, "logits": 1e-4, "loss": 1e-5, "stepped": 1e-5}[kind]
-        assert found[name].shape == want.shape, name
-        error = np.abs(found[name] - want).max()
-        if not error <= tolerance:
-            problems.append(f"{name}: differs by {error:.2e}, tolerance {tolerance:.2e}")
-    assert not problems, "\n".join(problems)

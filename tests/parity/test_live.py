@@ -1,25 +1,27 @@
-"""flaxfer against PyTorch, live, on real checkpoints and sentences (make parity)."""
+"""flaxfer against PyTorch, live (make parity)."""
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+import transformers
 
-from flaxfer.config import Optimizer
+from flaxfer.config import Model
+from flaxfer.data import packing
+from flaxfer.data.examples import Examples
+from flaxfer.data.tokenize import load_tokenizer, tokenize
+from flaxfer.models.layers import ACTIVATIONS
 from flaxfer.models.pretrained import load_encoder, load_encoder_config
-from tests.parity import cases, flax_side
+from tests.parity import cases, compare, flax_side
 
 pytestmark = pytest.mark.parity
 
-OPTIMIZER = Optimizer(
-    learning_rate=1e-3, eps=1e-5, weight_decay=0.1, warmup=1, clip_norm=0.5, schedule="linear"
-)
 ENGLISH = (
     ("A man is playing a large flute.", "A man is playing a flute."),
     ("Three dogs are running through the snow, and one of them barks.", "Dogs run."),
@@ -32,6 +34,56 @@ MULTILINGUAL = (
     ("لماذا؟", "Because the committee had postponed its decision until the following spring."),
     ("昨日の株価は大きく下がった。", "El precio de las acciones cayó ayer un 3,5 %."),
 )
+
+
+@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
+def test_each_example_by_itself(case: cases.Case, tmp_path: Path) -> None:
+    """As the layout pads and packs them in flaxfer, and without any padding in PyTorch.
+
+    What PyTorch makes of the padded rows is in the reference files.
+    """
+    from tests.parity import torch_side
+
+    batch = cases.batches(case)[0]
+    alone = torch_side.measure(torch_side.exact_model(case), case.kind, batch, alone=True)
+    compare.check(flax_side.tiny_model(case, tmp_path).measure(batch), alone)
+
+
+@pytest.mark.parametrize("case", cases.SHAPES, ids=lambda case: case.name)
+def test_shapes_and_families(case: cases.Case, tmp_path: Path) -> None:
+    from tests.parity import torch_side
+
+    batches, steps = cases.batches(case), (cases.OPTIMIZER, cases.TOTAL_STEPS)
+    model, exact = flax_side.tiny_model(case, tmp_path), torch_side.exact_model(case)
+    found = model.measure(batches[0]) | model.train(batches, *steps)
+    wanted = torch_side.measure(exact, case.kind, batches[0])
+    compare.check(found, wanted | torch_side.train(exact, case.kind, batches, *steps))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlnet"])
+def test_as_many_tokens_as_real_models_take(family: str, tmp_path: Path) -> None:
+    from tests.parity import torch_side
+
+    settings = cases.settings(family, 16, 4, 2, 24)
+    if family != "xlnet":
+        settings["max_position_embeddings"] = 512 + 2 * settings["pad_token_id"]
+    case = cases.Case(family, settings, seed=9)
+    batch = cases.batch(case, cases.every_padding(512), 512)
+    found = flax_side.tiny_model(case, tmp_path).measure(batch)
+    compare.check(found, torch_side.measure(torch_side.exact_model(case), case.kind, batch))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations(activation: str, tmp_path: Path) -> None:
+    from tests.parity import torch_side
+
+    case = cases.named("bert-token")
+    settings = case.settings | {"hidden_act": activation}
+    case = cases.Case("", settings, seed=case.seed, kind=case.kind)
+    batch = cases.batches(case)[0]
+    found = flax_side.tiny_model(case, tmp_path).forward(batch)
+    wanted = torch_side.measure(torch_side.exact_model(case), case.kind, batch)
+    compare.check(found, {name: wanted[name] for name in found})
 
 
 @pytest.fixture
@@ -48,82 +100,104 @@ def e5(shared: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "pairs", "num_outputs"),
-    [("minilm", ENGLISH, 3), ("minilm", ENGLISH, 1), ("e5", MULTILINGUAL, 3)],
+    ("checkpoint", "pairs", "kind"),
+    [
+        ("minilm", ENGLISH, "classification"),
+        ("minilm", ENGLISH, "question_answering"),
+        ("e5", MULTILINGUAL, "regression"),
+        ("e5", MULTILINGUAL, "tagging"),
+    ],
 )
 def test_real_checkpoint(
     checkpoint: str,
-    pairs: tuple[tuple[str, str], ...],
-    num_outputs: int,
+    pairs: Any,
+    kind: str,
     request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> None:
-    folder = request.getfixturevalue(checkpoint)
-    model = torch_model(folder, num_outputs)
-    # What transformers saves holds the head too, and prefixes, which the original does not.
-    model.save_pretrained(tmp_path)
-    config, params = flax_side.load(tmp_path, num_outputs)
-    original = load_encoder(folder, load_encoder_config(folder))
-    jax.tree.map(np.testing.assert_array_equal, original, params["encoder"])
-
     from tests.parity import torch_side
 
-    batch = encode(folder, pairs, num_outputs)
-    measures = (batch, OPTIMIZER, cases.STEPS, cases.TOTAL_STEPS)
-    flax_side.check(
-        flax_side.results(config, params, *measures), torch_side.results(model, *measures)
-    )
+    folder = request.getfixturevalue(checkpoint)
+    # What transformers saves holds the head too, and prefixes, which the original does not.
+    model = torch_side.real_model(folder, kind)
+    model.save_pretrained(tmp_path)
+    ours = flax_side.load(tmp_path, cases.task(kind, cases.OUTPUTS[kind]))
+    original = load_encoder(folder, load_encoder_config(folder))
+    jax.tree.map(np.testing.assert_array_equal, original, ours.params["encoder"])
+    batches = [encode(folder, pairs, kind, draw) for draw in range(cases.STEPS)]
+    steps = (cases.REAL_OPTIMIZER, cases.TOTAL_STEPS)
+    compare.check(ours.train(batches, *steps), torch_side.train(model, kind, batches, *steps))
+    exact = torch_side.real_model(folder, kind).double()
+    wanted = torch_side.measure(exact, kind, batches[0])
+    compare.check(ours.measure(batches[0]), wanted, real=True)
 
 
-@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
-def test_reference_files_are_what_torch_computes(case: cases.Case) -> None:
-    from tests.parity import generate
-
-    assert generate.differences(case) == []
-
-
-def torch_model(folder: Path, num_outputs: int) -> Any:
-    """PyTorch's model of a folder, float32, with a head of fixed random weights."""
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    model = AutoModelForSequenceClassification.from_pretrained(
-        folder, num_labels=num_outputs, dtype=torch.float32, attn_implementation="eager"
-    )
-    rng = np.random.default_rng(0)
-    with torch.no_grad():
-        for parameter in model.classifier.parameters():
-            noise = 0.05 * rng.standard_normal(tuple(parameter.shape))
-            parameter.copy_(torch.from_numpy(noise.astype(np.float32)))
-    return model.eval()
-
-
-def encode(
-    folder: Path, pairs: tuple[tuple[str, str], ...], num_outputs: int
-) -> dict[str, np.ndarray]:
-    """The pairs, one in each row, with labels of the right kind."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+def encode(folder: Path, pairs: Any, kind: str, draw: int) -> cases.Batch:
+    """The pairs with random labels: padding on the right, on the left, and two in one row."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer(
-        [pair[0] for pair in pairs],
-        [pair[1] for pair in pairs],
+        [pair[0] for pair in pairs], [pair[1] for pair in pairs], return_token_type_ids=True
+    )
+    tokens, types = inputs["input_ids"], inputs["token_type_ids"]
+    a, b, c, d = map(len, tokens)
+    width = max(a + 3, b + 3, c + d + 1)
+    layout = (((0, a),), ((width - b, b),), ((0, c), (c + 1, d)))
+    pad = tokenizer.pad_token_id
+    batch = cases.lay_out(tokens, types, layout, width, pad, summary_last=False)
+    rng = np.random.default_rng(draw)
+    return batch | cases.labels(kind, cases.OUTPUTS[kind], layout, batch, rng)
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "vocabulary"),
+    [("roberta-base", "roberta", 50265), ("xlnet-cased", "xlnet", 32000)],
+)
+def test_real_tokenizer(
+    name: str, family: str, vocabulary: int, shared: Path, tmp_path: Path
+) -> None:
+    """From texts on: flaxfer's tokens in packed rows, transformers' in padded ones."""
+    from tests.parity import torch_side
+
+    settings = cases.settings(family, 32, 4, 2, 64) | {"vocab_size": vocabulary}
+    if family == "roberta":
+        settings["max_position_embeddings"] = 514
+    case = cases.Case(name, settings, seed=9)
+    flax_side.write_folder(case, tmp_path)
+    for file in (shared / "models" / "tokenizers" / name).iterdir():
+        shutil.copy(file, tmp_path)
+
+    first, second = zip(*ENGLISH, strict=True)
+    label = np.arange(len(first), dtype=np.int32) % case.outputs
+    columns = [("",) * len(first)] * 3
+    tokenizer = load_tokenizer(Model(path=str(tmp_path)))
+    tokens = tokenize(Examples(first, second, label, *columns), tokenizer, 64, None)
+    everything = np.arange(len(first))
+    rows = packing.pack(tokens.lengths, 64, 3)
+    packed = packing.build_rows(tokens, everything, rows, len(rows), 64, 3, tokenizer.pad_token_id)
+    assert len(rows) < len(first)
+    found = flax_side.load(tmp_path, case.task).measure(
+        {name: x for name, x in packed.items() if name != "index_BE"}
+    )
+
+    inputs = transformers.AutoTokenizer.from_pretrained(tmp_path)(
+        list(first),
+        list(second),
         padding=True,
         return_tensors="np",
-        return_attention_mask=True,
-        return_token_type_ids=True,
+        return_token_type_ids=family == "xlnet",
     )
-    mask_BT = inputs["attention_mask"].astype(np.int32)
-    rows = len(pairs)
-    label = (
-        np.linspace(0, 5, rows, dtype=np.float32)
-        if num_outputs == 1
-        else (np.arange(rows) % num_outputs).astype(np.int32)
+    assert (inputs["attention_mask"][:, 0].min() == 0) == (family == "xlnet"), "padding side"
+    model = torch_side.tiny_model(case)
+    logits, loss = torch_side.classify(model, dict(inputs), label)
+    order = np.concatenate([np.asarray(row) for row in rows])
+    compare.check(
+        {"logits": found["logits"], "loss": found["loss"]}, {"logits": logits[order], "loss": loss}
     )
-    return {
-        "token_BT": inputs["input_ids"].astype(np.int32),
-        "type_BT": inputs["token_type_ids"].astype(np.int32),
-        "position_BT": np.arange(mask_BT.shape[1], dtype=np.int32) * mask_BT,
-        "segment_BT": mask_BT,
-        "summary_BE": np.zeros((rows, 1), np.int32),
-        "label_BE": label[:, None],
-        "mask_BE": np.ones((rows, 1), np.float32),
-    }
+
+
+def test_curve_of_a_whole_training(shared: Path) -> None:
+    """The first steps of tests/parity/sst2_curve.py, packed here and padded there."""
+    from tests.parity import sst2_curve
+
+    ours, theirs = sst2_curve.curves(shared, steps=20)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)

@@ -48,12 +48,13 @@ def test_schedules_are_those_of_transformers(warmup: int) -> None:
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("freeze", [(), FROZEN])
-def test_adamw_is_that_of_torch(freeze: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("eps", [1e-2, 1e-8])
+def test_adamw_is_that_of_torch(freeze: tuple[str, ...], eps: float) -> None:
     import torch
     import transformers
 
     optimizer = Optimizer(
-        learning_rate=1e-2, eps=1e-2, weight_decay=0.3, warmup=2.0, clip_norm=0.5, freeze=freeze
+        learning_rate=1e-2, eps=eps, weight_decay=0.3, warmup=2.0, clip_norm=0.5, freeze=freeze
     )
     start, gradients = draw(0), [draw(seed, 0.1 * seed) for seed in range(1, 9)]
     found, _ = run(optimizer, start, gradients)
@@ -70,7 +71,7 @@ def test_adamw_is_that_of_torch(freeze: tuple[str, ...]) -> None:
     torch_adamw = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": 0.3}, {"params": plain, "weight_decay": 0.0}],
         lr=1e-2,
-        eps=1e-2,
+        eps=eps,
     )
     schedule = transformers.get_linear_schedule_with_warmup(torch_adamw, 2, TOTAL)
     for gradient in gradients:

@@ -1,0 +1,120 @@
+r"""Does inference training help causal choice, in languages never trained on?
+
+What: inference (English) -> choice of the likelier cause or effect -> XCOPA (Ponti et al. 2020) in
+eleven languages. The metric is accuracy; guessing has 0.5.
+
+Presets
+  local   a folder with glue-samples/MNLI and xcopa/, and any local XLM-R checkpoint. There is no
+          English COPA in it: training takes the validation sets of ten languages (1,000 examples,
+          the same hundred in each), dev that of Vietnamese, test is XCOPA's in all languages.
+  base    XLM-R base, MNLI, COPA (English) and XCOPA from the hub.
+
+Commands
+  python -m flaxfer.main --config configs/choice_xling.py:local \
+      --config.data_dir=DATA --config.model.path=MODEL
+  python -m flaxfer.main --config configs/choice_xling.py:base
+
+Expected: not measured yet.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+LANGUAGES = ("et", "ht", "id", "it", "qu", "sw", "ta", "th", "tr", "vi", "zh")
+NLI = dict(
+    name="inference",
+    kind="classification",
+    metric="accuracy",
+    labels=("entailment", "neutral", "contradiction"),
+)
+CHOICE = dict(name="causal choice", kind="multiple_choice", metric="accuracy")
+ROLES = dict(
+    text_a="premise", choice_1="choice1", choice_2="choice2", question="question", label="label"
+)
+QUESTIONS = dict(cause="What was the cause?", effect="What happened as a result?")
+
+
+def get_config(preset: str = "local") -> ConfigDict:
+    """The config of a preset."""
+    presets = {"local": local, "base": base}
+    if preset not in presets:
+        raise ValueError(f"there is no preset {preset!r}; there are {', '.join(presets)}")
+    shared = dict(
+        name=f"choice_xling-{preset}",
+        seeds=(0, 1, 2),
+        optimizer=dict(learning_rate=2e-5, weight_decay=0.01, warmup=0.1),
+        train=dict(batch_size=32, epochs=3, max_length=128, row_length=128),
+    )
+    return ConfigDict(shared | presets[preset]())
+
+
+def local() -> dict:
+    """Published data sets in a folder, a local checkpoint."""
+
+    def nli(split: str) -> dict:
+        return dict(
+            path=f"glue-samples/MNLI/{split}.tsv",
+            columns=dict(text_a="text_a", text_b="text_b", label="label"),
+        )
+
+    def xcopa(language: str, split: str) -> dict:
+        return dict(
+            path=f"xcopa/{language}/{split}.{language}.jsonl",
+            columns=ROLES,
+            questions=QUESTIONS,
+            language=language,
+        )
+
+    return dict(
+        model=dict(path="MODEL"),
+        data_dir="DATA",
+        intermediate=dict(task=NLI, data=dict(train=nli("train"), dev=nli("dev"))),
+        target=dict(
+            task=CHOICE,
+            data=dict(
+                train=tuple(xcopa(language, "val") for language in LANGUAGES if language != "vi"),
+                dev=xcopa("vi", "val"),
+            ),
+            evaluate={language: xcopa(language, "test") for language in LANGUAGES},
+            train=dict(batch_size=16, epochs=10, patience=3),
+        ),
+    )
+
+
+def base() -> dict:
+    """XLM-R base, data sets from the hub."""
+
+    def nli(split: str) -> dict:
+        return dict(
+            hub="nyu-mll/glue",
+            subset="mnli",
+            split=split,
+            columns=dict(text_a="premise", text_b="hypothesis", label="label"),
+        )
+
+    def copa(split: str) -> dict:
+        return dict(
+            hub="aps/super_glue", subset="copa", split=split, columns=ROLES, questions=QUESTIONS
+        )
+
+    return dict(
+        model=dict(hub="FacebookAI/xlm-roberta-base"),
+        intermediate=dict(task=NLI, data=dict(train=nli("train"), dev=nli("validation_matched"))),
+        target=dict(
+            task=CHOICE,
+            data=dict(train=copa("train"), dev=copa("validation")),
+            evaluate={
+                language: dict(
+                    hub="cambridgeltl/xcopa",
+                    subset=language,
+                    split="test",
+                    columns=ROLES,
+                    questions=QUESTIONS,
+                    language=language,
+                )
+                for language in LANGUAGES
+            },
+            train=dict(batch_size=16, epochs=10, patience=3),
+        ),
+    )

@@ -1,0 +1,66 @@
+"""Question answering as SQuAD 1.1 and 2.0 write it: a record for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flaxfer.data.files import parse_json
+from flaxfer.data.tables import Column, Key, Problems, Table, locate, missing_columns
+from flaxfer.errors import DataError
+
+
+def squad(text: str, path: Path, keys: list[Key]) -> Table:
+    """Reads the questions of all paragraphs: their own fields, `context` and `title`.
+
+    Raises:
+      DataError: the file is no JSON, is not built as SQuAD's, or lacks a field.
+    """
+    faults: list[str] = []
+    found = list(_questions(parse_json(text, path), path, faults))
+    if faults:
+        raise DataError(
+            "the file is not built as those of SQuAD: data, paragraphs, context and qas",
+            where=str(path),
+            mend="set format to how it is written, or correct the file.",
+            details=faults,
+        )
+    places, records = [place for place, _ in found], [record for _, record in found]
+    names = list(dict.fromkeys(name for record in records for name in record))
+    missing = locate(list(map(str, keys)), names)[1]
+    if missing and names:
+        raise missing_columns(str(path), missing, names)
+    columns: dict[Key, Column] = {
+        key: Column(path.name, repr(str(key)), [r.get(str(key)) for r in records], places)
+        for key in keys
+    }
+    problems: Problems = []
+    for i, record in enumerate(records):
+        impossible = record.get("is_impossible")
+        if impossible is not None and bool(record.get("answers")) == bool(impossible):
+            what = "has answers" if impossible else "has no answers"
+            problems.append((i, f"{path.name}: {places[i]}: {what}, is_impossible is {impossible}"))
+    return Table(len(records), columns, problems)
+
+
+def _questions(value: Any, path: Path, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every question with its place in the file; what is not as it should be goes to `faults`."""
+
+    def items(parent: Any, at: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        inner = parent.get(name) if isinstance(parent, dict) else None
+        at = f"{at}.{name}" if at else name
+        if not isinstance(inner, list):
+            faults.append(f"{path.name}: {at}: is no list")
+            return
+        for i, item in enumerate(inner):
+            if isinstance(item, dict):
+                yield f"{at}[{i}]", item
+            else:
+                faults.append(f"{path.name}: {at}[{i}]: is no object")
+
+    for article_at, article in items(value, "", "data"):
+        for paragraph_at, paragraph in items(article, article_at, "paragraphs"):
+            shared = {"title": article.get("title"), "context": paragraph.get("context")}
+            for at, question in items(paragraph, paragraph_at, "qas"):
+                yield at, {**shared, **question}

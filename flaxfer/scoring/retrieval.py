@@ -1,0 +1,108 @@
+"""Nearest neighbours by cosine, and how often they are the right ones."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flaxfer.errors import DataError
+
+
+def nearest(query_nD: np.ndarray, passage_mD: np.ndarray, *, block: int = 2048) -> np.ndarray:
+    """For each query the passage with the largest cosine similarity; of equal passages the first.
+
+    Similarities are float32, and no more than `block` times `block` of them are held at a time.
+
+    Args:
+      query_nD: (n, D) embeddings.
+      passage_mD: (m, D) embeddings, m > 0.
+      block: how many queries and passages are compared at a time.
+
+    Returns:
+      (n,) int64, rows of the passages.
+
+    Raises:
+      DataError: shapes do not fit, or an embedding is zero or not finite.
+    """
+    query, passage = _unit(query_nD, "query"), _unit(passage_mD, "passage")
+    if not len(passage) or query.shape[1] != passage.shape[1]:
+        raise DataError(
+            f"queries {query.shape} cannot be compared with passages {passage.shape}",
+            where="scoring",
+        )
+    found = np.zeros(len(query), np.int64)
+    for begin in range(0, len(query), block):
+        rows = query[begin : begin + block]
+        best = np.full(len(rows), -np.inf, np.float32)
+        for offset in range(0, len(passage), block):
+            similarity = rows @ passage[offset : offset + block].T
+            place = similarity.argmax(axis=1)
+            value = np.take_along_axis(similarity, place[:, None], axis=1)[:, 0]
+            better = value > best
+            best[better] = value[better]
+            found[begin : begin + block][better] = place[better] + offset
+    return _first_equal(passage)[found]
+
+
+def retrieval_accuracy(
+    query_nD: np.ndarray,
+    passage_mD: np.ndarray,
+    gold_n: np.ndarray | None = None,
+    *,
+    block: int = 2048,
+) -> float:
+    """Share of the queries whose nearest passage is the right one, NaN without queries.
+
+    The direction is the caller's choice and matters. XTREME (Hu et al. 2020), on pairs of Tatoeba
+    (Artetxe & Schwenk 2019), has the English sentences as queries and looks for each among the
+    sentences of the other language, in its published code.
+
+    Args:
+      query_nD: (n, D) embeddings.
+      passage_mD: (m, D) embeddings.
+      gold_n: (n,) row of the right passage of each query; None for the row of the same number.
+      block: as in `nearest`.
+
+    Returns:
+      A fraction.
+
+    Raises:
+      DataError: as `nearest`, or if a query has no right passage.
+    """
+    gold = np.arange(len(query_nD)) if gold_n is None else np.asarray(gold_n)
+    if gold.shape != (len(query_nD),) or not ((gold >= 0) & (gold < len(passage_mD))).all():
+        raise DataError(
+            f"{len(query_nD)} queries need as many rows of right passages, each below"
+            f" {len(passage_mD)}",
+            where="scoring",
+        )
+    found = nearest(query_nD, passage_mD, block=block)
+    return float((found == gold).mean()) if len(found) else float("nan")
+
+
+def _unit(vectors: np.ndarray, what: str) -> np.ndarray:
+    """Rows of length 1, float32."""
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2:
+        raise DataError(f"{what} embeddings have the shape {vectors.shape}", where="scoring")
+    vectors = vectors.astype(np.result_type(vectors, np.float32), copy=False)
+    # Divided by the largest first, so that no square leaves float32.
+    largest = np.abs(vectors).max(axis=1, initial=0)
+    bad = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
+    if bad.size:
+        raise DataError(
+            f"{bad.size} {what} embeddings are zero or not finite, the first in row {bad[0]}",
+            where="scoring",
+        )
+    scaled = (vectors / largest[:, None]).astype(np.float32, copy=False)
+    return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+
+
+def _first_equal(rows: np.ndarray) -> np.ndarray:
+    """For each row the number of the first that equals it.
+
+    A matrix product can give equal rows different last bits, by where in a block they stand.
+    """
+    # Adding zero turns -0 into 0, whose bytes differ.
+    raw = np.ascontiguousarray(rows + 0).view(np.dtype((np.void, rows.itemsize * rows.shape[1])))
+    _, first, group = np.unique(raw[:, 0], return_index=True, return_inverse=True)
+    return first[group]

@@ -1,0 +1,77 @@
+"""Small data sets that tests write, and what refuses them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flaxfer.config import Source, Task
+from flaxfer.data.sources import read_source
+from flaxfer.errors import DataError
+
+NLI = Task("nli", "classification", "accuracy", labels=("entailment", "neutral", "contradiction"))
+STS = Task("sts", "regression", "pearson", score_range=(0.0, 5.0))
+PAIRS = {"text_a": "a", "text_b": "b", "label": "y"}
+ROWS = [
+    ("A man eats.", "A man is eating.", "entailment"),
+    ("Ein Hund — läuft.", "他在跑步。", "neutral"),
+    ('He said "no", twice', "two\nlines, one field", "contradiction"),
+]
+
+
+def write_csv(path: Path, rows: Sequence[tuple[str, ...]] = ROWS, **options: Any) -> Path:
+    out = io.StringIO(newline="")
+    csv.writer(out, **options).writerows([("a", "b", "y"), *rows])
+    path.write_bytes(out.getvalue().encode())
+    return path
+
+
+def write_jsonl(path: Path) -> Path:
+    lines = [json.dumps(dict(zip("aby", row, strict=True))) for row in ROWS]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_json(path: Path) -> Path:
+    path.write_text(json.dumps([dict(zip("aby", row, strict=True)) for row in ROWS]))
+    return path
+
+
+def write_parquet(path: Path) -> Path:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = dict(zip("aby", map(list, zip(*ROWS, strict=True)), strict=True))
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    return path
+
+
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "data.csv": write_csv,
+    "data.jsonl": write_jsonl,
+    "data.json": write_json,
+    "data.parquet": write_parquet,
+}
+
+
+def text_file(folder: Path, text: str | bytes, name: str = "data.tsv") -> str:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return str(path)
+
+
+def refusal(source: Source, task: Task = NLI) -> DataError:
+    with pytest.raises(DataError) as caught:
+        read_source(source, task)
+    return caught.value
+
+
+def many(folder: Path, n: int, name: str = "data.tsv") -> Source:
+    path = text_file(folder, "a\ty\n" + "".join(f"{name} {i}\tneutral\n" for i in range(n)), name)
+    return Source(path, columns={"text_a": "a", "label": "y"})

@@ -1,0 +1,101 @@
+"""Relative positions and types, against sums written out."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from flaxfer.models.families import read_config
+from flaxfer.models.relative import distance_encoding, distance_scores, distance_scores_at
+from flaxfer.models.xlnet import Encoder, XLNetConfig
+from tests.models import tiny
+
+WIDTH, HEADS, SIZE = 8, 2, 4
+
+
+@pytest.mark.parametrize("clamp_len", [-1, 0, 3])
+def test_the_encoding_of_a_distance(clamp_len: int) -> None:
+    """Vaswani et al. 2017, with all sines before all cosines, as in Dai et al. 2019."""
+    tokens = 6
+    found = distance_encoding(tokens, WIDTH, clamp_len)
+    assert found.shape == (2 * tokens, WIDTH)
+    for row, distance in zip(found, range(tokens, -tokens, -1), strict=True):
+        if clamp_len > 0:
+            distance = max(-clamp_len, min(clamp_len, distance))
+        angles = [distance / 10000 ** (2 * i / WIDTH) for i in range(WIDTH // 2)]
+        np.testing.assert_allclose(row, [*np.sin(angles), *np.cos(angles)], atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 4, 5, 13])
+def test_scores_of_distances(tokens: int) -> None:
+    rng = np.random.default_rng(0)
+    query_BTHK = rng.standard_normal((3, tokens, HEADS, SIZE)).astype(np.float32)
+    distance_RHK = rng.standard_normal((2 * tokens, HEADS, SIZE)).astype(np.float32)
+    want_BHTS = np.empty((3, HEADS, tokens, tokens))
+    for query in range(tokens):
+        for key in range(tokens):
+            at_HK = distance_RHK[tokens - (query - key)]
+            want_BHTS[:, :, query, key] = np.sum(query_BTHK[:, query] * at_HK, axis=-1)
+    found = distance_scores(jnp.asarray(query_BTHK), jnp.asarray(distance_RHK))
+    np.testing.assert_allclose(found, want_BHTS, atol=1e-5)
+    place_BE = rng.integers(0, tokens, (3, 2)).astype(np.int32)
+    at_BEHK = np.take_along_axis(query_BTHK, place_BE[..., None, None], axis=1)
+    some = distance_scores_at(place_BE, jnp.asarray(at_BEHK), jnp.asarray(distance_RHK))
+    want = np.take_along_axis(want_BHTS, place_BE[:, None, :, None], axis=2)
+    np.testing.assert_allclose(some, want, atol=1e-5)
+
+
+def test_types_only_say_whether_two_tokens_are_of_one() -> None:
+    graph, params = tiny.model("xlnet")
+    batch = tiny.batch("xlnet", tiny.PACKED)
+    used = batch["mask_BE"] > 0
+
+    @tiny.jit
+    def logits(type_BT: jax.Array) -> jax.Array:
+        return tiny.logits(graph, params, batch | {"type_BT": type_BT})
+
+    plain = logits(batch["type_BT"])[used]
+    renamed = np.array([7, 0, 300], np.int32)[batch["type_BT"]]
+    np.testing.assert_array_equal(logits(renamed)[used], plain)
+    merged = np.minimum(batch["type_BT"], 1)
+    assert np.abs(logits(merged)[used] - plain).max() > 1e-3
+
+
+def test_the_order_of_tokens_matters_and_the_positions_of_a_batch_are_not_read() -> None:
+    graph, params = tiny.model("xlnet")
+    batch = tiny.batch("xlnet", tiny.RIGHT)
+
+    @tiny.jit
+    def logits(token_BT: jax.Array, position_BT: jax.Array) -> jax.Array:
+        return tiny.logits(
+            graph, params, batch | {"token_BT": token_BT, "position_BT": position_BT}
+        )
+
+    plain = logits(batch["token_BT"], batch["position_BT"])
+    np.testing.assert_array_equal(logits(batch["token_BT"], batch["segment_BT"]), plain)
+    swapped = batch["token_BT"].copy()
+    swapped[0, :2] = swapped[0, 1::-1]
+    assert np.abs(logits(swapped, batch["position_BT"])[0, 0] - plain[0, 0]).max() > 1e-4
+
+
+@pytest.mark.parametrize("clamp_len", [-1, 1])
+def test_distances_are_clamped(clamp_len: int) -> None:
+    """In a single layer, tokens further than `clamp_len` from the query may change places."""
+    settings = tiny.RELATIVE | {"n_layer": 1, "clamp_len": clamp_len, "initializer_range": 0.5}
+    config = read_config(settings)
+    assert isinstance(config, XLNetConfig)
+    encoder = Encoder(config, rngs=nnx.Rngs(0))
+    tokens = [tiny.batch("xlnet", tiny.RIGHT)[name] for name in tiny.TOKENS]
+
+    @tiny.jit
+    def summary(token_BT: jax.Array) -> jax.Array:
+        found: jax.Array = encoder(token_BT, np.zeros_like(tokens[1]), *tokens[2:])
+        return found[0, tiny.LENGTHS[0] - 1]
+
+    swapped = tokens[0].copy()
+    swapped[0, :2] = swapped[0, 1::-1]
+    difference = np.abs(summary(swapped) - summary(tokens[0])).max()
+    assert difference < 1e-5 if clamp_len == 1 else difference > 1e-3

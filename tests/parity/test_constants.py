@@ -1,0 +1,181 @@
+"""Every constant counts: with any of them changed, the comparison with PyTorch fails."""
+
+from __future__ import annotations
+import __future__
+
+import dataclasses
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+from flaxfer import losses
+from flaxfer.config import Optimizer
+from flaxfer.models import attention, bert, encoders, layers, relative, roberta, xlnet
+from tests.parity import cases, compare, flax_side, reference
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
+    """Compares the forward pass of a case, with some settings changed, with PyTorch's."""
+
+    @functools.cache
+    def folder_of(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("case")
+        flax_side.write_folder(cases.named(name), folder)
+        return folder
+
+    def compare_case(name: str, **changes: Any) -> None:
+        case = cases.named(name)
+        model = flax_side.load(folder_of(name), case.task, **changes)
+        # Not compiled: each operation is compiled once for all tests, a whole program for one.
+        found = model.forward(cases.batches(case)[0])
+        wanted = reference.read(case)
+        compare.check(found, {quantity: wanted[quantity] for quantity in found})
+
+    return compare_case
+
+
+def fails() -> Any:
+    return pytest.raises(AssertionError, match="differs by")
+
+
+SETTINGS = (
+    ("bert", {"layer_norm_eps": 1e-5}),
+    ("bert-gelu-new", {"layer_norm_eps": 1.01e-2}),
+    ("xlm-roberta", {"layer_norm_eps": 3.03e-2}),
+    ("xlnet-clamped", {"layer_norm_eps": 1.01e-2}),
+    ("bert", {"hidden_act": "gelu_new"}),
+    ("bert-gelu-new", {"hidden_act": "gelu"}),
+    ("roberta", {"hidden_act": "gelu_new"}),
+    ("xlm-roberta", {"hidden_act": "gelu"}),
+    ("xlnet", {"ff_activation": "gelu_new"}),
+    ("bert", {"num_attention_heads": 2}),
+    ("xlnet-clamped", {"clamp_len": 5}),
+    ("xlnet-clamped", {"clamp_len": -1}),
+    ("xlnet", {"clamp_len": 14}),
+)
+
+
+RELATIVE = relative.RelativeAttention.__call__
+TYPES = relative.RelativeAttention._type_scores
+SOURCE: tuple[tuple[str, Any, str, str], ...] = (
+    ("bert", attention.attention, "** -0.5", "** -0.5 * 1.001"),
+    ("xlnet", attention.attention, "** -0.5", "** -0.5 * 1.001"),
+    ("bert", attention.attention, "0.0, MASKED", "0.0, -1.0"),
+    ("bert", attention.attention, "same_BTS, 0.0", "key_segment_BS[:, None, :] > 0, 0.0"),
+    ("xlnet", attention.attention, "+= score_BHTS", "+= score_BHTS / scale"),
+    ("bert-gelu-new", layers.LayerNorm.__call__, "variance + self.eps", "variance"),
+    ("bert", layers.LayerNorm.__call__, "jnp.square(centred)", "jnp.square(centred) * 1.001"),
+    ("roberta", encoders.read_absolute, '["pad_token_id"] + 1', '["pad_token_id"]'),
+    ("xlm-roberta", encoders.read_absolute, '["pad_token_id"] + 1', '["pad_token_id"] - 1'),
+    ("bert", bert.PoolerHead.__call__, "jnp.tanh", "jnp.sin"),
+    ("roberta", roberta.DenseHead.__call__, "jnp.tanh", "jnp.sin"),
+    ("xlnet", xlnet.SummaryHead.__call__, "jnp.tanh", "jnp.sin"),
+    ("xlnet", relative.distance_encoding, "tokens - jnp", "1 + tokens - jnp"),
+    ("xlnet", relative.distance_encoding, "distance_R[:, None]", "-distance_R[:, None]"),
+    ("xlnet", relative.distance_encoding, "10000", "10010"),
+    ("xlnet", relative.distance_encoding, "exponent_F = ", "exponent_F = 1 / width + "),
+    ("xlnet", relative.distance_encoding, "jnp.cos(angle_RF)", "-jnp.cos(angle_RF)"),
+    ("xlnet-clamped", relative.distance_encoding, "-clamp_len, clamp", "0, clamp"),
+    ("xlnet", TYPES, "other_HK - same_HK", "same_HK - other_HK"),
+    ("xlnet", TYPES, "self.type_bias(query_BTHK)", "query_BTHK"),
+    ("xlnet", TYPES, "!=", "=="),
+    ("xlnet", RELATIVE, "self.position_bias(query_BTHK)", "query_BTHK"),
+    ("xlnet", RELATIVE, "self.content_bias(query_BTHK)", "query_BTHK"),
+    ("bert-token", losses.loss_sum, "label_BT >= 0", "label_BT > 0"),
+    ("bert-span", losses._span_loss, "last_BE) / 2", "last_BE) / 2.001"),
+    ("bert-span", losses._span_loss, "jnp.where(inside_BET", "jnp.where(inside_BET | True"),
+    ("bert-choice", losses._choice_loss, "jnp.where(counted, jnp.exp", "jnp.where(~right, jnp.exp"),
+    ("bert-gelu-new", losses.loss_sum, "jnp.square(", "1.001 * jnp.square("),
+)
+
+
+@pytest.mark.parametrize("name", sorted({str(changed[0]) for changed in (*SETTINGS, *SOURCE)}))
+def test_unchanged(name: str, compared: Callable[..., None]) -> None:
+    compared(name)
+
+
+@pytest.mark.parametrize(("name", "changes"), SETTINGS, ids=str)
+def test_settings(name: str, changes: dict[str, Any], compared: Callable[..., None]) -> None:
+    with fails():
+        compared(name, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "old", "new"),
+    SOURCE,
+    ids=[f"{name}: {function.__qualname__}: {new}" for name, function, _, new in SOURCE],
+)
+def test_source(
+    name: str,
+    function: FunctionType,
+    old: str,
+    new: str,
+    compared: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Runs with one expression of the source exchanged; wherever the function is called."""
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(old) == 1, f"{old} is not, or not once, in {function.__qualname__}"
+    scope = dict(function.__globals__)
+    flags = __future__.annotations.compiler_flag
+    exec(compile(source.replace(old, new), "changed", "exec", flags), scope)
+    monkeypatch.setattr(function, "__code__", scope[function.__name__].__code__)
+    with fails():
+        compared(name)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_activations(
+    activation: str, compared: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = {"gelu": "bert", "gelu_new": "bert-gelu-new", "relu": "xlm-roberta"}[activation]
+    function = layers.ACTIVATIONS[activation]
+    monkeypatch.setitem(layers.ACTIVATIONS, activation, lambda x: 1.001 * function(x))
+    with fails():
+        compared(name)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Optimizer], None]:
+    """Compares losses and weights of ten steps with PyTorch's."""
+    case = cases.named("xlnet-token")
+    model = flax_side.tiny_model(case, tmp_path_factory.mktemp("case"))
+
+    def compare_steps(optimizer: Optimizer) -> None:
+        found = model.train(cases.batches(case), optimizer, cases.TOTAL_STEPS)
+        wanted = reference.read(case)
+        compare.check(found, {quantity: wanted[quantity] for quantity in found})
+
+    return compare_steps
+
+
+CHANGES: tuple[dict[str, Any], ...] = (
+    {"b1": 0.901},
+    {"b2": 0.99},
+    {"eps": 1.1e-3},
+    {"learning_rate": 1.01e-2},
+    {"weight_decay": 0.11},
+    {"no_decay": ("bias$",)},
+    {"no_decay": ("norm/scale$",)},
+    {"clip_norm": 0.21},
+    {"warmup": 1.0},
+    {"end_factor": 0.01},
+    {"schedule": "cosine"},
+)
+
+
+def test_optimizer_unchanged(trained: Callable[[Optimizer], None]) -> None:
+    trained(cases.OPTIMIZER)
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
+def test_optimizer(changes: dict[str, Any], trained: Callable[[Optimizer], None]) -> None:
+    with fails():
+        trained(dataclasses.replace(cases.OPTIMIZER, **changes))
