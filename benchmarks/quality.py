@@ -15,6 +15,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from scipy.stats import ttest_ind
+
 PAGE = """# Benchmarks
 
 Every number here is written by a command in benchmarks/.
@@ -29,7 +31,8 @@ best dev epoch, mean ± standard deviation over the seeds. Written by benchmarks
 | transformers {transformers} Trainer (torch {torch}) | {peer_seeds} | {peer_pearson} \
 | {peer_spearman} |
 
-Difference of the mean Pearson, flaxfer minus Trainer: {difference:+.4f}.
+Difference of the mean Pearson, flaxfer minus Trainer: {difference:+.4f}, 95 % interval \
+{low:+.4f} to {high:+.4f} (Welch's t). Test Pearson by seed: flaxfer {own}; Trainer {other}.
 
 Machine: {cpu}, {cores} cores, {memory_gib} GiB; Python {python}; {date}.
 """
@@ -50,6 +53,7 @@ def main() -> None:
     ]
     own = [scores["pearson"] for scores in tests]
     other = [run["test_pearson"] for run in peer]
+    interval = ttest_ind(own, other, equal_var=False).confidence_interval()
     page = PAGE.format(
         **study["versions"],
         **{k: study["machine"][k] for k in ("cpu", "cores", "memory_gib")},
@@ -63,6 +67,10 @@ def main() -> None:
         peer_pearson=spread(other),
         peer_spearman=spread([run["test_spearman"] for run in peer]),
         difference=statistics.mean(own) - statistics.mean(other),
+        low=interval.low,
+        high=interval.high,
+        own=", ".join(f"{value:.4f}" for value in own),
+        other=", ".join(f"{value:.4f}" for value in other),
     )
     options.out.write_text(page, encoding="utf-8")
     print(page)

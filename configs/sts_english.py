@@ -1,7 +1,7 @@
 r"""How well does a checkpoint learn English similarity? The yardstick against other trainers.
 
-What: STS-B English, all weights updated, 3 epochs of batch 32, three seeds, test Pearson of the
-best dev epoch. benchmarks/peer_sts.py does the same with transformers' PyTorch Trainer.
+What: STS-B English, all weights updated, 3 epochs of batch 32, six seeds, test Pearson of the best
+dev epoch. benchmarks/peer_sts.py does the same with transformers' PyTorch Trainer.
 
 Command
   python -m flaxfer.main --config configs/sts_english.py \
@@ -36,7 +36,7 @@ def get_config(preset: str = "local") -> ConfigDict:
             model=dict(path="MODEL"),
             data_dir="DATA",
             paths=("direct",),
-            seeds=(0, 1, 2),
+            seeds=(0, 1, 2, 3, 4, 5),
             optimizer=dict(learning_rate=5e-5, weight_decay=0.01, warmup=0.1),
             train=dict(batch_size=32, epochs=3, max_length=128, row_length=128),
             target=dict(
