@@ -27,7 +27,7 @@ best dev epoch, mean ± standard deviation over the seeds. Written by benchmarks
 
 | trainer | seeds | test Pearson | test Spearman |
 | --- | --- | ---: | ---: |
-| flaxfer {flaxfer} (jax {jax}) | {seeds} | {pearson} | {spearman} |
+| flaxfer {flaxfer} at {git} (jax {jax}) | {seeds} | {pearson} | {spearman} |
 | transformers {transformers} Trainer (torch {torch}) | {peer_seeds} | {peer_pearson} \
 | {peer_spearman} |
 
@@ -56,6 +56,7 @@ def main() -> None:
     interval = ttest_ind(own, other, equal_var=False).confidence_interval()
     page = PAGE.format(
         **study["versions"],
+        git=study["git"],
         **{k: study["machine"][k] for k in ("cpu", "cores", "memory_gib")},
         model=options.model,
         date=study["date"][:10],

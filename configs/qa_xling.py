@@ -6,9 +6,10 @@ them.
 
 Presets
   local   a folder with glue-samples/MNLI and xquad/xquad.{en,de,es}.json, and any local XLM-R
-          checkpoint. There is no SQuAD in it: the English XQuAD is divided instead, and German and
-          Spanish are its translations, so that their scores say only whether answers carry over
-          between languages, not how well new questions are answered.
+          checkpoint. There is no SQuAD in it: the English XQuAD is divided instead, so that
+          questions about one paragraph lie in train, dev and test; and German and Spanish are its
+          translations. Scores say only whether answers carry over between languages, not how well
+          new questions are answered.
   base    XLM-R base, MNLI, SQuAD and XQuAD from the hub.
 
 Commands

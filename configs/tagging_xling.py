@@ -14,8 +14,7 @@ Commands
   python -m flaxfer.main --config configs/tagging_xling.py:base
 
 Expected: not measured yet.
-Time: `local` trains 20,000 sentences for three epochs a seed and path: about an hour on two CPU
-cores without AMX with a checkpoint of 12 layers and width 384. `base` wants an accelerator.
+Time: not measured yet; `base` wants an accelerator.
 """
 
 from __future__ import annotations

@@ -10,16 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flaxfer.errors import ConfigError
-
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "*.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-)
-"""What a tokenizer may consist of, in the folder of a Hugging Face model."""
+from flaxfer.models.pretrained import TOKENIZER_FILES
 
 
 @contextlib.contextmanager

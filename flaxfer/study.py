@@ -39,7 +39,7 @@ from flaxfer.optim import Params
 from flaxfer.progress import say, table
 from flaxfer.vocabulary import Vocabulary
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 """Part of every stage's identity: raised when the same settings would give other results."""
 
 Splits = Mapping[str, Tokenized]
@@ -176,9 +176,9 @@ class Study:
         versions = platform.versions()
         if made.done is not None:  # They may have changed since it was trained.
             versions = json.loads(file.read_text())["versions"] if file.exists() else {}
-        sources = _source_names(self.stages[name])
+        names = _source_names(self.stages[name])
         data = [
-            {**entry, "sources": sources.get(entry["split"], [])}
+            {**entry, "sources": names.get(entry["split"], [])}
             for entry in self.data_summary()
             if entry["stage"] == name
         ]

@@ -34,7 +34,7 @@ def check(task: Task, logits: np.ndarray, batch: dict[str, Any], losses: list[fl
     assert count == len(losses)
     gradient = jax.grad(lambda x: loss_sum(task, 0.0, x, batch)[0])(jnp.array(logits))
     assert np.isfinite(gradient).all()
-    # Of whatever kind: what is certain costs nothing, and padding moves nothing.
+    # What is not there moves nothing.
     if "label_BT" not in batch:
         outside = (SEGMENT_BT == 0) if logits.shape[1] == SEGMENT_BT.shape[1] else MASK_BE == 0
         assert not np.asarray(gradient)[outside].any()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -205,18 +205,39 @@ def build_rows(
         "mask_BE": slots(np.ones(len(sequence)), dtype=np.float32),
         "index_BE": slots(sequence, padding=-1),
     }
+    return batch | _targets(tokenized, sequence, source, start, tokens, slots)
+
+
+def _targets(
+    tokenized: Tokenized,
+    sequence: np.ndarray,
+    source: np.ndarray,
+    start: np.ndarray,
+    tokens: Callable[..., np.ndarray],
+    slots: Callable[..., np.ndarray],
+) -> Batch:
+    """What is to be predicted of a batch.
+
+    Args:
+      tokenized: the data set.
+      sequence: (m,) the sequences of the batch.
+      source: (tokens,) their tokens, as numbers in the data set.
+      start: (m,) where in its row each begins.
+      tokens: puts a value a token into rows.
+      slots: puts a value a sequence into slots.
+    """
     label = tokenized.label
     if tokenized.kind == "tagging":
-        return batch | {"label_BT": tokens(label[source], padding=-1)}
+        return {"label_BT": tokens(label[source], padding=-1)}
     if tokenized.kind == "question_answering":
         first, last = (start[:, None] + label[sequence]).T
-        return batch | {"start_BE": slots(first), "end_BE": slots(last)}
+        return {"start_BE": slots(first), "end_BE": slots(last)}
     if tokenized.kind == "multiple_choice":
         example = tokenized.example[sequence]
         right = label[example] == sequence % tokenized.choices
         unit = np.unique(example, return_inverse=True)[1]
-        return batch | {"label_BE": slots(right, dtype=np.float32), "unit_BE": slots(unit)}
-    return batch | {"label_BE": slots(label[sequence], dtype=label.dtype)}
+        return {"label_BE": slots(right, dtype=np.float32), "unit_BE": slots(unit)}
+    return {"label_BE": slots(label[sequence], dtype=label.dtype)}
 
 
 def _check(lengths: np.ndarray, row_length: int) -> None:

@@ -30,17 +30,17 @@ from flaxfer.models.weights import INDEX, Stored, open_file, read_headers, read_
 
 log = logging.getLogger("flaxfer.models")
 
-HUB_FILES = [
-    "config.json",
-    "model*.safetensors",
-    INDEX,
+TOKENIZER_FILES = (
     "tokenizer*",
     "vocab*",
     "merges.txt",
     "*.model",
     "special_tokens_map.json",
     "added_tokens.json",
-]
+)
+"""What a tokenizer may consist of, in the folder of a Hugging Face model."""
+
+HUB_FILES = ["config.json", "model*.safetensors", INDEX, *TOKENIZER_FILES]
 
 FLOATS = ("F32", "F16", "BF16")
 LEFT_OUT = re.compile(
