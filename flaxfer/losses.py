@@ -83,8 +83,6 @@ def _choice_loss(score_BE: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
     score = jnp.where(counted, score_BE.ravel(), IMPOSSIBLE)
     largest_U = jax.lax.stop_gradient(jax.ops.segment_max(score, unit, size))
     below = score - largest_U[unit]
-    total_U = jax.ops.segment_sum(jnp.where(counted, jnp.exp(below), 0), unit, size)
-    # There are fewer examples than slots: the log of a sum of nothing has no gradient.
-    normaliser_U = jnp.log(jnp.where(total_U > 0, total_U, 1))
+    normaliser_U = jnp.log(jax.ops.segment_sum(jnp.exp(below), unit, size))
     loss = jnp.where(right, normaliser_U[unit] - below, 0)
     return jnp.sum(loss), jnp.sum(right.astype(jnp.float32))

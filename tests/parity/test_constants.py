@@ -91,7 +91,7 @@ SOURCE: tuple[tuple[str, Any, str, str], ...] = (
     ("bert-token", losses.loss_sum, "label_BT >= 0", "label_BT > 0"),
     ("bert-span", losses._span_loss, "last_BE) / 2", "last_BE) / 2.001"),
     ("bert-span", losses._span_loss, "jnp.where(inside_BET", "jnp.where(inside_BET | True"),
-    ("bert-choice", losses._choice_loss, "jnp.where(counted, jnp.exp", "jnp.where(~right, jnp.exp"),
+    ("bert-choice", losses._choice_loss, "jnp.exp(below)", "jnp.where(right, 0, jnp.exp(below))"),
     ("bert-gelu-new", losses.loss_sum, "jnp.square(", "1.001 * jnp.square("),
 )
 
