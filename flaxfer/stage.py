@@ -25,6 +25,7 @@ from flaxfer.errors import CheckpointError, DivergedError
 from flaxfer.evaluate import Evaluator, finite
 from flaxfer.metrics import METRICS
 from flaxfer.optim import Params, make_optimizer
+from flaxfer.prng import dropout_key
 from flaxfer.progress import StageBar, say
 from flaxfer.sharding import row_shards, tree_shardings, whole
 from flaxfer.state import TrainState, init_state
@@ -180,8 +181,7 @@ class _Loop:
             run.dropout,
             evaluator.mesh,
         )
-        # The rbg generator draws dropout's bits several times faster than the default one.
-        self._key = jax.random.key(run.seed, impl="rbg")
+        self._key = dropout_key(run.seed, evaluator.mesh.devices.flat[0].platform)
         self._steps_per_eval = settings.train.eval_every or math.ceil(
             train_examples(run.train) / settings.train.batch_size
         )

@@ -39,7 +39,7 @@ from flaxfer.optim import Params
 from flaxfer.progress import say, table
 from flaxfer.vocabulary import Vocabulary
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 """Part of every stage's identity: raised when the same settings would give other results."""
 
 Splits = Mapping[str, Tokenized]

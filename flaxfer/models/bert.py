@@ -21,6 +21,7 @@ from flaxfer.models.layers import (
     Linear,
     dropout,
     dropout_site,
+    fused,
 )
 
 # Checkpoint name, parameter path, layout of the array in the checkpoint (pretrained.LAYOUTS).
@@ -133,10 +134,15 @@ class SelfAttention(nnx.Module):
         dropout_key: jax.Array | None,
     ) -> jax.Array:
         """What each of the queries gathers from the tokens of its segment, `y_BTD`."""
+        if query_BTD is x_BSD:
+            query_BTHK, key_BSHK, value_BSHK = fused((self.query, self.key, self.value), x_BSD)
+        else:
+            query_BTHK = self.query(query_BTD)
+            key_BSHK, value_BSHK = fused((self.key, self.value), x_BSD)
         out_BTHK = attention(
-            self.query(query_BTD),
-            self.key(x_BSD),
-            self.value(x_BSD),
+            query_BTHK,
+            key_BSHK,
+            value_BSHK,
             query_segment_BT,
             segment_BS,
             dropout_rate=self.rate,

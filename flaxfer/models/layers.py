@@ -8,16 +8,40 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """The product of x and the normal distribution function (Hendrycks & Gimpel 2016).
+
+    The backward pass keeps x and nothing else; left to itself JAX computes, and keeps, several
+    arrays of its size in float32.
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * _normal_cdf(wide)).astype(x.dtype)
+
+
+def _normal_cdf(x: jax.Array) -> jax.Array:
+    return 0.5 + 0.5 * jax.lax.erf(x * math.sqrt(0.5))
+
+
+def _gelu_backward(x: jax.Array, slope: jax.Array) -> tuple[jax.Array]:
+    wide = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * wide * wide) * (1 / math.sqrt(2 * math.pi))
+    return ((slope * (_normal_cdf(wide) + wide * density)).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
-    **dict.fromkeys(("gelu", "gelu_python"), functools.partial(jax.nn.gelu, approximate=False)),
+    **dict.fromkeys(("gelu", "gelu_python"), gelu),
     **dict.fromkeys(
         ("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"),
         functools.partial(jax.nn.gelu, approximate=True),
@@ -57,6 +81,23 @@ class Linear(nnx.Module):
         if self.bias is not None:
             y = y + self.bias[...].astype(x.dtype).reshape(-1)
         return y.reshape(*batch, *outputs)
+
+
+def fused(maps: Sequence[Linear], x: jax.Array) -> tuple[jax.Array, ...]:
+    """What each of the maps, which agree in all of their axes, gives of x: one matrix product.
+
+    They are stacked behind the first axis of their outputs, so that a mesh that splits this axis
+    splits the stacked kernel in the same places.
+    """
+    kernel = jnp.stack([linear.kernel[...].astype(x.dtype) for linear in maps], axis=2)
+    width, first, several, *rest = kernel.shape
+    y = x.reshape(-1, width) @ kernel.reshape(width, -1)
+    y = y.reshape(-1, first, several, *rest)
+    biases = [linear.bias for linear in maps if linear.bias is not None]
+    outputs = [y[:, :, i].reshape(*x.shape[:-1], first, *rest) for i in range(several)]
+    if not biases:
+        return tuple(outputs)
+    return tuple(y + bias[...].astype(x.dtype) for y, bias in zip(outputs, biases, strict=True))
 
 
 class Bias(nnx.Module):

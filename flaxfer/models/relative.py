@@ -14,7 +14,7 @@ from flax import nnx
 
 from flaxfer.models.attention import attention
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.layers import Bias, Linear
+from flaxfer.models.layers import Bias, Linear, fused
 
 BLOCKS = 4
 """Into how many blocks of queries `distance_scores` divides a row."""
@@ -132,7 +132,11 @@ class RelativeAttention(nnx.Module):
         the encoding of their distance, and with the embedding of whether their types differ. In
         each of them the query has a bias of its own.
         """
-        query_BTHK = self.query(queries.x_BTD)
+        if queries is row:
+            query_BTHK, key_BSHK, value_BSHK = fused((self.query, self.key, self.value), row.x_BTD)
+        else:
+            query_BTHK = self.query(queries.x_BTD)
+            key_BSHK, value_BSHK = fused((self.key, self.value), row.x_BTD)
         type_BHTS = self._type_scores(query_BTHK, queries.type_BT, row.type_BT)
         biased_BTHK, distance_RHK = self.position_bias(query_BTHK), self.position(distance_RD)
         if queries.place_BT is None:
@@ -141,8 +145,8 @@ class RelativeAttention(nnx.Module):
             distance_BHTS = distance_scores_at(queries.place_BT, biased_BTHK, distance_RHK)
         out_BTHK = attention(
             self.content_bias(query_BTHK),
-            self.key(row.x_BTD),
-            self.value(row.x_BTD),
+            key_BSHK,
+            value_BSHK,
             queries.segment_BT,
             row.segment_BT,
             score_BHTS=distance_BHTS.astype(jnp.float32) + type_BHTS,

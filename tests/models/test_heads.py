@@ -13,7 +13,7 @@ import optax
 import pytest
 from flax import nnx
 
-from flaxfer.models import layers
+from flaxfer.models import attention, layers
 from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.models.heads import HEAD_OF, EncoderModel
 from flaxfer.models.pretrained import parameter_names, parameter_shapes
@@ -163,8 +163,18 @@ def sites(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, jax.Array]]:
         found.append((rate, jax.random.key_data(key)))
         return layers.dropout(x, rate, key)
 
-    for module in ("bert", "roberta", "xlnet", "attention"):
+    def spy_attention(
+        *args: Any, dropout_rate: float, dropout_key: jax.Array, **others: Any
+    ) -> Any:
+        found.append((dropout_rate, jax.random.key_data(dropout_key)))
+        return attention.attention(
+            *args, dropout_rate=dropout_rate, dropout_key=dropout_key, **others
+        )
+
+    for module in ("bert", "roberta", "xlnet"):
         monkeypatch.setattr(f"flaxfer.models.{module}.dropout", spy)
+    for module in ("bert", "relative"):
+        monkeypatch.setattr(f"flaxfer.models.{module}.attention", spy_attention)
     return found
 
 
