@@ -264,6 +264,8 @@ class Train:
       patience: evaluations without a better dev metric before the stage stops; 0 for never.
       log_every: steps between lines in metrics.jsonl.
       compute_dtype: of the matrix products; parameters stay float32. `auto` goes by platform.
+      keep: what a layer keeps for its backward pass: `all`; `products` with its kernels, the rest
+        being computed again; its `inputs` alone, for the least memory.
       output_bias: where the bias of a new regression head starts: `zero`, as transformers has it,
         or the `mean` score of train, which a short training need not find first.
       label_smoothing: share of the target's probability spread over all classes.
@@ -283,6 +285,7 @@ class Train:
     patience: int = 0
     log_every: int = 10
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    keep: Literal["all", "products", "inputs"] = "all"
     output_bias: Literal["zero", "mean"] = "zero"
     label_smoothing: float = 0.0
 
@@ -324,6 +327,7 @@ class Config:
         `runs/<name>`.
       data_dir: where relative paths of sources start; empty for the current directory.
       cache: tokenised data and compiled programs; empty for the user's cache directory.
+      compiler_options: XLA's options by name, beside or instead of those of `flaxfer.platform`.
       trackers: further sinks of the metrics.
     """
 
@@ -337,4 +341,5 @@ class Config:
     workdir: str = ""
     data_dir: str = ""
     cache: str = ""
+    compiler_options: Mapping[str, bool | int | str] = dataclasses.field(default_factory=dict)
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()

@@ -43,7 +43,7 @@ class Evaluator:
         others, such as Spearman's with its ranks, need all predictions and are taken from them.
         """
         kind = self.task.kind
-        eval_step = make_eval_step(self.graph, self.task, self.dtype)
+        eval_step = make_eval_step(self.graph, self.task, self.dtype, self.mesh)
         accumulated = metrics.collection(kind, self.task.num_outputs).empty()
         accumulated = jax.device_put(accumulated, sharding.whole(self.mesh))
         size = len(data.token) if kind in EVERY_TOKEN else len(data)

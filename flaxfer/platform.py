@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +17,117 @@ import jax.numpy as jnp
 
 from flaxfer import __version__
 from flaxfer.config import Train
+from flaxfer.errors import ConfigError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
 
-def compute_dtype(train: Train) -> Any:
-    """The dtype of matrix products; `auto` is bfloat16 where the hardware gains by it."""
+def compute_dtype(train: Train, backend: str | None = None) -> Any:
+    """The dtype of matrix products; `auto` is bfloat16 where the hardware gains by it.
+
+    Args:
+      train: with the setting.
+      backend: `cpu`, `gpu` or `tpu`; None for that of this process.
+    """
     if train.compute_dtype != "auto":
         return jnp.dtype(train.compute_dtype)
-    return jnp.dtype("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    if (backend or jax.default_backend()) != "cpu" or bfloat16_on_cpu():
+        return jnp.dtype("bfloat16")
+    return jnp.dtype("float32")
+
+
+def bfloat16_on_cpu() -> bool:
+    """Whether this CPU multiplies bfloat16 faster than float32, and this JAX knows how."""
+    release = tuple(int(part) for part in jax.__version_info__[:2])
+    return release >= (0, 12) and not {"amx_bf16", "avx512_bf16"}.isdisjoint(_cpu_flags())
+
+
+# By platform. Gains were measured by benchmarks/options.py; BENCHMARKS.md has them.
+COMPILER_OPTIONS: Mapping[str, Mapping[str, bool]] = {
+    # Products by oneDNN, whose bfloat16 is fast in the backward pass too.
+    "cpu": {"xla_cpu_experimental_onednn_custom_call": True},
+    # Gradients are reduced over the chips while the backward pass goes on.
+    "tpu": {
+        "xla_tpu_enable_latency_hiding_scheduler": True,
+        "xla_tpu_enable_async_collective_fusion": True,
+        "xla_tpu_enable_data_parallel_all_reduce_opt": True,
+    },
+    "gpu": {"xla_gpu_enable_latency_hiding_scheduler": True},
+}
+
+_chosen: dict[str, Any] = {}
+
+
+def choose_compiler_options(options: Mapping[str, Any]) -> None:
+    """Options for all programs that are compiled from here on, beside or instead of our own.
+
+    Raises:
+      ConfigError: the compiler refuses one of them.
+    """
+    for name, value in options.items():
+        if reason := _refusal(name, value, jax.devices()[0]):
+            raise ConfigError(
+                f"the compiler does not take {name} = {value!r}: {reason}",
+                where="compiler_options",
+                mend="look the option up for this version of jaxlib, or leave it out.",
+            )
+    _chosen.clear()
+    _chosen.update(options)
+
+
+def compiler_options(device: jax.Device, dtype: Any = None) -> dict[str, Any]:
+    """What XLA is told beside its defaults, for programs on such a device.
+
+    The options go with the compilation, where a name that this jaxlib does not know is an error
+    that can be caught; in XLA_FLAGS it would end the process. Such an option is left out: `settle`
+    names it.
+    """
+    own = COMPILER_OPTIONS[_family(device)]
+    if _family(device) == "cpu" and (dtype != jnp.bfloat16 or not bfloat16_on_cpu()):
+        own = {}
+    known = {name: value for name, value in own.items() if not _refusal(name, value, device)}
+    return known | _chosen
+
+
+def _family(device: jax.Device) -> str:
+    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
+
+
+@functools.cache
+def _refusal(name: str, value: Any, device: jax.Device) -> str:
+    """Why the compiler refuses an option; empty if it takes it."""
+    where = jax.sharding.SingleDeviceSharding(device)
+    argument = jax.ShapeDtypeStruct((), jnp.float32, sharding=where)
+    try:
+        jax.jit(jnp.negative).lower(argument).compile(compiler_options={name: value})
+    except jax.errors.JaxRuntimeError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def describe_compiler(device: jax.Device, dtype: Any) -> str:
+    """One line for the eye: precision, options, and those that this jaxlib does not know."""
+    used = compiler_options(device, dtype)
+    left = COMPILER_OPTIONS[_family(device)].keys() - used if used else set()
+    words = [f"{jnp.dtype(dtype).name} products"]
+    words += [f"{name}={value}" for name, value in used.items()]
+    words += [f"{name} is not known to this jaxlib" for name in sorted(left)]
+    return ", ".join(words)
+
+
+def keep_memory() -> bool:
+    """Lets the process keep the memory that a step frees, for the next step; gives success.
+
+    On a CPU, XLA takes its buffers anew in every step. glibc returns large ones to the system at
+    once, so that each step begins with tens of thousands of page faults. Only glibc on Linux is
+    told; FLAXFER_MALLOC=system leaves it as it is. To be called before other threads exist.
+    """
+    if platform.libc_ver()[0] != "glibc" or os.environ.get("FLAXFER_MALLOC") == "system":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    # The numbers of malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD. One arena, which lies on
+    # the heap, and of which nothing is given back.
+    return all(mallopt(parameter, value) for parameter, value in ((-8, 1), (-4, 0), (-1, -1)))
 
 
 def cache_dir(setting: str) -> Path:
@@ -34,9 +140,15 @@ def cache_dir(setting: str) -> Path:
 
 
 def use_compilation_cache(folder: Path) -> None:
-    """Keeps compiled programs on disk, so that a second start does not compile again."""
-    jax.config.update("jax_compilation_cache_dir", str(folder / "xla"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    """Keeps compiled programs on disk, so that a second start does not compile again.
+
+    JAX keys them by program, options and versions, but code for one CPU may not run on another
+    that shares the folder: so each kind of CPU has a folder of its own. What is damaged is compiled
+    again.
+    """
+    kind = hashlib.sha256(" ".join(sorted(_cpu_flags())).encode()).hexdigest()[:12]
+    jax.config.update("jax_compilation_cache_dir", str(folder / "xla" / kind))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def versions() -> dict[str, str]:
@@ -61,9 +173,21 @@ def machine() -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_flags() -> frozenset[str]:
+    return frozenset(_cpu_info("flags").split())
+
+
+@functools.cache
+def _cpu_info(key: str) -> str:
+    """The first CPU's entry in /proc/cpuinfo; empty where there is none, as on macOS."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # Not Linux.
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    except OSError:
+        return ""
+    found = [
+        value.strip() for name, _, value in (x.partition(":") for x in lines) if name.strip() == key
+    ]
+    return found[0] if found else ""

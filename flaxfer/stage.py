@@ -180,6 +180,7 @@ class _Loop:
             evaluator.dtype,
             run.dropout,
             evaluator.mesh,
+            settings.train.keep,
         )
         self._key = dropout_key(run.seed, evaluator.mesh.devices.flat[0].platform)
         self._steps_per_eval = settings.train.eval_every or math.ceil(

@@ -17,7 +17,9 @@ from flax import nnx
 from flaxfer.config import Optimizer, Task
 from flaxfer.losses import loss_sum
 from flaxfer.models.heads import EncoderModel
+from flaxfer.models.layers import Keep
 from flaxfer.optim import Params, make_optimizer, make_schedule
+from flaxfer.platform import compiler_options
 from flaxfer.sharding import tree_shardings
 from flaxfer.state import TrainState
 
@@ -27,10 +29,15 @@ Graph = nnx.GraphDef[EncoderModel]
 
 
 def apply(
-    graph: Graph, params: Params, batch: Batch, dtype: jnp.dtype, dropout_key: jax.Array | None
+    graph: Graph,
+    params: Params,
+    batch: Batch,
+    dtype: jnp.dtype,
+    dropout_key: jax.Array | None,
+    keep: Keep = "all",
 ) -> jax.Array:
     """Logits of a batch of packed rows, float32 (B, E, C), or (B, T, C) of heads that read every
-    token; deterministic without a key.
+    token; deterministic without a key. `keep` is what the layers keep for the backward pass.
     """
     model = nnx.merge(graph, params)
     logits: jax.Array = model(
@@ -41,6 +48,7 @@ def apply(
         batch["summary_BE"],
         dropout_key=dropout_key,
         dtype=dtype,
+        keep=keep,
     )
     return logits
 
@@ -62,6 +70,7 @@ def make_train_step(
     dtype: Any,
     dropout: bool,
     mesh: jax.sharding.Mesh,
+    keep: Keep = "all",
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """A jitted `(state, batch, key) -> (state, metrics)` that donates its state.
 
@@ -74,7 +83,8 @@ def make_train_step(
     schedule = make_schedule(optimizer, total_steps)
 
     def loss_of(params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        return loss_sum(task, label_smoothing, apply(graph, params, batch, dtype, key), batch)
+        logits = apply(graph, params, batch, dtype, key, keep)
+        return loss_sum(task, label_smoothing, logits, batch)
 
     def train_step(
         state: TrainState, batch: Batch, key: jax.Array
@@ -112,12 +122,13 @@ def make_train_step(
         # next step would be compiled again.
         return jax.lax.with_sharding_constraint(state, tree_shardings(state, mesh)), metrics
 
-    return jax.jit(train_step, donate_argnums=0)
+    options = compiler_options(mesh.devices.flat[0], dtype)
+    return jax.jit(train_step, donate_argnums=0, compiler_options=options)
 
 
 @functools.cache
 def make_eval_step(
-    graph: Graph, task: Task, dtype: Any
+    graph: Graph, task: Task, dtype: Any, mesh: jax.sharding.Mesh
 ) -> Callable[[Params, Batch, Any], tuple[Any, jax.Array]]:
     """A jitted `(params, batch, metrics) -> (metrics, logits)`.
 
@@ -134,7 +145,8 @@ def make_eval_step(
             metrics = metrics.merge(update)
         return metrics, logits
 
-    return jax.jit(eval_step, donate_argnums=2)
+    options = compiler_options(mesh.devices.flat[0], dtype)
+    return jax.jit(eval_step, donate_argnums=2, compiler_options=options)
 
 
 @functools.cache

@@ -57,6 +57,8 @@ def run(config: Config, command: str) -> Path:
       FlaxferError: of the kind of what is wrong; what was finished by then is kept.
     """
     began = time.monotonic()
+    platform.keep_memory()
+    platform.choose_compiler_options(config.compiler_options)
     workdir = workdirs.prepare(config, command)
     cache = platform.cache_dir(config.cache)
     platform.use_compilation_cache(cache)

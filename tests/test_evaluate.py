@@ -112,7 +112,7 @@ def test_f29_f51_devices_change_nothing() -> None:
 def test_f52_f56_evaluating_again_gives_the_same_with_the_same_program() -> None:
     data, own = random_tokenized(33), evaluator(SCORE)
     first, scores = own.predict(params_of(SCORE), data)
-    function = step.make_eval_step(own.graph, SCORE, own.dtype)
+    function = step.make_eval_step(own.graph, SCORE, own.dtype, own.mesh)
     before = step.programs(function)
     second, again = own.predict(params_of(SCORE), data)
     np.testing.assert_array_equal(first, second)

@@ -26,7 +26,7 @@ ONLY = {  # By the beginning of the file's path, the longest that fits: what it 
     "scoring/": {"numpy", "flaxfer.errors", "flaxfer.scoring"},
 }
 USERS = {  # By what is used: the only files that may.
-    "jax.jit": {"step.py", "state.py", "metrics.py"},
+    "jax.jit": {"step.py", "state.py", "metrics.py", "platform.py"},
     "orbax": {"checkpoint.py"},
     "pickle": set[str](),
     "torch": {"convert.py"},

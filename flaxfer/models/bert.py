@@ -17,11 +17,13 @@ from flaxfer.models.encoders import AbsoluteConfig, EncoderConfig, read_absolute
 from flaxfer.models.layers import (
     ACTIVATIONS,
     Embedding,
+    Keep,
     LayerNorm,
     Linear,
     dropout,
     dropout_site,
     fused,
+    keeping,
 )
 
 # Checkpoint name, parameter path, layout of the array in the checkpoint (pretrained.LAYOUTS).
@@ -210,6 +212,7 @@ class Encoder(nnx.Module):
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         dtype: Any = jnp.float32,
+        keep: Keep = "all",
     ) -> tuple[jax.Array, ...]:
         """The embeddings and the output of each layer, N + 1 arrays `x_BTD` of dtype `dtype`.
 
@@ -222,6 +225,7 @@ class Encoder(nnx.Module):
             that a head reads, and most of the last layer's work left out.
           dropout_key: of this step; None for no dropout.
           dtype: float32 or bfloat16, of the matrix products.
+          keep: what each layer keeps for the backward pass.
         """
         x_BTD = self.embeddings(
             token_BT, type_BT, position_BT, dropout_key=dropout_site(dropout_key, 0), dtype=dtype
@@ -233,7 +237,9 @@ class Encoder(nnx.Module):
                 query_BTD = jnp.take_along_axis(query_BTD, summary_BE[..., None], axis=1)
                 query_segment_BT = jnp.take_along_axis(segment_BT, summary_BE, axis=1)
             site = dropout_site(dropout_key, number)
-            query_BTD = layer(query_BTD, states[-1], query_segment_BT, segment_BT, site)
+            query_BTD = keeping(keep, layer)(
+                query_BTD, states[-1], query_segment_BT, segment_BT, site
+            )
             states.append(query_BTD)
         return tuple(states)
 
@@ -247,6 +253,7 @@ class Encoder(nnx.Module):
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         dtype: Any = jnp.float32,
+        keep: Keep = "all",
     ) -> jax.Array:
         """The last of the `hidden_states`."""
         return self.hidden_states(
@@ -257,6 +264,7 @@ class Encoder(nnx.Module):
             summary_BE=summary_BE,
             dropout_key=dropout_key,
             dtype=dtype,
+            keep=keep,
         )[-1]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,11 @@ def _gelu_backward(x: jax.Array, slope: jax.Array) -> tuple[jax.Array]:
 
 
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+
+Keep = Literal["all", "products", "inputs"]
+"""What a layer keeps for its backward pass: all that it needs; the products with its kernels, the
+rest being computed again; or its input alone.
+"""
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
@@ -172,6 +177,15 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 def true_dropout_rate(rate: float) -> float:
     """The rate that `dropout` applies when asked for `rate`: 0.1 becomes 26/256."""
     return min(max(round(rate * 256), 1), 255) / 256 if rate else 0.0
+
+
+def keeping(keep: Keep, layer: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """The same function of arrays, which keeps so much for its backward pass (Chen et al. 2016)."""
+    if keep == "all":
+        return layer
+    policies = jax.checkpoint_policies
+    policy = policies.dots_with_no_batch_dims_saveable if keep == "products" else None
+    return jax.checkpoint(layer, policy=policy)
 
 
 def dropout_site(key: jax.Array | None, site: int) -> jax.Array | None:

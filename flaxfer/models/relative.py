@@ -20,6 +20,7 @@ BLOCKS = 4
 """Into how many blocks of queries `distance_scores` divides a row."""
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tokens:
     """The tokens that a layer computes: all of the row, or some of it.

@@ -31,10 +31,12 @@ from flaxfer.models.encoders import (
 from flaxfer.models.layers import (
     ACTIVATIONS,
     Embedding,
+    Keep,
     LayerNorm,
     Linear,
     dropout,
     dropout_site,
+    keeping,
 )
 from flaxfer.models.relative import RelativeAttention, Tokens, distance_encoding
 
@@ -245,6 +247,7 @@ class Encoder(nnx.Module):
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         dtype: Any = jnp.float32,
+        keep: Keep = "all",
     ) -> tuple[jax.Array, ...]:
         """The embeddings and the output of each layer, N + 1 arrays `x_BTD` of dtype `dtype`.
 
@@ -263,7 +266,7 @@ class Encoder(nnx.Module):
             queries = row
             if number == len(self.layers) and summary_BE is not None:
                 queries = row.at(summary_BE)
-            states.append(layer(queries, row, distance_RD, keys[number]))
+            states.append(keeping(keep, layer)(queries, row, distance_RD, keys[number]))
         return tuple(states)
 
     def __call__(
@@ -276,6 +279,7 @@ class Encoder(nnx.Module):
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         dtype: Any = jnp.float32,
+        keep: Keep = "all",
     ) -> jax.Array:
         """The last of the `hidden_states`, with the dropout that follows the layers."""
         states = self.hidden_states(
@@ -286,6 +290,7 @@ class Encoder(nnx.Module):
             summary_BE=summary_BE,
             dropout_key=dropout_key,
             dtype=dtype,
+            keep=keep,
         )
         key = dropout_site(dropout_key, len(self.layers) + 2)
         return dropout(states[-1], self.rate, key)
