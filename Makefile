@@ -24,11 +24,12 @@ test-oldest: ## The same tests on Python 3.11, the oldest supported.
 	@$(PARITY) -m flaxfer.demo.weights
 	@$(PARITY) -m pytest -q -n 2 --dist loadfile
 
-lint: ## Style and types.
+lint: ## Style and types, of Python and of shell scripts.
 	@tools/setup.sh .venv test
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
+	@.venv/bin/shellcheck -x launch/*.sh tools/*.sh .ci/run
 
 parity: ## Compares with PyTorch, on Python 3.11: committed reference values, then live.
 	@tools/setup.sh .venv-parity parity 3.11
