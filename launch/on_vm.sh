@@ -89,11 +89,11 @@ start() {
 }
 
 supervise() {
-  local copy=$1 seconds=$2 code=0 saver study
+  local copy=$1 seconds=$2 code=0 asked=no saver study
   shift 2
   cd flaxfer
   # A VM that is shut down sends TERM first: stop the study and save what there is.
-  trap 'kill -TERM "$study" 2>/dev/null || true' TERM
+  trap 'asked=yes; kill -TERM "$study" 2>/dev/null || true' TERM
   echo "$(date -u +%FT%TZ) starting $*"
   # The cache of compiled programs lies in the workdir: a new VM need not compile again.
   FLAXFER_CACHE="$workdir/cache" .venv/bin/python -m flaxfer.main \
@@ -111,6 +111,8 @@ supervise() {
     wait "$study" || code=$?
   done
   kill "$saver" 2>/dev/null || true
+  # Ended by the signal, not by a fault of its own: the same command goes on.
+  if [ "$asked" = yes ] && [ "$code" -eq 143 ]; then code=75; fi
   echo "$(date -u +%FT%TZ) ended with code $code"
   if ! save "$copy" && ! save "$copy"; then
     echo "error: the results could not be saved to $copy; they lie in $workdir on this VM."

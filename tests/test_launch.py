@@ -19,6 +19,12 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path, ("gcloud", "sbatch", "scontrol", "sleep"))
 
 
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """For tests after which nothing has changed."""
+    return Place(tmp_path_factory.mktemp("place"), ("gcloud", "sbatch"))
+
+
 def tpu(*words: str) -> list[str]:
     return ["gcloud", "compute", "tpus", *words, *BASE, "--quiet"]
 
@@ -263,9 +269,9 @@ BAD_TPU = [
 
 
 @pytest.mark.parametrize(("words", "message"), BAD_TPU)
-def test_bad_input_is_refused_first(place: Place, words: tuple[str, ...], message: str) -> None:
-    ran = place.run("tpu_vm.sh", "all", *words)
-    assert (ran.returncode, place.calls()) == (2, [])
+def test_bad_input_is_refused_first(untouched: Place, words: tuple[str, ...], message: str) -> None:
+    ran = untouched.run("tpu_vm.sh", "all", *words)
+    assert (ran.returncode, untouched.calls()) == (2, [])
     assert message in ran.stderr and "To mend it: " in ran.stderr
 
 
