@@ -222,6 +222,24 @@ def test_watch_bears_four_failures_and_hands_on_the_fifth(place: Place) -> None:
     assert "may be running, and costs" in ran.stderr
 
 
+def test_failed_creation_after_preemption_is_tried_again(place: Place) -> None:
+    place.answers("queued", "SUSPENDED")
+    place.fails("create", 6, "ERROR: no capacity")
+    ran = place.run("tpu_vm.sh", "watch", *BASE, *STUDY)
+    assert ran.returncode == 6 and "ERROR: no capacity" in ran.stderr
+    assert place.calls() == [LOOKED[0], *DELETED, *[MADE] * 5]
+
+
+@pytest.mark.parametrize(("kind", "state"), [("queued", "FAILED"), ("node", "STOPPED")])
+@pytest.mark.parametrize("command", ["create", "watch"])
+def test_vm_that_cannot_be_used(place: Place, command: str, kind: str, state: str) -> None:
+    place.answers(kind, state)
+    ran = place.run("tpu_vm.sh", command, *BASE, *STUDY)
+    assert ran.returncode == 1
+    assert f"flaxfer in us-west4-a: its state is {state}" in ran.stderr
+    assert place.calls()[-1] == LOOKED[0 if kind == "queued" else 1]
+
+
 def test_all_that_breaks_off_reminds_of_the_vm(place: Place) -> None:
     place.fails("storage rsync", 4, "ERROR: denied")
     ran = place.run("tpu_vm.sh", "all", *BASE, *STUDY)
