@@ -125,6 +125,9 @@ def test_study_on_the_vm_is_restored_runs_detached_and_is_saved(vm: Place) -> No
     log = (saved.parents[2] / "launch.log").read_text()
     assert "steps one" in log and "ended with code 0" in log
     assert (saved.parents[2] / "launch.txt").exists()
+    # Nothing else is in the bucket than in the workdir, and nothing is missing.
+    files = [{p.relative_to(top) for p in top.rglob("*")} for top in (saved.parents[2], workdir)]
+    assert files[0] == files[1]
 
 
 def test_saving_sends_whole_before_it_deletes(vm: Place) -> None:
