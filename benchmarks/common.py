@@ -1,0 +1,350 @@
+"""What the measuring scripts share: options, data files, and the JSON line of a run.
+
+Imported in three environments, so it knows the standard library and numpy alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flaxfer.errors import ConfigError, DataError, FlaxferError
+
+IMPORTED = time.monotonic()
+
+ROOT = Path(__file__).parents[1]
+WARMUP = 2
+"""Steps before the clock runs, in every trainer; compiling comes before them."""
+
+NAMES = {
+    "text_a": ("text_a", "text", "sentence1", "sentence", "premise", "review"),
+    "text_b": ("text_b", "sentence2", "hypothesis"),
+    "label": ("label", "score", "sentiment"),
+}
+"""Names that a header may have for a role."""
+
+MOST_CLASSES = 20
+"""Integers of more values than this are scores."""
+
+FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8")
+"""Flags of a processor that decide how fast it multiplies matrices."""
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """The options that every measuring script has."""
+    made = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    made.add_argument("--model", required=True, help="folder of a Hugging Face model")
+    made.add_argument("--data", required=True, type=Path, help="csv or tsv file")
+    made.add_argument("--batch", type=int, default=32, help="examples a step")
+    made.add_argument("--steps", type=int, default=20, help="steps that are timed")
+    made.add_argument("--length", type=int, default=128, help="most tokens of an example")
+    made.add_argument("--columns", default="", help="such as text_a=0,text_b=1,label=2, or names")
+    made.add_argument("--task", choices=("auto", "classification", "regression"), default="auto")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--cache", type=Path, help="folder of compiled programs; none unless given")
+    return made
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """How a file is written, and what its labels make of the task.
+
+    Attributes:
+      columns: role -> number of the column, or its name if there is a header.
+      header: whether the first line names the columns.
+      kind: `classification` or `regression`.
+      labels: the classes, sorted; () for scores.
+      score_range: smallest and largest score; (0, 0) for classes.
+    """
+
+    columns: dict[str, str | int]
+    header: bool
+    kind: str
+    labels: tuple[str, ...]
+    score_range: tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """The examples of a file; `text_b` is None if they are single texts."""
+
+    form: Form
+    text_a: list[str]
+    text_b: list[str] | None
+    label: list[str]
+
+    def first(self, n: int) -> Texts:
+        """The first n of them, or as many as there are."""
+        second = None if self.text_b is None else self.text_b[:n]
+        return dataclasses.replace(
+            self, text_a=self.text_a[:n], text_b=second, label=self.label[:n]
+        )
+
+    def targets(self) -> list[float] | list[int]:
+        """Scores, or numbers of classes."""
+        if self.form.kind == "regression":
+            return [float(label) for label in self.label]
+        return [self.form.labels.index(label) for label in self.label]
+
+    def encode(self, tokenizer: Any, **options: Any) -> Any:
+        """What a tokenizer of transformers makes of them."""
+        texts = (self.text_a,) if self.text_b is None else (self.text_a, self.text_b)
+        return tokenizer(*texts, truncation=True, **options)
+
+
+def read(path: Path, columns: str = "", task: str = "auto") -> Texts:
+    """Reads a csv file (quoted) or tsv file (quotes are literal).
+
+    Columns not given are found by the names of a header or, without one, by their order: one text
+    or two, then the label. Named columns are those of a header; numbered ones mean there is none.
+
+    Raises:
+      ConfigError: `columns` is malformed.
+      DataError: the file is missing, or the columns or the kind of task cannot be told.
+    """
+    rows = _rows(path)
+    wanted = _wanted(columns) or _found(path, rows[0])
+    header = any(isinstance(key, str) for key in wanted.values())
+    if header and (missing := [key for key in wanted.values() if key not in rows[0]]):
+        raise DataError(
+            f"the header has no column {missing[0]!r}; it has {', '.join(rows[0])}",
+            where=str(path),
+            mend="name columns of the header in --columns.",
+        )
+    place = {role: rows[0].index(k) if isinstance(k, str) else k for role, k in wanted.items()}
+    body = rows[1:] if header else rows
+    for number, row in enumerate(body, 1 + header):
+        if len(row) <= max(place.values()):
+            raise DataError(
+                f"has {len(row)} column(s), {max(place.values()) + 1} are needed",
+                where=f"{path}: record {number}",
+                mend="correct the file, or name its columns with --columns.",
+            )
+    label = [row[place["label"]] for row in body]
+    second = [row[place["text_b"]] for row in body] if "text_b" in place else None
+    form = Form(wanted, header, *_task(path, label, task))
+    return Texts(form, [row[place["text_a"]] for row in body], second, label)
+
+
+def _rows(path: Path) -> list[list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(
+            f"cannot be read: {error.strerror}", where=str(path), mend="set --data to a file."
+        ) from error
+    if path.suffix == ".tsv":
+        rows = [line.split("\t") for line in text.removesuffix("\n").split("\n")]
+    else:
+        rows = list(csv.reader(text.splitlines(keepends=True)))
+    if len(rows) < 2:
+        raise DataError("holds no examples", where=str(path), mend="set --data to another file.")
+    return rows
+
+
+def _wanted(columns: str) -> dict[str, str | int]:
+    """The columns as the option gives them, by role."""
+    pairs = dict(item.partition("=")[::2] for item in columns.split(",") if item)
+    if pairs and not {"text_a", "label"} <= pairs.keys() <= NAMES.keys():
+        raise ConfigError(
+            f"--columns {columns} does not give text_a and label (and text_b, for pairs)",
+            mend="write, for example, --columns text_a=0,text_b=1,label=2.",
+        )
+    return {role: int(key) if key.isdigit() else key for role, key in pairs.items()}
+
+
+def _found(path: Path, first: Sequence[str]) -> dict[str, str | int]:
+    """The columns by the names or, if there are none, by the order of the first record."""
+    named: dict[str, str | int] = {
+        role: name
+        for role, names in NAMES.items()
+        for name in first
+        if name.strip().lower() in names
+    }
+    if {"text_a", "label"} <= named.keys():
+        return named
+    if len(first) in (2, 3) and _number(first[-1]) is not None:
+        roles = ("text_a", "label") if len(first) == 2 else ("text_a", "text_b", "label")
+        return {role: place for place, role in enumerate(roles)}
+    raise DataError(
+        f"the first line, {first}, is no header with known names and no text, text, number",
+        where=str(path),
+        mend="name the columns, for example --columns text_a=5,text_b=6,label=4.",
+    )
+
+
+def _task(
+    path: Path, label: Sequence[str], task: str
+) -> tuple[str, tuple[str, ...], tuple[float, float]]:
+    """Kind, classes and range of scores that the labels tell, or that `task` settles."""
+    classes = tuple(sorted(set(label)))
+    numbers = [_number(value) for value in classes]
+    whole = all(value.lstrip("-").isdigit() for value in classes)
+    if task == "auto":
+        few = len(classes) <= MOST_CLASSES and (whole or None in numbers)
+        task = "classification" if few else "regression"
+    if task == "classification":
+        return task, classes, (0.0, 0.0)
+    scores = [number for number in numbers if number is not None]
+    if len(scores) < len(numbers):
+        raise DataError(
+            f"the label {classes[numbers.index(None)]!r} is no score",
+            where=str(path),
+            mend="name the right column with --columns, or pass --task classification.",
+        )
+    return task, (), (min(scores), max(scores))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+@dataclasses.dataclass
+class Measured:
+    """What a run counted while its clock ran; `more` holds what not every trainer has."""
+
+    examples: int = 0
+    tokens: int = 0
+    slots: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    stall_seconds: float = 0.0
+    compile_s: float = 0.0
+    start_s: float = 0.0
+    more: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def result(self) -> dict[str, Any]:
+        """The figures of the JSON line."""
+        return {
+            "examples_per_s": self.examples / self.seconds,
+            "useful_tokens_per_s": self.tokens / self.seconds,
+            "padding_share": 1 - self.tokens / self.slots,
+            "input_stall_share": self.stall_seconds / self.seconds,
+            "compile_s": self.compile_s,
+            "start_s": self.start_s,
+            "peak_rss_bytes": peak_rss_bytes(),
+            "seconds": self.seconds,
+            "steps": self.steps,
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "slots": self.slots,
+            **self.more,
+        }
+
+
+def since_start() -> float:
+    """Seconds since the process began; where there is no /proc, since this module was imported."""
+    try:
+        stat = Path("/proc/self/stat").read_text()
+    except OSError:
+        return time.monotonic() - IMPORTED
+    ticks = int(stat.rpartition(")")[2].split()[19])  # Field 22: its start, since the boot.
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that the process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB.
+
+
+def cache_state(folder: Path | None) -> str:
+    """`none`, `cold` or `warm`: what the folder of compiled programs holds when a run begins."""
+    if folder is None:
+        return "none"
+    return "warm" if folder.is_dir() and any(folder.iterdir()) else "cold"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, its features for matrix products, cores and memory (GiB)."""
+    cpu, flags = platform.processor() or platform.machine(), set()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # Not Linux: the name alone is known.
+        lines = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            cpu = value.strip()
+        if name.strip() == "flags":
+            flags = set(value.split())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": cpu,
+        "features": [name for name in FEATURES if name in flags],
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory, 1),
+    }
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of Python and of packages."""
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **found}
+
+
+def commit() -> str:
+    """Commit of the repository, with `-dirty` if files differ; empty if unknown."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return finished.stdout.strip()
+
+
+def emit(
+    side: str,
+    what: str,
+    options: argparse.Namespace,
+    figures: dict[str, Any],
+    packages: Sequence[str],
+) -> None:
+    """Prints the JSON line of a run; `what` is `train` or `eval`."""
+    settings = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in vars(options).items()
+    }
+    settings["model"], settings["data"] = Path(options.model).name, options.data.name
+    settings["cache"] = settings.get("cache_state", "none")
+    print_line(
+        {
+            "side": side,
+            "what": what,
+            **figures,
+            "settings": settings,
+            "versions": versions(*packages),
+            "machine": machine(),
+        }
+    )
+
+
+def print_line(record: dict[str, Any]) -> None:
+    """Prints a record as JSON, with the date and the commit."""
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    print(json.dumps(record | {"date": date, "git": commit()}), flush=True)
+
+
+def guarded(main: Any) -> None:
+    """Runs a script; what is wrong on purpose ends it with its message and exit code."""
+    try:
+        main()
+    except FlaxferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
