@@ -3,8 +3,8 @@ r"""Times transformers' PyTorch Trainer and prints the JSON line of train_throug
 python -m benchmarks.peer_trainer --model FOLDER --data FILE --batching group_by_length [--eval]
 
 Needs torch, transformers 5 and accelerate. AdamW is the fused one; schedule, clipping, batch size
-and length are flaxfer's. The batches are drawn from all over the first epoch, since `group_by_length`
-sorts every few dozen of them from long to short.
+and length are flaxfer's. The batches are drawn from all over the first epoch, since
+`group_by_length` sorts every few dozen of them from long to short.
 """
 
 from __future__ import annotations

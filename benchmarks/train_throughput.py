@@ -121,7 +121,7 @@ def _compile(
 ) -> Any:
     """Takes a step with every shape that the first `last` batches have; gives the new state."""
     seen = set()
-    for size, batch in plan.batches(0, mesh):
+    for _, batch in plan.batches(0, mesh):
         shape = batch["token_BT"].shape
         if shape not in seen:
             seen.add(shape)

