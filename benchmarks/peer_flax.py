@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import transformers
-from flax import traverse_util
+from flax import struct, traverse_util
 from flax.jax_utils import replicate
 from flax.training import train_state
 from flax.training.common_utils import onehot, shard
@@ -49,8 +49,8 @@ LEARNING_RATE, WEIGHT_DECAY, EPOCHS = 5e-5, 0.01, 3
 class State(train_state.TrainState):
     """Flax's train state with what the step needs beside."""
 
-    logits_fn: Callable[..., Any]
-    loss_fn: Callable[..., Any]
+    logits_fn: Callable[..., Any] = struct.field(pytree_node=False)
+    loss_fn: Callable[..., Any] = struct.field(pytree_node=False)
 
 
 def main() -> None:

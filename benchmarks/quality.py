@@ -1,10 +1,9 @@
-r"""Writes BENCHMARKS.md: what flaxfer and transformers' Trainer reach with the same settings.
+r"""Keeps what flaxfer and transformers' Trainer reach with the same settings, for the report.
 
 python -m flaxfer.main --config configs/sts_english.py --config.data_dir=DATA \
     --config.model.path=MODEL
 python benchmarks/peer_sts.py --model MODEL --data DATA > runs/peer_sts.jsonl
-python benchmarks/quality.py --study runs/sts_english --peer runs/peer_sts.jsonl \
-    --model NAME
+python -m benchmarks.quality --study runs/sts_english --peer runs/peer_sts.jsonl --model NAME
 """
 
 from __future__ import annotations
@@ -14,16 +13,13 @@ import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from scipy.stats import ttest_ind
+STORED = Path(__file__).parent / "results" / "quality.json"
 
-PAGE = """# Benchmarks
-
-Every number here is written by a command in benchmarks/.
-
-## Quality: STS-B English, {model}
+SECTION = """## Quality: STS-B English, {model}
 Three epochs of batch 32 with the settings of configs/sts_english.py, float32; test scores of the
-best dev epoch, mean ± standard deviation over the seeds. Written by benchmarks/quality.py.
+best dev epoch, mean ± standard deviation over the seeds. Measured by benchmarks/quality.py.
 
 | trainer | seeds | test Pearson | test Spearman |
 | --- | --- | ---: | ---: |
@@ -39,14 +35,22 @@ Machine: {cpu}, {cores} cores, {memory_gib} GiB; Python {python}; {date}.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--study", required=True, type=Path)
     parser.add_argument("--peer", required=True, type=Path)
     parser.add_argument("--model", required=True, help="what the page calls the checkpoint")
-    parser.add_argument("--out", default=Path("BENCHMARKS.md"), type=Path)
+    parser.add_argument("--out", default=STORED, type=Path)
     options = parser.parse_args()
     study = json.loads((options.study / "study.json").read_text())
     peer = [json.loads(line) for line in options.peer.read_text().splitlines()]
+    record = summary(study, peer) | {"model": options.model}
+    options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def summary(study: dict[str, Any], peer: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The record that `section` shows: of a study.json and the lines of peer_sts.py."""
+    from scipy.stats import ttest_ind
+
     tests = [
         next(e["metrics"] for e in run["evaluations"] if e["set"] == "test")
         for run in study["runs"]
@@ -54,31 +58,38 @@ def main() -> None:
     own = [scores["pearson"] for scores in tests]
     other = [run["test_pearson"] for run in peer]
     interval = ttest_ind(own, other, equal_var=False).confidence_interval()
-    page = PAGE.format(
-        **study["versions"],
-        git=study["git"],
-        **{k: study["machine"][k] for k in ("cpu", "cores", "memory_gib")},
-        model=options.model,
-        date=study["date"][:10],
-        seeds=len(own),
-        pearson=spread(own),
-        spearman=spread([scores["spearman"] for scores in tests]),
-        torch=peer[0]["torch"],
-        peer_seeds=len(peer),
-        peer_pearson=spread(other),
-        peer_spearman=spread([run["test_spearman"] for run in peer]),
-        difference=statistics.mean(own) - statistics.mean(other),
-        low=interval.low,
-        high=interval.high,
-        own=", ".join(f"{value:.4f}" for value in own),
-        other=", ".join(f"{value:.4f}" for value in other),
-    )
-    options.out.write_text(page, encoding="utf-8")
-    print(page)
+    return {
+        **{name: study["versions"][name] for name in ("python", "flaxfer", "jax")},
+        **{name: study["machine"][name] for name in ("cpu", "cores", "memory_gib")},
+        "git": study["git"],
+        "date": study["date"][:10],
+        "torch": peer[0]["torch"],
+        "transformers": peer[0]["transformers"],
+        "own": own,
+        "other": other,
+        "pearson": spread(own),
+        "spearman": spread([scores["spearman"] for scores in tests]),
+        "peer_pearson": spread(other),
+        "peer_spearman": spread([run["test_spearman"] for run in peer]),
+        "difference": statistics.mean(own) - statistics.mean(other),
+        "low": interval.low,
+        "high": interval.high,
+    }
 
 
-def spread(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+def section(record: dict[str, Any]) -> str:
+    """The section of the page."""
+    values = dict(record)
+    for name in ("own", "other"):
+        values[name] = ", ".join(f"{value:.4f}" for value in record[name])
+    for name in ("pearson", "spearman", "peer_pearson", "peer_spearman"):
+        values[name] = "{:.4f} ± {:.4f}".format(*record[name])
+    return SECTION.format(seeds=len(record["own"]), peer_seeds=len(record["other"]), **values)
+
+
+def spread(values: Sequence[float]) -> list[float]:
+    """Mean and standard deviation."""
+    return [statistics.mean(values), statistics.stdev(values)]
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def _packaged(python: str) -> str:
         f"import importlib.util as u; print(*u.find_spec({WEIGHTS!r}).submodule_search_locations)"
     )
     found = subprocess.run([python, "-c", code], capture_output=True, text=True)
-    return str(Path(found.stdout.strip()) / "model") if found.returncode == 0 else ""
+    return str(Path(found.stdout.strip()).parent / "model") if found.returncode == 0 else ""
 
 
 def _lacking(benchmark: Benchmark, models: dict[str, str], data: Path) -> str:

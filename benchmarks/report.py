@@ -1,0 +1,262 @@
+r"""Writes BENCHMARKS.md and its plot from stored JSON.
+
+python -m benchmarks.report
+
+Reads runs/bench/*.jsonl (`benchmarks.run`), benchmarks/results/quality.json (`benchmarks.quality`)
+and, in both folders, tpu*.json: the lines of `benchmarks.peer_flax --tpu`, and what
+`flaxfer.aot --json` wrote. A section whose records are not there is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common, quality, summary
+from benchmarks.summary import Run
+
+RESULTS = Path(__file__).parent / "results"
+PLOT = "docs/bench-ratios.png"
+WHAT = {"train": "training", "eval": "evaluation"}
+
+HEAD = """# Benchmarks
+
+Every number here is written by a command in benchmarks/.
+"""
+
+SPEED = """## Speed
+flaxfer and its peers in turn, each run in a process of its own, so that whatever else changes on \
+the machine meets all of them. A figure is the median of its runs (smallest–largest); a ratio is \
+taken within each round. {machine}
+
+Training: batches of 32 examples with dropout, AdamW, linear schedule and clipping (the Flax \
+classes, as their script drives them, without clipping); compiling and the first steps are not in \
+the rates. Evaluation: every example once, metrics included. The Trainer takes its batches from \
+all over an epoch and uses the fused AdamW. flaxfer cuts the embedding to the tokens in use, as \
+every study does. Input stall is the share of the time that the loop waits for its next batch. \
+A cold start compiles; a warm one finds its programs on the disk. Products alone: the matrix \
+products of flaxfer's own steps without anything else, in the same process and type; no step of \
+such rows can be faster.
+"""
+
+REPEAT = """## How to repeat
+```
+make bench-setup
+make bench DATA=FOLDER XLMR=FOLDER
+make bench-report
+```
+`DATA` holds stsb-multi-mt/, glue-samples/ and imdb-sample/; `XLMR` is a Hugging Face folder of an \
+XLM-R model, and may be left out. Let nothing else run beside. `python -m benchmarks.run --help` \
+tells how to make fewer rounds. TPU estimates: `python -m benchmarks.peer_flax --tpu v5e --shape \
+bert-base > runs/bench/tpu-flax-bert.json`, and `python -m flaxfer.aot --json` likewise. Quality: \
+the commands at the top of benchmarks/quality.py.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=Path, default=common.ROOT / "runs" / "bench")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=common.ROOT / "BENCHMARKS.md")
+    options = parser.parse_args()
+    runs = [record for file in sorted(options.runs.glob("*.jsonl")) for record in lines(file)]
+    estimates = [
+        record
+        for folder in (options.results, options.runs)
+        for file in sorted(folder.glob("tpu*.json*"))
+        for record in lines(file)
+    ]
+    runs = [run for run in runs if run["what"] in WHAT]
+    if runs:
+        plot(runs, options.out.parent / PLOT)
+    stored = options.results / "quality.json"
+    record = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else None
+    options.out.write_text(page(runs, estimates, record), encoding="utf-8")
+    print(f"wrote {options.out} from {len(runs)} runs and {len(estimates)} estimates")
+
+
+def lines(file: Path) -> list[Run]:
+    """The records of a file: one JSON value, or one a line."""
+    text = file.read_text(encoding="utf-8")
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    return whole if isinstance(whole, list) else [whole]
+
+
+def page(runs: Sequence[Run], estimates: Sequence[Run], stored: dict[str, Any] | None) -> str:
+    """The whole page."""
+    parts = [HEAD]
+    if runs:
+        parts += [SPEED.format(machine=machine(runs))]
+        parts += [f"![Ratios of speed, flaxfer over each peer]({PLOT})\n"]
+        for name in dict.fromkeys(run["benchmark"] for run in runs):
+            parts.append(benchmark([run for run in runs if run["benchmark"] == name]))
+    if estimates:
+        parts.append(tpu(estimates))
+    if stored:
+        parts.append(quality.section(stored))
+    return "\n".join([*parts, REPEAT])
+
+
+def benchmark(runs: Sequence[Run]) -> str:
+    """The tables of one model and data set."""
+    text = f"### {runs[0]['title']}\n"
+    for what, title in WHAT.items():
+        chosen = [run for run in runs if run["what"] == what]
+        if chosen:
+            text += f"{title.capitalize()} ({lengths(chosen)}):\n\n{speed_table(chosen)}\n"
+    text += f"flaxfer's examples/s over those of each peer:\n\n{ratio_table(runs)}\n"
+    if limit := summary.limit(runs):
+        text += limit + "\n"
+    if runs[0]["benchmark"].startswith("sts"):
+        text += seeds_table(runs)
+    return text
+
+
+def lengths(runs: Sequence[Run]) -> str:
+    """Longest example and number of steps, as the settings have them."""
+    longest = {run["settings"]["length"] for run in runs}
+    steps = sorted({run["steps"] for run in runs})
+    return f"at most {max(longest)} tokens an example; {steps[0]} to {steps[-1]} steps a run"
+
+
+def speed_table(runs: Sequence[Run]) -> str:
+    """One row a trainer."""
+    rows = []
+    for label, own in summary.by_label(runs).items():
+        rows.append(
+            [
+                label,
+                summary.spread([run["examples_per_s"] for run in own]),
+                summary.spread([run["useful_tokens_per_s"] for run in own], 0),
+                summary.share([run["padding_share"] for run in own]),
+                summary.share([run["input_stall_share"] for run in own]),
+                f"{summary.median([run['peak_rss_bytes'] for run in own]) / 2**30:.2f}",
+                *summary.starts(own),
+                str(len(own)),
+            ]
+        )
+    columns = ["trainer", "examples/s", "useful tokens/s", "padding", "input stall", "peak GiB"]
+    return table([*columns, "compile s, cold", "start s, cold", "start s, warm", "runs"], rows)
+
+
+def ratio_table(runs: Sequence[Run]) -> str:
+    """One row a peer."""
+    rows = []
+    for label in summary.by_label(runs):
+        if label.startswith("flaxfer"):
+            continue
+        cells = [summary.ratios(runs, label, what) for what in WHAT]
+        pairs = ", ".join(str(len(cell)) for cell in cells)
+        rows.append([label, *(summary.spread(cell, 2) for cell in cells), pairs])
+    return table(["flaxfer against", *WHAT.values(), "pairs"], rows)
+
+
+def seeds_table(runs: Sequence[Run]) -> str:
+    """Fine-tunings an hour, derived from the medians."""
+    rows = [
+        [label, f"{rate:.1f}"]
+        for label, own in summary.by_label(runs).items()
+        if (rate := summary.seeds_per_hour(own)) is not None
+    ]
+    text = (
+        f"Seeds an hour, derived, not run: {summary.EPOCHS} epochs of {summary.TRAIN:,} examples "
+        f"and an evaluation of {summary.DEV:,} after each, then of {summary.TEST:,}, at the "
+        "median rates; without starting, compiling and saving:\n\n"
+    )
+    return text + table(["trainer", "seeds an hour"], rows)
+
+
+def tpu(estimates: Sequence[Run]) -> str:
+    """The compiler's estimates, the later record of a side, model and setting in force."""
+    last = {
+        tuple(str(e.get(k)) for k in ("side", "model", "chip", "batch", "length", "dtype")): e
+        for e in (summary.estimate(record) for record in estimates)
+    }
+    peers = {key[1:]: e["estimated_cycles"] for key, e in last.items() if key[0] != "flaxfer"}
+    rows = []
+    for key, e in sorted(last.items(), key=lambda item: (item[0][1:], item[0][0])):
+        against = peers.get(key[1:]) if key[0] == "flaxfer" else None
+        rows.append(
+            [
+                *(str(e[k]) for k in ("model", "chip")),
+                f"{e['batch']} x {e['length']}",
+                *(str(e[k]) for k in ("dtype", "side")),
+                f"{e['estimated_cycles'] / 1e6:.1f}",
+                f"{against / e['estimated_cycles']:.2f}" if against else "",
+            ]
+        )
+    text = (
+        "## TPU estimates\nNothing here ran on a TPU. The TPU compiler compiled each train step "
+        "for one chip, and its own estimates of the cycles of all instructions are added up; "
+        "kernels that it gives no estimate for are not in the sum. Every row slot is full.\n\n"
+    )
+    columns = ["model", "chip", "batch", "type", "trainer", "million cycles", "peer / flaxfer"]
+    return text + table(columns, rows)
+
+
+def machine(runs: Sequence[Run]) -> str:
+    """What the runs were made with, as they noted it."""
+    first = runs[0]
+    own = first["machine"]
+    versions: dict[str, set[str]] = {}
+    for run in runs:
+        for name, version in run["versions"].items():
+            versions.setdefault(name, set()).add(version)
+    listed = ", ".join(f"{name} {' / '.join(sorted(found))}" for name, found in versions.items())
+    commits = ", ".join(sorted({run["git"] for run in runs}))
+    dates = sorted({run["date"][:10] for run in runs})
+    return (
+        f"Machine: {own['cpu']}, {own['cores']} cores, {own['memory_gib']} GiB. "
+        f"{summary.features(own['features'])} Versions: {listed}. Commit {commits}; "
+        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
+    )
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all but the first column to the right."""
+    made = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in made)
+
+
+def plot(runs: Sequence[Run], path: Path) -> None:
+    """Median ratio and its range for every benchmark and peer, in training and evaluation."""
+    from matplotlib.figure import Figure
+
+    titles = {run["benchmark"]: run["title"] for run in runs}
+    rows = []
+    for name, title in titles.items():
+        of = [run for run in runs if run["benchmark"] == name]
+        for label in summary.by_label(of):
+            if not label.startswith("flaxfer"):
+                rows.append((f"{title}\n{label}", [summary.ratios(of, label, w) for w in WHAT]))
+    figure = Figure(figsize=(8, 1.2 + 0.6 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for i, (what, color, shift) in enumerate(
+        zip(WHAT.values(), ("#0072b2", "#d55e00"), (-0.12, 0.12), strict=True)
+    ):
+        for place, (_, ratios) in enumerate(rows):
+            if ratios[i]:
+                mid, low, high = summary.middle(ratios[i])
+                spread = [[mid - low], [high - mid]]
+                name = what if place == 0 else None
+                axes.errorbar(
+                    mid, place + shift, xerr=spread, fmt="o", color=color, capsize=3, label=name
+                )
+    axes.axvline(1, color="#6b6b6b", linewidth=1)
+    axes.set_xlim(left=0)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
+    axes.set_xlabel("examples/s of flaxfer over those of the peer; right of the line it is faster")
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()

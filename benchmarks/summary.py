@@ -1,0 +1,105 @@
+"""Arithmetic over the JSON lines of runs: medians, ratios by round, what follows from them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+Run = dict[str, Any]
+
+EPOCHS, TRAIN, DEV, TEST = 3, 5749, 1500, 1379
+"""Of a fine-tuning on STS-B: examples of its splits."""
+
+median = statistics.median
+
+
+def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each trainer, in the order they began."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run["label"], []).append(run)
+    return found
+
+
+def middle(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median, smallest and largest."""
+    return median(values), min(values), max(values)
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """`median (smallest–largest)`, or a dash if there are none."""
+    if not values:
+        return "–"
+    mid, low, high = (f"{value:,.{digits}f}" for value in middle(values))
+    return f"{mid} ({low}–{high})"
+
+
+def share(values: Sequence[float]) -> str:
+    """The median as a percentage."""
+    return f"{median(values):.1%}"
+
+
+def starts(runs: Sequence[Run]) -> list[str]:
+    """Compile and start time without stored programs, and start time with them, in seconds.
+
+    A run without a cache of programs is a warm start: it compiles nothing, or each time.
+    """
+    cold = [run for run in runs if run["settings"]["cache"] == "cold"]
+    warm = [run for run in runs if run["settings"]["cache"] != "cold"]
+    cells = [(cold, "compile_s"), (cold, "start_s"), (warm, "start_s")]
+    return [f"{median([r[key] for r in part]):.1f}" if part else "–" for part, key in cells]
+
+
+def ratios(runs: Sequence[Run], peer: str, what: str) -> list[float]:
+    """examples/s of flaxfer over those of a peer, in every round that has both."""
+    rates: dict[bool, dict[int, float]] = {True: {}, False: {}}
+    for run in runs:
+        own = run["label"].startswith("flaxfer")
+        if run["what"] == what and (own or run["label"] == peer):
+            rates[own][run["round"]] = run["examples_per_s"]
+    return [rates[True][n] / rates[False][n] for n in sorted(rates[True].keys() & rates[False])]
+
+
+def limit(runs: Sequence[Run]) -> str:
+    """How far flaxfer's step is from its own matrix products; empty if that was not measured."""
+    own = [run for run in runs if "limit_s_per_step" in run]
+    if not own:
+        return ""
+    rates = [run["settings"]["batch"] / run["limit_s_per_step"] for run in own]
+    times = [run["times_limit"] for run in own]
+    return (
+        f"Products alone would allow {spread(rates)} examples/s in training; a step takes "
+        f"{spread(times, 2)} times as long."
+    )
+
+
+def seeds_per_hour(runs: Sequence[Run]) -> float | None:
+    """Fine-tunings on STS-B an hour at a trainer's median rates; None if one rate is missing."""
+    rates = {
+        what: [run["examples_per_s"] for run in runs if run["what"] == what]
+        for what in ("train", "eval")
+    }
+    if not all(rates.values()):
+        return None
+    seconds = EPOCHS * TRAIN / median(rates["train"])
+    return 3600 / (seconds + (EPOCHS * DEV + TEST) / median(rates["eval"]))
+
+
+def features(flags: Sequence[str]) -> str:
+    """A sentence on what a processor has for matrix products, by its flags."""
+    if not flags:
+        return "The flags of its processor are not known."
+    wide = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
+    short = [name for name in ("avx512_bf16", "avx512_fp16") if name in flags]
+    amx = [name for name in flags if name.startswith("amx_")]
+    return (
+        f"It has {wide}{f' with {chr(32).join(short)}' if short else ''} and "
+        + (f"AMX ({', '.join(amx)})" if amx else "no AMX, which would speed bfloat16 up")
+        + "."
+    )
+
+
+def estimate(record: Run) -> Run:
+    """An estimate with the names of `benchmarks.peer_flax`; one of flaxfer.aot names no side."""
+    return {"side": "flaxfer"} | record
