@@ -1,0 +1,157 @@
+"""Tables, ratios and sentences from made-up runs, as exact text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import common, quality, report, summary
+
+MACHINE = {"cpu": "Test CPU", "features": ["avx2", "avx512f"], "cores": 2, "memory_gib": 8.0}
+
+
+def made(label: str, what: str, number: int, rate: float, **more: Any) -> dict[str, Any]:
+    return {
+        "benchmark": "sts-minilm",
+        "title": "STS-B English, all-MiniLM-L6-v2",
+        "label": label,
+        "what": what,
+        "round": number,
+        "examples_per_s": rate,
+        "useful_tokens_per_s": 30 * rate,
+        "padding_share": 0.25,
+        "input_stall_share": 0.01,
+        "compile_s": 9.0 - number,
+        "start_s": 20.0 - 10 * number,
+        "peak_rss_bytes": 3 * 2**29,
+        "steps": 20 if label.startswith("flaxfer") else 12,
+        "settings": {"cache": "warm" if number else "cold", "length": 128, "batch": 32},
+        "versions": {"python": "3.12.1" if label.startswith("flaxfer") else "3.11.7"},
+        "machine": MACHINE,
+        "date": "2026-11-23T10:00:00+00:00",
+        "git": "abc",
+        **more,
+    }
+
+
+LIMIT = {"limit_s_per_step": 0.1, "times_limit": 2.5}
+RUNS = [
+    made("flaxfer, float32", "train", 0, 100.0, **LIMIT),
+    made("Trainer, float32", "train", 0, 50.0),
+    made("flaxfer, float32", "train", 1, 120.0, **LIMIT),
+    made("Trainer, float32", "train", 1, 40.0),
+    made("flaxfer, float32", "eval", 0, 400.0),
+    made("Trainer, float32", "eval", 0, 200.0),
+]
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    assert summary.ratios(RUNS, "Trainer, float32", "train") == [2.0, 3.0]
+    assert summary.ratios(RUNS[:3], "Trainer, float32", "train") == [2.0]
+    assert summary.ratios(RUNS, "Trainer, float32", "eval") == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "digits", "expected"),
+    [([3.0, 1.0, 2.0], 1, "2.0 (1.0–3.0)"), ([1500.0, 2500.0], 0, "2,000 (1,500–2,500)")],
+)
+def test_spread(values: list[float], digits: int, expected: str) -> None:
+    assert summary.spread(values, digits) == expected
+    assert summary.spread([]) == "–"
+
+
+def test_speed_rows() -> None:
+    rows = report.speed_table([run for run in RUNS if run["what"] == "train"]).splitlines()
+    assert rows[2:] == [
+        "| flaxfer, float32 | 110.0 (100.0–120.0) | 3,300 (3,000–3,600) | 25.0% | 1.0% | 1.50 "
+        "| 9.0 | 20.0 | 10.0 | 2 |",
+        "| Trainer, float32 | 45.0 (40.0–50.0) | 1,350 (1,200–1,500) | 25.0% | 1.0% | 1.50 "
+        "| 9.0 | 20.0 | 10.0 | 2 |",
+    ]
+
+
+def test_a_run_without_a_cache_has_no_cold_start() -> None:
+    run = made("Trainer, float32", "train", 0, 1.0)
+    run["settings"]["cache"] = "none"
+    assert summary.starts([run]) == ["–", "–", "20.0"]
+
+
+def test_page_has_ratios_limit_machine_and_derived_seeds() -> None:
+    page = report.page(RUNS, [], None)
+    assert "| Trainer, float32 | 2.50 (2.00–3.00) | 2.00 (2.00–2.00) | 2, 1 |\n" in page
+    assert (
+        "Products alone would allow 320.0 (320.0–320.0) examples/s in training; a step takes "
+        "2.50 (2.50–2.50) times as long.\n" in page
+    )
+    # 3 x 5749 examples at 110/s and 3 x 1500 + 1379 at 400/s are 171.4875 s.
+    assert "| flaxfer, float32 | 21.0 |\n" in page
+    assert (
+        "Machine: Test CPU, 2 cores, 8.0 GiB. It has AVX-512 and no AMX, which would speed "
+        "bfloat16 up. Versions: python 3.11.7 / 3.12.1. Commit abc; 2026-11-23." in page
+    )
+    assert "Training (at most 128 tokens an example; 12 to 20 steps a run):" in page
+    assert [line for line in page.splitlines() if line.startswith("#")] == [
+        "# Benchmarks",
+        "## Speed",
+        "### STS-B English, all-MiniLM-L6-v2",
+        "## How to repeat",
+    ]
+
+
+def test_amx_is_said_only_where_it_is() -> None:
+    flags = ["avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16"]
+    assert (
+        summary.features(flags) == "It has AVX-512 with avx512_bf16 and AMX (amx_tile, amx_bf16)."
+    )
+    assert summary.features(["avx2"]).startswith("It has AVX2 and no AMX")
+
+
+def test_stored_files_become_page_and_plot(tmp_path: Path, monkeypatch: Any) -> None:
+    runs, results = tmp_path / "bench", tmp_path / "results"
+    runs.mkdir()
+    results.mkdir()
+    (runs / "sts-minilm.jsonl").write_text("".join(json.dumps(run) + "\n" for run in RUNS))
+    stored = (report.RESULTS / "quality.json").read_text(encoding="utf-8")
+    (results / "quality.json").write_text(stored, encoding="utf-8")
+    out = tmp_path / "BENCHMARKS.md"
+    words = ["report", "--runs", str(runs), "--results", str(results), "--out", str(out)]
+    monkeypatch.setattr("sys.argv", words)
+    report.main()
+    page = out.read_text(encoding="utf-8")
+    assert page == report.page(RUNS, [], json.loads(stored))
+    assert quality.section(json.loads(stored)) in page
+    assert (tmp_path / report.PLOT).read_bytes().startswith(b"\x89PNG")
+
+
+def test_committed_page_is_what_its_committed_records_give() -> None:
+    stored = json.loads((report.RESULTS / "quality.json").read_text(encoding="utf-8"))
+    page = (common.ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
+    assert quality.section(stored) in page and page.endswith(report.REPEAT)
+
+
+def test_quality_summary_of_a_study() -> None:
+    scores = [0.80, 0.82, 0.81]
+    study = {
+        "versions": {"python": "3.12", "flaxfer": "0", "jax": "1"},
+        "machine": {"cpu": "c", "cores": 2, "memory_gib": 8},
+        "git": "g",
+        "date": "2026-11-23T00:00",
+        "runs": [
+            {"evaluations": [{"set": "test", "metrics": {"pearson": s, "spearman": s - 0.1}}]}
+            for s in scores
+        ],
+    }
+    peer = [
+        {"test_pearson": s, "test_spearman": s, "torch": "2", "transformers": "5"}
+        for s in (0.70, 0.72, 0.71)
+    ]
+    record = quality.summary(study, peer)
+    assert record["pearson"] == pytest.approx([0.81, 0.01])
+    assert record["spearman"] == pytest.approx([0.71, 0.01])
+    assert record["difference"] == pytest.approx(0.1)
+    # Welch's interval of equal variances, 4 degrees of freedom: t = 2.77645.
+    half = 2.7764451 * 0.01 * (2 / 3) ** 0.5
+    assert [record["low"], record["high"]] == pytest.approx([0.1 - half, 0.1 + half])
