@@ -1,4 +1,5 @@
-.PHONY: help setup demo test test-oldest lint parity parity-table reference clean
+.PHONY: help setup demo test test-oldest lint parity parity-table reference \
+	bench bench-setup bench-report clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -44,5 +45,15 @@ reference: ## Writes the committed reference values anew.
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m tests.parity.generate
 
+bench-setup: ## Makes the three environments of the benchmarks.
+	@tools/bench_setup.sh
+
+bench: ## Times flaxfer beside its peers: make bench DATA=FOLDER [XLMR=FOLDER] [ONLY=NAME] [ROUNDS=5].
+	@$(PYTHON) -m benchmarks.run --data "$(DATA)" --xlmr "$(XLMR)" --rounds $(or $(ROUNDS),5) \
+		$(addprefix --only ,$(ONLY))
+
+bench-report: ## Writes BENCHMARKS.md from the stored runs.
+	@$(PYTHON) -m benchmarks.report
+
 clean: ## Removes environments, caches in this folder and runs.
-	rm -rf .venv .venv-parity runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-parity .venv-bench-torch .venv-bench-flax runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -42,7 +42,7 @@ SHAPES = {
     ),
 }
 TOPOLOGIES = {"v5e": ("v5litepod-8", "v5e:2x2"), "v6e": ("v6e-8", "v6e:2x2")}
-TPU_BATCH, TPU_LENGTH = 64, 128
+TPU_BATCH, TPU_LENGTH, LAYERS = 64, 128, 12
 LEARNING_RATE, WEIGHT_DECAY, EPOCHS = 5e-5, 0.01, 3
 
 
@@ -232,7 +232,7 @@ def estimate() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tpu", choices=TOPOLOGIES, required=True)
     parser.add_argument("--shape", choices=SHAPES, default="bert-base")
-    parser.add_argument("--layers", type=int, default=12, help="fewer for a quick look")
+    parser.add_argument("--layers", type=int, default=LAYERS, help="fewer for a quick look")
     options = parser.parse_args()
     accelerator, topology = TOPOLOGIES[options.tpu]
     os.environ |= {
@@ -249,8 +249,8 @@ def estimate() -> None:
         {
             "side": "transformers Flax",
             "what": "tpu",
-            "model": options.shape,
-            "layers": options.layers,
+            "model": options.shape + ("" if options.layers == LAYERS else f"/{options.layers}"),
+            "vocabulary": SHAPES[options.shape][1]["vocab_size"],
             "chip": options.tpu,
             "batch": TPU_BATCH,
             "length": TPU_LENGTH,

@@ -20,6 +20,9 @@ from benchmarks.summary import Run
 
 RESULTS = Path(__file__).parent / "results"
 PLOT = "docs/bench-ratios.png"
+SETTING = ("model", "chip", "batch", "length", "dtype")
+"""What two estimates must have in common to be compared."""
+
 WHAT = {"train": "training", "eval": "evaluation"}
 
 HEAD = """# Benchmarks
@@ -50,9 +53,11 @@ make bench-report
 ```
 `DATA` holds stsb-multi-mt/, glue-samples/ and imdb-sample/; `XLMR` is a Hugging Face folder of an \
 XLM-R model, and may be left out. Let nothing else run beside. `python -m benchmarks.run --help` \
-tells how to make fewer rounds. TPU estimates: `python -m benchmarks.peer_flax --tpu v5e --shape \
-bert-base > runs/bench/tpu-flax-bert.json`, and `python -m flaxfer.aot --json` likewise. Quality: \
-the commands at the top of benchmarks/quality.py.
+tells how to make fewer rounds. TPU estimates (each takes some minutes): \
+`.venv-bench-flax/bin/python -m benchmarks.peer_flax --tpu v5e --shape bert-base > \
+benchmarks/results/tpu-flax-bert-base.json`, and the same with xlm-roberta-base; flaxfer's side is \
+written to benchmarks/results/tpu-flaxfer-*.json by `python -m flaxfer.aot --json`. Quality: the \
+commands at the top of benchmarks/quality.py.
 """
 
 
@@ -173,31 +178,31 @@ def seeds_table(runs: Sequence[Run]) -> str:
 
 
 def tpu(estimates: Sequence[Run]) -> str:
-    """The compiler's estimates, the later record of a side, model and setting in force."""
+    """The compiler's estimates; of equal records the last is in force."""
     last = {
-        tuple(str(e.get(k)) for k in ("side", "model", "chip", "batch", "length", "dtype")): e
-        for e in (summary.estimate(record) for record in estimates)
+        (*(str(e[key]) for key in SETTING), e["side"], e["vocabulary"]): e
+        for e in map(summary.estimate, estimates)
     }
-    peers = {key[1:]: e["estimated_cycles"] for key, e in last.items() if key[0] != "flaxfer"}
+    peers = {key[:-2]: e for key, e in last.items() if e["side"] != "flaxfer"}
     rows = []
-    for key, e in sorted(last.items(), key=lambda item: (item[0][1:], item[0][0])):
-        against = peers.get(key[1:]) if key[0] == "flaxfer" else None
+    for key, e in sorted(last.items()):
+        peer = peers.get(key[:-2]) if e["side"] == "flaxfer" else None
         rows.append(
             [
-                *(str(e[k]) for k in ("model", "chip")),
-                f"{e['batch']} x {e['length']}",
-                *(str(e[k]) for k in ("dtype", "side")),
+                f"{e['model']}, {e['vocabulary']:,} tokens",
+                *(e["chip"], f"{e['batch']} x {e['length']}", e["dtype"], e["side"]),
                 f"{e['estimated_cycles'] / 1e6:.1f}",
-                f"{against / e['estimated_cycles']:.2f}" if against else "",
+                f"{peer['estimated_cycles'] / e['estimated_cycles']:.2f}" if peer else "",
             ]
         )
     text = (
-        "## TPU estimates\nNothing here ran on a TPU. The TPU compiler compiled each train step "
-        "for one chip, and its own estimates of the cycles of all instructions are added up; "
-        "kernels that it gives no estimate for are not in the sum. Every row slot is full.\n\n"
+        "## TPU ESTIMATES\nNothing here ran on a TPU. The TPU compiler compiled each train step "
+        "for one chip (AdamW, dropout), and its own estimates of the cycles of all instructions "
+        "are added up; kernels that it gives no estimate for are not in the sum. Every token slot "
+        "holds a token, so what packing saves is not in these figures.\n\n"
     )
-    columns = ["model", "chip", "batch", "type", "trainer", "million cycles", "peer / flaxfer"]
-    return text + table(columns, rows)
+    columns = ["model", "chip", "rows x tokens", "type", "trainer", "million cycles"]
+    return text + table([*columns, "peer / flaxfer"], rows)
 
 
 def machine(runs: Sequence[Run]) -> str:

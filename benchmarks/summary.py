@@ -101,5 +101,23 @@ def features(flags: Sequence[str]) -> str:
 
 
 def estimate(record: Run) -> Run:
-    """An estimate with the names of `benchmarks.peer_flax`; one of flaxfer.aot names no side."""
-    return {"side": "flaxfer"} | record
+    """An estimate as `benchmarks.peer_flax` prints it, from such a line or flaxfer.aot's report.
+
+    Rows are those of one chip.
+    """
+    if "shapes" not in record:
+        return record
+    shapes, place = record["shapes"], record["topology"]
+    encoder = shapes["encoder"]
+    size = (encoder["num_layers"], encoder["hidden_size"])
+    micro, rows, length = shapes["train"]["token_BT"]
+    return {
+        "side": "flaxfer",
+        "model": f"{encoder['family']}-" + ("base" if size == (12, 768) else "{}x{}".format(*size)),
+        "vocabulary": shapes["vocabulary_in_use"],
+        "chip": place["name"].partition(":")[0],
+        "batch": micro * rows // place["chips"],
+        "length": length,
+        "dtype": shapes["compute_dtype"],
+        "estimated_cycles": record["estimated_cycles"],
+    }

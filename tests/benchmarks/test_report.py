@@ -109,6 +109,45 @@ def test_amx_is_said_only_where_it_is() -> None:
     assert summary.features(["avx2"]).startswith("It has AVX2 and no AMX")
 
 
+def aot(vocabulary: int, cycles: int) -> dict[str, Any]:
+    """As flaxfer.aot reports a compilation for four chips."""
+    encoder = {"family": "xlm-roberta", "num_layers": 12, "hidden_size": 768}
+    return {
+        "topology": {"name": "v5e:2x2", "chips": 4},
+        "estimated_cycles": cycles,
+        "shapes": {
+            "train": {"token_BT": [2, 128, 128]},
+            "encoder": encoder,
+            "vocabulary_in_use": vocabulary,
+            "compute_dtype": "bfloat16",
+        },
+    }
+
+
+def test_estimates_are_compared_in_the_same_setting_only() -> None:
+    peer = {
+        "side": "transformers Flax",
+        "model": "xlm-roberta-base",
+        "vocabulary": 250_002,
+        "chip": "v5e",
+        "batch": 64,
+        "length": 128,
+        "dtype": "bfloat16",
+        "estimated_cycles": 120_000_000,
+    }
+    estimates = [peer | {"estimated_cycles": 1}, peer, peer | {"chip": "v6e"}]
+    estimates += [aot(9_088, 60_000_000), aot(250_002, 80_000_000)]
+    rows = report.page([], estimates, None).partition("## TPU ESTIMATES")[2].splitlines()
+    assert [row for row in rows if "v5e" in row or "v6e" in row][:4] == [
+        "| xlm-roberta-base, 9,088 tokens | v5e | 64 x 128 | bfloat16 | flaxfer | 60.0 | 2.00 |",
+        "| xlm-roberta-base, 250,002 tokens | v5e | 64 x 128 | bfloat16 | flaxfer | 80.0 | 1.50 |",
+        "| xlm-roberta-base, 250,002 tokens | v5e | 64 x 128 | bfloat16 | transformers Flax "
+        "| 120.0 |  |",
+        "| xlm-roberta-base, 250,002 tokens | v6e | 64 x 128 | bfloat16 | transformers Flax "
+        "| 120.0 |  |",
+    ]
+
+
 def test_stored_files_become_page_and_plot(tmp_path: Path, monkeypatch: Any) -> None:
     runs, results = tmp_path / "bench", tmp_path / "results"
     runs.mkdir()
