@@ -48,9 +48,9 @@ reference: ## Writes the committed reference values anew.
 bench-setup: ## Makes the three environments of the benchmarks.
 	@tools/bench_setup.sh
 
-bench: ## Times flaxfer beside its peers: make bench DATA=FOLDER [XLMR=FOLDER] [ONLY=NAME] [ROUNDS=5].
-	@$(PYTHON) -m benchmarks.run --data "$(DATA)" --xlmr "$(XLMR)" --rounds $(or $(ROUNDS),5) \
-		$(addprefix --only ,$(ONLY))
+bench: ## Times flaxfer beside its peers: DATA=FOLDER [XLMR=FOLDER] [ONLY=NAME] [ROUNDS=5].
+	@$(PYTHON) -m benchmarks.run $(if $(DATA),--data "$(DATA)") $(if $(XLMR),--xlmr "$(XLMR)") \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
 bench-report: ## Writes BENCHMARKS.md from the stored runs.
 	@$(PYTHON) -m benchmarks.report
