@@ -89,7 +89,8 @@ def run(options: argparse.Namespace) -> common.Measured:
         options.model, num_labels=outputs, seed=options.seed
     )
     total = EPOCHS * (len(data["labels"]) // options.batch)
-    state = replicate(new_state(model, model.params, total, regression, outputs))
+    params = model.to_fp32(model.params)  # Checkpoints may have half precision.
+    state = replicate(new_state(model, params, total, regression, outputs))
     loop = evaluate if options.eval else train
     return loop(state, data, options)
 

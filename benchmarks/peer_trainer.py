@@ -104,6 +104,7 @@ def run(options: argparse.Namespace, folder: str) -> common.Measured:
         options.model,
         num_labels=1 if regression else len(texts.form.labels),
         problem_type="regression" if regression else "single_label_classification",
+        dtype=torch.float32,  # Else a checkpoint of half precision is trained in half precision.
     )
     trainer = DrawingTrainer(
         model=model,

@@ -142,6 +142,10 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.data is None:
         parser.error("name the folder of the data sets with --data or BENCH_DATA")
+    options.data = Path(options.data).absolute()
+    for name in ("minilm", "xlmr"):
+        if folder := getattr(options, name):
+            setattr(options, name, str(Path(folder).absolute()))
     return options
 
 
@@ -150,7 +154,12 @@ def _packaged(python: str) -> str:
     code = (
         f"import importlib.util as u; print(*u.find_spec({WEIGHTS!r}).submodule_search_locations)"
     )
-    found = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    try:
+        found = subprocess.run(
+            [python, "-c", code], cwd=common.ROOT, capture_output=True, text=True
+        )
+    except OSError:  # The first run says what is wrong with the interpreter.
+        return ""
     return str(Path(found.stdout.strip()).parent / "model") if found.returncode == 0 else ""
 
 
