@@ -41,8 +41,9 @@ the rates. Evaluation: every example once, metrics included. The Trainer takes i
 all over an epoch and uses the fused AdamW. flaxfer cuts the embedding to the tokens in use, as \
 every study does. Input stall is the share of the time that the loop waits for its next batch. \
 A cold start compiles; a warm one finds its programs on the disk. Products alone: the matrix \
-products of flaxfer's own steps without anything else, in the same process and type; no step of \
-such rows can be faster.
+products of flaxfer's own steps without anything else, in the same process and type; a step that \
+multiplies every slot of such rows with the same compiler is not faster. The trainers of \
+transformers: `Trainer` is the PyTorch one.
 """
 
 REPEAT = """## How to repeat
@@ -118,9 +119,10 @@ def benchmark(runs: Sequence[Run]) -> str:
     text += f"flaxfer's examples/s over those of each peer:\n\n{ratio_table(runs)}\n"
     if limit := summary.limit(runs):
         text += limit + "\n"
+    text += "\n"
     if runs[0]["benchmark"].startswith("sts"):
-        text += seeds_table(runs)
-    return text
+        text += seeds_table(runs) + "\n"
+    return text.rstrip("\n") + "\n"
 
 
 def lengths(runs: Sequence[Run]) -> str:

@@ -94,10 +94,10 @@ BENCHMARKS = {
         "STS-B English, XLM-R checkpoint", "xlmr", *STS, GROUPED, steps=12, eval_steps=24
     ),
     "sst2-minilm": Benchmark(
-        "SST-2, all-MiniLM-L6-v2", "minilm", *SST2, (*GROUPED, "flax"), eval_steps=22
+        "SST-2 (sample), all-MiniLM-L6-v2", "minilm", *SST2, (*GROUPED, "flax"), eval_steps=22
     ),
     "imdb-minilm": Benchmark(
-        "IMDB, 512 tokens, all-MiniLM-L6-v2",
+        "IMDB (sample), 512 tokens, all-MiniLM-L6-v2",
         "minilm",
         *IMDB,
         GROUPED,
