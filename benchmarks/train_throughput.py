@@ -83,7 +83,6 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
     state = _compile(plan, evaluator.mesh, train_step, state, key, last, measured)
     compiled, unread = programs(train_step), None
     began = 0.0
-    shapes: list[tuple[int, int]] = []
     batches = iter(plan.batches(0, evaluator.mesh))
     for step in range(last):
         if step == common.WARMUP:
@@ -102,12 +101,11 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
             measured.examples += size.examples
             measured.tokens += size.tokens
             measured.slots += size.slots
-            micro, rows, length = batch["token_BT"].shape
-            shapes.append((micro * rows, length))
     _read(unread)
     measured.seconds = time.monotonic() - began
     assert programs(train_step) == compiled, "a program was compiled while the clock ran"
-    return measured, (sum(rows for rows, _ in shapes) / steps, shapes[0][1])
+    length = batch["token_BT"].shape[-1]
+    return measured, (measured.slots / length / steps, length)
 
 
 def _compile(
