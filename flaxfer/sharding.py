@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -35,25 +36,29 @@ MESH_AXES = {
 """Which mesh axis splits a logical axis (Shoeybi et al. 2019 for `tensor`, ZeRO-3 for `fsdp`)."""
 
 
-def make_mesh(sizes: config.Mesh) -> jax.sharding.Mesh:
-    """The mesh over all devices.
+def make_mesh(
+    sizes: config.Mesh, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+    """The mesh over the given devices, or over all that there are.
 
     Raises:
       ConfigError: the sizes do not multiply to the number of devices.
     """
     wanted = [sizes.data, sizes.fsdp, sizes.tensor]
-    devices = jax.device_count()
+    count = jax.device_count() if devices is None else len(devices)
     if -1 in wanted:
         fixed = math.prod(size for size in wanted if size != -1)
-        wanted[wanted.index(-1)] = devices // fixed
-    if math.prod(wanted) != devices:
+        wanted[wanted.index(-1)] = count // fixed
+    if math.prod(wanted) != count:
         raise ConfigError(
             f"a mesh of data {sizes.data}, fsdp {sizes.fsdp}, tensor {sizes.tensor} does not cover "
-            f"{devices} device(s)",
+            f"{count} device(s)",
             where="mesh",
             mend="let the product of the three equal the number of devices, or one of them be -1.",
         )
-    return jax.make_mesh(tuple(wanted), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3)
+    return jax.make_mesh(
+        tuple(wanted), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=devices
+    )
 
 
 def row_shards(mesh: jax.sharding.Mesh) -> int:
