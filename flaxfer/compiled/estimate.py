@@ -49,8 +49,6 @@ KERNEL_OVERHEAD = 2e-6
 HOP = 1e-6
 """Seconds of latency from a chip to its neighbour."""
 
-COPIES = ("copy", "slice", "dynamic-slice", "dynamic-update-slice", "async")
-
 
 @dataclasses.dataclass
 class Collectives:
@@ -124,32 +122,33 @@ class _Clock:
         """The cost of a computation, run once."""
         return _Run(self, name).cost
 
-    def seconds_to_cycles(self, seconds: float) -> float:
+    def cycles(self, seconds: float) -> float:
+        """Of the chip's clock."""
         return seconds * self._chip.clock
 
     def copy(self, size: float) -> float:
         """Cycles that bytes take between the chip and its memory."""
-        return self.seconds_to_cycles(size / self._chip.bandwidth) if self._chip.bandwidth else 0.0
+        return self.cycles(size / self._chip.bandwidth) if self._chip.bandwidth else 0.0
 
     def kernel(self, flops: float, size: float) -> float:
         """Cycles of a kernel."""
         if not self._chip.peak:
             return 0.0
         busiest = max(flops / self._chip.peak, size / self._chip.bandwidth)
-        return self.seconds_to_cycles(busiest + KERNEL_OVERHEAD)
+        return self.cycles(busiest + KERNEL_OVERHEAD)
 
     def collective(self, kind: str, size: float, instruction: Instruction) -> float:
         """Cycles of a collective of an array of so many bytes, gathered or still to be reduced."""
         n = group_size(instruction, self._topology.chips)
         if n == 1 or not self._chip.link:
             return 0.0
-        rounds = {"all-reduce": 2.0, "all-to-all": n / 4 / (n - 1) * 2}.get(kind, 1.0)
         if kind == "collective-permute":
             sent, hops = size, 1
         else:
-            # A group larger than a side of the torus goes around corners; still one hop at a time.
-            sent, hops = rounds * size * (n - 1) / n, min(n, 2 * self._topology.side) // 2
-        return self.seconds_to_cycles(max(sent / self._chip.link, hops * HOP))
+            # To the half way around the ring, in both directions at once.
+            sent, hops = size * (n - 1) / n, min(n, 2 * self._topology.side) // 2
+            sent *= {"all-reduce": 2, "all-to-all": n / (2 * (n - 1))}.get(kind, 1)
+        return self.cycles(max(sent / self._chip.link, hops * HOP))
 
 
 class _Run:
@@ -269,15 +268,18 @@ class _Run:
 
     def _wait(self, item: Instruction, name: str) -> None:
         end, queue = self._pending.pop(name, (0.0, "copies"))
-        source = "exposed" if queue == "network" else "modelled"
-        self._spend(item, max(0.0, end - self._now), source)
+        if queue == "network":
+            self._spend(item, end - self._now, "exposed", "collectives")
+        else:
+            self._spend(item, end - self._now, "modelled", "waits for copies")
 
-    def _spend(self, item: Instruction, cycles: float, source: str) -> None:
+    def _spend(self, item: Instruction, cycles: float, source: str, part: str = "") -> None:
         if cycles <= 0:
             return
         self._now += cycles
         setattr(self.cost, source, getattr(self.cost, source) + cycles)
-        self.cost.parts[part_of(self._module, item)] += cycles
+        own, direction = part_of(self._module, item)
+        self.cost.parts[part or own, direction] += cycles
         self.cost.instructions.append((cycles, item, 1))
 
     def _custom_call(self, item: Instruction) -> None:

@@ -52,7 +52,7 @@ class Assumed:
     vocabulary: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Workload:
     """What a stage asks of the devices, whatever their mesh.
 
@@ -77,6 +77,11 @@ class Workload:
     def head(self) -> str:
         """The head of its kind of task."""
         return HEAD_OF[self.settings.task.kind]
+
+    @property
+    def examples(self) -> float:
+        """Examples of a step; where data are assumed, sequences."""
+        return self.settings.train.batch_size if self.train else self.useful().sequences
 
     @property
     def dtype(self) -> Any:
@@ -130,7 +135,8 @@ class Workload:
             return Work(sequences, tokens, tokens * tokens / sequences)
         lengths = self.train.lengths.astype(np.float64)
         sequences = self.settings.train.batch_size * self.train.choices
-        return Work(sequences, sequences * lengths.mean(), sequences * np.square(lengths).mean())
+        mean, square = float(lengths.mean()), float(np.square(lengths).mean())
+        return Work(sequences, sequences * mean, sequences * square)
 
     def computed(self, multiple: int) -> Work:
         """What the rows of a train step have room for, padding and empty slots included."""
