@@ -36,9 +36,7 @@ MESH_AXES = {
 """Which mesh axis splits a logical axis (Shoeybi et al. 2019 for `tensor`, ZeRO-3 for `fsdp`)."""
 
 
-def make_mesh(
-    sizes: config.Mesh, devices: Sequence[jax.Device] | None = None
-) -> jax.sharding.Mesh:
+def make_mesh(sizes: config.Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """The mesh over the given devices, or over all that there are.
 
     Raises:

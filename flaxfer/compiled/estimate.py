@@ -17,13 +17,20 @@ import dataclasses
 import re
 from typing import Any
 
-from flaxfer.compiled.hlo import Instruction, Module, array_bytes, group_size
+from flaxfer.compiled.hlo import ARRAY, Instruction, Module, array_bytes, group_size
 from flaxfer.compiled.parts import part_of
 from flaxfer.compiled.topology import Topology
 
-FREE = frozenset(
-    "parameter constant get-tuple-element tuple bitcast after-all partition-id replica-id iota "
-    "optimization-barrier add-dependency domain opt-barrier".split()
+FREE = (
+    "parameter",
+    "constant",
+    "get-tuple-element",
+    "tuple",
+    "bitcast",
+    "after-all",
+    "partition-id",
+    "replica-id",
+    "opt-barrier",
 )
 """Instructions that take no time, or next to none."""
 
@@ -37,11 +44,11 @@ COLLECTIVES = (
     "collective-broadcast",
 )
 KERNEL = "tpu_custom_call"
-FREE_CALLS = frozenset(
-    "X64Combine X64SplitLow X64SplitHigh ConcatBitcast SliceBitcast AllocateBuffer Sharding "
-    "AssumeGatherIndicesInBound BitcastConvert".split()
-)
+FREE_CALLS = ("X64Combine", "X64SplitLow", "X64SplitHigh", "ConcatBitcast", "AllocateBuffer")
 """Custom calls of the TPU compiler that only rename bits."""
+
+COPY_CALLS = ("ZeroCrop", "PadToStatic", "SliceToDynamic")
+"""Custom calls of the TPU compiler that copy."""
 
 KERNEL_OVERHEAD = 2e-6
 """Seconds added to each kernel for its start and the copies that nothing hides."""
@@ -98,9 +105,10 @@ class Cost:
         self.instructions += [(times * c, item, times * n) for c, item, n in other.instructions]
         for kind, found in other.collectives.items():
             total = self.collectives.setdefault(kind, Collectives())
-            for field in dataclasses.fields(Collectives):
-                value = getattr(total, field.name) + times * getattr(found, field.name)
-                setattr(total, field.name, value)
+            total.count += times * found.count
+            total.bytes += times * found.bytes
+            total.asynchronous += times * found.asynchronous
+            total.cycles += times * found.cycles
         self.warnings |= other.warnings
 
 
@@ -287,6 +295,9 @@ class _Run:
         if target in FREE_CALLS:
             return
         size = float(self._operand_bytes(item) + item.bytes)
+        if target in COPY_CALLS:
+            self._spend(item, self._clock.copy(size), "modelled")
+            return
         flops = 0.0
         stated = item.text(r'"cost_estimate":\{([^}]*)\}')
         if stated:
@@ -324,7 +335,7 @@ def top(cost: Cost, module: Module, count: int) -> list[dict[str, Any]]:
     return [
         {
             "instruction": item.name,
-            "shape": re.sub(r"\{[^}]*\}|/\*.*?\*/", "", item.shape),
+            "shape": _largest(item.shape),
             "part": " ".join(filter(None, part_of(module, item))),
             "operation": item.op_name,
             "runs": runs,
@@ -332,3 +343,10 @@ def top(cost: Cost, module: Module, count: int) -> list[dict[str, Any]]:
         }
         for cycles, item, runs in largest
     ]
+
+
+def _largest(shape: str) -> str:
+    """The largest array of a result, and how many others there are."""
+    arrays = [found[0] for found in ARRAY.finditer(shape)]
+    largest = max(arrays, key=lambda array: sum(array_bytes(array)))
+    return largest + (f" and {len(arrays) - 1} more" if len(arrays) > 1 else "")

@@ -242,7 +242,9 @@ def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
     key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.whole(mesh))
     batch = _on_rows(work.train_shapes(multiple), mesh, axis=1)
-    compiled: jax.stages.Compiled = step.lower(state_shapes(work, mesh, steps), batch, key).compile()
+    compiled: jax.stages.Compiled = step.lower(
+        state_shapes(work, mesh, steps), batch, key
+    ).compile()
     return compiled
 
 
@@ -272,7 +274,7 @@ def bytes_on_chip(tree: Any) -> int:
     )
 
 
-def check_sizes(config: Config, stage: str) -> None:
+def check_stage(config: Config, stage: str) -> None:
     """Refuses a stage that the config does not have.
 
     Raises:

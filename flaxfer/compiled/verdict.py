@@ -161,7 +161,7 @@ def candidates(work: programs.Workload, chips: int) -> list[config.Mesh]:
 
 def _memory(compiled: jax.stages.Compiled, sizes: dict[str, int]) -> Report:
     """Bytes by kind on one chip."""
-    said = compiled.memory_analysis()
+    said: Any = compiled.memory_analysis()
     bytes_of = sizes | {
         "arguments": said.argument_size_in_bytes,
         "outputs": said.output_size_in_bytes,
@@ -214,7 +214,7 @@ def _kernels(module: hlo.Module) -> Report:
     for computation in module.computations.values():
         for item in computation.values():
             target = item.text(r'custom_call_target="([^"]*)"')
-            if not target or target in estimate.FREE_CALLS:
+            if not target or target in estimate.FREE_CALLS + estimate.COPY_CALLS:
                 continue
             calls[target] += 1
             if target.startswith("__cudnn$fmha"):
@@ -269,16 +269,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def whole(
-    work: programs.Workload, topology: Topology, report: Report, chips: int
-) -> dict[str, Any]:
+def whole(work: programs.Workload, topology: Topology, report: Report) -> Report:
     """The report with what was compiled, for what, and on which grounds."""
     mesh = report["mesh"]
     return {
+        "step": f"{work.settings.task.name} ({work.encoder.family})",
         "topology": {
             "name": topology.name,
             "chip": topology.chip.title,
-            "chips": chips,
+            "chips": topology.chips,
             "memory_bytes": topology.chip.memory,
             "usable_bytes": topology.chip.usable,
             "clock_hz_estimate": topology.chip.clock or None,
