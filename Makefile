@@ -1,9 +1,10 @@
-.PHONY: help setup demo test test-oldest lint parity parity-table reference \
+.PHONY: help setup demo test test-oldest lint parity parity-table reference gate gate-record \
 	bench bench-setup bench-report clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
 PARITY := .venv-parity/bin/python
+TPU := .venv-tpu/bin/python
 
 help: ## Shows the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -55,5 +56,14 @@ bench: ## Times flaxfer beside its peers: DATA=FOLDER [XLMR=FOLDER] [ONLY=NAME] 
 bench-report: ## Writes BENCHMARKS.md from the stored runs.
 	@$(PYTHON) -m benchmarks.report
 
+gate: ## Compiles steps for a TPU, without one, and compares with the record.
+	@tools/setup.sh .venv-tpu test,tpu 3.12
+	@$(TPU) -m pytest -q -n 2 -m gate tests/aot
+
+gate-record: ## Writes the record of the gate anew.
+	@tools/setup.sh .venv-tpu test,tpu 3.12
+	@$(TPU) -m tests.aot.measure
+
 clean: ## Removes environments, caches in this folder and runs.
-	rm -rf .venv .venv-parity .venv-bench-torch .venv-bench-flax runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-parity .venv-tpu .venv-bench-torch .venv-bench-flax \
+		runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

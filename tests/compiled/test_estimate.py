@@ -19,7 +19,8 @@ def cost(body: str, topology: Topology = FOUR, other: str = "") -> estimate.Cost
 
 
 def cycles_line(name: str, cycles: int, operands: str = "%x") -> str:
-    return f'  %{name} = f32[8]{{0}} fusion({operands}), calls=%none, c={{"estimated_cycles":"{cycles}"}}'
+    estimated = f'{{"estimated_cycles":"{cycles}"}}'
+    return f"  %{name} = f32[8]{{0}} fusion({operands}), calls=%none, c={estimated}"
 
 
 MEGABYTES = "f32[1024,1024]{1,0}"

@@ -37,7 +37,10 @@ StackFrames
 ENTRY %main.1 (x.1: bf16[8,128], w.1: bf16[128,16]) -> (bf16[8,16], f32[3]) {
   %x.1 = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0), metadata={op_name="x"}
   %w.1 = bf16[128,16]{1,0:T(8,128)(2,1)} parameter(1), sharding={replicated}
-  ROOT %fusion.1 = (bf16[8,16]{1,0:T(8,128)(2,1)}, /*index=1*/f32[3]{0:T(128)S(1)}) fusion(%x.1, %w.1), kind=kOutput, calls=%fused, metadata={op_name="jit(train_step)/transpose(jvp())/dot_general" stack_frame_id=2}, backend_config={"window_config":{"estimated_cycles":"1234"}}
+  ROOT %fusion.1 = (bf16[8,16]{1,0:T(8,128)(2,1)}, /*index=1*/f32[3]{0:T(128)S(1)}) \
+fusion(%x.1, %w.1), kind=kOutput, calls=%fused, \
+metadata={op_name="jit(train_step)/transpose(jvp())/dot_general" stack_frame_id=2}, \
+backend_config={"window_config":{"estimated_cycles":"1234"}}
 }
 """
 

@@ -1,0 +1,104 @@
+"""What the compilers say of a small model, in numbers that do not depend on the machine.
+
+python -m tests.aot.measure   writes tests/aot/gate.json anew (make gate-record)
+
+It needs libtpu. Two layers of width 128, packed rows, dropout, bfloat16.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import numpy as np
+
+from flaxfer import config, sharding
+from flaxfer.compiled import programs, topology, verdict
+from flaxfer.config import Data, Stage, Task, Train
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.models.families import read_config
+
+RECORD = Path(__file__).with_name("gate.json")
+
+PROGRAMS: dict[str, tuple[str, str, config.Mesh]] = {
+    "train, v5e:1x1": ("train", "v5e:1", config.Mesh(1, 1, 1)),
+    "eval, v5e:1x1": ("eval", "v5e:1", config.Mesh(1, 1, 1)),
+    "train, v5e:2x2, data 4": ("train", "v5e:4", config.Mesh(4, 1, 1)),
+    "train, v5e:2x2, fsdp 4": ("train", "v5e:4", config.Mesh(1, 4, 1)),
+    "train, v5e:2x2, tensor 4": ("train", "v5e:4", config.Mesh(1, 1, 4)),
+}
+"""What is compiled: step, topology, mesh."""
+
+
+def workload() -> programs.Workload:
+    """The stage that is compiled: pairs of 9 to 40 tokens, their number and order fixed."""
+    lengths = 9 + np.arange(400) * 7 % 32
+    tokens = int(lengths.sum())
+    data = Tokenized(
+        token=np.arange(tokens, dtype=np.int32) % 2048,
+        type=np.zeros(tokens, np.uint8),
+        offset=np.concatenate([[0], np.cumsum(lengths)]),
+        summary=np.zeros(len(lengths), np.int32),
+        label=np.zeros(len(lengths), np.float32),
+        id=tuple(map(str, range(len(lengths)))),
+        language=("en",) * len(lengths),
+        domain=("",) * len(lengths),
+        truncated=0,
+        fingerprint="",
+    )
+    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 512}
+    encoder = {"model_type": "bert", "vocab_size": 2048, "num_attention_heads": 4, **sizes}
+    task = Task("similarity", "regression", "pearson")
+    train = Train(batch_size=64, row_length=128, eval_rows=16, compute_dtype="bfloat16")
+    return programs.Workload(
+        settings=Stage(task, Data(train=()), train=train),
+        encoder=read_config(encoder),
+        vocabulary=2048,
+        train=data,
+        dev=data,
+    )
+
+
+def plan() -> dict[str, Any]:
+    """Row counts of the train steps, each of them one program, and the examples a row holds."""
+    made = workload().plan(1)
+    assert made is not None
+    return {"row_counts": list(made.row_counts), "slots": made.slots}
+
+
+def compiled(name: str) -> dict[str, Any]:
+    """Cycles, bytes and collectives of one of `PROGRAMS`."""
+    step, place, sizes = PROGRAMS[name]
+    wanted = topology.parse(place)
+    mesh = sharding.make_mesh(sizes, topology.devices(wanted))
+    found = verdict.examine(step, workload(), wanted, mesh)
+    return {
+        "compiler_cycles": found["cycles_by_source"]["compiler"],
+        "estimated_cycles": found["estimated_cycles"],
+        "temporary_bytes": found["bytes"]["temporaries"],
+        "collectives": {kind: entry["count"] for kind, entry in found["collectives"].items()},
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on beside this repository."""
+    found = verdict.versions()
+    return {name: found[name] for name in ("jax", "jaxlib", "libtpu", "flax", "optax")}
+
+
+def main() -> None:
+    """Measures everything and writes the record."""
+    record = {"versions": versions(), "plan": plan(), "programs": {}}
+    for name in PROGRAMS:
+        record["programs"][name] = compiled(name)
+        print(name, record["programs"][name], file=sys.stderr)
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The gate: steps for accelerators become neither slower nor larger without anyone noticing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.aot import measure
+
+RECORD = json.loads(measure.RECORD.read_text(encoding="utf-8"))
+
+ADVICE = """
+  If you meant this, run `make gate-record` and commit tests/aot/gate.json, saying in the commit why
+  the numbers moved. Hesitate: nothing else in this repository sees a step grow slower or larger on
+  an accelerator. Cycles are the compiler's estimate and have no noise, so a rise has a cause; a new
+  collective costs more on larger meshes than here; more programs are more time spent compiling."""
+
+
+def differences(name: str, recorded: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """A line for each number that has changed."""
+    lines = []
+    for key in recorded | found:
+        old, new = recorded.get(key, 0), found.get(key, 0)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += differences(f"{name}, {key}", old, new)
+        elif old != new:
+            numbers = isinstance(old, int) and isinstance(new, int) and old
+            share = f" ({(new - old) / old:+.2%})" if numbers else ""
+            lines.append(f"{name}, {key}: {old} -> {new}{share}")
+    return lines
+
+
+def check(name: str, recorded: dict[str, Any], found: dict[str, Any]) -> None:
+    lines = differences(name, recorded, found)
+    if lines:
+        pytest.fail("\n".join(["what is compiled has changed:", *lines, ADVICE]), pytrace=False)
+
+
+def test_the_plan_compiles_as_many_programs_as_recorded() -> None:
+    check("plan", RECORD["plan"], measure.plan())
+
+
+def test_a_change_is_told_with_its_size_and_the_way_out() -> None:
+    old = {"cycles": 100, "collectives": {"all-gather": 2}, "row_counts": [1, 2]}
+    new = {"cycles": 103, "collectives": {"all-reduce": 1}, "row_counts": [1, 2]}
+    with pytest.raises(pytest.fail.Exception) as caught:
+        check("train", old, new)
+    for line in (
+        "train, cycles: 100 -> 103 (+3.00%)",
+        "train, collectives, all-gather: 2 -> 0 (-100.00%)",
+        "train, collectives, all-reduce: 0 -> 1\n",
+        "make gate-record",
+    ):
+        assert line in str(caught.value)
+    check("train", old, dict(old))
+
+
+@pytest.mark.gate
+def test_the_compilers_are_those_of_the_record() -> None:
+    found = measure.versions()
+    assert found == RECORD["versions"], (
+        "the record was made with other versions: install those of constraints.txt, or if it is "
+        "they that changed, run `make gate-record` and look at what moved"
+    )
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("name", measure.PROGRAMS)
+def test_a_program_is_as_recorded(name: str) -> None:
+    check(name, RECORD["programs"][name], measure.compiled(name))
