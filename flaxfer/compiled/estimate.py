@@ -302,7 +302,8 @@ class _Run:
         stated = item.text(r'"cost_estimate":\{([^}]*)\}')
         if stated:
             numbers = dict(re.findall(r'"(\w+)":"(\d+)"', stated))
-            flops, size = float(numbers.get("flops", 0)), float(numbers.get("bytes_accessed", size))
+            flops = float(numbers.get("flops", 0))
+            size = float(numbers.get("bytes_accessed", size))
         elif self._clock._chip.peak:
             name = re.sub(r"[.\d]+$", "", item.name)
             self.cost.warnings.add(

@@ -7,12 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 from flaxfer import config, sharding
 from flaxfer.compiled import programs, verdict
-from flaxfer.compiled.flops import Work
+from flaxfer.compiled.flops import Work, train_flops
+from flaxfer.compiled.topology import parse
 from flaxfer.config import Data, Stage, Task, Train
 from flaxfer.data.loader import eval_batches
 from flaxfer.errors import ConfigError
@@ -98,16 +100,10 @@ def test_a_state_is_counted_by_its_shards() -> None:
     work = workload()
     whole = programs.state_shapes(work, mesh_of(8, 1, 1), 10)
     split = programs.state_shapes(work, mesh_of(1, 8, 1), 10)
-    number = sum(np.prod(x.shape) for x in (*np.atleast_1d([]), *_leaves(whole.params)))
+    number = sum(np.prod(x.shape) for x in jax.tree.leaves(whole.params))
     assert programs.bytes_on_chip(whole.params) == 4 * number
     assert programs.bytes_on_chip(whole.opt_state) == 8 * number + 4 * 2  # Two counts of steps.
     assert programs.bytes_on_chip(split.params) < programs.bytes_on_chip(whole.params) / 2
-
-
-def _leaves(tree: Any) -> list[Any]:
-    import jax
-
-    return jax.tree.leaves(tree)
 
 
 def test_meshes_that_make_sense() -> None:
@@ -123,9 +119,6 @@ def test_meshes_that_make_sense() -> None:
 
 
 def test_rates_follow_from_cycles() -> None:
-    from flaxfer.compiled.flops import train_flops
-    from flaxfer.compiled.topology import parse
-
     work, topology = workload(), parse("v5e:8")
     mesh = sharding.make_mesh(config.Mesh(), None)
     cycles = round(topology.chip.clock / 100)  # A hundredth of a second.
