@@ -84,8 +84,8 @@ class Cost:
     compiler: float = 0.0
     modelled: float = 0.0
     exposed: float = 0.0
-    parts: collections.Counter[tuple[str, str]] = dataclasses.field(
-        default_factory=collections.Counter
+    parts: dict[tuple[str, str], float] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(float)
     )
     instructions: list[tuple[float, Instruction, int]] = dataclasses.field(default_factory=list)
     collectives: dict[str, Collectives] = dataclasses.field(default_factory=dict)
@@ -326,7 +326,7 @@ def by_part(cost: Cost) -> list[dict[str, Any]]:
     """Cycles of each part and direction, the largest first."""
     return [
         {"part": part, "direction": direction, "cycles": round(cycles)}
-        for (part, direction), cycles in cost.parts.most_common()
+        for (part, direction), cycles in sorted(cost.parts.items(), key=lambda item: -item[1])
     ]
 
 
