@@ -49,6 +49,7 @@ def prepare(options: argparse.Namespace, most: int = 0) -> Pieces:
     Raises:
       FlaxferError: of the kind of what is wrong.
     """
+    platform.keep_memory()
     options.cache_state = common.cache_state(options.cache)
     if options.cache:
         platform.use_compilation_cache(options.cache)

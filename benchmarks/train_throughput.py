@@ -19,6 +19,7 @@ from flaxfer.config import Optimizer
 from flaxfer.data.loader import TrainPlan
 from flaxfer.errors import ConfigError
 from flaxfer.optim import make_optimizer
+from flaxfer.prng import dropout_key
 from flaxfer.sharding import row_shards
 from flaxfer.state import init_state
 from flaxfer.step import make_train_step, programs
@@ -56,7 +57,7 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
     plan = TrainPlan.make(
         data=pieces.data,
         train=evaluator.train,
-        seed=seed,
+        seeds=(seed,),
         pad_id=evaluator.pad_id,
         multiple=row_shards(evaluator.mesh),
     )
@@ -78,7 +79,7 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
     )
     optimizer = make_optimizer(OPTIMIZER, plan.total_steps, pieces.params)
     state = init_state(pieces.params, optimizer, evaluator.mesh)
-    key = jax.random.key(seed, impl="rbg")
+    key = dropout_key(seed, jax.default_backend())
     measured = common.Measured(steps=steps)
     state = _compile(plan, evaluator.mesh, train_step, state, key, last, measured)
     compiled, unread = programs(train_step), None

@@ -95,12 +95,8 @@ class CheckpointStore:
         found = [checkpoint for checkpoint in self.all() if np.isfinite(checkpoint.score)]
         return max(found, key=lambda c: (self._sign * c.score, -c.step)) if found else None
 
-    def restore_newest(self, items: dict[str, Any]) -> tuple[Checkpoint, dict[str, Any]] | None:
-        """The newest checkpoint that is not damaged; one that is, is named and put aside.
-
-        Raises:
-          CheckpointError: it is whole, but does not fit.
-        """
+    def newest_whole(self) -> Checkpoint | None:
+        """The newest that is not damaged; one that is, is named and put aside."""
         for checkpoint in reversed(self.all()):
             try:
                 _verify(checkpoint)
@@ -109,8 +105,17 @@ class CheckpointStore:
                 # Uncommitted from now on, so that the steps after the fallback can be saved again.
                 (checkpoint.path / MANIFEST).rename(checkpoint.path / f"{MANIFEST}.damaged")
             else:
-                return checkpoint, _read(checkpoint, items)
+                return checkpoint
         return None
+
+    def restore_newest(self, items: dict[str, Any]) -> tuple[Checkpoint, dict[str, Any]] | None:
+        """The newest checkpoint that is not damaged, and its items.
+
+        Raises:
+          CheckpointError: it is whole, but does not fit.
+        """
+        checkpoint = self.newest_whole()
+        return None if checkpoint is None else (checkpoint, _read(checkpoint, items))
 
     def finish(self) -> None:
         """Keeps, of a finished stage, the parameters of the best checkpoint alone."""

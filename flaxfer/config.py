@@ -323,6 +323,8 @@ class Config:
       paths: `direct` trains the target from the pretrained encoder, `staged` after the intermediate
         stage, `scratch` from random encoder weights, as a control.
       seeds: one run of every path each: order of the data, heads, dropout.
+      seeds_at_once: seeds that train as one program, with the results that they have one by one. 1
+        for one by one; 0 for eight where steps are so small that this is faster, else one.
       workdir: everything a study writes; the same command continues what lies there. Empty for
         `runs/<name>`.
       data_dir: where relative paths of sources start; empty for the current directory.
@@ -337,6 +339,7 @@ class Config:
     intermediate: Stage | None = None
     paths: tuple[Path, ...] = ("direct", "staged")
     seeds: tuple[int, ...] = (0,)
+    seeds_at_once: int = 0
     mesh: Mesh = Mesh()
     workdir: str = ""
     data_dir: str = ""

@@ -58,6 +58,11 @@ def check(config: Config) -> Iterator[Finding]:
             yield (key,), f"{key}: holds a value twice: {values}"
     if any(seed < 0 for seed in config.seeds):
         yield ("seeds",), f"seeds: must not be negative, are {config.seeds}"
+    if config.seeds_at_once < 0:
+        yield (
+            ("seeds_at_once",),
+            f"seeds_at_once: must not be negative, is {config.seeds_at_once}",
+        )
     if "staged" in config.paths and config.intermediate is None:
         yield (
             ("paths", "intermediate"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flaxfer import metrics, sharding
@@ -37,17 +38,30 @@ class Evaluator:
     pad_id: int
 
     def predict(self, params: Params, data: Tokenized) -> tuple[np.ndarray, Scores]:
-        """The model's outputs, as `flaxfer.predictions` describes them, and the split's scores.
+        """The model's outputs, as `flaxfer.predictions` describes them, and the split's scores."""
+        return self.predict_seeds(params, data, 1)[0]
+
+    def predict_seeds(
+        self, params: Params, data: Tokenized, seeds: int
+    ) -> list[tuple[np.ndarray, Scores]]:
+        """What `predict` gives, for each of a number of seeds.
+
+        If there are several, their parameters lead with an axis of seeds, and `mesh` is one of
+        `sharding.seed_mesh`.
 
         The metrics that can be accumulated are accumulated on the device while the batches run;
         others, such as Spearman's with its ranks, need all predictions and are taken from them.
         """
-        kind = self.task.kind
-        eval_step = make_eval_step(self.graph, self.task, self.dtype, self.mesh)
+        kind, together = self.task.kind, seeds > 1
+        eval_step = make_eval_step(self.graph, self.task, self.dtype, self.mesh, together)
         accumulated = metrics.collection(kind, self.task.num_outputs).empty()
-        accumulated = jax.device_put(accumulated, sharding.whole(self.mesh))
+        where: Any = sharding.whole(self.mesh)
+        if together:
+            accumulated = jax.tree.map(lambda x: jnp.stack([x] * seeds), accumulated)
+            where = sharding.group_shardings(accumulated, self.mesh)
+        accumulated = jax.device_put(accumulated, where)
         size = len(data.token) if kind in EVERY_TOKEN else len(data)
-        outputs = np.full((size, self.task.num_outputs), np.nan, np.float32)
+        outputs = np.full((seeds, size, self.task.num_outputs), np.nan, np.float32)
         pending: list[tuple[Batch, jax.Array]] = []
         multiple = sharding.row_shards(self.mesh)
         for batch in eval_batches(data, self.train, self.pad_id, multiple):
@@ -58,12 +72,19 @@ class Evaluator:
                 _scatter(outputs, data, *pending.pop(0))
         for batch, logits in pending:
             _scatter(outputs, data, batch, logits)
+        own = [accumulated]
+        if together:
+            own = [jax.tree.map(lambda x, i=i: x[i], accumulated) for i in range(seeds)]
+        return [(o, self._scores(data, o, a)) for o, a in zip(outputs, own, strict=True)]
+
+    def _scores(self, data: Tokenized, outputs: np.ndarray, accumulated: Any) -> Scores:
+        """The accumulated metrics, and the others from the predictions."""
         scores = metrics.scores(accumulated)
-        names = metrics.task_metrics(kind)
+        names = metrics.task_metrics(self.task.kind)
         if set(names) - scores.keys():
             everything = np.ones(len(data.id), bool)
             scores = predictions_of(self.task, data, outputs).scores(everything) | scores
-        return outputs, {name: scores[name] for name in names}
+        return {name: scores[name] for name in names}
 
     def report(self, name: str, data: Tokenized, outputs: np.ndarray) -> list[dict[str, Any]]:
         """The scores of a split by language, and within a language by domain."""
@@ -108,13 +129,21 @@ def _lines(predictions: Predictions) -> Iterable[str]:
 
 
 def _scatter(outputs: np.ndarray, data: Tokenized, batch: Batch, logits: jax.Array) -> None:
-    """Puts the logits of a batch where they belong: at their sequences, or at their tokens."""
+    """Puts the logits of a batch where they belong: at their sequences, or at their tokens.
+
+    Args:
+      outputs: (seeds, sequences or tokens, C).
+      data: the split.
+      batch: its arrays on the host.
+      logits: of the batch, led by an axis of seeds if there are several.
+    """
     index_BE = batch["index_BE"]
+    own = np.asarray(logits).reshape(len(outputs), *logits.shape[-3:])
     if data.kind not in EVERY_TOKEN:
         filled = index_BE >= 0
-        outputs[index_BE[filled]] = np.asarray(logits)[filled]
+        outputs[:, index_BE[filled]] = own[:, filled]
         return
     row, place = np.nonzero(batch["segment_BT"])
     sequence = index_BE[row, batch["segment_BT"][row, place] - 1]
     token = data.offset[sequence] + batch["position_BT"][row, place]
-    outputs[token] = np.asarray(logits)[row, place]
+    outputs[:, token] = own[:, row, place]

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from flaxfer import __version__, card, finished, results, stage, state
+from flaxfer import __version__, card, finished, results, stage_run, state
 from flaxfer.checkpoint import CheckpointStore, restore
 from flaxfer.config import Model, Optimizer, Task
 from flaxfer.data import tokenize
@@ -27,13 +27,13 @@ from flaxfer.data.tokenizer import summary_is_last
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
 from flaxfer.finished import Finished
 from flaxfer.folders import copy_tokenizer, new_folder
+from flaxfer.inputs import weights_fingerprint
 from flaxfer.metrics import METRICS
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.weights import WEIGHTS, read_json
 from flaxfer.optim import Params, make_optimizer
-from flaxfer.study import weights_fingerprint
 
 CLASSES = {
     "bert": "Bert",
@@ -294,7 +294,7 @@ def _restored(done: Finished, shapes: Params) -> Params:
         )
     one = np.array(jax.devices()[:1]).reshape(1, 1, 1)
     mesh = jax.sharding.Mesh(one, ("data", "fsdp", "tensor"))
-    params: Params = restore(best, {"params": stage.placed(shapes, mesh)})["params"]
+    params: Params = restore(best, {"params": stage_run.placed(shapes, mesh)})["params"]
     return params
 
 

@@ -13,6 +13,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from flaxfer import config
 from flaxfer.errors import ConfigError
 
+SEED = "seed"
+"""The mesh axis that the seeds of a group are split over, on the mesh of `seed_mesh`."""
+
 ROWS = PartitionSpec(("data", "fsdp"))
 """Packed rows are split over both axes; the tensor axis holds copies."""
 
@@ -59,6 +62,17 @@ def make_mesh(sizes: config.Mesh, devices: Sequence[jax.Device] | None = None) -
     )
 
 
+def seed_mesh(mesh: jax.sharding.Mesh, seeds: int) -> jax.sharding.Mesh:
+    """The mesh for a group of seeds: its first axis, `seed`, is what divides them of `data`.
+
+    Seeds on devices of their own have nothing to tell each other, rows split over `data` have.
+    """
+    split = math.gcd(mesh.shape["data"], seeds)
+    devices = mesh.devices.reshape(split, -1, *mesh.devices.shape[1:])
+    names = (SEED, *mesh.axis_names)
+    return jax.sharding.Mesh(devices, names, axis_types=(AxisType.Auto,) * len(names))
+
+
 def row_shards(mesh: jax.sharding.Mesh) -> int:
     """How many ways rows are split: their number must be a multiple."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
@@ -97,3 +111,16 @@ def tree_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
         return whole(mesh)
 
     return jax.tree.map_with_path(sharding, tree)
+
+
+def group_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
+    """As `tree_shardings`, on a mesh of `seed_mesh`, for leaves that lead with an axis of seeds."""
+
+    def sharding(own: NamedSharding) -> NamedSharding:
+        spec = [SEED if mesh.shape[SEED] > 1 else None, *own.spec]
+        while spec and spec[-1] is None:
+            spec.pop()
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+    return jax.tree.map(sharding, tree_shardings(one, mesh))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from flax import nnx
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.heads import EncoderModel
 from flaxfer.optim import Params
-from flaxfer.sharding import tree_shardings
+from flaxfer.sharding import group_shardings, tree_shardings
 
 
 @jax.tree_util.register_dataclass
@@ -69,3 +71,36 @@ def init_state(
         return TrainState(jnp.zeros((), jnp.int32), copied, optimizer.init(copied))
 
     return jax.jit(create, out_shardings=shardings)(params)
+
+
+def stack(states: Sequence[TrainState], mesh: jax.sharding.Mesh) -> TrainState:
+    """The states of a group of seeds as one, every array with a leading axis of seeds.
+
+    Args:
+      states: at the same step.
+      mesh: of `sharding.seed_mesh`.
+    """
+
+    def stacked(states: Sequence[TrainState]) -> TrainState:
+        together: TrainState = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+        return together
+
+    shardings = group_shardings(jax.eval_shape(stacked, states), mesh)
+    return jax.jit(stacked, out_shardings=shardings)(states)
+
+
+def unstack(tree: Any, number: int, mesh: jax.sharding.Mesh) -> Any:
+    """What a tree of `stack` holds of one seed, placed on the whole mesh.
+
+    Args:
+      tree: parameters or optimiser state of a group.
+      number: the place of the seed in the group.
+      mesh: that the group's was made of.
+    """
+    own = _take(tree, number)
+    return jax.device_put(own, tree_shardings(own, mesh))
+
+
+@jax.jit
+def _take(tree: Any, number: jax.typing.ArrayLike) -> Any:
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), tree)

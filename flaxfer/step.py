@@ -20,7 +20,7 @@ from flaxfer.models.heads import EncoderModel
 from flaxfer.models.layers import Keep
 from flaxfer.optim import Params, make_optimizer, make_schedule
 from flaxfer.platform import compiler_options
-from flaxfer.sharding import tree_shardings
+from flaxfer.sharding import SEED, tree_shardings
 from flaxfer.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -71,12 +71,15 @@ def make_train_step(
     dropout: bool,
     mesh: jax.sharding.Mesh,
     keep: Keep = "all",
+    together: bool = False,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """A jitted `(state, batch, key) -> (state, metrics)` that donates its state.
 
     The arrays of `batch` lead with an axis A of micro-batches. The gradient is that of the mean
     loss over all micro-batches, whatever number of losses each of them holds. The dropout
     key of a step is derived from `key` and the step, so a resumed run needs no random state.
+    `together`: for a group of seeds, on a mesh of `sharding.seed_mesh`; state, batch, key and
+    metrics lead with an axis of seeds, which have nothing else to do with each other.
 
     Metrics (float32 scalars): `loss`, `gradient_norm` before clipping, `learning_rate`.
     """
@@ -122,18 +125,21 @@ def make_train_step(
         # next step would be compiled again.
         return jax.lax.with_sharding_constraint(state, tree_shardings(state, mesh)), metrics
 
+    step = jax.vmap(train_step, spmd_axis_name=SEED) if together else train_step
     options = compiler_options(mesh.devices.flat[0], dtype)
-    return jax.jit(train_step, donate_argnums=0, compiler_options=options)
+    return jax.jit(step, donate_argnums=0, compiler_options=options)
 
 
 @functools.cache
 def make_eval_step(
-    graph: Graph, task: Task, dtype: Any, mesh: jax.sharding.Mesh
+    graph: Graph, task: Task, dtype: Any, mesh: jax.sharding.Mesh, together: bool = False
 ) -> Callable[[Params, Batch, Any], tuple[Any, jax.Array]]:
     """A jitted `(params, batch, metrics) -> (metrics, logits)`.
 
     `metrics` is a `clu.metrics.Collection` that has the batch merged into it on the device, where
     the kind of task has metrics that can be accumulated; the logits are for the predictions file.
+    `together`: for a group of seeds, on a mesh of `sharding.seed_mesh`; all but the batch leads
+    with an axis of seeds.
     """
 
     def eval_step(params: Params, batch: Batch, metrics: Any) -> tuple[Any, jax.Array]:
@@ -145,8 +151,9 @@ def make_eval_step(
             metrics = metrics.merge(update)
         return metrics, logits
 
+    step = jax.vmap(eval_step, (0, None, 0), spmd_axis_name=SEED) if together else eval_step
     options = compiler_options(mesh.devices.flat[0], dtype)
-    return jax.jit(eval_step, donate_argnums=2, compiler_options=options)
+    return jax.jit(step, donate_argnums=2, compiler_options=options)
 
 
 @functools.cache

@@ -7,43 +7,45 @@ never repeated, and a changed one never takes the place of an old one.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import datetime
 import functools
 import hashlib
 import json
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from flaxfer import config_build, platform, report, sharding, stage, state, workdirs
+from flaxfer import platform, report, stage, state, workdirs
 from flaxfer.checkpoint import write_atomically
 from flaxfer.config import Config, Stage
-from flaxfer.data import sources, tokenize
-from flaxfer.data.loader import TrainPlan
-from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluate import Evaluator, write_predictions
-from flaxfer.metrics import METRICS as LARGER_IS_BETTER
-from flaxfer.metrics import task_metrics
-from flaxfer.models import pretrained
-from flaxfer.models.encoders import EncoderConfig
+from flaxfer.inputs import Inputs
 from flaxfer.models.families import FAMILIES
 from flaxfer.models.heads import HEAD_OF
 from flaxfer.optim import Params
-from flaxfer.progress import say, table
-from flaxfer.vocabulary import Vocabulary
+from flaxfer.progress import say
+from flaxfer.stage_run import StageRun
 
 STORE_VERSION = 3
 """Part of every stage's identity: raised when the same settings would give other results."""
 
-Splits = Mapping[str, Tokenized]
-"""The splits of a stage: train, dev, perhaps test, and the sets of `Stage.evaluate`."""
+GROUP = 8
+"""Seeds that train at once where that is faster."""
+
+SMALL_WORK = 2**13
+"""`Study._work` up to which it is.
+
+`benchmarks/seeds.py`, float32, 2 cores of an AMD EPYC shared with other work, November 2026; work:
+together over one by one. 7,000: 2.2 (width 32, batch 8). 28,000: 0.8 (width 128, batch 8). 57,000:
+0.7 (width 64, batch 32), 1.0 (width 256, batch 8). 114,000: 1.0 (width 128, batch 32). 342,000: 1.0
+(all-MiniLM-L6-v2, batch 32).
+"""
+
+Runs = dict[int, StageRun]
+"""The runs of a stage by seed."""
 
 
 def run(config: Config, command: str) -> Path:
@@ -64,7 +66,7 @@ def run(config: Config, command: str) -> Path:
     platform.use_compilation_cache(cache)
     study = Study(config, workdir, cache)
     study.introduce()
-    runs = [record for seed in config.seeds for record in study.run_seed(seed)]
+    runs = [record for seeds in study.groups() for record in study.run_seeds(seeds)]
     write_atomically(
         workdir / "study.json",
         json.dumps(study.summary(runs, command, time.monotonic() - began), indent=1),
@@ -74,62 +76,56 @@ def run(config: Config, command: str) -> Path:
     return html
 
 
-class Study:
-    """What the stages of a study share: the model's weights, the data, the mesh."""
+class Study(Inputs):
+    """Runs the stages of a study."""
 
-    def __init__(self, config: Config, workdir: Path, cache: Path):
-        self.config, self.workdir = config, workdir
-        self.stages: dict[str, Stage] = {"target": config.target}
-        if config.intermediate is not None and "staged" in config.paths:
-            self.stages = {"intermediate": config.intermediate, **self.stages}
-        self.mesh = sharding.make_mesh(config.mesh)
-        self.folder = pretrained.resolve(config.model)
-        tokenizer = tokenize.load_tokenizer(config.model)
-        self.tokenizer_fingerprint = tokenize.tokenizer_fingerprint(tokenizer)
-        self.encoder = pretrained.load_encoder_config(self.folder)
-        if config.model.dropout is not None:
-            self.encoder = self.encoder.with_dropout(config.model.dropout)
-        self.data: dict[str, Splits] = {
-            name: _read(settings, config.data_dir, tokenizer, cache)
-            for name, settings in self.stages.items()
-        }
-        self.vocabulary_size = self.encoder.vocab_size
-        self.vocabulary = self._vocabulary()
-        self.encoder = dataclasses.replace(self.encoder, vocab_size=len(self.vocabulary))
-        self.data = {
-            name: {split: self.vocabulary.cut(data) for split, data in splits.items()}
-            for name, splits in self.data.items()
-        }
+    def groups(self) -> list[tuple[int, ...]]:
+        """The seeds in groups that are trained as one program, by `Config.seeds_at_once`."""
+        seeds = self.config.seeds
+        size = self.config.seeds_at_once
+        if not size:
+            work = max(self._work(name) for name in self.stages)
+            size = GROUP if work <= SMALL_WORK else 1
+        return [seeds[i : i + size] for i in range(0, len(seeds), size)]
 
-    @functools.cache  # noqa: B019 - a study lives as long as its process.
-    def weights(self, head: str) -> Params:
-        """The pretrained parameters: `encoder`, and what the file has of the head so named."""
-        whole = dataclasses.replace(self.encoder, vocab_size=self.vocabulary_size)
-        loaded = pretrained.load_pretrained(self.folder, whole, head=head)
-        word = loaded["encoder"]["embeddings"]["word"]
-        word["embedding"] = word["embedding"][self.vocabulary.ids]
-        return loaded
+    def _work(self, name: str) -> float:
+        """Tokens of a micro-batch of a stage times the width of the model."""
+        data, train = self.data[name]["train"], self.stages[name].train
+        sequences = train.batch_size / train.accumulation * data.choices
+        return sequences * float(data.lengths.mean()) * self.encoder.hidden_size
 
-    @functools.cached_property
-    def weights_fingerprint(self) -> str:
-        """Of the weight files and the model's settings."""
-        return weights_fingerprint(self.folder, self.encoder)
-
-    def run_seed(self, seed: int) -> Iterator[dict[str, Any]]:
-        """Runs the stages of every path with one seed; yields a record of each."""
+    def run_seeds(self, seeds: Sequence[int]) -> list[dict[str, Any]]:
+        """Runs the stages of every path, each of all seeds at once; gives a record of each run, by
+        seed.
+        """
+        records: dict[int, list[dict[str, Any]]] = {seed: [] for seed in seeds}
         for path in self.config.paths:
             start = {"direct": "pretrained", "staged": "intermediate", "scratch": "random"}[path]
-            parent = None
-            if path == "staged":
-                parent = self._stage(path, "intermediate", seed, "pretrained", None)
-                yield self._finish(path, seed, "intermediate", parent, None)
-            yield self._finish(
-                path, seed, "target", self._stage(path, "target", seed, start, parent), parent
-            )
+            before: Runs = {}
+            names = ("intermediate", "target") if path == "staged" else ("target",)
+            for name in names:
+                begin = start if name == "target" else "pretrained"
+                made = self._stage(path, name, seeds, begin, before)
+                for seed, run in made.items():
+                    record = self._finish(path, seed, name, run, before.get(seed))
+                    records[seed].append(record)
+                before = made
+        return [record for own in records.values() for record in own]
 
-    def _stage(
-        self, path: str, name: str, seed: int, start: str, parent: stage.StageRun | None
-    ) -> stage.StageRun:
+    def _stage(self, path: str, name: str, seeds: Sequence[int], start: str, before: Runs) -> Runs:
+        """Trains a stage of a path with some seeds; `before` holds the runs of the stage before."""
+        made = {seed: self._run_of(path, name, seed, start, before.get(seed)) for seed in seeds}
+        stage.train(
+            [
+                (run, functools.partial(self._start_params, name, seed, start, before.get(seed)))
+                for seed, run in made.items()
+            ]
+        )
+        return made
+
+    def _run_of(
+        self, path: str, name: str, seed: int, start: str, parent: StageRun | None
+    ) -> StageRun:
         settings, splits = self.stages[name], self.data[name]
         identity = {
             "version": STORE_VERSION,
@@ -147,8 +143,8 @@ class Study:
         text = json.dumps(identity, sort_keys=True)
         model = (self.encoder, settings.task.num_outputs)
         head = HEAD_OF[settings.task.kind]
-        made = stage.StageRun(
-            title=f"{path}/{name} seed {seed}",
+        made = StageRun(
+            name=f"{path}/{name}",
             folder=self.workdir / "stages" / hashlib.sha256(text.encode()).hexdigest()[:16],
             settings=settings,
             seed=seed,
@@ -169,10 +165,9 @@ class Study:
         made.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(made.folder / "identity.json", json.dumps(identity, indent=1))
         self._note_origin(made, name)
-        stage.train(made, lambda: self._start_params(name, seed, start, parent))
         return made
 
-    def _note_origin(self, made: stage.StageRun, name: str) -> None:
+    def _note_origin(self, made: StageRun, name: str) -> None:
         """Writes what an export needs beside the identity; to train again is not needed for it."""
         file = made.folder / "origin.json"
         versions = platform.versions()
@@ -195,9 +190,7 @@ class Study:
         self.vocabulary.save(made.folder / "vocabulary.npy")
         write_atomically(file, json.dumps(origin, indent=1))
 
-    def _start_params(
-        self, name: str, seed: int, start: str, parent: stage.StageRun | None
-    ) -> Params:
+    def _start_params(self, name: str, seed: int, start: str, parent: StageRun | None) -> Params:
         """Fresh parameters, with those of the start put in their place.
 
         The head of the stage before is kept if it answers the same question, the same classes in
@@ -233,8 +226,8 @@ class Study:
         path: str,
         seed: int,
         name: str,
-        made: stage.StageRun,
-        parent: stage.StageRun | None,
+        made: StageRun,
+        parent: StageRun | None,
     ) -> dict[str, Any]:
         """Scores every set that the stage is not trained on, and gives the stage's record."""
         done = made.done
@@ -265,139 +258,6 @@ class Study:
             **done,
             "evaluations": [entry for k in sets for entry in json.loads(files[k].read_text())],
         }
-
-    def introduce(self) -> None:
-        """Prints what will be done: model, devices, data, steps."""
-        machine = platform.machine()
-        model = self.model_summary()
-        mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
-        used, whole = model["vocabulary_in_use"], model["vocabulary"]
-        table(
-            f"study {self.config.name}",
-            None,
-            [
-                ("model", f"{model['source']} ({model['family']})"),
-                ("parameters", f"{model['parameters']:,}"),
-                ("in use", f"{model['parameters_in_use']:,}, {used:,} of {whole:,} tokens"),
-                ("devices", f"{machine['devices']}, mesh {mesh}"),
-                ("paths", ", ".join(self.config.paths)),
-                ("seeds", ", ".join(map(str, self.config.seeds))),
-                ("workdir", str(self.workdir)),
-            ],
-        )
-        columns = ["stage", "split", "examples", "tokens", "mean", "cut", "padding", "steps"]
-        rows = []
-        for entry in self.data_summary():
-            settings = self.stages[entry["stage"]].train
-            plan = self._plan(entry["stage"]) if entry["split"] == "train" else None
-            rows.append(
-                [entry[key] for key in ("stage", "split", "examples", "tokens")]
-                + [
-                    round(entry["tokens"] / entry["examples"], 1),
-                    entry["truncated"],
-                    f"{plan.padding_share():.1%}" if plan else "",
-                    f"{plan.total_steps} x {settings.batch_size}" if plan else "",
-                ]
-            )
-        table("data", columns, rows)
-
-    def _plan(self, name: str) -> TrainPlan:
-        return TrainPlan.make(
-            self.data[name]["train"],
-            self.stages[name].train,
-            self.config.seeds[0],
-            self.encoder.pad_token_id,
-            sharding.row_shards(self.mesh),
-        )
-
-    def model_summary(self) -> dict[str, Any]:
-        """Where the model comes from, and its size with and without the tokens never used."""
-        in_use = sum(
-            math.prod(leaf.shape) for leaf in jax.tree.leaves(state.param_shapes(self.encoder, 1))
-        )
-        unused = self.vocabulary_size - len(self.vocabulary)
-        return {
-            "source": self.config.model.hub or self.folder.name,
-            "family": self.encoder.family,
-            "parameters": in_use + unused * self.encoder.hidden_size,
-            "parameters_in_use": in_use,
-            "vocabulary": self.vocabulary_size,
-            "vocabulary_in_use": len(self.vocabulary),
-            "fingerprint": self.weights_fingerprint,
-        }
-
-    def data_summary(self) -> list[dict[str, Any]]:
-        """One record a split of a stage."""
-        return [
-            {
-                "stage": name,
-                "split": split,
-                "examples": len(data.id),
-                "tokens": int(data.lengths.sum()),
-                "truncated": data.truncated,
-                "languages": dict(sorted(collections.Counter(data.language).items())),
-                "fingerprint": data.fingerprint,
-            }
-            for name, splits in self.data.items()
-            for split, data in splits.items()
-        ]
-
-    def summary(self, runs: list[dict[str, Any]], command: str, seconds: float) -> dict[str, Any]:
-        """The contents of study.json, which the report is made from."""
-        config = self.config
-        task = config.target.task
-        intermediate = self.stages.get("intermediate")
-        return {
-            "name": config.name,
-            "metric": task.metric,
-            "metrics": list(task_metrics(task.kind)),
-            "larger_is_better": LARGER_IS_BETTER[task.metric],
-            "task": dataclasses.asdict(task),
-            "intermediate_task": dataclasses.asdict(intermediate.task) if intermediate else None,
-            "paths": list(config.paths),
-            "seeds": list(config.seeds),
-            "model": self.model_summary(),
-            "config": config_build.to_dict(config),
-            "versions": platform.versions(),
-            "machine": platform.machine(),
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": command,
-            "git": workdirs.git_state(),
-            "seconds": seconds,
-            "data": self.data_summary(),
-            "runs": runs,
-        }
-
-    def _vocabulary(self) -> Vocabulary:
-        size, pad_id = self.encoder.vocab_size, self.encoder.pad_token_id
-        if any(settings.optimizer.name == "adafactor" for settings in self.stages.values()):
-            # Its step depends on the mean over all rows of a matrix, unused ones included.
-            return Vocabulary.whole(size)
-        every = [data for splits in self.data.values() for data in splits.values()]
-        return Vocabulary.used(every, size, pad_id)
-
-
-def _read(settings: Stage, data_dir: str, tokenizer: Any, cache: Path) -> dict[str, Tokenized]:
-    """Reads and tokenises the splits of a stage and the sets it is evaluated on."""
-    splits = sources.load_splits(settings.data, settings.task, data_dir)
-    for name, source in settings.evaluate.items():
-        splits[name] = sources.read_source(
-            source, settings.task, data_dir, settings.data.split_seed
-        )
-    train, folder = settings.train, cache / "tokenized"
-    return {
-        name: tokenize.tokenize(examples, tokenizer, train.max_length, folder, train.doc_stride)
-        for name, examples in splits.items()
-    }
-
-
-def weights_fingerprint(folder: Path, encoder: EncoderConfig) -> str:
-    """Of the weight files in a folder, and of the encoder that they are read into."""
-    digest = hashlib.sha256(repr(encoder).encode())
-    for file in sorted(folder.glob("*.safetensors")):
-        with open(file, "rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _source_names(settings: Stage) -> dict[str, list[str]]:

@@ -99,9 +99,14 @@ class _WeightsAndBiases:
     def __init__(self, folder: Path, run: str, resume_step: int):
         import wandb
 
-        # Online only if the user says so: a run must not depend on a network.
-        mode = os.environ.get("WANDB_MODE", "offline")
-        self._run = wandb.init(project="flaxfer", name=run, dir=str(folder), mode=mode)
+        self._run = wandb.init(
+            project="flaxfer",
+            name=run,
+            dir=str(folder),
+            # Online only if the user says so: a run must not depend on a network.
+            mode=os.environ.get("WANDB_MODE", "offline"),
+            reinit="create_new",  # Several seeds may train at once.
+        )
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         self._run.log(values, step=step)

@@ -17,7 +17,7 @@ from flaxfer.checkpoint import MANIFEST, CheckpointStore, restore
 from flaxfer.config import Optimizer
 from flaxfer.errors import CheckpointError
 from flaxfer.optim import make_optimizer
-from flaxfer.stage import placed
+from flaxfer.stage_run import placed
 from flaxfer.state import TrainState, init_state
 from tests.helpers import mesh_of
 

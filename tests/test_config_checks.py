@@ -63,6 +63,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"seeds": ()}, "seeds: is empty"),
     ({"seeds": (1, 1)}, "seeds: holds a value twice"),
     ({"seeds": (1, -1)}, "seeds: must not be negative"),
+    ({"seeds_at_once": -1}, "seeds_at_once: must not be negative, is -1"),
     ({"intermediate": None}, "paths: 'staged' needs the section intermediate"),
     ({"mesh.data": 0}, "mesh.data: must be positive"),
     ({"mesh.fsdp": -2}, "mesh.fsdp: must be positive"),

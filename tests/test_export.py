@@ -19,7 +19,7 @@ from flaxfer import export, finished, predict, study
 from flaxfer.config import Config, Optimizer
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
 from flaxfer.models.weights import read_headers
-from flaxfer.stage import StageRun
+from flaxfer.stage_run import StageRun
 from flaxfer.study import Study
 from flaxfer.vocabulary import Vocabulary
 from tests import helpers

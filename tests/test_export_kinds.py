@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxfer import export, state, step, study
+from flaxfer import export, inputs, state, step
 from flaxfer.checkpoint import CheckpointStore
 from flaxfer.config import Model, Optimizer, Task
 from flaxfer.data import tokenize
@@ -110,7 +110,7 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
             "dtype": "float32",
             "start": "pretrained",
             "vocabulary": vocabulary.fingerprint,
-            "model": study.weights_fingerprint(model, encoder),
+            "model": inputs.weights_fingerprint(model, encoder),
         },
         "origin.json": {
             "stage": "target",

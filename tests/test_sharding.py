@@ -31,7 +31,7 @@ MESHES = [(8, 1, 1), (2, 2, 2), (1, 8, 1), (2, 1, 4)]
 def train(sizes: tuple[int, int, int]) -> tuple[list[dict[str, float]], TrainState, int]:
     """Metrics of some steps on a mesh, the state after them, and the number of programs."""
     mesh = mesh_of(*sizes)
-    plan = TrainPlan.make(random_tokenized(40), TRAIN, seed=0, pad_id=0, multiple=8)
+    plan = TrainPlan.make(random_tokenized(40), TRAIN, seeds=(0,), pad_id=0, multiple=8)
     function = step.make_train_step(
         graph(ENCODER, 1), TASK, OPTIMIZER, 10, 0.0, jnp.dtype("float32"), False, mesh
     )

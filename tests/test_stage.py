@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxfer import stage, state
+from flaxfer import stage, stage_run, state
 from flaxfer.checkpoint import CheckpointStore
 from flaxfer.config import Data, Optimizer, Stage, Task, Train
 from flaxfer.errors import CheckpointError, DivergedError
 from flaxfer.evaluate import Evaluator
-from flaxfer.stage import StageRun
+from flaxfer.stage_run import DONE, StageRun
 from tests.helpers import encoder_config, mesh_of, random_tokenized
 
 TASK = Task("score", "regression", "pearson")
@@ -45,7 +45,7 @@ class Killed(Exception):
 def run_of(folder: Path, **train: Any) -> StageRun:
     settings = dataclasses.replace(TRAIN, **train)
     return StageRun(
-        title="direct/target seed 0",
+        name="direct/target",
         folder=folder,
         settings=Stage(TASK, Data(()), {}, Optimizer(learning_rate=1e-2), settings),
         seed=0,
@@ -57,6 +57,13 @@ def run_of(folder: Path, **train: Any) -> StageRun:
         param_shapes=state.param_shapes(ENCODER, 1),
         dropout=True,
     )
+
+
+def train(run: StageRun, begin: Callable[[], Any]) -> dict[str, Any]:
+    """Trains one seed; what its done.json holds."""
+    stage.train([(run, begin)])
+    assert run.done is not None
+    return run.done
 
 
 def start() -> dict[str, Any]:
@@ -107,7 +114,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         found = spy_on_saves(monkeypatch)
         run = run_of(tmp_path_factory.mktemp("whole"))
-        yield Finished(run, stage.train(run, start), found)
+        yield Finished(run, train(run, start), found)
 
 
 def fail(
@@ -165,18 +172,18 @@ def test_a_whole_run(whole: Finished) -> None:
 
 def test_a_finished_stage_is_not_repeated(whole: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     fail(monkeypatch, stage, "make_train_step", 1)
-    assert stage.train(whole.run, no_start) == whole.done
+    assert train(whole.run, no_start) == whole.done
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "when", "after"),
     [
-        pytest.param(Evaluator, "predict", 2, False, id="in-the-second-evaluation"),
+        pytest.param(Evaluator, "predict_seeds", 2, False, id="in-the-second-evaluation"),
         pytest.param(CheckpointStore, "save", 3, False, id="before-the-third-save"),
         pytest.param(CheckpointStore, "save", 1, True, id="after-the-first-save"),
         pytest.param(CheckpointStore, "save", 5, True, id="f23-after-the-last-save"),
         pytest.param(CheckpointStore, "finish", 1, False, id="f23-before-cleaning-up"),
-        pytest.param(stage, "write_atomically", 1, False, id="before-it-is-marked-as-done"),
+        pytest.param(stage_run, "write_atomically", 1, False, id="before-it-is-marked-as-done"),
     ],
 )
 def test_f25_f30_killed_and_continued(
@@ -192,11 +199,11 @@ def test_f25_f30_killed_and_continued(
     with pytest.MonkeyPatch.context() as monkeypatch:
         fail(monkeypatch, owner, name, when, after)
         with pytest.raises(Killed):
-            stage.train(run, start)
+            train(run, start)
     if run.done is None:
         with open(tmp_path / "metrics.jsonl", "a") as log:
             log.write('{"step": 99, "kind": "tr')  # The half line of a kill.
-    assert_same(run, stage.train(run, no_start), saved, whole)
+    assert_same(run, train(run, no_start), saved, whole)
     assert list(saved) == EVALUATIONS
     assert [path.name for path in (run.folder / "checkpoints").iterdir()] == [
         f"{whole.done['best_step']:08d}"
@@ -212,12 +219,12 @@ def test_f02_the_newest_checkpoint_is_damaged(
         script(monkeypatch, scripted)
         fail(monkeypatch, CheckpointStore, "save", 3, after=True)
         with pytest.raises(Killed):
-            stage.train(run, start)
+            train(run, start)
     assert [c.step for c in run.store.all()] == [4, 6]
     damaged = next((tmp_path / "checkpoints/00000006/opt_state").rglob("_METADATA"))
     damaged.write_bytes(damaged.read_bytes()[:-1])
     saved.clear()
-    done = stage.train(run, no_start)
+    done = train(run, no_start)
     assert "step 6 is damaged" in caplog.text
     assert list(saved) == [6, 8, 9]
     assert done["steps"] == 9
@@ -230,11 +237,11 @@ def script(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> None:
     numbers = iter(scores)
     last = scores[-1]
 
-    def predict(self: Evaluator, params: Any, data: Any) -> Any:
+    def predict(self: Evaluator, params: Any, data: Any, seeds: int) -> Any:
         score = next(numbers, last)
-        return np.zeros((len(data), 1)), {"pearson": score, "spearman": score, "mse": 1.0}
+        return [(np.zeros((len(data), 1)), {"pearson": score, "spearman": score, "mse": 1.0})]
 
-    monkeypatch.setattr(Evaluator, "predict", predict)
+    monkeypatch.setattr(Evaluator, "predict_seeds", predict)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +264,7 @@ def test_f13_patience(
 ) -> None:
     script(monkeypatch, scores)
     run = run_of(tmp_path, patience=patience)
-    done = stage.train(run, start)
+    done = train(run, start)
     assert (done["steps"], done["best_step"]) == (steps, best)
     assert done["stopped_early"] == (steps < 9)
     dev = [record for record in log_of(run) if record["kind"] == "dev"]
@@ -274,8 +281,8 @@ def test_patience_that_ran_out_before_a_kill(
     with pytest.MonkeyPatch.context() as patch:
         fail(patch, CheckpointStore, "save", 3, after=True)
         with pytest.raises(Killed):
-            stage.train(run, start)
-    done = stage.train(run, no_start)
+            train(run, start)
+    done = train(run, no_start)
     assert (done["steps"], done["best_step"], done["stopped_early"]) == (6, 2, True)
 
 
@@ -287,15 +294,15 @@ def test_patience_is_remembered_over_a_kill(
     with pytest.MonkeyPatch.context() as patch:
         fail(patch, CheckpointStore, "save", 2, after=True)
         with pytest.raises(Killed):
-            stage.train(run, start)
-    assert stage.train(run, no_start)["steps"] == 6
+            train(run, start)
+    assert train(run, no_start)["steps"] == 6
 
 
 def test_f52_evaluating_more_often_leaves_training_alone(
     whole: Finished, tmp_path: Path, saved: dict[int, Any]
 ) -> None:
     run = run_of(tmp_path, eval_every=9)
-    stage.train(run, start)
+    train(run, start)
     assert list(saved) == [9]
     for one, other in zip(*map(jax.tree.leaves, (saved[9], whole.saved[9])), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -310,11 +317,11 @@ def test_a_loss_beyond_all_numbers_is_an_error(tmp_path: Path) -> None:
     run, params = run_of(tmp_path), start()
     params["head"]["output"]["kernel"] *= 1e30  # As a step of an absurd learning rate leaves it.
     with pytest.raises(DivergedError, match=r"the loss of step 1 is (inf|nan)") as error:
-        stage.train(run, lambda: params)
+        train(run, lambda: params)
     assert error.value.exit_code == 5
     assert run.store.newest() is None and run.done is None
     with pytest.raises(DivergedError):
-        stage.train(run, lambda: params)
+        train(run, lambda: params)
 
 
 def test_f49_a_gradient_that_is_not_finite_is_noticed_in_its_step(
@@ -335,13 +342,13 @@ def test_f49_a_gradient_that_is_not_finite_is_noticed_in_its_step(
 
     monkeypatch.setattr(stage, "make_train_step", make)
     with pytest.raises(DivergedError, match="gradient norm of step 4 is inf"):
-        stage.train(run_of(tmp_path), start)
+        train(run_of(tmp_path), start)
     assert list(saved) == [2], "the evaluation of step 4 comes after"
 
 
 def test_f24_a_finished_stage_without_its_checkpoint(tmp_path: Path) -> None:
     run = run_of(tmp_path)
-    (tmp_path / stage.DONE).write_text("{}")
+    (tmp_path / DONE).write_text("{}")
     with pytest.raises(
         CheckpointError, match="direct/target seed 0 is marked as finished"
     ) as error:

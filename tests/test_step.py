@@ -66,7 +66,7 @@ class Trainer:
     ):
         outputs = max(len(task.labels), 1)
         self.mesh = mesh_of()
-        self.plan = TrainPlan.make(data_of(task), train, seed=3, pad_id=0, multiple=1)
+        self.plan = TrainPlan.make(data_of(task), train, seeds=(3,), pad_id=0, multiple=1)
         self.graph = graph(encoder_config(layers=1, dropout=dropout), outputs)
         self.function = step.make_train_step(
             self.graph,
@@ -84,7 +84,7 @@ class Trainer:
         )
 
     def batch(self, number: int = 0) -> dict[str, jax.Array]:
-        return put_rows(self.plan.batch(number), self.mesh, axis=1)
+        return put_rows(self.plan.batch(number), self.mesh, None)
 
     def step(self, batch: dict[str, Any], seed: int = 0) -> dict[str, float]:
         key = jax.random.key(seed, impl="rbg")
@@ -152,7 +152,7 @@ def test_f42_micro_batches_of_uneven_numbers_of_examples(
         for part in parts
     ]
     batch = {name: np.stack([part[name] for part in micro]) for name in micro[0]}
-    metrics = trainer.step(put_rows(batch, trainer.mesh, axis=1))
+    metrics = trainer.step(put_rows(batch, trainer.mesh, None))
     assert_took_the_step(trainer, metrics, reference)
 
 
@@ -178,9 +178,9 @@ def test_f50_padding_changes_nothing(reference: tuple[float, dict[str, Any]]) ->
     noise["token_BT"] = np.where(padding, 7, batch["token_BT"])
     noise["type_BT"] = np.where(padding, 1, batch["type_BT"])
     noise["label_BE"] = np.where(empty, np.float32(9), batch["label_BE"])
-    metrics = zeros.step(put_rows(batch, zeros.mesh, axis=1))
+    metrics = zeros.step(put_rows(batch, zeros.mesh, None))
     assert_took_the_step(zeros, metrics, reference)
-    assert metrics == anything.step(put_rows(noise, zeros.mesh, axis=1))
+    assert metrics == anything.step(put_rows(noise, zeros.mesh, None))
     pairs = zip(*map(jax.tree.leaves, (zeros.state, anything.state)), strict=True)
     for one, other in pairs:
         np.testing.assert_array_equal(one, other)
@@ -253,8 +253,8 @@ def test_micro_batches_drop_different_units() -> None:
     trainer = Trainer(train=IN_TWO, optimizer=UNMOVED, dropout=0.3)
     twice = {name: array[[0, 0]] for name, array in trainer.plan.batch(0).items()}
     once = dict(twice, mask_BE=twice["mask_BE"] * np.array([1, 0], np.float32)[:, None, None])
-    both = trainer.step(put_rows(twice, trainer.mesh, axis=1))["loss"]
+    both = trainer.step(put_rows(twice, trainer.mesh, None))["loss"]
     trainer.state = dataclasses.replace(trainer.state, step=jnp.zeros_like(trainer.state.step))
-    first = trainer.step(put_rows(once, trainer.mesh, axis=1))["loss"]
+    first = trainer.step(put_rows(once, trainer.mesh, None))["loss"]
     # Were the units the same, the mean over two copies would be that of the first alone.
     assert abs(both - first) > 1e-4

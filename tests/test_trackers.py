@@ -134,4 +134,5 @@ def test_weights_and_biases_stays_offline_unless_told(
         log.write(3, "train", loss=0.5)
         log.close()
         settings = {"project": "flaxfer", "name": "a run", "dir": str(tmp_path), "mode": wanted}
+        settings["reinit"] = "create_new"
         assert calls == [("init", settings), ("log", (3, {"train/loss": 0.5})), ("finish", None)]

@@ -29,7 +29,7 @@ from flaxfer.models.families import read_config
 from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.weights import read_json
 from flaxfer.optim import make_optimizer
-from flaxfer.stage import placed
+from flaxfer.stage_run import placed
 from flaxfer.state import TrainState
 from flaxfer.step import make_eval_step, make_train_step
 
@@ -95,7 +95,7 @@ class Workload:
         if self.train is None:
             return None
         pad = self.encoder.pad_token_id
-        return TrainPlan.make(self.train, self.settings.train, 0, pad, multiple)
+        return TrainPlan.make(self.train, self.settings.train, (0,), pad, multiple)
 
     def rows(self, multiple: int) -> int:
         """B of the largest train program, which the others need less memory than."""
@@ -238,6 +238,7 @@ def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
         dtype=work.dtype,
         dropout=work.encoder != work.encoder.with_dropout(0.0),
         mesh=mesh,
+        keep=work.settings.train.keep,
     )
     key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.whole(mesh))
@@ -255,6 +256,7 @@ def compile_eval(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
         graph=state.graph(work.encoder, task.num_outputs, work.head),
         task=task,
         dtype=work.dtype,
+        mesh=mesh,
     )
     params = state_shapes(work, mesh, ASSUMED_STEPS).params
     empty = jax.eval_shape(metrics.collection(task.kind, task.num_outputs).empty)

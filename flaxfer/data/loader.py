@@ -50,7 +50,8 @@ class TrainPlan:
     Attributes:
       data: the train split. The examples of a batch are its sequences, except in multiple choice,
         where an example is the sequences of all its choices.
-      seed: of the order.
+      seeds: of the order. With several, a batch holds one of each: its arrays lead with an axis of
+        seeds.
       total_steps: optimiser updates of the stage.
       row_counts: the numbers of rows a micro-batch may have; each costs one compiled program.
       slots: examples that a row can hold, E.
@@ -59,7 +60,7 @@ class TrainPlan:
 
     data: Tokenized
     train: Train
-    seed: int
+    seeds: tuple[int, ...]
     total_steps: int
     row_counts: tuple[int, ...]
     slots: int
@@ -68,31 +69,37 @@ class TrainPlan:
 
     @classmethod
     def make(
-        cls, data: Tokenized, train: Train, seed: int, pad_id: int, multiple: int
+        cls, data: Tokenized, train: Train, seeds: tuple[int, ...], pad_id: int, multiple: int
     ) -> TrainPlan:
         """Plans a stage; `multiple` is what the number of rows must be a multiple of."""
         steps = train.max_steps or math.ceil(train.epochs * train_examples(data) / train.batch_size)
         slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
-        plan = cls(data, train, seed, steps, (), slots, multiple, pad_id)
+        plan = cls(data, train, seeds, steps, (), slots, multiple, pad_id)
         micro = np.concatenate(
             [plan._micro_batches(step) for step in range(min(steps, PLANNED_STEPS))]
         )
         needed = packing.rows_needed(data.lengths, micro, train.row_length, slots)
-        if train.accumulation > 1:  # The micro-batches of a step share one shape.
-            needed = needed.reshape(-1, train.accumulation).max(axis=1)
+        # The micro-batches of a step share one shape, whichever seed they are of.
+        needed = needed.reshape(-1, len(seeds) * train.accumulation).max(axis=1)
         counts = packing.row_counts(needed, train.max_programs, multiple)
         return dataclasses.replace(plan, row_counts=counts)
 
-    def indices(self, step: int) -> np.ndarray:
-        """Example indices of a step's batch, int64 (batch_size,); each epoch is a permutation."""
+    def indices(self, step: int, which: int = 0) -> np.ndarray:
+        """Example indices of a step's batch, int64 (batch_size,); each epoch is a permutation.
+
+        Args:
+          step: counted from 0.
+          which: the place of the seed in `seeds`.
+        """
         size, n = self.train.batch_size, train_examples(self.data)
         positions = np.arange(step * size, (step + 1) * size)
         epochs = positions // n
-        order = {epoch: _permutation(n, self.seed, int(epoch)) for epoch in np.unique(epochs)}
+        seed = self.seeds[which]
+        order = {epoch: _permutation(n, seed, int(epoch)) for epoch in np.unique(epochs)}
         return np.array([order[e][p] for e, p in zip(epochs, positions % n, strict=True)])
 
     def batch(self, step: int) -> packing.Batch:
-        """The packed arrays of a step, with a leading axis of micro-batches."""
+        """The packed arrays of a step, with a leading axis of micro-batches (see `seeds`)."""
         micro_batches = self._micro_batches(step)
         packed = [
             packing.pack(self.data.lengths[indices], self.train.row_length, self.slots)
@@ -105,13 +112,20 @@ class TrainPlan:
             )
             for indices, rows in zip(micro_batches, packed, strict=True)
         ]
-        return {key: np.stack([batch[key] for batch in micro]) for key in micro[0]}
+        stacked = {key: np.stack([batch[key] for batch in micro]) for key in micro[0]}
+        if len(self.seeds) == 1:
+            return stacked
+        lead = (len(self.seeds), self.train.accumulation)
+        return {key: array.reshape(*lead, *array.shape[1:]) for key, array in stacked.items()}
 
     def _micro_batches(self, step: int) -> np.ndarray:
-        """Sequence numbers of a step's micro-batches, int64 (micro-batches, sequences)."""
+        """Sequence numbers of a step's micro-batches, those of the first seed first, int64
+        (seeds * micro-batches, sequences).
+        """
         choices = self.data.choices
-        sequence = self.indices(step)[:, None] * choices + np.arange(choices)
-        return sequence.reshape(self.train.accumulation, -1)
+        indices = np.stack([self.indices(step, which) for which in range(len(self.seeds))])
+        sequence = indices[..., None] * choices + np.arange(choices)
+        return sequence.reshape(len(self.seeds) * self.train.accumulation, -1)
 
     def padding_share(self) -> float:
         """Share of the token slots of the first epoch's batches that hold padding."""
@@ -135,7 +149,8 @@ class TrainPlan:
         dataset = grain.MapDataset.range(start, self.total_steps).map(self.batch)
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED)
         for batch in dataset.to_iter_dataset(options):
-            yield BatchSize.of(batch), put_rows(batch, mesh, axis=1)
+            lead = (None,) if len(self.seeds) == 1 else (sharding.SEED, None)
+            yield BatchSize.of(batch), put_rows(batch, mesh, *lead)
 
 
 def train_examples(data: Tokenized) -> int:
@@ -164,12 +179,14 @@ def eval_batches(
         )
 
 
-def put_rows(batch: packing.Batch, mesh: jax.sharding.Mesh, axis: int = 0) -> dict[str, jax.Array]:
-    """Sends a batch to the devices, rows (the given axis of every array) split over the mesh."""
-    spec = jax.sharding.PartitionSpec(*(None,) * axis, *sharding.ROWS)
+def put_rows(
+    batch: packing.Batch, mesh: jax.sharding.Mesh, *lead: str | None
+) -> dict[str, jax.Array]:
+    """Sends a batch to the devices, rows split over the mesh, the axes before them over `lead`."""
+    spec = jax.sharding.PartitionSpec(*lead, *sharding.ROWS)
     return jax.device_put(batch, jax.sharding.NamedSharding(mesh, spec))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)
 def _permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(n)

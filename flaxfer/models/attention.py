@@ -43,81 +43,36 @@ def attention(
     Returns:
       out_BTHK, in the dtype of the query.
     """
-    same_BTS = query_segment_BT[:, :, None] == key_segment_BS[:, None, :]
-    rate = 0.0 if dropout_key is None else dropout_rate
-    return _attention(query_BTHK, key_BSHK, value_BSHK, same_BTS, score_BHTS, dropout_key, rate)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _attention(
-    query_BTHK: jax.Array,
-    key_BSHK: jax.Array,
-    value_BSHK: jax.Array,
-    same_BTS: jax.Array,
-    score_BHTS: jax.Array | None,
-    dropout_key: jax.Array | None,
-    rate: float,
-) -> jax.Array:
-    return _forward(query_BTHK, key_BSHK, value_BSHK, same_BTS, score_BHTS, dropout_key, rate)[0]
-
-
-def _forward(
-    query_BTHK: jax.Array,
-    key_BSHK: jax.Array,
-    value_BSHK: jax.Array,
-    same_BTS: jax.Array,
-    score_BHTS: jax.Array | None,
-    dropout_key: jax.Array | None,
-    rate: float,
-) -> tuple[jax.Array, Any]:
+    dtype = query_BTHK.dtype
     scale = query_BTHK.shape[-1] ** -0.5
-    product_BHTS = jnp.einsum("BTHK,BSHK->BHTS", query_BTHK, key_BSHK).astype(jnp.float32)
+    # Scores have the queries last: a TPU's compiler sums over keys by whole vectors.
+    same_BST = key_segment_BS[:, :, None] == query_segment_BT[:, None, :]
+    mask_BST = jnp.where(same_BST, 0.0, MASKED)
+    product_BHST = jnp.einsum("BTHK,BSHK->BHST", query_BTHK, key_BSHK).astype(jnp.float32)
     if score_BHTS is not None:
-        product_BHTS += score_BHTS
-    masked_BHTS = jnp.where(same_BTS[:, None], product_BHTS * scale, MASKED)
-    probability_BHTS = jax.nn.softmax(masked_BHTS, axis=-1).astype(query_BTHK.dtype)
-    kept_BHTS = dropout(probability_BHTS, rate, dropout_key)
-    out_BTHK = jnp.einsum("BHTS,BSHK->BTHK", kept_BHTS, value_BSHK)
-    return out_BTHK, (
-        query_BTHK,
-        key_BSHK,
-        value_BSHK,
-        score_BHTS,
-        dropout_key,
-        probability_BHTS,
-        out_BTHK,
-    )
+        product_BHST += score_BHTS.mT
+    probability_BHST = _softmax(product_BHST * scale + mask_BST[:, None], dtype)
+    probability_BHST = dropout(probability_BHST, dropout_rate, dropout_key)
+    return jnp.einsum("BHST,BSHK->BTHK", probability_BHST, value_BSHK)
 
 
-def _backward(rate: float, residuals: Any, slope_BTHK: jax.Array) -> Any:
-    """Gradients from the probabilities alone.
-
-    The mean slope of a query's probabilities is its output times the slope of that (Dao et al.
-    2022, appendix B.2), which spares a pass over all of them; dropout is drawn again.
-    """
-    query_BTHK, key_BSHK, value_BSHK, score_BHTS, dropout_key, probability_BHTS, out_BTHK = (
-        residuals
-    )
-    dtype, scale = query_BTHK.dtype, query_BTHK.shape[-1] ** -0.5
-    kept_BHTS = dropout(probability_BHTS, rate, dropout_key)
-    value_slope_BSHK = jnp.einsum("BHTS,BTHK->BSHK", kept_BHTS, slope_BTHK)
-    kept_slope_BHTS = jnp.einsum("BTHK,BSHK->BHTS", slope_BTHK, value_BSHK)
-    slope_BHTS = dropout(kept_slope_BHTS, rate, dropout_key).astype(jnp.float32)
-    mean_BHT = jnp.einsum(
-        "BTHK,BTHK->BHT", slope_BTHK.astype(jnp.float32), out_BTHK.astype(jnp.float32)
-    )
-    score_slope_BHTS = probability_BHTS * (slope_BHTS - mean_BHT[..., None]) * scale
-    product_slope_BHTS = score_slope_BHTS.astype(dtype)
-    query_slope_BTHK = jnp.einsum("BHTS,BSHK->BTHK", product_slope_BHTS, key_BSHK)
-    key_slope_BSHK = jnp.einsum("BHTS,BTHK->BSHK", product_slope_BHTS, query_BTHK)
-    return (
-        query_slope_BTHK,
-        key_slope_BSHK,
-        value_slope_BSHK,
-        None,
-        None if score_BHTS is None else score_slope_BHTS.astype(score_BHTS.dtype),
-        None,
-    )
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _softmax(score_BHST: jax.Array, dtype: Any) -> jax.Array:
+    """Probabilities over S in `dtype`, which are all that is kept for the backward pass."""
+    return jax.nn.softmax(score_BHST, axis=-2).astype(dtype)
 
 
-_attention.defvjp(_forward, _backward)
+def _softmax_forward(score_BHST: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    probability_BHST = _softmax(score_BHST, dtype)
+    return probability_BHST, probability_BHST
+
+
+def _softmax_backward(
+    dtype: Any, probability_BHST: jax.Array, slope_BHST: jax.Array
+) -> tuple[jax.Array]:
+    probability_BHST = probability_BHST.astype(jnp.float32)
+    weighted_BHST = probability_BHST * slope_BHST
+    return (weighted_BHST - probability_BHST * weighted_BHST.sum(axis=-2, keepdims=True),)
+
+
+_softmax.defvjp(_softmax_forward, _softmax_backward)

@@ -23,7 +23,7 @@ TRAIN = Train(batch_size=4, epochs=3, row_length=32, max_programs=2)
 def plan_of(
     data: Tokenized = DATA, train: Train = TRAIN, seed: int = 0, multiple: int = 1
 ) -> TrainPlan:
-    return TrainPlan.make(data, train, seed, pad_id=0, multiple=multiple)
+    return TrainPlan.make(data, train, (seed,), pad_id=0, multiple=multiple)
 
 
 def examples_of(batch: dict[str, np.ndarray]) -> list[int]:
@@ -124,7 +124,7 @@ def test_f25_batches_from_a_step_on_are_the_tail_of_all() -> None:
 
 def test_rows_are_split_over_data_and_fsdp() -> None:
     mesh = mesh_of(2, 2, 2)
-    placed = put_rows({"x": np.arange(16).reshape(1, 8, 2)}, mesh, axis=1)["x"]
+    placed = put_rows({"x": np.arange(16).reshape(1, 8, 2)}, mesh, None)["x"]
     shards = {shard.index[1].start or 0 for shard in placed.addressable_shards}
     assert shards == {0, 2, 4, 6}
     assert {shard.data.shape for shard in placed.addressable_shards} == {(1, 2, 2)}

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ import jax
 import numpy as np
 import pytest
 
-from flaxfer import sharding, stage, state, study
+from flaxfer import inputs, sharding, stage, stage_run, state, study
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 from flaxfer.evaluate import Evaluator
-from flaxfer.stage import StageRun
+from flaxfer.stage_run import StageRun
 from flaxfer.study import Study
 from flaxfer.vocabulary import Vocabulary
 from tests.helpers import WORDS, mesh_of, tiny_model
@@ -221,7 +221,7 @@ def test_the_same_command_repeats_nothing(
 
     monkeypatch.setattr(stage, "make_train_step", refuse)
     monkeypatch.setattr(Evaluator, "predict", refuse)
-    monkeypatch.setattr(study.pretrained, "load_pretrained", refuse)
+    monkeypatch.setattr(inputs.pretrained, "load_pretrained", refuse)
     study.run(finished, before["command"])
     after = summary_of(finished)
     assert {k for k in after if after[k] != before[k]} <= {"date", "seconds", "git"}
@@ -233,12 +233,12 @@ def starts_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, tupl
     found = {}
     real: Callable[..., Any] = stage.train
 
-    def train(run: StageRun, start: Callable[[], Any]) -> Any:
-        found[run.title] = (run, start())
-        return real(run, start)
+    def train(jobs: Sequence[tuple[StageRun, Callable[[], Any]]]) -> None:
+        found.update({run.title: (run, start()) for run, start in jobs})
+        real(jobs)
 
     monkeypatch.setattr(stage, "train", train)
-    list(open_study(config).run_seed(0))
+    open_study(config).run_seeds((0,))
     return found
 
 
@@ -317,10 +317,10 @@ def test_the_bias_of_a_regression_may_start_at_the_mean_score(finished: Config) 
 def ids_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Identities of the stages, none of which is trained."""
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "train", lambda run, start: None)
+        patch.setattr(stage, "train", lambda jobs: None)
         patch.setattr(Study, "_finish", lambda self, *rest: {"id": rest[3].folder.name, "of": rest})
         own = open_study(config)
-        records = [r for seed in config.seeds for r in own.run_seed(seed)]
+        records = own.run_seeds(config.seeds)
     return {f"{r['of'][0]}/{r['of'][2]} {r['of'][1]}": r["id"] for r in records}
 
 
@@ -410,7 +410,7 @@ def test_f25_sigkill_in_the_middle_of_a_stage(finished: Config, tmp_path: Path) 
         process.send_signal(signal.SIGKILL)
         process.communicate()
     folder = found[0].parents[2]
-    assert process.returncode == -signal.SIGKILL and not (folder / stage.DONE).exists()
+    assert process.returncode == -signal.SIGKILL and not (folder / stage_run.DONE).exists()
     study.run(config, "")
     killed, whole = summary_of(config)["runs"][0], summary_of(finished)["runs"][0]
     assert killed["id"] == whole["id"] == folder.name

@@ -109,7 +109,7 @@ def curves(shared: Path, steps: int | None = None) -> tuple[np.ndarray, np.ndarr
         texts = read_texts(shared)
         tokenizer = load_tokenizer(Model(path=name))
         tokens = tokenize(texts, tokenizer, MAX_LENGTH, None)
-        plan = TrainPlan.make(tokens, TRAIN, SEED, tokenizer.pad_token_id, 1)
+        plan = TrainPlan.make(tokens, TRAIN, (SEED,), tokenizer.pad_token_id, 1)
         count = steps or plan.total_steps
         ours, theirs = flaxfer_losses(folder, plan), torch_losses(folder, plan, texts)
         pairs = [(next(ours), next(theirs)) for _ in range(count)]

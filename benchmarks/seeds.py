@@ -1,0 +1,144 @@
+"""Several seeds one by one and together in one program: a JSON line with the examples/s of both.
+
+Random pairs of texts of about the lengths of STS-B, a vocabulary cut to 9,000 ids, regression, as
+a study trains them. The two ways take turns, and the ratio is the median over the rounds, so that
+other work on the machine slows both. Compiling is not counted.
+
+  python benchmarks/seeds.py --model MODEL [--seeds 4] [--batch 32] [--dtype float32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flaxfer import platform, sharding, state, step
+from flaxfer.config import Mesh, Optimizer, Task, Train
+from flaxfer.data.loader import TrainPlan
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.models import pretrained
+from flaxfer.optim import make_optimizer
+
+TASK = Task("score", "regression", "pearson")
+OPTIMIZER = Optimizer()
+TOTAL = 1000
+EXAMPLES = 512
+MEAN_LENGTH = 27.8
+VOCABULARY = 9000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--model", required=True, type=Path)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=4, help="a round")
+    options = parser.parse_args()
+    encoder = pretrained.load_encoder_config(options.model)
+    encoder = dataclasses.replace(encoder, vocab_size=min(encoder.vocab_size, VOCABULARY))
+    train = Train(batch_size=options.batch, max_programs=1)
+    seeds = tuple(range(options.seeds))
+    mesh = sharding.make_mesh(Mesh())
+    groups = [(seed,) for seed in seeds], [seeds]
+    ways = [
+        [runner(encoder, train, group, jnp.dtype(options.dtype), mesh, options) for group in way]
+        for way in groups
+    ]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(options.rounds):
+        for way, taken in zip(ways, seconds, strict=True):
+            began = time.monotonic()
+            for run in way:
+                run()
+            taken.append(time.monotonic() - began)
+    examples = options.seeds * options.steps * options.batch
+    apart, together = (examples / np.array(taken) for taken in seconds)
+    result = {
+        "model": options.model.name,
+        "width": encoder.hidden_size,
+        "layers": encoder.num_layers,
+        "tokens_a_step": round(options.batch * MEAN_LENGTH),
+        "seeds": options.seeds,
+        "batch": options.batch,
+        "dtype": options.dtype,
+        "one_by_one_examples_per_s": round(float(np.median(apart)), 1),
+        "together_examples_per_s": round(float(np.median(together)), 1),
+        "ratio": round(float(np.median(together / apart)), 3),
+        "machine": platform.machine(),
+        "versions": platform.versions(),
+    }
+    print(json.dumps(result), flush=True)
+
+
+def runner(
+    encoder: pretrained.EncoderConfig,
+    train: Train,
+    seeds: tuple[int, ...],
+    dtype: jnp.dtype,
+    mesh: jax.sharding.Mesh,
+    options: argparse.Namespace,
+) -> Callable[[], None]:
+    """Gives a function that trains some steps, compiled and warm."""
+    together = len(seeds) > 1
+    if together:
+        mesh = sharding.seed_mesh(mesh, len(seeds))
+    plan = TrainPlan.make(data_of(encoder), train, seeds, 0, sharding.row_shards(mesh))
+    graph = state.graph(encoder, 1)
+    dropout = encoder != encoder.with_dropout(0.0)
+    function = step.make_train_step(
+        graph, TASK, OPTIMIZER, TOTAL, 0.0, dtype, dropout, mesh, together
+    )
+    states = []
+    for seed in seeds:
+        params = state.random_params(encoder, 1, seed)
+        optimizer = make_optimizer(OPTIMIZER, TOTAL, params)
+        states.append(state.init_state(params, optimizer, mesh))
+    own = state.stack(states, mesh) if together else states[0]
+    keys = [jax.random.key(seed, impl="rbg") for seed in seeds]
+    key = jnp.stack(keys) if together else keys[0]
+    few = itertools.islice(plan.batches(0, mesh), options.steps)
+    batches = [batch for _, batch in few]
+
+    def run() -> None:
+        nonlocal own
+        for batch in batches:
+            own, metrics = function(own, batch, key)
+        jax.block_until_ready((own, metrics))
+
+    run()
+    return run
+
+
+def data_of(encoder: pretrained.EncoderConfig) -> Tokenized:
+    """Random pairs."""
+    rng = np.random.default_rng(0)
+    longest = min(encoder.max_length or 128, 128)
+    lengths = np.clip(rng.gamma(4.0, MEAN_LENGTH / 4, EXAMPLES).astype(np.int64), 6, longest)
+    tokens = int(lengths.sum())
+    return Tokenized(
+        token=rng.integers(5, encoder.vocab_size, tokens).astype(np.int32),
+        type=np.zeros(tokens, np.uint8),
+        offset=np.concatenate([[0], np.cumsum(lengths)]),
+        summary=np.zeros(EXAMPLES, np.int32),
+        label=rng.uniform(0, 5, EXAMPLES).astype(np.float32),
+        id=tuple(map(str, range(EXAMPLES))),
+        language=("en",) * EXAMPLES,
+        domain=("",) * EXAMPLES,
+        truncated=0,
+        fingerprint="random",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""What the stages of a study share, and what is told of it before and after."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import functools
+import hashlib
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from flaxfer import config_build, platform, sharding, state, workdirs
+from flaxfer.config import Config, Stage
+from flaxfer.data import sources, tokenize
+from flaxfer.data.loader import TrainPlan
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.metrics import METRICS as LARGER_IS_BETTER
+from flaxfer.metrics import task_metrics
+from flaxfer.models import pretrained
+from flaxfer.models.encoders import EncoderConfig
+from flaxfer.optim import Params
+from flaxfer.progress import table
+from flaxfer.vocabulary import Vocabulary
+
+Splits = Mapping[str, Tokenized]
+"""The splits of a stage: train, dev, perhaps test, and the sets of `Stage.evaluate`."""
+
+
+class Inputs:
+    """The model's weights, the data, the mesh."""
+
+    def __init__(self, config: Config, workdir: Path, cache: Path):
+        self.config, self.workdir = config, workdir
+        self.stages: dict[str, Stage] = {"target": config.target}
+        if config.intermediate is not None and "staged" in config.paths:
+            self.stages = {"intermediate": config.intermediate, **self.stages}
+        self.mesh = sharding.make_mesh(config.mesh)
+        self.folder = pretrained.resolve(config.model)
+        tokenizer = tokenize.load_tokenizer(config.model)
+        self.tokenizer_fingerprint = tokenize.tokenizer_fingerprint(tokenizer)
+        self.encoder = pretrained.load_encoder_config(self.folder)
+        if config.model.dropout is not None:
+            self.encoder = self.encoder.with_dropout(config.model.dropout)
+        self.data: dict[str, Splits] = {
+            name: _read(settings, config.data_dir, tokenizer, cache)
+            for name, settings in self.stages.items()
+        }
+        self.vocabulary_size = self.encoder.vocab_size
+        self.vocabulary = self._vocabulary()
+        self.encoder = dataclasses.replace(self.encoder, vocab_size=len(self.vocabulary))
+        self.data = {
+            name: {split: self.vocabulary.cut(data) for split, data in splits.items()}
+            for name, splits in self.data.items()
+        }
+
+    @functools.cache  # noqa: B019 - a study lives as long as its process.
+    def weights(self, head: str) -> Params:
+        """The pretrained parameters: `encoder`, and what the file has of the head so named."""
+        whole = dataclasses.replace(self.encoder, vocab_size=self.vocabulary_size)
+        loaded = pretrained.load_pretrained(self.folder, whole, head=head)
+        word = loaded["encoder"]["embeddings"]["word"]
+        word["embedding"] = word["embedding"][self.vocabulary.ids]
+        return loaded
+
+    @functools.cached_property
+    def weights_fingerprint(self) -> str:
+        """Of the weight files and the model's settings."""
+        return weights_fingerprint(self.folder, self.encoder)
+
+    def introduce(self) -> None:
+        """Prints what will be done: model, devices, data, steps."""
+        machine = platform.machine()
+        model = self.model_summary()
+        mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
+        used, whole = model["vocabulary_in_use"], model["vocabulary"]
+        table(
+            f"study {self.config.name}",
+            None,
+            [
+                ("model", f"{model['source']} ({model['family']})"),
+                ("parameters", f"{model['parameters']:,}"),
+                ("in use", f"{model['parameters_in_use']:,}, {used:,} of {whole:,} tokens"),
+                ("devices", f"{machine['devices']}, mesh {mesh}"),
+                ("paths", ", ".join(self.config.paths)),
+                ("seeds", ", ".join(map(str, self.config.seeds))),
+                ("workdir", str(self.workdir)),
+            ],
+        )
+        columns = ["stage", "split", "examples", "tokens", "mean", "cut", "padding", "steps"]
+        rows = []
+        for entry in self.data_summary():
+            settings = self.stages[entry["stage"]].train
+            plan = self._plan(entry["stage"]) if entry["split"] == "train" else None
+            rows.append(
+                [entry[key] for key in ("stage", "split", "examples", "tokens")]
+                + [
+                    round(entry["tokens"] / entry["examples"], 1),
+                    entry["truncated"],
+                    f"{plan.padding_share():.1%}" if plan else "",
+                    f"{plan.total_steps} x {settings.batch_size}" if plan else "",
+                ]
+            )
+        table("data", columns, rows)
+
+    def _plan(self, name: str) -> TrainPlan:
+        return TrainPlan.make(
+            self.data[name]["train"],
+            self.stages[name].train,
+            self.config.seeds[:1],
+            self.encoder.pad_token_id,
+            sharding.row_shards(self.mesh),
+        )
+
+    def model_summary(self) -> dict[str, Any]:
+        """Where the model comes from, and its size with and without the tokens never used."""
+        in_use = sum(
+            math.prod(leaf.shape) for leaf in jax.tree.leaves(state.param_shapes(self.encoder, 1))
+        )
+        unused = self.vocabulary_size - len(self.vocabulary)
+        return {
+            "source": self.config.model.hub or self.folder.name,
+            "family": self.encoder.family,
+            "parameters": in_use + unused * self.encoder.hidden_size,
+            "parameters_in_use": in_use,
+            "vocabulary": self.vocabulary_size,
+            "vocabulary_in_use": len(self.vocabulary),
+            "fingerprint": self.weights_fingerprint,
+        }
+
+    def data_summary(self) -> list[dict[str, Any]]:
+        """One record a split of a stage."""
+        return [
+            {
+                "stage": name,
+                "split": split,
+                "examples": len(data.id),
+                "tokens": int(data.lengths.sum()),
+                "truncated": data.truncated,
+                "languages": dict(sorted(collections.Counter(data.language).items())),
+                "fingerprint": data.fingerprint,
+            }
+            for name, splits in self.data.items()
+            for split, data in splits.items()
+        ]
+
+    def summary(self, runs: list[dict[str, Any]], command: str, seconds: float) -> dict[str, Any]:
+        """The contents of study.json, which the report is made from."""
+        config = self.config
+        task = config.target.task
+        intermediate = self.stages.get("intermediate")
+        return {
+            "name": config.name,
+            "metric": task.metric,
+            "metrics": list(task_metrics(task.kind)),
+            "larger_is_better": LARGER_IS_BETTER[task.metric],
+            "task": dataclasses.asdict(task),
+            "intermediate_task": dataclasses.asdict(intermediate.task) if intermediate else None,
+            "paths": list(config.paths),
+            "seeds": list(config.seeds),
+            "model": self.model_summary(),
+            "config": config_build.to_dict(config),
+            "versions": platform.versions(),
+            "machine": platform.machine(),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "git": workdirs.git_state(),
+            "seconds": seconds,
+            "data": self.data_summary(),
+            "runs": runs,
+        }
+
+    def _vocabulary(self) -> Vocabulary:
+        size, pad_id = self.encoder.vocab_size, self.encoder.pad_token_id
+        if any(settings.optimizer.name == "adafactor" for settings in self.stages.values()):
+            # Its step depends on the mean over all rows of a matrix, unused ones included.
+            return Vocabulary.whole(size)
+        every = [data for splits in self.data.values() for data in splits.values()]
+        return Vocabulary.used(every, size, pad_id)
+
+
+def _read(settings: Stage, data_dir: str, tokenizer: Any, cache: Path) -> dict[str, Tokenized]:
+    """Reads and tokenises the splits of a stage and the sets it is evaluated on."""
+    splits = sources.load_splits(settings.data, settings.task, data_dir)
+    for name, source in settings.evaluate.items():
+        splits[name] = sources.read_source(
+            source, settings.task, data_dir, settings.data.split_seed
+        )
+    train, folder = settings.train, cache / "tokenized"
+    return {
+        name: tokenize.tokenize(examples, tokenizer, train.max_length, folder, train.doc_stride)
+        for name, examples in splits.items()
+    }
+
+
+def weights_fingerprint(folder: Path, encoder: EncoderConfig) -> str:
+    """Of the weight files in a folder, and of the encoder that they are read into."""
+    digest = hashlib.sha256(repr(encoder).encode())
+    for file in sorted(folder.glob("*.safetensors")):
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()

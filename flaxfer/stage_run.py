@@ -1,0 +1,246 @@
+"""One fine-tuning: all that it depends on, and what is kept of it while it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from flaxfer import config, trackers
+from flaxfer.checkpoint import CheckpointStore, restore, write_atomically
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.errors import CheckpointError, DivergedError
+from flaxfer.evaluate import Evaluator, finite
+from flaxfer.metrics import METRICS
+from flaxfer.optim import Params
+from flaxfer.predictions import Scores
+from flaxfer.progress import say
+from flaxfer.sharding import tree_shardings
+from flaxfer.trackers import MetricsLog
+
+DONE = "done.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRun:
+    """One fine-tuning with all that it depends on.
+
+    Attributes:
+      name: path and stage, for the eye, such as `staged/target`.
+      folder: of this stage in the store; named by its identity.
+      settings: its part of the config.
+      seed: of order, heads and dropout.
+      train, dev: the splits.
+      evaluator: the model's graph, the mesh, and how to score.
+      param_shapes: nested dict of `ShapeDtypeStruct`.
+      dropout: whether the model has any.
+    """
+
+    name: str
+    folder: Path
+    settings: config.Stage
+    seed: int
+    train: Tokenized
+    dev: Tokenized
+    evaluator: Evaluator
+    param_shapes: Params
+    dropout: bool
+    tracker_names: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Its name and seed."""
+        return f"{self.name} seed {self.seed}"
+
+    @property
+    def store(self) -> CheckpointStore:
+        """Its checkpoints."""
+        return CheckpointStore(self.folder / "checkpoints", METRICS[self.settings.task.metric])
+
+    @property
+    def done(self) -> dict[str, Any] | None:
+        """What `stage.train` noted at its end, or None if it has not come to it."""
+        path = self.folder / DONE
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def best_params(self) -> Params:
+        """The parameters of the best dev checkpoint, placed on the mesh.
+
+        Raises:
+          CheckpointError: it is gone or damaged.
+        """
+        best = self.store.best() or self.store.newest()
+        if best is None:
+            raise CheckpointError(
+                f"the stage {self.title} is marked as finished, but its checkpoint is gone",
+                where=str(self.folder),
+                mend="delete this folder; the same command then repeats the stage.",
+            )
+        return restore(best, {"params": placed(self.param_shapes, self.evaluator.mesh)})["params"]
+
+
+def placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Shapes and dtypes with the shardings of the mesh, for a restore."""
+    return jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+        shapes,
+        tree_shardings(shapes, mesh),
+    )
+
+
+@dataclasses.dataclass
+class Speed:
+    """What was done in how many seconds; train steps, compiling and dev evaluation apart."""
+
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    dev_seconds: float = 0.0
+    examples: int = 0
+    tokens: int = 0
+
+    def add(self, seconds: float, examples: int, tokens: int) -> None:
+        """Counts a step."""
+        self.seconds += seconds
+        self.examples += examples
+        self.tokens += tokens
+
+    def rates(self) -> dict[str, float]:
+        """Of training. With its share of the time, they are those of the whole group."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "examples_per_s": self.examples / seconds,
+            "useful_tokens_per_s": self.tokens / seconds,
+        }
+
+    def summary(self) -> dict[str, float]:
+        """Seconds in all, and the rates."""
+        return {
+            "seconds": self.seconds + self.compile_seconds + self.dev_seconds,
+            "compile_seconds": self.compile_seconds,
+            **self.rates(),
+        }
+
+
+class Member:
+    """A run within its group: its log and checkpoints, and how far it is from its end.
+
+    Attributes:
+      run: which one.
+      speed: its share of the group's time.
+      ended: whether it is finished or has diverged; nothing is written of it then.
+      error: why it cannot go on, if it has diverged.
+    """
+
+    def __init__(self, run: StageRun, total_steps: int):
+        self.run, self.total_steps = run, total_steps
+        self.speed = Speed()
+        self.ended = False
+        self.error: DivergedError | None = None
+        self._without_gain = 0
+        self._log: MetricsLog | None = None
+
+    def restore(self, moments: Any) -> tuple[int, dict[str, Any]] | None:
+        """Step, parameters and optimiser state of its newest good checkpoint, if there is one.
+
+        Args:
+          moments: shapes and dtypes of the optimiser state.
+        """
+        mesh = self.run.evaluator.mesh
+        wanted = {"params": self.run.param_shapes, "opt_state": moments}
+        found = self.run.store.restore_newest(placed(wanted, mesh))
+        if found is None:
+            return None
+        checkpoint, items = found
+        self._without_gain = checkpoint.notes["evaluations_without_gain"]
+        self.speed = Speed(**checkpoint.notes["speed"])
+        say(f"{self.run.title}: continues after step {checkpoint.step}")
+        return checkpoint.step, items
+
+    def open_log(self, step: int) -> None:
+        """Goes on with metrics.jsonl after `step`."""
+        run = self.run
+        sinks = trackers.make(run.tracker_names, run.folder, run.title, step)
+        self._log = MetricsLog(run.folder, step, sinks)
+
+    def close_log(self) -> None:
+        """Ends what `open_log` began."""
+        if self._log is not None:
+            self._log.close()
+
+    def read(self, step: int, values: dict[str, float]) -> None:
+        """Takes the metrics of a step: writes them, or ends the run that they are the end of."""
+        # A gradient that is not finite has spoilt the parameters, whatever the loss was.
+        bad = [name for name in ("loss", "gradient_norm") if not np.isfinite(values[name])]
+        if bad:
+            self.ended = True
+            self.error = DivergedError(
+                f"the {bad[0].replace('_', ' ')} of step {step} is {values[bad[0]]}",
+                where=self.run.title,
+                mend="lower optimizer.learning_rate, lengthen the warm-up, or compute in float32; "
+                "the newest checkpoint is from before this step.",
+            )
+        elif step % self.run.settings.train.log_every == 0 or step == 1:
+            seconds = self.speed.summary()["seconds"]
+            self._write(step, "train", **values, **self.speed.rates(), seconds=seconds)
+
+    def evaluated(self, step: int, scores: Scores) -> None:
+        """Takes the scores of dev."""
+        metric = self.run.settings.task.metric
+        best = self.run.store.best()
+        gains = _gains(scores[metric], best.score if best else None, METRICS[metric])
+        self._without_gain = 0 if gains else self._without_gain + 1
+        self._write(step, "dev", metrics=finite(scores), best=gains)
+        say(
+            f"{self.run.title}  step {step}/{self.total_steps}  dev {metric} "
+            f"{scores[metric]:.4f}{'  best so far' if gains else ''}"
+        )
+
+    def save(self, step: int, items: dict[str, Any], scores: Scores) -> None:
+        """Writes a checkpoint of parameters and optimiser state."""
+        self.run.store.save(
+            step,
+            items,
+            scores[self.run.settings.task.metric],
+            {
+                "dev": finite(scores),
+                "evaluations_without_gain": self._without_gain,
+                "speed": dataclasses.asdict(self.speed),
+            },
+        )
+
+    def at_end(self, step: int) -> bool:
+        """Whether all steps are taken, or the dev metric has stopped to gain."""
+        patience = self.run.settings.train.patience
+        return step >= self.total_steps or (bool(patience) and self._without_gain >= patience)
+
+    def finish(self, step: int, plan: dict[str, Any]) -> None:
+        """Marks the run as finished, with what is to be known of it, and of its plan."""
+        self.ended = True
+        best = self.run.store.best() or self.run.store.newest()
+        assert best is not None  # The last step is always evaluated and saved.
+        done = {
+            "steps": step,
+            "total_steps": self.total_steps,
+            "best_step": best.step,
+            "stopped_early": step < self.total_steps,
+            **plan,
+            **self.speed.summary(),
+            "dev": best.notes["dev"],
+        }
+        # In this order: without the note, the next start needs all of the newest checkpoint.
+        write_atomically(self.run.folder / DONE, json.dumps(done, indent=1))
+        self.run.store.finish()
+
+    def _write(self, step: int, kind: str, **values: Any) -> None:
+        assert self._log is not None
+        self._log.write(step, kind, **values)
+
+
+def _gains(score: float, best: float | None, larger_is_better: bool) -> bool:
+    if not np.isfinite(score):
+        return False
+    return best is None or (score > best if larger_is_better else score < best)
