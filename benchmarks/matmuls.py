@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flaxfer import platform
 from flaxfer.errors import ConfigError
 from flaxfer.models.encoders import EncoderConfig
 
@@ -70,7 +71,9 @@ def _seconds(product: Product, dtype: Any) -> float:
     right = jax.random.normal(right_key, (b, k, n), dtype)
     if b == 1:
         left, right = left[0], right[0]
-    multiply = jax.jit(jnp.matmul)
+    # As the step is compiled, or this would be no bound.
+    options = platform.compiler_options(jax.devices()[0], dtype)
+    multiply = jax.jit(jnp.matmul, compiler_options=options)
     multiply(left, right).block_until_ready()
     times = []
     for _ in range(REPEATS):

@@ -59,7 +59,7 @@ SIDES = {
     ),
     "trainer-float32": _trainer("float32", "group_by_length", 0.6),
     "trainer-bfloat16": _trainer("bfloat16", "group_by_length", 0.6),
-    "trainer-dynamic": _trainer("float32", "dynamic", 0.6),
+    "trainer-dynamic": _trainer("bfloat16", "dynamic", 0.4),
     "flax": Side(
         "Flax classes, padded to full length",
         "flax",
@@ -68,7 +68,7 @@ SIDES = {
         0.15,
     ),
 }
-GROUPED = ("trainer-float32", "trainer-bfloat16")
+GROUPED = ("trainer-bfloat16", "trainer-dynamic")
 
 
 @dataclasses.dataclass(frozen=True)

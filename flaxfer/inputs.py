@@ -76,6 +76,7 @@ class Inputs:
         """Prints what will be done: model, devices, data, steps."""
         machine = platform.machine()
         model = self.model_summary()
+        dtype = platform.compute_dtype(self.config.target.train)
         mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
         used, whole = model["vocabulary_in_use"], model["vocabulary"]
         table(
@@ -86,6 +87,7 @@ class Inputs:
                 ("parameters", f"{model['parameters']:,}"),
                 ("in use", f"{model['parameters_in_use']:,}, {used:,} of {whole:,} tokens"),
                 ("devices", f"{machine['devices']}, mesh {mesh}"),
+                ("compiler", platform.describe_compiler(self.mesh.devices.flat[0], dtype)),
                 ("paths", ", ".join(self.config.paths)),
                 ("seeds", ", ".join(map(str, self.config.seeds))),
                 ("workdir", str(self.workdir)),

@@ -57,9 +57,19 @@ class StageBar:
         self._task = self._bar.add_task(name, total=total, completed=start, numbers="compiling")
         self._bar.start()
 
-    def update(self, step: int, loss: float, examples_per_s: float, tokens_per_s: float) -> None:
-        """Shows the state after `step` steps."""
-        numbers = f"loss {loss:.4f}  {examples_per_s:,.0f} examples/s  {tokens_per_s:,.0f} tokens/s"
+    def update(
+        self,
+        step: int,
+        loss: float,
+        examples_per_s: float,
+        useful_tokens_per_s: float,
+        input_stall_share: float,
+    ) -> None:
+        """Shows the state after `step` steps; the last is the share of time without a batch."""
+        numbers = (
+            f"loss {loss:.4f}  {examples_per_s:,.0f} examples/s  "
+            f"{useful_tokens_per_s:,.0f} tokens/s  {input_stall_share:.1%} waiting for data"
+        )
         self._bar.update(self._task, completed=step, numbers=numbers)
         if not console.is_terminal and time.monotonic() - self._printed > LINE_SECONDS:
             self._printed = time.monotonic()

@@ -10,8 +10,8 @@ import collections
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from flaxfer.stage_run import Member, StageRun
 from flaxfer.state import TrainState, init_state, stack, unstack
 from flaxfer.step import make_train_step, programs
 
+Item = TypeVar("Item")
 Start = Callable[[], Params]
 """Gives the parameters to begin with; called only if there is no checkpoint."""
 
@@ -141,8 +142,9 @@ class _Loop:
         if not self._left:
             return
         unread: tuple[int, dict[str, jax.Array], BatchSize | None] | None = None
-        self._mark = time.monotonic()
-        for size, batch in self.plan.batches(self.step, self._evaluator.mesh):
+        self._mark, self._waited = time.monotonic(), 0.0
+        for waited, (size, batch) in _timed(self.plan.batches(self.step, self._evaluator.mesh)):
+            self._waited += waited
             metrics, compiled = self._step(batch)
             # The metrics are read one step late: the device has the next step by then, and never
             # waits for the host.
@@ -203,13 +205,14 @@ class _Loop:
         for i, member in left:
             if size is not None:
                 share = [count // self._seeds for count in (size.examples, size.tokens)]
-                member.speed.add((now - self._mark) / len(left), *share)
+                seconds = [took / len(left) for took in (now - self._mark, self._waited)]
+                member.speed.add(*seconds, *share)
             member.read(step, {name: float(value[i]) for name, value in values.items()})
             if member.error is not None and self._together:
                 say(f"{member.error.where}: {member.error.what}; the other seeds go on")
-        self._mark = now
+        self._mark, self._waited = now, 0.0
         loss = float(np.mean([values["loss"][i] for i, _ in left]))
-        self._bar.update(step, loss, *left[0][1].speed.rates().values())
+        self._bar.update(step, loss, **left[0][1].speed.rates())
 
     def _evaluate_and_save(self) -> None:
         if not self._left:
@@ -227,7 +230,7 @@ class _Loop:
             if self._together:
                 items = unstack(items, i, self._run.evaluator.mesh)
             self.members[i].save(self.step, items, predicted[i][1])
-        self._mark = time.monotonic()
+        self._mark, self._waited = time.monotonic(), 0.0
 
     def _finish_ended(self) -> None:
         """Marks those as finished that have come to their end, while the others go on."""
@@ -236,3 +239,15 @@ class _Loop:
                 padding = self.plan.padding_share()
                 plan = {"row_counts": list(self.plan.row_counts), "padding_share": padding}
                 member.finish(self.step, plan)
+
+
+def _timed(items: Iterable[Item]) -> Iterator[tuple[float, Item]]:
+    """Each of the items with the seconds that it was waited for."""
+    left = iter(items)
+    while True:
+        asked = time.monotonic()
+        try:
+            item = next(left)
+        except StopIteration:
+            return
+        yield time.monotonic() - asked, item

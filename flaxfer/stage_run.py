@@ -94,17 +94,22 @@ def placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
 
 @dataclasses.dataclass
 class Speed:
-    """What was done in how many seconds; train steps, compiling and dev evaluation apart."""
+    """What was done in how many seconds; train steps, compiling and dev evaluation apart.
+
+    Of the `seconds` of train steps, `stall_seconds` were spent waiting for the next batch.
+    """
 
     seconds: float = 0.0
+    stall_seconds: float = 0.0
     compile_seconds: float = 0.0
     dev_seconds: float = 0.0
     examples: int = 0
     tokens: int = 0
 
-    def add(self, seconds: float, examples: int, tokens: int) -> None:
+    def add(self, seconds: float, stall_seconds: float, examples: int, tokens: int) -> None:
         """Counts a step."""
         self.seconds += seconds
+        self.stall_seconds += stall_seconds
         self.examples += examples
         self.tokens += tokens
 
@@ -114,6 +119,7 @@ class Speed:
         return {
             "examples_per_s": self.examples / seconds,
             "useful_tokens_per_s": self.tokens / seconds,
+            "input_stall_share": self.stall_seconds / seconds,
         }
 
     def summary(self) -> dict[str, float]:

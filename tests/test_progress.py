@@ -27,8 +27,9 @@ def test_where_there_is_no_terminal_a_bar_is_a_line_now_and_then(
     bar = progress.StageBar("direct/target seed 0", 0, 50)
     for step in range(1, 31):
         now += 1.0
-        bar.update(step, 0.5, 1234.5, 20000.0)
+        bar.update(step, 0.5, 1234.5, 20000.0, 0.0125)
     bar.close()
     assert capsys.readouterr().err.splitlines() == [
-        "direct/target seed 0  step 21/50  loss 0.5000  1,234 examples/s  20,000 tokens/s"
+        "direct/target seed 0  step 21/50  loss 0.5000  1,234 examples/s  20,000 tokens/s  "
+        "1.2% waiting for data"
     ]

@@ -35,7 +35,7 @@ TRAIN = Train(
     log_every=1,
 )
 EVALUATIONS = [2, 4, 6, 8, 9]
-TIMES = ("seconds", "compile_seconds", "examples_per_s", "useful_tokens_per_s")
+TIMES = ("seconds", "compile_seconds", "examples_per_s", "useful_tokens_per_s", "input_stall_share")
 
 
 class Killed(Exception):
@@ -164,6 +164,7 @@ def test_a_whole_run(whole: Finished) -> None:
     assert (whole.done["steps"], whole.done["stopped_early"]) == (9, False)
     assert 0 < whole.done["padding_share"] < 1
     assert whole.done["examples_per_s"] > 0
+    assert 0 < whole.done["input_stall_share"] < 1
     assert [c.step for c in whole.run.store.all()] == [best]
     for path, leaf in jax.tree.leaves_with_path(whole.run.best_params()):
         wanted = dict(jax.tree.leaves_with_path(whole.saved[best]["params"]))[path]

@@ -1,0 +1,141 @@
+"""What follows from the hardware: precision, compiler options, kept memory, compiled programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from flaxfer import platform
+from flaxfer.config import Train
+from flaxfer.errors import ConfigError
+
+ONEDNN = "xla_cpu_experimental_onednn_custom_call"
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    yield
+    platform.choose_compiler_options({})
+    platform._refusal.cache_clear()
+
+
+def set_cpu(monkeypatch: pytest.MonkeyPatch, flags: str, release: tuple[int, int]) -> None:
+    monkeypatch.setattr(platform, "_cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(jax, "__version_info__", (*release, 0))
+
+
+@pytest.mark.parametrize(
+    ("flags", "release", "dtype"),
+    [
+        ("avx2 avx512f", (0, 12), "float32"),
+        ("avx512f amx_bf16", (0, 12), "bfloat16"),
+        ("avx512f avx512_bf16", (0, 13), "bfloat16"),
+        ("avx512f amx_bf16", (0, 10), "float32"),
+        ("", (0, 12), "float32"),
+    ],
+)
+def test_precision_goes_by_the_cpu_and_jax(
+    flags: str, release: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_cpu(monkeypatch, flags, release)
+    assert platform.compute_dtype(Train()) == jnp.dtype(dtype)
+    assert platform.compute_dtype(Train(), "tpu") == jnp.bfloat16
+    assert platform.compute_dtype(Train(compute_dtype="float32"), "gpu") == jnp.float32
+    assert platform.compute_dtype(Train(compute_dtype="bfloat16")) == jnp.bfloat16
+
+
+def test_an_unknown_option_of_ours_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_cpu(monkeypatch, "amx_bf16", (0, 12))
+    known = "xla_cpu_multi_thread_eigen"
+    monkeypatch.setattr(
+        platform, "COMPILER_OPTIONS", {"cpu": {known: True, "xla_no_such_option": True}}
+    )
+    device = jax.devices()[0]
+    assert platform.compiler_options(device, jnp.bfloat16) == {known: True}
+    described = platform.describe_compiler(device, jnp.bfloat16)
+    assert described == (
+        f"bfloat16 products, {known}=True, xla_no_such_option is not known to this jaxlib"
+    )
+    assert platform.compiler_options(device, jnp.float32) == {}
+    assert platform.describe_compiler(device, jnp.float32) == "float32 products"
+
+
+def test_chosen_options_go_beside_and_before_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_cpu(monkeypatch, "amx_bf16", (0, 12))
+    own = {"xla_cpu_multi_thread_eigen": True}
+    monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": own})
+    chosen = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_enable_fast_min_max": True}
+    platform.choose_compiler_options(chosen)
+    assert platform.compiler_options(jax.devices()[0], jnp.bfloat16) == chosen
+    assert platform.compiler_options(jax.devices()[0], jnp.float32) == chosen
+
+
+@pytest.mark.parametrize(
+    "options", [{"xla_no_such_option": True}, {"xla_cpu_multi_thread_eigen": "perhaps"}], ids=str
+)
+def test_a_chosen_option_that_the_compiler_refuses_is_an_error(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))) as caught:
+        platform.choose_compiler_options(options)
+    assert caught.value.where == "compiler_options"
+
+
+PROGRAM = """
+import json, os, pathlib, resource, sys, time
+from flaxfer import platform
+kept = platform.keep_memory()
+import jax, jax.numpy as jnp
+platform.use_compilation_cache(pathlib.Path(sys.argv[1]))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+found = []
+jax.monitoring.register_event_listener(lambda name, **_: found.append(name))
+
+@jax.jit
+def work(x):
+    y = jnp.sort(jnp.sin(x)[:, None] * x[None, :1024], axis=0)
+    return y.sum() + jnp.cumsum(y, axis=1).max()
+
+x = jnp.linspace(0.0, 1.0, 8192)
+value = work(x).block_until_ready()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    work(x).block_until_ready()
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+hits = found.count("/jax/compilation_cache/cache_hits")
+print(json.dumps({"kept": kept, "faults": faults, "hits": hits, "value": float(value)}))
+"""
+
+
+def run(folder: Path, **environment: str) -> dict[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), str(folder)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_kept_memory_and_compiled_programs(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    assert first["hits"] == 0
+    again = run(tmp_path, FLAXFER_MALLOC="system")
+    assert again["hits"] > 0
+    assert not again["kept"]
+    if first["kept"]:  # glibc; elsewhere there is nothing to compare.
+        assert first["faults"] < again["faults"] / 10
+    programs = [path for path in (tmp_path / "xla").rglob("*") if path.is_file()]
+    for path in programs:  # Cut short, as by a full disk.
+        path.write_bytes(path.read_bytes()[:20])
+    damaged = run(tmp_path)
+    assert damaged["value"] == first["value"] == again["value"]
