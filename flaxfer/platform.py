@@ -124,9 +124,10 @@ def keep_memory() -> bool:
     if platform.libc_ver()[0] != "glibc" or os.environ.get("FLAXFER_MALLOC") == "system":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # The numbers of malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD. One arena, which lies on
-    # the heap, and of which nothing is given back.
-    return all(mallopt(parameter, value) for parameter, value in ((-8, 1), (-4, 0), (-1, -1)))
+    # The numbers of malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD. One arena,
+    # which lies on the heap, grows in large pieces, and of which nothing is given back.
+    settings = ((-8, 1), (-4, 0), (-1, -1), (-2, 1 << 28))
+    return all(mallopt(parameter, value) for parameter, value in settings)
 
 
 def cache_dir(setting: str) -> Path:

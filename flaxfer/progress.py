@@ -33,7 +33,7 @@ def table(title: str, header: Sequence[str] | None, rows: Iterable[Sequence[obje
 
 def say(text: str) -> None:
     """Prints a line."""
-    console.print(text, markup=False)
+    console.print(text, markup=False, soft_wrap=True)
 
 
 class StageBar:

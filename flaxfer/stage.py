@@ -205,8 +205,8 @@ class _Loop:
         for i, member in left:
             if size is not None:
                 share = [count // self._seeds for count in (size.examples, size.tokens)]
-                seconds = [took / len(left) for took in (now - self._mark, self._waited)]
-                member.speed.add(*seconds, *share)
+                took, waited = (now - self._mark) / len(left), self._waited / len(left)
+                member.speed.add(took, waited, *share)
             member.read(step, {name: float(value[i]) for name, value in values.items()})
             if member.error is not None and self._together:
                 say(f"{member.error.where}: {member.error.what}; the other seeds go on")

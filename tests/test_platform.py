@@ -100,10 +100,12 @@ jax.monitoring.register_event_listener(lambda name, **_: found.append(name))
 
 @jax.jit
 def work(x):
-    y = jnp.sort(jnp.sin(x)[:, None] * x[None, :1024], axis=0)
-    return y.sum() + jnp.cumsum(y, axis=1).max()
+    y = jnp.sin(x)[:, None] * x[None, :]
+    for _ in range(4):
+        y = jnp.cumsum(y @ y, axis=1) / 2048
+    return y.sum()
 
-x = jnp.linspace(0.0, 1.0, 8192)
+x = jnp.linspace(0.0, 1.0, 2048)
 value = work(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
@@ -115,9 +117,11 @@ print(json.dumps({"kept": kept, "faults": faults, "hits": hits, "value": float(v
 
 
 def run(folder: Path, **environment: str) -> dict[str, float]:
+    # One device, as users have it: the tests' simulated ones each keep memory of their own.
+    environment = {**os.environ, "XLA_FLAGS": "", **environment}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), str(folder)],
-        env=os.environ | environment,
+        env=environment,
         capture_output=True,
         text=True,
         check=True,
@@ -133,7 +137,7 @@ def test_kept_memory_and_compiled_programs(tmp_path: Path) -> None:
     assert again["hits"] > 0
     assert not again["kept"]
     if first["kept"]:  # glibc; elsewhere there is nothing to compare.
-        assert first["faults"] < again["faults"] / 10
+        assert first["faults"] < again["faults"] / 2
     programs = [path for path in (tmp_path / "xla").rglob("*") if path.is_file()]
     for path in programs:  # Cut short, as by a full disk.
         path.write_bytes(path.read_bytes()[:20])
