@@ -159,7 +159,9 @@ def assert_same(run: StageRun, wanted: StageRun, saved: Saves) -> None:
     np.testing.assert_allclose(*outputs, atol=1e-5)
     files = [{p.relative_to(r.folder) for p in r.folder.glob("*")} for r in (run, wanted)]
     assert files[0] == files[1]
-    checkpoints = [sorted(p.name for p in (r.folder / "checkpoints").iterdir()) for r in (run, run)]
+    checkpoints = [
+        sorted(p.name for p in (r.folder / "checkpoints").iterdir()) for r in (run, wanted)
+    ]
     assert checkpoints == [[f"{want['best_step']:08d}"]] * 2
 
 
