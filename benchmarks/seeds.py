@@ -4,7 +4,7 @@ Random pairs of texts of about the lengths of STS-B, a vocabulary cut to 9,000 i
 a study trains them. The two ways take turns, and the ratio is the median over the rounds, so that
 other work on the machine slows both. Compiling is not counted.
 
-  python benchmarks/seeds.py --model MODEL [--seeds 4] [--batch 32] [--dtype float32]
+  python -m benchmarks.seeds --model MODEL [--seeds 4] [--batch 32] [--dtype float32]
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxfer import platform, sharding, state, step
+from flaxfer import platform, prng, sharding, state, step
 from flaxfer.config import Mesh, Optimizer, Task, Train
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
@@ -97,7 +97,7 @@ def runner(
     graph = state.graph(encoder, 1)
     dropout = encoder != encoder.with_dropout(0.0)
     function = step.make_train_step(
-        graph, TASK, OPTIMIZER, TOTAL, 0.0, dtype, dropout, mesh, together
+        graph, TASK, OPTIMIZER, TOTAL, 0.0, dtype, dropout, mesh, together=together
     )
     states = []
     for seed in seeds:
@@ -105,7 +105,7 @@ def runner(
         optimizer = make_optimizer(OPTIMIZER, TOTAL, params)
         states.append(state.init_state(params, optimizer, mesh))
     own = state.stack(states, mesh) if together else states[0]
-    keys = [jax.random.key(seed, impl="rbg") for seed in seeds]
+    keys = [prng.dropout_key(seed, jax.default_backend()) for seed in seeds]
     key = jnp.stack(keys) if together else keys[0]
     few = itertools.islice(plan.batches(0, mesh), options.steps)
     batches = [batch for _, batch in few]

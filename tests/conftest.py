@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,13 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data sets and models in {folder}, which are not there")
     return folder.resolve()
+
+
+@pytest.fixture(scope="module")
+def plain_code() -> Iterator[None]:
+    """Machine code that is not optimised: for tests of what the host does between many programs."""
+    from flaxfer import platform
+
+    platform.choose_compiler_options({"xla_backend_optimization_level": 0})
+    yield
+    platform.choose_compiler_options({})

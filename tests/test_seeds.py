@@ -28,6 +28,8 @@ from flaxfer.sharding import row_shards, seed_mesh
 from flaxfer.stage_run import StageRun
 from tests.helpers import encoder_config, mesh_of, random_tokenized
 
+pytestmark = pytest.mark.usefixtures("plain_code")
+
 SCORE = Task("score", "regression", "pearson")
 TOPIC = Task("topic", "classification", "accuracy", ("a", "b", "c"))
 BERT = encoder_config(layers=1, dropout=0.1)
@@ -413,7 +415,7 @@ def test_optimiser_state_is_stacked_and_taken_apart_again() -> None:
 
 
 def test_dropout_of_a_seed_is_that_of_its_key() -> None:
-    keys = [jax.random.key(seed, impl="rbg") for seed in SEEDS]
+    keys = [dropout_key(seed, jax.default_backend()) for seed in SEEDS]
     x = jnp.ones((4, 64))
     mapped = jax.vmap(lambda key: dropout(x, 0.5, key))(jnp.stack(keys))
     for own, key in zip(mapped, keys, strict=True):

@@ -24,6 +24,9 @@ from tests.e2e.test_study import (
 from tests.helpers import tiny_model
 
 
+pytestmark = pytest.mark.usefixtures("plain_code")
+
+
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
     use_one_device(monkeypatch)
