@@ -70,13 +70,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     parser.add_argument("--rows", type=_count, default=0, help="packed rows of a micro-batch")
     parser.add_argument("--examples_per_row", type=_count, default=0)
     parser.add_argument("--vocabulary", type=_count, default=0, help="rows of the embedding in use")
-    overrides, rest = [], []
-    for word in words:
-        key, equals, text = word.removeprefix("--config.").partition("=")
-        if word.startswith("--config.") and equals:
-            overrides.append((key, text))
-        else:
-            rest.append(word)
+    overrides, rest = config_build.split_overrides(words)
     options = parser.parse_args(rest)
     if options.model_config and not (options.rows and options.examples_per_row):
         parser.error("--model_config needs --rows and --examples_per_row, as no data are read")

@@ -76,6 +76,18 @@ def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     return typing.cast(Config, config)
 
 
+def split_overrides(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The overrides of a command line, `--config.KEY=TEXT`, and the words that are none."""
+    overrides, rest = [], []
+    for word in words:
+        key, equals, text = word.removeprefix("--config.").partition("=")
+        if word.startswith("--config.") and equals:
+            overrides.append((key, text))
+        else:
+            rest.append(word)
+    return overrides, rest
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """The config as plain, JSON-ready values."""
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))

@@ -57,13 +57,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     )
     parser.add_argument("--config", help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
-    overrides, rest = [], []
-    for word in words:
-        key, equals, text = word.removeprefix("--config.").partition("=")
-        if word.startswith("--config.") and equals:
-            overrides.append((key, text))
-        else:
-            rest.append(word)
+    overrides, rest = config_build.split_overrides(words)
     try:
         parsed, unknown = parser.parse_known_args(rest)
     except argparse.ArgumentError as error:

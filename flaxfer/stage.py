@@ -113,8 +113,8 @@ class _Loop:
             evaluator.dtype,
             run.dropout,
             evaluator.mesh,
-            settings.train.keep,
-            self._together,
+            keep=settings.train.keep,
+            together=self._together,
         )
         platform = evaluator.mesh.devices.flat[0].platform
         keys = [dropout_key(seed, platform) for seed in seeds]

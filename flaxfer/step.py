@@ -70,6 +70,7 @@ def make_train_step(
     dtype: Any,
     dropout: bool,
     mesh: jax.sharding.Mesh,
+    *,
     keep: Keep = "all",
     together: bool = False,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
@@ -132,7 +133,7 @@ def make_train_step(
 
 @functools.cache
 def make_eval_step(
-    graph: Graph, task: Task, dtype: Any, mesh: jax.sharding.Mesh, together: bool = False
+    graph: Graph, task: Task, dtype: Any, mesh: jax.sharding.Mesh, *, together: bool = False
 ) -> Callable[[Params, Batch, Any], tuple[Any, jax.Array]]:
     """A jitted `(params, batch, metrics) -> (metrics, logits)`.
 

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What the launch scripts share: errors, dry runs, quoting, flags. Sourced, never run by itself.
-# The sourcing script sets dry_run, and reads key, value and taken.
+# The sourcing script sets dry_run and overrides, has usage, and reads key, value and taken.
 # shellcheck disable=SC2154,SC2034
 
 # fail WHAT MEND: what is wrong and where, how to mend it; code 2, as flaxfer's for configuration.
@@ -50,6 +50,23 @@ flag() {
       value=$2 taken=2
       ;;
   esac
+}
+
+# own_flag WORD SWITCHES: takes a word that needs no value: help, a switch among SWITCHES (set to
+# yes), or an override (put into `overrides`). Fails quietly at any other.
+own_flag() {
+  case $1 in
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    --config.*)
+      check_override "$1" --out
+      overrides+=("$1")
+      return
+      ;;
+  esac
+  [[ " $2 " == *" $1 "* ]] && printf -v "${1#--}" yes
 }
 
 # check_number FLAG VALUE

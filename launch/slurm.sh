@@ -45,23 +45,10 @@ END
 parse() {
   local key value taken
   while [ $# -gt 0 ]; do
-    case $1 in
-      -h | --help)
-        usage
-        exit 0
-        ;;
-      --dry_run | --write_only)
-        printf -v "${1#--}" yes
-        shift
-        continue
-        ;;
-      --config.*)
-        check_override "$1" --out
-        overrides+=("$1")
-        shift
-        continue
-        ;;
-    esac
+    if own_flag "$1" '--dry_run --write_only'; then
+      shift
+      continue
+    fi
     flag "$@"
     case $key in
       config) configs+=("$value") ;;

@@ -64,23 +64,10 @@ parse() {
     *) fail "'$command': no such command" "see $0 --help." ;;
   esac
   while [ $# -gt 0 ]; do
-    case $1 in
-      -h | --help)
-        usage
-        exit 0
-        ;;
-      --spot | --direct | --keep | --delete_results | --dry_run)
-        printf -v "${1#--}" yes
-        shift
-        continue
-        ;;
-      --config.*)
-        check_override "$1" --out
-        overrides+=("$1")
-        shift
-        continue
-        ;;
-    esac
+    if own_flag "$1" '--spot --direct --keep --delete_results --dry_run'; then
+      shift
+      continue
+    fi
     flag "$@"
     case $key in
       project | zone | name | accelerator_type | runtime_version | bucket | config | source | data | \

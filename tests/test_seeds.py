@@ -24,6 +24,7 @@ from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
 from flaxfer.models.layers import dropout
 from flaxfer.optim import make_optimizer
+from flaxfer.prng import dropout_key
 from flaxfer.sharding import row_shards, seed_mesh
 from flaxfer.stage_run import StageRun
 from tests.helpers import encoder_config, mesh_of, random_tokenized
@@ -350,8 +351,8 @@ def test_a_group_on_a_mesh(
     specs: list[Any] = []
     real = stage.make_train_step
 
-    def make(*args: Any) -> Any:
-        function = real(*args)
+    def make(*args: Any, **rest: Any) -> Any:
+        function = real(*args, **rest)
 
         def spied(own: Any, batch: Any, key: Any) -> Any:
             new = function(own, batch, key)

@@ -23,7 +23,6 @@ from tests.e2e.test_study import (
 )
 from tests.helpers import tiny_model
 
-
 pytestmark = pytest.mark.usefixtures("plain_code")
 
 
