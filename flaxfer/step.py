@@ -153,7 +153,7 @@ def make_eval_step(
         return metrics, logits
 
     step = jax.vmap(eval_step, (0, None, 0), spmd_axis_name=SEED) if together else eval_step
-    options = compiler_options(mesh.devices.flat[0], dtype)
+    options = compiler_options(mesh.devices.flat[0], dtype, backward=False)
     return jax.jit(step, donate_argnums=2, compiler_options=options)
 
 

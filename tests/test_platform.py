@@ -88,6 +88,15 @@ def test_a_chosen_option_that_the_compiler_refuses_is_an_error(options: dict[str
     assert caught.value.where == "compiler_options"
 
 
+def test_a_forward_pass_alone_needs_no_option_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_cpu(monkeypatch, "amx_bf16", (0, 12))
+    own = {"xla_cpu_multi_thread_eigen": True}
+    monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": own})
+    device = jax.devices()[0]
+    assert platform.compiler_options(device, jnp.bfloat16) == own
+    assert platform.compiler_options(device, jnp.bfloat16, backward=False) == {}
+
+
 PROGRAM = """
 import json, os, pathlib, resource, sys, time
 from flaxfer import platform

@@ -330,8 +330,8 @@ def test_f49_a_gradient_that_is_not_finite_is_noticed_in_its_step(
 ) -> None:
     real: Callable[..., Any] = stage.make_train_step
 
-    def make(*args: Any) -> Any:
-        function = real(*args)
+    def make(*args: Any, **rest: Any) -> Any:
+        function = real(*args, **rest)
 
         def step(own: Any, *rest: Any) -> Any:
             new, metrics = function(own, *rest)
