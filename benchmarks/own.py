@@ -57,12 +57,12 @@ def prepare(options: argparse.Namespace, most: int = 0) -> Pieces:
     task = Task("benchmark", form.kind, METRICS[form.kind][0], form.labels, form.score_range)
     source = Source(path=str(options.data.absolute()), header=form.header, columns=form.columns)
     # A row holds an example of full length, and is else as long as the config's default has it.
-    row_length = Train().row_length
+    row_length = max(Train().row_length, options.length)
     train = Train(
         batch_size=options.batch,
         epochs=EPOCHS,
         max_length=options.length,
-        row_length=max(row_length, options.length) if row_length else row_length,
+        row_length=row_length,
         compute_dtype=options.dtype,
     )
     examples = sources.read_source(source, task)

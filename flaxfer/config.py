@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
+
+import pydantic
 
 Path = Literal["direct", "staged", "scratch"]
 Kind = Literal["classification", "regression", "tagging", "question_answering", "multiple_choice"]
@@ -244,6 +246,12 @@ class Optimizer:
     no_decay: tuple[str, ...] = (r"/bias$", r"norm/scale$")
 
 
+RowLength: TypeAlias = Annotated[
+    int, pydantic.BeforeValidator(lambda given: 0 if given == "auto" else given)
+]
+"""Tokens of a row; `auto` is kept as 0."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Train:
     """The fine-tuning loop of a stage.
@@ -256,7 +264,8 @@ class Train:
       max_length: tokens of an example, special tokens included; longer ones are truncated, and
         longer sentences (tagging) and contexts (question_answering) are divided.
       doc_stride: tokens that two windows of a long context share.
-      row_length: tokens of a packed row.
+      row_length: tokens of a packed row; `auto` (kept as 0) for the multiple of 64 that costs least
+        with the lengths of the train split, see `packing.best_row_length`.
       max_programs: row counts of packed batches, each compiled once; more of them pad less.
       packing: several examples in a row; without it every example has a row of its own.
       eval_rows: packed rows a step of evaluation.
@@ -277,7 +286,7 @@ class Train:
     accumulation: int = 1
     max_length: int = 128
     doc_stride: int = 128
-    row_length: int = 128
+    row_length: RowLength = 128
     max_programs: int = 6
     packing: bool = True
     eval_rows: int = 32

@@ -199,7 +199,7 @@ def _within(key: str, bad: set[str]) -> bool:
 
 @functools.cache
 def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 @functools.cache
@@ -249,7 +249,8 @@ def _value(kind: Any, raw: Any, at: str, errors: list[str], bad: set[str]) -> An
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if _is_mapping(kind):
         return _mapping(arguments[1], raw, at, errors, bad)
-    section = next((a for a in (kind, *arguments) if dataclasses.is_dataclass(a)), None)
+    classes = (a for a in (kind, *arguments) if isinstance(a, type))
+    section = next((a for a in classes if dataclasses.is_dataclass(a)), None)
     if section is None:
         return _leaf(kind, raw, at, errors, bad)
     if isinstance(raw, Override):

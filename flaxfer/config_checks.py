@@ -186,7 +186,7 @@ def _train(at: str, train: Train, task: Task) -> Iterator[Finding]:
         )
     if train.max_length < 4:
         yield (f"{at}.max_length",), f"{at}.max_length: must be at least 4, is {train.max_length}"
-    if train.row_length < train.max_length:
+    if train.row_length and train.row_length < train.max_length:
         yield (
             (f"{at}.row_length", f"{at}.max_length"),
             (

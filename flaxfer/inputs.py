@@ -18,6 +18,7 @@ from flaxfer import config_build, platform, sharding, state, workdirs
 from flaxfer.config import Config, Stage
 from flaxfer.data import sources, tokenize
 from flaxfer.data.loader import TrainPlan
+from flaxfer.data.packing import best_row_length
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.metrics import METRICS as LARGER_IS_BETTER
 from flaxfer.metrics import task_metrics
@@ -57,6 +58,19 @@ class Inputs:
             name: {split: self.vocabulary.cut(data) for split, data in splits.items()}
             for name, splits in self.data.items()
         }
+        self.stages = {name: self._with_row_length(name) for name in self.stages}
+
+    def _with_row_length(self, name: str) -> Stage:
+        """The settings of a stage, the length of its rows chosen if that is `auto`."""
+        settings, data = self.stages[name], self.data[name]["train"]
+        train = settings.train
+        if train.row_length:
+            return settings
+        length = train.max_length
+        if train.packing:
+            batch = train.batch_size // train.accumulation * data.choices
+            length = best_row_length(data.lengths, batch, length, self.encoder.hidden_size)
+        return dataclasses.replace(settings, train=dataclasses.replace(train, row_length=length))
 
     @functools.cache  # noqa: B019 - a study lives as long as its process.
     def weights(self, head: str) -> Params:
@@ -93,7 +107,17 @@ class Inputs:
                 ("workdir", str(self.workdir)),
             ],
         )
-        columns = ["stage", "split", "examples", "tokens", "mean", "cut", "padding", "steps"]
+        columns = [
+            "stage",
+            "split",
+            "examples",
+            "tokens",
+            "mean",
+            "cut",
+            "rows of",
+            "padding",
+            "steps",
+        ]
         rows = []
         for entry in self.data_summary():
             settings = self.stages[entry["stage"]].train
@@ -103,6 +127,7 @@ class Inputs:
                 + [
                     round(entry["tokens"] / entry["examples"], 1),
                     entry["truncated"],
+                    settings.row_length,
                     f"{plan.padding_share():.1%}" if plan else "",
                     f"{plan.total_steps} x {settings.batch_size}" if plan else "",
                 ]

@@ -65,12 +65,14 @@ def tiny_model(
     family: Literal["bert", "xlm-roberta"] = "bert",
     seed: int = 0,
     vocab_size: int = 0,
+    deviation: float = 0.05,
 ) -> Path:
     """Writes a whole Hugging Face model: config.json, tokenizer, and random weights by their names.
 
     Two layers of width 32 with four heads and dropout 0.1; BERT has its pooler, as after
     pretraining, and neither has a classifier. `vocab_size`: rows of the embedding, if there are to
-    be more of them than the tokenizer has tokens.
+    be more of them than the tokenizer has tokens; `deviation`: of the weights, from zero or, for
+    the scale of a norm, from one.
     """
     # Not at the top: tests of data need no JAX.
     from flaxfer.models.families import FAMILIES, read_config
@@ -85,7 +87,7 @@ def tiny_model(
     classifier = {name for name, _, _ in FAMILIES[family].heads["sequence"].names}
     rng = np.random.default_rng(seed)
     arrays = {
-        name: rng.normal(0.0, 0.05, stored_shape(shapes[path], layout)).astype(np.float32)
+        name: rng.normal(0.0, deviation, stored_shape(shapes[path], layout)).astype(np.float32)
         + np.float32(path.endswith("norm/scale"))
         for name, path, layout in parameter_names(config)
         if name not in classifier

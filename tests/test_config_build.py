@@ -128,6 +128,8 @@ SOURCE = "target.data.train.1"
     ("key", "text", "value"),
     [
         ("train.batch_size", "64", 64),
+        ("train.row_length", "256", 256),
+        ("train.row_length", "auto", 0),
         ("optimizer.weight_decay", "0.5", 0.5),
         ("optimizer.weight_decay", "1", 1.0),
         ("optimizer.weight_decay", "1e-3", 1e-3),
@@ -251,6 +253,7 @@ def test_ten_errors_are_ten_findings(file: str) -> None:
         ("seeds", "1.5", "seeds: input should be a valid integer; is '1.5'"),
         ("train.batch_size", "32.0", "train.batch_size: input should be a valid integer"),
         ("train.batch_size", "true", "train.batch_size: input should be a valid integer"),
+        ("train.row_length", "all", "train.row_length: input should be a valid integer; is 'all'"),
         ("optimizer.warmup", "1e999", "optimizer.warmup: input should be a finite number"),
         ("optimizer.eps", "small", "optimizer.eps: input should be a valid number; is 'small'"),
         ("target.task.score_range", "1", "target.task.score_range: "),

@@ -188,6 +188,9 @@ def assumed_workload(config: Config, stage: str, file: Path, assumed: Assumed) -
     encoder = dataclasses.replace(encoder, vocab_size=assumed.vocabulary or size)
     settings = config.target if stage == "target" else config.intermediate
     assert settings is not None
+    if not settings.train.row_length:  # Without data there is nothing to choose it by.
+        train = dataclasses.replace(settings.train, row_length=settings.train.max_length)
+        settings = dataclasses.replace(settings, train=train)
     return Workload(settings=settings, encoder=encoder, vocabulary=size, assumed=assumed)
 
 

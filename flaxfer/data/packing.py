@@ -138,6 +138,36 @@ def max_examples(lengths: np.ndarray, row_length: int, limit: int = 64) -> int:
     return limit
 
 
+def best_row_length(
+    lengths: np.ndarray, batch: int, longest: int, width: int, limit: int = 64
+) -> int:
+    """Chooses the tokens of a row: the multiple of 64 whose batches cost the fewest operations.
+
+    Longer rows pad less, but attention costs their square. A slot costs a layer of the usual shape
+    24 D^2 + 4 T D operations in its products, in a ratio of 6 D + T. Counted on a sample of
+    shuffled batches; of equals the shortest is taken.
+
+    Args:
+      lengths: (n,) int, tokens of each example of the data set.
+      batch: examples of a batch.
+      longest: tokens that any example may have; no row is shorter.
+      width: of the model, D.
+      limit: examples a row may hold.
+
+    Raises:
+      DataError: as `pack`.
+    """
+    order = np.random.default_rng(0).permutation(len(lengths))
+    parts = max(1, len(order) // batch)
+    batches = np.array_split(order, parts)[:_SAMPLE_BATCHES]
+    shortest = -(-longest // 64) * 64
+    candidates = range(shortest, 4 * shortest + 1, 64)
+    return min(
+        candidates,
+        key=lambda row: rows_needed(lengths, batches, row, limit).sum() * row * (6 * width + row),
+    )
+
+
 def build_rows(
     tokenized: Tokenized,
     indices: np.ndarray,

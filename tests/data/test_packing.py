@@ -124,6 +124,22 @@ def test_rows_needed_counts_the_packed_rows_of_every_batch():
     assert needed.tolist() == [len(packing.pack(lengths[b], ROW, 8)) for b in batches]
 
 
+def test_best_row_length_costs_least():
+    """Against a plain count of what each length costs a layer, at widths that weigh it apart."""
+    lengths = np.random.default_rng(0).integers(20, 120, 640)
+    order = np.random.default_rng(0).permutation(640)
+
+    def operations(row_length, width):
+        rows = sum(plain_best_fit(lengths[b], row_length, 64) for b in order.reshape(40, 16)[:32])
+        return rows * row_length * (24 * width**2 + 4 * row_length * width)
+
+    found = {width: packing.best_row_length(lengths, 16, 120, width) for width in (16, 768)}
+    for width, best in found.items():
+        cost = {row: operations(row, width) for row in range(128, 513, 64)}
+        assert cost[best] == min(cost.values())
+    assert found[16] < found[768], "a wide model's attention is cheap beside its other products"
+
+
 @pytest.mark.parametrize("row_length", [64, 128, 512])
 def test_max_examples_is_the_fewest_that_cost_no_row(row_length):
     lengths = np.sort(np.minimum(synthetic_lengths(2000), 64))

@@ -34,7 +34,8 @@ def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     folder = tmp_path_factory.mktemp("seeds")
-    tiny_model(folder / "model", "bert")
+    # Large weights, whose predictions differ: a correlation of nearly equal ones is all rounding.
+    tiny_model(folder / "model", "bert", deviation=0.3)
     write_sets(folder)
     config = dataclasses.replace(config_of(folder), paths=("staged",), seeds=(3, 0))
     assert config.intermediate is not None

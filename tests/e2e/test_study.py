@@ -20,6 +20,7 @@ import pytest
 
 from flaxfer import inputs, sharding, stage, stage_run, state, study
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
+from flaxfer.data.packing import best_row_length
 from flaxfer.evaluate import Evaluator
 from flaxfer.stage_run import StageRun
 from flaxfer.study import Study
@@ -352,6 +353,21 @@ def test_a_changed_setting_changes_the_stages_it_concerns(
     )
     seeds = ids_of(dataclasses.replace(finished, seeds=(0, 1)), monkeypatch)
     assert len(set(seeds.values())) == 8 and seeds.items() > ids.items()
+
+
+def test_the_length_of_rows_is_chosen_before_a_stage_has_its_identity(
+    finished: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def with_rows(length: int) -> Config:
+        train = dataclasses.replace(finished.target.train, row_length=length)
+        target = dataclasses.replace(finished.target, train=train)
+        return dataclasses.replace(finished, target=target, workdir=str(tmp_path))
+
+    study_of = open_study(with_rows(0))
+    lengths = study_of.data["target"]["train"].lengths
+    chosen = study_of.stages["target"].train.row_length
+    assert chosen == best_row_length(lengths, batch=8, longest=32, width=32) == 64
+    assert ids_of(with_rows(0), monkeypatch) == ids_of(with_rows(chosen), monkeypatch)
 
 
 def test_equal_stages_of_different_paths_are_one(
