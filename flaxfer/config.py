@@ -201,6 +201,7 @@ class Model:
       revision: of the hub's model.
       tokenizer: local folder of another tokenizer; empty for the model's own.
       dropout: replaces every dropout rate of the checkpoint's config, if given.
+      attention_dropout: replaces that of the probabilities, if given.
     """
 
     path: str = ""
@@ -208,6 +209,7 @@ class Model:
     revision: str = "main"
     tokenizer: str = ""
     dropout: float | None = None
+    attention_dropout: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,6 +277,8 @@ class Train:
       compute_dtype: of the matrix products; parameters stay float32. `auto` goes by platform.
       keep: what a layer keeps for its backward pass: `all`; `products` with its kernels, the rest
         being computed again; its `inputs` alone, for the least memory.
+      attention: `xla`; a kernel that keeps no probabilities and drops none out, `cudnn` on a GPU or
+        `splash` on a TPU; `auto` for a kernel where it can compute what is asked for and gains.
       output_bias: where the bias of a new regression head starts: `zero`, as transformers has it,
         or the `mean` score of train, which a short training need not find first.
       label_smoothing: share of the target's probability spread over all classes.
@@ -295,6 +299,7 @@ class Train:
     log_every: int = 10
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     keep: Literal["all", "products", "inputs"] = "all"
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     output_bias: Literal["zero", "mean"] = "zero"
     label_smoothing: float = 0.0
 

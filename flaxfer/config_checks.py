@@ -47,8 +47,10 @@ def check(config: Config) -> Iterator[Finding]:
                 f"not {'both' if config.model.path else 'neither'}"
             ),
         )
-    if config.model.dropout is not None and not 0 <= config.model.dropout < 1:
-        yield ("model.dropout",), f"model.dropout: must be in [0, 1), is {config.model.dropout}"
+    for name in ("dropout", "attention_dropout"):
+        rate = getattr(config.model, name)
+        if rate is not None and not 0 <= rate < 1:
+            yield (f"model.{name}",), f"model.{name}: must be in [0, 1), is {rate}"
     if not re.fullmatch(r"[\w.-]+", config.name):
         yield ("name",), f"name: letters, digits, '.', '_' and '-' only, is {config.name!r}"
     for key, values in (("paths", config.paths), ("seeds", config.seeds)):

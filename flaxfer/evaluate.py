@@ -53,7 +53,14 @@ class Evaluator:
         others, such as Spearman's with its ranks, need all predictions and are taken from them.
         """
         kind, together = self.task.kind, seeds > 1
-        eval_step = make_eval_step(self.graph, self.task, self.dtype, self.mesh, together=together)
+        eval_step = make_eval_step(
+            self.graph,
+            self.task,
+            self.dtype,
+            self.mesh,
+            attention=self.train.attention,
+            together=together,
+        )
         accumulated = metrics.collection(kind, self.task.num_outputs).empty()
         where: Any = sharding.whole(self.mesh)
         if together:

@@ -250,8 +250,7 @@ def _model_folder(done: Finished, model: Path | None) -> Path:
 
 def _check_weights(done: Finished, source: Path, whole: EncoderConfig) -> None:
     encoder = dataclasses.replace(whole, vocab_size=len(done.vocabulary))
-    if done.model["dropout"] is not None:
-        encoder = encoder.with_dropout(done.model["dropout"])
+    encoder = encoder.with_dropout(done.model["dropout"], done.model["attention_dropout"])
     if weights_fingerprint(source, encoder) != done.weights:
         raise CheckpointError(
             "config.json or the weights are not those that the stage began with",

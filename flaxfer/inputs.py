@@ -45,8 +45,8 @@ class Inputs:
         tokenizer = tokenize.load_tokenizer(config.model)
         self.tokenizer_fingerprint = tokenize.tokenizer_fingerprint(tokenizer)
         self.encoder = pretrained.load_encoder_config(self.folder)
-        if config.model.dropout is not None:
-            self.encoder = self.encoder.with_dropout(config.model.dropout)
+        rates = config.model.dropout, config.model.attention_dropout
+        self.encoder = self.encoder.with_dropout(*rates)
         self.data: dict[str, Splits] = {
             name: _read(settings, config.data_dir, tokenizer, cache)
             for name, settings in self.stages.items()

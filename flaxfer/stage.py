@@ -114,6 +114,7 @@ class _Loop:
             run.dropout,
             evaluator.mesh,
             keep=settings.train.keep,
+            attention=settings.train.attention,
             together=self._together,
         )
         platform = evaluator.mesh.devices.flat[0].platform

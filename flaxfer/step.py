@@ -17,7 +17,7 @@ from flax import nnx
 from flaxfer.config import Optimizer, Task
 from flaxfer.losses import loss_sum
 from flaxfer.models.heads import EncoderModel
-from flaxfer.models.layers import Keep
+from flaxfer.models.layers import Attention, Execution, Keep
 from flaxfer.optim import Params, make_optimizer, make_schedule
 from flaxfer.platform import compiler_options
 from flaxfer.sharding import SEED, tree_shardings
@@ -34,10 +34,10 @@ def apply(
     batch: Batch,
     dtype: jnp.dtype,
     dropout_key: jax.Array | None,
-    keep: Keep = "all",
+    execution: Execution = Execution(),
 ) -> jax.Array:
     """Logits of a batch of packed rows, float32 (B, E, C), or (B, T, C) of heads that read every
-    token; deterministic without a key. `keep` is what the layers keep for the backward pass.
+    token; deterministic without a key.
     """
     model = nnx.merge(graph, params)
     logits: jax.Array = model(
@@ -48,7 +48,7 @@ def apply(
         batch["summary_BE"],
         dropout_key=dropout_key,
         dtype=dtype,
-        keep=keep,
+        execution=execution,
     )
     return logits
 
@@ -72,6 +72,7 @@ def make_train_step(
     mesh: jax.sharding.Mesh,
     *,
     keep: Keep = "all",
+    attention: Attention = "auto",
     together: bool = False,
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """A jitted `(state, batch, key) -> (state, metrics)` that donates its state.
@@ -85,9 +86,10 @@ def make_train_step(
     Metrics (float32 scalars): `loss`, `gradient_norm` before clipping, `learning_rate`.
     """
     schedule = make_schedule(optimizer, total_steps)
+    execution = Execution(keep, attention, mesh)
 
     def loss_of(params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        logits = apply(graph, params, batch, dtype, key, keep)
+        logits = apply(graph, params, batch, dtype, key, execution)
         return loss_sum(task, label_smoothing, logits, batch)
 
     def train_step(
@@ -133,7 +135,13 @@ def make_train_step(
 
 @functools.cache
 def make_eval_step(
-    graph: Graph, task: Task, dtype: Any, mesh: jax.sharding.Mesh, *, together: bool = False
+    graph: Graph,
+    task: Task,
+    dtype: Any,
+    mesh: jax.sharding.Mesh,
+    *,
+    attention: Attention = "auto",
+    together: bool = False,
 ) -> Callable[[Params, Batch, Any], tuple[Any, jax.Array]]:
     """A jitted `(params, batch, metrics) -> (metrics, logits)`.
 
@@ -142,9 +150,10 @@ def make_eval_step(
     `together`: for a group of seeds, on a mesh of `sharding.seed_mesh`; all but the batch leads
     with an axis of seeds.
     """
+    execution = Execution(attention=attention, mesh=mesh)
 
     def eval_step(params: Params, batch: Batch, metrics: Any) -> tuple[Any, jax.Array]:
-        logits = apply(graph, params, batch, dtype, None)
+        logits = apply(graph, params, batch, dtype, None, execution)
         if task.kind in ("classification", "regression"):
             update = type(metrics).single_from_model_output(
                 logits=logits, label=batch["label_BE"], mask=batch["mask_BE"]

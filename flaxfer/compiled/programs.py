@@ -182,8 +182,7 @@ def assumed_workload(config: Config, stage: str, file: Path, assumed: Assumed) -
       ConfigError: what it describes is not implemented.
     """
     encoder = read_config(read_json(file, DataError), str(file))
-    if config.model.dropout is not None:
-        encoder = encoder.with_dropout(config.model.dropout)
+    encoder = encoder.with_dropout(config.model.dropout, config.model.attention_dropout)
     size = encoder.vocab_size
     encoder = dataclasses.replace(encoder, vocab_size=assumed.vocabulary or size)
     settings = config.target if stage == "target" else config.intermediate
@@ -242,6 +241,7 @@ def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
         dropout=work.encoder != work.encoder.with_dropout(0.0),
         mesh=mesh,
         keep=work.settings.train.keep,
+        attention=work.settings.train.attention,
     )
     key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.whole(mesh))
@@ -260,6 +260,7 @@ def compile_eval(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
         task=task,
         dtype=work.dtype,
         mesh=mesh,
+        attention=work.settings.train.attention,
     )
     params = state_shapes(work, mesh, ASSUMED_STEPS).params
     empty = jax.eval_shape(metrics.collection(task.kind, task.num_outputs).empty)

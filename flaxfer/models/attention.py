@@ -1,14 +1,23 @@
-"""Attention within segments: the one place where its implementation is chosen."""
+"""Attention within segments: the one place where its implementation is chosen.
+
+`xla` computes everything, everywhere. `cudnn` (GPUs) and `splash` (TPUs) are kernels that never
+write the probabilities to memory, and that cannot drop them out. `auto` takes a kernel where it can
+and gains.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention
+from jax.sharding import PartitionSpec
 
-from flaxfer.models.layers import dropout
+from flaxfer.errors import ConfigError
+from flaxfer.models.layers import Execution, dropout
 
 MASKED = -1e30
 """Added to a score that must not count; finite, so that no gradient becomes NaN."""
@@ -24,6 +33,7 @@ def attention(
     score_BHTS: jax.Array | None = None,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    execution: Execution = Execution(),
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al. 2017) of the tokens of each segment.
 
@@ -39,10 +49,184 @@ def attention(
       score_BHTS: of other things than content, added to the products before they are scaled.
       dropout_rate: of the probabilities.
       dropout_key: None for no dropout.
+      execution: what computes it. The kernels are for whole rows: the few queries of a last layer
+        that is read at its summary tokens alone are always XLA's.
 
     Returns:
       out_BTHK, in the dtype of the query.
+
+    Raises:
+      ConfigError: the kernel that `execution` names cannot compute this.
     """
+    arrays = (query_BTHK, key_BSHK, value_BSHK, query_segment_BT, key_segment_BS)
+    if query_BTHK.shape[1] == key_BSHK.shape[1]:
+        drops = dropout_key is not None and dropout_rate > 0
+        by = _choice(execution, query_BTHK, score_BHTS is not None, drops)
+        if by == "cudnn":
+            return _cudnn(*arrays, score_BHTS)
+        if by == "splash":
+            assert execution.mesh is not None  # It told the platform.
+            return _splash_sharded(*arrays, execution.mesh)
+    return _xla(*arrays, score_BHTS, dropout_rate, dropout_key)
+
+
+Kernel = Literal["xla", "cudnn", "splash"]
+
+SPLASH_LENGTH = 512
+"""Tokens of a row from which on `auto` takes the kernel on a TPU: by the estimates of
+`flaxfer.aot`, shorter rows are faster without."""
+
+
+def _choice(execution: Execution, query_BTHK: jax.Array, scored: bool, drops: bool) -> Kernel:
+    if execution.attention == "xla":
+        return "xla"
+    if execution.attention != "auto":
+        if found := list(_obstacles(execution.attention, execution, query_BTHK, scored, drops)):
+            raise ConfigError(
+                f"{execution.attention} cannot compute the attention of this model",
+                where="train.attention",
+                details=found,
+                mend="let train.attention be auto or xla, or mend what is named.",
+            )
+        return execution.attention
+    by: Kernel = "cudnn" if _platform(execution) == "gpu" else "splash"
+    if any(_obstacles(by, execution, query_BTHK, scored, drops)):
+        return "xla"
+    return "xla" if by == "splash" and query_BTHK.shape[1] < SPLASH_LENGTH else by
+
+
+def _platform(execution: Execution) -> str:
+    if execution.mesh is None:
+        return ""
+    platform: str = execution.mesh.devices.flat[0].platform
+    return {"cuda": "gpu"}.get(platform, platform)
+
+
+def _obstacles(
+    by: Kernel, execution: Execution, query_BTHK: jax.Array, scored: bool, drops: bool
+) -> Iterator[str]:
+    """Why a kernel cannot compute this, a line each."""
+    length, width = query_BTHK.shape[1], query_BTHK.shape[3]
+    if drops:
+        yield "it drops no probabilities: set model.attention_dropout = 0"
+    if by == "cudnn":
+        if _platform(execution) != "gpu":
+            yield "it runs on NVIDIA GPUs alone"
+        if query_BTHK.dtype != jnp.bfloat16:
+            yield "it takes bfloat16 alone: set train.compute_dtype"
+        if width % 8 or width > 128:
+            yield f"its heads have at most 128 dimensions, a multiple of 8, not {width}"
+        if length % 2:
+            yield f"rows of an even number of tokens, not {length}: set train.row_length"
+        return
+    if _platform(execution) != "tpu":
+        yield "it runs on TPUs alone"
+    if length % 128:
+        yield f"rows of a multiple of 128 tokens, not {length}: set train.row_length"
+    if scored:
+        yield "it knows content alone, not XLNet's distances and types"
+    if execution.mesh is not None and "seed" in execution.mesh.axis_names:
+        yield "it runs one seed at a time: set seeds_at_once = 1"
+
+
+def _cudnn(
+    query_BTHK: jax.Array,
+    key_BSHK: jax.Array,
+    value_BSHK: jax.Array,
+    query_segment_BT: jax.Array,
+    key_segment_BS: jax.Array,
+    score_BHTS: jax.Array | None,
+    implementation: Literal["cudnn", "xla"] = "cudnn",
+) -> jax.Array:
+    """By cuDNN's flash attention (Dao 2023), which keeps no probabilities."""
+    if score_BHTS is not None:
+        score_BHTS = (score_BHTS * query_BTHK.shape[-1] ** -0.5).astype(query_BTHK.dtype)
+    same_BTS = query_segment_BT[:, :, None] == key_segment_BS[:, None, :]
+    return jax.nn.dot_product_attention(
+        query_BTHK,
+        key_BSHK,
+        value_BSHK,
+        bias=score_BHTS,
+        mask=same_BTS[:, None],
+        implementation=implementation,
+    )
+
+
+def _splash_sharded(
+    query_BTHK: jax.Array,
+    key_BSHK: jax.Array,
+    value_BSHK: jax.Array,
+    query_segment_BT: jax.Array,
+    key_segment_BS: jax.Array,
+    mesh: jax.sharding.Mesh,
+    *,
+    interpret: bool = False,
+) -> jax.Array:
+    """The kernel on each device's rows and heads: XLA cannot split a kernel by itself."""
+    heads = "tensor" if query_BTHK.shape[2] % mesh.shape["tensor"] == 0 else None
+    rows = ("data", "fsdp")
+    array, segments = PartitionSpec(rows, None, heads, None), PartitionSpec(rows, None)
+    sharded = jax.shard_map(
+        functools.partial(_splash, interpret=interpret),
+        mesh=mesh,
+        in_specs=(array, array, array, segments, segments),
+        out_specs=array,
+        check_vma=False,
+    )
+    out_BTHK: jax.Array = sharded(
+        query_BTHK, key_BSHK, value_BSHK, query_segment_BT, key_segment_BS
+    )
+    return out_BTHK
+
+
+def _splash(
+    query_BTHK: jax.Array,
+    key_BSHK: jax.Array,
+    value_BSHK: jax.Array,
+    query_segment_BT: jax.Array,
+    key_segment_BS: jax.Array,
+    *,
+    interpret: bool = False,
+) -> jax.Array:
+    """By JAX's kernel for TPUs, which keeps no probabilities."""
+    length, heads, width = query_BTHK.shape[1:]
+    block = next(size for size in (512, 384, 256, 128) if length % size == 0)
+    blocks = splash_attention.BlockSizes(
+        block_q=block,
+        block_kv=block,
+        block_q_dkv=block,
+        block_kv_dkv=block,
+        use_fused_bwd_kernel=True,
+    )
+    kernel = splash_attention.make_splash_mha(
+        splash_attention.MultiHeadMask([splash_attention.FullMask((length, length))] * heads),
+        block_sizes=blocks,
+        head_shards=1,
+        q_seq_shards=1,
+        interpret=interpret,
+    )
+    scaled_BTHK = query_BTHK * jnp.asarray(width**-0.5, query_BTHK.dtype)
+    out_BHTK = jax.vmap(kernel)(
+        scaled_BTHK.swapaxes(1, 2),
+        key_BSHK.swapaxes(1, 2),
+        value_BSHK.swapaxes(1, 2),
+        splash_attention.SegmentIds(query_segment_BT, key_segment_BS),
+    )
+    out_BTHK: jax.Array = out_BHTK.swapaxes(1, 2)
+    return out_BTHK
+
+
+def _xla(
+    query_BTHK: jax.Array,
+    key_BSHK: jax.Array,
+    value_BSHK: jax.Array,
+    query_segment_BT: jax.Array,
+    key_segment_BS: jax.Array,
+    score_BHTS: jax.Array | None,
+    dropout_rate: float,
+    dropout_key: jax.Array | None,
+) -> jax.Array:
+    """By products, softmax and dropout that XLA fuses as it likes."""
     dtype = query_BTHK.dtype
     scale = query_BTHK.shape[-1] ** -0.5
     # Scores have the queries last: a TPU's compiler sums over keys by whole vectors.

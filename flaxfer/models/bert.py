@@ -5,6 +5,7 @@ Its `Encoder` is RoBERTa's too, which differs in where positions start.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from flaxfer.models.encoders import AbsoluteConfig, EncoderConfig, read_absolute
 from flaxfer.models.layers import (
     ACTIVATIONS,
     Embedding,
-    Keep,
+    Execution,
     LayerNorm,
     Linear,
     dropout,
@@ -134,6 +135,7 @@ class SelfAttention(nnx.Module):
         query_segment_BT: jax.Array,
         segment_BS: jax.Array,
         dropout_key: jax.Array | None,
+        execution: Execution,
     ) -> jax.Array:
         """What each of the queries gathers from the tokens of its segment, `y_BTD`."""
         if query_BTD is x_BSD:
@@ -149,6 +151,7 @@ class SelfAttention(nnx.Module):
             segment_BS,
             dropout_rate=self.rate,
             dropout_key=dropout_key,
+            execution=execution,
         )
         return self.output(out_BTHK)
 
@@ -184,11 +187,12 @@ class Layer(nnx.Module):
         query_segment_BT: jax.Array,
         segment_BS: jax.Array,
         dropout_key: jax.Array | None,
+        execution: Execution,
     ) -> jax.Array:
         """The layer's output at the queries, which are all of the tokens or some of them."""
         keys = [dropout_site(dropout_key, site) for site in range(3)]
         dtype = query_BTD.dtype
-        y_BTD = self.attention(query_BTD, x_BSD, query_segment_BT, segment_BS, keys[0])
+        y_BTD = self.attention(query_BTD, x_BSD, query_segment_BT, segment_BS, keys[0], execution)
         y_BTD = dropout(y_BTD, self.rate, keys[1])
         query_BTD = self.attention_norm(query_BTD, y_BTD, dtype=dtype)
         y_BTD = dropout(self.feed_forward(query_BTD), self.rate, keys[2])
@@ -212,7 +216,7 @@ class Encoder(nnx.Module):
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         dtype: Any = jnp.float32,
-        keep: Keep = "all",
+        execution: Execution = Execution(),
     ) -> tuple[jax.Array, ...]:
         """The embeddings and the output of each layer, N + 1 arrays `x_BTD` of dtype `dtype`.
 
@@ -225,7 +229,7 @@ class Encoder(nnx.Module):
             that a head reads, and most of the last layer's work left out.
           dropout_key: of this step; None for no dropout.
           dtype: float32 or bfloat16, of the matrix products.
-          keep: what each layer keeps for the backward pass.
+          execution: how the layers compute.
         """
         x_BTD = self.embeddings(
             token_BT, type_BT, position_BT, dropout_key=dropout_site(dropout_key, 0), dtype=dtype
@@ -237,7 +241,7 @@ class Encoder(nnx.Module):
                 query_BTD = jnp.take_along_axis(query_BTD, summary_BE[..., None], axis=1)
                 query_segment_BT = jnp.take_along_axis(segment_BT, summary_BE, axis=1)
             site = dropout_site(dropout_key, number)
-            query_BTD = keeping(keep, layer)(
+            query_BTD = keeping(execution.keep, functools.partial(layer, execution=execution))(
                 query_BTD, states[-1], query_segment_BT, segment_BT, site
             )
             states.append(query_BTD)
@@ -253,7 +257,7 @@ class Encoder(nnx.Module):
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         dtype: Any = jnp.float32,
-        keep: Keep = "all",
+        execution: Execution = Execution(),
     ) -> jax.Array:
         """The last of the `hidden_states`."""
         return self.hidden_states(
@@ -264,7 +268,7 @@ class Encoder(nnx.Module):
             summary_BE=summary_BE,
             dropout_key=dropout_key,
             dtype=dtype,
-            keep=keep,
+            execution=execution,
         )[-1]
 
 

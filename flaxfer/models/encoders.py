@@ -104,11 +104,15 @@ class EncoderConfig:
         """Tokens of the longest example there are positions for; None where there is no bound."""
         return None
 
-    def with_dropout(self, rate: float) -> Self:
-        """The same encoder with every dropout rate replaced."""
-        return dataclasses.replace(
-            self, hidden_dropout=rate, attention_dropout=rate, classifier_dropout=rate
-        )
+    def with_dropout(self, rate: float | None, attention: float | None = None) -> Self:
+        """The same encoder with every dropout rate replaced, and that of the probabilities by one
+        of its own; None leaves a rate as it is.
+        """
+        rates = dict.fromkeys(("hidden_dropout", "classifier_dropout", "attention_dropout"), rate)
+        if attention is not None:
+            rates["attention_dropout"] = attention
+        given = {name: value for name, value in rates.items() if value is not None}
+        return dataclasses.replace(self, **given)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True)

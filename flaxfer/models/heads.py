@@ -11,7 +11,7 @@ from flax import nnx
 
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
-from flaxfer.models.layers import Keep, dropout_site
+from flaxfer.models.layers import Execution, dropout_site
 
 HEAD_OF: Mapping[str, str] = {
     "classification": "sequence",
@@ -53,7 +53,7 @@ class EncoderModel(nnx.Module):
         *,
         dropout_key: jax.Array | None = None,
         dtype: Any = jnp.float32,
-        keep: Keep = "all",
+        execution: Execution = Execution(),
     ) -> jax.Array:
         """Logits, float32: (B, E, C) for each summary token, or (B, T, C) for each token.
 
@@ -67,7 +67,7 @@ class EncoderModel(nnx.Module):
             `span` do not read it; their logits of padding mean nothing.
           dropout_key: of this step; None for no dropout.
           dtype: float32 or bfloat16, of the encoder's matrix products; the head's are float32.
-          keep: what each layer keeps for the backward pass.
+          execution: how the layers compute.
         """
         x_BXD = self.encoder(
             token_BT,
@@ -77,6 +77,6 @@ class EncoderModel(nnx.Module):
             summary_BE=None if self.reads_every_token else summary_BE,
             dropout_key=dropout_site(dropout_key, 0),
             dtype=dtype,
-            keep=keep,
+            execution=execution,
         )
         return self.head(x_BXD.astype(jnp.float32), dropout_site(dropout_key, 1))

@@ -6,6 +6,7 @@ package: B rows, T tokens, D model width.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -43,6 +44,26 @@ Keep = Literal["all", "products", "inputs"]
 """What a layer keeps for its backward pass: all that it needs; the products with its kernels, the
 rest being computed again; or its input alone.
 """
+
+Attention = Literal["auto", "xla", "cudnn", "splash"]
+"""What computes attention; see `flaxfer.models.attention`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How layers compute: it changes time and memory, and values by no more than rounding.
+
+    Attributes:
+      keep: what each layer keeps for its backward pass.
+      attention: what computes attention.
+      mesh: of the devices, rows over `data` and `fsdp`, heads over `tensor`; None for one device
+        of which nothing is known.
+    """
+
+    keep: Keep = "all"
+    attention: Attention = "xla"
+    mesh: jax.sharding.Mesh | None = None
+
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,

@@ -14,7 +14,7 @@ from flax import nnx
 
 from flaxfer.models.attention import attention
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.layers import Bias, Linear, fused
+from flaxfer.models.layers import Bias, Execution, Linear, fused
 
 BLOCKS = 4
 """Into how many blocks of queries `distance_scores` divides a row."""
@@ -126,6 +126,7 @@ class RelativeAttention(nnx.Module):
         row: Tokens,
         distance_RD: jax.Array,
         dropout_key: jax.Array | None,
+        execution: Execution,
     ) -> jax.Array:
         """What each of the queries gathers from the tokens of its segment, `y_BTD`.
 
@@ -153,6 +154,7 @@ class RelativeAttention(nnx.Module):
             score_BHTS=distance_BHTS.astype(jnp.float32) + type_BHTS,
             dropout_rate=self.rate,
             dropout_key=dropout_key,
+            execution=execution,
         )
         return self.output(out_BTHK)
 

@@ -9,6 +9,7 @@ need nothing but the mask.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ from flaxfer.models.encoders import (
 from flaxfer.models.layers import (
     ACTIVATIONS,
     Embedding,
-    Keep,
+    Execution,
     LayerNorm,
     Linear,
     dropout,
@@ -218,11 +219,12 @@ class Layer(nnx.Module):
         row: Tokens,
         distance_RD: jax.Array,
         dropout_key: jax.Array | None,
+        execution: Execution,
     ) -> jax.Array:
         """The layer's output at the queries, which are all of the row's tokens or some of them."""
         keys = [dropout_site(dropout_key, site) for site in range(4)]
         dtype = queries.x_BTD.dtype
-        y_BTD = self.attention(queries, row, distance_RD, keys[0])
+        y_BTD = self.attention(queries, row, distance_RD, keys[0], execution)
         x_BTD = self.attention_norm(queries.x_BTD, dropout(y_BTD, self.rate, keys[1]), dtype=dtype)
         y_BTD = dropout(self.feed_forward(x_BTD, keys[2]), self.rate, keys[3])
         return self.feed_forward_norm(x_BTD, y_BTD, dtype=dtype)
@@ -247,7 +249,7 @@ class Encoder(nnx.Module):
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         dtype: Any = jnp.float32,
-        keep: Keep = "all",
+        execution: Execution = Execution(),
     ) -> tuple[jax.Array, ...]:
         """The embeddings and the output of each layer, N + 1 arrays `x_BTD` of dtype `dtype`.
 
@@ -266,7 +268,8 @@ class Encoder(nnx.Module):
             queries = row
             if number == len(self.layers) and summary_BE is not None:
                 queries = row.at(summary_BE)
-            states.append(keeping(keep, layer)(queries, row, distance_RD, keys[number]))
+            compute = functools.partial(layer, execution=execution)
+            states.append(keeping(execution.keep, compute)(queries, row, distance_RD, keys[number]))
         return tuple(states)
 
     def __call__(
@@ -279,7 +282,7 @@ class Encoder(nnx.Module):
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         dtype: Any = jnp.float32,
-        keep: Keep = "all",
+        execution: Execution = Execution(),
     ) -> jax.Array:
         """The last of the `hidden_states`, with the dropout that follows the layers."""
         states = self.hidden_states(
@@ -290,7 +293,7 @@ class Encoder(nnx.Module):
             summary_BE=summary_BE,
             dropout_key=dropout_key,
             dtype=dtype,
-            keep=keep,
+            execution=execution,
         )
         key = dropout_site(dropout_key, len(self.layers) + 2)
         return dropout(states[-1], self.rate, key)
