@@ -32,7 +32,6 @@ def apply(
     graph: Graph,
     params: Params,
     batch: Batch,
-    dtype: jnp.dtype,
     dropout_key: jax.Array | None,
     execution: Execution = Execution(),
 ) -> jax.Array:
@@ -47,7 +46,6 @@ def apply(
         batch["segment_BT"],
         batch["summary_BE"],
         dropout_key=dropout_key,
-        dtype=dtype,
         execution=execution,
     )
     return logits
@@ -86,10 +84,10 @@ def make_train_step(
     Metrics (float32 scalars): `loss`, `gradient_norm` before clipping, `learning_rate`.
     """
     schedule = make_schedule(optimizer, total_steps)
-    execution = Execution(keep, attention, mesh)
+    execution = Execution(dtype, keep, attention, mesh)
 
     def loss_of(params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        logits = apply(graph, params, batch, dtype, key, execution)
+        logits = apply(graph, params, batch, key, execution)
         return loss_sum(task, label_smoothing, logits, batch)
 
     def train_step(
@@ -150,10 +148,10 @@ def make_eval_step(
     `together`: for a group of seeds, on a mesh of `sharding.seed_mesh`; all but the batch leads
     with an axis of seeds.
     """
-    execution = Execution(attention=attention, mesh=mesh)
+    execution = Execution(dtype, attention=attention, mesh=mesh)
 
     def eval_step(params: Params, batch: Batch, metrics: Any) -> tuple[Any, jax.Array]:
-        logits = apply(graph, params, batch, dtype, None, execution)
+        logits = apply(graph, params, batch, None, execution)
         if task.kind in ("classification", "regression"):
             update = type(metrics).single_from_model_output(
                 logits=logits, label=batch["label_BE"], mask=batch["mask_BE"]

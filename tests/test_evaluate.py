@@ -51,7 +51,7 @@ def one_by_one(task: Task, data: Tokenized) -> np.ndarray:
     everything = np.arange(len(data))
     batch = build_rows(data, everything, [[i] for i in everything], len(data), 32, 1, pad_id=0)
     batch = put_rows(batch, mesh_of())
-    logits_BEC = step.apply(evaluator(task).graph, params_of(task), batch, jnp.float32, None)
+    logits_BEC = step.apply(evaluator(task).graph, params_of(task), batch, None)
     return np.asarray(logits_BEC)[:, 0]
 
 

@@ -146,7 +146,7 @@ def flaxfer_logits(params: Any, config: Any, task: Task, encoded: Json, last: bo
         "summary_BE": np.array([[n - 1 if last else 0] for n in lengths], np.int32),
     }
     params, batch = jax.device_put((params, batch))
-    return np.asarray(step.apply(graph, params, batch, np.dtype("float32"), None))
+    return np.asarray(step.apply(graph, params, batch, None))
 
 
 CASES = [("bert", kind) for kind in KINDS] + [

@@ -105,7 +105,7 @@ def reference() -> tuple[float, dict[str, Any]]:
     batch = unpacked(SCORE, trainer.plan.indices(0))
 
     def mean_loss(params: dict[str, Any]) -> jax.Array:
-        logits_nC = step.apply(trainer.graph, params, batch, jnp.float32, None)[:, 0]
+        logits_nC = step.apply(trainer.graph, params, batch, None)[:, 0]
         return ((logits_nC[:, 0] - batch["label_BE"][:, 0]) ** 2).mean()
 
     loss, gradient = jax.jit(jax.value_and_grad(mean_loss))(trainer.params)
@@ -159,7 +159,7 @@ def test_f42_micro_batches_of_uneven_numbers_of_examples(
 def test_loss_of_a_classification_with_label_smoothing() -> None:
     trainer = Trainer(TOPIC, dataclasses.replace(TRAIN, label_smoothing=0.2))
     batch = unpacked(TOPIC, trainer.plan.indices(0))
-    logits_BEC = step.apply(trainer.graph, trainer.params, batch, jnp.float32, None)
+    logits_BEC = step.apply(trainer.graph, trainer.params, batch, None)
     log_p_nC = scipy.special.log_softmax(np.asarray(logits_BEC, np.float64)[:, 0], axis=-1)
     label_n = batch["label_BE"][:, 0]
     expected_n = -(0.8 * log_p_nC[np.arange(8), label_n] + 0.2 * log_p_nC.mean(axis=-1))

@@ -5,7 +5,8 @@ are asynchronous run beside them, each on a queue of its own. Cycles have three 
 
 - the compiler's estimate, where it has made one;
 - bytes over the bandwidth of memory where it has not: gathers, scatters, random bits, and waits for
-  asynchronous copies. Kernels (Pallas) count by the operations and bytes that they declare;
+  asynchronous copies. Kernels (Pallas) count by the operations and bytes that they declare, JAX's
+  splash attention, which declares none, by those that its source has;
 - for collectives the bytes that a ring has to send, or the latency of its hops if that is longer
   (Patarasuk & Yuan 2009, J. Parallel Distrib. Comput. 69).
 """
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from flaxfer.compiled.hlo import ARRAY, Instruction, Module, array_bytes, group_size
@@ -52,6 +55,16 @@ COPY_CALLS = ("ZeroCrop", "PadToStatic", "SliceToDynamic")
 
 KERNEL_OVERHEAD = 2e-6
 """Seconds added to each kernel for its start and the copies that nothing hides."""
+
+SPLASH = {"splash_mha_fwd": (2, 10), "splash_mha_dkv": (5, 15)}
+"""Of each kernel of splash attention: matrix products, and vector operations on each score, counted
+in its source (the backward pass in one kernel, as flaxfer asks for it)."""
+
+VECTOR_OPERATIONS = 4 * 8 * 128
+"""Of a chip in a cycle, on float32 numbers: four units of 8 x 128."""
+
+LANES = 128
+"""Side of the matrix unit: products over fewer dimensions take the time of as many."""
 
 HOP = 1e-6
 """Seconds of latency from a chip to its neighbour."""
@@ -144,6 +157,23 @@ class _Clock:
             return 0.0
         busiest = max(flops / self._chip.peak, size / self._chip.bandwidth)
         return self.cycles(busiest + KERNEL_OVERHEAD)
+
+    def splash(self, query: Sequence[int], products: int, operations: int, size: float) -> float:
+        """Cycles of a kernel of splash attention, whose vector operations wait for its products.
+
+        Args:
+          query: its shape, (rows, heads, tokens, width).
+          products: of matrices.
+          operations: on each score, of the vector units.
+          size: bytes read and written.
+        """
+        if not self._chip.peak:
+            return 0.0
+        scores = math.prod(query[:3]) * query[2]
+        flops = 2 * products * scores * max(query[3], LANES)
+        computing = self.cycles(flops / self._chip.peak)
+        computing += operations * scores / VECTOR_OPERATIONS
+        return max(computing, self.copy(size)) + self.cycles(KERNEL_OVERHEAD)
 
     def collective(self, kind: str, size: float, instruction: Instruction) -> float:
         """Cycles of a collective of an array of so many bytes, gathered or still to be reduced."""
@@ -298,6 +328,12 @@ class _Run:
         if target in COPY_CALLS:
             self._spend(item, self._clock.copy(size), "modelled")
             return
+        for name, (products, operations) in SPLASH.items():
+            if item.name.startswith(name):
+                query = max(map(self._dimensions, item.operands), key=len)
+                cycles = self._clock.splash(query, products, operations, size)
+                self._spend(item, cycles, "modelled")
+                return
         flops = 0.0
         stated = item.text(r'"cost_estimate":\{([^}]*)\}')
         if stated:
@@ -314,6 +350,11 @@ class _Run:
     def _operand_bytes(self, item: Instruction) -> int:
         """Bytes of the operands that stand in this computation, of those of a fusion its inputs."""
         return sum(self._items[name].bytes for name in item.operands if name in self._items)
+
+    def _dimensions(self, name: str) -> tuple[int, ...]:
+        """The shape of an operand; empty where it stands elsewhere or is a scalar."""
+        found = ARRAY.search(self._items[name].shape) if name in self._items else None
+        return tuple(int(size) for size in found[2].split(",") if size) if found else ()
 
     def _traffic(self, item: Instruction) -> int:
         """Bytes read and written; of a gather only the rows that it takes."""

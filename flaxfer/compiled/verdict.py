@@ -208,7 +208,7 @@ def _program(module: hlo.Module, topology: Topology) -> Report:
 
 
 def _kernels(module: hlo.Module) -> Report:
-    """Custom calls by target, and what computes attention: `xla`, `cudnn` or `pallas`."""
+    """Custom calls by target, and what computes attention."""
     calls: collections.Counter[str] = collections.Counter()
     attention = "xla"
     for computation in module.computations.values():
@@ -219,8 +219,8 @@ def _kernels(module: hlo.Module) -> Report:
             calls[target] += 1
             if target.startswith("__cudnn$fmha"):
                 attention = "cudnn"
-            elif target == estimate.KERNEL and "attention" in f"{item.name} {item.op_name}":
-                attention = "pallas"
+            elif target == estimate.KERNEL and item.name.startswith(tuple(estimate.SPLASH)):
+                attention = "splash"
     return {"attention": attention, "custom_calls": dict(calls)}
 
 

@@ -25,6 +25,7 @@ from flaxfer.models.layers import (
     dropout_site,
     fused,
     keeping,
+    on_rows,
 )
 
 # Checkpoint name, parameter path, layout of the array in the checkpoint (pretrained.LAYOUTS).
@@ -104,14 +105,12 @@ class Embeddings(nnx.Module):
         position_BT: jax.Array,
         *,
         dropout_key: jax.Array | None,
-        dtype: Any,
     ) -> jax.Array:
-        """`x_BTD` of the dtype asked for; the sum itself is float32."""
+        """`x_BTD`, float32."""
         x_BTD = self.norm(
             self.word(token_BT),
             self.type(type_BT),
             self.position(position_BT + self.position_offset),
-            dtype=dtype,
         )
         return dropout(x_BTD, self.rate, dropout_key)
 
@@ -138,11 +137,12 @@ class SelfAttention(nnx.Module):
         execution: Execution,
     ) -> jax.Array:
         """What each of the queries gathers from the tokens of its segment, `y_BTD`."""
+        narrow_BSD = x_BSD.astype(execution.dtype)
         if query_BTD is x_BSD:
-            query_BTHK, key_BSHK, value_BSHK = fused((self.query, self.key, self.value), x_BSD)
+            query_BTHK, key_BSHK, value_BSHK = fused((self.query, self.key, self.value), narrow_BSD)
         else:
-            query_BTHK = self.query(query_BTD)
-            key_BSHK, value_BSHK = fused((self.key, self.value), x_BSD)
+            query_BTHK = self.query(query_BTD.astype(execution.dtype))
+            key_BSHK, value_BSHK = fused((self.key, self.value), narrow_BSD)
         out_BTHK = attention(
             query_BTHK,
             key_BSHK,
@@ -191,12 +191,12 @@ class Layer(nnx.Module):
     ) -> jax.Array:
         """The layer's output at the queries, which are all of the tokens or some of them."""
         keys = [dropout_site(dropout_key, site) for site in range(3)]
-        dtype = query_BTD.dtype
         y_BTD = self.attention(query_BTD, x_BSD, query_segment_BT, segment_BS, keys[0], execution)
         y_BTD = dropout(y_BTD, self.rate, keys[1])
-        query_BTD = self.attention_norm(query_BTD, y_BTD, dtype=dtype)
-        y_BTD = dropout(self.feed_forward(query_BTD), self.rate, keys[2])
-        return self.feed_forward_norm(query_BTD, y_BTD, dtype=dtype)
+        query_BTD = self.attention_norm(query_BTD, y_BTD)
+        y_BTD = self.feed_forward(query_BTD.astype(execution.dtype))
+        y_BTD = dropout(y_BTD, self.rate, keys[2])
+        return self.feed_forward_norm(query_BTD, y_BTD)
 
 
 class Encoder(nnx.Module):
@@ -215,10 +215,9 @@ class Encoder(nnx.Module):
         *,
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
-        dtype: Any = jnp.float32,
         execution: Execution = Execution(),
     ) -> tuple[jax.Array, ...]:
-        """The embeddings and the output of each layer, N + 1 arrays `x_BTD` of dtype `dtype`.
+        """The embeddings and the output of each layer, N + 1 arrays `x_BTD`, float32.
 
         Args:
           token_BT: int32, rows of the vocabulary.
@@ -228,14 +227,13 @@ class Encoder(nnx.Module):
           summary_BE: if given, the last array is `x_BED`, the outputs at these tokens alone: all
             that a head reads, and most of the last layer's work left out.
           dropout_key: of this step; None for no dropout.
-          dtype: float32 or bfloat16, of the matrix products.
           execution: how the layers compute.
         """
         x_BTD = self.embeddings(
-            token_BT, type_BT, position_BT, dropout_key=dropout_site(dropout_key, 0), dtype=dtype
+            token_BT, type_BT, position_BT, dropout_key=dropout_site(dropout_key, 0)
         )
-        states = [x_BTD]
-        query_BTD, query_segment_BT = x_BTD, segment_BT
+        states = [on_rows(x_BTD, execution)]
+        query_BTD, query_segment_BT = states[0], segment_BT
         for number, layer in enumerate(self.layers, start=1):
             if number == len(self.layers) and summary_BE is not None:
                 query_BTD = jnp.take_along_axis(query_BTD, summary_BE[..., None], axis=1)
@@ -244,6 +242,7 @@ class Encoder(nnx.Module):
             query_BTD = keeping(execution.keep, functools.partial(layer, execution=execution))(
                 query_BTD, states[-1], query_segment_BT, segment_BT, site
             )
+            query_BTD = on_rows(query_BTD, execution)
             states.append(query_BTD)
         return tuple(states)
 
@@ -256,7 +255,6 @@ class Encoder(nnx.Module):
         *,
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
-        dtype: Any = jnp.float32,
         execution: Execution = Execution(),
     ) -> jax.Array:
         """The last of the `hidden_states`."""
@@ -267,7 +265,6 @@ class Encoder(nnx.Module):
             segment_BT,
             summary_BE=summary_BE,
             dropout_key=dropout_key,
-            dtype=dtype,
             execution=execution,
         )[-1]
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from flaxfer.models.encoders import EncoderConfig
@@ -52,7 +50,6 @@ class EncoderModel(nnx.Module):
         summary_BE: jax.Array,
         *,
         dropout_key: jax.Array | None = None,
-        dtype: Any = jnp.float32,
         execution: Execution = Execution(),
     ) -> jax.Array:
         """Logits, float32: (B, E, C) for each summary token, or (B, T, C) for each token.
@@ -66,8 +63,7 @@ class EncoderModel(nnx.Module):
             row for slots without an example, whose logits mean nothing. The heads `token` and
             `span` do not read it; their logits of padding mean nothing.
           dropout_key: of this step; None for no dropout.
-          dtype: float32 or bfloat16, of the encoder's matrix products; the head's are float32.
-          execution: how the layers compute.
+          execution: how the layers compute; the head computes in float32.
         """
         x_BXD = self.encoder(
             token_BT,
@@ -76,7 +72,6 @@ class EncoderModel(nnx.Module):
             segment_BT,
             summary_BE=None if self.reads_every_token else summary_BE,
             dropout_key=dropout_site(dropout_key, 0),
-            dtype=dtype,
             execution=execution,
         )
-        return self.head(x_BXD.astype(jnp.float32), dropout_site(dropout_key, 1))
+        return self.head(x_BXD, dropout_site(dropout_key, 1))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 
 @jax.custom_vjp
@@ -54,12 +55,15 @@ class Execution:
     """How layers compute: it changes time and memory, and values by no more than rounding.
 
     Attributes:
+      dtype: float32 or bfloat16, of the matrix products and of what is between the products of one
+        block; the sums that go from block to block, and their normalisation, are float32.
       keep: what each layer keeps for its backward pass.
       attention: what computes attention.
       mesh: of the devices, rows over `data` and `fsdp`, heads over `tensor`; None for one device
         of which nothing is known.
     """
 
+    dtype: Any = jnp.float32
     keep: Keep = "all"
     attention: Attention = "xla"
     mesh: jax.sharding.Mesh | None = None
@@ -182,13 +186,13 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width))
         self.eps = eps
 
-    def __call__(self, *summands: jax.Array, dtype: Any) -> jax.Array:
-        """The normalised sum in `dtype`; the summands may be of any."""
+    def __call__(self, *summands: jax.Array) -> jax.Array:
+        """The normalised sum, float32; the summands may be of any dtype."""
         x = functools.reduce(jnp.add, (summand.astype(jnp.float32) for summand in summands))
         centred = x - jnp.mean(x, axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
         normal = centred * jax.lax.rsqrt(variance + self.eps)
-        return (normal * self.scale[...] + self.bias[...]).astype(dtype)
+        return normal * self.scale[...] + self.bias[...]
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
@@ -235,6 +239,18 @@ def keeping(keep: Keep, layer: Callable[..., jax.Array]) -> Callable[..., jax.Ar
     policies = jax.checkpoint_policies
     policy = policies.dots_with_no_batch_dims_saveable if keep == "products" else None
     return jax.checkpoint(layer, policy=policy)
+
+
+def on_rows(x_BTD: jax.Array, execution: Execution) -> jax.Array:
+    """The same activations, split by rows over the mesh.
+
+    Left to itself, XLA may split them as the kernels of `fsdp` are, by width, and then sums partial
+    products of activations over the chips where it could gather kernels, which are smaller.
+    """
+    if execution.mesh is None:
+        return x_BTD
+    rows = NamedSharding(execution.mesh, PartitionSpec(("data", "fsdp")))
+    return jax.lax.with_sharding_constraint(x_BTD, rows)
 
 
 def dropout_site(key: jax.Array | None, site: int) -> jax.Array | None:

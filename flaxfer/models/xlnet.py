@@ -38,6 +38,7 @@ from flaxfer.models.layers import (
     dropout,
     dropout_site,
     keeping,
+    on_rows,
 )
 from flaxfer.models.relative import RelativeAttention, Tokens, distance_encoding
 
@@ -180,11 +181,9 @@ class Embeddings(nnx.Module):
         self.word = Embedding(config.vocab_size, width, std=std, rngs=rngs)
         self.rate = config.hidden_dropout
 
-    def __call__(
-        self, token_BT: jax.Array, *, dropout_key: jax.Array | None, dtype: Any
-    ) -> jax.Array:
-        """`x_BTD` of the dtype asked for."""
-        return dropout(self.word(token_BT).astype(dtype), self.rate, dropout_key)
+    def __call__(self, token_BT: jax.Array, *, dropout_key: jax.Array | None) -> jax.Array:
+        """`x_BTD`, float32."""
+        return dropout(self.word(token_BT), self.rate, dropout_key)
 
 
 class FeedForward(nnx.Module):
@@ -223,11 +222,12 @@ class Layer(nnx.Module):
     ) -> jax.Array:
         """The layer's output at the queries, which are all of the row's tokens or some of them."""
         keys = [dropout_site(dropout_key, site) for site in range(4)]
-        dtype = queries.x_BTD.dtype
         y_BTD = self.attention(queries, row, distance_RD, keys[0], execution)
-        x_BTD = self.attention_norm(queries.x_BTD, dropout(y_BTD, self.rate, keys[1]), dtype=dtype)
-        y_BTD = dropout(self.feed_forward(x_BTD, keys[2]), self.rate, keys[3])
-        return self.feed_forward_norm(x_BTD, y_BTD, dtype=dtype)
+        x_BTD = self.attention_norm(queries.x_BTD, dropout(y_BTD, self.rate, keys[1]))
+        y_BTD = dropout(
+            self.feed_forward(x_BTD.astype(execution.dtype), keys[2]), self.rate, keys[3]
+        )
+        return self.feed_forward_norm(x_BTD, y_BTD)
 
 
 class Encoder(nnx.Module):
@@ -248,10 +248,9 @@ class Encoder(nnx.Module):
         *,
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
-        dtype: Any = jnp.float32,
         execution: Execution = Execution(),
     ) -> tuple[jax.Array, ...]:
-        """The embeddings and the output of each layer, N + 1 arrays `x_BTD` of dtype `dtype`.
+        """The embeddings and the output of each layer, N + 1 arrays `x_BTD`, float32.
 
         The arguments are those of `flaxfer.models.bert.Encoder.hidden_states`. `position_BT` is not
         read: the tokens of an example stand in order, one behind the other. The encoding of
@@ -259,10 +258,10 @@ class Encoder(nnx.Module):
         a draw of its own.
         """
         keys = [dropout_site(dropout_key, site) for site in range(len(self.layers) + 2)]
-        x_BTD = self.embeddings(token_BT, dropout_key=keys[0], dtype=dtype)
+        x_BTD = self.embeddings(token_BT, dropout_key=keys[0])
         distance_RD = distance_encoding(token_BT.shape[1], x_BTD.shape[2], self.clamp_len)
-        distance_RD = dropout(distance_RD.astype(dtype), self.rate, keys[-1])
-        states = [x_BTD]
+        distance_RD = dropout(distance_RD.astype(execution.dtype), self.rate, keys[-1])
+        states = [on_rows(x_BTD, execution)]
         for number, layer in enumerate(self.layers, start=1):
             row = Tokens(states[-1], segment_BT, type_BT)
             queries = row
@@ -281,7 +280,6 @@ class Encoder(nnx.Module):
         *,
         summary_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
-        dtype: Any = jnp.float32,
         execution: Execution = Execution(),
     ) -> jax.Array:
         """The last of the `hidden_states`, with the dropout that follows the layers."""
@@ -292,7 +290,6 @@ class Encoder(nnx.Module):
             segment_BT,
             summary_BE=summary_BE,
             dropout_key=dropout_key,
-            dtype=dtype,
             execution=execution,
         )
         key = dropout_site(dropout_key, len(self.layers) + 2)

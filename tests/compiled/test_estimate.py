@@ -179,6 +179,20 @@ def test_a_kernel_counts_by_what_it_states() -> None:
     assert busy.warnings == moving.warnings == set()
 
 
+def test_splash_attention_counts_by_its_source() -> None:
+    """Of 2 x 4 x 512 x 512 scores: two products over 64 of 128 lanes, ten vector operations."""
+    found = cost("""
+  %q = bf16[2,4,512,64]{3,2,1,0} parameter(0)
+  %s = s32[2,512]{1,0} parameter(1)
+  %splash_mha_fwd_segmented.3 = bf16[2,4,512,64]{3,2,1,0} custom-call(%q, %q, %q, %s), \
+custom_call_target="tpu_custom_call"
+""")
+    scores = 2 * 4 * 512 * 512
+    seconds = 2 * 2 * scores * 128 / V5E.peak + estimate.KERNEL_OVERHEAD
+    assert found.modelled == pytest.approx(seconds * V5E.clock + 10 * scores / 4096)
+    assert not found.warnings
+
+
 def test_a_kernel_that_states_nothing_counts_by_its_bytes_and_is_named() -> None:
     found = cost(f"  %x = {MEGABYTES} parameter(0)\n{CALL}{{}}")
     seconds = 2 * MIB4 / V5E.bandwidth + estimate.KERNEL_OVERHEAD

@@ -53,7 +53,7 @@ def test_full_rows_count_what_is_computed(family: str, head: str, outputs: int) 
     }
 
     def logits(params: Any, batch: Any) -> jax.Array:
-        return apply(graph, params, batch, jnp.dtype("float32"), None)
+        return apply(graph, params, batch, None)
 
     traced = traced_flops(jax.make_jaxpr(logits)(params, batch).jaxpr)
     # Every query of a row meets every key of it, its own sequence's or not.

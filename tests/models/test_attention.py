@@ -110,7 +110,9 @@ def test_auto_takes_a_kernel_where_it_can(platform, changes, by):
 
 
 def test_a_group_of_seeds_has_no_splash():
-    execution = Execution("all", "auto", mesh_of("tpu", ("seed", "data", "fsdp", "tensor")))
+    execution = Execution(
+        jnp.float32, "all", "auto", mesh_of("tpu", ("seed", "data", "fsdp", "tensor"))
+    )
     assert attention_module._choice(execution, query_of(), False, False) == "xla"
 
 
@@ -127,7 +129,12 @@ def test_a_kernel_that_cannot_is_refused(by, platform, length, message):
     query, key, value, segment = arrays(length=length)
     with pytest.raises(ConfigError) as caught:
         attention(
-            query, key, value, segment, segment, execution=Execution("all", by, mesh_of(platform))
+            query,
+            key,
+            value,
+            segment,
+            segment,
+            execution=Execution(jnp.float32, "all", by, mesh_of(platform)),
         )
     assert message in caught.value.details
     assert caught.value.where == "train.attention"
@@ -144,7 +151,7 @@ def test_a_kernel_does_not_take_the_place_of_dropout():
             segment,
             dropout_rate=0.1,
             dropout_key=jax.random.key(0),
-            execution=Execution("all", "splash", mesh_of("tpu")),
+            execution=Execution(jnp.float32, "all", "splash", mesh_of("tpu")),
         )
     assert list(caught.value.details) == [
         "it drops no probabilities: set model.attention_dropout = 0"
@@ -153,7 +160,7 @@ def test_a_kernel_does_not_take_the_place_of_dropout():
 
 def test_the_few_queries_of_a_last_layer_are_never_a_kernels():
     query, key, value, segment = arrays(length=128)
-    execution = Execution("all", "splash", mesh_of("tpu"))
+    execution = Execution(jnp.float32, "all", "splash", mesh_of("tpu"))
     few = attention(query[:, :3], key, value, segment[:, :3], segment, execution=execution)
     whole = attention(query, key, value, segment, segment)
     np.testing.assert_allclose(few, whole[:, :3], rtol=0, atol=1e-6)

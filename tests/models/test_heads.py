@@ -16,6 +16,7 @@ from flax import nnx
 from flaxfer.models import attention, layers
 from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.models.heads import HEAD_OF, EncoderModel
+from flaxfer.models.layers import Execution
 from flaxfer.models.pretrained import parameter_names, parameter_shapes
 from tests.models import tiny
 
@@ -120,8 +121,10 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_outside(name: str) -> N
     batch = tiny.batch(name, tiny.PACKED)
     tokens = [batch[n] for n in tiny.TOKENS]
     encoder = tiny.encoder(graph, params)
-    states = jax.eval_shape(lambda: encoder.hidden_states(*tokens, dtype=jnp.bfloat16))
-    assert {x.dtype for x in states} == {jnp.dtype(jnp.bfloat16)}
+    states = jax.eval_shape(
+        lambda: encoder.hidden_states(*tokens, execution=Execution(jnp.bfloat16))
+    )
+    assert {x.dtype for x in states} == {jnp.dtype(jnp.float32)}
     (_, logits), gradient = gradient_of(graph, jnp.bfloat16)(params, batch)
     (_, want), want_gradient = gradient_of(graph)(params, batch)
     assert logits.dtype == jnp.float32
@@ -148,9 +151,9 @@ def test_an_index_outside_its_table_shows(family: str, name: str) -> None:
     embeddings = tiny.encoder(*tiny.model(family)).embeddings
     arrays = {table: batch[table].copy() for table in tables}
     arrays[name][0, 0] = tables[name] - 1
-    assert np.isfinite(embeddings(*arrays.values(), dropout_key=None, dtype=jnp.float32)).all()
+    assert np.isfinite(embeddings(*arrays.values(), dropout_key=None)).all()
     arrays[name][0, 0] = tables[name]
-    outside = embeddings(*arrays.values(), dropout_key=None, dtype=jnp.float32)
+    outside = embeddings(*arrays.values(), dropout_key=None)
     assert np.isnan(outside[0, 0]).all()
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 
 from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.models.heads import EncoderModel
+from flaxfer.models.layers import Execution
 
 OUTPUTS = {"sequence": 3, "token": 4, "span": 2, "choice": 1}
 """Of each head."""
@@ -108,7 +109,8 @@ def logits(
     graph: Any, params: Any, batch: Batch, key: jax.Array | None = None, dtype: Any = jnp.float32
 ) -> jax.Array:
     arrays = [batch[name] for name in (*TOKENS, "summary_BE")]
-    found: jax.Array = nnx.merge(graph, params)(*arrays, dropout_key=key, dtype=dtype)
+    execution = Execution(dtype)
+    found: jax.Array = nnx.merge(graph, params)(*arrays, dropout_key=key, execution=execution)
     return found
 
 

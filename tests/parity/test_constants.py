@@ -65,11 +65,11 @@ SETTINGS = (
 RELATIVE = relative.RelativeAttention.__call__
 TYPES = relative.RelativeAttention._type_scores
 SOURCE: tuple[tuple[str, Any, str, str], ...] = (
-    ("bert", attention.attention, "** -0.5", "** -0.5 * 1.001"),
-    ("xlnet", attention.attention, "** -0.5", "** -0.5 * 1.001"),
-    ("bert", attention.attention, "0.0, MASKED", "0.0, -1.0"),
-    ("bert", attention.attention, "same_BST, 0.0", "key_segment_BS[:, :, None] > 0, 0.0"),
-    ("xlnet", attention.attention, "+= score_BHTS.mT", "+= score_BHTS.mT / scale"),
+    ("bert", attention._xla, "** -0.5", "** -0.5 * 1.001"),
+    ("xlnet", attention._xla, "** -0.5", "** -0.5 * 1.001"),
+    ("bert", attention._xla, "0.0, MASKED", "0.0, -1.0"),
+    ("bert", attention._xla, "same_BST, 0.0", "key_segment_BS[:, :, None] > 0, 0.0"),
+    ("xlnet", attention._xla, "+= score_BHTS.mT", "+= score_BHTS.mT / scale"),
     ("bert-gelu-new", layers.LayerNorm.__call__, "variance + self.eps", "variance"),
     ("bert", layers.LayerNorm.__call__, "jnp.square(centred)", "jnp.square(centred) * 1.001"),
     ("bert", layers._normal_cdf, "0.5 + 0.5", "0.5 + 0.5001"),
