@@ -268,7 +268,8 @@ class Encoder(nnx.Module):
             if number == len(self.layers) and summary_BE is not None:
                 queries = row.at(summary_BE)
             compute = functools.partial(layer, execution=execution)
-            states.append(keeping(execution.keep, compute)(queries, row, distance_RD, keys[number]))
+            x_BTD = keeping(execution.keep, compute)(queries, row, distance_RD, keys[number])
+            states.append(on_rows(x_BTD, execution))
         return tuple(states)
 
     def __call__(
