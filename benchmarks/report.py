@@ -57,7 +57,10 @@ XLM-R model, and may be left out. Let nothing else run beside. `python -m benchm
 tells how to make fewer rounds. TPU estimates (each takes some minutes): \
 `.venv-bench-flax/bin/python -m benchmarks.peer_flax --tpu v5e --shape bert-base > \
 benchmarks/results/tpu-flax-bert-base.json`, and the same with xlm-roberta-base; flaxfer's side is \
-written to benchmarks/results/tpu-flaxfer-*.json by `python -m flaxfer.aot --json`. Quality: the \
+written to benchmarks/results/tpu-flaxfer-*.json by `python -m flaxfer.aot --config \
+configs/sts_english.py:local --topology v5e:1 --rows 64 --examples_per_row 1 \
+--config.train.batch_size=64 --model_config FILE --json FILE` (`--vocabulary 30000`: of XLM-R the \
+tokens that a study uses), where `FILE` is the model's config.json. Quality: the \
 commands at the top of benchmarks/quality.py.
 """
 
@@ -200,8 +203,9 @@ def tpu(estimates: Sequence[Run]) -> str:
     text = (
         "## TPU ESTIMATES\nNothing here ran on a TPU. The TPU compiler compiled each train step "
         "for one chip (AdamW, dropout), and its own estimates of the cycles of all instructions "
-        "are added up; kernels that it gives no estimate for are not in the sum. Every token slot "
-        "holds a token, so what packing saves is not in these figures.\n\n"
+        "are added up; gathers, random bits and waits for memory, which it gives no estimate for, "
+        "are in no sum. Every token slot holds a token, so what packing saves is not in these "
+        "figures.\n\n"
     )
     columns = ["model", "chip", "rows x tokens", "type", "trainer", "million cycles"]
     return text + table([*columns, "peer / flaxfer"], rows)

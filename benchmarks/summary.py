@@ -103,7 +103,7 @@ def features(flags: Sequence[str]) -> str:
 def estimate(record: Run) -> Run:
     """An estimate as `benchmarks.peer_flax` prints it, from such a line or flaxfer.aot's report.
 
-    Rows are those of one chip.
+    Rows are those of one chip, cycles those of the compiler alone, as the peer's are.
     """
     if "shapes" not in record:
         return record
@@ -119,5 +119,5 @@ def estimate(record: Run) -> Run:
         "batch": micro * rows // place["chips"],
         "length": length,
         "dtype": shapes["compute_dtype"],
-        "estimated_cycles": record["estimated_cycles"],
+        "estimated_cycles": record["cycles_by_source"]["compiler"],
     }

@@ -17,7 +17,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
 from flaxfer.errors import ConfigError
-from flaxfer.models.layers import Execution, dropout
+from flaxfer.models.layers import Execution, dropout_scale, dropout_sign
 
 MASKED = -1e30
 """Added to a score that must not count; finite, so that no gradient becomes NaN."""
@@ -235,8 +235,11 @@ def _xla(
     product_BHST = jnp.einsum("BTHK,BSHK->BHST", query_BTHK, key_BSHK).astype(jnp.float32)
     if score_BHTS is not None:
         product_BHST += score_BHTS.mT
-    probability_BHST = _softmax(product_BHST * scale + mask_BST[:, None], dtype)
-    probability_BHST = dropout(probability_BHST, dropout_rate, dropout_key)
+    score_BHST = product_BHST * scale + mask_BST[:, None]
+    if dropout_key is None or dropout_rate == 0.0:
+        probability_BHST = _softmax(score_BHST, dtype)
+    else:
+        probability_BHST = _dropped_softmax(score_BHST, dtype, dropout_rate, dropout_key)
     return jnp.einsum("BHST,BSHK->BTHK", probability_BHST, value_BSHK)
 
 
@@ -260,3 +263,33 @@ def _softmax_backward(
 
 
 _softmax.defvjp(_softmax_forward, _softmax_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _dropped_softmax(score_BHST: jax.Array, dtype: Any, rate: float, key: jax.Array) -> jax.Array:
+    """Probabilities over S in `dtype` after dropout.
+
+    For the backward pass it keeps one array: the probabilities, those that are dropped with a minus
+    sign. Left to itself XLA keeps the mask, too.
+    """
+    return _dropped_softmax_forward(score_BHST, dtype, rate, key)[0]
+
+
+def _dropped_softmax_forward(
+    score_BHST: jax.Array, dtype: Any, rate: float, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    probability_BHST = jax.nn.softmax(score_BHST, axis=-2).astype(dtype)
+    sign_BHST = dropout_sign(score_BHST.shape, rate, key)
+    signed_BHST = (probability_BHST.astype(jnp.float32) * sign_BHST).astype(dtype)
+    return jnp.maximum(signed_BHST, 0) * dropout_scale(rate, dtype), signed_BHST
+
+
+def _dropped_softmax_backward(
+    dtype: Any, rate: float, signed_BHST: jax.Array, slope_BHST: jax.Array
+) -> tuple[jax.Array, None]:
+    scaled_BHST = slope_BHST * dropout_scale(rate, dtype)
+    slope_BHST = jnp.where(signed_BHST > 0, scaled_BHST, jnp.zeros((), dtype))
+    return *_softmax_backward(dtype, jnp.abs(signed_BHST), slope_BHST), None
+
+
+_dropped_softmax.defvjp(_dropped_softmax_forward, _dropped_softmax_backward)

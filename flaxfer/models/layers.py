@@ -204,9 +204,24 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """
     if key is None or rate == 0.0:
         return x
-    true_rate = true_dropout_rate(rate)
-    keep = _bytes(key, x.shape) >= jnp.uint8(round(true_rate * 256))
-    return jnp.where(keep, x * jnp.asarray(1 / (1 - true_rate), x.dtype), jnp.zeros((), x.dtype))
+    scaled = x * dropout_scale(rate, x.dtype)
+    keep = _bytes(key, x.shape) >= jnp.uint8(round(true_dropout_rate(rate) * 256))
+    return jnp.where(keep, scaled, jnp.zeros((), x.dtype))
+
+
+def dropout_sign(shape: tuple[int, ...], rate: float, key: jax.Array) -> jax.Array:
+    """1 for the elements that `dropout` leaves, -1 for those that it drops, float32.
+
+    By arithmetic: where attention compares, a TPU's compiler packs what it found into single bits,
+    which takes as long as the softmax.
+    """
+    threshold = round(true_dropout_rate(rate) * 256)
+    return 2 * jnp.clip(_bytes(key, shape).astype(jnp.float32) - (threshold - 1), 0, 1) - 1
+
+
+def dropout_scale(rate: float, dtype: Any) -> jax.Array:
+    """What dropout multiplies the elements by that it leaves."""
+    return jnp.asarray(1 / (1 - true_dropout_rate(rate)), dtype)
 
 
 def _bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

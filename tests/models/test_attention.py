@@ -12,6 +12,7 @@ from jax.sharding import AxisType
 
 from flaxfer.errors import ConfigError
 from flaxfer.models import attention as attention_module
+from flaxfer.models import layers
 from flaxfer.models.attention import attention
 from flaxfer.models.layers import Execution
 
@@ -164,3 +165,22 @@ def test_the_few_queries_of_a_last_layer_are_never_a_kernels():
     few = attention(query[:, :3], key, value, segment[:, :3], segment, execution=execution)
     whole = attention(query, key, value, segment, segment)
     np.testing.assert_allclose(few, whole[:, :3], rtol=0, atol=1e-6)
+
+
+def test_dropped_probabilities_and_their_slopes():
+    """Against the plain composition of the two, with the same bits, dropped ones and all."""
+    score = jnp.asarray(np.random.default_rng(4).standard_normal((B, H, 32, 32)), jnp.float32)
+    weight = jnp.asarray(np.random.default_rng(5).standard_normal(score.shape), jnp.float32)
+    score = score.at[0, 0, :5].set(attention_module.MASKED)
+    key = jax.random.key(7)
+
+    def plain(score):
+        return layers.dropout(jax.nn.softmax(score, axis=-2), 0.25, key)
+
+    def own(score):
+        return attention_module._dropped_softmax(score, jnp.float32, 0.25, key)
+
+    np.testing.assert_allclose(own(score), plain(score), rtol=0, atol=1e-7)
+    found, wanted = (jax.grad(lambda s, f=f: (f(s) * weight).sum())(score) for f in (own, plain))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    assert 0.2 < np.mean(np.asarray(own(score)[1]) == 0) < 0.3
