@@ -100,11 +100,12 @@ def run(options: argparse.Namespace, settings: config.Config) -> dict[str, Any]:
       FlaxferError: of the kind of what is wrong.
     """
     # Imported late: a wrong configuration is refused before JAX has started.
-    from flaxfer import sharding
+    from flaxfer import platform, sharding
     from flaxfer.compiled import programs, topology, verdict
 
     wanted = topology.parse(options.topology)
     devices = topology.devices(wanted)
+    platform.choose_compiler_options(settings.compiler_options, devices[0])
     sizes = options.mesh or settings.mesh
     mesh = None if options.search else sharding.make_mesh(sizes, devices)
     programs.check_stage(settings, options.stage)
@@ -116,7 +117,8 @@ def run(options: argparse.Namespace, settings: config.Config) -> dict[str, Any]:
         reports = verdict.search(work, wanted, devices, lambda found: say(_line(found)))
         keys = ("mesh", "fits", "peak_bytes", "examples_per_s_estimate", "estimated_cycles")
         report = reports[0] | {"searched": [{k: r[k] for k in keys} for r in reports]}
-    report = verdict.whole(work, wanted, report)
+    used = platform.compiler_options(devices[0], work.dtype)
+    report = verdict.whole(work, wanted, report) | {"compiler_options": used}
     show(report)
     return report
 

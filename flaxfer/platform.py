@@ -60,14 +60,18 @@ COMPILER_OPTIONS: Mapping[str, Mapping[str, bool]] = {
 _chosen: dict[str, Any] = {}
 
 
-def choose_compiler_options(options: Mapping[str, Any]) -> None:
+def choose_compiler_options(options: Mapping[str, Any], device: jax.Device | None = None) -> None:
     """Options for all programs that are compiled from here on, beside or instead of our own.
+
+    Args:
+      options: by name.
+      device: one of those the programs are for; None for this process's.
 
     Raises:
       ConfigError: the compiler refuses one of them.
     """
     for name, value in options.items():
-        if reason := _refusal(name, value, jax.devices()[0]):
+        if reason := _refusal(name, value, device or jax.devices()[0]):
             raise ConfigError(
                 f"the compiler does not take {name} = {value!r}: {reason}",
                 where="compiler_options",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
 
-from flaxfer import aot, config
+from flaxfer import aot, config, config_build, platform
+from flaxfer.compiled import topology, verdict
 from flaxfer.errors import ConfigError
 
 BASE = ["--config", "configs/sts_english.py", "--topology", "v5e:4"]
@@ -55,3 +58,38 @@ def test_errors_end_the_program_with_their_code(
     assert "there is no such config file" in capsys.readouterr().err
     assert aot.main(["--config", "configs/sts_english.py", "--topology", "v7:4"]) == 2
     assert "there is no topology 'v7:4'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("xla_cpu_enable_fast_min_max", "true"), ("xla_no_such_option", "true")]
+)
+def test_programs_are_compiled_with_the_options_of_the_config(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler of the topology, here a CPU's, says which of them there are."""
+    device = jax.devices()[0]
+    seen: list[Any] = []
+
+    def judge(*_: Any) -> dict[str, Any]:
+        seen.append(platform.compiler_options(device))
+        return {}
+
+    class Work:
+        dtype = None
+
+    monkeypatch.setattr(topology, "devices", lambda _: [device])
+    monkeypatch.setattr(aot, "_workload", lambda *_: Work)
+    monkeypatch.setattr(aot, "show", lambda _: None)
+    monkeypatch.setattr(verdict, "judge", judge)
+    monkeypatch.setattr(verdict, "whole", lambda *_: {})
+    options, overrides = aot.parse([*BASE, f"--config.compiler_options.{name}={value}"])
+    settings = config_build.load(options.config, overrides)
+    try:
+        if name == "xla_no_such_option":
+            with pytest.raises(ConfigError, match=name):
+                aot.run(options, settings)
+            return
+        assert aot.run(options, settings) == {"compiler_options": {name: True}}
+        assert seen == [{name: True}]
+    finally:
+        platform.choose_compiler_options({})
