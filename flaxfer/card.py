@@ -52,7 +52,7 @@ def model_card(done: Finished, name: str, class_name: str) -> str:
 
 def base_name(done: Finished) -> str:
     """The hub id of the pretrained model, or the name of its folder."""
-    return str(done.model["hub"] or done.model["folder"].rstrip("/").rpartition("/")[2])
+    return done.model.hub or done.model_folder.name
 
 
 def _front_matter(done: Finished, name: str) -> str:
@@ -63,8 +63,8 @@ def _front_matter(done: Finished, name: str) -> str:
         "pipeline_tag": PIPELINES[done.task.kind],
         "tags": ["flaxfer", done.task.kind.replace("_", "-")],
     }
-    if done.model["hub"]:
-        fields["base_model"] = done.model["hub"]
+    if done.model.hub:
+        fields["base_model"] = done.model.hub
     fields["metrics"] = list(config.METRICS[done.task.kind])
     results = _hub_results(done)
     if results:

@@ -237,7 +237,7 @@ def _command(run: Path, out: Path, record: results.Run) -> str:
 
 def _model_folder(done: Finished, model: Path | None) -> Path:
     """Where the pretrained model lies. Nothing is asked of the hub."""
-    folder = model or Path(done.model["folder"])
+    folder = model or done.model_folder
     if not folder.is_dir():
         raise DataError(
             f"the pretrained model of the stage, {card.base_name(done)}, is not there",
@@ -250,7 +250,7 @@ def _model_folder(done: Finished, model: Path | None) -> Path:
 
 def _check_weights(done: Finished, source: Path, whole: EncoderConfig) -> None:
     encoder = dataclasses.replace(whole, vocab_size=len(done.vocabulary))
-    encoder = encoder.with_dropout(done.model["dropout"], done.model["attention_dropout"])
+    encoder = encoder.with_dropout(done.model.dropout, done.model.attention_dropout)
     if weights_fingerprint(source, encoder) != done.weights:
         raise CheckpointError(
             "config.json or the weights are not those that the stage began with",
@@ -265,12 +265,12 @@ def _copy_tokenizer(done: Finished, source: Path, target: Path) -> None:
     Its config is made to name what the model reads: without token types in it, transformers would
     give a BERT none, and without the side of the padding an XLNet padding as its last token.
     """
-    copy_tokenizer(Path(done.model["tokenizer"] or source).expanduser(), target)
+    copy_tokenizer(Path(done.model.tokenizer or source).expanduser(), target)
     tokenizer = tokenize.load_tokenizer(Model(path=str(target)))
     if tokenize.tokenizer_fingerprint(tokenizer) != done.tokenizer:
         raise DataError(
             "the tokenizer is not the one that the stage was trained with",
-            where=done.model["tokenizer"] or str(source),
+            where=done.model.tokenizer or str(source),
             mend="put the files of that one back.",
         )
     file = target / "tokenizer_config.json"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pydantic
 
-from flaxfer.config import Optimizer, Task, Train
+from flaxfer.config import Model, Optimizer, Task, Train
 from flaxfer.errors import CheckpointError, DataError
 from flaxfer.results import Evaluation
 from flaxfer.vocabulary import Vocabulary
@@ -32,7 +32,8 @@ class Finished:
       start: `pretrained`, `random`, or the identity of `parent`.
       parent: the stage whose encoder this one began with.
       weights: fingerprint of the pretrained weights.
-      model: as in the config, and `folder`, where the model lay.
+      model: as in the config.
+      model_folder: where it lay.
       tokenizer: its fingerprint.
       vocabulary: the ids that have a row in the stage's embedding.
       data: a record a split, as in study.json, with the names of its `sources`.
@@ -51,7 +52,8 @@ class Finished:
     start: str
     parent: Finished | None
     weights: str
-    model: Mapping[str, Any]
+    model: Model
+    model_folder: Path
     tokenizer: str
     vocabulary: Vocabulary
     data: list[dict[str, Any]]
@@ -110,6 +112,8 @@ def _read(folder: Path) -> Finished:
             name = f"{entry['split']}-{entry['fingerprint'][:12]}.json"
             evaluations += _typed(list[Evaluation], _json(folder / "evaluations" / name))
     start = identity["start"]
+    model = dict(origin["model"])
+    model_folder = model.pop("folder")
     return Finished(
         folder=folder,
         name=origin["stage"],
@@ -121,7 +125,8 @@ def _read(folder: Path) -> Finished:
         start=start,
         parent=None if start in STARTS else read(folder.parent / start),
         weights=identity["model"],
-        model=origin["model"],
+        model=_typed(Model, model),
+        model_folder=Path(model_folder),
         tokenizer=origin["tokenizer"],
         vocabulary=vocabulary,
         data=origin["data"],

@@ -114,7 +114,7 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
         },
         "origin.json": {
             "stage": "target",
-            "model": {"hub": "", "tokenizer": "", "dropout": None, "folder": str(model)},
+            "model": dataclasses.asdict(Model(path=str(model))) | {"folder": str(model)},
             "tokenizer": tokenize.tokenizer_fingerprint(
                 tokenize.load_tokenizer(Model(path=str(model)))
             ),
