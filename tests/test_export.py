@@ -316,7 +316,8 @@ def test_the_card_holds_the_figures_of_the_study(
 
 def test_the_card_names_the_model_of_the_hub(scores: Config) -> None:
     done = finished.read(stage_of(scores, "direct"))
-    done = dataclasses.replace(done, model=dataclasses.replace(done.model, hub="someone/some-model"))
+    of_the_hub = dataclasses.replace(done.model, hub="someone/some-model")
+    done = dataclasses.replace(done, model=of_the_hub)
     card = huggingface_hub.ModelCard(export.card.model_card(done, "m", "BertForQuestionAnswering"))
     assert card.data.base_model == "someone/some-model"
     assert "This model is someone/some-model, fine-tuned" in card.text
