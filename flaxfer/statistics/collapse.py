@@ -1,0 +1,102 @@
+"""Runs that have not learned: degenerate fine-tuning.
+
+Fine-tuning pretrained encoders on small data sometimes fails altogether with one seed and works
+with the next (Devlin et al. 2019, section 4.1, "degenerate" runs; Phang et al. 2018, whose scores
+over seeds have two modes). Mosbach et al. (2021) call a run failed if it ends no better than a
+majority classifier. Scores of such runs are of another distribution than those of the others, and
+one of them among three seeds decides mean and spread.
+
+A run has collapsed on a set if
+
+- its predictions are constant: one class (of tags: one tag, of answers: one text) for at least
+  99 % of the examples, where no class has that share of the labels; or outputs whose standard
+  deviation is below 1 % of that of the scores;
+- or its score is at the level of chance while another run of the same comparison has learned.
+
+The score is one that chance brings to 0 whatever the shares of the classes: Matthews' correlation
+for classes and choices, Pearson's for scores, F1 for tags and answers. With balanced classes
+Matthews' is the accuracy beyond the majority's, as a share of what there is to gain; with others
+accuracy can stay at the majority's while something is learned, and is no criterion by itself.
+Chance is up to 0.05, or two standard errors of a correlation that is 0, 2 / sqrt(n), if that is
+more; learned is at least 0.2 and four times the former. Between the two nothing is decided: a weak
+transfer is a result, and no collapse.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+CONSTANT_SHARE = 0.99
+CONSTANT_SD = 0.01
+CHANCE = 0.05
+LEARNED = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Collapsed:
+    """A run that has collapsed.
+
+    Attributes:
+      path, seed: of the run.
+      stage_id: of its folder in the store of stages.
+      why: in words, with numbers.
+    """
+
+    path: str
+    seed: int
+    stage_id: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """What tells whether a run has learned.
+
+    Attributes:
+      name: of the score.
+      score: 0 by chance, at most 1.
+      constant: why its predictions are held to be constant; empty if they are not.
+    """
+
+    name: str
+    score: float
+    constant: str
+
+
+def why_collapsed(runs: list[Learning], n: int) -> list[str]:
+    """For each run of a comparison on n examples why it has collapsed; empty if it has not."""
+    chance = max(CHANCE, 2 / math.sqrt(n))
+    best = max(run.score for run in runs)
+    learned = best >= max(LEARNED, 4 * chance)
+    return [
+        run.constant
+        or (
+            f"{run.name} {run.score:.3f} is chance, while another run reaches {best:.3f}"
+            if learned and run.score <= chance
+            else ""
+        )
+        for run in runs
+    ]
+
+
+def constant_classes(predicted_n: np.ndarray, label_n: np.ndarray) -> str:
+    """Why predicted classes, or whatever can be compared, are constant, or nothing."""
+    share, majority = (_largest_share(x) for x in (predicted_n, label_n))
+    if share >= CONSTANT_SHARE > majority:
+        return f"one prediction for {share:.1%} of the examples"
+    return ""
+
+
+def constant_outputs(output_n: np.ndarray, score_n: np.ndarray) -> str:
+    """Why predicted scores are constant, or nothing."""
+    sd, of_scores = (float(x.std(dtype=np.float64)) for x in (output_n, score_n))
+    if sd < CONSTANT_SD * of_scores:
+        return f"predictions have a standard deviation of {sd:.2g}, the scores of {of_scores:.2g}"
+    return ""
+
+
+def _largest_share(values: np.ndarray) -> float:
+    return float(np.max(np.unique(values, return_counts=True)[1]) / len(values))
