@@ -28,6 +28,13 @@ ALPHA = 0.05
 FAMILY = 10
 """Comparisons of one study in the simulation of Holm's correction."""
 
+ALONE = (
+    "metric", "n", "seeds", "sd", "shared", "effect", "coverage", "coverage_plain", "rejected",
+    "width", "width_plain",
+)  # fmt: skip
+TOGETHER = ("seeds", "effect", "families", "any_before", "any_after", "rejected_after")
+"""Columns of the tables."""
+
 
 class World(NamedTuple):
     """What studies are drawn from.
@@ -156,7 +163,7 @@ def worlds() -> list[World]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--studies", type=int, default=400)
+    parser.add_argument("--studies", type=int, default=300)
     parser.add_argument("--families", type=int, default=40)
     options = parser.parse_args()
     alone = [simulate(world, options.studies) for world in worlds()]
@@ -179,17 +186,12 @@ def section(record: dict[str, Any]) -> str:
         f"{np.sqrt(0.95 * 0.05 / record['alone'][0]['studies']):.3f}. Plain: a bootstrap that "
         "resamples seeds like examples. Sd: of the effect of the seeds of direct and staged. "
         "Shared: its correlation over the paths.\n",
-        *_table(record["alone"], [
-            "metric", "n", "seeds", "sd", "shared", "effect", "coverage", "coverage_plain",
-            "rejected", "width", "width_plain",
-        ]),  # fmt: skip
+        *_table(record["alone"], ALONE),
         f"\nFamilies of {FAMILY} comparisons, n = 200, sd 0.1: the share of families with any "
         "rejection at level 0.05 before and after Holm's correction, and the share of comparisons "
         "rejected after it.\n",
-        *_table(record["families"], [
-            "seeds", "effect", "families", "any_before", "any_after", "rejected_after",
-        ]),  # fmt: skip
-    ]  # fmt: skip
+        *_table(record["families"], TOGETHER),
+    ]
     return "\n".join(lines) + "\n"
 
 
