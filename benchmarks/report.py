@@ -3,8 +3,9 @@ r"""Writes BENCHMARKS.md and its plot from stored JSON.
 python -m benchmarks.report
 
 Reads runs/bench/*.jsonl (`benchmarks.run`), benchmarks/results/quality.json (`benchmarks.quality`)
-and, in both folders, tpu*.json: the lines of `benchmarks.peer_flax --tpu`, and what
-`flaxfer.aot --json` wrote. A section whose records are not there is left out.
+and coverage.json (`benchmarks.coverage`), and, in both folders, tpu*.json: the lines of
+`benchmarks.peer_flax --tpu`, and what `flaxfer.aot --json` wrote. A section whose records are not
+there is left out.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from benchmarks import common, quality, summary
+from benchmarks import common, coverage, quality, summary
 from benchmarks.summary import Run
 
 RESULTS = Path(__file__).parent / "results"
 PLOT = "docs/bench-ratios.png"
 SETTING = ("model", "chip", "batch", "length", "dtype")
 """What two estimates must have in common to be compared."""
+
+SECTIONS = {"quality.json": quality.section, "coverage.json": coverage.section}
+"""By file of benchmarks/results, the section that is made of it."""
 
 WHAT = {"train": "training", "eval": "evaluation"}
 
@@ -81,9 +84,12 @@ def main() -> None:
     runs = [run for run in runs if run["what"] in WHAT]
     if runs:
         plot(runs, options.out.parent / PLOT)
-    stored = options.results / "quality.json"
-    record = json.loads(stored.read_text(encoding="utf-8")) if stored.exists() else None
-    options.out.write_text(page(runs, estimates, record), encoding="utf-8")
+    sections = [
+        of(json.loads(file.read_text(encoding="utf-8")))
+        for name, of in SECTIONS.items()
+        if (file := options.results / name).exists()
+    ]
+    options.out.write_text(page(runs, estimates, sections), encoding="utf-8")
     print(f"wrote {options.out} from {len(runs)} runs and {len(estimates)} estimates")
 
 
@@ -97,7 +103,7 @@ def lines(file: Path) -> list[Run]:
     return whole if isinstance(whole, list) else [whole]
 
 
-def page(runs: Sequence[Run], estimates: Sequence[Run], stored: dict[str, Any] | None) -> str:
+def page(runs: Sequence[Run], estimates: Sequence[Run], sections: Sequence[str] = ()) -> str:
     """The whole page."""
     parts = [HEAD]
     if runs:
@@ -107,9 +113,7 @@ def page(runs: Sequence[Run], estimates: Sequence[Run], stored: dict[str, Any] |
             parts.append(benchmark([run for run in runs if run["benchmark"] == name]))
     if estimates:
         parts.append(tpu(estimates))
-    if stored:
-        parts.append(quality.section(stored))
-    return "\n".join([*parts, REPEAT])
+    return "\n".join([*parts, *sections, REPEAT])
 
 
 def benchmark(runs: Sequence[Run]) -> str:

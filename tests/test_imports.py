@@ -17,6 +17,7 @@ FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("
 WEIGHTS = {"flaxfer.config", "flaxfer.hub", "safetensors", "huggingface_hub"}
 LIGHT = {"flaxfer.config", "flaxfer.config_checks", "flaxfer.errors", "pydantic"}
 MODELS = {"jax", "flax", "numpy", "flaxfer.models", "flaxfer.errors"}
+STATISTICS = {"numpy", "flaxfer.config", "flaxfer.errors", "flaxfer.results", "flaxfer.scoring"}
 ONLY = {  # By the beginning of the file's path, the longest that fits: what it may import.
     "errors.py": set[str](),
     "config": LIGHT,
@@ -24,6 +25,7 @@ ONLY = {  # By the beginning of the file's path, the longest that fits: what it 
     "models/pretrained.py": MODELS | WEIGHTS,
     "models/weights.py": MODELS | WEIGHTS,
     "scoring/": {"numpy", "flaxfer.errors", "flaxfer.scoring"},
+    "statistics/": STATISTICS | {"flaxfer.statistics"},
 }
 USERS = {  # By what is used: the only files that may.
     "jax.jit": {"step.py", "state.py", "metrics.py", "platform.py"},

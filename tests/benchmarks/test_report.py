@@ -80,7 +80,7 @@ def test_a_run_without_a_cache_has_no_cold_start() -> None:
 
 
 def test_page_has_ratios_limit_machine_and_derived_seeds() -> None:
-    page = report.page(RUNS, [], None)
+    page = report.page(RUNS, [])
     assert "| Trainer, float32 | 2.50 (2.00–3.00) | 2.00 (2.00–2.00) | 2, 1 |\n" in page
     assert (
         "Products alone would allow 320.0 (320.0–320.0) examples/s in training; a step takes "
@@ -138,7 +138,7 @@ def test_estimates_are_compared_in_the_same_setting_only() -> None:
     }
     estimates = [peer | {"estimated_cycles": 1}, peer, peer | {"chip": "v6e"}]
     estimates += [aot(9_088, 60_000_000), aot(250_002, 80_000_000)]
-    rows = report.page([], estimates, None).partition("## TPU ESTIMATES")[2].splitlines()
+    rows = report.page([], estimates).partition("## TPU ESTIMATES")[2].splitlines()
     assert [row for row in rows if "v5e" in row or "v6e" in row][:4] == [
         "| xlm-roberta-base, 9,088 tokens | v5e | 64 x 128 | bfloat16 | flaxfer | 60.0 | 2.00 |",
         "| xlm-roberta-base, 250,002 tokens | v5e | 64 x 128 | bfloat16 | flaxfer | 80.0 | 1.50 |",
@@ -161,7 +161,7 @@ def test_stored_files_become_page_and_plot(tmp_path: Path, monkeypatch: Any) -> 
     monkeypatch.setattr("sys.argv", words)
     report.main()
     page = out.read_text(encoding="utf-8")
-    assert page == report.page(RUNS, [], json.loads(stored))
+    assert page == report.page(RUNS, [], [quality.section(json.loads(stored))])
     assert quality.section(json.loads(stored)) in page
     assert (tmp_path / report.PLOT).read_bytes().startswith(b"\x89PNG")
 

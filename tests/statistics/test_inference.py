@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import coverage
+from flaxfer.statistics import inference
+
+DIRECT, STAGED = np.array([0.70, 0.74, 0.71, 0.69]), np.array([0.75, 0.83, 0.74])
+B = 20_000
+
+
+def still(scores: np.ndarray) -> np.ndarray:
+    """Resamples that change nothing: those of infinitely many examples."""
+    return np.tile(scores, (B, 1))
+
+
+def interval(direct: np.ndarray, staged: np.ndarray, *drawn: np.ndarray) -> inference.Interval:
+    return inference.hierarchical_interval(direct, staged, *drawn, rng=np.random.default_rng(0))
+
+
+def test_without_examples_to_draw_it_is_the_interval_of_welch() -> None:
+    made = interval(DIRECT, STAGED, still(DIRECT), still(STAGED))
+    welch = stats.ttest_ind(STAGED, DIRECT, equal_var=False)
+    ends = welch.confidence_interval()
+    assert made.over == "seeds and examples"
+    assert made.difference == pytest.approx(STAGED.mean() - DIRECT.mean())
+    assert (made.low, made.high) == pytest.approx((ends.low, ends.high), rel=0.05)
+    assert made.p == pytest.approx(welch.pvalue, rel=0.01)
+
+
+def test_without_spread_over_seeds_it_is_the_interval_of_the_examples() -> None:
+    shift = np.random.default_rng(1).normal(0, 0.02, (B, 1))
+    direct, staged = np.full(3, 0.7), np.full(3, 0.72)
+    made = interval(direct, staged, still(direct), still(staged) + shift)
+    low, high = np.quantile(0.02 + shift, [0.025, 0.975])
+    assert (made.low, made.high) == pytest.approx((low, high))
+    assert made.p == pytest.approx(2 * (0.02 + shift <= 0).mean())
+
+
+def test_what_the_examples_explain_is_not_counted_twice() -> None:
+    # The runs differ by the examples alone: their spread is 1, and so is that under resampling.
+    rng = np.random.default_rng(2)
+    direct, staged = np.split(rng.standard_normal(400), 2)
+    drawn = direct + rng.standard_normal((4000, 200)), staged + rng.standard_normal((4000, 200))
+    made = interval(direct, staged, *drawn)
+    half = 1.96 * np.sqrt(2 / 200)
+    assert (made.high - made.low) / 2 == pytest.approx(half, rel=0.15)
+
+
+def test_one_seed_says_nothing_of_others() -> None:
+    shift = np.random.default_rng(1).normal(0, 0.02, (B, 1))
+    one, two = np.array([0.7]), np.array([0.8, 0.9])
+    for direct, staged in ((one, two), (two, one), (one, one + 0.1)):
+        made = interval(direct, staged, still(direct), still(staged) + shift)
+        assert made.over == "examples alone"
+        assert made.high - made.low == pytest.approx(2 * 1.96 * 0.02, rel=0.05)
+
+
+@pytest.mark.parametrize("most", [10_000, 30])
+def test_permutations_of_seeds(most: int) -> None:
+    rng = np.random.default_rng(0)
+    p, least = inference.permute_seeds(DIRECT, STAGED, most, rng)
+    scores = np.concatenate([DIRECT, STAGED])
+    # By brute force over all orders.
+    orders = np.array([rng.permutation(7) for _ in range(20_000)])
+    differences = scores[orders[:, :3]].mean(axis=1) - scores[orders[:, 3:]].mean(axis=1)
+    expected = (np.abs(differences) >= STAGED.mean() - DIRECT.mean() - 1e-9).mean()
+    assert p == pytest.approx(expected, abs=0.01 if most > 35 else 0.08)
+    assert least == pytest.approx(1 / 35 if most > 35 else 1 / 31)
+
+
+def test_three_seeds_can_not_give_less_than_a_tenth() -> None:
+    rng = np.random.default_rng(0)
+    direct, staged = np.array([0.1, 0.2, 0.3]), np.array([0.7, 0.8, 0.9])
+    expected = stats.permutation_test(
+        (staged, direct), lambda x, y, axis: x.mean(axis) - y.mean(axis), vectorized=True
+    ).pvalue
+    assert inference.permute_seeds(direct, staged, 100, rng) == (expected, 0.1)
+
+
+def test_a_drawn_permutation_counts_the_observed_one() -> None:
+    differences = np.array([0.5, -0.3, 0.1, -0.5])
+    assert inference.share_beyond(differences, 0.5, exact=True) == 0.5
+    assert inference.share_beyond(differences, -0.5, exact=False) == pytest.approx(3 / 5)
+
+
+def test_effect_size() -> None:
+    squares = 3 * DIRECT.var(ddof=1) + 2 * STAGED.var(ddof=1)
+    sd = np.sqrt(squares / 5)
+    assert inference.pooled_sd(DIRECT, STAGED) == pytest.approx(sd)
+    expected = (STAGED.mean() - DIRECT.mean()) / sd * (1 - 3 / 19)
+    assert inference.hedges_g(DIRECT, STAGED) == pytest.approx(expected)
+    assert inference.hedges_g(DIRECT, STAGED[:1]) is None
+    assert inference.hedges_g(np.full(2, 0.5), np.full(2, 0.5)) is None
+
+
+def test_holm() -> None:
+    # By hand: 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04 * 1, which must not be below the one before.
+    assert inference.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert inference.holm([0.9, 0.5]) == [1.0, 1.0]
+    assert inference.holm([]) == []
+    # Its definition: hypotheses are rejected from the smallest p on while p <= alpha / (m - i).
+    p = np.random.default_rng(0).uniform(0, 0.05, 12)
+    for alpha in (0.01, 0.05, 0.2):
+        passed = np.sort(p) <= alpha / np.arange(12, 0, -1)
+        rejected = 12 if passed.all() else int(passed.argmin())
+        assert sum(adjusted <= alpha for adjusted in inference.holm(p)) == rejected
+
+
+def test_verdicts() -> None:
+    assert inference.verdict(0.1, 0.05, True, 0.05) == "helps"
+    assert inference.verdict(0.1, 0.01, False, 0.05) == "hurts"
+    assert inference.verdict(-0.1, 0.01, False, 0.05) == "helps"
+    assert inference.verdict(0.1, 0.051, True, 0.05) == "no evidence"
+    assert inference.verdict(0.1, None, True, 0.05) == "no evidence"
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "pearson"])
+@pytest.mark.parametrize(("seeds", "effect"), [(3, 0.0), (3, 0.3), (5, 0.0), (10, 0.3)])
+def test_coverage(metric: str, seeds: int, effect: float) -> None:
+    world = coverage.World(metric, 200, seeds, effect=effect, sd=(0.1, 0.1))
+    made = coverage.simulate(world, 150, seed=5)
+    margin = 3 * np.sqrt(0.05 * 0.95 / 150)  # Three standard errors of a share of 150.
+    assert made["coverage"] >= 0.95 - margin
+    if not effect:
+        assert made["rejected"] <= 0.05 + margin
+
+
+def test_coverage_where_seeds_are_all_that_matters() -> None:
+    # The plain bootstrap fails here, so the simulation can tell.
+    made = coverage.simulate(coverage.World(n=200, sd=(0.5, 0.5)), 200)
+    margin = 3 * np.sqrt(0.05 * 0.95 / 200)
+    assert made["coverage"] >= 0.95 - margin > made["coverage_plain"]
+
+
+def test_false_positives_of_families() -> None:
+    world = coverage.World(n=200, sd=(0.1, 0.1))
+    made = coverage.families(world, 40)
+    assert made["any_after"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 40)
+    assert made["any_after"] < made["any_before"]
