@@ -337,8 +337,12 @@ def emit(
 
 def print_line(record: dict[str, Any]) -> None:
     """Prints a record as JSON, with the date and the commit."""
-    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    print(json.dumps(record | {"date": date, "git": commit()}), flush=True)
+    print(json.dumps(record | {"date": date(), "git": commit()}), flush=True)
+
+
+def date() -> str:
+    """Now, in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def guarded(main: Any) -> None:

@@ -173,8 +173,10 @@ def main() -> None:
         for effect in (0.0, 0.4)
     ]
     record = {"level": 0.95, "alpha": ALPHA, "draws": DRAWS, "alone": alone, "families": together}
+    record |= {"machine": common.machine(), "versions": common.versions("numpy")}
+    record |= {"date": common.date(), "git": common.commit()}
     print(section(record), file=sys.stderr)
-    common.print_line(record | {"machine": common.machine(), "versions": common.versions("numpy")})
+    print(json.dumps(record))
 
 
 def section(record: dict[str, Any]) -> str:
@@ -185,7 +187,8 @@ def section(record: dict[str, Any]) -> str:
         "benchmarks/coverage.py; a coverage of 0.95 has a standard error of about "
         f"{np.sqrt(0.95 * 0.05 / record['alone'][0]['studies']):.3f}. Plain: a bootstrap that "
         "resamples seeds like examples. Sd: of the effect of the seeds of direct and staged. "
-        "Shared: its correlation over the paths.\n",
+        "Shared: its correlation over the paths. "
+        f"numpy {record['versions']['numpy']}, {record['date'][:10]}.\n",
         *_table(record["alone"], ALONE),
         f"\nFamilies of {FAMILY} comparisons, n = 200, sd 0.1: the share of families with any "
         "rejection at level 0.05 before and after Holm's correction, and the share of comparisons "

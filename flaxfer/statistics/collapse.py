@@ -18,7 +18,7 @@ for classes and choices, Pearson's for scores, F1 for tags and answers. With bal
 Matthews' is the accuracy beyond the majority's, as a share of what there is to gain; with others
 accuracy can stay at the majority's while something is learned, and is no criterion by itself.
 Chance is up to 0.05, or two standard errors of a correlation that is 0, 2 / sqrt(n), if that is
-more; learned is at least 0.2 and four times the former. Between the two nothing is decided: a weak
+more; learned is at least 0.2 and twice the former. Between the two nothing is decided: a weak
 transfer is a result, and no collapse.
 """
 
@@ -70,7 +70,7 @@ def why_collapsed(runs: list[Learning], n: int) -> list[str]:
     """For each run of a comparison on n examples why it has collapsed; empty if it has not."""
     chance = max(CHANCE, 2 / math.sqrt(n))
     best = max(run.score for run in runs)
-    learned = best >= max(LEARNED, 4 * chance)
+    learned = best >= max(LEARNED, 2 * chance)
     return [
         run.constant
         or (
