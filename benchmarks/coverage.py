@@ -13,6 +13,7 @@ the symmetry of the paths makes 0, or a long simulation finds.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
