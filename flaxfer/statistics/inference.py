@@ -9,7 +9,7 @@ does to single examples, which averages out over examples like the former.
   paths. This gives the variance of the difference by examples, and by resampling the runs' own
   deviations from their path's mean also the part of the variance over seeds that is only theirs.
 - **Seeds** are not resampled. Of 3 runs, resampling finds 2/3 of the variance and none of the
-  uncertainty about it, and 95 % intervals cover 77 to 90 % where seeds matter. Instead the effect
+  uncertainty about it, and 95 % intervals cover about 85 % where seeds matter. Instead the effect
   of the seeds is drawn from what is known of it: a normal variable whose variance is the observed
   variance of the means over a chi-squared draw (a fiducial or generalised interval, Weerahandi
   1993; for infinitely many examples it is the t interval). The part that resampling the examples
