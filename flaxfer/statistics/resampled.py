@@ -92,23 +92,26 @@ class Spearman(Resampled):
         self.n = len(score_n)
         self._columns = [_Order(column) for column in outputs_nR.T]
         self._score = _Order(score_n)
-        whole = np.ones((1, self.n))
-        ranks = np.stack([order.ranks(whole)[0] for order in self._columns], axis=1)
-        self._ranked = pearson(ranks, self._score.ranks(whole)[0])
+        whole = np.ones((self.n, 1))
+        ranks = np.concatenate([order.ranks(whole) for order in self._columns], axis=1)
+        self._ranked = pearson(ranks, self._score.ranks(whole)[:, 0])
 
     def values(self, weights_Bn: np.ndarray) -> np.ndarray:
         """As the base."""
+        weights_nB = np.ascontiguousarray(weights_Bn.T)
         # Ranks within a resample have the mean (n + 1) / 2, as the weights add up to n.
-        y = self._score.ranks(weights_Bn) - (self.n + 1) / 2
-        yw = y * weights_Bn
-        yy = np.einsum("bn,bn->b", yw, y, dtype=np.float64)
+        middle = weights_nB.dtype.type((self.n + 1) / 2)
+        y = self._score.ranks(weights_nB) - middle
+        yw = y * weights_nB
+        yy = (y * yw).sum(axis=0)
         made = []
         for order in self._columns:
-            x = order.ranks(weights_Bn) - (self.n + 1) / 2
-            xx = np.einsum("bn,bn,bn->b", x, x, weights_Bn, dtype=np.float64)
-            xy = np.einsum("bn,bn->b", x, yw, dtype=np.float64)
-            made.append(_ratio(xy, np.sqrt(xx * yy)))
-        return np.stack(made, axis=1)
+            x = order.ranks(weights_nB) - middle
+            xy = (x * yw).sum(axis=0)
+            x *= x
+            x *= weights_nB
+            made.append(_ratio(xy, np.sqrt(x.sum(axis=0)) * np.sqrt(yy)))
+        return np.stack(made, axis=1).astype(np.float64)
 
     def swapped(
         self, swap_Bn: np.ndarray, first: Sequence[int], second: Sequence[int]
@@ -131,11 +134,16 @@ class _Order:
         self._before[self._order] = first[group]
         self._after[self._order] = np.append(first[1:], len(values))[group]
 
-    def ranks(self, weights_Bn: np.ndarray) -> np.ndarray:
-        """(B, n), the mean rank that copies of each example share with their equals."""
-        below = np.zeros((len(weights_Bn), weights_Bn.shape[1] + 1), weights_Bn.dtype)
-        np.cumsum(weights_Bn[:, self._order], axis=1, out=below[:, 1:])
-        return (below[:, self._before] + below[:, self._after] + 1) / 2
+    def ranks(self, weights_nB: np.ndarray) -> np.ndarray:
+        """(n, B), the mean rank that copies of each example share with their equals."""
+        # Examples lead, so that what is moved about is whole rows.
+        below = np.zeros((len(weights_nB) + 1, weights_nB.shape[1]), weights_nB.dtype)
+        np.cumsum(weights_nB[self._order], axis=0, out=below[1:])
+        ranks = below[self._before]
+        ranks += below[self._after]
+        ranks += 1
+        ranks /= 2
+        return ranks
 
 
 def mean(values_nR: np.ndarray) -> Sums:
