@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pydantic
 import pytest
 
-from flaxfer.aggregate import aggregate
+from flaxfer.aggregate import aggregate, scores_of
 from flaxfer.errors import DataError
 from flaxfer.languages import LANGUAGES, UNKNOWN, language
+from flaxfer.results import Study
+from tests.test_report import SEEDS, study_record, value
 
 VALUES = {
     "xnli": {"en": np.array([0.9, 0.7]), "de": np.array([0.8, 0.6]), "sw": np.array([0.4, 0.5])},
@@ -60,6 +63,20 @@ def test_nothing_to_take_a_mean_of() -> None:
     for values in ({}, {"t": {}}):
         with pytest.raises(DataError, match="nothing to take a mean of"):
             aggregate(values)
+
+
+def test_scores_of_studies() -> None:
+    record = study_record()
+    studies = [
+        pydantic.TypeAdapter(Study).validate_python(record | {"name": name}) for name in "ab"
+    ]
+    made = scores_of(studies, "staged", "spearman")
+    assert list(made) == ["a", "b"] and list(made["a"]) == ["en", "de", "fr", "ja"]
+    expected = [value("staged", seed, "fr", "spearman") for seed in SEEDS]
+    np.testing.assert_allclose(made["b"]["fr"], expected)
+    assert aggregate(made).mean.shape == (len(SEEDS),)
+    with pytest.raises(DataError, match="two studies are called a"):
+        scores_of([studies[0], studies[0]], "direct")
 
 
 def test_languages() -> None:

@@ -59,11 +59,7 @@ class StudyRuns:
         if self.metric not in self.study.metrics:
             self._skip(f"it has no metric {self.metric}")
             self.runs = []
-        self.larger_is_better = (
-            self.study.larger_is_better
-            if self.metric == self.study.metric
-            else self.metric != "mse"
-        )
+        self.larger_is_better = self.metric not in SMALLER_IS_BETTER
 
     def sets(self) -> list[Compared]:
         """The sets that all runs have predictions of."""
