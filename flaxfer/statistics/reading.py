@@ -45,13 +45,13 @@ def read(path: Path, task: Task) -> dict[str, Predicted]:
     """
     gold = GOLD.get(task.kind, "label")
     lines = path.read_bytes().splitlines()
-    made: dict[str, Predicted] = {}
     try:
-        for record in json.loads(b"[" + b",".join(lines) + b"]"):
-            of = made.setdefault(record["language"], Predicted(path, [], [], []))
-            of.ids.append(record["id"])
-            of.gold.append(record[gold])
-            of.prediction.append(record["prediction"])
+        records = json.loads(b"[" + b",".join(lines) + b"]")
+        made = {}
+        for code in dict.fromkeys(record["language"] for record in records):
+            own = [record for record in records if record["language"] == code]
+            columns = ([record[key] for record in own] for key in ("id", gold, "prediction"))
+            made[code] = Predicted(path, *columns)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"this is no file of predictions of a {task.kind}: {error!r}",
