@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from statistics import NormalDist
 
 import numpy as np
 
@@ -41,13 +42,16 @@ def t_tail(value: float, df: float, noncentrality: float = 0.0) -> float:
 @functools.lru_cache(maxsize=1024)
 def t_quantile(tail: float, df: float) -> float:
     """The value that a t variable exceeds with probability `tail`, below 1/2."""
-    low, high = 0.0, 1.0
-    while t_tail(high, df) > tail:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_tail(middle, df) > tail else (low, middle)
-    return high
+    chi2, share = _chi2_grid(df)
+    scale = np.sqrt(chi2 / df)
+    value = -NormalDist().inv_cdf(tail)
+    # Newton's steps from the left of a convex function stay on its left.
+    while True:
+        density = share @ (scale * np.exp(-((value * scale) ** 2) / 2)) / math.sqrt(2 * math.pi)
+        step = (t_tail(value, df) - tail) / float(density)
+        value += step
+        if abs(step) <= 1e-10 * value:
+            return value
 
 
 def power(difference: float, sd: float, seeds: int, alpha: float = 0.05) -> float:
@@ -84,21 +88,21 @@ def needed_seeds(difference: float, sd: float, power: float = 0.8, alpha: float 
             where="needed_seeds",
             mend="give a difference other than 0, a positive sd, and 0 < alpha < power < 1",
         )
-    high = 2
-    while _power(difference, sd, high, alpha) < power:
-        high *= 2
-        if high > MOST_SEEDS:
-            raise ConfigError(
-                f"a difference of {difference} is too small to be found beside an sd of {sd}",
-                where="needed_seeds",
-                mend="ask for a larger difference",
-            )
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        enough = _power(difference, sd, middle, alpha) >= power
-        low, high = (low, middle) if enough else (middle, high)
-    return high
+    # What a normal distribution needs is next to it.
+    z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
+    about = 2 * (z * sd / difference) ** 2
+    if about > MOST_SEEDS:
+        raise ConfigError(
+            f"a difference of {difference} is too small to be found beside an sd of {sd}",
+            where="needed_seeds",
+            mend="ask for a larger difference",
+        )
+    seeds = max(2, int(about))
+    while _power(difference, sd, seeds, alpha) < power:
+        seeds += 1
+    while seeds > 2 and _power(difference, sd, seeds - 1, alpha) >= power:
+        seeds -= 1
+    return seeds
 
 
 _power = power  # Its name is an argument's within `needed_seeds`.
