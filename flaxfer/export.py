@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import shlex
 import sys
@@ -15,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from flaxfer import __version__, card, finished, results, stage_run, state
+from flaxfer import __version__, card, finished, results, rows, stage_run, state
 from flaxfer.checkpoint import CheckpointStore, restore
-from flaxfer.config import Model, Optimizer, Task
+from flaxfer.config import Model, Task
 from flaxfer.data import tokenize
 from flaxfer.data.tokenizer import summary_is_last
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
@@ -33,7 +33,7 @@ from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.weights import WEIGHTS, read_json
-from flaxfer.optim import Params, make_optimizer
+from flaxfer.optim import Params
 
 CLASSES = {
     "bert": "Bert",
@@ -130,56 +130,26 @@ def config_json(settings: dict[str, Any], done: Finished) -> dict[str, Any]:
 
 
 def whole_params(done: Finished, whole: EncoderConfig, source: Path) -> Params:
-    """The best parameters of a stage, with the rows of the embedding that it had cut away.
-
-    No text of the study reaches those rows, so all that training would have done to them is weight
-    decay: they are the pretrained rows times `decay` of every stage, to the rounding of float32.
-    After random weights there are none to put back; they are drawn as the others were.
-    """
-    head = HEAD_OF[done.task.kind]
-    cut = dataclasses.replace(whole, vocab_size=len(done.vocabulary))
-    shapes = state.param_shapes(cut, done.task.num_outputs, head)
-    params: Params = jax.tree.map(np.asarray, _restored(done, shapes))
-    if len(done.vocabulary) == whole.vocab_size:
-        return params
+    """The best parameters of a stage, with the rows of the embedding that it had cut away."""
+    params = _restored(done, whole)
     first = done.lineage[0]
-    if first.start == "random":
-        outputs = first.task.num_outputs
-        start = state.random_params(whole, outputs, first.seed, HEAD_OF[first.task.kind])
-    else:
-        start = pretrained.load_pretrained(source, whole)
-    table = np.array(_word(start)["embedding"], np.float32)
-    for each in done.lineage:
-        own = state.param_shapes(cut, each.task.num_outputs, HEAD_OF[each.task.kind])
-        steps = each.done["best_step"], each.done["total_steps"]
-        table *= np.float32(decay(each.optimizer, *steps, own))
-    table[done.vocabulary.ids] = _word(params)["embedding"]
-    _word(params)["embedding"] = table
-    return params
 
+    def start(ids: np.ndarray) -> np.ndarray:
+        if first.start == "random":
+            return rows.random_table(whole, first.task, first.seed)[ids]
+        return rows.word_table(pretrained.load_pretrained(source, whole))[ids]
 
-def decay(optimizer: Optimizer, steps: int, total_steps: int, shapes: Params) -> float:
-    """What weight decay multiplies a row of the word embedding by that has no gradient.
-
-    The real optimiser is asked, step by step, with a scalar in the place of every parameter; the
-    product is taken in float64.
-
-    Args:
-      optimizer: its config; not Adafactor, whose updates are not of a row alone.
-      steps: updates taken.
-      total_steps: of the stage, for the schedule.
-      shapes: of the parameters; only paths are read.
-    """
-    ones = jax.tree.map(lambda _: jnp.ones(()), shapes)
-    zeros = jax.tree.map(jnp.zeros_like, ones)
-    transform = make_optimizer(optimizer, total_steps, ones)
-
-    def step(opt_state: Any, _: None) -> tuple[Any, jax.Array]:
-        updates, opt_state = transform.update(zeros, opt_state, ones)
-        return opt_state, _word(updates)["embedding"]
-
-    _, update = jax.lax.scan(step, transform.init(ones), length=steps)
-    return float(np.prod(1 + np.asarray(update, np.float64)))
+    stages = [
+        rows.Trained(
+            each.vocabulary,
+            (lambda: params) if each is done else functools.partial(_restored, each, whole),
+            each.optimizer,
+            each.done["best_step"],
+            each.done["total_steps"],
+        )
+        for each in done.lineage
+    ]
+    return rows.with_table(params, rows.rows_after(np.arange(whole.vocab_size), stages, start))
 
 
 def find(run: Path, out: Path, path: str | None, seed: int | None, name: str | None) -> Path:
@@ -249,8 +219,7 @@ def _model_folder(done: Finished, model: Path | None) -> Path:
 
 
 def _check_weights(done: Finished, source: Path, whole: EncoderConfig) -> None:
-    encoder = dataclasses.replace(whole, vocab_size=len(done.vocabulary))
-    encoder = encoder.with_dropout(done.model.dropout, done.model.attention_dropout)
+    encoder = whole.with_dropout(done.model.dropout, done.model.attention_dropout)
     if weights_fingerprint(source, encoder) != done.weights:
         raise CheckpointError(
             "config.json or the weights are not those that the stage began with",
@@ -282,7 +251,8 @@ def _copy_tokenizer(done: Finished, source: Path, target: Path) -> None:
     _write_json(file, settings)
 
 
-def _restored(done: Finished, shapes: Params) -> Params:
+def _restored(done: Finished, whole: EncoderConfig) -> Params:
+    """The best parameters of a stage, on the host."""
     store = CheckpointStore(done.folder / "checkpoints", METRICS[done.task.metric])
     best = store.best() or store.newest()
     if best is None or best.step != done.done["best_step"]:
@@ -293,13 +263,11 @@ def _restored(done: Finished, shapes: Params) -> Params:
         )
     one = np.array(jax.devices()[:1]).reshape(1, 1, 1)
     mesh = jax.sharding.Mesh(one, ("data", "fsdp", "tensor"))
-    params: Params = restore(best, {"params": stage_run.placed(shapes, mesh)})["params"]
-    return params
-
-
-def _word(params: Params) -> Params:
-    word: Params = params["encoder"]["embeddings"]["word"]
-    return word
+    cut = dataclasses.replace(whole, vocab_size=len(done.vocabulary))
+    shapes = state.param_shapes(cut, done.task.num_outputs, HEAD_OF[done.task.kind])
+    params = restore(best, {"params": stage_run.placed(shapes, mesh)})["params"]
+    on_host: Params = jax.tree.map(np.asarray, params)
+    return on_host
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -8,14 +8,15 @@ import datetime
 import functools
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from flaxfer import config_build, platform, sharding, state, workdirs
-from flaxfer.config import Config, Stage
+from flaxfer import config_build, platform, rows, sharding, state, workdirs
+from flaxfer.config import Config, Stage, Task
 from flaxfer.data import sources, tokenize
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.packing import best_row_length
@@ -24,16 +25,29 @@ from flaxfer.metrics import METRICS as LARGER_IS_BETTER
 from flaxfer.metrics import task_metrics
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
+from flaxfer.models.heads import HEAD_OF
 from flaxfer.optim import Params
 from flaxfer.progress import table
 from flaxfer.vocabulary import Vocabulary
+
+TRAINED = ("train", "dev")
+"""The splits that a stage's training reads."""
 
 Splits = Mapping[str, Tokenized]
 """The splits of a stage: train, dev, perhaps test, and the sets of `Stage.evaluate`."""
 
 
 class Inputs:
-    """The model's weights, the data, the mesh."""
+    """The model's weights, the data, the mesh.
+
+    Attributes:
+      encoder: of the model, with its whole vocabulary.
+      stages: their settings by name.
+      data: their splits by name; tokens are numbered by `vocabularies` in train and dev, and by
+        `scoring` in the other sets.
+      vocabularies: by stage, the ids in its train and dev splits: what its embedding is cut to.
+      scoring: by stage, the ids in all its splits: what it is scored with.
+    """
 
     def __init__(self, config: Config, workdir: Path, cache: Path):
         self.config, self.workdir = config, workdir
@@ -47,17 +61,19 @@ class Inputs:
         self.encoder = pretrained.load_encoder_config(self.folder)
         rates = config.model.dropout, config.model.attention_dropout
         self.encoder = self.encoder.with_dropout(*rates)
-        self.data: dict[str, Splits] = {
-            name: _read(settings, config.data_dir, tokenizer, cache)
-            for name, settings in self.stages.items()
-        }
-        self.vocabulary_size = self.encoder.vocab_size
-        self.vocabulary = self._vocabulary()
-        self.encoder = dataclasses.replace(self.encoder, vocab_size=len(self.vocabulary))
-        self.data = {
-            name: {split: self.vocabulary.cut(data) for split, data in splits.items()}
-            for name, splits in self.data.items()
-        }
+        self.data: dict[str, Splits] = {}
+        self.vocabularies: dict[str, Vocabulary] = {}
+        self.scoring: dict[str, Vocabulary] = {}
+        for name, settings in self.stages.items():
+            splits = _read(settings, config.data_dir, tokenizer, cache)
+            own = self.vocabularies[name] = self._vocabulary(
+                settings, [splits[split] for split in TRAINED]
+            )
+            every = self.scoring[name] = self._vocabulary(settings, splits.values())
+            self.data[name] = {
+                split: (own if split in TRAINED else every).cut(data)
+                for split, data in splits.items()
+            }
         self.stages = {name: self._with_row_length(name) for name in self.stages}
 
     def _with_row_length(self, name: str) -> Stage:
@@ -72,14 +88,35 @@ class Inputs:
             length = best_row_length(data.lengths, batch, length, self.encoder.hidden_size)
         return dataclasses.replace(settings, train=dataclasses.replace(train, row_length=length))
 
+    def encoder_with(self, vocabulary: Vocabulary) -> EncoderConfig:
+        """The encoder with an embedding cut to some ids."""
+        return dataclasses.replace(self.encoder, vocab_size=len(vocabulary))
+
+    @functools.cached_property
+    def _ids(self) -> np.ndarray:
+        """Ids, ascending, that a stage may ask the pretrained weights for."""
+        every = [*self.vocabularies.values(), *self.scoring.values()]
+        return np.unique(np.concatenate([vocabulary.ids for vocabulary in every]))
+
     @functools.cache  # noqa: B019 - a study lives as long as its process.
     def weights(self, head: str) -> Params:
-        """The pretrained parameters: `encoder`, and what the file has of the head so named."""
-        whole = dataclasses.replace(self.encoder, vocab_size=self.vocabulary_size)
-        loaded = pretrained.load_pretrained(self.folder, whole, head=head)
-        word = loaded["encoder"]["embeddings"]["word"]
-        word["embedding"] = word["embedding"][self.vocabulary.ids]
-        return loaded
+        """The pretrained parameters: `encoder`, and what the file has of the head so named.
+
+        The word embedding has the rows that a stage may ask `first_rows` for, and no others.
+        """
+        loaded = pretrained.load_pretrained(self.folder, self.encoder, head=head)
+        return rows.with_table(loaded, rows.word_table(loaded)[self._ids])
+
+    def first_rows(self, start: str, task: Task, seed: int) -> rows.Rows:
+        """What gives the rows of the word embedding that a stage without a parent begins with."""
+
+        def given(ids: np.ndarray) -> np.ndarray:
+            if start == "random":
+                return rows.random_table(self.encoder, task, seed)[ids]
+            table = rows.word_table(self.weights(HEAD_OF[task.kind]))
+            return table[np.searchsorted(self._ids, ids)]
+
+        return given
 
     @functools.cached_property
     def weights_fingerprint(self) -> str:
@@ -92,14 +129,16 @@ class Inputs:
         model = self.model_summary()
         dtype = platform.compute_dtype(self.config.target.train)
         mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
-        used, whole = model["vocabulary_in_use"], model["vocabulary"]
         table(
             f"study {self.config.name}",
             None,
             [
                 ("model", f"{model['source']} ({model['family']})"),
-                ("parameters", f"{model['parameters']:,}"),
-                ("in use", f"{model['parameters_in_use']:,}, {used:,} of {whole:,} tokens"),
+                ("parameters", f"{model['parameters']:,}, {model['vocabulary']:,} tokens"),
+                *(
+                    (f"{name} trains", f"{size:,}, {model['vocabulary_in_use'][name]:,} tokens")
+                    for name, size in model["parameters_in_use"].items()
+                ),
                 ("devices", f"{machine['devices']}, mesh {mesh}"),
                 ("compiler", platform.describe_compiler(self.mesh.devices.flat[0], dtype)),
                 ("paths", ", ".join(self.config.paths)),
@@ -144,18 +183,20 @@ class Inputs:
         )
 
     def model_summary(self) -> dict[str, Any]:
-        """Where the model comes from, and its size with and without the tokens never used."""
-        in_use = sum(
-            math.prod(leaf.shape) for leaf in jax.tree.leaves(state.param_shapes(self.encoder, 1))
-        )
-        unused = self.vocabulary_size - len(self.vocabulary)
+        """Where the model comes from, and its size, by stage without the tokens it never trains."""
+        sizes = {name: len(vocabulary) for name, vocabulary in self.vocabularies.items()}
+        shapes = state.param_shapes(self.encoder, 1)
+        whole = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+        size, width = self.encoder.vocab_size, self.encoder.hidden_size
         return {
             "source": self.config.model.hub or self.folder.name,
             "family": self.encoder.family,
-            "parameters": in_use + unused * self.encoder.hidden_size,
-            "parameters_in_use": in_use,
-            "vocabulary": self.vocabulary_size,
-            "vocabulary_in_use": len(self.vocabulary),
+            "parameters": whole,
+            "parameters_in_use": {
+                name: whole - (size - used) * width for name, used in sizes.items()
+            },
+            "vocabulary": size,
+            "vocabulary_in_use": sizes,
             "fingerprint": self.weights_fingerprint,
         }
 
@@ -201,13 +242,12 @@ class Inputs:
             "runs": runs,
         }
 
-    def _vocabulary(self) -> Vocabulary:
-        size, pad_id = self.encoder.vocab_size, self.encoder.pad_token_id
-        if any(settings.optimizer.name == "adafactor" for settings in self.stages.values()):
+    def _vocabulary(self, settings: Stage, data: Iterable[Tokenized]) -> Vocabulary:
+        """The ids that a stage has rows for if it is to read some data."""
+        if settings.optimizer.name == "adafactor":
             # Its step depends on the mean over all rows of a matrix, unused ones included.
-            return Vocabulary.whole(size)
-        every = [data for splits in self.data.values() for data in splits.values()]
-        return Vocabulary.used(every, size, pad_id)
+            return Vocabulary.whole(self.encoder.vocab_size)
+        return Vocabulary.used(data, self.encoder.vocab_size, self.encoder.pad_token_id)
 
 
 def _read(settings: Stage, data_dir: str, tokenizer: Any, cache: Path) -> dict[str, Tokenized]:

@@ -19,8 +19,10 @@ from flaxfer.metrics import METRICS
 from flaxfer.optim import Params
 from flaxfer.predictions import Scores
 from flaxfer.progress import say
+from flaxfer.rows import Trained
 from flaxfer.sharding import tree_shardings
 from flaxfer.trackers import MetricsLog
+from flaxfer.vocabulary import Vocabulary
 
 DONE = "done.json"
 
@@ -34,10 +36,12 @@ class StageRun:
       folder: of this stage in the store; named by its identity.
       settings: its part of the config.
       seed: of order, heads and dropout.
-      train, dev: the splits.
+      train, dev: the splits, their tokens numbered by `vocabulary`.
       evaluator: the model's graph, the mesh, and how to score.
       param_shapes: nested dict of `ShapeDtypeStruct`.
       dropout: whether the model has any.
+      vocabulary: the ids that have a row in its word embedding.
+      start: `pretrained`, `random`, or the run whose best parameters it begins with.
     """
 
     name: str
@@ -49,6 +53,8 @@ class StageRun:
     evaluator: Evaluator
     param_shapes: Params
     dropout: bool
+    vocabulary: Vocabulary
+    start: StageRun | str
     tracker_names: tuple[str, ...] = ()
 
     @property
@@ -66,6 +72,19 @@ class StageRun:
         """What `stage.train` noted at its end, or None if it has not come to it."""
         path = self.folder / DONE
         return json.loads(path.read_text()) if path.exists() else None
+
+    @property
+    def lineage(self) -> list[StageRun]:
+        """All runs up to this one, the first one first."""
+        return [*(self.start.lineage if isinstance(self.start, StageRun) else []), self]
+
+    @property
+    def trained(self) -> Trained:
+        """What it did to the word embedding; it is finished."""
+        done = self.done
+        assert done is not None
+        steps = done["best_step"], done["total_steps"]
+        return Trained(self.vocabulary, self.best_params, self.settings.optimizer, *steps)
 
     def best_params(self) -> Params:
         """The parameters of the best dev checkpoint, placed on the mesh.

@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from flaxfer import platform, report, stage, state, workdirs
+from flaxfer import platform, report, rows, sharding, stage, state, workdirs
 from flaxfer.checkpoint import write_atomically
 from flaxfer.config import Config, Stage
 from flaxfer.evaluate import Evaluator, write_predictions
@@ -28,8 +29,9 @@ from flaxfer.models.heads import HEAD_OF
 from flaxfer.optim import Params
 from flaxfer.progress import say
 from flaxfer.stage_run import StageRun
+from flaxfer.vocabulary import Vocabulary
 
-STORE_VERSION = 3
+STORE_VERSION = 4
 """Part of every stage's identity: raised when the same settings would give other results."""
 
 GROUP = 8
@@ -135,14 +137,14 @@ class Study(Inputs):
             "dtype": str(platform.compute_dtype(settings.train)),
             "train_data": splits["train"].fingerprint,
             "dev_data": splits["dev"].fingerprint,
-            "vocabulary": self.vocabulary.fingerprint,
+            "vocabulary": self.vocabularies[name].fingerprint,
             "model": self.weights_fingerprint,
             "seed": seed,
             "start": parent.folder.name if parent else start,
         }
         text = json.dumps(identity, sort_keys=True)
-        model = (self.encoder, settings.task.num_outputs)
-        head = HEAD_OF[settings.task.kind]
+        vocabulary, head = self.vocabularies[name], HEAD_OF[settings.task.kind]
+        model = (self.encoder_with(vocabulary), settings.task.num_outputs)
         made = StageRun(
             name=f"{path}/{name}",
             folder=self.workdir / "stages" / hashlib.sha256(text.encode()).hexdigest()[:16],
@@ -159,6 +161,8 @@ class Study(Inputs):
                 pad_id=self.encoder.pad_token_id,
             ),
             param_shapes=state.param_shapes(*model, head),
+            vocabulary=vocabulary,
+            start=parent or start,
             dropout=self.encoder != self.encoder.with_dropout(0.0),
             tracker_names=self.config.trackers,
         )
@@ -187,7 +191,7 @@ class Study(Inputs):
             "data": data,
             "versions": versions,
         }
-        self.vocabulary.save(made.folder / "vocabulary.npy")
+        made.vocabulary.save(made.folder / "vocabulary.npy")
         write_atomically(file, json.dumps(origin, indent=1))
 
     def _start_params(self, name: str, seed: int, start: str, parent: StageRun | None) -> Params:
@@ -197,15 +201,16 @@ class Study(Inputs):
         the same order; otherwise it is new but for parts that were pretrained (BERT's pooler),
         which come from the stage before if it has them, and else from the pretrained weights.
         """
-        settings = self.stages[name]
+        settings, vocabulary = self.stages[name], self.vocabularies[name]
         task = settings.task
         head = HEAD_OF[task.kind]
-        fresh = state.random_params(self.encoder, task.num_outputs, seed, head)
+        fresh = state.random_params(self.encoder_with(vocabulary), task.num_outputs, seed, head)
         if settings.train.output_bias == "mean":
             mean = self.data[name]["train"].label.mean(dtype=np.float32)
             fresh["head"]["output"]["bias"] = np.full(1, mean, np.float32)
         if parent is not None:
             given = parent.best_params()
+            table = self._rows(vocabulary.ids, parent, given)
             same = (parent.settings.task.kind, parent.settings.task.labels) == (
                 task.kind,
                 task.labels,
@@ -215,11 +220,28 @@ class Study(Inputs):
                 kept = {path.split("/")[1] for _, path, _ in parts}
                 trained = {k: v for k, v in given["head"].items() if k in kept}
                 given["head"] = self.weights(head).get("head", {}) | trained
-        elif start == "pretrained":
-            given = self.weights(head)
         else:
-            given = {}
-        return _merge(fresh, given)
+            given = self.weights(head) if start == "pretrained" else fresh
+            table = self.first_rows(start, task, seed)(vocabulary.ids)
+        return _merge(fresh, rows.with_table(given, table))
+
+    def _rows(self, ids: np.ndarray, last: StageRun, params: Params) -> np.ndarray:
+        """Rows of the word embedding as a finished run left them; `params` are its best."""
+        runs = last.lineage
+        stages = [run.trained for run in runs]
+        stages[-1] = dataclasses.replace(stages[-1], params=lambda: params)  # Not read again.
+        first = runs[0]
+        assert isinstance(first.start, str)
+        start = self.first_rows(first.start, first.settings.task, first.seed)
+        return rows.rows_after(ids, stages, start)
+
+    def _scorer(self, run: StageRun, vocabulary: Vocabulary) -> tuple[Evaluator, Params]:
+        """What scores data whose tokens are numbered by `vocabulary` with a finished run."""
+        task, params = run.settings.task, run.best_params()
+        graph = state.graph(self.encoder_with(vocabulary), task.num_outputs, HEAD_OF[task.kind])
+        params = rows.with_table(params, self._rows(vocabulary.ids, run, params))
+        placed = jax.device_put(params, sharding.tree_shardings(params, self.mesh))
+        return dataclasses.replace(run.evaluator, graph=graph), placed
 
     def _finish(
         self,
@@ -240,13 +262,13 @@ class Study(Inputs):
         missing = [k for k, file in files.items() if not file.exists()]
         if missing:
             say(f"{made.title}  evaluates {', '.join(missing)}")
-            params = made.best_params()
+            evaluator, params = self._scorer(made, self.scoring[name])
             (made.folder / "evaluations").mkdir(exist_ok=True)
             for k in missing:
-                outputs, _ = made.evaluator.predict(params, sets[k])
+                outputs, _ = evaluator.predict(params, sets[k])
                 predictions = made.folder / "predictions" / f"{files[k].stem}.jsonl"
                 write_predictions(predictions, made.settings.task, sets[k], outputs)
-                entries = made.evaluator.report(k, sets[k], outputs)
+                entries = evaluator.report(k, sets[k], outputs)
                 write_atomically(files[k], json.dumps(entries, indent=1))
         return {
             "path": path,

@@ -236,7 +236,7 @@ def tables(config: Config, out: Path, prefix: str) -> tuple[np.ndarray, np.ndarr
 def test_the_table_is_that_of_a_training_with_all_its_rows(
     scores: Config, exported: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Study, "_vocabulary", lambda self: Vocabulary.whole(ROWS))
+    monkeypatch.setattr(Study, "_vocabulary", lambda *_: Vocabulary.whole(ROWS))
     whole = dataclasses.replace(scores, workdir=str(tmp_path), paths=("staged",))
     runs: list[StageRun] = []
     real = Study._finish

@@ -1,10 +1,9 @@
-"""Exports of every family and kind of task without training, and what decay does to unused rows."""
+"""Exports of every family and kind of task without training."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -26,46 +25,6 @@ from tests.helpers import tiny_tokenizer
 
 ROWS = 300
 Json = dict[str, Any]
-
-
-def product(rates: list[float], decay: float, factor: float = 1.0) -> float:
-    return math.prod(1 - rate * decay * factor for rate in rates)
-
-
-LINEAR = [5e-3, 1e-2, 7.5e-3, 5e-3, 2.5e-3, 0.0]  # Steps 1 to 6 of 2 warm-up steps and 4 down.
-
-
-@pytest.mark.parametrize(
-    ("changes", "wanted"),
-    [
-        ({}, product([0.0, *LINEAR[:4]], 0.1)),
-        ({"name": "lion"}, product([0.0, *LINEAR[:4]], 0.1)),
-        ({"schedule": "constant", "warmup": 0}, product([1e-2] * 5, 0.1)),
-        ({"clip_norm": 0}, product([0.0, *LINEAR[:4]], 0.1)),
-        # Two layers, the embeddings under them and the head above: decay to the power of 3.
-        ({"layer_decay": 0.5}, product([0.0, *LINEAR[:4]], 0.1, 0.5**3)),
-        ({"weight_decay": 0.0}, 1.0),
-        ({"no_decay": ("embedding$",)}, 1.0),
-        ({"freeze": ("/word/",)}, 1.0),
-    ],
-)
-def test_what_decay_does_to_a_row_without_gradient(changes: Json, wanted: float) -> None:
-    settings = {"learning_rate": 1e-2, "weight_decay": 0.1, "warmup": 2} | changes
-    sizes = {"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
-    config = read_config({"model_type": "bert", "num_hidden_layers": 2, **sizes})
-    shapes = state.param_shapes(config, 1)
-    factor = export.decay(Optimizer(**settings), 5, 6, shapes)
-    assert factor == pytest.approx(wanted, rel=1e-8)
-
-
-def test_small_decays_are_not_lost_to_rounding() -> None:
-    sizes = {"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
-    shapes = state.param_shapes(
-        read_config({"model_type": "bert", "num_hidden_layers": 1, **sizes}), 1
-    )
-    # A single step is 1e-8, below what float32 can tell from 1.
-    optimizer = Optimizer(learning_rate=1e-6, warmup=0, schedule="constant")
-    assert 1 - export.decay(optimizer, 1000, 1000, shapes) == pytest.approx(1e-5, rel=1e-4)
 
 
 KINDS = {
@@ -99,7 +58,6 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
     made = folder / "work" / "stages" / "0123"
     store = CheckpointStore(made / "checkpoints", True)
     store.save(1, {"params": cut}, 0.5, {})
-    encoder = dataclasses.replace(whole, vocab_size=len(vocabulary))
     split = {"languages": {"en": 1}, "sources": [], "examples": 1, "tokens": 9, "truncated": 0}
     records = {
         "identity.json": {
@@ -110,7 +68,7 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
             "dtype": "float32",
             "start": "pretrained",
             "vocabulary": vocabulary.fingerprint,
-            "model": inputs.weights_fingerprint(model, encoder),
+            "model": inputs.weights_fingerprint(model, whole),
         },
         "origin.json": {
             "stage": "target",

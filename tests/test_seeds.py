@@ -27,6 +27,7 @@ from flaxfer.optim import make_optimizer
 from flaxfer.prng import dropout_key
 from flaxfer.sharding import row_shards, seed_mesh
 from flaxfer.stage_run import StageRun
+from flaxfer.vocabulary import Vocabulary
 from tests.helpers import encoder_config, mesh_of, random_tokenized
 
 pytestmark = pytest.mark.usefixtures("plain_code")
@@ -84,6 +85,8 @@ def run_of(
         ),
         param_shapes=state.param_shapes(encoder, task.num_outputs),
         dropout=True,
+        vocabulary=Vocabulary.whole(encoder.vocab_size),
+        start="random",
     )
 
 

@@ -19,6 +19,7 @@ from flaxfer.config import Data, Optimizer, Stage, Task, Train
 from flaxfer.errors import CheckpointError, DivergedError
 from flaxfer.evaluate import Evaluator
 from flaxfer.stage_run import DONE, StageRun
+from flaxfer.vocabulary import Vocabulary
 from tests.helpers import encoder_config, mesh_of, random_tokenized
 
 TASK = Task("score", "regression", "pearson")
@@ -56,6 +57,8 @@ def run_of(folder: Path, **train: Any) -> StageRun:
         ),
         param_shapes=state.param_shapes(ENCODER, 1),
         dropout=True,
+        vocabulary=Vocabulary.whole(ENCODER.vocab_size),
+        start="random",
     )
 
 

@@ -166,8 +166,8 @@ def read_workload(config: Config, stage: str, rows: int) -> Workload:
     splits = study.data[stage]
     return Workload(
         settings=study.stages[stage],
-        encoder=study.encoder,
-        vocabulary=study.vocabulary_size,
+        encoder=study.encoder_with(study.vocabularies[stage]),
+        vocabulary=study.encoder.vocab_size,
         train=splits["train"],
         dev=splits["dev"],
         fixed_rows=rows,

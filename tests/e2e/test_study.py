@@ -24,7 +24,6 @@ from flaxfer.data.packing import best_row_length
 from flaxfer.evaluate import Evaluator
 from flaxfer.stage_run import StageRun
 from flaxfer.study import Study
-from flaxfer.vocabulary import Vocabulary
 from tests.helpers import WORDS, mesh_of, tiny_model
 
 COLUMNS = {"text_a": 0, "text_b": 1, "label": 2, "language": 3, "domain": 4}
@@ -91,10 +90,12 @@ def config_of(folder: Path) -> Config:
     )
 
 
-def with_optimizer(config: Config, name: str, **changes: Any) -> Config:
-    own: Stage = getattr(config, name)
+def with_optimizer(config: Config, stage_name: str, /, **changes: Any) -> Config:
+    own: Stage = getattr(config, stage_name)
     optimizer = dataclasses.replace(own.optimizer, **changes)
-    return dataclasses.replace(config, **{name: dataclasses.replace(own, optimizer=optimizer)})
+    return dataclasses.replace(
+        config, **{stage_name: dataclasses.replace(own, optimizer=optimizer)}
+    )
 
 
 def use_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,8 +160,11 @@ def test_a_study_writes_what_its_report_needs(finished: Config) -> None:
     whole = sum(
         a.size for a in jax.tree.leaves(state.random_params(open_study(finished).encoder, 1, 0))
     )
-    assert summary["model"]["parameters_in_use"] == whole
-    assert summary["model"]["parameters"] == whole + (300 - 128) * 32
+    stages = ("intermediate", "target")
+    assert summary["model"]["parameters"] == whole and summary["model"]["vocabulary"] == 300
+    assert summary["model"]["vocabulary_in_use"] == dict.fromkeys(stages, 128)
+    in_use = whole - (300 - 128) * 32
+    assert summary["model"]["parameters_in_use"] == dict.fromkeys(stages, in_use)
     assert {"jax", "flaxfer", "python"} <= summary["versions"].keys()
     assert {"cpu", "cores", "devices", "memory_gib"} <= summary["machine"].keys()
     splits = {(d["stage"], d["split"]): d["examples"] for d in summary["data"]}
@@ -249,6 +253,14 @@ def assert_equal(one: Any, other: Any) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+def fresh_params(study: Study, outputs: int, seed: int) -> Any:
+    """Random parameters with the rows that the target has of the embedding."""
+    params = state.random_params(study.encoder, outputs, seed)
+    word = params["encoder"]["embeddings"]["word"]
+    word["embedding"] = word["embedding"][study.vocabularies["target"].ids]
+    return params
+
+
 def test_what_each_stage_starts_from(finished: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = starts_of(finished, monkeypatch)
     assert list(starts) == [
@@ -258,7 +270,7 @@ def test_what_each_stage_starts_from(finished: Config, monkeypatch: pytest.Monke
         "scratch/target seed 0",
     ]
     own = open_study(finished)
-    pretrained, fresh = own.weights("sequence"), state.random_params(own.encoder, 1, 0)
+    pretrained, fresh = own.weights("sequence"), fresh_params(own, 1, 0)
     _, direct = starts["direct/target seed 0"]
     intermediate, nli = starts["staged/intermediate seed 0"]
     _, staged = starts["staged/target seed 0"]
@@ -289,7 +301,7 @@ def test_the_head_is_kept_only_for_the_same_question(
     own = open_study(finished)
     assert finished.intermediate is not None
     task = finished.intermediate.task
-    fresh = state.random_params(own.encoder, 3, 7)
+    fresh = fresh_params(own, 3, 7)
 
     def head(task: Task) -> Any:
         own.stages = {"target": dataclasses.replace(finished.target, task=task)}
@@ -376,33 +388,6 @@ def test_equal_stages_of_different_paths_are_one(
     both = dataclasses.replace(finished, intermediate=finished.target)
     ids = ids_of(both, monkeypatch)
     assert ids["staged/intermediate 0"] == ids["direct/target 0"] != ids["staged/target 0"]
-
-
-def test_the_vocabulary_is_cut_without_a_trace(
-    finished: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert len(open_study(finished).vocabulary) == 128
-    monkeypatch.setattr(Study, "_vocabulary", lambda self: Vocabulary.whole(300))
-    whole = dataclasses.replace(finished, workdir=str(tmp_path), paths=("direct",))
-    study.run(whole, "")
-    cut, uncut = summary_of(finished)["runs"][0], summary_of(whole)["runs"][0]
-    folders = [Path(c.workdir) / r["dir"] for c, r in ((finished, cut), (whole, uncut))]
-    logs = [lines_of(folder / "metrics.jsonl") for folder in folders]
-    for one, other in zip(*logs, strict=True):
-        assert (one["step"], one["kind"]) == (other["step"], other["kind"])
-        if one["kind"] == "train":
-            assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
-            assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
-    assert cut["best_step"] == uncut["best_step"]
-    for name in ("test", "german"):
-        one, other = (predictions_of(folder, name) for folder in folders)
-        assert [p["id"] for p in one] == [p["id"] for p in other]
-        scores = [[p["prediction"] for p in predictions] for predictions in (one, other)]
-        np.testing.assert_allclose(*scores, atol=1e-5)
-    assert (
-        summary_of(whole)["model"]["parameters_in_use"]
-        == summary_of(finished)["model"]["parameters"]
-    )
 
 
 def test_f25_sigkill_in_the_middle_of_a_stage(finished: Config, tmp_path: Path) -> None:
