@@ -1,7 +1,8 @@
-"""The tokens a study never uses cost nothing: embeddings cut to the ids that occur in its data.
+"""The tokens a stage never uses cost nothing: embeddings cut to the ids that occur in its data.
 
 A row of the embedding that no text reaches has a zero gradient and is never read, so losses and
 predictions are the same without it; its optimiser state and its share of every update are saved.
+`flaxfer.rows` tells what it would have become.
 """
 
 from __future__ import annotations
