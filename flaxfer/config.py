@@ -270,7 +270,8 @@ class Train:
         with the lengths of the train split, see `packing.best_row_length`.
       max_programs: row counts of packed batches, each compiled once; more of them pad less.
       packing: several examples in a row; without it every example has a row of its own.
-      eval_rows: packed rows a step of evaluation.
+      eval_rows: packed rows that each device takes in a step of evaluation. The last step of a set
+        is filled up with empty rows, so many of them cost time.
       eval_every: steps between evaluations on dev; 0 for every epoch.
       patience: evaluations without a better dev metric before the stage stops; 0 for never.
       log_every: steps between lines in metrics.jsonl.
@@ -293,7 +294,7 @@ class Train:
     row_length: RowLength = 128
     max_programs: int = 6
     packing: bool = True
-    eval_rows: int = 32
+    eval_rows: int = 16
     eval_every: int = 0
     patience: int = 0
     log_every: int = 10

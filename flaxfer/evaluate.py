@@ -20,7 +20,7 @@ from flaxfer.data.packing import Batch
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.optim import Params
 from flaxfer.predictions import Predictions, Scores, predictions_of
-from flaxfer.step import Graph, make_eval_step
+from flaxfer.step import Graph, make_eval_step, make_for_eval
 
 EVERY_TOKEN = ("tagging", "question_answering")
 """Kinds of task with outputs for every token; the others have them for every sequence."""
@@ -61,6 +61,7 @@ class Evaluator:
             attention=self.train.attention,
             together=together,
         )
+        params = make_for_eval(self.dtype)(params)
         accumulated = metrics.collection(kind, self.task.num_outputs).empty()
         where: Any = sharding.whole(self.mesh)
         if together:

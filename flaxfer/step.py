@@ -132,6 +132,20 @@ def make_train_step(
 
 
 @functools.cache
+def make_for_eval(dtype: Any) -> Callable[[Params], Params]:
+    """A jitted function from parameters to those that `make_eval_step` takes.
+
+    The encoder's kernels are brought to the dtype of the products once, where every step would do
+    that anew, with the same result. All else stays float32.
+    """
+
+    def narrow(path: tuple[jax.tree_util.DictKey, ...], leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if path[0].key == "encoder" and path[-1].key == "kernel" else leaf
+
+    return jax.jit(functools.partial(jax.tree.map_with_path, narrow))
+
+
+@functools.cache
 def make_eval_step(
     graph: Graph,
     task: Task,
@@ -143,8 +157,9 @@ def make_eval_step(
 ) -> Callable[[Params, Batch, Any], tuple[Any, jax.Array]]:
     """A jitted `(params, batch, metrics) -> (metrics, logits)`.
 
-    `metrics` is a `clu.metrics.Collection` that has the batch merged into it on the device, where
-    the kind of task has metrics that can be accumulated; the logits are for the predictions file.
+    `params` come from `make_for_eval`. `metrics` is a `clu.metrics.Collection` that has the batch
+    merged into it on the device, where the kind of task has metrics that can be accumulated; the
+    logits are for the predictions file.
     `together`: for a group of seeds, on a mesh of `sharding.seed_mesh`; all but the batch leads
     with an axis of seeds.
     """

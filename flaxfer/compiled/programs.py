@@ -31,7 +31,7 @@ from flaxfer.models.weights import read_json
 from flaxfer.optim import make_optimizer
 from flaxfer.stage_run import placed
 from flaxfer.state import TrainState
-from flaxfer.step import make_eval_step, make_train_step
+from flaxfer.step import make_eval_step, make_for_eval, make_train_step
 
 ASSUMED_STEPS = 1000
 """Steps of a stage whose data are not read; the number is a constant of the schedule alone."""
@@ -122,7 +122,7 @@ class Workload:
             batch = next(eval_batches(self.dev, settings, pad, multiple))
         else:
             slots = 1 << (self._assumed.sequences_per_row - 1).bit_length()
-            batch = empty_batch(self, math.ceil(settings.eval_rows / multiple) * multiple, slots)
+            batch = empty_batch(self, settings.eval_rows * multiple, slots)
         return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()}
 
     def useful(self) -> Work:
@@ -262,7 +262,13 @@ def compile_eval(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
         mesh=mesh,
         attention=work.settings.train.attention,
     )
-    params = state_shapes(work, mesh, ASSUMED_STEPS).params
+    params = jax.tree.map(
+        lambda whole, narrow: jax.ShapeDtypeStruct(
+            narrow.shape, narrow.dtype, sharding=whole.sharding
+        ),
+        given := state_shapes(work, mesh, ASSUMED_STEPS).params,
+        jax.eval_shape(make_for_eval(work.dtype), given),
+    )
     empty = jax.eval_shape(metrics.collection(task.kind, task.num_outputs).empty)
     accumulated = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.whole(mesh)), empty

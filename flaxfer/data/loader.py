@@ -146,11 +146,15 @@ class TrainPlan:
         self, start: int, mesh: jax.sharding.Mesh
     ) -> Iterator[tuple[BatchSize, dict[str, jax.Array]]]:
         """The batches after step `start` to the last, built ahead and sent to the devices."""
-        dataset = grain.MapDataset.range(start, self.total_steps).map(self.batch)
+        lead = (None,) if len(self.seeds) == 1 else (sharding.SEED, None)
+
+        def ready(step: int) -> tuple[BatchSize, dict[str, jax.Array]]:
+            batch = self.batch(step)
+            return BatchSize.of(batch), put_rows(batch, mesh, *lead)
+
+        steps = grain.MapDataset.range(start, self.total_steps).map(ready)
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED)
-        for batch in dataset.to_iter_dataset(options):
-            lead = (None,) if len(self.seeds) == 1 else (sharding.SEED, None)
-            yield BatchSize.of(batch), put_rows(batch, mesh, *lead)
+        yield from steps.to_iter_dataset(options)
 
 
 def train_examples(data: Tokenized) -> int:
@@ -169,7 +173,7 @@ def eval_batches(
     slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
     slots = 1 << (slots - 1).bit_length()  # A power of two, so that sets share one program.
     rows = packing.pack(data.lengths, train.row_length, slots)
-    size = math.ceil(train.eval_rows / multiple) * multiple
+    size = train.eval_rows * multiple
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
         indices = np.concatenate([np.asarray(row) for row in chosen])

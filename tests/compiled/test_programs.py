@@ -91,7 +91,7 @@ def test_assumed_data_fill_their_rows(tmp_path: Path) -> None:
     assert (work.encoder.vocab_size, work.vocabulary) == (256, 500)
     assert work.encoder.hidden_dropout == 0.25
     assert work.train_shapes(4)["token_BT"].shape == (2, 8, 32)
-    assert work.eval_shapes(4)["summary_BE"].shape == (8, 4)
+    assert work.eval_shapes(4)["summary_BE"].shape == (24, 4)
     assert work.useful() == Work(48, 384, 384 * 384 / 48)
     assert work.examples == 48
 

@@ -13,6 +13,7 @@ import optax
 import pytest
 from flax import nnx
 
+from flaxfer import step
 from flaxfer.models import attention, layers
 from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.models.heads import HEAD_OF, EncoderModel
@@ -133,6 +134,23 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_outside(name: str) -> N
     assert {g.dtype for g in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.float32)}
     norm, want_norm = (float(optax.tree.norm(tree)) for tree in (gradient, want_gradient))
     assert norm == pytest.approx(want_norm, rel=0.1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_kernels_brought_to_bfloat16_once_give_the_same_logits(family: str) -> None:
+    graph, params = tiny.model(family)
+    batch = tiny.batch(family, tiny.PACKED)
+    narrow = step.make_for_eval(jnp.dtype("bfloat16"))(params)
+    changed = {path for path, leaf in tiny.flat(narrow).items() if leaf.dtype == jnp.bfloat16}
+    assert changed == {
+        path for path in tiny.flat(params) if path.startswith("encoder/") and "kernel" in path
+    }
+    of_each_step = tiny.jit(tiny.logits, static_argnums=(0, 4))
+    dtype = jnp.bfloat16
+    np.testing.assert_array_equal(
+        of_each_step(graph, narrow, batch, None, dtype),
+        of_each_step(graph, params, batch, None, dtype),
+    )
 
 
 @pytest.mark.parametrize(
