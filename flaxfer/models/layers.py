@@ -189,10 +189,37 @@ class LayerNorm(nnx.Module):
     def __call__(self, *summands: jax.Array) -> jax.Array:
         """The normalised sum, float32; the summands may be of any dtype."""
         x = functools.reduce(jnp.add, (summand.astype(jnp.float32) for summand in summands))
-        centred = x - jnp.mean(x, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        normal = centred * jax.lax.rsqrt(variance + self.eps)
-        return normal * self.scale[...] + self.bias[...]
+        return _normalised(x, self.eps) * self.scale[...] + self.bias[...]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _normalised(x: jax.Array, eps: float) -> jax.Array:
+    """Less the mean and over the standard deviation of the last axis.
+
+    The slope takes two means at once; JAX by itself takes one after the other, each of them in a
+    pass of its own over the activations.
+    """
+    return _normalised_forward(x, eps)[0]
+
+
+def _normalised_forward(x: jax.Array, eps: float) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(variance + eps)
+    normal = centred * inverse
+    return normal, (normal, inverse)
+
+
+def _normalised_backward(
+    eps: float, kept: tuple[jax.Array, jax.Array], slope: jax.Array
+) -> tuple[jax.Array]:
+    normal, inverse = kept
+    mean = jnp.mean(slope, axis=-1, keepdims=True)
+    along = jnp.mean(slope * normal, axis=-1, keepdims=True)
+    return (inverse * (slope - mean - along * normal),)
+
+
+_normalised.defvjp(_normalised_forward, _normalised_backward)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

@@ -53,6 +53,21 @@ def test_layer_norm_sums_and_measures_in_float32() -> None:
     assert norm(x, y).dtype == jnp.float32
 
 
+def test_the_slope_of_a_layer_norm_is_that_of_small_differences() -> None:
+    norm = LayerNorm(16, 1e-2)
+    rng = np.random.default_rng(0)
+    x, weight = 3 + rng.standard_normal((4, 16)), rng.standard_normal((4, 16))
+
+    def score(x: np.ndarray) -> np.ndarray:
+        normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-2)
+        return (normal * weight).sum(axis=-1)
+
+    steps = 1e-5 * np.eye(16)
+    want = np.stack([(score(x + s) - score(x - s)) / 2e-5 for s in steps], axis=-1)
+    found = jax.grad(lambda x: (norm(x) * weight).sum())(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, want, atol=2e-6)
+
+
 def test_activations_and_their_slopes() -> None:
     x = np.linspace(-8, 8, 2001)
     bell = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
