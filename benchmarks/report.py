@@ -63,8 +63,11 @@ benchmarks/results/tpu-flax-bert-base.json`, and the same with xlm-roberta-base;
 written to benchmarks/results/tpu-flaxfer-*.json by `python -m flaxfer.aot --config \
 configs/sts_english.py:local --topology v5e:1 --rows 64 --examples_per_row 1 \
 --config.train.batch_size=64 --model_config FILE --json FILE` (`--vocabulary 30000`: of XLM-R the \
-tokens that a study uses), where `FILE` is the model's config.json. Quality: the \
-commands at the top of benchmarks/quality.py.
+tokens that a study uses), where `FILE` is the model's config.json. Packed rows: the same with \
+`--config.data_dir=DATA --config.model.path=FOLDER`, a folder of the model's config.json and \
+tokenizer, in place of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
+`--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Quality: the commands at \
+the top of benchmarks/quality.py.
 """
 
 
@@ -187,11 +190,20 @@ def seeds_table(runs: Sequence[Run]) -> str:
 
 
 def tpu(estimates: Sequence[Run]) -> str:
-    """The compiler's estimates; of equal records the last is in force."""
-    last = {
-        (*(str(e[key]) for key in SETTING), e["side"], e["vocabulary"]): e
-        for e in map(summary.estimate, estimates)
-    }
+    """The compiler's estimates: of full rows on one chip, of a study's rows, of many chips."""
+    made = [record for record in estimates if "shapes" in record]
+    many = [record for record in made if record["topology"]["chips"] > 1]
+    packed = [record for record in made if record["shapes"]["row_counts"] and record not in many]
+    full = [summary.estimate(r) for r in estimates if r not in many and r not in packed]
+    text = full_rows(full)
+    if packed:
+        text += "\n" + packed_rows(packed, [e for e in full if e["side"] != "flaxfer"])
+    return text + ("\n" + many_chips(many) if many else "")
+
+
+def full_rows(estimates: Sequence[Run]) -> str:
+    """Steps without padding; of equal records the last is in force."""
+    last = {(*(str(e[key]) for key in SETTING), e["side"], e["vocabulary"]): e for e in estimates}
     peers = {key[:-2]: e for key, e in last.items() if e["side"] != "flaxfer"}
     rows = []
     for key, e in sorted(last.items()):
@@ -213,6 +225,60 @@ def tpu(estimates: Sequence[Run]) -> str:
     )
     columns = ["model", "chip", "rows x tokens", "type", "trainer", "million cycles"]
     return text + table([*columns, "peer / flaxfer"], rows)
+
+
+def packed_rows(records: Sequence[Run], peers: Sequence[Run]) -> str:
+    """What an example costs where the data decide on the rows, beside a peer that pads each."""
+    rows = []
+    for record in records:
+        own = summary.estimate(record)
+        examples, tokens = record["shapes"]["batch_size"], record["useful_per_step"]["tokens"]
+        cost = own["estimated_cycles"] / examples
+        alike = [e for e in peers if all(e[k] == own[k] for k in SETTING if k != "batch")]
+        ratios = [f"{e['estimated_cycles'] / e['batch'] / cost:.1f}" for e in alike]
+        rows.append(
+            [
+                f"{own['model']}, {own['vocabulary']:,} tokens",
+                *(own["chip"], str(examples), f"{own['batch']} x {own['length']}"),
+                f"{1 - tokens / (own['batch'] * own['length']):.1%}",
+                f"{own['estimated_cycles'] / 1e6:.1f}",
+                f"{cost / 1e3:,.0f}",
+                ", ".join(ratios),
+            ]
+        )
+    text = (
+        "### STS-B English in packed rows\nThe same estimates with the lengths of real data and "
+        "the tokens they use. The step is that of the most rows that any batch needs: most steps "
+        "have fewer. The peer pads every example to the length of a row: its cycles an example are "
+        "those of the table above over its batch.\n\n"
+    )
+    columns = ["model", "chip", "examples", "rows x tokens", "padding", "million cycles"]
+    return text + table([*columns, "thousand an example", "peer / flaxfer an example"], rows)
+
+
+def many_chips(records: Sequence[Run]) -> str:
+    """How much of a step waits for other chips."""
+    rows = []
+    for record in records:
+        own = summary.estimate(record)
+        rows.append(
+            [
+                f"{own['model']}, {own['vocabulary']:,} tokens",
+                record["topology"]["name"],
+                " x ".join(f"{axis} {n}" for axis, n in record["mesh"].items() if n > 1),
+                f"{own['batch']} x {own['length']}",
+                f"{record['estimated_cycles'] / 1e6:.1f}",
+                f"{record['collectives_not_hidden_share']:.1%}",
+                f"{record['examples_per_s_estimate']:,.0f}",
+            ]
+        )
+    text = (
+        "### Many chips\nHere cycles are those of all sources: the compiler's, gathers and waits "
+        "for memory by their bytes, and collectives, which the compiler does not estimate, as "
+        "rings by theirs, so far as no other work hides them.\n\n"
+    )
+    columns = ["model", "chips", "mesh", "rows a chip x tokens", "million cycles"]
+    return text + table([*columns, "in collectives not hidden", "examples/s"], rows)
 
 
 def machine(runs: Sequence[Run]) -> str:

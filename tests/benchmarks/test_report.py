@@ -110,14 +110,16 @@ def test_amx_is_said_only_where_it_is() -> None:
 
 
 def aot(vocabulary: int, cycles: int) -> dict[str, Any]:
-    """As flaxfer.aot reports a compilation for four chips."""
+    """As flaxfer.aot reports a compilation for one chip."""
     encoder = {"family": "xlm-roberta", "num_layers": 12, "hidden_size": 768}
     return {
-        "topology": {"name": "v5e:2x2", "chips": 4},
+        "topology": {"name": "v5e:1x1", "chips": 1},
+        "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
         "estimated_cycles": cycles + 1,
         "cycles_by_source": {"compiler": cycles},
         "shapes": {
-            "train": {"token_BT": [2, 128, 128]},
+            "train": {"token_BT": [2, 32, 128]},
+            "row_counts": [],
             "encoder": encoder,
             "vocabulary_in_use": vocabulary,
             "compute_dtype": "bfloat16",
@@ -125,18 +127,20 @@ def aot(vocabulary: int, cycles: int) -> dict[str, Any]:
     }
 
 
+PEER = {
+    "side": "transformers Flax",
+    "model": "xlm-roberta-base",
+    "vocabulary": 250_002,
+    "chip": "v5e",
+    "batch": 64,
+    "length": 128,
+    "dtype": "bfloat16",
+    "estimated_cycles": 120_000_000,
+}
+
+
 def test_estimates_are_compared_in_the_same_setting_only() -> None:
-    peer = {
-        "side": "transformers Flax",
-        "model": "xlm-roberta-base",
-        "vocabulary": 250_002,
-        "chip": "v5e",
-        "batch": 64,
-        "length": 128,
-        "dtype": "bfloat16",
-        "estimated_cycles": 120_000_000,
-    }
-    estimates = [peer | {"estimated_cycles": 1}, peer, peer | {"chip": "v6e"}]
+    estimates = [PEER | {"estimated_cycles": 1}, PEER, PEER | {"chip": "v6e"}]
     estimates += [aot(9_088, 60_000_000), aot(250_002, 80_000_000)]
     rows = report.page([], estimates).partition("## TPU ESTIMATES")[2].splitlines()
     assert [row for row in rows if "v5e" in row or "v6e" in row][:4] == [
@@ -147,6 +151,33 @@ def test_estimates_are_compared_in_the_same_setting_only() -> None:
         "| xlm-roberta-base, 250,002 tokens | v6e | 64 x 128 | bfloat16 | transformers Flax "
         "| 120.0 |  |",
     ]
+
+
+def test_an_estimate_of_packed_rows_counts_by_the_example() -> None:
+    packed = aot(9_088, 10_000_000)
+    packed["shapes"] |= {"batch_size": 64, "row_counts": [14, 16]}
+    packed["shapes"]["train"] = {"token_BT": [1, 16, 128]}
+    packed["useful_per_step"] = {"tokens": 1_843.2}
+    page = report.page([], [PEER, PEER | {"dtype": "float32"}, packed])
+    # 1,843.2 of 2,048 slots are in use; 120 million cycles over 64 examples against 10 over 64.
+    assert (
+        "| xlm-roberta-base, 9,088 tokens | v5e | 64 | 16 x 128 | 10.0% | 10.0 | 156 | 12.0 |\n"
+        in page
+    )
+    assert "| flaxfer |" not in page, "it is no step of full rows"
+
+
+def test_an_estimate_of_many_chips_has_its_share_of_waiting() -> None:
+    many = aot(250_002, 90_000_000)
+    many |= {"topology": {"name": "v5e:16x16", "chips": 256}, "mesh": {"data": 64, "fsdp": 4}}
+    many |= {"collectives_not_hidden_share": 0.0449, "examples_per_s_estimate": 312_345.6}
+    many["shapes"]["train"] = {"token_BT": [1, 16_384, 128]}
+    page = report.page([], [aot(250_002, 80_000_000), many])
+    assert (
+        "| xlm-roberta-base, 250,002 tokens | v5e:16x16 | data 64 x fsdp 4 | 64 x 128 | 90.0 "
+        "| 4.5% | 312,346 |\n" in page
+    )
+    assert "| 80.0 |  |\n" in page and "| 90.0 |  |\n" not in page
 
 
 def test_stored_files_become_page_and_plot(tmp_path: Path, monkeypatch: Any) -> None:
