@@ -105,7 +105,7 @@ def runner(
         optimizer = make_optimizer(OPTIMIZER, TOTAL, params)
         states.append(state.init_state(params, optimizer, mesh))
     own = state.stack(states, mesh) if together else states[0]
-    keys = [prng.dropout_key(seed, jax.default_backend()) for seed in seeds]
+    keys = [prng.dropout_key(seed, jax.default_backend(), jax.device_count()) for seed in seeds]
     key = jnp.stack(keys) if together else keys[0]
     few = itertools.islice(plan.batches(0, mesh), options.steps)
     batches = [batch for _, batch in few]

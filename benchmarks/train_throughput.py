@@ -79,7 +79,7 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
     )
     optimizer = make_optimizer(OPTIMIZER, plan.total_steps, pieces.params)
     state = init_state(pieces.params, optimizer, evaluator.mesh)
-    key = dropout_key(seed, jax.default_backend())
+    key = dropout_key(seed, jax.default_backend(), jax.device_count())
     measured = common.Measured(steps=steps)
     state = _compile(plan, evaluator.mesh, train_step, state, key, last, measured)
     compiled, unread = programs(train_step), None

@@ -117,8 +117,8 @@ class _Loop:
             attention=settings.train.attention,
             together=self._together,
         )
-        platform = evaluator.mesh.devices.flat[0].platform
-        keys = [dropout_key(seed, platform) for seed in seeds]
+        platform, devices = evaluator.mesh.devices.flat[0].platform, evaluator.mesh.size
+        keys = [dropout_key(seed, platform, devices) for seed in seeds]
         self._key = jnp.stack(keys) if self._together else keys[0]
         self._steps_per_eval = settings.train.eval_every or math.ceil(
             train_examples(run.train) / settings.train.batch_size

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from flaxfer import config, sharding
 from flaxfer.models.layers import dropout, dropout_site, true_dropout_rate
 from flaxfer.prng import dropout_key
 
@@ -19,16 +20,26 @@ BYTES = jax.jit(lambda key: jax.random.bits(key, (COUNT,), jnp.uint8))
 
 def key_of(seed: int = 0, step: int = 0, layer: int = 0, site: int = 0) -> jax.Array:
     """The key of a place in the model, as the step and the models derive it."""
-    key = jax.random.fold_in(jax.random.fold_in(dropout_key(seed, "cpu"), step), 0)
+    key = jax.random.fold_in(jax.random.fold_in(dropout_key(seed, "cpu", 1), step), 0)
     found = dropout_site(dropout_site(key, layer), site)
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu", "gpu"])
-def test_the_generator_goes_by_the_platform(platform: str) -> None:
-    name = str(jax.random.key_impl(dropout_key(0, platform)))
-    assert name == ("flaxfer" if platform == "cpu" else "rbg")
+@pytest.mark.parametrize("devices", [1, 4])
+def test_the_generator_goes_by_the_platform(platform: str, devices: int) -> None:
+    name = str(jax.random.key_impl(dropout_key(0, platform, devices)))
+    assert name == ("rbg" if platform != "cpu" and devices == 1 else "flaxfer")
+
+
+def test_each_of_many_devices_draws_the_bits_of_its_own_rows() -> None:
+    mesh = sharding.make_mesh(config.Mesh(data=-1))
+    key, rows = dropout_key(0, "tpu", mesh.size), sharding.rows(mesh)
+    draw = jax.jit(lambda k: jax.random.bits(k, (64, 4, 32), jnp.uint8), out_shardings=rows)
+    text = draw.lower(key).compile().as_text()
+    assert f"[{64 // mesh.size},4,32]" in text and "[64,4,32]" not in text
+    np.testing.assert_array_equal(draw(key), jax.random.bits(key, (64, 4, 32), jnp.uint8))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -66,7 +77,8 @@ def test_masks_of_seeds_steps_layers_and_places_are_independent() -> None:
 
 
 def test_seeds_and_numbers_give_keys_of_their_own() -> None:
-    seeds = {tuple(jax.random.key_data(dropout_key(seed, "cpu")).tolist()) for seed in range(500)}
+    keys = [dropout_key(seed, "cpu", 1) for seed in range(500)]
+    seeds = {tuple(jax.random.key_data(key).tolist()) for key in keys}
     folded = jax.vmap(lambda n: jax.random.key_data(jax.random.fold_in(key_of(), n)))(
         jnp.arange(5000)
     )

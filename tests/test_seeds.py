@@ -419,7 +419,7 @@ def test_optimiser_state_is_stacked_and_taken_apart_again() -> None:
 
 
 def test_dropout_of_a_seed_is_that_of_its_key() -> None:
-    keys = [dropout_key(seed, jax.default_backend()) for seed in SEEDS]
+    keys = [dropout_key(seed, jax.default_backend(), jax.device_count()) for seed in SEEDS]
     x = jnp.ones((4, 64))
     mapped = jax.vmap(lambda key: dropout(x, 0.5, key))(jnp.stack(keys))
     for own, key in zip(mapped, keys, strict=True):

@@ -29,6 +29,7 @@ from flaxfer.models.families import read_config
 from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.weights import read_json
 from flaxfer.optim import make_optimizer
+from flaxfer.prng import dropout_key
 from flaxfer.stage_run import placed
 from flaxfer.state import TrainState
 from flaxfer.step import make_eval_step, make_for_eval, make_train_step
@@ -243,7 +244,8 @@ def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
         keep=work.settings.train.keep,
         attention=work.settings.train.attention,
     )
-    key = jax.eval_shape(lambda: jax.random.key(0, impl="rbg"))
+    platform = mesh.devices.flat[0].platform
+    key = jax.eval_shape(lambda: dropout_key(0, platform, mesh.size))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.whole(mesh))
     batch = _on_rows(work.train_shapes(multiple), mesh, axis=1)
     compiled: jax.stages.Compiled = step.lower(
