@@ -65,6 +65,12 @@ class DivergedError(FlaxferError):
     exit_code = 5
 
 
+class ClaimLostError(FlaxferError):
+    """What this process worked on may belong to another by now."""
+
+    exit_code = 6
+
+
 class PreemptedError(FlaxferError):
     """The run was asked to stop; the same command continues it."""
 
