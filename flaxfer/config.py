@@ -144,7 +144,9 @@ class Data:
       train, dev, test: sources. Where `dev` and `test` are both empty, `train` is divided by
         `split`; where `dev` alone is empty, dev is cut from train in the proportion train : dev.
       split: shares of train, dev and test.
-      split_seed: of the division and of `Source.fraction`; the same for every seed of a study.
+      split_seed: of the division and of the fractions; the same for every seed of a study.
+      train_fraction: share of the train split to use, drawn by seed after the division, which dev
+        and test are left as they are by; a smaller share is part of a larger one.
     """
 
     train: tuple[Source, ...]
@@ -152,6 +154,7 @@ class Data:
     test: tuple[Source, ...] = ()
     split: tuple[float, float, float] = (0.70, 0.15, 0.15)
     split_seed: int = 0
+    train_fraction: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,21 +330,20 @@ class Mesh:
     tensor: int = 1
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """A study: every path, every seed.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common:
+    """What a study and a grid of studies have in common.
 
     Attributes:
-      name: of the study, for the report.
-      target: the stage whose evaluations are compared.
-      intermediate: the stage before it on the path `staged`.
+      name: of the study or grid, for the report.
       paths: `direct` trains the target from the pretrained encoder, `staged` after the intermediate
         stage, `scratch` from random encoder weights, as a control.
       seeds: one run of every path each: order of the data, heads, dropout.
       seeds_at_once: seeds that train as one program, with the results that they have one by one. 1
         for one by one; 0 for eight where steps are so small that this is faster, else one.
-      workdir: everything a study writes; the same command continues what lies there. Empty for
+      workdir: everything that is written; the same command continues what lies there. Empty for
         `runs/<name>`.
+      store: where stages lie, which several studies and grids may share; empty for WORKDIR/stages.
       data_dir: where relative paths of sources start; empty for the current directory.
       cache: tokenised data and compiled programs; empty for the user's cache directory.
       compiler_options: XLA's options by name, beside or instead of those of `flaxfer.platform`.
@@ -349,15 +351,32 @@ class Config:
     """
 
     name: str
-    model: Model
-    target: Stage
-    intermediate: Stage | None = None
     paths: tuple[Path, ...] = ("direct", "staged")
     seeds: tuple[int, ...] = (0,)
     seeds_at_once: int = 0
     mesh: Mesh = Mesh()
     workdir: str = ""
+    store: str = ""
     data_dir: str = ""
     cache: str = ""
     compiler_options: Mapping[str, bool | int | str] = dataclasses.field(default_factory=dict)
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+
+    @property
+    def stages(self) -> str:
+        """The folder that stages lie in."""
+        return self.store or f"{self.workdir}/stages"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Common):
+    """A study: every path, every seed.
+
+    Attributes:
+      target: the stage whose evaluations are compared.
+      intermediate: the stage before it on the path `staged`.
+    """
+
+    model: Model
+    target: Stage
+    intermediate: Stage | None = None

@@ -20,12 +20,20 @@ from typing import Any, Literal
 
 import pydantic
 
+from flaxfer import config_checks, config_grid
 from flaxfer.config import Config
-from flaxfer.config_checks import Finding, check
+from flaxfer.config_checks import Finding
+from flaxfer.config_grid import Grid
 from flaxfer.errors import ConfigError, FlaxferError
 
 SHARED_SECTIONS = ("optimizer", "train")
 STAGES = ("intermediate", "target")
+SECTIONS_OF_STAGES = ("intermediates", "targets")
+STAGE_KEY = re.compile(
+    rf"(?:{'|'.join(STAGES)}|(?:{'|'.join(SECTIONS_OF_STAGES)})\.[^.]+)"
+    rf"\.(?=(?:{'|'.join(SHARED_SECTIONS)})\.)"
+)
+"""What is before the key in a shared section that a stage has been filled from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +55,22 @@ class Override:
 
 
 def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+    """Builds the config of a single study, see `load_any`.
+
+    Raises:
+      ConfigError: it is wrong, or describes a grid.
+    """
+    config = load_any(file, overrides)
+    if isinstance(config, Grid):
+        raise ConfigError(
+            f"this is a grid of {len(config_grid.cells(config))} studies, and one is needed",
+            where=file,
+            mend="name a config with one model, one target and at most one intermediate task.",
+        )
+    return config
+
+
+def load_any(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config | Grid:
     """Builds the config of `file` (a path, or `path:preset`) with `overrides` (`a.b.c`, text).
 
     Raises:
@@ -58,14 +82,17 @@ def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
         _place(raw, key, Override(text), errors)
     own = _fill_stages(raw, errors)
     bad: set[str] = set()
-    config = _build(Config, raw, "", errors, bad)
+    kind, check = Config, config_checks.check
+    if config_grid.KEYS & raw.keys():
+        kind, check = Grid, config_grid.check
+    config = _build(kind, raw, "", errors, bad)
     if not config.workdir:
         config = dataclasses.replace(config, workdir=f"runs/{config.name}")
     findings: list[Finding] = [((text.partition(":")[0],), text) for text in errors]
     # A check that reads a field already reported would only repeat it in other words.
     findings += [found for found in check(config) if not any(_within(k, bad) for k in found[0])]
     if findings:
-        # An error in a shared section stands in both stages; say it once, and where it was made.
+        # An error in a shared section stands in every stage; say it once, and where it was made.
         details = list(dict.fromkeys(_at_its_section(*found, own) for found in findings))
         raise ConfigError(
             f"{len(details)} error(s) in the configuration",
@@ -73,7 +100,7 @@ def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
             mend="change the config file, or pass --config.KEY=VALUE.",
             details=details,
         )
-    return typing.cast(Config, config)
+    return typing.cast(Config | Grid, config)
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
@@ -88,7 +115,7 @@ def split_overrides(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[s
     return overrides, rest
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: Config | Grid) -> dict[str, Any]:
     """The config as plain, JSON-ready values."""
     return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
 
@@ -142,7 +169,7 @@ def _place(raw: dict[str, Any], key: str, value: Override, errors: list[str]) ->
     *parents, last = key.split(".")
     node: Any = raw
     for part in parents:
-        if part == "0" and parents[1:2] == ["data"] and isinstance(node, dict):
+        if part == "0" and "data" in parents[1:3] and isinstance(node, dict):
             continue  # One source need not be wrapped.
         index: Any = int(part) if isinstance(node, list) and part.isdigit() else part
         try:
@@ -171,25 +198,29 @@ def _place(raw: dict[str, Any], key: str, value: Override, errors: list[str]) ->
 def _fill_stages(raw: dict[str, Any], errors: list[str]) -> set[str]:
     """Moves the shared sections into the stages; gives the keys that a stage sets itself."""
     own: set[str] = set()
+    places = [("", raw, name) for name in STAGES]
+    for name in SECTIONS_OF_STAGES:
+        if isinstance(raw.get(name), Mapping):
+            raw[name] = dict(raw[name])
+            places += [(f"{name}.", raw[name], key) for key in raw[name]]
     for section in SHARED_SECTIONS:
         shared = raw.pop(section, None)
         if shared is not None and not isinstance(shared, Mapping):
             errors.append(_no_section(section, shared))
             shared = None
-        for name in STAGES:
-            stage = raw.get(name)
+        for at, parent, name in places:
+            stage = parent.get(name)
             settings = stage.get(section) if isinstance(stage, Mapping) else None
             if isinstance(stage, Mapping) and (settings is None or isinstance(settings, Mapping)):
-                own |= {f"{name}.{section}.{key}" for key in settings or {}}
-                raw[name] = {**stage, section: {**(shared or {}), **(settings or {})}}
+                own |= {f"{at}{name}.{section}.{key}" for key in settings or {}}
+                parent[name] = {**stage, section: {**(shared or {}), **(settings or {})}}
     return own
 
 
 def _at_its_section(keys: tuple[str, ...], text: str, own: set[str]) -> str:
     """`text` without the stage that it begins with, if what it is about came from a shared one."""
-    shared = re.compile(rf"({'|'.join(STAGES)})\.({'|'.join(SHARED_SECTIONS)})\.")
-    if all(shared.match(key) and key not in own for key in keys):
-        return text.partition(".")[2]
+    if all(STAGE_KEY.match(key) and key not in own for key in keys):
+        return STAGE_KEY.sub("", text, count=1)
     return text
 
 

@@ -6,7 +6,19 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping
 
-from flaxfer.config import METRICS, Config, Kind, Mesh, Optimizer, Source, Stage, Task, Train
+from flaxfer.config import (
+    METRICS,
+    Common,
+    Config,
+    Kind,
+    Mesh,
+    Model,
+    Optimizer,
+    Source,
+    Stage,
+    Task,
+    Train,
+)
 
 Finding = tuple[tuple[str, ...], str]
 """The keys that a finding read, and the finding, which begins with the key to change."""
@@ -39,18 +51,36 @@ SPECIAL_TOKENS = 4
 
 def check(config: Config) -> Iterator[Finding]:
     """Yields everything wrong in `config`."""
-    if bool(config.model.path) == bool(config.model.hub):
+    yield from check_model("model", config.model)
+    yield from check_common(config)
+    if "staged" in config.paths and config.intermediate is None:
         yield (
-            ("model.path", "model.hub"),
+            ("paths", "intermediate"),
+            ("paths: 'staged' needs the section intermediate, or leave it out of paths"),
+        )
+    for name, stage in (("intermediate", config.intermediate), ("target", config.target)):
+        if stage is not None:
+            yield from check_stage(name, stage)
+
+
+def check_model(at: str, model: Model) -> Iterator[Finding]:
+    """Yields everything wrong in a model, which stands at a dotted key."""
+    if bool(model.path) == bool(model.hub):
+        yield (
+            (f"{at}.path", f"{at}.hub"),
             (
-                "model.path: name either a local folder (model.path) or a hub id (model.hub), "
-                f"not {'both' if config.model.path else 'neither'}"
+                f"{at}.path: name either a local folder ({at}.path) or a hub id ({at}.hub), "
+                f"not {'both' if model.path else 'neither'}"
             ),
         )
     for name in ("dropout", "attention_dropout"):
-        rate = getattr(config.model, name)
+        rate = getattr(model, name)
         if rate is not None and not 0 <= rate < 1:
-            yield (f"model.{name}",), f"model.{name}: must be in [0, 1), is {rate}"
+            yield (f"{at}.{name}",), f"{at}.{name}: must be in [0, 1), is {rate}"
+
+
+def check_common(config: Common) -> Iterator[Finding]:
+    """Yields everything wrong in what studies and grids have in common."""
     if not re.fullmatch(r"[\w.-]+", config.name):
         yield ("name",), f"name: letters, digits, '.', '_' and '-' only, is {config.name!r}"
     for key, values in (("paths", config.paths), ("seeds", config.seeds)):
@@ -65,15 +95,7 @@ def check(config: Config) -> Iterator[Finding]:
             ("seeds_at_once",),
             f"seeds_at_once: must not be negative, is {config.seeds_at_once}",
         )
-    if "staged" in config.paths and config.intermediate is None:
-        yield (
-            ("paths", "intermediate"),
-            ("paths: 'staged' needs the section intermediate, or leave it out of paths"),
-        )
     yield from _mesh(config.mesh)
-    for name, stage in (("intermediate", config.intermediate), ("target", config.target)):
-        if stage is not None:
-            yield from _stage(name, stage)
 
 
 def _mesh(mesh: Mesh) -> Iterator[Finding]:
@@ -85,7 +107,8 @@ def _mesh(mesh: Mesh) -> Iterator[Finding]:
         yield ("mesh.data", "mesh.fsdp", "mesh.tensor"), "mesh.data: only one axis may be -1"
 
 
-def _stage(at: str, stage: Stage) -> Iterator[Finding]:
+def check_stage(at: str, stage: Stage) -> Iterator[Finding]:
+    """Yields everything wrong in a stage, which stands at a dotted key."""
     yield from (
         *_task(f"{at}.task", stage.task),
         *_train(f"{at}.train", stage.train, stage.task),
@@ -93,6 +116,11 @@ def _stage(at: str, stage: Stage) -> Iterator[Finding]:
     )
     if not stage.data.train:
         yield (f"{at}.data.train",), f"{at}.data.train: names no source"
+    if not 0 < stage.data.train_fraction <= 1:
+        yield (
+            (f"{at}.data.train_fraction",),
+            f"{at}.data.train_fraction: must be in (0, 1], is {stage.data.train_fraction}",
+        )
     shares = stage.data.split
     if (
         abs(sum(shares) - 1) > 1e-6
@@ -110,7 +138,7 @@ def _stage(at: str, stage: Stage) -> Iterator[Finding]:
     splits = {"train": stage.data.train, "dev": stage.data.dev, "test": stage.data.test}
     for split, sources in splits.items():
         for i, source in enumerate(sources):
-            yield from _source(f"{at}.data.{split}.{i}", source, stage.task)
+            yield from _source(f"{at}.data.{split}.{i}", source, f"{at}.task", stage.task)
     for name, source in stage.evaluate.items():
         if name in ("train", "dev", "test") or not re.fullmatch(r"[\w.-]+", name):
             yield (
@@ -120,7 +148,7 @@ def _stage(at: str, stage: Stage) -> Iterator[Finding]:
                     "and not train, dev or test"
                 ),
             )
-        yield from _source(f"{at}.evaluate.{name}", source, stage.task)
+        yield from _source(f"{at}.evaluate.{name}", source, f"{at}.task", stage.task)
 
 
 def _task(at: str, task: Task) -> Iterator[Finding]:
@@ -271,7 +299,7 @@ def _optimizer(at: str, optimizer: Optimizer, train: Train) -> Iterator[Finding]
                 yield (f"{at}.{key}",), f"{at}.{key}: {pattern!r} is no regular expression: {error}"
 
 
-def _source(at: str, source: Source, task: Task) -> Iterator[Finding]:
+def _source(at: str, source: Source, task_at: str, task: Task) -> Iterator[Finding]:
     if bool(source.path) == bool(source.hub):
         yield (
             (f"{at}.path", f"{at}.hub"),
@@ -280,8 +308,8 @@ def _source(at: str, source: Source, task: Task) -> Iterator[Finding]:
                 f"not {'both' if source.path else 'neither'}"
             ),
         )
-    yield from _roles(at, source, task)
-    yield from _format(at, source, task)
+    yield from _roles(at, source, task_at, task)
+    yield from _format(at, source, task_at, task)
     if len(source.delimiter) > 1:
         yield (f"{at}.delimiter",), f"{at}.delimiter: one character, is {source.delimiter!r}"
     for key in ("max_columns", "rows"):
@@ -289,7 +317,7 @@ def _source(at: str, source: Source, task: Task) -> Iterator[Finding]:
             yield (f"{at}.{key}",), f"{at}.{key}: must not be negative, is {getattr(source, key)}"
     if not 0 < source.fraction <= 1:
         yield (f"{at}.fraction",), f"{at}.fraction: must be in (0, 1], is {source.fraction}"
-    kind = f"{at.partition('.')[0]}.task.kind"
+    kind = f"{task_at}.kind"
     named = {*source.columns, *source.aligned}
     choices = sum(bool(CHOICE.fullmatch(role)) for role in named)
     names = tuple(map(str, range(choices))) if task.kind == "multiple_choice" else task.labels
@@ -299,7 +327,7 @@ def _source(at: str, source: Source, task: Task) -> Iterator[Finding]:
             break
         if task.kind != "regression" and label not in names:
             yield (
-                (f"{at}.labels", f"{at}.columns", f"{at.partition('.')[0]}.task.labels", kind),
+                (f"{at}.labels", f"{at}.columns", f"{task_at}.labels", kind),
                 (
                     f"{at}.labels.{written}: {label!r} is no label of {task.name}; "
                     f"there are {', '.join(names)}"
@@ -312,9 +340,9 @@ def _source(at: str, source: Source, task: Task) -> Iterator[Finding]:
         )
 
 
-def _roles(at: str, source: Source, task: Task) -> Iterator[Finding]:
+def _roles(at: str, source: Source, task_at: str, task: Task) -> Iterator[Finding]:
     """Whether the roles of columns are those of the kind of task."""
-    kind = f"{at.partition('.')[0]}.task.kind"
+    kind = f"{task_at}.kind"
     known = {*COMMON_ROLES, *(role for roles in ROLES.values() for role in roles)}
     own = [*ROLES[task.kind], *COMMON_ROLES]
     for mapping, key in ((source.columns, "columns"), (source.aligned, "aligned")):
@@ -347,9 +375,9 @@ def _roles(at: str, source: Source, task: Task) -> Iterator[Finding]:
             yield keys, f"{at}.columns.{role}: is missing"
 
 
-def _format(at: str, source: Source, task: Task) -> Iterator[Finding]:
+def _format(at: str, source: Source, task_at: str, task: Task) -> Iterator[Finding]:
     """Whether a file of this format can hold what the kind of task needs."""
-    kind = f"{at.partition('.')[0]}.task.kind"
+    kind = f"{task_at}.kind"
     written_as = "" if source.hub else source.written_as
     needs_lists = task.kind in ("tagging", "question_answering")
     if KIND_OF_FORMAT.get(written_as, task.kind) != task.kind or (

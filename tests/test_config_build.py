@@ -272,7 +272,7 @@ def test_ten_errors_are_ten_findings(file: str) -> None:
         ("name.first", "x", "name.first: 'name' is a value, not a section"),
         ("target.task.labelz", "x", "target.task.labelz: unknown key; did you mean 'labels'?"),
         ("trian.epochs", "1", "trian: unknown key; did you mean 'train'?"),
-        ("zzzz", "1", "zzzz: unknown key; there are name, model, target, "),
+        ("zzzz", "1", "zzzz: unknown key; there are name, paths, seeds, "),
         ("target.train.batch_size", "0", "target.train.batch_size: must be at least 1, is 0"),
     ],
 )

@@ -102,6 +102,7 @@ def load_splits(data: Data, task: Task, data_dir: str = "") -> dict[str, Example
         if "test" in splits:
             del shares["test"]
         splits |= _cut(splits["train"], shares, data.split_seed)
+    splits["train"] = _fraction(splits["train"], data.train_fraction, data.split_seed)
     if len({examples.text_b is None for examples in splits.values()}) > 1:
         raise DataError(
             "some splits hold pairs and others single texts",
@@ -281,6 +282,21 @@ def _cut(examples: Examples, shares: Mapping[str, float], seed: int) -> dict[str
             parts[name] = examples.take(np.sort(order[start : start + count]))
         start += count
     return parts
+
+
+def _fraction(train: Examples, fraction: float, seed: int) -> Examples:
+    """A part of the train split; of two parts, the smaller is in the larger."""
+    if fraction == 1:
+        return train
+    count = round(fraction * len(train))
+    if not count:
+        raise DataError(
+            f"of {len(train)} examples to train on, {fraction:g} are none",
+            where=train.id[0],
+            mend="use a larger data.train_fraction.",
+        )
+    order = np.random.default_rng(seed).permutation(len(train))
+    return train.take(np.sort(order[:count]))
 
 
 def _warn_of_overlap(splits: Mapping[str, Examples]) -> None:

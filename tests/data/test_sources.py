@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flaxfer.config import Data, Source
+from flaxfer.config import Data, Source, Task
 from flaxfer.data.sources import Examples, load_splits, read_source
 from flaxfer.errors import ConfigError, DataError
 from tests.data.written import (
@@ -305,3 +305,23 @@ def test_f48_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", repo_info)
     error = refusal(Source(hub="owner/nli", columns={"text_a": "a", "label": "y"}))
     assert "no route" in error.what and "HF_HUB_OFFLINE=1" in str(error.mend)
+
+
+def test_a_fraction_of_train_leaves_dev_and_test_as_they_are(tmp_path: Path) -> None:
+    lines = "".join(f"text {i}\t{i % 5}.0\n" for i in range(200))
+    (tmp_path / "all.tsv").write_text(lines)
+    source = Source(path="all.tsv", header=False, columns={"text_a": 0, "label": 1})
+    task = Task("score", "regression", "pearson")
+    parts = {
+        share: load_splits(Data((source,), train_fraction=share), task, str(tmp_path))
+        for share in (1.0, 0.5, 0.1)
+    }
+    for name in ("dev", "test"):
+        assert parts[0.1][name].id == parts[0.5][name].id == parts[1.0][name].id
+    whole, half, tenth = (parts[share]["train"].id for share in (1.0, 0.5, 0.1))
+    assert (len(whole), len(half), len(tenth)) == (140, 70, 14)
+    assert {*tenth} < {*half} < {*whole}
+    assert [*tenth] == [name for name in whole if name in {*tenth}], "in their order"
+    assert tenth != whole[:14]
+    with pytest.raises(DataError, match=r"of 140 examples to train on, 0\.001 are none"):
+        load_splits(Data((source,), train_fraction=0.001), task, str(tmp_path))
