@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options, overrides = parse(words)
         report = run(options, config_build.load(options.config, overrides))
         if options.json:
-            from flaxfer.checkpoint import write_atomically
+            from flaxfer.files import write_atomically
 
             write_atomically(Path(options.json), json.dumps(report, indent=1))
     except FlaxferError as error:

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from flaxfer.errors import CheckpointError
+from flaxfer.files import write_atomically
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("flaxfer.checkpoint")
@@ -168,16 +168,6 @@ def _read(checkpoint: Checkpoint, items: dict[str, Any]) -> dict[str, Any]:
             leaves = dict(_by_path(tree))
             restored[name] = jax.tree.map_with_path(lambda p, _: leaves[_name(p)], wanted)  # noqa: B023
     return restored
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _checksums(folder: Path) -> dict[str, str]:

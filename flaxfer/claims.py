@@ -6,8 +6,8 @@ heartbeat for longer than the lease is void, and so is one whose owner ran here 
 claim is taken over by making the file n + 1, which exactly one of many contenders can. No file is
 ever removed or renamed, so a contender that is slow can take nothing from a newer owner.
 
-What is assumed of the file system, local or NFS version 3 or later: `link` to a name that is there
-fails on every client, and a file that is opened shows its newest times (close-to-open consistency).
+What is assumed of the file system, local or NFS version 3 or later: a file is made by one client
+alone (`O_EXCL`), and one that is opened shows its newest times (close-to-open consistency).
 Age is a difference of two times of the file system's own clock; those of machines are not compared.
 
 What no file system can promise: an owner that is stopped (suspended, not slow) in the middle of a
@@ -23,7 +23,6 @@ import functools
 import json
 import logging
 import os
-import secrets
 import socket
 import tempfile
 import threading
@@ -41,6 +40,8 @@ BEATS = 6
 """Heartbeats within a lease."""
 
 FOLDER = "claims"
+
+UNKNOWN = {"host": "unknown", "pid": 0, "system": "", "started": ""}
 
 log = logging.getLogger("flaxfer.claims")
 
@@ -167,20 +168,22 @@ class Claims:
         """Makes a claim void, so that others need not wait for the end of its lease."""
         with self._lock:  # No heartbeat may come after it.
             self._held.discard(claim)
-            os.utime(claim.file, (0, 0))
+            os.utime(claim.file, (0, 0))  # Older than any lease.
 
     def owner(self, folder: Path) -> str | None:
         """Host and process that a folder belongs to, or None."""
         newest = _newest(folder)
         owner = self._owner(folder / FOLDER / str(newest)) if newest else None
-        return owner and f"{owner['host']}:{owner['pid']}"
+        return f"{owner['host']}:{owner['pid']}" if owner else None
 
     def _owner(self, file: Path) -> dict[str, Any] | None:
         """What a claim says of its owner, if it is in force."""
         with open(file, encoding="utf-8") as opened:  # Opened, NFS shows its time of now.
             changed = os.fstat(opened.fileno()).st_mtime
-            owner: dict[str, Any] = json.load(opened)
-        if changed == 0 or _is_gone(owner) or self._now(file.parent) - changed > self._lease:
+            text = opened.read()
+        # Made and not yet written: whose it is will be known.
+        owner: dict[str, Any] = json.loads(text) if text else UNKNOWN
+        if _is_gone(owner) or self._now(file.parent) - changed > self._lease:
             return None
         return owner
 
@@ -205,16 +208,13 @@ def _newest(folder: Path) -> int:
 
 def _make(file: Path, text: str) -> bool:
     """Makes a file with its contents; False if there is one of the name."""
-    own = file.with_name(f".{secrets.token_hex(8)}")
-    own.write_text(text, encoding="utf-8")
-    os.utime(own)
     try:
-        with contextlib.suppress(FileExistsError):
-            os.link(own, file)
-        # Over NFS a link may come about while its answer is lost and the second try fails.
-        return own.stat().st_nlink == 2
-    finally:
-        own.unlink()
+        with open(file, "x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        return False
+    os.utime(file)
+    return True
 
 
 def _process() -> dict[str, Any]:

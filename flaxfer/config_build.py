@@ -82,10 +82,9 @@ def load_any(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config | G
         _place(raw, key, Override(text), errors)
     own = _fill_stages(raw, errors)
     bad: set[str] = set()
-    kind, check = Config, config_checks.check
-    if config_grid.KEYS & raw.keys():
-        kind, check = Grid, config_grid.check
-    config = _build(kind, raw, "", errors, bad)
+    of_grid = bool(config_grid.KEYS & raw.keys())
+    check: Any = config_grid.check if of_grid else config_checks.check
+    config = _build(Grid if of_grid else Config, raw, "", errors, bad)
     if not config.workdir:
         config = dataclasses.replace(config, workdir=f"runs/{config.name}")
     findings: list[Finding] = [((text.partition(":")[0],), text) for text in errors]

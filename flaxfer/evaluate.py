@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxfer import metrics, sharding
-from flaxfer.checkpoint import write_atomically
 from flaxfer.config import Task, Train
 from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.data.packing import Batch
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.files import write_atomically
 from flaxfer.optim import Params
 from flaxfer.predictions import Predictions, Scores, predictions_of
 from flaxfer.step import Graph, make_eval_step, make_for_eval

@@ -51,6 +51,8 @@ class Inputs:
 
     def __init__(self, config: Config, workdir: Path, cache: Path):
         self.config, self.workdir = config, workdir
+        self.introduced = False
+        self._weights: dict[str, Params] = {}
         self.stages: dict[str, Stage] = {"target": config.target}
         if config.intermediate is not None and "staged" in config.paths:
             self.stages = {"intermediate": config.intermediate, **self.stages}
@@ -98,14 +100,16 @@ class Inputs:
         every = [*self.vocabularies.values(), *self.scoring.values()]
         return np.unique(np.concatenate([vocabulary.ids for vocabulary in every]))
 
-    @functools.cache  # noqa: B019 - a study lives as long as its process.
     def weights(self, head: str) -> Params:
         """The pretrained parameters: `encoder`, and what the file has of the head so named.
 
         The word embedding has the rows that a stage may ask `first_rows` for, and no others.
         """
-        loaded = pretrained.load_pretrained(self.folder, self.encoder, head=head)
-        return rows.with_table(loaded, rows.word_table(loaded)[self._ids])
+        if head not in self._weights:  # Kept here, so that they go with the study.
+            loaded = pretrained.load_pretrained(self.folder, self.encoder, head=head)
+            table = rows.word_table(loaded)[self._ids]
+            self._weights[head] = rows.with_table(loaded, table)
+        return self._weights[head]
 
     def first_rows(self, start: str, task: Task, seed: int) -> rows.Rows:
         """What gives the rows of the word embedding that a stage without a parent begins with."""
@@ -125,6 +129,7 @@ class Inputs:
 
     def introduce(self) -> None:
         """Prints what will be done: model, devices, data, steps."""
+        self.introduced = True
         machine = platform.machine()
         model = self.model_summary()
         dtype = platform.compute_dtype(self.config.target.train)
@@ -216,8 +221,8 @@ class Inputs:
             for split, data in splits.items()
         ]
 
-    def summary(self, runs: list[dict[str, Any]], command: str, seconds: float) -> dict[str, Any]:
-        """The contents of study.json, which the report is made from."""
+    def facts(self) -> dict[str, Any]:
+        """What study.json, which the report is made from, says beside the runs."""
         config = self.config
         task = config.target.task
         intermediate = self.stages.get("intermediate")
@@ -235,11 +240,8 @@ class Inputs:
             "versions": platform.versions(),
             "machine": platform.machine(),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "command": command,
             "git": workdirs.git_state(),
-            "seconds": seconds,
             "data": self.data_summary(),
-            "runs": runs,
         }
 
     def _vocabulary(self, settings: Stage, data: Iterable[Tokenized]) -> Vocabulary:

@@ -1,4 +1,4 @@
-"""The command line: a config file and overrides in, a study out."""
+"""The command line: a config file and overrides in, a study or a grid of them out."""
 
 from __future__ import annotations
 
@@ -15,13 +15,18 @@ USAGE = """\
 python -m flaxfer.main --config FILE[:PRESET] [--config.KEY=VALUE ...]
 
 Runs the study of a config file, or goes on with it: intermediate task, target task, zero-shot
-evaluation, direct and staged side by side, with a report.
+evaluation, direct and staged side by side, with a report. Or a grid of such studies. The same
+command may be started several times, on all machines that see the work directory: each process
+does what no other does.
 
   --config configs/sts_xling.py             the config's default preset
   --config configs/sts_xling.py:base        another preset
   --config.optimizer.learning_rate=3e-5     any field, for all stages or for one
   --config.target.train.epochs=5
+  --config.targets.NAME.train.epochs=5      of a grid
   --check                                   only check the configuration
+  --dry_run                                 only show what is done, what is left, and how long it
+                                            may take
 """
 
 
@@ -32,14 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("flaxfer").setLevel(logging.INFO)
     try:
         parsed, overrides = parse(words)
-        config = config_build.load(parsed.config, overrides)
+        config = config_build.load_any(parsed.config, overrides)
         if parsed.check:
             print("the configuration is valid")
             return 0
         # Imported late: a wrong configuration is refused before JAX has started.
-        from flaxfer import study
+        from flaxfer import studies
 
-        study.run(config, shlex.join(["python", "-m", "flaxfer.main", *words]))
+        if parsed.dry_run:
+            studies.show(config)
+            return 0
+        studies.run(config, shlex.join(["python", "-m", "flaxfer.main", *words]))
     except FlaxferError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -57,6 +65,7 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     )
     parser.add_argument("--config", help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--dry_run", action="store_true", help=argparse.SUPPRESS)
     overrides, rest = config_build.split_overrides(words)
     try:
         parsed, unknown = parser.parse_known_args(rest)

@@ -20,7 +20,6 @@ import numpy as np
 import pydantic
 
 from flaxfer import config, platform, sharding, state
-from flaxfer.checkpoint import write_atomically
 from flaxfer.config import METRICS, Kind, Mesh, Source, Task, Train
 from flaxfer.data import readers, tokenize
 from flaxfer.data.examples import Examples
@@ -28,6 +27,7 @@ from flaxfer.data.files import decode, read_bytes, split_lines
 from flaxfer.data.values import text_fault, written
 from flaxfer.errors import ConfigError, DataError, FlaxferError
 from flaxfer.evaluate import Evaluator
+from flaxfer.files import write_atomically
 from flaxfer.models import pretrained
 from flaxfer.models.weights import read_json
 from flaxfer.predictions import Predictions, predictions_of

@@ -29,6 +29,7 @@ from flaxfer.document import (
     to_markdown,
 )
 from flaxfer.errors import FlaxferError
+from flaxfer.files import write_atomically
 from flaxfer.results import (
     DIFFERENCE,
     MEAN,
@@ -76,7 +77,7 @@ def write_report(workdir: Path) -> tuple[Path, Path, Path]:
         "results.csv": results_csv(study),
     }
     for name, text in texts.items():
-        (workdir / name).write_text(text, encoding="utf-8", newline="\n")
+        write_atomically(workdir / name, text)
     html, markdown, table = (workdir / name for name in texts)
     return html, markdown, table
 

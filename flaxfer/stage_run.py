@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import jax
 import numpy as np
 
 from flaxfer import config, trackers
-from flaxfer.checkpoint import CheckpointStore, restore, write_atomically
+from flaxfer.checkpoint import CheckpointStore, restore
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import CheckpointError, DivergedError
 from flaxfer.evaluate import Evaluator, finite
+from flaxfer.files import write_atomically
 from flaxfer.metrics import METRICS
 from flaxfer.optim import Params
 from flaxfer.predictions import Scores
@@ -25,6 +27,11 @@ from flaxfer.trackers import MetricsLog
 from flaxfer.vocabulary import Vocabulary
 
 DONE = "done.json"
+FAILED = "failed.json"
+
+
+def _nobody_else() -> None:
+    """Confirms what no other process can have taken over."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +49,9 @@ class StageRun:
       dropout: whether the model has any.
       vocabulary: the ids that have a row in its word embedding.
       start: `pretrained`, `random`, or the run whose best parameters it begins with.
+      identity: what the folder is named by.
+      confirm: called before anything is written in the folder; raises ClaimLostError if it may
+        belong to another process by now.
     """
 
     name: str
@@ -56,6 +66,8 @@ class StageRun:
     vocabulary: Vocabulary
     start: StageRun | str
     tracker_names: tuple[str, ...] = ()
+    identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    confirm: Callable[[], None] = _nobody_else
 
     @property
     def title(self) -> str:
@@ -188,6 +200,7 @@ class Member:
     def open_log(self, step: int) -> None:
         """Goes on with metrics.jsonl after `step`."""
         run = self.run
+        run.confirm()
         sinks = trackers.make(run.tracker_names, run.folder, run.title, step)
         self._log = MetricsLog(run.folder, step, sinks)
 
@@ -206,8 +219,12 @@ class Member:
                 f"the {bad[0].replace('_', ' ')} of step {step} is {values[bad[0]]}",
                 where=self.run.title,
                 mend="lower optimizer.learning_rate, lengthen the warm-up, or compute in float32; "
-                "the newest checkpoint is from before this step.",
+                f"the newest checkpoint is from before this step. Without {FAILED} in "
+                f"{self.run.folder}, the same command tries it again.",
             )
+            self.run.confirm()
+            note = {"step": step, "error": f"{self.error.where}: {self.error.what}"}
+            write_atomically(self.run.folder / FAILED, json.dumps(note, indent=1))
         elif step % self.run.settings.train.log_every == 0 or step == 1:
             seconds = self.speed.summary()["seconds"]
             self._write(step, "train", **values, **self.speed.rates(), seconds=seconds)
@@ -226,6 +243,7 @@ class Member:
 
     def save(self, step: int, items: dict[str, Any], scores: Scores) -> None:
         """Writes a checkpoint of parameters and optimiser state."""
+        self.run.confirm()
         self.run.store.save(
             step,
             items,
@@ -256,12 +274,14 @@ class Member:
             **self.speed.summary(),
             "dev": best.notes["dev"],
         }
+        self.run.confirm()
         # In this order: without the note, the next start needs all of the newest checkpoint.
         write_atomically(self.run.folder / DONE, json.dumps(done, indent=1))
         self.run.store.finish()
 
     def _write(self, step: int, kind: str, **values: Any) -> None:
         assert self._log is not None
+        self.run.confirm()
         self._log.write(step, kind, **values)
 
 

@@ -213,3 +213,9 @@ def make_embed_step(
             return jnp.stack([pool(states[layer]) for layer in layers])
 
     return jax.jit(embed_step)
+
+
+def forget_programs() -> None:
+    """Frees all compiled steps, which are kept for stages with equal settings."""
+    for factory in (make_train_step, make_eval_step, make_embed_step):
+        factory.cache_clear()

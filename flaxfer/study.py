@@ -1,6 +1,6 @@
 """A study: every path and seed of a config, from the pretrained encoder to the report.
 
-Stages lie in a store, WORKDIR/stages/<identity>. The identity hashes all that the result of a
+Stages lie in a store, STORE/<identity>. The identity hashes all that the result of a
 stage depends on, its start included, so paths share what they have in common, a finished stage is
 never repeated, and a changed one never takes the place of an old one.
 """
@@ -11,19 +11,28 @@ import dataclasses
 import functools
 import hashlib
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from flaxfer import platform, report, rows, sharding, stage, state, workdirs
-from flaxfer.checkpoint import write_atomically
-from flaxfer.config import Config, Stage
+from flaxfer import (
+    grid,
+    platform,
+    rows,
+    sharding,
+    stage,
+    state,
+)
+from flaxfer.claims import Claims
+from flaxfer.config import Stage
+from flaxfer.data.loader import total_steps, train_examples
+from flaxfer.errors import ClaimLostError, DivergedError
 from flaxfer.evaluate import Evaluator, write_predictions
-from flaxfer.inputs import Inputs
+from flaxfer.files import write_atomically
+from flaxfer.inputs import TRAINED, Inputs
 from flaxfer.models.families import FAMILIES
 from flaxfer.models.heads import HEAD_OF
 from flaxfer.optim import Params
@@ -46,40 +55,39 @@ together over one by one. 7,000: 2.2 (width 32, batch 8). 28,000: 0.8 (width 128
 (all-MiniLM-L6-v2, batch 32).
 """
 
+STARTS = {"direct": "pretrained", "staged": "intermediate", "scratch": "random"}
+"""What the target begins with, by path."""
+
 Runs = dict[int, StageRun]
 """The runs of a stage by seed."""
 
 
-def run(config: Config, command: str) -> Path:
-    """Runs what is left of a study and returns its report.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A stage of a path for a group of seeds, which are trained as one program.
 
-    Args:
-      config: from `config_build.load`.
-      command: how it was started, for the report.
-
-    Raises:
-      FlaxferError: of the kind of what is wrong; what was finished by then is kept.
+    Attributes:
+      path, stage: of the study.
+      start: `pretrained`, `intermediate` or `random`.
+      runs: by seed.
+      before: by seed, the runs of the stage that it begins with.
+      nodes: the same as nodes of the graph.
     """
-    began = time.monotonic()
-    platform.keep_memory()
-    platform.choose_compiler_options(config.compiler_options)
-    workdir = workdirs.prepare(config, command)
-    cache = platform.cache_dir(config.cache)
-    platform.use_compilation_cache(cache)
-    study = Study(config, workdir, cache)
-    study.introduce()
-    runs = [record for seeds in study.groups() for record in study.run_seeds(seeds)]
-    write_atomically(
-        workdir / "study.json",
-        json.dumps(study.summary(runs, command, time.monotonic() - began), indent=1),
-    )
-    html = report.write_report(workdir)[0]
-    say(f"report: {html.absolute()}")
-    return html
+
+    path: str
+    stage: str
+    start: str
+    runs: Runs
+    before: Runs
+    nodes: tuple[grid.Node, ...]
 
 
 class Study(Inputs):
     """Runs the stages of a study."""
+
+    def cell(self) -> grid.Cell:
+        """The study as a part of a graph, without its data."""
+        return grid.Cell(self.config, [job.nodes for job in self.jobs], self.facts())
 
     def groups(self) -> list[tuple[int, ...]]:
         """The seeds in groups that are trained as one program, by `Config.seeds_at_once`."""
@@ -96,34 +104,93 @@ class Study(Inputs):
         sequences = train.batch_size / train.accumulation * data.choices
         return sequences * float(data.lengths.mean()) * self.encoder.hidden_size
 
-    def run_seeds(self, seeds: Sequence[int]) -> list[dict[str, Any]]:
-        """Runs the stages of every path, each of all seeds at once; gives a record of each run, by
-        seed.
-        """
-        records: dict[int, list[dict[str, Any]]] = {seed: [] for seed in seeds}
-        for path in self.config.paths:
-            start = {"direct": "pretrained", "staged": "intermediate", "scratch": "random"}[path]
-            before: Runs = {}
-            names = ("intermediate", "target") if path == "staged" else ("target",)
-            for name in names:
-                begin = start if name == "target" else "pretrained"
-                made = self._stage(path, name, seeds, begin, before)
-                for seed, run in made.items():
-                    record = self._finish(path, seed, name, run, before.get(seed))
-                    records[seed].append(record)
-                before = made
-        return [record for own in records.values() for record in own]
+    @functools.cached_property
+    def jobs(self) -> list[Job]:
+        """The stages of every path and group of seeds, a stage after the one it begins with."""
+        found = []
+        for seeds in self.groups():
+            for path in self.config.paths:
+                before: Runs = {}
+                for name in ("intermediate", "target") if path == "staged" else ("target",):
+                    start = STARTS[path] if name == "target" else "pretrained"
+                    runs = {
+                        seed: self._run_of(path, name, seed, start, before.get(seed))
+                        for seed in seeds
+                    }
+                    nodes = tuple(self._node(path, name, runs[s], before.get(s)) for s in seeds)
+                    found.append(Job(path, name, start, runs, before, nodes))
+                    before = runs
+        return found
 
-    def _stage(self, path: str, name: str, seeds: Sequence[int], start: str, before: Runs) -> Runs:
-        """Trains a stage of a path with some seeds; `before` holds the runs of the stage before."""
-        made = {seed: self._run_of(path, name, seed, start, before.get(seed)) for seed in seeds}
-        stage.train(
-            [
-                (run, functools.partial(self._start_params, name, seed, start, before.get(seed)))
-                for seed, run in made.items()
-            ]
+    def _node(self, path: str, name: str, run: StageRun, parent: StageRun | None) -> grid.Node:
+        data, train = self.data[name]["train"], self.stages[name].train
+        steps = total_steps(data, train)
+        mean = len(data.token) / train_examples(data)
+        return grid.Node(
+            path=path,
+            seed=run.seed,
+            stage=name,
+            folder=run.folder,
+            parent=parent.folder if parent else None,
+            scores={
+                k: run.folder / "evaluations" / f"{k}-{own.fingerprint[:12]}.json"
+                for k, own in self.data[name].items()
+                if k not in TRAINED
+            },
+            steps=steps,
+            tokens=steps * train.batch_size * mean,
         )
-        return made
+
+    def work(self, job: Job, claims: Claims) -> bool:
+        """Trains and scores what is left of a job, unless others do; gives whether it did."""
+        if not (left := grid.ready(job.nodes, claims)):
+            return False
+        with claims.taking([node.folder for node in left]) as taken:
+            # Others may have settled some of it just before it was ours.
+            mine = {
+                node.seed: dataclasses.replace(job.runs[node.seed], confirm=claim.confirm)
+                for node, claim in zip(left, taken, strict=False)
+                if not node.settled
+            }
+            try:
+                self._train(job, mine)
+                for node in left:
+                    if node.trained and node.seed in mine:
+                        self._score(job.stage, node, mine[node.seed])
+            except ClaimLostError as error:
+                say(f"{job.path}/{job.stage}: {error}")
+                return False
+        return bool(mine)
+
+    def _train(self, job: Job, runs: Runs) -> None:
+        for run in runs.values():
+            self._note(run, job.stage)
+        try:
+            stage.train(
+                [
+                    (
+                        run,
+                        functools.partial(
+                            self._start_params, job.stage, seed, job.start, job.before.get(seed)
+                        ),
+                    )
+                    for seed, run in runs.items()
+                ]
+            )
+        except DivergedError as error:  # Noted in the folders; the rest of the graph goes on.
+            say(f"diverged: {error}")
+
+    def keep(self, claims: Claims) -> None:
+        """Completes what finished stages left, if a kill or an older version left it incomplete."""
+        for job in self.jobs:
+            for run in job.runs.values():
+                if run.done is None:
+                    continue
+                self._note(run, job.stage)
+                if any(run.folder.glob("checkpoints/*/opt_state")):
+                    with claims.taking([run.folder]) as taken:
+                        if taken:
+                            run.store.finish()
 
     def _run_of(
         self, path: str, name: str, seed: int, start: str, parent: StageRun | None
@@ -147,7 +214,7 @@ class Study(Inputs):
         model = (self.encoder_with(vocabulary), settings.task.num_outputs)
         made = StageRun(
             name=f"{path}/{name}",
-            folder=self.workdir / "stages" / hashlib.sha256(text.encode()).hexdigest()[:16],
+            folder=Path(self.config.stages) / hashlib.sha256(text.encode()).hexdigest()[:16],
             settings=settings,
             seed=seed,
             train=splits["train"],
@@ -165,14 +232,13 @@ class Study(Inputs):
             start=parent or start,
             dropout=self.encoder != self.encoder.with_dropout(0.0),
             tracker_names=self.config.trackers,
+            identity=identity,
         )
-        made.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(made.folder / "identity.json", json.dumps(identity, indent=1))
-        self._note_origin(made, name)
         return made
 
-    def _note_origin(self, made: StageRun, name: str) -> None:
-        """Writes what an export needs beside the identity; to train again is not needed for it."""
+    def _note(self, made: StageRun, name: str) -> None:
+        """Writes the identity, and what an export needs; to train again is not needed for it."""
+        write_atomically(made.folder / "identity.json", json.dumps(made.identity, indent=1))
         file = made.folder / "origin.json"
         versions = platform.versions()
         if made.done is not None:  # They may have changed since it was trained.
@@ -243,43 +309,21 @@ class Study(Inputs):
         placed = jax.device_put(params, sharding.tree_shardings(params, self.mesh))
         return dataclasses.replace(run.evaluator, graph=graph), placed
 
-    def _finish(
-        self,
-        path: str,
-        seed: int,
-        name: str,
-        made: StageRun,
-        parent: StageRun | None,
-    ) -> dict[str, Any]:
-        """Scores every set that the stage is not trained on, and gives the stage's record."""
-        done = made.done
-        assert done is not None
-        sets = {k: v for k, v in self.data[name].items() if k not in ("train", "dev")}
-        files = {
-            k: made.folder / "evaluations" / f"{k}-{data.fingerprint[:12]}.json"
-            for k, data in sets.items()
-        }
-        missing = [k for k, file in files.items() if not file.exists()]
+    def _score(self, name: str, node: grid.Node, made: StageRun) -> None:
+        """Scores every set that a trained stage is not trained on, where that is left to do."""
+        sets = self.data[name]
+        missing = [k for k, file in node.scores.items() if not file.exists()]
         if missing:
             say(f"{made.title}  evaluates {', '.join(missing)}")
             evaluator, params = self._scorer(made, self.scoring[name])
             (made.folder / "evaluations").mkdir(exist_ok=True)
             for k in missing:
                 outputs, _ = evaluator.predict(params, sets[k])
-                predictions = made.folder / "predictions" / f"{files[k].stem}.jsonl"
+                predictions = made.folder / "predictions" / f"{node.scores[k].stem}.jsonl"
+                made.confirm()
                 write_predictions(predictions, made.settings.task, sets[k], outputs)
                 entries = evaluator.report(k, sets[k], outputs)
-                write_atomically(files[k], json.dumps(entries, indent=1))
-        return {
-            "path": path,
-            "seed": seed,
-            "stage": name,
-            "id": made.folder.name,
-            "dir": f"stages/{made.folder.name}",
-            "parent": parent.folder.name if parent else None,
-            **done,
-            "evaluations": [entry for k in sets for entry in json.loads(files[k].read_text())],
-        }
+                write_atomically(node.scores[k], json.dumps(entries, indent=1))
 
 
 def _source_names(settings: Stage) -> dict[str, list[str]]:

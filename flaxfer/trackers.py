@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from flaxfer.checkpoint import write_atomically
 from flaxfer.errors import ConfigError
+from flaxfer.files import write_atomically
 from flaxfer.results import read_metrics
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.files import temporary_name
 
 MULTIPLE = 128
 """Rows are a multiple of this, so that a mesh can split them and hardware tiles fit."""
@@ -57,7 +58,7 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Writes the ids, all of them or nothing."""
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
+        temporary = temporary_name(path).with_suffix(".npy")
         np.save(temporary, self.ids)
         os.replace(temporary, path)
 

@@ -1,4 +1,4 @@
-"""The work directory of a study: who may write there, and what its numbers came from."""
+"""The work directory of a study or grid: who may write there, and what its numbers came from."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from flaxfer import config_build, platform
-from flaxfer.checkpoint import write_atomically
 from flaxfer.config import Config
+from flaxfer.config_grid import Grid
 from flaxfer.errors import ConfigError
+from flaxfer.files import write_atomically
 
 
-def prepare(config: Config, command: str) -> Path:
-    """Makes the work directory and saves the resolved config, versions and git state in it.
+def prepare(config: Config | Grid, command: str) -> Path:
+    """Makes the work directory, with the resolved config, versions and git state, and the store.
 
     Raises:
       ConfigError: the directory cannot be written.
     """
     workdir = Path(config.workdir)
     try:
-        (workdir / "stages").mkdir(parents=True, exist_ok=True)
+        workdir.mkdir(parents=True, exist_ok=True)
+        Path(config.stages).mkdir(parents=True, exist_ok=True)
         write_atomically(workdir / "config.json", dump(config_build.to_dict(config)))
         origin = {"command": command, "versions": platform.versions(), "git": git_state()}
         write_atomically(workdir / "origin.json", dump(origin))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxfer import export, finished, predict, study
+from flaxfer import export, finished, predict, studies
 from flaxfer.config import Config, Optimizer
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
 from flaxfer.models.weights import read_headers
@@ -55,7 +55,7 @@ def run(folder: Path, family: Any, changes: Callable[[Config], Config]) -> Confi
     config = changes(config)
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_one_device(monkeypatch)
-        study.run(config, "python -m flaxfer.main --config tiny.py")
+        studies.run(config, "python -m flaxfer.main --config tiny.py")
     return config
 
 
@@ -246,7 +246,7 @@ def test_the_table_is_that_of_a_training_with_all_its_rows(
         return real(self, *rest)
 
     monkeypatch.setattr(Study, "_finish", finish)
-    study.run(whole, "")
+    studies.run(whole, "")
     ids = np.load(stage_of(scores, "staged") / "vocabulary.npy")
     unused = np.setdiff1d(np.arange(ROWS), ids)
     assert len(unused) == ROWS - 128
@@ -399,12 +399,12 @@ def test_the_study_started_again_writes_what_was_missing(copied: Path, scores: C
     before = finished.read(folder)
     for name in ("origin.json", "vocabulary.npy"):
         (folder / name).unlink()
-    study.run(config, "")
+    studies.run(config, "")
     after = finished.read(folder)
     assert after.versions == {}  # Those of now need not be those of then.
     np.testing.assert_array_equal(after.vocabulary.ids, before.vocabulary.ids)
     assert after.data == before.data and after.model == before.model
-    study.run(dataclasses.replace(config, seeds=(0,)), "")
+    studies.run(dataclasses.replace(config, seeds=(0,)), "")
     other = finished.read(copied / str(record_of(scores, "staged")["dir"]))
     assert other.versions == before.versions
 

@@ -43,6 +43,11 @@ class BatchSize:
         return cls(int(examples.sum()), int((segment > 0).sum()), segment.size)
 
 
+def total_steps(data: Tokenized, train: Train) -> int:
+    """Optimiser updates of a stage that does not stop early."""
+    return train.max_steps or math.ceil(train.epochs * train_examples(data) / train.batch_size)
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainPlan:
     """What every step of a stage trains on.
@@ -72,7 +77,7 @@ class TrainPlan:
         cls, data: Tokenized, train: Train, seeds: tuple[int, ...], pad_id: int, multiple: int
     ) -> TrainPlan:
         """Plans a stage; `multiple` is what the number of rows must be a multiple of."""
-        steps = train.max_steps or math.ceil(train.epochs * train_examples(data) / train.batch_size)
+        steps = total_steps(data, train)
         slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
         plan = cls(data, train, seeds, steps, (), slots, multiple, pad_id)
         micro = np.concatenate(

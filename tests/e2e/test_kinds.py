@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flaxfer import sharding, study
+from flaxfer import sharding, studies, study
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 from tests.helpers import WORDS, mesh_of, tiny_model
 
@@ -101,7 +101,7 @@ def test_a_kind_of_task_is_learnt_and_reported(
         data_dir=str(tmp_path),
         cache=str(tmp_path / "cache"),
     )
-    report = study.run(config, "command")
+    report = studies.run(config, "command")
     summary = json.loads((tmp_path / "work" / "study.json").read_text())
     (run,) = summary["runs"]
     (entry,) = run["evaluations"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flaxfer import study
+from flaxfer import studies, study
 from flaxfer.config import Config
 from flaxfer.study import Study
 from tests.e2e.test_study import (
@@ -69,7 +69,7 @@ def test_a_study_of_groups(config: Config, tmp_path: Path, monkeypatch: pytest.M
         own = dataclasses.replace(
             config, seeds_at_once=at_once, workdir=str(tmp_path / str(at_once))
         )
-        study.run(own, "the command")
+        studies.run(own, "the command")
         folders.append(Path(own.workdir))
     stages = ("intermediate", "target")
     assert groups == [

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 
-from flaxfer import inputs, sharding, stage, stage_run, state, study
+from flaxfer import inputs, sharding, stage, stage_run, state, studies, study
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 from flaxfer.data.packing import best_row_length
 from flaxfer.evaluate import Evaluator
@@ -124,7 +124,7 @@ def finished(world: Path) -> Iterator[Config]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         use_one_device(monkeypatch)
         config = config_of(world)
-        study.run(config, "python -m flaxfer.main --config tiny.py")
+        studies.run(config, "python -m flaxfer.main --config tiny.py")
         yield config
 
 
@@ -227,7 +227,7 @@ def test_the_same_command_repeats_nothing(
     monkeypatch.setattr(stage, "make_train_step", refuse)
     monkeypatch.setattr(Evaluator, "predict", refuse)
     monkeypatch.setattr(inputs.pretrained, "load_pretrained", refuse)
-    study.run(finished, before["command"])
+    studies.run(finished, before["command"])
     after = summary_of(finished)
     assert {k for k in after if after[k] != before[k]} <= {"date", "seconds", "git"}
     assert {p: p.stat().st_mtime_ns for p in times} == times
@@ -243,7 +243,9 @@ def starts_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, tupl
         real(jobs)
 
     monkeypatch.setattr(stage, "train", train)
-    open_study(config).run_seeds((0,))
+    own = open_study(config)
+    for job in own.jobs:
+        own._train(job, job.runs)
     return found
 
 
@@ -327,25 +329,19 @@ def test_the_bias_of_a_regression_may_start_at_the_mean_score(finished: Config) 
     assert_equal(head["pooler"], own.weights("sequence")["head"]["pooler"])
 
 
-def ids_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def ids_of(config: Config) -> dict[str, str]:
     """Identities of the stages, none of which is trained."""
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, "train", lambda jobs: None)
-        patch.setattr(Study, "_finish", lambda self, *rest: {"id": rest[3].folder.name, "of": rest})
-        own = open_study(config)
-        records = own.run_seeds(config.seeds)
-    return {f"{r['of'][0]}/{r['of'][2]} {r['of'][1]}": r["id"] for r in records}
+    nodes = open_study(config).cell().nodes
+    return {f"{node.path}/{node.stage} {node.seed}": node.folder.name for node in nodes}
 
 
-def test_a_changed_setting_changes_the_stages_it_concerns(
-    finished: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    ids = ids_of(finished, monkeypatch)
+def test_a_changed_setting_changes_the_stages_it_concerns(finished: Config, tmp_path: Path) -> None:
+    ids = ids_of(finished)
     assert set(ids.values()) == {run["id"] for run in summary_of(finished)["runs"]}
     finished = dataclasses.replace(finished, workdir=str(tmp_path))
 
     def changed(config: Config) -> set[str]:
-        return {name for name, value in ids_of(config, monkeypatch).items() if value != ids[name]}
+        return {name for name, value in ids_of(config).items() if value != ids[name]}
 
     targets = {"direct/target 0", "staged/target 0", "scratch/target 0"}
     assert changed(finished) == set()
@@ -363,12 +359,12 @@ def test_a_changed_setting_changes_the_stages_it_concerns(
         )
         == targets
     )
-    seeds = ids_of(dataclasses.replace(finished, seeds=(0, 1)), monkeypatch)
+    seeds = ids_of(dataclasses.replace(finished, seeds=(0, 1)))
     assert len(set(seeds.values())) == 8 and seeds.items() > ids.items()
 
 
 def test_the_length_of_rows_is_chosen_before_a_stage_has_its_identity(
-    finished: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    finished: Config, tmp_path: Path
 ) -> None:
     def with_rows(length: int) -> Config:
         train = dataclasses.replace(finished.target.train, row_length=length)
@@ -379,14 +375,12 @@ def test_the_length_of_rows_is_chosen_before_a_stage_has_its_identity(
     lengths = study_of.data["target"]["train"].lengths
     chosen = study_of.stages["target"].train.row_length
     assert chosen == best_row_length(lengths, batch=8, longest=32, width=32) == 64
-    assert ids_of(with_rows(0), monkeypatch) == ids_of(with_rows(chosen), monkeypatch)
+    assert ids_of(with_rows(0)) == ids_of(with_rows(chosen))
 
 
-def test_equal_stages_of_different_paths_are_one(
-    finished: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_stages_of_different_paths_are_one(finished: Config) -> None:
     both = dataclasses.replace(finished, intermediate=finished.target)
-    ids = ids_of(both, monkeypatch)
+    ids = ids_of(both)
     assert ids["staged/intermediate 0"] == ids["direct/target 0"] != ids["staged/target 0"]
 
 
@@ -412,7 +406,7 @@ def test_f25_sigkill_in_the_middle_of_a_stage(finished: Config, tmp_path: Path) 
         process.communicate()
     folder = found[0].parents[2]
     assert process.returncode == -signal.SIGKILL and not (folder / stage_run.DONE).exists()
-    study.run(config, "")
+    studies.run(config, "")
     killed, whole = summary_of(config)["runs"][0], summary_of(finished)["runs"][0]
     assert killed["id"] == whole["id"] == folder.name
     for key in ("steps", "best_step", "dev", "evaluations"):
@@ -437,4 +431,4 @@ def in_a_process(arguments: list[str]) -> None:
     world, workdir = arguments
     use_one_device(pytest.MonkeyPatch())
     config = dataclasses.replace(config_of(Path(world)), workdir=workdir, paths=("direct",))
-    study.run(config, "")
+    studies.run(config, "")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxfer import export, stage, study, vocabulary
+from flaxfer import export, stage, studies, vocabulary
 from flaxfer.config import Config
 from flaxfer.data.tokenize import load_tokenizer
 from flaxfer.evaluate import Evaluator
@@ -100,7 +100,7 @@ def cut(tmp_path_factory: pytest.TempPathFactory) -> Config:
         # Decay of several per cent; and rounding in a gradient of zero must not become a step.
         changes = {"learning_rate": 1e-2, "weight_decay": 1.0, "eps": 1e-2}
         config = with_optimizer(config, name, **changes)
-    study.run(config, "")
+    studies.run(config, "")
     return config
 
 
@@ -111,7 +111,7 @@ def whole(cut: Config, tmp_path_factory: pytest.TempPathFactory) -> Config:
     config = with_extra_set(dataclasses.replace(cut, workdir=str(folder)))
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(Study, "_vocabulary", lambda *_: Vocabulary.whole(ROWS))
-        study.run(config, "")
+        studies.run(config, "")
     return config
 
 
@@ -202,7 +202,7 @@ def test_a_new_set_with_new_tokens_trains_nothing_again(
     monkeypatch.setattr(stage, "make_train_step", refuse)
     monkeypatch.setattr(Evaluator, "predict", predict)
     wider = with_extra_set(cut)
-    study.run(wider, "")
+    studies.run(wider, "")
     after = summary_of(wider)["runs"]
     assert scored == [8, 8, 8]  # The new set of three targets; the other is not scored again.
     for old, new in zip(before, after, strict=True):
@@ -219,11 +219,11 @@ def test_a_stage_depends_on_no_other_stages_data(
 ) -> None:
     """Two studies with one store and the same intermediate stage, or the same target."""
     assert cut.intermediate is not None
-    ids = ids_of(cut, monkeypatch)
+    ids = ids_of(cut)
     assert set(ids.values()) == {folder.name for folder in folders_of(cut).values()}
 
     def shared(config: Config) -> set[str]:
-        return {name for name, value in ids_of(config, monkeypatch).items() if value == ids[name]}
+        return {name for name, value in ids_of(config).items() if value == ids[name]}
 
     data = dataclasses.replace(cut.target.data, train=(source("sts-german"),))
     target = dataclasses.replace(cut.target, data=data, evaluate={})
