@@ -348,6 +348,12 @@ class Common:
       cache: tokenised data and compiled programs; empty for the user's cache directory.
       compiler_options: XLA's options by name, beside or instead of those of `flaxfer.platform`.
       trackers: further sinks of the metrics.
+      overlap: what is done about train examples that stand in a set that is evaluated on, by
+        `flaxfer.data.overlap`: `report` counts them; `remove` leaves them out, of the target's
+        train split if they stand in the target's own sets, of that of the intermediate stage if
+        they stand in any; `forbid` is an error where `remove` would leave some out.
+      transferability: examples of the target's train split from which `flaxfer.transferability`
+        says beforehand which start suits it; 0 for no such scores.
     """
 
     name: str
@@ -361,6 +367,8 @@ class Common:
     cache: str = ""
     compiler_options: Mapping[str, bool | int | str] = dataclasses.field(default_factory=dict)
     trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    overlap: Literal["report", "remove", "forbid"] = "report"
+    transferability: int = 500
 
     @property
     def stages(self) -> str:

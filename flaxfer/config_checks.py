@@ -90,11 +90,9 @@ def check_common(config: Common) -> Iterator[Finding]:
             yield (key,), f"{key}: holds a value twice: {values}"
     if any(seed < 0 for seed in config.seeds):
         yield ("seeds",), f"seeds: must not be negative, are {config.seeds}"
-    if config.seeds_at_once < 0:
-        yield (
-            ("seeds_at_once",),
-            f"seeds_at_once: must not be negative, is {config.seeds_at_once}",
-        )
+    for key in ("seeds_at_once", "transferability"):
+        if getattr(config, key) < 0:
+            yield (key,), f"{key}: must not be negative, is {getattr(config, key)}"
     yield from _mesh(config.mesh)
 
 

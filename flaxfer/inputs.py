@@ -16,8 +16,9 @@ import jax
 import numpy as np
 
 from flaxfer import config_build, platform, rows, sharding, state, workdirs
-from flaxfer.config import Config, Stage, Task
-from flaxfer.data import sources, tokenize
+from flaxfer.config import Config, Stage, Task, Train
+from flaxfer.data import overlap, sources, tokenize
+from flaxfer.data.examples import Examples
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.packing import best_row_length
 from flaxfer.data.tokenize import Tokenized
@@ -63,11 +64,16 @@ class Inputs:
         self.encoder = pretrained.load_encoder_config(self.folder)
         rates = config.model.dropout, config.model.attention_dropout
         self.encoder = self.encoder.with_dropout(*rates)
+        examples, self.overlap = overlap.examine(
+            {name: _read(settings, config.data_dir) for name, settings in self.stages.items()},
+            {name: settings.task for name, settings in self.stages.items()},
+            config.overlap,
+        )
         self.data: dict[str, Splits] = {}
         self.vocabularies: dict[str, Vocabulary] = {}
         self.scoring: dict[str, Vocabulary] = {}
         for name, settings in self.stages.items():
-            splits = _read(settings, config.data_dir, tokenizer, cache)
+            splits = _tokenize(examples[name], settings.train, tokenizer, cache)
             own = self.vocabularies[name] = self._vocabulary(
                 settings, [splits[split] for split in TRAINED]
             )
@@ -177,6 +183,8 @@ class Inputs:
                 ]
             )
         table("data", columns, rows)
+        if shared := list(overlap.rows(self.overlap)):
+            table("overlap", overlap.COLUMNS, shared)
 
     def _plan(self, name: str) -> TrainPlan:
         return TrainPlan.make(
@@ -242,6 +250,7 @@ class Inputs:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "git": workdirs.git_state(),
             "data": self.data_summary(),
+            "overlap": [dataclasses.asdict(record) for record in self.overlap],
         }
 
     def _vocabulary(self, settings: Stage, data: Iterable[Tokenized]) -> Vocabulary:
@@ -252,14 +261,20 @@ class Inputs:
         return Vocabulary.used(data, self.encoder.vocab_size, self.encoder.pad_token_id)
 
 
-def _read(settings: Stage, data_dir: str, tokenizer: Any, cache: Path) -> dict[str, Tokenized]:
-    """Reads and tokenises the splits of a stage and the sets it is evaluated on."""
+def _read(settings: Stage, data_dir: str) -> dict[str, Examples]:
+    """Reads the splits of a stage and the sets it is evaluated on."""
     splits = sources.load_splits(settings.data, settings.task, data_dir)
     for name, source in settings.evaluate.items():
         splits[name] = sources.read_source(
             source, settings.task, data_dir, settings.data.split_seed
         )
-    train, folder = settings.train, cache / "tokenized"
+    return splits
+
+
+def _tokenize(
+    splits: Mapping[str, Examples], train: Train, tokenizer: Any, cache: Path
+) -> dict[str, Tokenized]:
+    folder = cache / "tokenized"
     return {
         name: tokenize.tokenize(examples, tokenizer, train.max_length, folder, train.doc_stride)
         for name, examples in splits.items()

@@ -109,7 +109,6 @@ def load_splits(data: Data, task: Task, data_dir: str = "") -> dict[str, Example
             where=", ".join(f"{name} ({part.id[0]})" for name, part in splits.items()),
             mend="map text_b in the sources of every split, or of none.",
         )
-    _warn_of_overlap(splits)
     return splits
 
 
@@ -297,17 +296,3 @@ def _fraction(train: Examples, fraction: float, seed: int) -> Examples:
         )
     order = np.random.default_rng(seed).permutation(len(train))
     return train.take(np.sort(order[:count]))
-
-
-def _warn_of_overlap(splits: Mapping[str, Examples]) -> None:
-    """Counts what is trained on and evaluated on: such scores flatter."""
-    texts = {
-        name: set(zip(part.text_a, part.text_b or part.text_a, strict=True))
-        for name, part in splits.items()
-    }
-    for name in ("dev", "test"):
-        shared = texts["train"] & texts.get(name, set())
-        if shared:
-            text = min(shared)[0]
-            text = " ".join(text) if isinstance(text, tuple) else text
-            logger.warning("%d texts of %s are in train too, such as %r", len(shared), name, text)

@@ -196,14 +196,6 @@ def test_f43_too_few_to_split(tmp_path: Path) -> None:
         load_splits(Data(train=()), NLI)
 
 
-def test_f45_overlap_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    train = many(tmp_path, 20)
-    same = dataclasses.replace(train, keep={"a": ("data.tsv 3", "data.tsv 7")})
-    load_splits(Data(train=(train,), dev=(same,), test=(many(tmp_path, 3, "t.tsv"),)), NLI)
-    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == ["2 texts of dev are in train too, such as 'data.tsv 3'"]
-
-
 def test_pairs_and_single_texts_do_not_mix(tmp_path: Path) -> None:
     pairs = Source(str(write_csv(tmp_path / "data.csv")), columns=PAIRS)
     single = many(tmp_path, 9)
