@@ -38,6 +38,7 @@ class Node:
       scores: by name, the files with the scores of the sets that it is not trained on.
       steps: optimiser updates, if it does not stop early.
       tokens: of the examples of all these steps, special tokens included.
+      start_scores: file with what was told of its start beforehand, if that is to be told.
     """
 
     path: str
@@ -48,6 +49,7 @@ class Node:
     scores: Mapping[str, Path]
     steps: int
     tokens: float
+    start_scores: Path | None = None
 
     @property
     def trained(self) -> bool:
@@ -94,6 +96,14 @@ class Node:
             **json.loads((self.folder / DONE).read_text(encoding="utf-8")),
             "evaluations": [entry for entries in scores for entry in entries],
         }
+
+    def start_record(self) -> dict[str, Any] | None:
+        """What study.json says of how well its start suits it; None if nothing was told of it."""
+        if self.start_scores is None or not self.start_scores.exists():
+            return None
+        start = self.parent.name if self.parent else "pretrained"
+        scores = json.loads(self.start_scores.read_text(encoding="utf-8"))
+        return {"path": self.path, "seed": self.seed, "start": start, **scores}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +174,14 @@ def write_summary(cell: Cell, more: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not node.done
     ]
     runs = [node.record(workdir) for node in nodes if node.done]
-    summary = {**cell.facts, **more, "runs": runs, "failed": failed}
+    starts = [record for node in nodes if (record := node.start_record())]
+    summary = {
+        **cell.facts,
+        **more,
+        "transferability": starts,
+        "runs": runs,
+        "failed": failed,
+    }
     write_atomically(workdir / "study.json", json.dumps(summary, indent=1))
     return failed
 

@@ -54,6 +54,7 @@ class Inputs:
         self.config, self.workdir = config, workdir
         self.introduced = False
         self._weights: dict[str, Params] = {}
+        self._start_scores: dict[str, dict[str, Any]] = {}
         self.stages: dict[str, Stage] = {"target": config.target}
         if config.intermediate is not None and "staged" in config.paths:
             self.stages = {"intermediate": config.intermediate, **self.stages}

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from flaxfer import (
     sharding,
     stage,
     state,
+    transferability,
 )
 from flaxfer.claims import Claims
 from flaxfer.config import Stage
@@ -139,6 +140,9 @@ class Study(Inputs):
             },
             steps=steps,
             tokens=steps * train.batch_size * mean,
+            start_scores=transferability.file_of(run, self.config.transferability)
+            if name == "target"
+            else None,
         )
 
     def work(self, job: Job, claims: Claims) -> bool:
@@ -165,20 +169,32 @@ class Study(Inputs):
     def _train(self, job: Job, runs: Runs) -> None:
         for run in runs.values():
             self._note(run, job.stage)
-        try:
-            stage.train(
-                [
-                    (
-                        run,
-                        functools.partial(
-                            self._start_params, job.stage, seed, job.start, job.before.get(seed)
-                        ),
-                    )
-                    for seed, run in runs.items()
-                ]
+        starts = {
+            seed: functools.partial(
+                self._start_params, job.stage, seed, job.start, job.before.get(seed)
             )
+            for seed in runs
+        }
+        for node in job.nodes:
+            if node.start_scores and node.seed in runs:
+                self._score_start(node.start_scores, runs[node.seed], starts[node.seed])
+        try:
+            stage.train([(run, starts[seed]) for seed, run in runs.items()])
         except DivergedError as error:  # Noted in the folders; the rest of the graph goes on.
             say(f"diverged: {error}")
+
+    def _score_start(self, file: Path, run: StageRun, params: Callable[[], Params]) -> None:
+        """Notes how well a start suits its target, unless it is noted or no longer needed."""
+        if file.exists() or run.done is not None:
+            return
+        start = run.start if isinstance(run.start, str) else run.start.folder.name
+        if start not in self._start_scores:  # Seeds have the pretrained one in common.
+            say(f"{run.title}  scores its start")
+            examples = self.config.transferability
+            scores = transferability.score(run, params(), self.encoder, examples)
+            self._start_scores[start] = scores
+        run.confirm()
+        write_atomically(file, json.dumps(self._start_scores[start]))
 
     def keep(self, claims: Claims) -> None:
         """Completes what finished stages left, if a kill or an older version left it incomplete."""
