@@ -211,7 +211,7 @@ def _hashed(text: str) -> tuple[int, int]:
     text = normalise(text)
     length = len(text)
     if length < TELLING:
-        length += 2 * sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+        length += 2 * sum(unicodedata.east_asian_width(character) == "W" for character in text)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little"), length
 
