@@ -28,11 +28,16 @@ from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.heads import HEAD_OF
 from flaxfer.optim import Params
-from flaxfer.progress import table
+from flaxfer.progress import say, table
 from flaxfer.vocabulary import Vocabulary
 
 TRAINED = ("train", "dev")
 """The splits that a stage's training reads."""
+
+SIZE_RATIO = 10
+"""Train examples of the intermediate task for one of the target, at least: so the design of
+Mohapatra & Mohapatra (2022) has it.
+"""
 
 Splits = Mapping[str, Tokenized]
 """The splits of a stage: train, dev, perhaps test, and the sets of `Stage.evaluate`."""
@@ -186,6 +191,23 @@ class Inputs:
         table("data", columns, rows)
         if shared := list(overlap.rows(self.overlap)):
             table("overlap", overlap.COLUMNS, shared)
+        rule = self.size_rule()
+        if rule is not None and not rule["holds"]:
+            say(
+                f"warning: the intermediate task has {rule['intermediate']:,} examples to train "
+                f"on, {rule['ratio']:.1f} times the target's {rule['target']:,}; the published "
+                f"design has at least {SIZE_RATIO} times as many"
+            )
+
+    def size_rule(self) -> dict[str, Any] | None:
+        """Train examples of both tasks, their ratio, and whether it holds to `SIZE_RATIO`; None
+        without an intermediate task.
+        """
+        if "intermediate" not in self.stages:
+            return None
+        sizes = {name: len(self.data[name]["train"].id) for name in ("intermediate", "target")}
+        ratio = sizes["intermediate"] / sizes["target"]
+        return {**sizes, "ratio": ratio, "holds": ratio >= SIZE_RATIO}
 
     def _plan(self, name: str) -> TrainPlan:
         return TrainPlan.make(
@@ -252,6 +274,7 @@ class Inputs:
             "git": workdirs.git_state(),
             "data": self.data_summary(),
             "overlap": [dataclasses.asdict(record) for record in self.overlap],
+            "size_rule": self.size_rule(),
         }
 
     def _vocabulary(self, settings: Stage, data: Iterable[Tokenized]) -> Vocabulary:

@@ -214,6 +214,39 @@ def test_a_study_writes_its_report(finished: Config) -> None:
     assert json.loads((workdir / "config.json").read_text())["name"] == "tiny"
 
 
+@pytest.mark.parametrize(("fraction", "examples", "ratio"), [(0.1, 4, 10.0), (0.125, 5, 8.0)])
+def test_the_intermediate_task_should_have_ten_times_the_examples(
+    fraction: float,
+    examples: int,
+    ratio: float,
+    finished: Config,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(inputs, "say", said.append)
+    assert summary_of(finished)["size_rule"] == {
+        "intermediate": 40,
+        "target": 40,
+        "ratio": 1.0,
+        "holds": False,
+    }
+    part = dataclasses.replace(source("sts-train"), fraction=fraction)
+    data = dataclasses.replace(finished.target.data, train=(part,))
+    config = dataclasses.replace(finished, target=dataclasses.replace(finished.target, data=data))
+    opened = open_study(config)
+    opened.introduce()
+    rule = opened.size_rule()
+    holds = ratio >= 10
+    assert rule == {"intermediate": 40, "target": examples, "ratio": ratio, "holds": holds}
+    assert said == ([] if holds else [said[0]])
+    assert holds or said[0].startswith(
+        "warning: the intermediate task has 40 examples to train on, 8.0 times the target's 5"
+    )
+    direct = open_study(dataclasses.replace(config, paths=("direct",)))
+    direct.introduce()
+    assert direct.size_rule() is None and len(said) == (not holds)
+
+
 def test_the_same_command_repeats_nothing(
     finished: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
