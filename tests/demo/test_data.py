@@ -20,8 +20,13 @@ PARAPHRASE_HEADER = ["text_a", "text_b", "label"]
 SCORED_HEADER = ["text_a", "text_b", "score", "domain"]
 TEST_HEADER = ["id", *SCORED_HEADER]
 
+REVIEW_HEADER = ["text", "label", "domain"]
+REVIEW_LANGUAGES = ("en", "de", "fr", "nl", "zh")
+
 PARAPHRASE_FILES = ("paraphrase-train.tsv", "paraphrase-dev.tsv")
 TEST_FILES = tuple(f"sts-{language}-test.tsv" for language in LANGUAGES)
+REVIEW_TEST_FILES = tuple(f"reviews-{language}-test.tsv" for language in REVIEW_LANGUAGES)
+REVIEW_FILES = ("reviews-en-train.tsv", "reviews-en-dev.tsv", *REVIEW_TEST_FILES)
 SCORED_FILES = ("sts-en-train.tsv", "sts-en-dev.tsv", *TEST_FILES)
 # File name -> (header, smallest number of pairs, number of pairs the README states).
 FILES: dict[str, tuple[list[str], int, int]] = {
@@ -29,7 +34,10 @@ FILES: dict[str, tuple[list[str], int, int]] = {
     "paraphrase-dev.tsv": (PARAPHRASE_HEADER, 80, 80),
     "sts-en-train.tsv": (SCORED_HEADER, 320, 411),
     "sts-en-dev.tsv": (SCORED_HEADER, 80, 81),
+    "reviews-en-train.tsv": (REVIEW_HEADER, 48, 48),
+    "reviews-en-dev.tsv": (REVIEW_HEADER, 16, 16),
     **{name: (TEST_HEADER, 60, 64) for name in TEST_FILES},
+    **{name: (["id", *REVIEW_HEADER], 24, 24) for name in REVIEW_TEST_FILES},
 }
 
 # Letters of the script, and what must not stand in a text of that language.
@@ -57,7 +65,12 @@ def _normalised(text: str) -> str:
 
 def _texts(*names: str) -> set[str]:
     rows = itertools.chain.from_iterable(_rows(name)[1] for name in names)
-    return {_normalised(row[column]) for row in rows for column in ("text_a", "text_b")}
+    return {_normalised(text) for row in rows for text in _texts_of(row)}
+
+
+def _texts_of(row: dict[str, str]) -> list[str]:
+    """The review, or both texts of the pair."""
+    return [row[column] for column in ("text", "text_a", "text_b") if column in row]
 
 
 def _jaccard(row: dict[str, str]) -> float:
@@ -80,7 +93,7 @@ def test_bytes_header_and_count(name: str) -> None:
     assert found == header
     assert len(rows) >= least
     assert len(rows) == stated
-    shown = "sts-*-test.tsv" if name in TEST_FILES else name
+    shown = re.sub(r"-\w\w-test", "-*-test", name)
     readme = (DATA / "README.md").read_text(encoding="utf-8").splitlines()
     counts = [line for line in readme if line.startswith(f"| `{shown}`")]
     assert len(counts) == 1, f"the README has no single line of counts for {shown}"
@@ -88,16 +101,15 @@ def test_bytes_header_and_count(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_texts_are_clean_and_pairs_are_unique(name: str) -> None:
+def test_texts_are_clean_and_no_record_is_there_twice(name: str) -> None:
     rows = _rows(name)[1]
     for row in rows:
-        for column in ("text_a", "text_b"):
-            text = row[column]
-            assert _normalised(text), f"empty {column} in {row}"
+        for text in _texts_of(row):
+            assert _normalised(text), f"empty text in {row}"
             assert text == text.strip() and "  " not in text, row
-        assert _normalised(row["text_a"]) != _normalised(row["text_b"]), row
-    pairs = Counter(frozenset(_normalised(row[c]) for c in ("text_a", "text_b")) for row in rows)
-    assert [pair for pair, count in pairs.items() if count > 1] == []
+        assert len(set(map(_normalised, _texts_of(row)))) == len(_texts_of(row)), row
+    records = Counter(frozenset(map(_normalised, _texts_of(row))) for row in rows)
+    assert [record for record, count in records.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("name", PARAPHRASE_FILES)
@@ -105,6 +117,14 @@ def test_paraphrase_labels_are_known_and_balanced(name: str) -> None:
     labels = Counter(row["label"] for row in _rows(name)[1])
     assert set(labels) == LABELS
     assert labels["paraphrase"] == labels["different"]
+
+
+@pytest.mark.parametrize("name", REVIEW_FILES)
+def test_reviews_are_balanced_within_every_domain(name: str) -> None:
+    counts = Counter((row["domain"], row["label"]) for row in _rows(name)[1])
+    domains, labels = {"kitchen", "clothing", "electronics"}, {"positive", "negative"}
+    assert set(counts) == set(itertools.product(domains, labels))
+    assert all(counts[domain, "positive"] == counts[domain, "negative"] for domain in domains)
 
 
 @pytest.mark.parametrize("name", SCORED_FILES)
@@ -123,19 +143,25 @@ def test_scores_lie_on_the_scale_and_spread_over_it(name: str) -> None:
     assert min(domains.values()) >= 0.2 * len(rows)
 
 
-def test_the_test_pairs_are_the_same_in_every_language() -> None:
-    columns = ("id", "score", "domain")
-    english = [tuple(row[c] for c in columns) for row in _rows("sts-en-test.tsv")[1]]
+@pytest.mark.parametrize(("names", "value"), [(TEST_FILES, "score"), (REVIEW_TEST_FILES, "label")])
+def test_the_test_records_are_the_same_in_every_language(
+    names: tuple[str, ...], value: str
+) -> None:
+    columns = ("id", value, "domain")
+    english = [tuple(row[c] for c in columns) for row in _rows(names[0])[1]]
     assert len({key[0] for key in english}) == len(english)
-    for name in TEST_FILES:
+    for name in names:
         assert [tuple(row[c] for c in columns) for row in _rows(name)[1]] == english, name
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_every_text_is_in_its_language(language: str) -> None:
-    rows = _rows(f"sts-{language}-test.tsv")[1]
-    english = _texts("sts-en-test.tsv")
-    texts = [row[column] for row in rows for column in ("text_a", "text_b")]
+@pytest.mark.parametrize(
+    ("table", "language"),
+    [*(("sts", each) for each in LANGUAGES), *(("reviews", each) for each in REVIEW_LANGUAGES)],
+)
+def test_every_text_is_in_its_language(table: str, language: str) -> None:
+    rows = _rows(f"{table}-{language}-test.tsv")[1]
+    english = _texts(f"{table}-en-test.tsv")
+    texts = [text for row in rows for text in _texts_of(row)]
     for text in texts:
         if language != "en":
             assert _normalised(text) not in english, text
@@ -154,9 +180,9 @@ def test_every_text_is_in_its_language(language: str) -> None:
 def test_no_text_is_shared_between_splits() -> None:
     """Holds across the two tasks too: the intermediate task must not leak the target's test."""
     splits = {
-        "train": _texts("paraphrase-train.tsv", "sts-en-train.tsv"),
-        "dev": _texts("paraphrase-dev.tsv", "sts-en-dev.tsv"),
-        "test": _texts(*TEST_FILES),
+        "train": _texts("paraphrase-train.tsv", "sts-en-train.tsv", "reviews-en-train.tsv"),
+        "dev": _texts("paraphrase-dev.tsv", "sts-en-dev.tsv", "reviews-en-dev.tsv"),
+        "test": _texts(*TEST_FILES, *REVIEW_TEST_FILES),
     }
     for one, other in itertools.combinations(splits, 2):
         assert splits[one] & splits[other] == set(), f"{one} and {other} share texts"
