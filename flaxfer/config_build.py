@@ -12,6 +12,7 @@ import functools
 import json
 import re
 import runpy
+import sys
 import traceback
 import typing
 from collections.abc import Mapping, Sequence
@@ -127,6 +128,8 @@ def _run_config_file(file: str) -> dict[str, Any]:
             where=str(Path(path).absolute()),
             mend="pass --config FILE or --config FILE:PRESET; examples lie in configs/.",
         )
+    folder = str(Path(path).absolute().parent)
+    sys.path.append(folder)  # As a script, a config may import what lies beside it.
     try:
         get_config = runpy.run_path(path).get("get_config")
         if not callable(get_config):
@@ -139,6 +142,8 @@ def _run_config_file(file: str) -> dict[str, Any]:
         raise ConfigError(
             f"the config file fails: {type(error).__name__}: {error}", where=_line(error, path)
         ) from error
+    finally:
+        sys.path.remove(folder)
     if not isinstance(raw, dict):
         raise ConfigError(f"get_config returns {raw!r}, not a ConfigDict", where=path)
     return raw

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,16 @@ def test_an_error_of_ours_keeps_its_kind(tmp_path: Path) -> None:
         config_build.load(str(path))
 
 
+def test_a_config_imports_what_lies_beside_it(tmp_path: Path, file: str) -> None:
+    (tmp_path / "beside_study.py").write_text("NAME = 'named-beside'\n")
+    Path(file).write_text(
+        FILE.replace('f"study-{preset}"', "beside_study.NAME") + "\nimport beside_study\n"
+    )
+    before = list(sys.path)
+    assert config_build.load(file).name == "named-beside"
+    assert sys.path == before
+
+
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such config file") as caught:
         config_build.load(str(tmp_path / "none.py:preset"))
@@ -374,7 +385,7 @@ def presets(path: Path) -> list[str]:
 def test_every_preset_of_the_configs_builds(path: Path) -> None:
     names = presets(path)
     for preset in names:
-        config = config_build.load(f"{path}:{preset}")
+        config = config_build.load_any(f"{path}:{preset}")
         assert config.name.startswith(path.stem)
         if len(names) > 1:
             line = rf"^  {preset} "
@@ -383,4 +394,4 @@ def test_every_preset_of_the_configs_builds(path: Path) -> None:
 
 def test_no_two_presets_share_a_work_directory() -> None:
     files = [f"{path}:{preset}" for path in CONFIGS for preset in presets(path)]
-    assert len({config_build.load(file).workdir for file in files}) == len(files)
+    assert len({config_build.load_any(file).workdir for file in files}) == len(files)
