@@ -46,7 +46,7 @@ Commands
 Expected: not measured yet. The hub ids have not been run by us.
 
 Time
-  local  below two hours on two CPU cores, by this estimate: both paths and both models, three
+  local  90 to 100 minutes on two CPU cores, by this estimate: both paths and both models, three
          seeds, no stage ending early; 3,700 (all-MiniLM-L6-v2) and 1,400 (an XLM-R of 12 layers,
          width 384) tokens/s in training, four times as many in evaluation.
 
@@ -60,8 +60,10 @@ Time
          sentiment-language                  250            8,000          191            173
          similarity-domain                   250            6,000          143             72
          similarity-language                 250            7,000          183            227
-         compiling and starting, 90 stages of 15 to 30 s                     1,350 to 2,700
-  demo   DEMOTIME
+         18 programs compiled, 15 to 30 s each                                 270 to 540
+         90 stages read, saved and started, 5 to 10 s each                     450 to 900
+
+  demo   four to six minutes for its eight stages on two CPU cores that had other work besides.
   hub    wants an accelerator.
 """
 
