@@ -230,6 +230,9 @@ class Optimizer:
       layer_decay: factor on the learning rate from one layer to the layer below; 1 for none.
       freeze: regular expressions, searched in parameter paths such as `encoder/layers/0/...`.
       no_decay: likewise.
+      l2_start: strength of the pull towards where the stage began (L2-SP), decoupled like
+        `weight_decay` and in its place: only what is new in a head is decayed then. Takes memory
+        for the parameters once more. 0 for none; a start from random weights has none.
     """
 
     name: Literal["adamw", "adafactor", "lion"] = "adamw"
@@ -249,6 +252,7 @@ class Optimizer:
     layer_decay: float = 1.0
     freeze: tuple[str, ...] = ()
     no_decay: tuple[str, ...] = (r"/bias$", r"norm/scale$")
+    l2_start: float = 0.0
 
 
 RowLength: TypeAlias = Annotated[

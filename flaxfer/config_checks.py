@@ -254,7 +254,7 @@ def _optimizer(at: str, optimizer: Optimizer, train: Train) -> Iterator[Finding]
     for key in positive:
         if not getattr(optimizer, key) > 0:
             yield (f"{at}.{key}",), f"{at}.{key}: must be positive, is {getattr(optimizer, key)}"
-    for key in ("weight_decay", "warmup", "end_factor", "clip_norm"):
+    for key in ("weight_decay", "warmup", "end_factor", "clip_norm", "l2_start"):
         if not getattr(optimizer, key) >= 0:
             yield (
                 (f"{at}.{key}",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,30 +17,41 @@ Params = dict[str, Any]
 
 
 def make_optimizer(
-    optimizer: Optimizer, total_steps: int, params: Params
+    optimizer: Optimizer, total_steps: int, params: Params, new: tuple[str, ...] = ()
 ) -> optax.GradientTransformation:
-    """The chain: clip, precondition, decoupled weight decay, layer-wise rate, schedule.
+    """The chain: clip, precondition, decoupled decay and pull, layer-wise rate, schedule.
 
     Args:
       optimizer: its config.
       total_steps: optimiser updates of the stage, for the schedule.
       params: nested dict of arrays or `ShapeDtypeStruct`; only paths are read.
+      new: regular expressions, searched in the paths of parameters that have no start value for
+        `l2_start` to pull them to.
 
     AdamW follows Loshchilov & Hutter 2019 as `torch.optim.AdamW` computes it; Adafactor follows
     Shazeer & Stern 2018 as `optax.adafactor` does (the learning rate is relative to the root mean
     square of a parameter); Lion follows Chen et al. 2023. Frozen parameters have no moments and do
     not count in the norm that is clipped, as in PyTorch when they require no gradient.
 
+    `l2_start` is L2-SP (Xuhong Li et al. 2018), decoupled as the decay of AdamW is, which is what
+    RecAdam does (Sanyuan Chen et al. 2020): a parameter with a start value moves back to it by the
+    learning rate times `l2_start` of the distance, and is not decayed. New ones are decayed, the
+    paper's other term. A parameter that never has a gradient stays where it is to the bit. The
+    start is part of the optimiser's state, the size of the parameters once more.
+
     Raises:
       ConfigError: a pattern of `freeze` matches no parameter.
     """
-    decayed = map_paths(lambda path: not _matches(optimizer.no_decay, path), params)
+    pulled = map_paths(lambda path: bool(optimizer.l2_start) and not _matches(new, path), params)
+    free = map_paths(lambda path: not _matches(optimizer.no_decay, path), params)
+    decayed = jax.tree.map(lambda decays, pulls: decays and not pulls, free, pulled)
     chain = [
         optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else None,
         *_precondition(optimizer),
         optax.add_decayed_weights(optimizer.weight_decay, decayed)
         if optimizer.weight_decay
         else None,
+        optax.masked(_pull_to_start(optimizer.l2_start), pulled) if optimizer.l2_start else None,
         _scale_by_layer(optimizer.layer_decay, params) if optimizer.layer_decay != 1 else None,
         optax.scale_by_learning_rate(make_schedule(optimizer, total_steps)),
     ]
@@ -151,6 +162,31 @@ def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
         return step, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
     return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)
+
+
+class StartState(NamedTuple):
+    """The parameters as they were at step 0."""
+
+    start: optax.Params
+
+
+def _pull_to_start(coefficient: float) -> optax.GradientTransformation:
+    """Adds `coefficient` times the distance from the start."""
+
+    def init(params: optax.Params) -> StartState:
+        return StartState(jax.tree.map(jnp.copy, params))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        assert isinstance(state, StartState)
+
+        def pull(update: jax.Array, param: jax.Array, start: jax.Array) -> jax.Array:
+            return update + coefficient * (param - start)
+
+        return jax.tree.map(pull, updates, params, state.start), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def _matches(patterns: tuple[str, ...], path: str) -> bool:

@@ -1,7 +1,8 @@
 """Rows of the word embedding that a stage had cut away, as training with them would have left them.
 
 A row that no token of a stage's data reaches has a zero gradient, so AdamW and Lion do nothing to
-it but weight decay: it is its start times a number, to the rounding of float32. The stages of
+it but weight decay: it is its start times a number, to the rounding of float32. Where
+`optimizer.l2_start` pulls it to its start, it is that start. The stages of
 Adafactor, whose step depends on the mean over all rows, have cut nothing away.
 """
 

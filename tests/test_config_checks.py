@@ -129,7 +129,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ],
     *[
         ({f"{OPTIMIZER}.{key}": -1.0}, f"{OPTIMIZER}.{key}: must not be negative, is -1.0")
-        for key in ("weight_decay", "warmup", "end_factor", "clip_norm")
+        for key in ("weight_decay", "warmup", "end_factor", "clip_norm", "l2_start")
     ],
     *[
         ({f"{OPTIMIZER}.{key}": 1.0}, f"{OPTIMIZER}.{key}: must be in [0, 1), is 1.0")
