@@ -314,13 +314,36 @@ class Train:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One fine-tuning: a task on its data; `evaluate` holds sets to score without training."""
+    """One fine-tuning.
+
+    The last three are of the target stage, against forgetting or to measure it. `retained` and
+    `wise` train nothing, so they may be set after a study too. Every stage starts its schedule and
+    its moments anew, re-warmed by the `warmup` of its own section `optimizer` (Gupta et al. 2023):
+    for a target that is not re-warmed set `warmup=0` and the `learning_rate` that the intermediate
+    stage ends with, its `learning_rate` times `end_factor`.
+
+    Attributes:
+      task, data: what is learnt, from what.
+      evaluate: sets to score without training, by name.
+      optimizer, train: how.
+      rehearse: examples of each batch of `train.batch_size` that are of the intermediate task, out
+        of its train split and with its own head, on the path `staged`; the loss is the mean of both
+        tasks' by their shares. An epoch counts the target's examples. 0 for none.
+      wise: shares of the result in a mixture with the start of the stage that is scored as the
+        result itself is (WiSE-FT, Wortsman et al. 2022): 1 is the result, 0 the start with the new
+        parts of the result's head. Nothing is chosen by these scores. Not on the path `scratch`.
+      retained: whether the intermediate task is scored again after this stage on the path `staged`,
+        with the encoder of now and its own head: as it was, or as it is if it was rehearsed.
+    """
 
     task: Task
     data: Data
     evaluate: Mapping[str, Source] = dataclasses.field(default_factory=dict)
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
+    rehearse: int = 0
+    wise: tuple[float, ...] = ()
+    retained: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

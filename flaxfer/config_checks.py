@@ -61,6 +61,7 @@ def check(config: Config) -> Iterator[Finding]:
     for name, stage in (("intermediate", config.intermediate), ("target", config.target)):
         if stage is not None:
             yield from check_stage(name, stage)
+            yield from check_retention(name, stage, name == "target", "staged" in config.paths)
 
 
 def check_model(at: str, model: Model) -> Iterator[Finding]:
@@ -147,6 +148,40 @@ def check_stage(at: str, stage: Stage) -> Iterator[Finding]:
                 ),
             )
         yield from _source(f"{at}.evaluate.{name}", source, f"{at}.task", stage.task)
+
+
+def check_retention(at: str, stage: Stage, last: bool, staged: bool) -> Iterator[Finding]:
+    """Whether what is against forgetting, in a stage at a dotted key, can act.
+
+    Args:
+      at: the key.
+      stage: what stands there.
+      last: whether it is the target.
+      staged: whether it has a path with a stage before it.
+    """
+    train, count = stage.train, stage.rehearse
+    for key, needs_staged in (("rehearse", True), ("wise", False), ("retained", True)):
+        if getattr(stage, key) and (not last or (needs_staged and not staged)):
+            yield (
+                (f"{at}.{key}", "paths"),
+                f"{at}.{key}: is for the target stage"
+                f"{' of the path staged' if needs_staged else ''}; leave it out here",
+            )
+    if count and not 0 < count < train.batch_size:
+        yield (
+            (f"{at}.rehearse", f"{at}.train.batch_size"),
+            f"{at}.rehearse: must leave some of the batch_size {train.batch_size} to the target, "
+            f"is {count}",
+        )
+    elif count and train.accumulation > 0 and count % train.accumulation:
+        yield (
+            (f"{at}.rehearse", f"{at}.train.accumulation"),
+            f"{at}.rehearse: accumulation {train.accumulation} does not divide {count}",
+        )
+    if any(not 0 <= share <= 1 for share in stage.wise):
+        yield (f"{at}.wise",), f"{at}.wise: must be in [0, 1], are {stage.wise}"
+    if len(set(stage.wise)) < len(stage.wise):
+        yield (f"{at}.wise",), f"{at}.wise: holds a value twice: {stage.wise}"
 
 
 def _task(at: str, task: Task) -> Iterator[Finding]:

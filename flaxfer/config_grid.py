@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from flaxfer.config import Common, Config, Model, Stage
-from flaxfer.config_checks import Finding, check_common, check_model, check_stage
+from flaxfer.config_checks import Finding, check_common, check_model, check_retention, check_stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +97,8 @@ def check(grid: Grid) -> Iterator[Finding]:
     for section, of in stages:
         for name, stage in of.items():
             yield from check_stage(f"{section}.{name}", stage)
+            staged = "staged" in grid.paths and bool(getattr(stage, "intermediates", ()))
+            yield from check_retention(f"{section}.{name}", stage, section == "targets", staged)
     for name, target in grid.targets.items():
         at = f"targets.{name}.intermediates"
         if len(set(target.intermediates)) < len(target.intermediates):

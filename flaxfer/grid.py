@@ -39,6 +39,7 @@ class Node:
       steps: optimiser updates, if it does not stop early.
       tokens: of the examples of all these steps, special tokens included.
       start_scores: file with what was told of its start beforehand, if that is to be told.
+      notes: by key of its record, the files with what else is measured of it, lists of records.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Node:
     steps: int
     tokens: float
     start_scores: Path | None = None
+    notes: Mapping[str, tuple[Path, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def trained(self) -> bool:
@@ -59,7 +61,8 @@ class Node:
     @property
     def done(self) -> bool:
         """Whether it is trained and scored."""
-        return self.trained and all(file.exists() for file in self.scores.values())
+        files = [*self.scores.values(), *(file for own in self.notes.values() for file in own)]
+        return self.trained and all(file.exists() for file in files)
 
     @property
     def failed(self) -> str:
@@ -85,7 +88,6 @@ class Node:
 
     def record(self, workdir: Path) -> dict[str, Any]:
         """Of a finished node, what study.json says."""
-        scores = [json.loads(file.read_text(encoding="utf-8")) for file in self.scores.values()]
         return {
             "path": self.path,
             "seed": self.seed,
@@ -94,7 +96,8 @@ class Node:
             "dir": Path(os.path.relpath(self.folder, workdir)).as_posix(),
             "parent": self.parent.name if self.parent else None,
             **json.loads((self.folder / DONE).read_text(encoding="utf-8")),
-            "evaluations": [entry for entries in scores for entry in entries],
+            "evaluations": _joined(self.scores.values()),
+            **{key: _joined(files) for key, files in self.notes.items()},
         }
 
     def start_record(self) -> dict[str, Any] | None:
@@ -104,6 +107,11 @@ class Node:
         start = self.parent.name if self.parent else "pretrained"
         scores = json.loads(self.start_scores.read_text(encoding="utf-8"))
         return {"path": self.path, "seed": self.seed, "start": start, **scores}
+
+
+def _joined(files: Iterable[Path]) -> list[dict[str, Any]]:
+    """The records of files that hold a list of them each."""
+    return [record for file in files for record in json.loads(file.read_text(encoding="utf-8"))]
 
 
 @dataclasses.dataclass(frozen=True)

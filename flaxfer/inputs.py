@@ -43,6 +43,22 @@ Splits = Mapping[str, Tokenized]
 """The splits of a stage: train, dev, perhaps test, and the sets of `Stage.evaluate`."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Rehearsing:
+    """What the target stage reads where it rehearses the intermediate task.
+
+    Attributes:
+      vocabulary: the ids in all of it, by which its tokens are numbered.
+      train, dev: of the target.
+      rehearsed: the train split of the intermediate stage.
+    """
+
+    vocabulary: Vocabulary
+    train: Tokenized
+    dev: Tokenized
+    rehearsed: Tokenized
+
+
 class Inputs:
     """The model's weights, the data, the mesh.
 
@@ -53,6 +69,7 @@ class Inputs:
         `scoring` in the other sets.
       vocabularies: by stage, the ids in its train and dev splits: what its embedding is cut to.
       scoring: by stage, the ids in all its splits: what it is scored with.
+      rehearsing: what the target reads on the path `staged` if it rehearses, else None.
     """
 
     def __init__(self, config: Config, workdir: Path, cache: Path):
@@ -78,8 +95,9 @@ class Inputs:
         self.data: dict[str, Splits] = {}
         self.vocabularies: dict[str, Vocabulary] = {}
         self.scoring: dict[str, Vocabulary] = {}
+        read: dict[str, dict[str, Tokenized]] = {}
         for name, settings in self.stages.items():
-            splits = _tokenize(examples[name], settings.train, tokenizer, cache)
+            splits = read[name] = _tokenize(examples[name], settings.train, tokenizer, cache)
             own = self.vocabularies[name] = self._vocabulary(
                 settings, [splits[split] for split in TRAINED]
             )
@@ -88,6 +106,12 @@ class Inputs:
                 split: (own if split in TRAINED else every).cut(data)
                 for split, data in splits.items()
             }
+        self.rehearsing: Rehearsing | None = None
+        if "intermediate" in self.stages and config.target.rehearse:
+            splits = read["target"]
+            sets = splits["train"], splits["dev"], read["intermediate"]["train"]
+            vocabulary = self._vocabulary(config.target, sets)
+            self.rehearsing = Rehearsing(vocabulary, *map(vocabulary.cut, sets))
         self.stages = {name: self._with_row_length(name) for name in self.stages}
 
     def _with_row_length(self, name: str) -> Stage:
@@ -110,6 +134,7 @@ class Inputs:
     def _ids(self) -> np.ndarray:
         """Ids, ascending, that a stage may ask the pretrained weights for."""
         every = [*self.vocabularies.values(), *self.scoring.values()]
+        every += [self.rehearsing.vocabulary] if self.rehearsing else []
         return np.unique(np.concatenate([vocabulary.ids for vocabulary in every]))
 
     def weights(self, head: str) -> Params:

@@ -44,6 +44,26 @@ class Evaluation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Scores of `share` of a stage's result and the rest of its start."""
+
+    share: float
+    dev: Metrics
+    evaluations: list[Evaluation]
+
+
+@dataclasses.dataclass(frozen=True)
+class Retained:
+    """Metrics of a set of the intermediate task, before and after the target stage."""
+
+    set: str
+    language: str
+    n: int
+    before: Metrics
+    after: Metrics
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """One finished stage of one path and seed; times in seconds, `padding_share` from 0 to 1."""
 
@@ -62,6 +82,8 @@ class Run:
     examples_per_s: float | None = None
     useful_tokens_per_s: float | None = None
     padding_share: float | None = None
+    wise: list[Mixture] = dataclasses.field(default_factory=list)
+    retained: list[Retained] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)

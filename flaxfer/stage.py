@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxfer.data.loader import BatchSize, TrainPlan, train_examples
+from flaxfer import rehearsal
+from flaxfer.data.loader import BatchSize, train_examples
 from flaxfer.optim import Params, make_optimizer
 from flaxfer.prng import dropout_key
 from flaxfer.progress import StageBar, say
@@ -100,8 +101,9 @@ class _Loop:
             evaluator = dataclasses.replace(evaluator, mesh=seed_mesh(evaluator.mesh, len(jobs)))
         self._evaluator = evaluator
         seeds = tuple(run.seed for run, _ in jobs)
-        self.plan = TrainPlan.make(
-            run.train, settings.train, seeds, evaluator.pad_id, row_shards(evaluator.mesh)
+        shards, other = row_shards(evaluator.mesh), run.rehearsal
+        self.plan = rehearsal.plan(
+            run.train, settings.train, seeds, evaluator.pad_id, shards, other
         )
         total = self.plan.total_steps
         self._train_step = make_train_step(
@@ -116,16 +118,19 @@ class _Loop:
             keep=settings.train.keep,
             attention=settings.train.attention,
             together=self._together,
+            rehearsed=other.other_task(settings.train) if other else None,
+            new=run.new,
         )
         platform, devices = evaluator.mesh.devices.flat[0].platform, evaluator.mesh.size
         keys = [dropout_key(seed, platform, devices) for seed in seeds]
         self._key = jnp.stack(keys) if self._together else keys[0]
         self._steps_per_eval = settings.train.eval_every or math.ceil(
-            train_examples(run.train) / settings.train.batch_size
+            train_examples(run.train) / self.plan.train.batch_size
         )
         self.members = [Member(run, total) for run, _ in jobs]
-        optimizer = make_optimizer(settings.optimizer, total, run.param_shapes)
-        moments = jax.eval_shape(optimizer.init, run.param_shapes)
+        shapes = rehearsal.with_head(run.param_shapes, other)
+        optimizer = make_optimizer(settings.optimizer, total, shapes, run.new)
+        moments = jax.eval_shape(optimizer.init, shapes)
         begun = []
         for member, (_, start) in zip(self.members, jobs, strict=True):
             begun.append(self._begin(member, moments, start))
@@ -178,9 +183,10 @@ class _Loop:
         found = member.restore(moments)
         if found is not None:
             step, items = found
-            return step, TrainState(jax.device_put(np.int32(step), whole(mesh)), **items)
-        params = start()
-        optimizer = make_optimizer(self._run.settings.optimizer, self.plan.total_steps, params)
+            count, params = jax.device_put(np.int32(step), whole(mesh)), rehearsal.joined(items)
+            return step, TrainState(count, params, items["opt_state"])
+        params, settings = start(), self._run.settings
+        optimizer = make_optimizer(settings.optimizer, self.plan.total_steps, params, self._run.new)
         return 0, init_state(params, optimizer, mesh)
 
     def _step(self, batch: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], bool]:
@@ -219,15 +225,15 @@ class _Loop:
         if not self._left:
             return
         began = time.monotonic()
-        params = self._state.params
-        predicted = self._evaluator.predict_seeds(params, self._run.dev, self._seeds)
+        trained = rehearsal.parted(self._state.params)
+        predicted = self._evaluator.predict_seeds(trained["params"], self._run.dev, self._seeds)
         left = [i for i, member in enumerate(self.members) if not member.ended]
         for i in left:
             self.members[i].evaluated(self.step, predicted[i][1])
         seconds = time.monotonic() - began
         for i in left:
             self.members[i].speed.dev_seconds += seconds / len(left)
-            items = {"params": params, "opt_state": self._state.opt_state}
+            items = {**trained, "opt_state": self._state.opt_state}
             if self._together:
                 items = unstack(items, i, self._run.evaluator.mesh)
             self.members[i].save(self.step, items, predicted[i][1])

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxfer import config, trackers
+from flaxfer import config, rehearsal, trackers
 from flaxfer.checkpoint import CheckpointStore, restore
+from flaxfer.data.packing import REHEARSED
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import CheckpointError, DivergedError
 from flaxfer.evaluate import Evaluator, finite
@@ -21,6 +22,7 @@ from flaxfer.metrics import METRICS
 from flaxfer.optim import Params
 from flaxfer.predictions import Scores
 from flaxfer.progress import say
+from flaxfer.rehearsal import Rehearsal
 from flaxfer.rows import Trained
 from flaxfer.sharding import tree_shardings
 from flaxfer.trackers import MetricsLog
@@ -49,6 +51,9 @@ class StageRun:
       dropout: whether the model has any.
       vocabulary: the ids that have a row in its word embedding.
       start: `pretrained`, `random`, or the run whose best parameters it begins with.
+      rehearsal: what of another task its batches hold.
+      new: regular expressions, searched in the paths of parameters that no stage before has and
+        no pretraining.
       identity: what the folder is named by.
       confirm: called before anything is written in the folder; raises ClaimLostError if it may
         belong to another process by now.
@@ -65,6 +70,8 @@ class StageRun:
     dropout: bool
     vocabulary: Vocabulary
     start: StageRun | str
+    rehearsal: Rehearsal | None = None
+    new: tuple[str, ...] = ()
     tracker_names: tuple[str, ...] = ()
     identity: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     confirm: Callable[[], None] = _nobody_else
@@ -104,6 +111,14 @@ class StageRun:
         Raises:
           CheckpointError: it is gone or damaged.
         """
+        return self._best("params", self.param_shapes)
+
+    def rehearsed_head(self) -> Params:
+        """The head of the rehearsed task at the best dev checkpoint, likewise."""
+        assert self.rehearsal is not None
+        return self._best(REHEARSED, self.rehearsal.head_shapes)
+
+    def _best(self, item: str, shapes: Params) -> Params:
         best = self.store.best() or self.store.newest()
         if best is None:
             raise CheckpointError(
@@ -111,7 +126,7 @@ class StageRun:
                 where=str(self.folder),
                 mend="delete this folder; the same command then repeats the stage.",
             )
-        return restore(best, {"params": placed(self.param_shapes, self.evaluator.mesh)})["params"]
+        return restore(best, {item: placed(shapes, self.evaluator.mesh)})[item]
 
 
 def placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
@@ -187,7 +202,8 @@ class Member:
           moments: shapes and dtypes of the optimiser state.
         """
         mesh = self.run.evaluator.mesh
-        wanted = {"params": self.run.param_shapes, "opt_state": moments}
+        shapes = rehearsal.with_head(self.run.param_shapes, self.run.rehearsal)
+        wanted = {**rehearsal.parted(shapes), "opt_state": moments}
         found = self.run.store.restore_newest(placed(wanted, mesh))
         if found is None:
             return None

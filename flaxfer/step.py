@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import optax
 from flax import nnx
 
 from flaxfer.config import Optimizer, Task
+from flaxfer.data.packing import REHEARSED, by_task
 from flaxfer.losses import loss_sum
 from flaxfer.models.heads import EncoderModel
 from flaxfer.models.layers import Attention, Execution, Keep
@@ -26,6 +27,17 @@ from flaxfer.state import TrainState
 Batch = dict[str, jax.Array]
 Pooling = Literal["mean", "cls"]
 Graph = nnx.GraphDef[EncoderModel]
+LossOf = Callable[[Params, Batch, jax.Array | None], tuple[jax.Array, jax.Array]]
+"""Parameters, a micro-batch and a dropout key in; the sum of the losses and their number out."""
+
+
+class OtherTask(NamedTuple):
+    """A task that is rehearsed: its head on the same encoder, and its share of a batch."""
+
+    graph: Graph
+    task: Task
+    label_smoothing: float
+    share: float
 
 
 def apply(
@@ -72,6 +84,8 @@ def make_train_step(
     keep: Keep = "all",
     attention: Attention = "auto",
     together: bool = False,
+    rehearsed: OtherTask | None = None,
+    new: tuple[str, ...] = (),
 ) -> Callable[[TrainState, Batch, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """A jitted `(state, batch, key) -> (state, metrics)` that donates its state.
 
@@ -80,43 +94,42 @@ def make_train_step(
     key of a step is derived from `key` and the step, so a resumed run needs no random state.
     `together`: for a group of seeds, on a mesh of `sharding.seed_mesh`; state, batch, key and
     metrics lead with an axis of seeds, which have nothing else to do with each other.
+    `rehearsed`: another task with arrays of its own in the batch; the loss that is minimised is
+    the mean of the two tasks', weighted by their shares of the batch.
+    `new`: of `make_optimizer`.
 
-    Metrics (float32 scalars): `loss`, `gradient_norm` before clipping, `learning_rate`.
+    Metrics (float32 scalars): `loss`, `gradient_norm` before clipping, `learning_rate`; with
+    another task, `rehearsed_loss`.
     """
     schedule = make_schedule(optimizer, total_steps)
     execution = Execution(dtype, keep, attention, mesh)
 
-    def loss_of(params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        logits = apply(graph, params, batch, key, execution)
-        return loss_sum(task, label_smoothing, logits, batch)
+    loss_of = _loss_of(graph, task, label_smoothing, "head", execution)
 
     def train_step(
         state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        transform = make_optimizer(optimizer, total_steps, state.params)
-        micro_batches = batch["token_BT"].shape[0]
+        transform = make_optimizer(optimizer, total_steps, state.params, new)
         step_key = jax.random.fold_in(key, state.step)
-
-        def micro_step(
-            index: jax.typing.ArrayLike, micro: Batch
-        ) -> tuple[tuple[jax.Array, jax.Array], Params]:
-            micro_key = jax.random.fold_in(step_key, index) if dropout else None
-            return jax.value_and_grad(loss_of, has_aux=True)(state.params, micro, micro_key)
-
-        if micro_batches == 1:
-            (loss, count), gradient = micro_step(0, jax.tree.map(lambda x: x[0], batch))
-        else:
-
-            def accumulate(total: Any, item: tuple[jax.Array, Batch]) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, total, micro_step(*item)), None
-
-            zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, state.params))
-            total, _ = jax.lax.scan(accumulate, zero, (jnp.arange(micro_batches), batch))
-            (loss, count), gradient = total
-        gradient = jax.tree.map(lambda g: g / count, gradient)
+        own, other = by_task(batch)
+        loss, gradient = _mean_gradient(loss_of, state.params, own, step_key if dropout else None)
+        metrics = {"loss": loss}
+        if rehearsed is not None:
+            of = rehearsed.graph, rehearsed.task, rehearsed.label_smoothing
+            # Another key than those of the micro-batches, which are numbered from 0.
+            other_key = jax.random.fold_in(step_key, own["token_BT"].shape[0])
+            metrics["rehearsed_loss"], other_gradient = _mean_gradient(
+                _loss_of(*of, REHEARSED, execution),
+                state.params,
+                other,
+                other_key if dropout else None,
+            )
+            weights = 1 - rehearsed.share, rehearsed.share
+            gradient = jax.tree.map(
+                lambda g, o: weights[0] * g + weights[1] * o, gradient, other_gradient
+            )
         updates, opt_state = transform.update(gradient, state.opt_state, state.params)
-        metrics = {
-            "loss": loss / count,
+        metrics |= {
             "gradient_norm": optax.tree.norm(gradient),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
@@ -129,6 +142,44 @@ def make_train_step(
     step = jax.vmap(train_step, spmd_axis_name=SEED) if together else train_step
     options = compiler_options(mesh.devices.flat[0], dtype)
     return jax.jit(step, donate_argnums=0, compiler_options=options)
+
+
+def _loss_of(
+    graph: Graph, task: Task, label_smoothing: float, head: str, execution: Execution
+) -> LossOf:
+    """The loss of a task, whose head lies under the key `head` of the parameters."""
+
+    def loss_of(params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        own = {"encoder": params["encoder"], "head": params[head]}
+        logits = apply(graph, own, batch, key, execution)
+        return loss_sum(task, label_smoothing, logits, batch)
+
+    return loss_of
+
+
+def _mean_gradient(
+    loss_of: LossOf, params: Params, batch: Batch, key: jax.Array | None
+) -> tuple[jax.Array, Params]:
+    """The mean of the losses of a batch and its gradient; arrays lead with A micro-batches."""
+    micro_batches = batch["token_BT"].shape[0]
+
+    def micro_step(
+        index: jax.typing.ArrayLike, micro: Batch
+    ) -> tuple[tuple[jax.Array, jax.Array], Params]:
+        micro_key = None if key is None else jax.random.fold_in(key, index)
+        return jax.value_and_grad(loss_of, has_aux=True)(params, micro, micro_key)
+
+    if micro_batches == 1:
+        (loss, count), gradient = micro_step(0, jax.tree.map(lambda x: x[0], batch))
+    else:
+
+        def accumulate(total: Any, item: tuple[jax.Array, Batch]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, micro_step(*item)), None
+
+        zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
+        total, _ = jax.lax.scan(accumulate, zero, (jnp.arange(micro_batches), batch))
+        (loss, count), gradient = total
+    return loss / count, jax.tree.map(lambda g: g / count, gradient)
 
 
 @functools.cache

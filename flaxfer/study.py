@@ -11,33 +11,23 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
-
-from flaxfer import (
-    grid,
-    platform,
-    rows,
-    sharding,
-    stage,
-    state,
-    transferability,
-)
+from flaxfer import grid, platform, rehearsal, retention, stage, state, transferability
 from flaxfer.claims import Claims
 from flaxfer.config import Stage
 from flaxfer.data.loader import total_steps, train_examples
+from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ClaimLostError, DivergedError
-from flaxfer.evaluate import Evaluator, write_predictions
+from flaxfer.evaluate import Evaluator
 from flaxfer.files import write_atomically
-from flaxfer.inputs import TRAINED, Inputs
-from flaxfer.models.families import FAMILIES
+from flaxfer.inputs import TRAINED
 from flaxfer.models.heads import HEAD_OF
 from flaxfer.optim import Params
 from flaxfer.progress import say
+from flaxfer.rehearsal import Rehearsal
+from flaxfer.scorer import Scorer
 from flaxfer.stage_run import StageRun
 from flaxfer.vocabulary import Vocabulary
 
@@ -83,7 +73,7 @@ class Job:
     nodes: tuple[grid.Node, ...]
 
 
-class Study(Inputs):
+class Study(Scorer):
     """Runs the stages of a study."""
 
     def cell(self) -> grid.Cell:
@@ -124,8 +114,8 @@ class Study(Inputs):
         return found
 
     def _node(self, path: str, name: str, run: StageRun, parent: StageRun | None) -> grid.Node:
-        data, train = self.data[name]["train"], self.stages[name].train
-        steps = total_steps(data, train)
+        data, train = run.train, run.settings.train
+        steps = total_steps(data, rehearsal.own_part(train, run.rehearsal))
         mean = len(data.token) / train_examples(data)
         return grid.Node(
             path=path,
@@ -138,6 +128,7 @@ class Study(Inputs):
                 for k, own in self.data[name].items()
                 if k not in TRAINED
             },
+            notes=self.notes(name, run),
             steps=steps,
             tokens=steps * train.batch_size * mean,
             start_scores=transferability.file_of(run, self.config.transferability)
@@ -211,30 +202,37 @@ class Study(Inputs):
     def _run_of(
         self, path: str, name: str, seed: int, start: str, parent: StageRun | None
     ) -> StageRun:
-        settings, splits = self.stages[name], self.data[name]
+        settings = self.stages[name]
+        if start == "random":  # That is nothing to be pulled to.
+            optimizer = dataclasses.replace(settings.optimizer, l2_start=0.0)
+            settings = dataclasses.replace(settings, optimizer=optimizer)
+        vocabulary, train, dev, other = self.read_by(name, parent)
+        rehearsed = self._rehearsal(vocabulary, other) if other else None
         identity = {
             "version": STORE_VERSION,
             "task": dataclasses.asdict(settings.task),
             "optimizer": dataclasses.asdict(settings.optimizer),
             "train": dataclasses.asdict(settings.train),
             "dtype": str(platform.compute_dtype(settings.train)),
-            "train_data": splits["train"].fingerprint,
-            "dev_data": splits["dev"].fingerprint,
-            "vocabulary": self.vocabularies[name].fingerprint,
+            "train_data": train.fingerprint,
+            "dev_data": dev.fingerprint,
+            "vocabulary": vocabulary.fingerprint,
             "model": self.weights_fingerprint,
             "seed": seed,
             "start": parent.folder.name if parent else start,
+            **({"rehearse": rehearsed.examples} if rehearsed else {}),
         }
         text = json.dumps(identity, sort_keys=True)
-        vocabulary, head = self.vocabularies[name], HEAD_OF[settings.task.kind]
+        head = HEAD_OF[settings.task.kind]
         model = (self.encoder_with(vocabulary), settings.task.num_outputs)
+        before = parent.settings.task if parent else None
         made = StageRun(
             name=f"{path}/{name}",
             folder=Path(self.config.stages) / hashlib.sha256(text.encode()).hexdigest()[:16],
             settings=settings,
             seed=seed,
-            train=splits["train"],
-            dev=splits["dev"],
+            train=train,
+            dev=dev,
             evaluator=Evaluator(
                 graph=state.graph(*model, head),
                 task=settings.task,
@@ -247,10 +245,25 @@ class Study(Inputs):
             vocabulary=vocabulary,
             start=parent or start,
             dropout=self.encoder != self.encoder.with_dropout(0.0),
+            rehearsal=rehearsed,
+            new=retention.new_parts(self.encoder.family, settings.task, before),
             tracker_names=self.config.trackers,
             identity=identity,
         )
         return made
+
+    def _rehearsal(self, vocabulary: Vocabulary, data: Tokenized) -> Rehearsal:
+        """Of the intermediate task, in the target stage."""
+        task, train = self.stages["intermediate"].task, self.stages["intermediate"].train
+        model = self.encoder_with(vocabulary), task.num_outputs, HEAD_OF[task.kind]
+        return Rehearsal(
+            examples=self.stages["target"].rehearse,
+            data=data,
+            task=task,
+            train=train,
+            graph=state.graph(*model),
+            head_shapes=state.param_shapes(*model)["head"],
+        )
 
     def _note(self, made: StageRun, name: str) -> None:
         """Writes the identity, and what an export needs; to train again is not needed for it."""
@@ -276,71 +289,6 @@ class Study(Inputs):
         made.vocabulary.save(made.folder / "vocabulary.npy")
         write_atomically(file, json.dumps(origin, indent=1))
 
-    def _start_params(self, name: str, seed: int, start: str, parent: StageRun | None) -> Params:
-        """Fresh parameters, with those of the start put in their place.
-
-        The head of the stage before is kept if it answers the same question, the same classes in
-        the same order; otherwise it is new but for parts that were pretrained (BERT's pooler),
-        which come from the stage before if it has them, and else from the pretrained weights.
-        """
-        settings, vocabulary = self.stages[name], self.vocabularies[name]
-        task = settings.task
-        head = HEAD_OF[task.kind]
-        fresh = state.random_params(self.encoder_with(vocabulary), task.num_outputs, seed, head)
-        if settings.train.output_bias == "mean":
-            mean = self.data[name]["train"].label.mean(dtype=np.float32)
-            fresh["head"]["output"]["bias"] = np.full(1, mean, np.float32)
-        if parent is not None:
-            given = parent.best_params()
-            table = self._rows(vocabulary.ids, parent, given)
-            same = (parent.settings.task.kind, parent.settings.task.labels) == (
-                task.kind,
-                task.labels,
-            )
-            if not same:
-                parts = FAMILIES[self.encoder.family].heads[head].pretrained_names
-                kept = {path.split("/")[1] for _, path, _ in parts}
-                trained = {k: v for k, v in given["head"].items() if k in kept}
-                given["head"] = self.weights(head).get("head", {}) | trained
-        else:
-            given = self.weights(head) if start == "pretrained" else fresh
-            table = self.first_rows(start, task, seed)(vocabulary.ids)
-        return _merge(fresh, rows.with_table(given, table))
-
-    def _rows(self, ids: np.ndarray, last: StageRun, params: Params) -> np.ndarray:
-        """Rows of the word embedding as a finished run left them; `params` are its best."""
-        runs = last.lineage
-        stages = [run.trained for run in runs]
-        stages[-1] = dataclasses.replace(stages[-1], params=lambda: params)  # Not read again.
-        first = runs[0]
-        assert isinstance(first.start, str)
-        start = self.first_rows(first.start, first.settings.task, first.seed)
-        return rows.rows_after(ids, stages, start)
-
-    def _scorer(self, run: StageRun, vocabulary: Vocabulary) -> tuple[Evaluator, Params]:
-        """What scores data whose tokens are numbered by `vocabulary` with a finished run."""
-        task, params = run.settings.task, run.best_params()
-        graph = state.graph(self.encoder_with(vocabulary), task.num_outputs, HEAD_OF[task.kind])
-        params = rows.with_table(params, self._rows(vocabulary.ids, run, params))
-        placed = jax.device_put(params, sharding.tree_shardings(params, self.mesh))
-        return dataclasses.replace(run.evaluator, graph=graph), placed
-
-    def _score(self, name: str, node: grid.Node, made: StageRun) -> None:
-        """Scores every set that a trained stage is not trained on, where that is left to do."""
-        sets = self.data[name]
-        missing = [k for k, file in node.scores.items() if not file.exists()]
-        if missing:
-            say(f"{made.title}  evaluates {', '.join(missing)}")
-            evaluator, params = self._scorer(made, self.scoring[name])
-            (made.folder / "evaluations").mkdir(exist_ok=True)
-            for k in missing:
-                outputs, _ = evaluator.predict(params, sets[k])
-                predictions = made.folder / "predictions" / f"{node.scores[k].stem}.jsonl"
-                made.confirm()
-                write_predictions(predictions, made.settings.task, sets[k], outputs)
-                entries = evaluator.report(k, sets[k], outputs)
-                write_atomically(node.scores[k], json.dumps(entries, indent=1))
-
 
 def _source_names(settings: Stage) -> dict[str, list[str]]:
     """Names of the files or of the hub's data sets that each split is read from."""
@@ -351,15 +299,3 @@ def _source_names(settings: Stage) -> dict[str, list[str]]:
         split: [source.hub or Path(source.path).name for source in sources]
         for split, sources in splits.items()
     }
-
-
-def _merge(fresh: Params, given: Mapping[str, Any]) -> Params:
-    """`fresh` with the arrays of `given`, which are of the same shapes, in the place of its own."""
-    merged = dict(fresh)
-    for key, value in given.items():
-        if isinstance(value, Mapping):
-            merged[key] = _merge(fresh[key], value)
-        else:
-            assert np.shape(value) == np.shape(fresh[key]), key
-            merged[key] = value
-    return merged

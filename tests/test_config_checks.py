@@ -145,6 +145,26 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {f"{OPTIMIZER}.warmup": 10.0, f"{TRAIN}.max_steps": 10},
         f"{OPTIMIZER}.warmup: 10 steps of warm-up leave none of max_steps 10",
     ),
+    # Against forgetting.
+    ({"target.rehearse": 32}, "target.rehearse: must leave some of the batch_size 32"),
+    ({"target.rehearse": -1}, "target.rehearse: must leave some of the batch_size 32"),
+    (
+        {"target.rehearse": 6, f"{TRAIN}.accumulation": 4},
+        "target.rehearse: accumulation 4 does not divide 6",
+    ),
+    ({"target.wise": (0.5, 1.1)}, "target.wise: must be in [0, 1]"),
+    ({"target.wise": (0.5, 0.5)}, "target.wise: holds a value twice"),
+    ({"intermediate.rehearse": 8}, "intermediate.rehearse: is for the target stage of the path"),
+    ({"intermediate.retained": True}, "intermediate.retained: is for the target stage of the pat"),
+    ({"intermediate.wise": (0.5,)}, "intermediate.wise: is for the target stage; leave"),
+    (
+        {"target.retained": True, "paths": ("direct",)},
+        "target.retained: is for the target stage of the path staged",
+    ),
+    (
+        {"target.rehearse": 8, "paths": ("direct",)},
+        "target.rehearse: is for the target stage of the path staged",
+    ),
     ({f"{OPTIMIZER}.freeze": ("(",)}, f"{OPTIMIZER}.freeze: '(' is no regular expression"),
     ({f"{OPTIMIZER}.no_decay": ("[",)}, f"{OPTIMIZER}.no_decay: '[' is no regular expression"),
 ]

@@ -126,6 +126,14 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
         ({"models": "{}"}, ["models: names none"]),
         ({"models.large.path": "x"}, ["models.large.path: name either a local folder"]),
         ({"models.small.dropout": "1.0"}, ["models.small.dropout: must be in [0, 1), is 1.0"]),
+        (
+            {"targets.alone.retained": "True", "intermediates.nli.rehearse": "4"},
+            [
+                "targets.alone.retained: is for the target stage of the path staged",
+                "intermediates.nli.rehearse: is for the target stage of the path staged",
+            ],
+        ),
+        ({"targets.news.retained": "True", "targets.news.wise": "2.0"}, ["must be in [0, 1]"]),
         ({"targets.news.intermediates": "nlu"}, ["'nlu' is no intermediate stage; did you mean"]),
         ({"targets.news.intermediates": "'nli', 'nli'"}, ["intermediates: holds a value twice"]),
         ({"fractions": "0.5,0.5"}, ["fractions: holds a value twice"]),

@@ -239,13 +239,13 @@ def test_the_table_is_that_of_a_training_with_all_its_rows(
     monkeypatch.setattr(Study, "_vocabulary", lambda *_: Vocabulary.whole(ROWS))
     whole = dataclasses.replace(scores, workdir=str(tmp_path), paths=("staged",))
     runs: list[StageRun] = []
-    real = Study._finish
+    real = Study._score
 
-    def finish(self: Study, *rest: Any) -> Any:
-        runs.append(rest[3])
+    def score(self: Study, *rest: Any) -> Any:
+        runs.append(rest[2])
         return real(self, *rest)
 
-    monkeypatch.setattr(Study, "_finish", finish)
+    monkeypatch.setattr(Study, "_score", score)
     studies.run(whole, "")
     ids = np.load(stage_of(scores, "staged") / "vocabulary.npy")
     unused = np.setdiff1d(np.arange(ROWS), ids)

@@ -36,7 +36,16 @@ class BatchSize:
 
     @classmethod
     def of(cls, batch: packing.Batch) -> BatchSize:
-        """Counts a batch of host arrays."""
+        """Counts a batch of host arrays, those of a rehearsed task included."""
+        sizes = [cls._of_task(arrays) for arrays in packing.by_task(batch) if arrays]
+        return cls(
+            sum(size.examples for size in sizes),
+            sum(size.tokens for size in sizes),
+            sum(size.slots for size in sizes),
+        )
+
+    @classmethod
+    def _of_task(cls, batch: packing.Batch) -> BatchSize:
         segment = batch["segment_BT"]
         # Of the choices of an example, one is the right one.
         examples = batch["label_BE"] if "unit_BE" in batch else batch["mask_BE"]
@@ -61,6 +70,7 @@ class TrainPlan:
       row_counts: the numbers of rows a micro-batch may have; each costs one compiled program.
       slots: examples that a row can hold, E.
       pad_id: token id of padding.
+      rehearsed: what else every batch holds, of another task; as many micro-batches and steps.
     """
 
     data: Tokenized
@@ -71,6 +81,7 @@ class TrainPlan:
     slots: int
     multiple: int
     pad_id: int
+    rehearsed: TrainPlan | None = None
 
     @classmethod
     def make(
@@ -118,10 +129,13 @@ class TrainPlan:
             for indices, rows in zip(micro_batches, packed, strict=True)
         ]
         stacked = {key: np.stack([batch[key] for batch in micro]) for key in micro[0]}
-        if len(self.seeds) == 1:
-            return stacked
-        lead = (len(self.seeds), self.train.accumulation)
-        return {key: array.reshape(*lead, *array.shape[1:]) for key, array in stacked.items()}
+        if len(self.seeds) > 1:
+            lead = (len(self.seeds), self.train.accumulation)
+            stacked = {key: x.reshape(*lead, *x.shape[1:]) for key, x in stacked.items()}
+        if self.rehearsed is not None:
+            other = self.rehearsed.batch(step)
+            stacked |= {f"{packing.REHEARSED}/{key}": array for key, array in other.items()}
+        return stacked
 
     def _micro_batches(self, step: int) -> np.ndarray:
         """Sequence numbers of a step's micro-batches, those of the first seed first, int64

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from flaxfer.data.tokenize import Tokenized
 
 Batch = dict[str, np.ndarray]
+Array = TypeVar("Array")
+
+REHEARSED = "rehearsed"
+"""What the names of a rehearsed task's arrays begin with in a batch; and the key of that task's
+head among the parameters.
+"""
 
 # What `max_examples` looks at: batches of a usual size, enough of them for the rows to average out.
 _SAMPLE_BATCH = 64
@@ -236,6 +242,14 @@ def build_rows(
         "index_BE": slots(sequence, padding=-1),
     }
     return batch | _targets(tokenized, sequence, source, start, tokens, slots)
+
+
+def by_task(batch: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The arrays of a batch's own task, and by the same names those of the task it rehearses."""
+    start = f"{REHEARSED}/"
+    own = {name: array for name, array in batch.items() if not name.startswith(start)}
+    other = {name.removeprefix(start): batch[name] for name in batch if name not in own}
+    return own, other
 
 
 def _targets(
