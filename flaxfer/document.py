@@ -1,6 +1,7 @@
 """A document as a list of blocks, written as one HTML page or as Markdown.
 
-Both come from the same blocks, so both say the same; only figures are left out of Markdown.
+Both come from the same blocks, so both say the same; only figures and the list of contents are left
+out of Markdown.
 """
 
 from __future__ import annotations
@@ -8,7 +9,20 @@ from __future__ import annotations
 import dataclasses
 import html
 import re
-from collections.abc import Sequence
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+
+class Link(NamedTuple):
+    """Text that leads to a file or folder, relative to the page."""
+
+    text: str
+    path: str
+
+
+Cell = str | Link
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +43,14 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """Cells as text; the first of a row names it, and the last `foot` rows sum up the others.
+    """Cells are text or links; the first of a row names it, and the last `foot` rows sum up.
 
     `align` has a letter for every column: l for words, r for numbers. Notes stand below.
     """
 
     caption: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[Cell]]
     align: str
     notes: Sequence[str] = ()
     foot: int = 0
@@ -48,6 +62,27 @@ class Figure:
 
     svg: str
     caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdicts:
+    """Sentences, each after its verdict, such as `helps`."""
+
+    items: Sequence[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """Texts with what grows from each; `bad` marks one that needs a look."""
+
+    text: str
+    branches: Sequence[Tree] = ()
+    bad: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """The headings of level 2 as links, where they are not plain to see: in the page."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +100,7 @@ class Folded:
     blocks: Sequence[Block]
 
 
-Block = Heading | Text | Table | Figure | Code | Folded
+Block = Heading | Text | Table | Figure | Verdicts | Tree | Contents | Code | Folded
 
 # The policy holds the page to its word: nothing is loaded from anywhere.
 PAGE = """<!DOCTYPE html>
@@ -103,6 +138,23 @@ h3 { font-size: 1.05rem; margin: 1.5rem 0 .5rem; }
 p { max-width: 46rem; margin: .5rem 0 1rem; }
 p.lead { font-size: 1.1rem; font-weight: 600; border-left: .25rem solid var(--soft);
   padding-left: .9rem; }
+a { color: var(--direct); }
+h2 a, h3 a { color: inherit; text-decoration: none; }
+h2 a:hover::after, h3 a:hover::after { content: " #"; color: var(--soft); }
+nav { margin: 1rem 0; font-size: .92rem; line-height: 1.9; }
+nav a { margin-right: 1.1rem; white-space: nowrap; }
+ul.verdicts { list-style: none; padding: 0; max-width: 52rem; }
+ul.verdicts li { border-left: .25rem solid var(--line); padding: .1rem 0 .1rem .8rem;
+  margin: .7rem 0; }
+ul.verdicts .helps { border-color: var(--staged); }
+ul.verdicts .hurts { border-color: var(--direct); }
+ul.tree { max-width: 60rem; }
+ul.tree, ul.tree ul { list-style: none; padding-left: 0; font-size: .95rem; }
+ul.tree ul { border-left: 2px solid var(--line); margin: .15rem 0 .15rem .5rem; }
+ul.tree ul li { padding: .15rem 0 .15rem .9rem; position: relative; }
+ul.tree ul li::before { content: ""; position: absolute; left: 0; top: .95rem; width: .65rem;
+  border-top: 2px solid var(--line); }
+.bad { font-weight: 600; border-bottom: 2px solid var(--staged); }
 .scroll { overflow-x: auto; margin: .75rem 0 .5rem; }
 .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--direct); }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
@@ -133,41 +185,99 @@ pre { overflow-x: auto; background: var(--band); border-radius: .4rem; padding: 
 
 
 def to_html(blocks: Sequence[Block]) -> str:
-    """One page without any reference to another file; its title is the first heading."""
+    """One page that loads no other file; its title is the first heading."""
     title = next(block.text for block in blocks if isinstance(block, Heading))
-    return PAGE.format(title=html.escape(title), style=STYLE, body=_html_blocks(blocks))
+    return PAGE.format(title=html.escape(title), style=STYLE, body=_Html(blocks).text)
 
 
-def _html_blocks(blocks: Sequence[Block]) -> str:
-    parts: list[str] = []
-    for before, block in zip([None, *blocks], blocks, strict=False):
-        if isinstance(block, Figure) and not isinstance(before, Figure):
-            parts.append('<div class="figures">\n')
-        if isinstance(before, Figure) and not isinstance(block, Figure):
+class _Html:
+    """Blocks as HTML.
+
+    Attributes:
+      text: of all of them.
+    """
+
+    def __init__(self, blocks: Sequence[Block]):
+        self._anchors: Counter[str] = Counter()
+        self._headings = [b.text for b in blocks if isinstance(b, Heading) and b.level == 2]
+        self.text = self._blocks(blocks)
+
+    def _blocks(self, blocks: Sequence[Block]) -> str:
+        parts: list[str] = []
+        for before, block in zip([None, *blocks], blocks, strict=False):
+            if isinstance(block, Figure) and not isinstance(before, Figure):
+                parts.append('<div class="figures">\n')
+            if isinstance(before, Figure) and not isinstance(block, Figure):
+                parts.append("</div>\n")
+            parts.append(self._block(block))
+        if blocks and isinstance(blocks[-1], Figure):
             parts.append("</div>\n")
-        parts.append(_html_block(block))
-    if blocks and isinstance(blocks[-1], Figure):
-        parts.append("</div>\n")
-    return "".join(parts)
+        return "".join(parts)
+
+    def _block(self, block: Block) -> str:
+        match block:
+            case Heading(text, level):
+                return self._heading(text, level)
+            case Text(text, lead):
+                tag = '<p class="lead">' if lead else "<p>"
+                return f"{tag}{html.escape(text)}</p>\n"
+            case Table():
+                return _html_table(block)
+            case Figure(svg, caption):
+                caption = html.escape(caption)
+                return f"<figure>\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>\n"
+            case Verdicts(items):
+                lines = (
+                    f'<li class="{_slug(verdict)}"><strong>{html.escape(verdict)}</strong>: '
+                    f"{html.escape(text)}</li>\n"
+                    for verdict, text in items
+                )
+                return f'<ul class="verdicts">\n{"".join(lines)}</ul>\n'
+            case Tree():
+                return f'<ul class="tree">\n{_html_tree(block)}</ul>\n'
+            case Contents():
+                links = (
+                    f'<a href="#{_slug(text)}">{html.escape(text)}</a>' for text in self._headings
+                )
+                return f'<nav aria-label="Contents">{" ".join(links)}</nav>\n'
+            case Code(text):
+                return f'<pre tabindex="0"><code>{html.escape(text)}</code></pre>\n'
+            case Folded(summary, inner):
+                summary, inside = html.escape(summary), self._blocks(inner)
+                return f"<details>\n<summary>{summary}</summary>\n{inside}</details>\n"
+
+    def _heading(self, text: str, level: int) -> str:
+        """One that can be linked to, but for the title; equal ones are numbered."""
+        text, slug = html.escape(text), _slug(text)
+        if level == 1:
+            return f"<h1>{text}</h1>\n"
+        self._anchors[slug] += 1
+        if (count := self._anchors[slug]) > 1:
+            slug = f"{slug}-{count}"
+        return f'<h{level} id="{slug}"><a href="#{slug}">{text}</a></h{level}>\n'
 
 
-def _html_block(block: Block) -> str:
-    match block:
-        case Heading(text, level):
-            return f"<h{level}>{html.escape(text)}</h{level}>\n"
-        case Text(text, lead):
-            tag = '<p class="lead">' if lead else "<p>"
-            return f"{tag}{html.escape(text)}</p>\n"
-        case Table():
-            return _html_table(block)
-        case Figure(svg, caption):
-            caption = html.escape(caption)
-            return f"<figure>\n{svg}\n<figcaption>{caption}</figcaption>\n</figure>\n"
-        case Code(text):
-            return f'<pre tabindex="0"><code>{html.escape(text)}</code></pre>\n'
-        case Folded(summary, inner):
-            summary = html.escape(summary)
-            return f"<details>\n<summary>{summary}</summary>\n{_html_blocks(inner)}</details>\n"
+def _slug(text: str) -> str:
+    return re.sub(r"\W+", "-", text.lower()).strip("-")
+
+
+def _html_tree(tree: Tree) -> str:
+    text = html.escape(tree.text)
+    text = f'<span class="bad">{text}</span>' if tree.bad else text
+    inner = "".join(map(_html_tree, tree.branches))
+    return f"<li>{text}{f'<ul>{inner}</ul>' if inner else ''}</li>\n"
+
+
+def _html_cell(cell: Cell) -> str:
+    if isinstance(cell, Link):
+        path = html.escape(_url(cell.path))
+        return f'<a href="{path}">{html.escape(cell.text)}</a>'
+    return html.escape(cell)
+
+
+def _url(path: str) -> str:
+    """A relative one; a colon in the first folder's name would end the name of a protocol."""
+    return "./" + urllib.parse.quote(path)
 
 
 def _html_table(table: Table) -> str:
@@ -177,13 +287,14 @@ def _html_table(table: Table) -> str:
         for kind, name in zip(classes, table.header, strict=True)
     )
 
-    def cell(column: int, text: str) -> str:
+    def cell(column: int, content: Cell) -> str:
         if column == 0:
-            return f'<th scope="row">{html.escape(text)}</th>'
-        kind = ' class="wrap"' if len(text) > 28 and not classes[column] else classes[column]
-        return f"<td{kind}>{html.escape(text)}</td>"
+            return f'<th scope="row">{_html_cell(content)}</th>'
+        long = len(content.text if isinstance(content, Link) else content) > 28
+        kind = ' class="wrap"' if long and not classes[column] else classes[column]
+        return f"<td{kind}>{_html_cell(content)}</td>"
 
-    def row(cells: Sequence[str]) -> str:
+    def row(cells: Sequence[Cell]) -> str:
         return f"<tr>{''.join(cell(column, text) for column, text in enumerate(cells))}</tr>\n"
 
     cut = len(table.rows) - table.foot
@@ -203,7 +314,7 @@ def _html_table(table: Table) -> str:
 
 def to_markdown(blocks: Sequence[Block]) -> str:
     """GitHub's Markdown; what HTML folds stands under a heading of its own."""
-    return "\n".join(map(_markdown_block, blocks))
+    return "\n".join(filter(None, map(_markdown_block, blocks)))
 
 
 def _markdown_block(block: Block) -> str:
@@ -216,6 +327,12 @@ def _markdown_block(block: Block) -> str:
             return _markdown_table(block)
         case Figure(_, caption):
             return f"Plot in report.html: {_markdown(caption)}\n"
+        case Verdicts(items):
+            return "".join(f"- **{_markdown(word)}**: {_markdown(text)}\n" for word, text in items)
+        case Tree():
+            return "".join(_markdown_tree(block))
+        case Contents():
+            return ""
         case Code(text):
             # The fence is longer than any run of backticks within.
             fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))
@@ -224,9 +341,22 @@ def _markdown_block(block: Block) -> str:
             return f"### {_markdown(summary)}\n\n{to_markdown(inner)}"
 
 
+def _markdown_tree(tree: Tree, depth: int = 0) -> Iterator[str]:
+    text = _markdown(tree.text)
+    yield f"{'  ' * depth}- {f'**{text}**' if tree.bad else text}\n"
+    for branch in tree.branches:
+        yield from _markdown_tree(branch, depth + 1)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    if isinstance(cell, Link):
+        return f"[{_markdown(cell.text)}](<{_url(cell.path)}>)"
+    return _markdown(cell)
+
+
 def _markdown_table(table: Table) -> str:
-    def row(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(map(_markdown, cells))} |\n"
+    def row(cells: Sequence[Cell]) -> str:
+        return f"| {' | '.join(map(_markdown_cell, cells))} |\n"
 
     rule = f"| {' | '.join('---:' if letter == 'r' else '---' for letter in table.align)} |\n"
     notes = "".join(f"- {_markdown(note)}\n" for note in table.notes)

@@ -23,11 +23,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 FONT = "DejaVu Sans"  # comes with matplotlib
-INK, LINE = "#1b1f24", "#d0d7de"
+INK, LINE, HOLLOW = "#1b1f24", "#d0d7de", "#ffffff"
 COLOR = {"direct": "#0072b2", "staged": "#d55e00", "scratch": "#6b6b6b"}
 MARKER = {"direct": "o", "staged": "s", "scratch": "^"}
 DASH = {"direct": "-", "staged": (0, (5, 1.5)), "scratch": (0, (1, 1.2))}
-VARIABLE = {INK: "--ink", LINE: "--line"} | {c: f"--{path}" for path, c in COLOR.items()}
+VARIABLE = {INK: "--ink", LINE: "--line", HOLLOW: "--paper"} | {
+    c: f"--{path}" for path, c in COLOR.items()
+}
 
 STYLE: Any = {
     "axes.axisbelow": True,
@@ -51,7 +53,7 @@ WIDTH = 5.2  # inches; on a phone the text is still of readable size
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One line: steps and values of shape (points,) of a path and a seed; NaN leaves a hole."""
+    """A line of a path and seed: steps (or shares), values, both (points,); NaN leaves a hole."""
 
     path: str
     seed: int
@@ -101,13 +103,58 @@ def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metri
         return _svg(figure, name, label)
 
 
-def curves(name: str, lines: Sequence[Curve], quantity: str) -> str:
+def intervals(
+    name: str,
+    rows: Sequence[str],
+    differences: np.ndarray,
+    ends: np.ndarray,
+    decided: Sequence[bool],
+    quantity: str,
+) -> str:
+    """Differences with their intervals, one below the other, beside a line at 0.
+
+    Args:
+      name: of the plot, unique within the page.
+      rows: labels.
+      differences: (rows,).
+      ends: (rows, 2), the ends of the intervals.
+      decided: whether there is a verdict; the point is full then, and hollow else.
+      quantity: label of the axis.
+
+    Returns:
+      An SVG element.
+    """
+    color = COLOR["staged"]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.9 + len(rows) * 0.3), dpi=72)
+        figure.set_layout_engine("constrained")
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, lw=0.8)
+        for y, (difference, (low, high), sure) in enumerate(
+            zip(differences, ends, decided, strict=True)
+        ):
+            axes.plot([low, high], [y, y], color=color, lw=2.2, solid_capstyle="butt")
+            fill = color if sure else HOLLOW
+            axes.plot([difference], [y], "o", ms=7, mfc=fill, mec=color, mew=1.6)
+        axes.set_yticks(range(len(rows)), [_drawable(row) for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.spines.left.set_visible(False)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="x")
+        axes.set_xlabel(_drawable(quantity))
+        label = f"Intervals of {quantity} for {', '.join(rows)}."
+        return _svg(figure, name, label)
+
+
+def curves(name: str, lines: Sequence[Curve], quantity: str, over: str = "step") -> str:
     """A line for every path and seed over steps; the seeds of a path look the same.
 
     Args:
       name: of the plot, unique within the page.
       lines: at least one.
       quantity: label of the axis.
+      over: what is counted along the other one, in whole numbers if it is `step`.
 
     Returns:
       An SVG element.
@@ -130,13 +177,13 @@ def curves(name: str, lines: Sequence[Curve], quantity: str) -> str:
                 label="_" if line.path in paths else line.path,  # a legend leaves "_" out
             )
             paths += [] if line.path in paths else [line.path]
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=over == "step"))
         axes.grid()
-        axes.set_xlabel("step")
+        axes.set_xlabel(_drawable(over))
         axes.set_ylabel(_drawable(quantity))
         _legend(axes, axes.get_legend_handles_labels()[0])
         seeds = len({line.seed for line in lines})
-        label = f"Curves of {quantity} by step: {', '.join(paths)}; {seeds} seed(s)."
+        label = f"Curves of {quantity} by {over}: {', '.join(paths)}; {seeds} seed(s)."
         return _svg(figure, name, label)
 
 

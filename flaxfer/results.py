@@ -87,6 +87,16 @@ class Run:
 
 
 @dataclasses.dataclass(frozen=True)
+class Failed:
+    """A stage that has diverged, or begins with one that has."""
+
+    path: str
+    seed: int
+    stage: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """What one split of one stage holds; `languages` counts its examples by language."""
 
@@ -109,8 +119,64 @@ class ModelInfo:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shared:
+    """What two splits share, counted in examples of `b`, see `data.overlap`."""
+
+    between: str
+    a: str
+    b: str
+    examples: int
+    texts: int
+    pairs: int | None
+    short: int
+    share: float
+    same_label: int | None
+    removed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class StartScores:
+    """How well frozen features of the start of a target stage tell its labels.
+
+    `start` is `pretrained` or the identity of the stage before; None where undefined.
+    """
+
+    path: str
+    seed: int
+    start: str
+    logme: float | None
+    knn: float | None
+    neighbours: int
+    examples: int
+    features: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeRule:
+    """Examples to train on in both stages, and whether their ratio is what the design asks for."""
+
+    intermediate: int
+    target: int
+    ratio: float
+    holds: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """Where in a grid a study stands; `intermediate` is empty without one."""
+
+    model: str
+    intermediate: str
+    target: str
+    fraction: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
-    """The record study.json; `metric` is the target's dev metric, the one that is compared."""
+    """The record study.json; `metric` is the target's dev metric, the one that is compared.
+
+    What a study does not have, such as `cell` outside a grid, is empty or None.
+    """
 
     name: str
     metric: str
@@ -130,6 +196,11 @@ class Study:
     command: str = ""
     git: str | None = None
     seconds: float | None = None
+    failed: list[Failed] = dataclasses.field(default_factory=list)
+    overlap: list[Shared] = dataclasses.field(default_factory=list)
+    transferability: list[StartScores] = dataclasses.field(default_factory=list)
+    size_rule: SizeRule | None = None
+    cell: Cell | None = None
 
 
 def read_study(workdir: Path) -> Study:
@@ -282,14 +353,14 @@ class Scores:
 
     def row_columns(self, row: Row, metric: str) -> dict[str, np.ndarray]:
         """The values of a row by path, with their difference."""
-        return _with_difference({path: self.values(path, row, metric) for path in self.paths})
+        return with_difference({path: self.values(path, row, metric) for path in self.paths})
 
     def mean_columns(self, metric: str) -> dict[str, dict[str, np.ndarray]]:
         """Name of the mean -> its values by path, with their difference."""
         means = {path: self.means(path, metric) for path in self.paths}
         names = list(dict.fromkeys(name for of_path in means.values() for name in of_path))
         return {
-            name: _with_difference({path: of_path[name] for path, of_path in means.items()})
+            name: with_difference({path: of_path[name] for path, of_path in means.items()})
             for name in names
         }
 
@@ -318,7 +389,7 @@ class Scores:
         return notes
 
 
-def _with_difference(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def with_difference(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The columns, and staged minus direct seed by seed behind the two where both are there."""
     if "direct" in columns and "staged" in columns:
         columns = columns | {DIFFERENCE: columns["staged"] - columns["direct"]}

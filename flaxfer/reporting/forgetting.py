@@ -1,0 +1,87 @@
+"""What the target stage leaves of the intermediate task, and mixtures of a stage with its start."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from flaxfer import plots
+from flaxfer.document import Block, Figure, Heading, Table
+from flaxfer.reporting.languages import plot_name
+from flaxfer.reporting.material import Entry, Material
+from flaxfer.reporting.wording import spread
+from flaxfer.results import (
+    DIFFERENCE,
+    MEAN,
+    ZERO_SHOT,
+    Metrics,
+    Run,
+    Scores,
+    number,
+)
+
+
+def forgetting_blocks(material: Material) -> list[Block]:
+    """Scores of the intermediate task before and after, and of mixtures by their share."""
+    blocks = material.by_study(_of_study)
+    return [Heading("Forgetting"), *blocks] if blocks else []
+
+
+def _of_study(entry: Entry) -> list[Block]:
+    runs = [run for run in entry.study.runs if run.stage == "target"]
+    blocks: list[Block] = []
+    if kept := [run for run in runs if run.retained]:
+        blocks.append(_retained(entry, kept))
+    if mixed := [run for run in runs if run.wise]:
+        blocks += _mixtures(entry, mixed)
+    return blocks
+
+
+def _retained(entry: Entry, runs: list[Run]) -> Table:
+    metric = entry.metric_of("intermediate")
+    found: dict[tuple[str, str, str], list[tuple[Metrics, Metrics]]] = {}
+    for run in runs:
+        for one in run.retained:
+            place = (one.language, one.set, f"{one.n:,}")
+            found.setdefault(place, []).append((one.before, one.after))
+    rows = []
+    for place, pairs in found.items():
+        before, after = (
+            np.array([number(pair[i].get(metric)) for pair in pairs]) for i in range(2)
+        )
+        values = (spread("", before), spread("", after), spread(DIFFERENCE, after - before))
+        rows.append([*place, *values])
+    caption = f"{metric} of {entry.intermediate} before and after the target stage."
+    header = ["language", "set", "n", "before", "after", "after minus before"]
+    return Table(caption, header, rows, "llrrrr")
+
+
+def _mixtures(entry: Entry, runs: list[Run]) -> list[Block]:
+    """The mean over languages by the share of the result."""
+    study = entry.study
+    lines, rows = [], []
+    for run in runs:
+        shares = [one.share for one in run.wise]
+        points = []
+        for one in run.wise:
+            only = dataclasses.replace(run, evaluations=one.evaluations)
+            scores = Scores(dataclasses.replace(study, runs=[only], seeds=[run.seed]))
+            means = scores.means(run.path, study.metric)
+            chosen = means.get(ZERO_SHOT, means.get(MEAN, np.full(1, np.nan)))
+            dev = np.array([number(one.dev.get(study.metric))])
+            points.append(float(chosen[0]))
+            values = (spread("", dev), spread("", chosen))
+            rows.append([run.path, str(run.seed), f"{one.share:g}", *values])
+        lines.append(plots.Curve(run.path, run.seed, np.array(shares), np.array(points)))
+    quantity = f"{ZERO_SHOT if Scores(study).zero_shot else MEAN} of {study.metric}"
+    over = "share of the result in the mixture"
+    svg = plots.curves(plot_name("mixtures", entry), lines, quantity, over)
+    caption = f"Mixtures of the target stage with its start: {quantity} by share (WiSE-FT)."
+    table = Table(
+        "Mixtures: 0 is the start, 1 the result.",
+        ["path", "seed", "share", f"dev {study.metric}", quantity],
+        rows,
+        "lrrrr",
+    )
+    return [Figure(svg, caption), table]
