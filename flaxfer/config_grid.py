@@ -52,33 +52,53 @@ KEYS = frozenset(field.name for field in dataclasses.fields(Grid)) - frozenset(
 """What only a grid has."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where in a grid a study stands, by names; `intermediate` is empty without one."""
+
+    model: str
+    intermediate: str
+    target: str
+    fraction: float
+
+
+def places(grid: Grid) -> dict[str, Place]:
+    """The places of a grid by the names of their studies, MODEL.INTERMEDIATE.TARGET and, of a part
+    of the data, its fraction.
+    """
+    found = {}
+    for model in grid.models:
+        for target, stage in grid.targets.items():
+            for intermediate in stage.intermediates or ("",):
+                for fraction in grid.fractions:
+                    parts = [model, intermediate, target]
+                    parts += [f"{fraction:g}"] if fraction != 1 else []
+                    name = ".".join(part for part in parts if part)
+                    found[name] = Place(model, intermediate, target, fraction)
+    return found
+
+
 def cells(config: Config | Grid) -> dict[str, Config]:
-    """The studies of a grid by name, MODEL.INTERMEDIATE.TARGET and, of a part of the data, its
-    fraction; their own one if it is a study. Each has a directory WORKDIR/cells/NAME.
+    """The studies of a grid by name; their own one if it is a study. Each has a directory
+    WORKDIR/cells/NAME.
     """
     if isinstance(config, Config):
         return {config.name: config}
     common = {field.name: getattr(config, field.name) for field in dataclasses.fields(Common)}
     found = {}
-    for model_name, model in config.models.items():
-        for target_name, target in config.targets.items():
-            for intermediate in target.intermediates or (None,):
-                for fraction in config.fractions:
-                    parts = [model_name, intermediate, target_name]
-                    parts += [f"{fraction:g}"] if fraction != 1 else []
-                    name = ".".join(part for part in parts if part)
-                    own = {
-                        "name": name,
-                        "workdir": f"{config.workdir}/cells/{name}",
-                        "store": config.stages,
-                        "model": model,
-                        "target": _part(target, fraction),
-                    }
-                    if intermediate is None:
-                        own["paths"] = _without_staged(config)
-                    else:
-                        own["intermediate"] = config.intermediates[intermediate]
-                    found[name] = Config(**common | own)
+    for name, place in places(config).items():
+        own = {
+            "name": name,
+            "workdir": f"{config.workdir}/cells/{name}",
+            "store": config.stages,
+            "model": config.models[place.model],
+            "target": _part(config.targets[place.target], place.fraction),
+        }
+        if place.intermediate:
+            own["intermediate"] = config.intermediates[place.intermediate]
+        else:
+            own["paths"] = _without_staged(config)
+        found[name] = Config(**common | own)
     return found
 
 

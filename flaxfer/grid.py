@@ -19,6 +19,7 @@ from typing import Any
 from flaxfer import report
 from flaxfer.claims import Claims
 from flaxfer.config import Config
+from flaxfer.config_grid import Place
 from flaxfer.files import write_atomically
 from flaxfer.progress import say
 from flaxfer.stage_run import DONE, FAILED
@@ -171,8 +172,14 @@ def drain(cells: Iterable[Cell], claims: Claims, work: Callable[[Cell], bool]) -
         time.sleep(POLL)
 
 
-def write_summary(cell: Cell, more: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Writes study.json of a settled cell, and gives its failures."""
+def write_summary(cell: Cell, more: Mapping[str, Any], place: Place | None) -> list[dict[str, Any]]:
+    """Writes study.json of a settled cell, and gives its failures.
+
+    Args:
+      cell: the study.
+      more: what is to be said beside its facts and runs.
+      place: in its grid, if it has one.
+    """
     order = {seed: i for i, seed in enumerate(cell.config.seeds)}
     nodes = sorted(cell.nodes, key=lambda node: order[node.seed])  # Stable: stages in their order.
     workdir = Path(cell.config.workdir)
@@ -186,6 +193,7 @@ def write_summary(cell: Cell, more: Mapping[str, Any]) -> list[dict[str, Any]]:
     summary = {
         **cell.facts,
         **more,
+        "cell": dataclasses.asdict(place) if place else None,
         "transferability": starts,
         "runs": runs,
         "failed": failed,
@@ -195,11 +203,10 @@ def write_summary(cell: Cell, more: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def write_report(cells: Sequence[Cell], workdir: Path) -> Path:
-    """Writes the reports of all cells, which have a study.json each, and gives where to look.
+    """Writes the report of all cells, which have a study.json each, and gives the page.
 
     Args:
       cells: all of the grid.
-      workdir: of the grid.
+      workdir: of the grid, for the report.
     """
-    written = [report.write_report(Path(cell.config.workdir))[0] for cell in cells]
-    return written[0] if len(cells) == 1 else workdir / "cells"
+    return report.write_report(*(Path(cell.config.workdir) for cell in cells), output=workdir)[0]

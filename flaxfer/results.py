@@ -14,6 +14,7 @@ import numpy as np
 import pydantic
 
 from flaxfer.config import Task
+from flaxfer.config_grid import Place
 from flaxfer.errors import DataError
 
 PATHS = ("direct", "staged", "scratch")
@@ -162,16 +163,6 @@ class SizeRule:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
-    """Where in a grid a study stands; `intermediate` is empty without one."""
-
-    model: str
-    intermediate: str
-    target: str
-    fraction: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Study:
     """The record study.json; `metric` is the target's dev metric, the one that is compared.
 
@@ -200,7 +191,7 @@ class Study:
     overlap: list[Shared] = dataclasses.field(default_factory=list)
     transferability: list[StartScores] = dataclasses.field(default_factory=list)
     size_rule: SizeRule | None = None
-    cell: Cell | None = None
+    cell: Place | None = None
 
 
 def read_study(workdir: Path) -> Study:

@@ -45,10 +45,11 @@ def run(config: Config | Grid, command: str) -> Path:
             opener.open(cells[0].config).introduce()
         grid.drain(cells, claims, opener.work)
     more = {"command": command, "seconds": time.monotonic() - began}
+    places = config_grid.places(config) if isinstance(config, Grid) else {}
     failed = [
         f"{cell.config.name}: {fail['path']}/{fail['stage']} seed {fail['seed']}: {fail['error']}"
         for cell in cells
-        for fail in grid.write_summary(cell, more)
+        for fail in grid.write_summary(cell, more, places.get(cell.config.name))
     ]
     html = grid.write_report(cells, Path(config.workdir))
     say(f"report: {html.absolute()}")
