@@ -86,7 +86,7 @@ def test_assumed_data_fill_their_rows(tmp_path: Path) -> None:
     settings = {"model_type": "bert", "vocab_size": 500, "intermediate_size": 32, **sizes}
     file.write_text(json.dumps(settings))
     stage = Stage(TASK, Data(train=()), train=TRAIN)
-    study = config.Config("x", config.Model(dropout=0.25), stage)
+    study = config.Config(name="x", model=config.Model(dropout=0.25), target=stage)
     work = programs.assumed_workload(study, "target", file, programs.Assumed(6, 4, 256))
     assert (work.encoder.vocab_size, work.vocabulary) == (256, 500)
     assert work.encoder.hidden_dropout == 0.25
@@ -132,7 +132,8 @@ def test_rates_follow_from_cycles() -> None:
 
 
 def test_a_stage_that_is_not_there() -> None:
-    study = config.Config("x", config.Model(), Stage(TASK, Data(train=())))
+    stage = Stage(TASK, Data(train=()))
+    study = config.Config(name="x", model=config.Model(), target=stage)
     programs.check_stage(study, "target")
     with pytest.raises(ConfigError, match="no intermediate stage"):
         programs.check_stage(study, "intermediate")

@@ -31,7 +31,7 @@ SHORT = {"max_steps": 2, "epochs": 1.0}
 def quickly(monkeypatch: pytest.MonkeyPatch, plain_code: None) -> None:
     """One device, little compiling and no drawing."""
     use_one_device(monkeypatch)
-    monkeypatch.setattr(grid.report, "write_report", lambda workdir: [workdir / "report.html"])
+    monkeypatch.setattr(grid.report, "write_report", lambda *_, output: [output / "report.html"])
 
 
 @pytest.fixture
