@@ -49,6 +49,7 @@ STYLE: Any = {
     "ytick.color": INK,
 }
 WIDTH = 5.2  # inches; on a phone the text is still of readable size
+LONGEST = 32  # characters of a label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metri
                     axes.plot(values, [y] * values.size, "o", ms=3.5, mfc=LINE, mec=INK, mew=0.8)
                 if np.isnan(mean):
                     axes.annotate(" undefined", (0, y), va="center", fontsize=9)
-        axes.set_yticks(range(len(rows)), [_drawable(row) for row in rows])
+        axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.margins(y=0.02)
         axes.invert_yaxis()
@@ -136,7 +137,7 @@ def intervals(
             axes.plot([low, high], [y, y], color=color, lw=2.2, solid_capstyle="butt")
             fill = color if sure else HOLLOW
             axes.plot([difference], [y], "o", ms=7, mfc=fill, mec=color, mew=1.6)
-        axes.set_yticks(range(len(rows)), [_drawable(row) for row in rows])
+        axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.spines.left.set_visible(False)
@@ -198,6 +199,12 @@ def _legend(axes: Axes, handles: Sequence[Artist]) -> None:
     )
 
 
+def _short(text: str) -> str:
+    """A label that leaves room for the plot; the whole one is in the text for screen readers."""
+    text = " ".join(text.split())
+    return _drawable(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
+
+
 def _drawable(text: str) -> str:
     """The text, with the code point in place of a character that the font does not have."""
     known = get_font(findfont(FontProperties(family=[FONT]))).get_charmap()
@@ -216,6 +223,7 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r">\s+<", "><", svg).replace(" \n", "\n")  # A page has many of them.
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for color, variable in VARIABLE.items():
         svg = svg.replace(color, f"var({variable})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from flaxfer.reporting.material import Entry, Material
@@ -28,10 +29,10 @@ COMPARISON_COLUMNS = (
 TEX_ESCAPES = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}", "'": r"\textquotesingle{}", "-": "-{}",
+    "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }  # fmt: skip
-"""What stands for a character of text; `-{}` keeps two hyphens from becoming a dash."""
+"""What stands for a character of text."""
 
 
 def results_csv(material: Material) -> str:
@@ -147,7 +148,8 @@ def results_tex(material: Material) -> str:
 
 def tex(text: str) -> str:
     """Text of one line in which no character is markup."""
-    return "".join(TEX_ESCAPES.get(c, c) for c in " ".join(text.split()))
+    escaped = "".join(TEX_ESCAPES.get(c, c) for c in " ".join(text.split()))
+    return re.sub("-(?=-)", "-{}", escaped)  # Two hyphens would become a dash.
 
 
 def _tex_score(path: PathScores) -> str:

@@ -16,8 +16,10 @@ from flaxfer.results import (
     MEAN,
     ZERO_SHOT,
     Metrics,
+    Mixture,
     Run,
     Scores,
+    Study,
     number,
 )
 
@@ -58,30 +60,33 @@ def _retained(entry: Entry, runs: list[Run]) -> Table:
 
 
 def _mixtures(entry: Entry, runs: list[Run]) -> list[Block]:
-    """The mean over languages by the share of the result."""
-    study = entry.study
-    lines, rows = [], []
+    """The mean over languages by the share of the result, as lines and over seeds."""
+    metric = entry.study.metric
+    lines = []
+    found: dict[tuple[str, float], list[tuple[float, float]]] = {}
     for run in runs:
-        shares = [one.share for one in run.wise]
-        points = []
-        for one in run.wise:
-            only = dataclasses.replace(run, evaluations=one.evaluations)
-            scores = Scores(dataclasses.replace(study, runs=[only], seeds=[run.seed]))
-            means = scores.means(run.path, study.metric)
-            chosen = means.get(ZERO_SHOT, means.get(MEAN, np.full(1, np.nan)))
-            dev = np.array([number(one.dev.get(study.metric))])
-            points.append(float(chosen[0]))
-            values = (spread("", dev), spread("", chosen))
-            rows.append([run.path, str(run.seed), f"{one.share:g}", *values])
-        lines.append(plots.Curve(run.path, run.seed, np.array(shares), np.array(points)))
-    quantity = f"{ZERO_SHOT if Scores(study).zero_shot else MEAN} of {study.metric}"
+        shares = np.array([one.share for one in run.wise])
+        means = np.array([_mean(entry.study, run, one) for one in run.wise])
+        lines.append(plots.Curve(run.path, run.seed, shares, means))
+        for one, mean in zip(run.wise, means.tolist(), strict=True):
+            values = (number(one.dev.get(metric)), mean)
+            found.setdefault((run.path, one.share), []).append(values)
+    quantity = f"{ZERO_SHOT if Scores(entry.study).zero_shot else MEAN} of {metric}"
     over = "share of the result in the mixture"
     svg = plots.curves(plot_name("mixtures", entry), lines, quantity, over)
     caption = f"Mixtures of the target stage with its start: {quantity} by share (WiSE-FT)."
-    table = Table(
-        "Mixtures: 0 is the start, 1 the result.",
-        ["path", "seed", "share", f"dev {study.metric}", quantity],
-        rows,
-        "lrrrr",
-    )
+    rows = [
+        [path, f"{share:g}", *(spread("", np.array(of)) for of in zip(*values, strict=True))]
+        for (path, share), values in sorted(found.items())
+    ]
+    header = ["path", "share", f"dev {metric}", quantity]
+    table = Table("Mixtures over seeds: 0 is the start, 1 the result.", header, rows, "lrrr")
     return [Figure(svg, caption), table]
+
+
+def _mean(study: Study, run: Run, mixture: Mixture) -> float:
+    """The zero-shot mean of a mixture, or else the mean over all languages."""
+    only = dataclasses.replace(run, evaluations=mixture.evaluations)
+    scores = Scores(dataclasses.replace(study, runs=[only], seeds=[run.seed]))
+    means = scores.means(run.path, study.metric)
+    return float(means.get(ZERO_SHOT, means.get(MEAN, np.full(1, np.nan)))[0])

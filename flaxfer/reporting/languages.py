@@ -34,8 +34,8 @@ def _of_study(material: Material, entry: Entry) -> list[Block]:
     """The means in a sentence, scores by language, plots, other metrics, scores by domain."""
     study = entry.study
     scores, metric, level = Scores(study), study.metric, material.evidence.level
-    # Without a verdict it leads the report of a single study.
-    told = material.single and entry.headline is None
+    # A verdict says it better; without one it leads the report of a single study.
+    told = material.single or entry.headline is not None
     better = f"{'larger' if study.larger_is_better else 'smaller'} is better"
     blocks: list[Block] = [
         *([] if told else [Text(headline(scores, study))]),

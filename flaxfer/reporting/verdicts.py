@@ -31,8 +31,10 @@ Judged = Sequence[tuple[Entry, Comparison]]
 
 
 def judged(material: Material) -> Judged:
-    """The studies that have a verdict."""
-    return [(entry, one) for entry in material.entries if (one := entry.headline) is not None]
+    """The studies that have a verdict, target by target."""
+    targets = list(dict.fromkeys(entry.target for entry in material.entries))
+    entries = sorted(material.entries, key=lambda entry: targets.index(entry.target))
+    return [(entry, one) for entry in entries if (one := entry.headline) is not None]
 
 
 def verdict_blocks(material: Material) -> list[Block]:
@@ -146,28 +148,28 @@ def target_blocks(material: Material) -> list[Block]:
     if not found:
         return []
     header = [
-        "target", "model", "intermediate task", "score", "direct", "staged", DIFFERENCE,
-        "interval", "verdict", "p", "p after Holm", "p over runs", "p over examples",
-        "effect size", "needed seeds",
+        "target", "model", "verdict", "direct", "staged", DIFFERENCE, "interval", "p after Holm",
+        "score", "intermediate task", "p", "p over runs", "p over examples", "effect size",
+        "needed seeds",
     ]  # fmt: skip
     rows = []
     for entry, one in found:
         all_runs = one.all_runs
         rows.append([
-            entry.target, entry.model, entry.intermediate,
-            join([one.metric, one.language]),
-            scored(all_runs.direct), scored(all_runs.staged), signed(all_runs.difference),
-            interval(all_runs), all_runs.verdict, p_value(all_runs.p), p_value(all_runs.p_holm),
-            p_value(all_runs.p_seeds), p_value(all_runs.p_examples),
+            entry.target, entry.model, all_runs.verdict, scored(all_runs.direct),
+            scored(all_runs.staged), signed(all_runs.difference), interval(all_runs),
+            p_value(all_runs.p_holm), join([one.metric, one.language]), entry.intermediate,
+            p_value(all_runs.p), p_value(all_runs.p_seeds), p_value(all_runs.p_examples),
             amount(all_runs.effect_size, 2), amount(all_runs.needed_seeds),
         ])  # fmt: skip
     least = max(one.all_runs.p_seeds_least for _, one in found)
     notes = [
-        f"p over runs deals the runs to the paths anew; it cannot fall below {least:.2g} everywhere"
-        " here. p over examples exchanges the predictions of both paths, given these runs.",
+        "p over runs deals the names of the paths to the runs anew; with so many runs its smallest "
+        f"possible value is up to {least:.2g}. p over examples exchanges the predictions of both "
+        "paths, and is conditional on these runs.",
         "Effect size: Hedges' g over seeds. Needed seeds: of each path, to find such a difference "
         "with power 0.8 at level 0.05; empty where there is no number.",
     ]
     caption = "Mean ± standard deviation over seeds, by target and model; all runs count."
-    table = Table(caption, header, rows, "llllrrrrlrrrrrr", notes)
+    table = Table(caption, header, rows, "lllrrrrrllrrrrr", notes)
     return [Heading("Targets by model"), table]

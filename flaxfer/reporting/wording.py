@@ -59,7 +59,7 @@ def signed(value: float, digits: int = 3) -> str:
 
 def interval(estimate: Estimate) -> str:
     """Both ends of the interval."""
-    return f"[{signed(estimate.low)}, {signed(estimate.high)}]"
+    return f"[{signed(estimate.low)},{SPACE}{signed(estimate.high)}]"
 
 
 def p_value(p: float | None) -> str:
