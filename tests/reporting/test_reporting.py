@@ -227,7 +227,7 @@ def test_stages_that_studies_share_stand_once(material: Material, page: Page) ->
     assert imdb.text == "imdb: 3 of 3 seeds done, shared by 2 studies"
     after = [node.task for node in nodes if node.begins is imdb]
     assert after == ["classification-domain", "classification-language"]
-    bad = [text for text in page.texts["span"] if "diverged" in text]
+    bad = [text for text in page.texts["span"] if "diverged: " in text]
     assert bad == ["similarity-language, staged: 2 of 3 seeds done, diverged: seed 2"]
     rows = table(page, "Training by stage")
     # 2 models: 3 targets on 2 paths, and 2 intermediate stages; seconds are 100 + seed.
