@@ -268,5 +268,5 @@ def make_embed_step(
 
 def forget_programs() -> None:
     """Frees all compiled steps, which are kept for stages with equal settings."""
-    for factory in (make_train_step, make_eval_step, make_embed_step):
+    for factory in (make_train_step, make_for_eval, make_eval_step, make_embed_step):
         factory.cache_clear()

@@ -113,14 +113,16 @@ def _how(evidence: Evidence, found: Judged) -> str:
     )
     text = (
         f"Brackets hold the {evidence.level:.0%} interval of the difference over seeds and "
-        f"examples ({evidence.draws:,} resamples). helps and hurts: p after Holm's correction is "
-        f"at most {evidence.alpha:g}; the corrected families are all {plural(sum(means), 'mean')} "
-        f"and all {plural(sum(sets), 'single set')}. No evidence is no evidence of equality. "
-        "Three decimals here; comparisons.csv has all digits."
+        f"examples ({evidence.draws:,} resamples). Three decimals here; comparisons.csv has all "
+        "digits. "
     )
     if all(one.all_runs.p_holm is None for _, one in found):
-        text += " With one seed in a path there is no verdict."
-    return text
+        return f"{text}With one seed in a path there is no verdict."
+    return (
+        f"{text}helps and hurts: p after Holm's correction is at most {evidence.alpha:g}; the "
+        f"corrected families are all {plural(sum(means), 'mean')} and all "
+        f"{plural(sum(sets), 'single set')}. No evidence is no evidence of equality."
+    )
 
 
 def _plot(found: Judged, level: float) -> Figure:
