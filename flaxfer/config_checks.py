@@ -178,6 +178,8 @@ def check_retention(at: str, stage: Stage, last: bool, staged: bool) -> Iterator
             (f"{at}.rehearse", f"{at}.train.accumulation"),
             f"{at}.rehearse: accumulation {train.accumulation} does not divide {count}",
         )
+    if stage.restarts < 0:
+        yield (f"{at}.restarts",), f"{at}.restarts: must be 0 or more, is {stage.restarts}"
     if any(not 0 <= share <= 1 for share in stage.wise):
         yield (f"{at}.wise",), f"{at}.wise: must be in [0, 1], are {stage.wise}"
     if len(set(stage.wise)) < len(stage.wise):

@@ -136,7 +136,7 @@ def whole_params(done: Finished, whole: EncoderConfig, source: Path) -> Params:
 
     def start(ids: np.ndarray) -> np.ndarray:
         if first.start == "random":
-            return rows.random_table(whole, first.task, first.seed)[ids]
+            return rows.random_table(whole, first.task, first.draw)[ids]
         return rows.word_table(pretrained.load_pretrained(source, whole))[ids]
 
     stages = [

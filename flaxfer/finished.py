@@ -12,6 +12,7 @@ import pydantic
 
 from flaxfer.config import Model, Optimizer, Task, Train
 from flaxfer.errors import CheckpointError, DataError
+from flaxfer.restarts import drawn_seed
 from flaxfer.results import Evaluation
 from flaxfer.vocabulary import Vocabulary
 
@@ -60,6 +61,11 @@ class Finished:
     versions: Mapping[str, str]
     done: Mapping[str, Any]
     evaluations: list[Evaluation]
+
+    @property
+    def draw(self) -> int:
+        """The seed of the attempt that this is."""
+        return drawn_seed(self.seed, len(self.done.get("restarts", ())))
 
     @property
     def lineage(self) -> list[Finished]:

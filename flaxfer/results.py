@@ -65,6 +65,16 @@ class Retained:
 
 
 @dataclasses.dataclass(frozen=True)
+class Restart:
+    """An attempt that was given up, and what seed it drew from."""
+
+    draw: int
+    why: str
+    steps: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """One finished stage of one path and seed; times in seconds, `padding_share` from 0 to 1."""
 
@@ -85,6 +95,7 @@ class Run:
     padding_share: float | None = None
     wise: list[Mixture] = dataclasses.field(default_factory=list)
     retained: list[Retained] = dataclasses.field(default_factory=list)
+    restarts: list[Restart] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,14 +59,15 @@ class Scorer(Inputs):
             found["retained"] = (file("retained", "intermediate", run.start.dev),)
         return found
 
-    def _start_params(self, name: str, seed: int, start: str, parent: StageRun | None) -> Params:
-        """Fresh parameters, with those of the start put in their place.
+    def _start_params(self, name: str, run: StageRun) -> Params:
+        """Fresh parameters of a run, with those of its start put in their place.
 
         The head of the stage before is kept if it answers the same question, the same classes in
         the same order; otherwise it is new but for parts that were pretrained (BERT's pooler),
         which come from the stage before if it has them, and else from the pretrained weights.
         """
-        settings = self.stages[name]
+        settings, seed = self.stages[name], run.draw
+        start, parent = run.start, run.start if isinstance(run.start, StageRun) else None
         vocabulary, _, _, rehearsed = self.read_by(name, parent)
         task = settings.task
         head = HEAD_OF[task.kind]
@@ -74,12 +75,12 @@ class Scorer(Inputs):
         if settings.train.output_bias == "mean":
             mean = self.data[name]["train"].label.mean(dtype=np.float32)
             fresh["head"]["output"]["bias"] = np.full(1, mean, np.float32)
-        if parent is not None:
-            given = parent.best_params()
+        if isinstance(start, StageRun):
+            given = start.best_params()
             if rehearsed is not None:
                 fresh[REHEARSED] = given["head"]
-            table = self._rows(vocabulary.ids, parent, given)
-            if not retention.same_question(parent.settings.task, task):
+            table = self._rows(vocabulary.ids, start, given)
+            if not retention.same_question(start.settings.task, task):
                 kept = retention.pretrained_parts(self.encoder.family, task)
                 trained = {k: v for k, v in given["head"].items() if k in kept}
                 given["head"] = self.weights(head).get("head", {}) | trained
@@ -95,7 +96,7 @@ class Scorer(Inputs):
         stages[-1] = dataclasses.replace(stages[-1], params=lambda: params)  # Not read again.
         first = runs[0]
         assert isinstance(first.start, str)
-        start = self.first_rows(first.start, first.settings.task, first.seed)
+        start = self.first_rows(first.start, first.settings.task, first.draw)
         return rows.rows_after(ids, stages, start)
 
     def _sets(self, name: str) -> Splits:
@@ -149,9 +150,9 @@ class Scorer(Inputs):
     def _wise(self, name: str, made: StageRun) -> Iterator[list[dict[str, Any]]]:
         """The record of each mixture of a finished run with its start."""
         parent = made.start if isinstance(made.start, StageRun) else None
-        start = self._start_params(name, made.seed, "pretrained", parent)
+        start = self._start_params(name, made)
         start = rehearsal.parted(start)["params"]
-        first = self.first_rows("pretrained", made.settings.task, made.seed)
+        first = self.first_rows("pretrained", made.settings.task, made.draw)
         given = parent.best_params() if parent else None
         parts = []
         for vocabulary, sets in self._parts(name, made):

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxfer import rehearsal
+from flaxfer import rehearsal, restarts
 from flaxfer.data.loader import BatchSize, train_examples
 from flaxfer.optim import Params, make_optimizer
 from flaxfer.prng import dropout_key
@@ -36,7 +36,8 @@ def train(jobs: Sequence[tuple[StageRun, Start]]) -> None:
     """Trains a stage of one or several seeds to its end, or from where it was.
 
     Several seeds run as one program, with the results that they have one by one. What is finished
-    is left out. Seeds that were killed after different steps go on apart.
+    is left out. Seeds that were killed after different steps go on apart. Those that have not
+    learned are trained anew, as often as `restarts` of the stage says.
 
     Args:
       jobs: runs that differ in seed, folder and start alone.
@@ -49,17 +50,27 @@ def train(jobs: Sequence[tuple[StageRun, Start]]) -> None:
     for run, start in jobs:
         if run.done is None:
             run.folder.mkdir(parents=True, exist_ok=True)
+            run.confirm()
+            restarts.tidy(run.folder)
             left.append((run, start))
         else:
             run.store.finish()  # A kill may have come between the two.
     errors = []
-    for group in _by_step(left):
-        loop = _Loop(group)
-        try:
-            loop.run()
-        finally:
-            loop.close()
-        errors += [member.error for member in loop.members if member.error is not None]
+    while left:
+        again = []
+        for group in _by_step(left):
+            loop = _Loop(group)
+            try:
+                loop.run()
+            finally:
+                loop.close()
+            errors += [member.error for member in loop.members if member.error is not None]
+            for job, member in zip(group, loop.members, strict=True):
+                if member.given_up is not None:
+                    member.run.confirm()
+                    restarts.give_up(member.run.folder, member.given_up)
+                    again.append(job)
+        left = again
     if errors:
         first, *others = errors
         first.details = tuple(f"{error.where}: {error.what}" for error in others)
@@ -100,7 +111,7 @@ class _Loop:
         if self._together:
             evaluator = dataclasses.replace(evaluator, mesh=seed_mesh(evaluator.mesh, len(jobs)))
         self._evaluator = evaluator
-        seeds = tuple(run.seed for run, _ in jobs)
+        seeds = tuple(run.draw for run, _ in jobs)
         shards, other = row_shards(evaluator.mesh), run.rehearsal
         self.plan = rehearsal.plan(
             run.train, settings.train, seeds, evaluator.pad_id, shards, other

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxfer import config, rehearsal, trackers
+from flaxfer import config, rehearsal, restarts, trackers
 from flaxfer.checkpoint import CheckpointStore, restore
 from flaxfer.data.packing import REHEARSED
 from flaxfer.data.tokenize import Tokenized
@@ -44,7 +44,7 @@ class StageRun:
       name: path and stage, for the eye, such as `staged/target`.
       folder: of this stage in the store; named by its identity.
       settings: its part of the config.
-      seed: of order, heads and dropout.
+      seed: of order, heads and dropout, and by which the run is named.
       train, dev: the splits, their tokens numbered by `vocabulary`.
       evaluator: the model's graph, the mesh, and how to score.
       param_shapes: nested dict of `ShapeDtypeStruct`.
@@ -82,9 +82,14 @@ class StageRun:
         return f"{self.name} seed {self.seed}"
 
     @property
+    def draw(self) -> int:
+        """The seed of the present attempt, see `flaxfer.restarts`."""
+        return restarts.drawn_seed(self.seed, len(restarts.records(self.folder)))
+
+    @property
     def store(self) -> CheckpointStore:
         """Its checkpoints."""
-        return CheckpointStore(self.folder / "checkpoints", METRICS[self.settings.task.metric])
+        return CheckpointStore(self.folder / restarts.CHECKPOINTS, METRICS[self.settings.task.metric])
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -185,6 +190,7 @@ class Member:
       speed: its share of the group's time.
       ended: whether it is finished or has diverged; nothing is written of it then.
       error: why it cannot go on, if it has diverged.
+      given_up: what is to be noted of this attempt, if another one follows.
     """
 
     def __init__(self, run: StageRun, total_steps: int):
@@ -192,6 +198,7 @@ class Member:
         self.speed = Speed()
         self.ended = False
         self.error: DivergedError | None = None
+        self.given_up: dict[str, Any] | None = None
         self._without_gain = 0
         self._log: MetricsLog | None = None
 
@@ -277,10 +284,19 @@ class Member:
         return step >= self.total_steps or (bool(patience) and self._without_gain >= patience)
 
     def finish(self, step: int, plan: dict[str, Any]) -> None:
-        """Marks the run as finished, with what is to be known of it, and of its plan."""
+        """Marks the run as finished, with what is to be known of it, and of its plan.
+
+        A run that has not learned, and may be restarted, is not finished: `given_up` tells.
+        """
         self.ended = True
-        best = self.run.store.best() or self.run.store.newest()
+        run, earlier = self.run, restarts.records(self.run.folder)
+        best = run.store.best() or run.store.newest()
         assert best is not None  # The last step is always evaluated and saved.
+        if len(earlier) < run.settings.restarts and (why := self._why_not_learned(best.notes)):
+            say(f"{run.title}  starts anew, {len(earlier) + 1} of {run.settings.restarts}: {why}")
+            seconds = self.speed.summary()["seconds"]
+            self.given_up = {"draw": run.draw, "why": why, "steps": step, "seconds": seconds}
+            return
         done = {
             "steps": step,
             "total_steps": self.total_steps,
@@ -289,11 +305,17 @@ class Member:
             **plan,
             **self.speed.summary(),
             "dev": best.notes["dev"],
+            "restarts": earlier,
         }
         self.run.confirm()
         # In this order: without the note, the next start needs all of the newest checkpoint.
         write_atomically(self.run.folder / DONE, json.dumps(done, indent=1))
         self.run.store.finish()
+
+    def _why_not_learned(self, notes: Mapping[str, Any]) -> str:
+        dev, kind = self.run.dev, self.run.settings.task.kind
+        scores = {name: np.nan if x is None else x for name, x in notes["dev"].items()}
+        return restarts.why_not_learned(kind, scores, len(dev.label), dev.choices)
 
     def _write(self, step: int, kind: str, **values: Any) -> None:
         assert self._log is not None

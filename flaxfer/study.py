@@ -161,10 +161,8 @@ class Study(Scorer):
         for run in runs.values():
             self._note(run, job.stage)
         starts = {
-            seed: functools.partial(
-                self._start_params, job.stage, seed, job.start, job.before.get(seed)
-            )
-            for seed in runs
+            seed: functools.partial(self._start_params, job.stage, run)
+            for seed, run in runs.items()
         }
         for node in job.nodes:
             if node.start_scores and node.seed in runs:
@@ -221,6 +219,7 @@ class Study(Scorer):
             "seed": seed,
             "start": parent.folder.name if parent else start,
             **({"rehearse": rehearsed.examples} if rehearsed else {}),
+            **({"restarts": settings.restarts} if settings.restarts else {}),
         }
         text = json.dumps(identity, sort_keys=True)
         head = HEAD_OF[settings.task.kind]

@@ -25,7 +25,7 @@ def local(trained_in: str) -> dict:
         # Without dropout: a run this short has no steps to spare.
         models=dict(bert=dict(path="BERT", dropout=0.0), xlmr=dict(path="XLMR", dropout=0.0)),
         data_dir="DATA",
-        seeds=(0, 1, 2),
+        seeds=(0, 1, 2, 3, 4),
         optimizer=dict(learning_rate=1e-4, weight_decay=0.01, warmup=0.1),
         train=dict(
             batch_size=16,
@@ -106,7 +106,7 @@ def local_reviews(trained_in: str) -> dict:
                 task=polarity("product reviews"),
                 data=domain,
                 evaluate={name: products(name, "test", 0.75) for name in PRODUCTS},
-                intermediates="imdb",
+                intermediates=("imdb", "sst2"),
             ),
             "classification-language": dict(
                 task=polarity("reviews"),
@@ -155,7 +155,7 @@ def local_sentiment(trained_in: str) -> dict:
             "sentiment-domain": dict(
                 task=polarity("customer reviews"),
                 data=dict(train=customers, train_fraction=0.158),
-                intermediates="sst2",
+                intermediates=("sst2", "imdb"),
             ),
             "sentiment-language": dict(
                 task=TWEETS,

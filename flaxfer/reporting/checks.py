@@ -65,6 +65,7 @@ def run_blocks(material: Material) -> list[Block]:
         Heading("Collapsed and diverged runs"),
         *_collapsed(material),
         *_without(material),
+        *_restarted(material),
         *_failed(material),
     ]
 
@@ -113,6 +114,32 @@ def _told(estimate: Estimate | None) -> list[str]:
         return ["a path has none left", DASH, DASH, DASH]
     difference = signed(estimate.difference)
     return [seeds_of(estimate), difference, interval(estimate), estimate.verdict]
+
+
+def _restarted(material: Material) -> list[Block]:
+    """What the restart policy did; nothing where none is configured."""
+    rows = [
+        [
+            entry.name, run.path, run.stage, str(run.seed), str(number), str(one.draw),
+            f"{one.steps:,}", one.why,
+        ]
+        for entry in material.entries
+        for run in entry.study.runs
+        for number, one in enumerate(run.restarts, 1)
+    ]  # fmt: skip
+    if rows:
+        caption = "Attempts that were given up; the run began anew, and no result counts them."
+        header = ["study", "path", "stage", "seed", "attempt", "draws from", "steps", "why"]
+        return [Table(caption, header, rows, "lllrrrrl")]
+    stages = [
+        stage
+        for entry in material.entries
+        for name in ("intermediate", "target")
+        if (stage := entry.study.config.get(name))
+    ]
+    if any(stage.get("restarts") for stage in stages):
+        return [Text("Runs that had not learned would have begun anew; there was none.")]
+    return []
 
 
 def _failed(material: Material) -> list[Block]:

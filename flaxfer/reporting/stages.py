@@ -125,6 +125,7 @@ def cost_blocks(material: Material) -> list[Block]:
     for node in nodes:
         runs = list(node.runs.values())
         seconds = _known(run.seconds for run in runs)
+        seconds += [attempt.seconds for run in runs for attempt in run.restarts]
         total += sum(seconds)
         padding = _known(run.padding_share for run in runs)
         rows.append([
@@ -137,7 +138,8 @@ def cost_blocks(material: Material) -> list[Block]:
         ])  # fmt: skip
     count = sum(len(node.runs) for node in nodes)
     rows.append(["all stages", "", "", str(count), amount(total, 1), "", "", "", ""])
-    notes = ["Rates and padding are means over runs. Evaluation is not in the seconds."]
+    notes = ["Rates and padding are means over runs. Evaluation is not in the seconds, attempts "
+             "that were given up are."]
     table = Table("Training by stage, each stage once.", header, rows, "lllrrrrrr", notes, 1)
     return [Heading("Costs"), table]
 

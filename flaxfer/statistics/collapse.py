@@ -66,16 +66,21 @@ class Learning:
     constant: str
 
 
+def chance(n: int) -> float:
+    """The highest score on n examples that is held to be chance."""
+    return max(CHANCE, 2 / math.sqrt(n))
+
+
 def why_collapsed(runs: list[Learning], n: int) -> list[str]:
     """For each run of a comparison on n examples why it has collapsed; empty if it has not."""
-    chance = max(CHANCE, 2 / math.sqrt(n))
+    at_most = chance(n)
     best = max(run.score for run in runs)
-    learned = best >= max(LEARNED, 2 * chance)
+    learned = best >= max(LEARNED, 2 * at_most)
     return [
         run.constant
         or (
             f"{run.name} {run.score:.3f} is chance, while another run reaches {best:.3f}"
-            if learned and run.score <= chance
+            if learned and run.score <= at_most
             else ""
         )
         for run in runs

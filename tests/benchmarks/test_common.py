@@ -113,6 +113,29 @@ def test_cache_state(tmp_path: Path) -> None:
     assert common.cache_state(tmp_path) == "warm"
 
 
+def test_a_commit_is_dirty_by_code_and_not_by_records(tmp_path: Path, monkeypatch: Any) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        return subprocess.run(
+            ["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    monkeypatch.setattr(common, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert common.commit() == ""
+    record, code = tmp_path / common.RECORDS / "a.jsonl", tmp_path / "a.py"
+    record.parent.mkdir(parents=True)
+    for file in (record, code):
+        file.write_text("1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    record.write_text("2\n")
+    assert common.commit() == git("rev-parse", "--short=12", "HEAD")
+    code.write_text("2\n")
+    assert common.commit() == git("rev-parse", "--short=12", "HEAD") + "-dirty"
+
+
 SCRIPT = """import json, sys
 print("noise")
 print(json.dumps({"examples_per_s": 2.0, "settings": {"dtype": "float32"}, "argv": sys.argv[1:]}))
@@ -128,7 +151,7 @@ def test_runs_take_turns_and_are_kept_raw(tmp_path: Path, monkeypatch: Any, caps
         (tmp_path / place).touch()
     words = ["run", "--only", "sts-minilm", "imdb-minilm", "--rounds", "2", "--steps", "4"]
     words += ["--data", str(tmp_path), "--minilm", str(tmp_path / "model"), "--out", str(tmp_path)]
-    words += ["--peers", "flax"]
+    words += ["--peers", "flax", "--cache", str(tmp_path / "cache")]
     for name in ("--python", "--python-torch", "--python-flax"):
         words += [name, str(python)]
     monkeypatch.setattr("sys.argv", words)

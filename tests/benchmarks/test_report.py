@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import common, quality, report, summary
 
+COMMITTED = common.ROOT / common.RECORDS
 MACHINE = {"cpu": "Test CPU", "features": ["avx2", "avx512f"], "cores": 2, "memory_gib": 8.0}
 
 
@@ -181,14 +182,13 @@ def test_an_estimate_of_many_chips_has_its_share_of_waiting() -> None:
 
 
 def test_stored_files_become_page_and_plot(tmp_path: Path, monkeypatch: Any) -> None:
-    runs, results = tmp_path / "bench", tmp_path / "results"
-    runs.mkdir()
+    results = tmp_path / "results"
     results.mkdir()
-    (runs / "sts-minilm.jsonl").write_text("".join(json.dumps(run) + "\n" for run in RUNS))
-    stored = (report.RESULTS / "quality.json").read_text(encoding="utf-8")
+    (results / "sts-minilm.jsonl").write_text("".join(json.dumps(run) + "\n" for run in RUNS))
+    stored = (COMMITTED / "quality.json").read_text(encoding="utf-8")
     (results / "quality.json").write_text(stored, encoding="utf-8")
     out = tmp_path / "BENCHMARKS.md"
-    words = ["report", "--runs", str(runs), "--results", str(results), "--out", str(out)]
+    words = ["report", "--results", str(results), "--out", str(out)]
     monkeypatch.setattr("sys.argv", words)
     report.main()
     page = out.read_text(encoding="utf-8")
@@ -199,10 +199,7 @@ def test_stored_files_become_page_and_plot(tmp_path: Path, monkeypatch: Any) -> 
 
 def test_committed_page_is_what_its_committed_records_give() -> None:
     page = (common.ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
-    for name, section in report.SECTIONS.items():
-        stored = json.loads((report.RESULTS / name).read_text(encoding="utf-8"))
-        assert section(stored) in page
-    assert page.endswith(report.REPEAT)
+    assert page == report.page(*report.stored(COMMITTED))
 
 
 def test_quality_summary_of_a_study() -> None:

@@ -24,7 +24,7 @@ from flaxfer.claims import Claims
 from flaxfer.config import Data, Model, Stage, Task
 from flaxfer.config_grid import Grid, Target
 from flaxfer.errors import ClaimLostError, DataError, DivergedError
-from flaxfer.stage_run import DONE, FAILED
+from flaxfer.stage_run import DONE, FAILED, StageRun
 from flaxfer.study import Study
 from tests.e2e.test_study import LABELS, OPTIMIZER, TRAIN, source, use_one_device, write_sets
 from tests.helpers import mesh_of, tiny_model
@@ -289,8 +289,8 @@ def diverging(finished: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     own = dataclasses.replace(own, intermediates={"nli": own.intermediates["nli"], "often": bad})
     real: Callable[..., Any] = Study._start_params
 
-    def start(self: Study, name: str, seed: int, *rest: Any) -> Any:
-        params = real(self, name, seed, *rest)
+    def start(self: Study, name: str, run: StageRun) -> Any:
+        params = real(self, name, run)
         if self.stages[name].task.name == "bad":
             kernel = params["head"]["output"]["kernel"]
             params["head"]["output"]["kernel"] = kernel * 1e30

@@ -340,7 +340,8 @@ def test_the_head_is_kept_only_for_the_same_question(
 
     def head(task: Task) -> Any:
         own.stages = {"target": dataclasses.replace(finished.target, task=task)}
-        return own._start_params("target", 7, "intermediate", parent)["head"]
+        run = own._run_of("staged", "target", 7, "intermediate", parent)
+        return own._start_params("target", run)["head"]
 
     assert_equal(head(dataclasses.replace(task, name="other", metric="mcc")), best["head"])
     permuted = head(dataclasses.replace(task, labels=LABELS[::-1]))
@@ -357,7 +358,7 @@ def test_the_bias_of_a_regression_may_start_at_the_mean_score(finished: Config) 
         float(line.split("\t")[2])
         for line in (Path(finished.data_dir) / "sts-train.tsv").read_text().splitlines()
     ]
-    head = own._start_params("target", 0, "pretrained", None)["head"]
+    head = own._start_params("target", own.jobs[0].runs[0])["head"]
     np.testing.assert_allclose(head["output"]["bias"], [np.mean(scores)], rtol=1e-6)
     assert_equal(head["pooler"], own.weights("sequence")["head"]["pooler"])
 

@@ -241,7 +241,8 @@ def test_adafactor_goes_on_with_every_row(cut: Config, whole: Config) -> None:
 
     def start(config: Config, own: Study) -> np.ndarray:
         parent = own._run_of("staged", "intermediate", 0, "pretrained", None)
-        params = own._start_params("target", 0, "intermediate", parent)
+        run = own._run_of("staged", "target", 0, "intermediate", parent)
+        params = own._start_params("target", run)
         return np.asarray(params["encoder"]["embeddings"]["word"]["embedding"])
 
     table = start(cut, open_study(with_optimizer(cut, "target", name="adafactor")))
