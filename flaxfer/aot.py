@@ -35,7 +35,10 @@ whether they fit, which collectives they have, and what time the compiler ESTIMA
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the report and returns the exit code: 0 if the config fits, 1 if it does not."""
+    """Prints the report and returns the exit code: 0 if the config fits, 1 if it does not.
+
+    Errors have the codes of `flaxfer.errors`, 69 where the compiler is not installed.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     # Nothing runs but the CPU, and a TPU in use by others is left alone. Read when JAX starts.

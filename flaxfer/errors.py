@@ -71,6 +71,12 @@ class ClaimLostError(FlaxferError):
     exit_code = 6
 
 
+class UnavailableError(FlaxferError):
+    """What was asked for needs a program that is not installed here, or that does not start."""
+
+    exit_code = 69
+
+
 class PreemptedError(FlaxferError):
     """The run was asked to stop; the same command continues it."""
 

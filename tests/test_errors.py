@@ -34,6 +34,7 @@ def test_exit_codes_tell_the_kinds_apart() -> None:
     codes = {kind.__name__: kind.exit_code for kind in KINDS}
     assert codes["ConfigError"] == 2
     assert codes["DataError"] == 3
+    assert codes["UnavailableError"] == 69  # EX_UNAVAILABLE of sysexits.h
     assert codes["PreemptedError"] == 75  # EX_TEMPFAIL of sysexits.h: try again
     assert len(set(codes.values())) == len(codes)
     assert all(0 < code < 126 for code in codes.values())

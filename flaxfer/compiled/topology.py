@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import jax
 
-from flaxfer.errors import ConfigError, FlaxferError
+from flaxfer.errors import ConfigError, UnavailableError
 
 CALIBRATION = 8192
 """A product of square bfloat16 matrices of this size runs at the peak of every TPU here; the cycles
@@ -144,12 +144,12 @@ def devices(topology: Topology) -> list[jax.Device]:
     """Devices to build a mesh and compile on; nothing can run on them.
 
     Raises:
-      FlaxferError: the compiler for them is not installed, or does not start.
+      UnavailableError: the compiler for them is not installed, or does not start.
     """
     gpu = topology.kind == "h100"
     package, extra = ("jax_cuda12_plugin", "cuda") if gpu else ("libtpu", "tpu")
     if importlib.util.find_spec(package) is None:
-        raise FlaxferError(
+        raise UnavailableError(
             f"{package}, which holds the compiler, is not installed",
             where=topology.name,
             mend=f'pip install "flaxfer[{extra}]" on Linux with Python 3.12 or later; no '
@@ -167,7 +167,7 @@ def devices(topology: Topology) -> list[jax.Device]:
             os.environ.update(ENVIRONMENT)
             found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        raise FlaxferError(
+        raise UnavailableError(
             f"the compiler does not start: {error}",
             where=topology.name,
             mend="install the versions of constraints.txt; on Python 3.11 jax is older and may "

@@ -7,7 +7,7 @@ import importlib.util
 import pytest
 
 from flaxfer.compiled import topology
-from flaxfer.errors import ConfigError, FlaxferError
+from flaxfer.errors import ConfigError, UnavailableError
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_a_missing_compiler(
     name: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None)
-    with pytest.raises(FlaxferError) as caught:
+    with pytest.raises(UnavailableError) as caught:
         topology.devices(topology.parse(name))
     assert f"{package}, which holds the compiler, is not installed" in str(caught.value)
     assert f'pip install "flaxfer[{extra}]"' in str(caught.value)
