@@ -316,11 +316,11 @@ class Train:
 class Stage:
     """One fine-tuning.
 
-    `rehearse`, `wise` and `retained` are of the target stage, against forgetting or to measure it. `retained` and
-    `wise` train nothing, so they may be set after a study too. Every stage starts its schedule and
-    its moments anew, re-warmed by the `warmup` of its own section `optimizer` (Gupta et al. 2023):
-    for a target that is not re-warmed set `warmup=0` and the `learning_rate` that the intermediate
-    stage ends with, its `learning_rate` times `end_factor`.
+    `rehearse`, `wise` and `retained` are of the target stage, against forgetting or to measure it.
+    `retained` and `wise` train nothing, so they may be set after a study too. Every stage starts
+    its schedule and its moments anew, re-warmed by the `warmup` of its own section `optimizer`
+    (Gupta et al. 2023): for a target that is not re-warmed set `warmup=0` and the `learning_rate`
+    that the intermediate stage ends with, its `learning_rate` times `end_factor`.
 
     Attributes:
       task, data: what is learnt, from what.

@@ -89,7 +89,8 @@ class StageRun:
     @property
     def store(self) -> CheckpointStore:
         """Its checkpoints."""
-        return CheckpointStore(self.folder / restarts.CHECKPOINTS, METRICS[self.settings.task.metric])
+        larger_is_better = METRICS[self.settings.task.metric]
+        return CheckpointStore(self.folder / restarts.CHECKPOINTS, larger_is_better)
 
     @property
     def done(self) -> dict[str, Any] | None:

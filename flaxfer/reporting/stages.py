@@ -138,8 +138,10 @@ def cost_blocks(material: Material) -> list[Block]:
         ])  # fmt: skip
     count = sum(len(node.runs) for node in nodes)
     rows.append(["all stages", "", "", str(count), amount(total, 1), "", "", "", ""])
-    notes = ["Rates and padding are means over runs. Evaluation is not in the seconds, attempts "
-             "that were given up are."]
+    notes = [
+        "Rates and padding are means over runs. Evaluation is not in the seconds, attempts "
+        "that were given up are."
+    ]
     table = Table("Training by stage, each stage once.", header, rows, "lllrrrrrr", notes, 1)
     return [Heading("Costs"), table]
 
