@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from pathlib import Path
+from typing import Any
 
 from flaxfer import config_grid, forecast, grid, platform, step, workdirs
 from flaxfer.claims import Claims
@@ -30,6 +31,7 @@ def run(config: Config | Grid, command: str) -> Path:
         comes last, when all others are finished and the report is written.
     """
     began = time.monotonic()
+    places = config_grid.places(config) if isinstance(config, Grid) else {}
     platform.keep_memory()
     workdirs.prepare(config, command)
     with Claims() as claims:
@@ -43,13 +45,22 @@ def run(config: Config | Grid, command: str) -> Path:
             forecast.show(cells, claims)
         else:
             opener.open(cells[0].config).introduce()
-        grid.drain(cells, claims, opener.work)
-    more = {"command": command, "seconds": time.monotonic() - began}
-    places = config_grid.places(config) if isinstance(config, Grid) else {}
+
+        def summarise(cell: grid.Cell) -> list[dict[str, Any]]:
+            more = {"command": command, "seconds": time.monotonic() - began}
+            return grid.write_summary(cell, more, places.get(cell.config.name))
+
+        def work(cell: grid.Cell) -> bool:
+            worked = opener.work(cell)
+            if cell.settled:  # So that there are reports of what is finished, while others run.
+                summarise(cell)
+            return worked
+
+        grid.drain(cells, claims, work)
     failed = [
         f"{cell.config.name}: {fail['path']}/{fail['stage']} seed {fail['seed']}: {fail['error']}"
         for cell in cells
-        for fail in grid.write_summary(cell, more, places.get(cell.config.name))
+        for fail in summarise(cell)
     ]
     html = grid.write_report(cells, Path(config.workdir))
     say(f"report: {html.absolute()}")

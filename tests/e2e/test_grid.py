@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from flaxfer import config_grid, grid, sharding, stage, step, studies
+from flaxfer import config_grid, grid, report, sharding, stage, step, studies
 from flaxfer.claims import Claims
 from flaxfer.config import Data, Model, Stage, Task
 from flaxfer.config_grid import Grid, Target
@@ -391,6 +392,33 @@ def test_a_study_of_which_nothing_is_left_has_a_report(
     assert "No finished run of the target: staged seed 0" in report
     for note in Path(own.stages).glob(f"*/{FAILED}"):
         note.unlink()
+
+
+def test_what_is_finished_has_a_report_while_others_run(
+    finished: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "stages"
+    shutil.copytree(finished.stages, store)
+    for folder in store.glob("*/evaluations"):
+        shutil.rmtree(folder)  # So that every study has something left to do.
+    own = dataclasses.replace(finished, workdir=str(tmp_path / "again"), store=str(store))
+    cells, real = [Path(c.workdir) for c in config_grid.cells(own).values()], Study.work
+
+    def work(self: Study, *rest: Any) -> bool:
+        if Path(self.config.workdir) == cells[-1]:
+            raise KeyboardInterrupt
+        return real(self, *rest)
+
+    monkeypatch.setattr(Study, "work", work)
+    with pytest.raises(KeyboardInterrupt):
+        studies.run(own, "")
+    assert [(cell / "study.json").exists() for cell in cells] == [True] * 3 + [False]
+    report.write_report(Path(own.workdir))
+    lines = (Path(own.workdir) / "results.csv").read_text().splitlines()[1:]
+    names = {line.partition(",")[0] for line in lines}
+    assert names == {cell.name for cell in cells[:-1]}
+    ours = [line for name in names for line in results_of(finished)[name][1]]
+    assert sorted(lines) == sorted(ours)
 
 
 def test_one_study_is_held_at_a_time(finished: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
