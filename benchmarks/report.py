@@ -4,7 +4,8 @@ python -m benchmarks.report
 
 Reads what lies in benchmarks/results: *.jsonl (`benchmarks.run`), quality.json
 (`benchmarks.quality`), coverage.json (`benchmarks.coverage`) and tpu*.json: the lines of
-`benchmarks.peer_flax --tpu`, and what `flaxfer.aot --json` wrote. A section whose records are not
+`benchmarks.peer_flax --tpu`, and what `flaxfer.aot --json` wrote, one of it again with other
+settings in variants/*.json, named by what is other. A section whose records are not
 there is left out.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import common, coverage, quality, summary
@@ -21,6 +22,9 @@ from benchmarks.summary import Run
 PLOT = "docs/bench-ratios.png"
 SETTING = ("model", "chip", "batch", "length", "dtype")
 """What two estimates must have in common to be compared."""
+
+PROFILED, VARIANTS = "tpu-flaxfer-bert-base.json", "variants"
+"""An estimate that is shown by parts, and the folder of the same with other settings."""
 
 SECTIONS = {"quality.json": quality.section, "coverage.json": coverage.section}
 """By file of benchmarks/results, the section that is made of it."""
@@ -91,6 +95,10 @@ def stored(results: Path) -> tuple[list[Run], list[Run], list[str]]:
         for name, of in SECTIONS.items()
         if (file := results / name).exists()
     ]
+    if (base := results / PROFILED).exists():
+        files = sorted((results / VARIANTS).glob("*.json"))
+        variants = {file.stem.replace("-", " "): lines(file)[0] for file in files}
+        sections.insert(0, profile(lines(base)[0], variants))
     return [run for run in runs if run["what"] in WHAT], estimates, sections
 
 
@@ -252,6 +260,48 @@ def packed_rows(records: Sequence[Run], peers: Sequence[Run]) -> str:
     )
     columns = ["model", "chip", "examples", "rows x tokens", "padding", "million cycles"]
     return text + table([*columns, "thousand an example", "peer / flaxfer an example"], rows)
+
+
+def profile(record: Run, variants: Mapping[str, Run]) -> str:
+    """The cycles of a step by part, what its products need at the least, and other settings."""
+    own, topology = summary.estimate(record), record["topology"]
+    parts: dict[str, dict[str, int]] = {}
+    for entry in record["parts"]:
+        cycles = parts.setdefault(entry["part"], dict.fromkeys(("forward", "backward", ""), 0))
+        cycles[entry["direction"]] += entry["cycles"]
+    total = record["estimated_cycles"]
+    rows = [
+        [
+            part,
+            *(f"{n / 1e6:.1f}" if n else "" for n in cycles.values()),
+            f"{sum(cycles.values()) / total:.1%}",
+        ]
+        for part, cycles in sorted(parts.items(), key=lambda item: -sum(item[1].values()))
+    ]
+    least = record["model_flops"]["all_tokens"] / topology["peak_flops"]
+    text = (
+        f"### Where the cycles go: {own['model']}, {own['batch']} x {own['length']}\nMillions of "
+        f"cycles of one step on {topology['chip']}, of all sources: {total / 1e6:.1f}, of which "
+        f"{record['cycles_by_source']['modelled'] / 1e6:.1f} count by a model of bytes. Its "
+        "matrix products alone at the published peak: "
+        f"{least * topology['clock_hz_estimate'] / 1e6:.1f}.\n\n"
+    )
+    text += table(["part", "forward", "backward", "neither", "share"], rows)
+    if variants:
+        made = {"as above": record, **variants}
+        tried = [
+            [
+                name,
+                f"{one['cycles_by_source']['compiler'] / 1e6:.1f}",
+                f"{one['cycles_by_source']['modelled'] / 1e6:.1f}",
+                f"{one['estimated_cycles'] / 1e6:.1f}",
+                f"{one['peak_bytes'] / 2**30:.2f}",
+            ]
+            for name, one in made.items()
+        ]
+        columns = ["setting", "the compiler's", "by a model", "million cycles", "peak GiB"]
+        text += f"\nThe same with other settings:\n\n{table(columns, tried)}"
+    return text
 
 
 def many_chips(records: Sequence[Run]) -> str:

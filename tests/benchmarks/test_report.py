@@ -181,6 +181,38 @@ def test_an_estimate_of_many_chips_has_its_share_of_waiting() -> None:
     assert "| 80.0 |  |\n" in page and "| 90.0 |  |\n" not in page
 
 
+def test_cycles_by_part_beside_their_least_and_other_settings() -> None:
+    record = aot(30_522, 60_000_000) | {
+        "estimated_cycles": 64_000_000,
+        "cycles_by_source": {"compiler": 60_000_000, "modelled": 4_000_000},
+        "parts": [
+            {"part": "attention", "direction": "forward", "cycles": 16_000_000},
+            {"part": "feed_forward", "direction": "forward", "cycles": 10_000_000},
+            {"part": "feed_forward", "direction": "backward", "cycles": 30_000_000},
+            {"part": "optimiser", "direction": "", "cycles": 8_000_000},
+        ],
+        "topology": {"name": "v5e:1", "chip": "TPU v5e", "chips": 1}
+        | {"peak_flops": 200e12, "clock_hz_estimate": 2e9},
+        "model_flops": {"all_tokens": 3e12},
+        "peak_bytes": 3 * 2**30,
+    }
+    other = record | {"estimated_cycles": 62_500_000, "peak_bytes": 2 * 2**30}
+    text = report.profile(record, {"no clipping": other})
+    assert "of all sources: 64.0, of which 4.0 count by a model of bytes" in text
+    assert "at the published peak: 30.0.\n" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows[:3] == [
+        "| feed_forward | 10.0 | 30.0 |  | 62.5% |",
+        "| attention | 16.0 |  |  | 25.0% |",
+        "| optimiser |  |  | 8.0 | 12.5% |",
+    ]
+    assert rows[-2:] == [
+        "| as above | 60.0 | 4.0 | 64.0 | 3.00 |",
+        "| no clipping | 60.0 | 4.0 | 62.5 | 2.00 |",
+    ]
+    assert "other settings" not in report.profile(record, {})
+
+
 def test_stored_files_become_page_and_plot(tmp_path: Path, monkeypatch: Any) -> None:
     results = tmp_path / "results"
     results.mkdir()
