@@ -14,6 +14,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+GLYPH = "DejaVuSans-"
+"""What ids of glyphs in figures begin with; equal ones are equal in all figures."""
+
 
 class Link(NamedTuple):
     """Text that leads to a file or folder, relative to the page."""
@@ -187,7 +190,21 @@ pre { overflow-x: auto; background: var(--band); border-radius: .4rem; padding: 
 def to_html(blocks: Sequence[Block]) -> str:
     """One page that loads no other file; its title is the first heading."""
     title = next(block.text for block in blocks if isinstance(block, Heading))
-    return PAGE.format(title=html.escape(title), style=STYLE, body=_Html(blocks).text)
+    body = _once(_Html(blocks).text)
+    return PAGE.format(title=html.escape(title), style=STYLE, body=body)
+
+
+def _once(page: str) -> str:
+    """The page with each glyph of its figures defined once: they are a third of a figure."""
+    seen = set[str]()
+
+    def first(definition: re.Match[str]) -> str:
+        known = definition[1] in seen
+        seen.add(definition[1])
+        return "" if known else definition[0]
+
+    page = re.sub(rf'<path id="({GLYPH}[^"]*)"[^>]*/>', first, page)
+    return page.replace("<defs></defs>", "")
 
 
 class _Html:

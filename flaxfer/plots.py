@@ -22,6 +22,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from flaxfer.document import GLYPH
+
 FONT = "DejaVu Sans"  # comes with matplotlib
 INK, LINE, HOLLOW = "#1b1f24", "#d0d7de", "#ffffff"
 COLOR = {"direct": "#0072b2", "staged": "#d55e00", "scratch": "#6b6b6b"}
@@ -49,7 +51,7 @@ STYLE: Any = {
     "ytick.color": INK,
 }
 WIDTH = 5.2  # inches; on a phone the text is still of readable size
-LONGEST = 32  # characters of a label
+LONGEST = 36  # characters of a label
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,12 +221,20 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].strip()
-    # Ids are unique only within a figure, and its style sheet and groups are of no use to a page.
+    # Ids are unique only within a figure, but for those of glyphs, which are the same in all; its
+    # style sheet and groups are of no use to a page, nor is less than a thousandth of a point.
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r">\s+<", "><", svg).replace(" \n", "\n")  # A page has many of them.
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"scale\([^)]*\)|-?\d+\.\d{4,}", _rounded, svg)
+    svg = re.sub(rf'(\bid="|href="#|url\(#)(?!{GLYPH})', rf"\g<1>{name}-", svg)
     for color, variable in VARIABLE.items():
         svg = svg.replace(color, f"var({variable})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+
+
+def _rounded(number: re.Match[str]) -> str:
+    """A length with three decimals; a scale as it is."""
+    text = number[0]
+    return text if text.startswith("scale") else f"{float(text):.3f}".rstrip("0").rstrip(".")

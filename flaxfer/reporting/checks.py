@@ -65,6 +65,7 @@ def run_blocks(material: Material) -> list[Block]:
         Heading("Collapsed and diverged runs"),
         *_collapsed(material),
         *_without(material),
+        *_not_transferred(material),
         *_restarted(material),
         *_failed(material),
     ]
@@ -89,6 +90,27 @@ def _collapsed(material: Material) -> list[Block]:
         return [Text(f"No run has collapsed in any of {compared}.")]
     header = ["study", "language", "set", "path", "seed", "why", "folder"]
     return [Table("Runs that have collapsed; all results count them.", header, rows, "llllrll")]
+
+
+def _not_transferred(material: Material) -> list[Block]:
+    """Where runs that have learned have nothing of it: a result, and none to be kept apart."""
+    rows = []
+    for entry in material.entries:
+        for one in entry.comparisons:
+            seeds: dict[str, list[str]] = {}
+            why: dict[str, str] = {}
+            for run in one.not_transferred:
+                seeds.setdefault(run.path, []).append(str(run.seed))
+                why.setdefault(run.path, run.why)
+            rows += [
+                [entry.name, one.language, one.set, path, join(own), why[path]]
+                for path, own in seeds.items()
+            ]
+    if not rows:
+        return []
+    caption = "Sets that runs have learned nothing for, which have learned where they were trained."
+    header = ["study", "language", "set", "path", "seeds", "why, the first of them"]
+    return [Table(caption, header, rows, "llllll", ["They have not collapsed: it is a result."])]
 
 
 def _without(material: Material) -> list[Block]:

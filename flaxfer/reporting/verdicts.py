@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -128,10 +129,10 @@ def _how(evidence: Evidence, found: Judged) -> str:
 def _plot(found: Judged, level: float) -> Figure:
     """The differences of all studies, one below the other."""
     estimates = [one.all_runs for _, one in found]
-    rows = [f"{entry.target}, {entry.model}" for entry, _ in found]
-    several = len({entry.intermediate for entry, _ in found}) > 1
-    if several and len(set(rows)) < len(rows):
-        rows = [f"{row}, {entry.intermediate}" for row, (entry, _) in zip(rows, found, strict=True)]
+    names = [[entry.intermediate, entry.target, entry.model] for entry, _ in found]
+    # What all have in common is no name of a row.
+    told = [len(set(column)) > 1 for column in zip(*names, strict=True)]
+    rows = [", ".join(itertools.compress(own, told)) for own in names]
     svg = plots.intervals(
         "verdicts",
         rows,
@@ -150,17 +151,17 @@ def target_blocks(material: Material) -> list[Block]:
     if not found:
         return []
     header = [
-        "target", "model", "verdict", "direct", "staged", DIFFERENCE, "interval", "p after Holm",
-        "score", "intermediate task", "p", "p over runs", "p over examples", "effect size",
+        "target", "model", "intermediate task", "verdict", "direct", "staged", DIFFERENCE,
+        "interval", "p after Holm", "score", "p", "p over runs", "p over examples", "effect size",
         "needed seeds",
     ]  # fmt: skip
     rows = []
     for entry, one in found:
         all_runs = one.all_runs
         rows.append([
-            entry.target, entry.model, all_runs.verdict, scored(all_runs.direct),
-            scored(all_runs.staged), signed(all_runs.difference), interval(all_runs),
-            p_value(all_runs.p_holm), join([one.metric, one.language]), entry.intermediate,
+            entry.target, entry.model, entry.intermediate, all_runs.verdict,
+            scored(all_runs.direct), scored(all_runs.staged), signed(all_runs.difference),
+            interval(all_runs), p_value(all_runs.p_holm), join([one.metric, one.language]),
             p_value(all_runs.p), p_value(all_runs.p_seeds), p_value(all_runs.p_examples),
             amount(all_runs.effect_size, 2), amount(all_runs.needed_seeds),
         ])  # fmt: skip
@@ -173,5 +174,5 @@ def target_blocks(material: Material) -> list[Block]:
         "with power 0.8 at level 0.05; empty where there is no number.",
     ]
     caption = "Mean ± standard deviation over seeds, by target and model; all runs count."
-    table = Table(caption, header, rows, "lllrrrrrllrrrrr", notes)
+    table = Table(caption, header, rows, "llllrrrrrlrrrrr", notes)
     return [Heading("Targets by model"), table]

@@ -6,7 +6,9 @@ over seeds have two modes). Mosbach et al. (2021) call a run failed if it ends n
 majority classifier. Scores of such runs are of another distribution than those of the others, and
 one of them among three seeds decides mean and spread.
 
-A run has collapsed on a set if
+A run has collapsed if it has learned nothing on any set in a language that it was trained in (on
+any set at all, if there is none such). One that has learned there, and not in another language, has
+not failed: that it transfers nothing is a result. On a set a run has learned nothing if
 
 - its predictions are constant: one class (of tags: one tag, of answers: one text) for at least
   99 % of the examples, where no class has that share of the labels; or outputs whose standard
@@ -37,7 +39,7 @@ LEARNED = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Collapsed:
-    """A run that has collapsed.
+    """A run that has learned nothing on a set, or on sets of a mean.
 
     Attributes:
       path, seed: of the run.
@@ -71,8 +73,8 @@ def chance(n: int) -> float:
     return max(CHANCE, 2 / math.sqrt(n))
 
 
-def why_collapsed(runs: list[Learning], n: int) -> list[str]:
-    """For each run of a comparison on n examples why it has collapsed; empty if it has not."""
+def why_nothing(runs: list[Learning], n: int) -> list[str]:
+    """For each run on a set of n examples why it has learned nothing; empty if it has."""
     at_most = chance(n)
     best = max(run.score for run in runs)
     learned = best >= max(LEARNED, 2 * at_most)

@@ -70,13 +70,16 @@ def compare(
 
 def _comparison(study: StudyRuns, one: Compared, estimate: _Estimator) -> Comparison:
     """The comparison of a set or a mean; its verdicts are still to come."""
-    collapsed = tuple(
+    nothing = [
         Collapsed(run.path, run.seed, run.id, why)
-        for run, why in zip(study.runs, one.collapsed, strict=True)
-        if why
+        for run, why in zip(study.runs, one.nothing, strict=True)
+    ]
+    collapsed = tuple(
+        dataclasses.replace(of, why=of.why or "it learned nothing in the languages of its training")
+        for of, failed in zip(nothing, one.failed, strict=True)
+        if failed
     )
-    every = np.ones(len(study.runs), bool)
-    sound = np.array([not why for why in one.collapsed])
+    every, sound = np.ones(len(study.runs), bool), ~one.failed
     left = {run.path for run, kept in zip(study.runs, sound, strict=True) if kept}
     record = study.study
     return Comparison(
@@ -92,6 +95,9 @@ def _comparison(study: StudyRuns, one: Compared, estimate: _Estimator) -> Compar
         n=one.row.n,
         all_runs=estimate(one, every),
         collapsed=collapsed,
+        not_transferred=tuple(
+            of for of, failed in zip(nothing, one.failed, strict=True) if of.why and not failed
+        ),
         without_collapsed=(estimate(one, sound) if collapsed and len(left) == len(PATHS) else None),
     )
 

@@ -70,7 +70,9 @@ class Comparison:
       set: empty for a mean.
       n: examples.
       all_runs: over every run, collapsed ones included.
-      collapsed: runs that have collapsed on the set, or on one of a mean's sets.
+      collapsed: runs that have collapsed, with what is to be seen of it here.
+      not_transferred: runs that have not, and have learned nothing on the set, or on some of a
+        mean's sets.
       without_collapsed: over the other runs; None if none collapsed, or all of a path did.
     """
 
@@ -86,6 +88,7 @@ class Comparison:
     n: int
     all_runs: Estimate
     collapsed: tuple[Collapsed, ...]
+    not_transferred: tuple[Collapsed, ...]
     without_collapsed: Estimate | None
 
 

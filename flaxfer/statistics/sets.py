@@ -10,7 +10,7 @@ import numpy as np
 
 from flaxfer.results import GAP, MEAN, ZERO_SHOT, Row, Run, Scores, Study, read_study
 from flaxfer.statistics import reading, resampled
-from flaxfer.statistics.collapse import why_collapsed
+from flaxfer.statistics.collapse import why_nothing
 from flaxfer.statistics.resampled import Resampled
 
 PATHS = ("direct", "staged")
@@ -24,7 +24,8 @@ class Compared:
     Attributes:
       row: language and set.
       larger_is_better: of its scores.
-      collapsed: by run why it has collapsed, empty if it has not.
+      nothing: by run why it has learned nothing here, empty if it has.
+      failed: (R,) bool, runs that have collapsed.
       scores: (R,).
       drawn: (B, R), in resamples of the examples.
       exchanged: (B, P), staged minus direct of the seeds in both paths, under exchanges.
@@ -34,12 +35,13 @@ class Compared:
 
     row: Row
     larger_is_better: bool
-    collapsed: list[str]
+    nothing: list[str]
     scores: np.ndarray
     drawn: np.ndarray
     exchanged: np.ndarray
     measure: Resampled | None = None
     pairs: tuple[list[int], list[int]] = ([], [])
+    failed: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
 
 
 class StudyRuns:
@@ -80,6 +82,10 @@ class StudyRuns:
                 continue
             predicted = [reading.read(path, self.study.task) for path in paths]
             made += [s for row in own if (s := self._set(row, predicted)) is not None]
+        trained = Scores(self.study).training
+        judged = [one for one in made if one.row.language in trained] or made
+        for one in made:
+            one.failed = np.all([[bool(why) for why in of.nothing] for of in judged], axis=0)
         return made
 
     def _set(self, row: Row, predicted: Sequence[dict[str, reading.Predicted]]) -> Compared | None:
@@ -94,7 +100,7 @@ class StudyRuns:
         return Compared(
             Row(row.language, row.set, measure.n),
             self.larger_is_better,
-            why_collapsed(learning, measure.n),
+            why_nothing(learning, measure.n),
             measure.observed(),
             np.empty(0),
             np.empty(0),
@@ -143,6 +149,7 @@ class StudyRuns:
                 _sum(parts, lambda part: part.drawn),
                 _sum(parts, lambda part: part.exchanged),
                 pairs=parts[0][1].pairs,
+                failed=parts[0][1].failed,
             )
 
     def _skip(self, why: str) -> None:
@@ -157,14 +164,14 @@ def _sum(
 
 
 def _joined(sets: Sequence[Compared]) -> list[str]:
-    """By run why it has collapsed on any of the sets."""
+    """By run why it has learned nothing on some of the sets."""
     return [
         "; ".join(
-            f"{one.row.language} / {one.row.set}: {one.collapsed[i]}"
+            f"{one.row.language} / {one.row.set}: {one.nothing[i]}"
             for one in sets
-            if one.collapsed[i]
+            if one.nothing[i]
         )
-        for i in range(len(sets[0].collapsed))
+        for i in range(len(sets[0].nothing))
     ]
 
 

@@ -19,7 +19,7 @@ from flaxfer.reporting.files import tex
 from flaxfer.reporting.material import Material, gather
 from flaxfer.reporting.stages import nodes_of
 from flaxfer.statistics.records import Comparison, Estimate
-from tests.reporting.synthetic import World, write_grid
+from tests.reporting.synthetic import RESTART, World, write_grid
 from tests.test_report import NASTY, Page, table
 
 WORLD = World(
@@ -230,9 +230,10 @@ def test_stages_that_studies_share_stand_once(material: Material, page: Page) ->
     bad = [text for text in page.texts["span"] if "diverged: " in text]
     assert bad == ["similarity-language, staged: 2 of 3 seeds done, diverged: seed 2"]
     rows = table(page, "Training by stage")
-    # 2 models: 3 targets on 2 paths, and 2 intermediate stages; seconds are 100 + seed.
+    # 2 models: 3 targets on 2 paths, and 2 intermediate stages; seconds are 100 + seed. One run has
+    # an attempt before it.
     assert len(rows) == 1 + 2 * (3 * 2 + 2) + 1
-    assert rows[-1][3:5] == [str(16 * 3 - 1), f"{16 * 303 - 102:,.1f}"]
+    assert rows[-1][3:5] == [str(16 * 3 - 1), f"{16 * 303 - 102 + RESTART['seconds']:,.1f}"]
 
 
 def test_regret_of_choosing_by_a_score(folder: Path, page: Page) -> None:
@@ -284,6 +285,12 @@ def test_what_may_be_wrong_is_listed(page: Page) -> None:
         [COLLAPSED, "all", "3 seeds"],
         [COLLAPSED, "without collapsed", "2 direct and 3 staged"],
     ]
+    anew = "bert.imdb.classification-language"
+    (nothing,) = table(page, "Sets that runs have learned nothing for")[1:]
+    assert nothing[:5] == [anew, "zh", "zh", "staged", "0"]
+    assert nothing[5] == "one prediction for 100.0% of the examples"
+    (restarted,) = table(page, "Attempts that were given up")[1:]
+    assert restarted == [anew, "staged", "target", "0", "1", "0", "40", RESTART["why"]]
     (failed,) = table(page, "Runs that have diverged")[1:]
     assert failed == [FAILED, "staged", "target", "2", "the loss of step 7 is nan"]
 

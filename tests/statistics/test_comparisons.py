@@ -237,6 +237,29 @@ def test_classes_collapse_to_one_of_them(tmp_path: Path) -> None:
     assert all(one.without_collapsed is None for one in made.comparisons)
 
 
+def test_what_transfers_nothing_has_not_collapsed(tmp_path: Path) -> None:
+    """The study is trained in en: what a run makes of de is a result, whatever it is."""
+    german = np.array(DATA.language) == "de"
+    files = noisy(SCORES, DATA, {"direct": 0.5, "staged": 0.5}, 3)
+    files["direct", 1][german] = 2.5
+    files["staged", 0][~german] = 2.5
+    found = compare([study(tmp_path / "a", SCORES, files, DATA)], draws=DRAWS)
+    by_language = {one.language: one for one in (*found.comparisons, *found.means)}
+    for one in by_language.values():
+        assert [(run.path, run.seed) for run in one.collapsed] == [("staged", 0)]
+        assert one.without_collapsed is not None
+        assert one.without_collapsed.direct.seeds == (0, 1, 2)
+        assert one.without_collapsed.staged.seeds == (1, 2)
+    nothing = {
+        name: [(run.path, run.seed) for run in one.not_transferred]
+        for name, one in by_language.items()
+    }
+    assert nothing == {"en": []} | {name: [("direct", 1)] for name in ("de", MEAN, GAP)}
+    assert by_language["de"].not_transferred[0].why.startswith("predictions have a standard dev")
+    (run,) = by_language["de"].collapsed
+    assert run.why == "it learned nothing in the languages of its training"
+
+
 def test_where_nobody_learns_nobody_has_collapsed(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     chance = {
