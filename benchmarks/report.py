@@ -70,8 +70,8 @@ tokens that a study uses), where `FILE` is the model's config.json. Packed rows:
 `--config.data_dir=DATA --config.model.path=FOLDER`, a folder of the model's config.json and \
 tokenizer, in place of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
 `--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Other settings: the first \
-command with one more option, and `--json benchmarks/results/variants/NAME.json`. Quality: the commands at \
-the top of benchmarks/quality.py.
+command with one more option, and `--json benchmarks/results/variants/NAME.json`. Quality: the \
+commands at the top of benchmarks/quality.py.
 """
 
 

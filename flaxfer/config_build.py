@@ -23,8 +23,8 @@ import pydantic
 
 from flaxfer import config_checks, config_grid
 from flaxfer.config import Config
-from flaxfer.config_checks import Finding
 from flaxfer.config_grid import Grid
+from flaxfer.config_sources import Finding
 from flaxfer.errors import ConfigError, FlaxferError
 
 SHARED_SECTIONS = ("optimizer", "train")

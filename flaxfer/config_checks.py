@@ -4,46 +4,20 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from flaxfer.config import (
     METRICS,
     Common,
     Config,
-    Kind,
     Mesh,
     Model,
     Optimizer,
-    Source,
     Stage,
     Task,
     Train,
 )
-
-Finding = tuple[tuple[str, ...], str]
-"""The keys that a finding read, and the finding, which begins with the key to change."""
-
-ROLES: Mapping[Kind, tuple[str, ...]] = {
-    "classification": ("text_a", "label", "text_b"),
-    "regression": ("text_a", "label", "text_b"),
-    "tagging": ("words", "tags"),
-    "question_answering": ("text_a", "text_b", "answers"),
-    "multiple_choice": ("text_a", "choice_1", "choice_2", "label", "question"),
-}
-"""The roles of columns of each kind of task, beside `COMMON_ROLES` and further choices."""
-
-COMMON_ROLES = ("id", "language", "domain")
-OPTIONAL_ROLES = ("text_b", "question")
-LIST_ROLES = ("words", "tags", "answers")
-
-KIND_OF_FORMAT: Mapping[str, Kind] = {
-    "conll": "tagging",
-    "conllu": "tagging",
-    "squad": "question_answering",
-}
-"""Formats that serve a single kind of task."""
-
-CHOICE = re.compile(r"choice_([1-9]\d?)", re.ASCII)
+from flaxfer.config_sources import Finding, check_source
 
 SPECIAL_TOKENS = 4
 """The most that a family of models puts around a question and its context."""
@@ -113,6 +87,8 @@ def check_stage(at: str, stage: Stage) -> Iterator[Finding]:
         *_train(f"{at}.train", stage.train, stage.task),
         *_optimizer(f"{at}.optimizer", stage.optimizer, stage.train),
     )
+    if stage.restarts < 0:
+        yield (f"{at}.restarts",), f"{at}.restarts: must be 0 or more, is {stage.restarts}"
     if not stage.data.train:
         yield (f"{at}.data.train",), f"{at}.data.train: names no source"
     if not 0 < stage.data.train_fraction <= 1:
@@ -137,7 +113,7 @@ def check_stage(at: str, stage: Stage) -> Iterator[Finding]:
     splits = {"train": stage.data.train, "dev": stage.data.dev, "test": stage.data.test}
     for split, sources in splits.items():
         for i, source in enumerate(sources):
-            yield from _source(f"{at}.data.{split}.{i}", source, f"{at}.task", stage.task)
+            yield from check_source(f"{at}.data.{split}.{i}", source, f"{at}.task", stage.task)
     for name, source in stage.evaluate.items():
         if name in ("train", "dev", "test") or not re.fullmatch(r"[\w.-]+", name):
             yield (
@@ -147,7 +123,7 @@ def check_stage(at: str, stage: Stage) -> Iterator[Finding]:
                     "and not train, dev or test"
                 ),
             )
-        yield from _source(f"{at}.evaluate.{name}", source, f"{at}.task", stage.task)
+        yield from check_source(f"{at}.evaluate.{name}", source, f"{at}.task", stage.task)
 
 
 def check_retention(at: str, stage: Stage, last: bool, staged: bool) -> Iterator[Finding]:
@@ -178,8 +154,6 @@ def check_retention(at: str, stage: Stage, last: bool, staged: bool) -> Iterator
             (f"{at}.rehearse", f"{at}.train.accumulation"),
             f"{at}.rehearse: accumulation {train.accumulation} does not divide {count}",
         )
-    if stage.restarts < 0:
-        yield (f"{at}.restarts",), f"{at}.restarts: must be 0 or more, is {stage.restarts}"
     if any(not 0 <= share <= 1 for share in stage.wise):
         yield (f"{at}.wise",), f"{at}.wise: must be in [0, 1], are {stage.wise}"
     if len(set(stage.wise)) < len(stage.wise):
@@ -332,117 +306,3 @@ def _optimizer(at: str, optimizer: Optimizer, train: Train) -> Iterator[Finding]
                 re.compile(pattern)
             except re.error as error:
                 yield (f"{at}.{key}",), f"{at}.{key}: {pattern!r} is no regular expression: {error}"
-
-
-def _source(at: str, source: Source, task_at: str, task: Task) -> Iterator[Finding]:
-    if bool(source.path) == bool(source.hub):
-        yield (
-            (f"{at}.path", f"{at}.hub"),
-            (
-                f"{at}.path: name either a local file (path) or a hub id (hub), "
-                f"not {'both' if source.path else 'neither'}"
-            ),
-        )
-    yield from _roles(at, source, task_at, task)
-    yield from _format(at, source, task_at, task)
-    if len(source.delimiter) > 1:
-        yield (f"{at}.delimiter",), f"{at}.delimiter: one character, is {source.delimiter!r}"
-    for key in ("max_columns", "rows"):
-        if getattr(source, key) < 0:
-            yield (f"{at}.{key}",), f"{at}.{key}: must not be negative, is {getattr(source, key)}"
-    if not 0 < source.fraction <= 1:
-        yield (f"{at}.fraction",), f"{at}.fraction: must be in (0, 1], is {source.fraction}"
-    kind = f"{task_at}.kind"
-    named = {*source.columns, *source.aligned}
-    choices = sum(bool(CHOICE.fullmatch(role)) for role in named)
-    names = tuple(map(str, range(choices))) if task.kind == "multiple_choice" else task.labels
-    for written, label in source.labels.items():
-        if task.kind == "question_answering":
-            yield (f"{at}.labels", kind), f"{at}.labels: question_answering has none"
-            break
-        if task.kind != "regression" and label not in names:
-            yield (
-                (f"{at}.labels", f"{at}.columns", f"{task_at}.labels", kind),
-                (
-                    f"{at}.labels.{written}: {label!r} is no label of {task.name}; "
-                    f"there are {', '.join(names)}"
-                ),
-            )
-    if source.questions and "question" not in named:
-        yield (
-            (f"{at}.questions", f"{at}.columns"),
-            f"{at}.questions: no column has the role question, which they are for",
-        )
-
-
-def _roles(at: str, source: Source, task_at: str, task: Task) -> Iterator[Finding]:
-    """Whether the roles of columns are those of the kind of task."""
-    kind = f"{task_at}.kind"
-    known = {*COMMON_ROLES, *(role for roles in ROLES.values() for role in roles)}
-    own = [*ROLES[task.kind], *COMMON_ROLES]
-    for mapping, key in ((source.columns, "columns"), (source.aligned, "aligned")):
-        for role in mapping:
-            number = CHOICE.fullmatch(role)
-            if role in own or (number and task.kind == "multiple_choice"):
-                continue
-            near = difflib.get_close_matches(role, own, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(own)}"
-            what = f"no role of {task.kind}" if role in known or number else "unknown role"
-            read = (f"{at}.{key}", *([kind] if what != "unknown role" else []))
-            yield read, f"{at}.{key}.{role}: {what}; {hint}"
-    twice = sorted(source.columns.keys() & source.aligned.keys())
-    if twice:
-        yield (
-            (f"{at}.columns", f"{at}.aligned"),
-            (f"{at}.aligned: {', '.join(twice)} stands in columns too"),
-        )
-    named = {*source.roles, *source.aligned}
-    needed = [role for role in ROLES[task.kind] if role not in OPTIONAL_ROLES]
-    if task.kind == "question_answering":
-        needed.append("text_b")
-    elif task.kind == "multiple_choice":
-        last = max((int(m[1]) for role in named if (m := CHOICE.fullmatch(role))), default=0)
-        needed += [f"choice_{i}" for i in range(3, last + 1)]
-    keys = (f"{at}.columns", f"{at}.aligned", f"{at}.format", f"{at}.path", f"{at}.hub", kind)
-    fits = source.hub or KIND_OF_FORMAT.get(source.written_as, task.kind) == task.kind
-    for role in needed:
-        if fits and role not in named:
-            yield keys, f"{at}.columns.{role}: is missing"
-
-
-def _format(at: str, source: Source, task_at: str, task: Task) -> Iterator[Finding]:
-    """Whether a file of this format can hold what the kind of task needs."""
-    kind = f"{task_at}.kind"
-    written_as = "" if source.hub else source.written_as
-    needs_lists = task.kind in ("tagging", "question_answering")
-    if KIND_OF_FORMAT.get(written_as, task.kind) != task.kind or (
-        needs_lists and written_as in ("csv", "tsv", "lines")
-    ):
-        fitting = [name for name, other in KIND_OF_FORMAT.items() if other == task.kind]
-        yield (
-            (f"{at}.format", f"{at}.path", f"{at}.hub", kind),
-            f"{at}.format: {task.kind} is not read from {written_as} files; it is from "
-            f"{', '.join((*fitting, 'jsonl', 'json', 'parquet'))}",
-        )
-    for role in COMMON_ROLES:
-        if role in source.columns and written_as == "conll":
-            yield (
-                (f"{at}.columns", f"{at}.format", f"{at}.path", f"{at}.hub"),
-                f"{at}.columns.{role}: a conll file has words and tags; align another file to it",
-            )
-    for role in LIST_ROLES:
-        if role in source.aligned and role in ROLES[task.kind]:
-            yield (
-                (f"{at}.aligned", kind),
-                f"{at}.aligned.{role}: a line cannot hold a list; name a column",
-            )
-    if source.word_prefix and written_as != "conll":
-        yield (
-            (f"{at}.word_prefix", f"{at}.format", f"{at}.path", f"{at}.hub"),
-            f"{at}.word_prefix: is for conll files",
-        )
-    if source.format == "lines" and source.columns:
-        yield (
-            (f"{at}.columns", f"{at}.format"),
-            (f"{at}.columns: a source of aligned lines has no columns; name its files in aligned"),
-        )

@@ -13,7 +13,8 @@ import re
 from collections.abc import Iterator, Mapping
 
 from flaxfer.config import Common, Config, Model, Stage
-from flaxfer.config_checks import Finding, check_common, check_model, check_retention, check_stage
+from flaxfer.config_checks import check_common, check_model, check_retention, check_stage
+from flaxfer.config_sources import Finding
 
 
 @dataclasses.dataclass(frozen=True)

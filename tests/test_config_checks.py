@@ -145,6 +145,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {f"{OPTIMIZER}.warmup": 10.0, f"{TRAIN}.max_steps": 10},
         f"{OPTIMIZER}.warmup: 10 steps of warm-up leave none of max_steps 10",
     ),
+    ({"target.restarts": -1}, "target.restarts: must be 0 or more"),
+    ({"intermediate.restarts": -2}, "intermediate.restarts: must be 0 or more"),
     # Against forgetting.
     ({"target.rehearse": 32}, "target.rehearse: must leave some of the batch_size 32"),
     ({"target.rehearse": -1}, "target.rehearse: must leave some of the batch_size 32"),

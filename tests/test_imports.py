@@ -15,7 +15,7 @@ import flaxfer
 ROOT = Path(flaxfer.__file__).parent
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
 WEIGHTS = {"flaxfer.config", "flaxfer.hub", "safetensors", "huggingface_hub"}
-CONFIG = {"flaxfer.config", "flaxfer.config_checks", "flaxfer.config_grid"}
+CONFIG = {f"flaxfer.config{name}" for name in ("", "_checks", "_grid", "_sources")}
 LIGHT = {*CONFIG, "flaxfer.errors", "pydantic"}
 MODELS = {"jax", "flax", "numpy", "flaxfer.models", "flaxfer.errors"}
 STATISTICS = {"numpy", "flaxfer.config", "flaxfer.errors", "flaxfer.results", "flaxfer.scoring"}
