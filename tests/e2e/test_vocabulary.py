@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxfer import export, stage, studies, vocabulary
+from flaxfer import export, restarts, stage, studies, vocabulary
 from flaxfer.config import Config
 from flaxfer.data.tokenize import load_tokenizer
 from flaxfer.evaluate import Evaluator
@@ -212,6 +212,32 @@ def test_a_new_set_with_new_tokens_trains_nothing_again(
         assert new == old
     for path in ("direct", "staged", "scratch"):
         assert_same_predictions(wider, whole, "extra", path)
+
+
+def test_a_run_that_began_anew_has_the_rows_of_its_own_draw(
+    cut: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restarts, "why_not_learned", lambda *_: "nothing")
+    target = dataclasses.replace(with_extra_set(cut).target, restarts=1)
+    made, exported = [], []
+    for name in ("cut", "whole"):
+        own = dataclasses.replace(
+            cut, workdir=str(tmp_path / name), paths=("scratch",), seeds=(3,), target=target
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "whole":
+                patch.setattr(Study, "_vocabulary", lambda *_: Vocabulary.whole(ROWS))
+            studies.run(own, "")
+        (run,) = summary_of(own)["runs"]
+        assert [(one["draw"], one["why"]) for one in run["restarts"]] == [(3, "nothing")]
+        folder = export.export(folders_of(own)["scratch/target"], tmp_path / f"{name}-out")
+        exported.append(safetensors.numpy.load_file(folder / "model.safetensors"))
+        made.append(own)
+    for name in ("german", "extra"):
+        assert_same_predictions(*made, name, "scratch")
+    assert exported[0].keys() == exported[1].keys()
+    for key, array in exported[0].items():
+        np.testing.assert_allclose(array, exported[1][key], atol=1e-6, err_msg=key)
 
 
 def test_a_stage_depends_on_no_other_stages_data(
