@@ -93,7 +93,7 @@ IMDB = ("imdb-sample/dev.tsv", "imdb-sample/test.tsv")
 BENCHMARKS = {
     "sts-minilm": Benchmark("STS-B English, all-MiniLM-L6-v2", "minilm", *STS, (*GROUPED, "flax")),
     "sts-xlmr": Benchmark(
-        "STS-B English, XLM-R checkpoint", "xlmr", *STS, GROUPED, steps=12, eval_steps=24
+        "STS-B English, XLM-R checkpoint", "xlmr", *STS, (*GROUPED, "flax"), steps=12, eval_steps=24
     ),
     "sst2-minilm": Benchmark(
         "SST-2 (sample), all-MiniLM-L6-v2", "minilm", *SST2, (*GROUPED, "flax"), eval_steps=22
