@@ -163,7 +163,7 @@ def _packaged(python: str) -> str:
         )
     except OSError:  # The first run says what is wrong with the interpreter.
         return ""
-    return str(Path(found.stdout.strip()).parent / "model") if found.returncode == 0 else ""
+    return str(Path(found.stdout.strip(), "model")) if found.returncode == 0 else ""
 
 
 def _lacking(benchmark: Benchmark, models: dict[str, str], data: Path) -> str:

@@ -172,6 +172,15 @@ def test_runs_take_turns_and_are_kept_raw(tmp_path: Path, monkeypatch: Any, caps
     assert f"imdb-minilm: skipped, there is no {tmp_path}/imdb-sample" in capsys.readouterr().out
 
 
+def test_the_packaged_model_is_found(tmp_path: Path, monkeypatch: Any) -> None:
+    package = tmp_path / run.WEIGHTS
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert run._packaged(sys.executable) == str(package / "model")
+    assert run._packaged(str(tmp_path / "no_python")) == ""
+
+
 def test_a_failed_run_says_why(tmp_path: Path) -> None:
     with pytest.raises(FlaxferError, match="exit code 1") as caught:
         run.measure([sys.executable, "-c", "raise SystemExit('no weights')"])
