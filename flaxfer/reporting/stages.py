@@ -128,8 +128,10 @@ def cost_blocks(material: Material) -> list[Block]:
         seconds += [attempt.seconds for run in runs for attempt in run.restarts]
         total += sum(seconds)
         padding = _known(run.padding_share for run in runs)
+        path = node.path if node.stage == "target" else node.stage
+        after = f" after {node.begins.task}" if node.begins else ""
         rows.append([
-            node.task, node.model, node.path if node.stage == "target" else node.stage,
+            node.task, node.model, path + after,
             str(len(runs)), amount(sum(seconds), 1) if seconds else "",
             amount(sum(run.steps for run in runs)),
             _mean([run.examples_per_s for run in runs], 1),

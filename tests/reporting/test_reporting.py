@@ -233,6 +233,7 @@ def test_stages_that_studies_share_stand_once(material: Material, page: Page) ->
     # 2 models: 3 targets on 2 paths, and 2 intermediate stages; seconds are 100 + seed. One run has
     # an attempt before it.
     assert len(rows) == 1 + 2 * (3 * 2 + 2) + 1
+    assert ["classification-domain", "bert", "staged after imdb"] in [row[:3] for row in rows]
     assert rows[-1][3:5] == [str(16 * 3 - 1), f"{16 * 303 - 102 + RESTART['seconds']:,.1f}"]
 
 
