@@ -51,9 +51,9 @@ Expected
          size helps or hurts targets of this size. The largest difference is that of QQP before
          similarity in ten other languages with XLM-R, +0.071 [+0.011, +0.134] Pearson, p 0.029
          by itself and 0.63 as one of the family of 24 means. The paper finds training without the
-         intermediate task better for most targets, and worse for more general ones: differences
-         here go either way (8 up, 8 down), and those of similarity in other languages are up with
-         both models.
+         intermediate task better for most targets, and that more general ones may need it:
+         differences here go either way (8 up, 8 down), and those of similarity in other languages
+         are up with both models.
   demo   runs through; one seed, which has no verdict.
   The other presets have not been run by us; nor have the hub ids.
 
