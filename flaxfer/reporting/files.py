@@ -117,9 +117,10 @@ def results_tex(material: Material) -> str:
     """
     lines = [
         r"% Needs \usepackage{booktabs} and, for names beyond ASCII, a Unicode engine or font.",
-        r"\begin{tabular}{lllrrrrl}",
+        r"\begin{tabular}{llllrrrrl}",
         r"\toprule",
-        r"target & model & metric & direct & staged & staged $-$ direct & $p$ & verdict \\",
+        r"target & model & intermediate & metric & direct & staged & staged $-$ direct & $p$ & "
+        r"verdict \\",
         r"\midrule",
     ]
     before = None
@@ -130,7 +131,8 @@ def results_tex(material: Material) -> str:
         p = "--" if estimate.p_holm is None else f"${p_value(estimate.p_holm)}$"
         verdict = estimate.verdict
         cells = [
-            tex("" if entry.target == before else entry.target), tex(entry.model), tex(one.metric),
+            tex("" if entry.target == before else entry.target), tex(entry.model),
+            tex(entry.intermediate), tex(one.metric),
             _tex_score(estimate.direct), _tex_score(estimate.staged),
             f"${signed(estimate.difference)}$ $[{signed(estimate.low)}, {signed(estimate.high)}]$",
             p, verdict if verdict == "no evidence" else rf"\textbf{{{verdict}}}",

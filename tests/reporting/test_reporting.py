@@ -160,17 +160,17 @@ def headlines_of(folder: Path) -> list[str]:
 
 def test_latex_holds_the_numbers_and_escapes_names(folder: Path, material: Material) -> None:
     lines = (folder / "results.tex").read_text().splitlines()
-    rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.count(" & ") == 7][1:]
+    rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.count(" & ") == 8][1:]
     assert len(rows) == 6
-    (row,) = [row for row in rows if row[:2] == ["similarity-language", "bert"]]
+    (row,) = [row for row in rows if row[:3] == ["similarity-language", "bert", "qqp"]]
     one = headlines(material)[FAILED].all_runs
-    assert row[2:5] == [
+    assert row[3:6] == [
         "pearson",
         rf"${one.direct.mean:.3f} \pm {one.direct.sd:.3f}$",
         rf"${one.staged.mean:.3f} \pm {one.staged.sd:.3f}$",
     ]
-    assert row[5] == f"${one.difference:+.3f}$ $[{one.low:+.3f}, {one.high:+.3f}]$"
-    assert row[6] == f"${one.p_holm:.2g}$" and one.verdict in row[7]
+    assert row[6] == f"${one.difference:+.3f}$ $[{one.low:+.3f}, {one.high:+.3f}]$"
+    assert row[7] == f"${one.p_holm:.2g}$" and one.verdict in row[8]
     assert tex("a_b & 50 % of #1 {x} ~^ \\ $ a--b") == (
         r"a\_b \& 50 \% of \#1 \{x\} \textasciitilde{}\textasciicircum{} \textbackslash{} \$ a-{}-b"
     )
