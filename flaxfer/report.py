@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         paths = write_report(*given.folders, output=given.output)
     except FlaxferError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     print(*paths, sep="\n")
     return 0
