@@ -61,7 +61,7 @@ Time
   local  103 minutes for its 170 stages on two cores of an AMD EPYC that multiplies bfloat16 and had
          other work besides; 69 of them in train steps and dev evaluation, which the report has by
          stage under Costs.
-  demo   four to six minutes for its eight stages on two CPU cores that had other work besides.
+  demo   four to eight minutes for its eight stages on two CPU cores that had other work besides.
   hub    wants an accelerator.
 """
 
