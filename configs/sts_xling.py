@@ -21,9 +21,9 @@ Expected
   demo    zero-shot mean Pearson over five languages 0.69 direct, 0.62 staged, 0.10 scratch: one
           run of one seed, which says nothing of others. With --config.seeds='(0,1,2,3,4)': direct
           0.681 ± 0.021, staged 0.643 ± 0.043, scratch 0.135 ± 0.037; staged minus direct -0.038
-          [-0.110, +0.030], no evidence. Steps on so little data amplify rounding: in float32 the
-          first seed's losses are the same for ten steps, and then part; it ended with 0.64 direct
-          and 0.75 staged. Under five minutes on two CPU cores.
+          [-0.110, +0.030], no evidence. Steps on so little data amplify rounding: an earlier
+          version, in float32, has the first seed's losses of the first ten steps, then others, and
+          ended with 0.64 direct and 0.75 staged. Under five minutes on two CPU cores.
   local   not measured whole. One seed with a 12-layer encoder of width 384, cut short by
           --config.intermediate.train.max_steps=141 --config.target.train.max_steps=90, took ten
           minutes on two CPU cores and learned little: zero-shot mean 0.02 direct, 0.13 staged.

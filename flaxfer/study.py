@@ -59,17 +59,13 @@ class Job:
 
     Attributes:
       path, stage: of the study.
-      start: `pretrained`, `intermediate` or `random`.
       runs: by seed.
-      before: by seed, the runs of the stage that it begins with.
       nodes: the same as nodes of the graph.
     """
 
     path: str
     stage: str
-    start: str
     runs: Runs
-    before: Runs
     nodes: tuple[grid.Node, ...]
 
 
@@ -109,7 +105,7 @@ class Study(Scorer):
                         for seed in seeds
                     }
                     nodes = tuple(self._node(path, name, runs[s], before.get(s)) for s in seeds)
-                    found.append(Job(path, name, start, runs, before, nodes))
+                    found.append(Job(path, name, runs, nodes))
                     before = runs
         return found
 

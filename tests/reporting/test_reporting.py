@@ -290,6 +290,7 @@ def test_what_may_be_wrong_is_listed(page: Page) -> None:
     (nothing,) = table(page, "Sets that runs have learned nothing for")[1:]
     assert nothing[:5] == [anew, "zh", "zh", "staged", "0"]
     assert nothing[5] == "one prediction for 100.0% of the examples"
+    assert not any("would have begun anew" in text for text in page.texts["p"])
     (restarted,) = table(page, "Attempts that were given up")[1:]
     assert restarted == [anew, "staged", "target", "0", "1", "0", "40", RESTART["why"]]
     (failed,) = table(page, "Runs that have diverged")[1:]
