@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flaxfer.document import Text
 from flaxfer.errors import DataError
 from flaxfer.report import main, write_report
+from flaxfer.reporting.checks import run_blocks
 from flaxfer.reporting.files import tex
 from flaxfer.reporting.material import Material, gather
 from flaxfer.reporting.stages import nodes_of
@@ -295,6 +297,15 @@ def test_what_may_be_wrong_is_listed(page: Page) -> None:
     assert restarted == [anew, "staged", "target", "0", "1", "0", "40", RESTART["why"]]
     (failed,) = table(page, "Runs that have diverged")[1:]
     assert failed == [FAILED, "staged", "target", "2", "the loss of step 7 is nan"]
+
+
+def test_a_restart_policy_that_found_nothing_to_do_says_so(material: Material) -> None:
+    (entry,) = [one for one in material.entries if one.name == COLLAPSED]
+    for restarts, told in ((2, 1), (0, 0)):
+        study = dataclasses.replace(entry.study, config={"target": {"restarts": restarts}})
+        own = dataclasses.replace(material, entries=[dataclasses.replace(entry, study=study)])
+        texts = [block.text for block in run_blocks(own) if isinstance(block, Text)]
+        assert sum("had not learned would have begun anew" in text for text in texts) == told
 
 
 def test_folders_are_merged(folder: Path, tmp_path: Path) -> None:
