@@ -72,7 +72,7 @@ def _seconds(product: Product, dtype: Any) -> float:
     if b == 1:
         left, right = left[0], right[0]
     # As the step is compiled, or this would be no bound.
-    options = platform.compiler_options(jax.devices()[0], dtype)
+    options = platform.compiler_options(jax.devices()[0])
     multiply = jax.jit(jnp.matmul, compiler_options=options)
     multiply(left, right).block_until_ready()
     times = []

@@ -120,7 +120,7 @@ def run(options: argparse.Namespace, settings: config.Config) -> dict[str, Any]:
         reports = verdict.search(work, wanted, devices, lambda found: say(_line(found)))
         keys = ("mesh", "fits", "peak_bytes", "examples_per_s_estimate", "estimated_cycles")
         report = reports[0] | {"searched": [{k: r[k] for k in keys} for r in reports]}
-    used = platform.compiler_options(devices[0], work.dtype)
+    used = platform.compiler_options(devices[0])
     report = verdict.whole(work, wanted, report) | {"compiler_options": used}
     show(report)
     return report

@@ -8,7 +8,6 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,11 +42,10 @@ def bfloat16_on_cpu() -> bool:
     return release >= (0, 12) and not {"amx_bf16", "avx512_bf16"}.isdisjoint(_cpu_flags())
 
 
-ONEDNN = "xla_cpu_experimental_onednn_custom_call"
-
 COMPILER_OPTIONS: Mapping[str, Mapping[str, bool]] = {
-    # Without it, only the forward pass multiplies bfloat16 faster than float32.
-    "cpu": {ONEDNN: True},
+    # A program with the products of oneDNN cannot be kept on disk, and is no faster: the models ask
+    # for products in forms that XLA's own library takes (models/layers.py, models/attention.py).
+    "cpu": {},
     # What is sent between chips may be sent while they compute.
     "tpu": {
         "xla_tpu_enable_latency_hiding_scheduler": True,
@@ -81,25 +79,17 @@ def choose_compiler_options(options: Mapping[str, Any], device: jax.Device | Non
     _chosen.update(options)
 
 
-def compiler_options(
-    device: jax.Device, dtype: Any = None, *, backward: bool = True
-) -> dict[str, Any]:
+def compiler_options(device: jax.Device) -> dict[str, Any]:
     """What XLA is told beside its defaults, for programs on such a device.
 
     The options go with the compilation, where a name that this jaxlib does not know is an error
-    that can be caught; in XLA_FLAGS it would end the process. Such an option is left out: `settle`
-    names it.
+    that can be caught; in XLA_FLAGS it would end the process. Such an option is left out, and
+    `describe_compiler` names it.
 
     Args:
       device: one of those the program is for.
-      dtype: of its matrix products.
-      backward: whether it has a backward pass. On a CPU the forward pass alone is as fast without
-        an option, and such a program can be kept on disk.
     """
     own = COMPILER_OPTIONS[_family(device)]
-    if _family(device) == "cpu":
-        gains = backward and dtype == jnp.bfloat16 and bfloat16_on_cpu()
-        own = own if gains else {}
     known = {name: value for name, value in own.items() if not _refusal(name, value, device)}
     return known | _chosen
 
@@ -122,13 +112,11 @@ def _refusal(name: str, value: Any, device: jax.Device) -> str:
 
 def describe_compiler(device: jax.Device, dtype: Any) -> str:
     """One line for the eye: precision, options, and those that this jaxlib does not know."""
-    used = compiler_options(device, dtype)
-    left = COMPILER_OPTIONS[_family(device)].keys() - used if used else set()
+    used = compiler_options(device)
+    left = COMPILER_OPTIONS[_family(device)].keys() - used
     words = [f"{jnp.dtype(dtype).name} products"]
     words += [f"{name}={value}" for name, value in used.items()]
     words += [f"{name} is not known to this jaxlib" for name in sorted(left)]
-    if used.get(ONEDNN):
-        words.append("training compiled at every start")
     return ", ".join(words)
 
 
@@ -162,12 +150,8 @@ def use_compilation_cache(folder: Path) -> None:
 
     JAX keys them by program, options and versions, but code for one CPU may not run on another
     that shares the folder: so each kind of CPU has a folder of its own. What is damaged is compiled
-    again. So are programs with the products of oneDNN, which jaxlib 0.12 cannot write to disk:
-    `describe_compiler` says so, in place of JAX's warning for each of them.
+    again.
     """
-    warnings.filterwarnings(
-        "ignore", r"Error writing persistent compilation cache entry .*bad_alloc", UserWarning
-    )
     kind = hashlib.sha256(" ".join(sorted(_cpu_flags())).encode()).hexdigest()[:12]
     jax.config.update("jax_compilation_cache_dir", str(folder / "xla" / kind))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -140,7 +140,7 @@ def make_train_step(
         return jax.lax.with_sharding_constraint(state, tree_shardings(state, mesh)), metrics
 
     step = jax.vmap(train_step, spmd_axis_name=SEED) if together else train_step
-    options = compiler_options(mesh.devices.flat[0], dtype)
+    options = compiler_options(mesh.devices.flat[0])
     return jax.jit(step, donate_argnums=0, compiler_options=options)
 
 
@@ -226,7 +226,7 @@ def make_eval_step(
         return metrics, logits
 
     step = jax.vmap(eval_step, (0, None, 0), spmd_axis_name=SEED) if together else eval_step
-    options = compiler_options(mesh.devices.flat[0], dtype, backward=False)
+    options = compiler_options(mesh.devices.flat[0])
     return jax.jit(step, donate_argnums=2, compiler_options=options)
 
 

@@ -18,8 +18,6 @@ from flaxfer import platform
 from flaxfer.config import Train
 from flaxfer.errors import ConfigError
 
-ONEDNN = "xla_cpu_experimental_onednn_custom_call"
-
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
@@ -54,29 +52,27 @@ def test_precision_goes_by_the_cpu_and_jax(
 
 
 def test_an_unknown_option_of_ours_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_cpu(monkeypatch, "amx_bf16", (0, 12))
     known = "xla_cpu_multi_thread_eigen"
     monkeypatch.setattr(
         platform, "COMPILER_OPTIONS", {"cpu": {known: True, "xla_no_such_option": True}}
     )
     device = jax.devices()[0]
-    assert platform.compiler_options(device, jnp.bfloat16) == {known: True}
+    assert platform.compiler_options(device) == {known: True}
     described = platform.describe_compiler(device, jnp.bfloat16)
     assert described == (
         f"bfloat16 products, {known}=True, xla_no_such_option is not known to this jaxlib"
     )
-    assert platform.compiler_options(device, jnp.float32) == {}
+    monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": {}})
+    assert platform.compiler_options(device) == {}
     assert platform.describe_compiler(device, jnp.float32) == "float32 products"
 
 
 def test_chosen_options_go_beside_and_before_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_cpu(monkeypatch, "amx_bf16", (0, 12))
     own = {"xla_cpu_multi_thread_eigen": True}
     monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": own})
     chosen = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_enable_fast_min_max": True}
     platform.choose_compiler_options(chosen)
-    assert platform.compiler_options(jax.devices()[0], jnp.bfloat16) == chosen
-    assert platform.compiler_options(jax.devices()[0], jnp.float32) == chosen
+    assert platform.compiler_options(jax.devices()[0]) == chosen
 
 
 @pytest.mark.parametrize(
@@ -86,15 +82,6 @@ def test_a_chosen_option_that_the_compiler_refuses_is_an_error(options: dict[str
     with pytest.raises(ConfigError, match=next(iter(options))) as caught:
         platform.choose_compiler_options(options)
     assert caught.value.where == "compiler_options"
-
-
-def test_a_forward_pass_alone_needs_no_option_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_cpu(monkeypatch, "amx_bf16", (0, 12))
-    own = {"xla_cpu_multi_thread_eigen": True}
-    monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": own})
-    device = jax.devices()[0]
-    assert platform.compiler_options(device, jnp.bfloat16) == own
-    assert platform.compiler_options(device, jnp.bfloat16, backward=False) == {}
 
 
 PROGRAM = """

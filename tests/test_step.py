@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from flaxfer import step
+from flaxfer import platform, step
 from flaxfer.config import Optimizer, Task, Train
 from flaxfer.data import packing
 from flaxfer.data.loader import TrainPlan, put_rows
@@ -235,6 +236,21 @@ def test_f53_bfloat16_moves_float32_weights(reference: tuple[float, dict[str, An
     end = state.params["encoder"]["layers"][0]["feed_forward"]["up"]["kernel"]
     moved = np.abs(np.asarray(end - start))
     assert np.median(moved) > 2e-4, "a hundred steps of 1e-5, of mostly the same direction"
+
+
+@pytest.mark.skipif(not platform.bfloat16_on_cpu(), reason="needs a CPU that multiplies bfloat16")
+def test_a_cpu_multiplies_bfloat16_in_its_library_and_the_program_can_be_kept() -> None:
+    trainer = Trainer(dtype=jnp.bfloat16, dropout=0.1)
+    key = jax.random.key(0, impl="rbg")
+    compiled = trainer.function.lower(trainer.state, trainer.batch(), key).compile()
+    text = compiled.as_text()
+    products = re.findall(r"= (\w+)\[[\d,]*\]\S* dot\(", text[text.index("\nENTRY") :])
+    assert products, "the head's, which are float32"
+    assert set(products) == {"f32"}, (
+        "a bfloat16 product outside the library takes ten times as long"
+    )
+    assert "ynn_fusion" in text
+    assert "onednn" not in text, "it could not be written to the compilation cache"
 
 
 def test_dropout_is_a_function_of_seed_and_step() -> None:

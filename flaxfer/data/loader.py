@@ -22,8 +22,9 @@ from flaxfer.data.tokenize import Tokenized
 PLANNED_STEPS = 4096
 """Batches whose rows are counted to choose the row counts; more would tell nothing new."""
 
-PREFETCHED = 4
-"""Batches built ahead, in a background thread."""
+TOGETHER = 8
+"""Batches that a background thread builds at a time, while as many are trained on. To hand over
+each by itself would make the step wait for the thread each time, where all cores compute."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,13 +168,15 @@ class TrainPlan:
         """The batches after step `start` to the last, built ahead and sent to the devices."""
         lead = (None,) if len(self.seeds) == 1 else (sharding.SEED, None)
 
-        def ready(step: int) -> tuple[BatchSize, dict[str, jax.Array]]:
-            batch = self.batch(step)
-            return BatchSize.of(batch), put_rows(batch, mesh, *lead)
+        def ready(first: int) -> list[tuple[BatchSize, dict[str, jax.Array]]]:
+            steps = range(first, min(first + TOGETHER, self.total_steps))
+            batches = [self.batch(step) for step in steps]
+            return [(BatchSize.of(batch), put_rows(batch, mesh, *lead)) for batch in batches]
 
-        steps = grain.MapDataset.range(start, self.total_steps).map(ready)
-        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED)
-        yield from steps.to_iter_dataset(options)
+        groups = grain.MapDataset.range(start, self.total_steps, TOGETHER).map(ready)
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+        for group in groups.to_iter_dataset(options):
+            yield from group
 
 
 def train_examples(data: Tokenized) -> int:

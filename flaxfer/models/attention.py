@@ -67,7 +67,7 @@ def attention(
         if by == "splash":
             assert execution.mesh is not None  # It told the platform.
             return _splash_sharded(*arrays, execution.mesh)
-    return _xla(*arrays, score_BHTS, dropout_rate, dropout_key)
+    return _xla(*arrays, score_BHTS, dropout_rate, dropout_key, execution.platform)
 
 
 Kernel = Literal["xla", "cudnn", "splash"]
@@ -89,17 +89,10 @@ def _choice(execution: Execution, query_BTHK: jax.Array, scored: bool, drops: bo
                 mend="let train.attention be auto or xla, or mend what is named.",
             )
         return execution.attention
-    by: Kernel = "cudnn" if _platform(execution) == "gpu" else "splash"
+    by: Kernel = "cudnn" if execution.platform == "gpu" else "splash"
     if any(_obstacles(by, execution, query_BTHK, scored, drops)):
         return "xla"
     return "xla" if by == "splash" and query_BTHK.shape[1] < SPLASH_LENGTH else by
-
-
-def _platform(execution: Execution) -> str:
-    if execution.mesh is None:
-        return ""
-    platform: str = execution.mesh.devices.flat[0].platform
-    return {"cuda": "gpu"}.get(platform, platform)
 
 
 def _obstacles(
@@ -110,7 +103,7 @@ def _obstacles(
     if drops:
         yield "it drops no probabilities: set model.attention_dropout = 0"
     if by == "cudnn":
-        if _platform(execution) != "gpu":
+        if execution.platform != "gpu":
             yield "it runs on NVIDIA GPUs alone"
         if query_BTHK.dtype != jnp.bfloat16:
             yield "it takes bfloat16 alone: set train.compute_dtype"
@@ -119,7 +112,7 @@ def _obstacles(
         if length % 2:
             yield f"rows of an even number of tokens, not {length}: set train.row_length"
         return
-    if _platform(execution) != "tpu":
+    if execution.platform != "tpu":
         yield "it runs on TPUs alone"
     if length % 128:
         yield f"rows of a multiple of 128 tokens, not {length}: set train.row_length"
@@ -225,14 +218,18 @@ def _xla(
     score_BHTS: jax.Array | None,
     dropout_rate: float,
     dropout_key: jax.Array | None,
+    platform: str,
 ) -> jax.Array:
     """By products, softmax and dropout that XLA fuses as it likes."""
     dtype = query_BTHK.dtype
     scale = query_BTHK.shape[-1] ** -0.5
-    # Scores have the queries last: a TPU's compiler sums over keys by whole vectors.
+    if platform == "cpu" and score_BHTS is None:
+        # Else its compiler writes the scale out for every score, which takes as long as a softmax.
+        query_BTHK = (query_BTHK.astype(jnp.float32) * scale).astype(dtype)
+        scale = 1.0
     same_BST = key_segment_BS[:, :, None] == query_segment_BT[:, None, :]
     mask_BST = jnp.where(same_BST, 0.0, MASKED)
-    product_BHST = jnp.einsum("BTHK,BSHK->BHST", query_BTHK, key_BSHK).astype(jnp.float32)
+    product_BHST = _scores(query_BTHK, key_BSHK).astype(jnp.float32)
     if score_BHTS is not None:
         product_BHST += score_BHTS.mT
     score_BHST = product_BHST * scale + mask_BST[:, None]
@@ -240,7 +237,46 @@ def _xla(
         probability_BHST = _softmax(score_BHST, dtype)
     else:
         probability_BHST = _dropped_softmax(score_BHST, dtype, dropout_rate, dropout_key)
-    return jnp.einsum("BHST,BSHK->BTHK", probability_BHST, value_BSHK)
+    return _gathered(probability_BHST, value_BSHK)
+
+
+@jax.custom_vjp
+def _scores(query_BTHK: jax.Array, key_BSHK: jax.Array) -> jax.Array:
+    """The product of every query with every key, (B, H, S, T).
+
+    Queries are last: a TPU's compiler sums over keys by whole vectors. The slopes of this product
+    and of `_gathered` are asked for in forms that XLA's library for CPUs takes. It does not take
+    those that JAX derives, some of which need ten times as long in bfloat16.
+    """
+    return jnp.einsum("BTHK,BSHK->BHST", query_BTHK, key_BSHK)
+
+
+@jax.custom_vjp
+def _gathered(weight_BHST: jax.Array, value_BSHK: jax.Array) -> jax.Array:
+    """The sum of the values for each query, weighted, (B, T, H, K)."""
+    return jnp.einsum("BHST,BSHK->BTHK", weight_BHST, value_BSHK)
+
+
+def _spread(weight_BHST: jax.Array, value_BTHK: jax.Array) -> jax.Array:
+    """The sum of what the queries have for each key, weighted, (B, S, H, K)."""
+    return jnp.einsum("BHST,BTHK->BSHK", weight_BHST, value_BTHK)
+
+
+_Pair = tuple[jax.Array, jax.Array]
+
+
+def _scores_backward(kept: _Pair, slope_BHST: jax.Array) -> _Pair:
+    query_BTHK, key_BSHK = kept
+    return _gathered(slope_BHST, key_BSHK), _spread(slope_BHST, query_BTHK)
+
+
+def _gathered_backward(kept: _Pair, slope_BTHK: jax.Array) -> _Pair:
+    weight_BHST, value_BSHK = kept
+    return _scores(slope_BTHK, value_BSHK), _spread(weight_BHST, slope_BTHK)
+
+
+_scores.defvjp(lambda *arrays: (_scores(*arrays), arrays), _scores_backward)
+_gathered.defvjp(lambda *arrays: (_gathered(*arrays), arrays), _gathered_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -280,7 +316,7 @@ def _dropped_softmax_forward(
 ) -> tuple[jax.Array, jax.Array]:
     probability_BHST = jax.nn.softmax(score_BHST, axis=-2).astype(dtype)
     sign_BHST = dropout_sign(score_BHST.shape, rate, key)
-    signed_BHST = (probability_BHST.astype(jnp.float32) * sign_BHST).astype(dtype)
+    signed_BHST = jnp.where(sign_BHST > 0, probability_BHST, -probability_BHST)
     return jnp.maximum(signed_BHST, 0) * dropout_scale(rate, dtype), signed_BHST
 
 

@@ -139,10 +139,12 @@ class SelfAttention(nnx.Module):
         """What each of the queries gathers from the tokens of its segment, `y_BTD`."""
         narrow_BSD = x_BSD.astype(execution.dtype)
         if query_BTD is x_BSD:
-            query_BTHK, key_BSHK, value_BSHK = fused((self.query, self.key, self.value), narrow_BSD)
+            query_BTHK, key_BSHK, value_BSHK = fused(
+                (self.query, self.key, self.value), narrow_BSD, execution.platform
+            )
         else:
             query_BTHK = self.query(query_BTD.astype(execution.dtype))
-            key_BSHK, value_BSHK = fused((self.key, self.value), narrow_BSD)
+            key_BSHK, value_BSHK = fused((self.key, self.value), narrow_BSD, execution.platform)
         out_BTHK = attention(
             query_BTHK,
             key_BSHK,

@@ -68,6 +68,14 @@ class Execution:
     attention: Attention = "xla"
     mesh: jax.sharding.Mesh | None = None
 
+    @property
+    def platform(self) -> str:
+        """`cpu`, `gpu` or `tpu`; empty if nothing is known of the device."""
+        if self.mesh is None:
+            return ""
+        platform: str = self.mesh.devices.flat[0].platform
+        return {"cuda": "gpu"}.get(platform, platform)
+
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
@@ -108,27 +116,69 @@ class Linear(nnx.Module):
         batch = x.shape[: x.ndim - self.input_axes]
         y = _product(x, batch, kernel.reshape(math.prod(inputs), -1))
         if self.bias is not None:
-            y = y + self.bias[...].astype(x.dtype).reshape(-1)
+            y = _biased(y, self.bias[...].reshape(-1))
         return y.reshape(*batch, *outputs)
 
 
 def _product(x: jax.Array, batch: tuple[int, ...], kernel: jax.Array) -> jax.Array:
     """The product of x, (*batch, ...), with a plain matrix: (*batch, outputs) or (-1, outputs).
 
-    In float32, which CPUs compute in, more axes than two cost copies in the backward pass. In
+    In float32, which most CPUs compute in, more axes than two cost copies in the backward pass. In
     bfloat16 they cost nothing there, and spare a TPU the copies between rows and tokens.
     """
     if x.dtype == jnp.float32:
         return x.reshape(-1, kernel.shape[0]) @ kernel
-    return x.reshape(*batch, kernel.shape[0]) @ kernel
+    return _matmul(x.reshape(*batch, kernel.shape[0]), kernel)
 
 
-def fused(maps: Sequence[Linear], x: jax.Array) -> tuple[jax.Array, ...]:
+@jax.custom_vjp
+def _matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """(..., inputs) by (inputs, outputs).
+
+    The slope of the kernel is asked for in a form that XLA's library for CPUs takes. It does not
+    take the one that JAX derives, a transpose transposed, which is half as fast in bfloat16.
+    """
+    return x @ kernel
+
+
+def _matmul_backward(
+    kept: tuple[jax.Array, jax.Array], slope: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    rows = tuple(range(x.ndim - 1))
+    return slope @ kernel.T, jax.lax.dot_general(x, slope, ((rows, rows), ((), ())))
+
+
+_matmul.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), _matmul_backward)
+
+
+@jax.custom_vjp
+def _biased(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """The sum of x and a float32 bias of its last axes, in the dtype of x.
+
+    The slope of the bias is summed in float32. JAX sums it in the dtype of x, which rounds it, and
+    for which XLA has no fast loop on CPUs.
+    """
+    return x + bias.astype(x.dtype)
+
+
+def _biased_backward(bias: jax.Array, slope: jax.Array) -> tuple[jax.Array, jax.Array]:
+    leading = tuple(range(slope.ndim - bias.ndim))
+    return slope, slope.astype(bias.dtype).sum(axis=leading)
+
+
+_biased.defvjp(lambda x, bias: (_biased(x, bias), bias), _biased_backward)
+
+
+def fused(maps: Sequence[Linear], x: jax.Array, platform: str) -> tuple[jax.Array, ...]:
     """What each of the maps, which agree in all of their axes, gives of x: one matrix product.
 
     They are stacked behind the first axis of their outputs, so that a mesh that splits this axis
-    splits the stacked kernel in the same places.
+    splits the stacked kernel in the same places. On CPUs stacking costs more than it saves: there
+    each map has a product of its own.
     """
+    if platform == "cpu":
+        return tuple(linear(x) for linear in maps)
     kernel = jnp.stack([linear.kernel[...].astype(x.dtype) for linear in maps], axis=2)
     width, first, several, *rest = kernel.shape
     y = _product(x, x.shape[:-1], kernel.reshape(width, -1))
@@ -137,7 +187,7 @@ def fused(maps: Sequence[Linear], x: jax.Array) -> tuple[jax.Array, ...]:
     biases = [linear.bias for linear in maps if linear.bias is not None]
     if not biases:
         return tuple(outputs)
-    return tuple(y + bias[...].astype(x.dtype) for y, bias in zip(outputs, biases, strict=True))
+    return tuple(_biased(y, bias[...]) for y, bias in zip(outputs, biases, strict=True))
 
 
 class Bias(nnx.Module):
@@ -152,7 +202,7 @@ class Bias(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """The sum in the dtype of x."""
-        return x + self.bias[...].astype(x.dtype)
+        return _biased(x, self.bias[...])
 
 
 class Embedding(nnx.Module):
@@ -239,8 +289,8 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 def dropout_sign(shape: tuple[int, ...], rate: float, key: jax.Array) -> jax.Array:
     """1 for the elements that `dropout` leaves, -1 for those that it drops, float32.
 
-    By arithmetic: where attention compares, a TPU's compiler packs what it found into single bits,
-    which takes as long as the softmax.
+    By arithmetic: where attention compares bytes, a TPU's compiler packs what it found into single
+    bits, which takes as long as the softmax.
     """
     threshold = round(true_dropout_rate(rate) * 256)
     return 2 * jnp.clip(_bytes(key, shape).astype(jnp.float32) - (threshold - 1), 0, 1) - 1

@@ -136,10 +136,12 @@ class RelativeAttention(nnx.Module):
         """
         x_BSD = row.x_BTD.astype(execution.dtype)
         if queries is row:
-            query_BTHK, key_BSHK, value_BSHK = fused((self.query, self.key, self.value), x_BSD)
+            query_BTHK, key_BSHK, value_BSHK = fused(
+                (self.query, self.key, self.value), x_BSD, execution.platform
+            )
         else:
             query_BTHK = self.query(queries.x_BTD.astype(execution.dtype))
-            key_BSHK, value_BSHK = fused((self.key, self.value), x_BSD)
+            key_BSHK, value_BSHK = fused((self.key, self.value), x_BSD, execution.platform)
         type_BHTS = self._type_scores(query_BTHK, queries.type_BT, row.type_BT)
         biased_BTHK, distance_RHK = self.position_bias(query_BTHK), self.position(distance_RD)
         if queries.place_BT is None:

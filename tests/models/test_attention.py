@@ -167,6 +167,27 @@ def test_the_few_queries_of_a_last_layer_are_never_a_kernels():
     np.testing.assert_allclose(few, whole[:, :3], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+@pytest.mark.parametrize("scored", [False, True])
+def test_products_and_their_slopes(platform, scored):
+    """Against the textbook's formula, whose slopes JAX derives."""
+    given = arrays(6, length=64)
+    score = None
+    if scored:
+        score = jnp.asarray(np.random.default_rng(3).standard_normal((B, H, 64, 64)), jnp.float32)
+
+    def plain(query, key, value, query_segment, key_segment):
+        product = jnp.einsum("BTHK,BSHK->BHTS", query, key) + (score if scored else 0.0)
+        same = query_segment[:, None, :, None] == key_segment[:, None, None, :]
+        probability = jax.nn.softmax(jnp.where(same, product / K**0.5, -jnp.inf), axis=-1)
+        return jnp.einsum("BHTS,BSHK->BTHK", probability, value)
+
+    execution = Execution(jnp.float32, attention="xla", mesh=mesh_of(platform))
+    own = functools.partial(attention, score_BHTS=score, execution=execution)
+    for found, wanted in zip(both(own, *given), both(plain, *given), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-6)
+
+
 def test_dropped_probabilities_and_their_slopes():
     """Against the plain composition of the two, with the same bits, dropped ones and all."""
     score = jnp.asarray(np.random.default_rng(4).standard_normal((B, H, 32, 32)), jnp.float32)

@@ -7,8 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
+from flax import nnx
 
-from flaxfer.models.layers import ACTIVATIONS, LayerNorm, dropout, true_dropout_rate
+from flaxfer.models.layers import (
+    ACTIVATIONS,
+    LayerNorm,
+    Linear,
+    dropout,
+    fused,
+    true_dropout_rate,
+)
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.3, 0.5, 0.999])
@@ -40,6 +48,49 @@ def test_without_a_key_or_rate_nothing_is_dropped() -> None:
     assert dropout(x, 0.5, None) is x
     assert dropout(x, 0.0, jax.random.key(0)) is x
     assert true_dropout_rate(0.0) == 0.0
+
+
+def linear(outputs: tuple[int, ...], seed: int = 0) -> Linear:
+    made = Linear((16,), outputs, std=1.0, rngs=nnx.Rngs(seed))
+    assert made.bias is not None
+    made.bias[...] = jax.random.normal(jax.random.key(seed), outputs)
+    return made
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_linear_map_and_its_slopes(dtype: jnp.dtype) -> None:
+    """Against numpy in float64; the factors are exact in bfloat16, and so are their products."""
+    rng = np.random.default_rng(0)
+    x, kernel, slope, bias = (
+        rng.integers(-8, 9, shape).astype(np.float64)
+        for shape in ((3, 40, 16), (16, 4, 2), (3, 40, 4, 2), (4, 2))
+    )
+    split = linear((4, 2))
+    assert split.bias is not None
+    split.kernel[...], split.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
+    graph, params = nnx.split(split)
+
+    def apply(params: nnx.State, x: jax.Array) -> jax.Array:
+        return nnx.merge(graph, params)(x)
+
+    y, back = jax.vjp(apply, params, jnp.asarray(x, dtype))
+    own, x_slope = back(jnp.asarray(slope, dtype))
+    digits = {"rtol": 0 if dtype == jnp.float32 else 2**-8, "atol": 0}
+    np.testing.assert_allclose(y, np.einsum("bti,ihk->bthk", x, kernel) + bias, **digits)
+    wanted = np.einsum("bti,bthk->ihk", x, slope)
+    np.testing.assert_allclose(own["kernel"][...], wanted, **digits)
+    np.testing.assert_allclose(x_slope, np.einsum("bthk,ihk->bti", slope, kernel), **digits)
+    # Summed in float32, whatever the dtype of the products.
+    np.testing.assert_array_equal(own["bias"][...], slope.sum(axis=(0, 1)))
+    assert own["bias"][...].dtype == own["kernel"][...].dtype == jnp.float32
+
+
+def test_maps_together_give_what_they_give_alone() -> None:
+    maps = [linear((4, 2), seed) for seed in range(3)]
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 5, 16)), jnp.float32)
+    for platform in ("cpu", "tpu"):
+        for own, each in zip(fused(maps, x, platform), maps, strict=True):
+            np.testing.assert_allclose(own, each(x), rtol=0, atol=1e-5)
 
 
 def test_layer_norm_sums_and_measures_in_float32() -> None:
