@@ -42,10 +42,11 @@ def bfloat16_on_cpu() -> bool:
     return release >= (0, 12) and not {"amx_bf16", "avx512_bf16"}.isdisjoint(_cpu_flags())
 
 
-COMPILER_OPTIONS: Mapping[str, Mapping[str, bool]] = {
-    # A program with the products of oneDNN cannot be kept on disk, and is no faster: the models ask
-    # for products in forms that XLA's own library takes (models/layers.py, models/attention.py).
-    "cpu": {},
+COMPILER_OPTIONS: Mapping[str, Mapping[str, bool | int]] = {
+    # Of CPUs that have them (see `_own_options`). The products of oneDNN are not asked for: a
+    # program with them cannot be kept on disk, and is no faster, as the models ask for products in
+    # forms that XLA's own library takes (models/layers.py, models/attention.py).
+    "cpu": {"xla_cpu_prefer_vector_width": 512},
     # What is sent between chips may be sent while they compute.
     "tpu": {
         "xla_tpu_enable_latency_hiding_scheduler": True,
@@ -89,9 +90,16 @@ def compiler_options(device: jax.Device) -> dict[str, Any]:
     Args:
       device: one of those the program is for.
     """
-    own = COMPILER_OPTIONS[_family(device)]
-    known = {name: value for name, value in own.items() if not _refusal(name, value, device)}
-    return known | _chosen
+    own = _own_options(device).items()
+    return {name: value for name, value in own if not _refusal(name, value, device)} | _chosen
+
+
+def _own_options(device: jax.Device) -> Mapping[str, bool | int]:
+    """Those of `COMPILER_OPTIONS` that are for such a device."""
+    # Older CPUs with such vectors lower their clock to use them.
+    if _family(device) == "cpu" and "avx512_bf16" not in _cpu_flags():
+        return {}
+    return COMPILER_OPTIONS[_family(device)]
 
 
 def _family(device: jax.Device) -> str:
@@ -113,9 +121,9 @@ def _refusal(name: str, value: Any, device: jax.Device) -> str:
 def describe_compiler(device: jax.Device, dtype: Any) -> str:
     """One line for the eye: precision, options, and those that this jaxlib does not know."""
     used = compiler_options(device)
-    left = COMPILER_OPTIONS[_family(device)].keys() - used
     words = [f"{jnp.dtype(dtype).name} products"]
     words += [f"{name}={value}" for name, value in used.items()]
+    left = _own_options(device).keys() - used
     words += [f"{name} is not known to this jaxlib" for name in sorted(left)]
     return ", ".join(words)
 

@@ -77,6 +77,7 @@ def test_programs_are_compiled_with_the_options_of_the_config(
     class Work:
         dtype = None
 
+    monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": {}})
     monkeypatch.setattr(topology, "devices", lambda _: [device])
     monkeypatch.setattr(aot, "_workload", lambda *_: Work)
     monkeypatch.setattr(aot, "show", lambda _: None)

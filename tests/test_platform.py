@@ -52,6 +52,7 @@ def test_precision_goes_by_the_cpu_and_jax(
 
 
 def test_an_unknown_option_of_ours_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_cpu(monkeypatch, "avx512_bf16", (0, 12))
     known = "xla_cpu_multi_thread_eigen"
     monkeypatch.setattr(
         platform, "COMPILER_OPTIONS", {"cpu": {known: True, "xla_no_such_option": True}}
@@ -62,12 +63,26 @@ def test_an_unknown_option_of_ours_is_left_out_and_named(monkeypatch: pytest.Mon
     assert described == (
         f"bfloat16 products, {known}=True, xla_no_such_option is not known to this jaxlib"
     )
-    monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": {}})
-    assert platform.compiler_options(device) == {}
-    assert platform.describe_compiler(device, jnp.float32) == "float32 products"
+
+
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [("avx512f avx512_bf16", {"xla_cpu_prefer_vector_width": 512}), ("avx512f", {}), ("", {})],
+)
+def test_wide_vectors_go_by_the_cpu(
+    flags: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_cpu(monkeypatch, flags, (0, 12))
+    device = jax.devices()[0]
+    assert platform.compiler_options(device) == options
+    words = [f"{name}={value}" for name, value in options.items()]
+    assert platform.describe_compiler(device, jnp.float32) == ", ".join(
+        ["float32 products", *words]
+    )
 
 
 def test_chosen_options_go_beside_and_before_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_cpu(monkeypatch, "avx512_bf16", (0, 12))
     own = {"xla_cpu_multi_thread_eigen": True}
     monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": own})
     chosen = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_enable_fast_min_max": True}
