@@ -2,8 +2,8 @@ r"""Writes BENCHMARKS.md and its plot from stored JSON.
 
 python -m benchmarks.report
 
-Reads what lies in benchmarks/results: *.jsonl (`benchmarks.run`), quality.json
-(`benchmarks.quality`), coverage.json (`benchmarks.coverage`) and tpu*.json: the lines of
+Reads what lies in benchmarks/results: *.jsonl (`benchmarks.run`), breakdown.json, quality.json and
+coverage.json (of the commands of these names) and tpu*.json: the lines of
 `benchmarks.peer_flax --tpu`, and what `flaxfer.aot --json` wrote, one of it again with other
 settings in variants/*.json, named by what is other. A section whose records are not
 there is left out.
@@ -16,8 +16,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import common, coverage, quality, summary
-from benchmarks.summary import Run
+from benchmarks import breakdown, common, coverage, quality, summary
+from benchmarks.summary import Run, table
 
 PLOT = "docs/bench-ratios.png"
 SETTING = ("model", "chip", "batch", "length", "dtype")
@@ -26,7 +26,11 @@ SETTING = ("model", "chip", "batch", "length", "dtype")
 PROFILED, VARIANTS = "tpu-flaxfer-bert-base.json", "variants"
 """An estimate that is shown by parts, and the folder of the same with other settings."""
 
-SECTIONS = {"quality.json": quality.section, "coverage.json": coverage.section}
+SECTIONS = {
+    "breakdown.json": breakdown.section,
+    "quality.json": quality.section,
+    "coverage.json": coverage.section,
+}
 """By file of benchmarks/results, the section that is made of it."""
 
 WHAT = {"train": "training", "eval": "evaluation"}
@@ -70,8 +74,9 @@ tokens that a study uses), where `FILE` is the model's config.json. Packed rows:
 `--config.data_dir=DATA --config.model.path=FOLDER`, a folder of the model's config.json and \
 tokenizer, in place of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
 `--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Other settings: the first \
-command with one more option, and `--json benchmarks/results/variants/NAME.json`. Quality: the \
-commands at the top of benchmarks/quality.py.
+command with one more option, and `--json benchmarks/results/variants/NAME.json`. Where the time \
+goes, quality, intervals: the commands at the top of benchmarks/breakdown.py, quality.py, \
+coverage.py.
 """
 
 
@@ -270,24 +275,34 @@ def profile(record: Run, variants: Mapping[str, Run]) -> str:
     for entry in record["parts"]:
         cycles = parts.setdefault(entry["part"], dict.fromkeys(("forward", "backward", ""), 0))
         cycles[entry["direction"]] += entry["cycles"]
-    total = record["estimated_cycles"]
+    total, least = record["estimated_cycles"], summary.least_cycles(record)
+    above = {part: sum(parts[part].values()) - least[part] for part in least.keys() & parts}
     rows = [
         [
             part,
             *(f"{n / 1e6:.1f}" if n else "" for n in cycles.values()),
             f"{sum(cycles.values()) / total:.1%}",
+            f"{least[part] / 1e6:.1f}" if part in least else "",
         ]
         for part, cycles in sorted(parts.items(), key=lambda item: -sum(item[1].values()))
     ]
-    least = record["model_flops"]["all_tokens"] / topology["peak_flops"]
+    peak = record["model_flops"]["all_tokens"] / topology["peak_flops"]
     text = (
         f"### Where the cycles go: {own['model']}, {own['batch']} x {own['length']}\nMillions of "
         f"cycles of one step on {topology['chip']}, of all sources: {total / 1e6:.1f}, of which "
         f"{record['cycles_by_source']['modelled'] / 1e6:.1f} count by a model of bytes. Its "
         "matrix products alone at the published peak: "
-        f"{least * topology['clock_hz_estimate'] / 1e6:.1f}.\n\n"
+        f"{peak * topology['clock_hz_estimate'] / 1e6:.1f}. At the least: products at this "
+        "peak, AdamW's seven arrays and the operands of attention, were it one kernel, at the "
+        "published bandwidth.\n\n"
     )
-    text += table(["part", "forward", "backward", "neither", "share"], rows)
+    text += table(["part", "forward", "backward", "neither", "share", "at the least"], rows)
+    text += "\nWith parts at their least, the one that is furthest above it first:\n\n"
+    left, steps = total, []
+    for part, cycles in sorted(above.items(), key=lambda item: -item[1]):
+        left -= cycles
+        steps.append([part, f"{cycles / 1e6:.1f}", f"{left / 1e6:.1f}"])
+    text += table(["part", "above its least", "left of the step"], steps)
     if variants:
         made = {"as above": record, **variants}
         tried = [
@@ -346,12 +361,6 @@ def machine(runs: Sequence[Run]) -> str:
         f"{summary.features(own['features'])} Versions: {listed}. Commit {commits}; "
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
     )
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all but the first column to the right."""
-    made = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in made)
 
 
 def plot(runs: Sequence[Run], path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import statistics
 from collections.abc import Sequence
 from typing import Any
+
+from flaxfer.compiled import topology
 
 Run = dict[str, Any]
 
@@ -121,3 +124,46 @@ def estimate(record: Run) -> Run:
         "dtype": shapes["compute_dtype"],
         "estimated_cycles": record["cycles_by_source"]["compiler"],
     }
+
+
+def least_cycles(record: Run) -> dict[str, float]:
+    """Cycles that parts of a train step of BERT or RoBERTa need on one chip, whatever the program.
+
+    Of `flaxfer.aot`'s report. Products take the published peak, forward once and backward twice;
+    of the last layer only summary tokens are queries. Attention is one kernel that reads and writes
+    its bfloat16 operands once at the published bandwidth: four arrays forward, eight backward (of
+    the last layer, keys, values and their slopes). AdamW reads four float32 arrays and writes
+    three.
+    """
+    encoder, place, work = (
+        record["shapes"]["encoder"],
+        record["topology"],
+        record["useful_per_step"],
+    )
+    chip = topology.parse(place["name"]).chip
+    layers, width, inner = (
+        encoder[name] for name in ("num_layers", "hidden_size", "intermediate_size")
+    )
+    tokens, share = work["tokens"], work["sequences"] / work["tokens"]
+    queries = (layers - 1 + share) * tokens
+    products = {
+        "feed_forward": 4 * width * inner * queries,
+        "attention projections": 4 * width**2 * (queries + layers * tokens),
+        "attention": 4 * width * work["pairs"] * (layers - 1 + share),
+    }
+    moved = {
+        "attention": 2 * width * tokens * (12 * (layers - 1) + 6),
+        "optimiser": 28 * record["bytes"]["parameters"] / 4,
+    }
+    seconds: dict[str, float] = collections.defaultdict(float)
+    for part, flops in products.items():
+        seconds[part] = 3 * flops / place["peak_flops"]
+    for part, count in moved.items():
+        seconds[part] = max(seconds[part], count / chip.bandwidth)
+    return {part: each * place["clock_hz_estimate"] for part, each in seconds.items()}
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all but the first column to the right."""
+    made = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "".join(f"| {' | '.join(row)} |\n" for row in made)

@@ -195,22 +195,43 @@ def test_cycles_by_part_beside_their_least_and_other_settings() -> None:
         | {"peak_flops": 200e12, "clock_hz_estimate": 2e9},
         "model_flops": {"all_tokens": 3e12},
         "peak_bytes": 3 * 2**30,
+        "useful_per_step": {"sequences": 64, "tokens": 8192, "pairs": 2**20},
+        "bytes": {"parameters": 4 * 110_000_000},
     }
+    record["shapes"]["encoder"]["intermediate_size"] = 3072
     other = record | {"estimated_cycles": 62_500_000, "peak_bytes": 2 * 2**30}
     text = report.profile(record, {"no clipping": other})
     assert "of all sources: 64.0, of which 4.0 count by a model of bytes" in text
     assert "at the published peak: 30.0.\n" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
     assert rows[:3] == [
-        "| feed_forward | 10.0 | 30.0 |  | 62.5% |",
-        "| attention | 16.0 |  |  | 25.0% |",
-        "| optimiser |  |  | 8.0 | 12.5% |",
+        "| feed_forward | 10.0 | 30.0 |  | 62.5% | 25.5 |",
+        "| attention | 16.0 |  |  | 25.0% | 4.2 |",
+        "| optimiser |  |  | 8.0 | 12.5% | 7.5 |",
+    ]
+    assert rows[3:7] == [
+        "| part | above its least | left of the step |",
+        "| feed_forward | 14.5 | 49.5 |",
+        "| attention | 11.8 | 37.7 |",
+        "| optimiser | 0.5 | 37.2 |",
     ]
     assert rows[-2:] == [
         "| as above | 60.0 | 4.0 | 64.0 | 3.00 |",
         "| no clipping | 60.0 | 4.0 | 62.5 | 2.00 |",
     ]
     assert "other settings" not in report.profile(record, {})
+
+
+def test_the_least_cycles_have_the_products_that_the_report_counts() -> None:
+    """Two counts of one thing: by part here, of the whole model in flaxfer.compiled.flops."""
+    record = json.loads((COMMITTED / "tpu-flaxfer-bert-base.json").read_text(encoding="utf-8"))
+    encoder, work = record["shapes"]["encoder"], record["useful_per_step"]
+    # So slow that memory never counts, not even of attention; the optimiser has no products.
+    record["bytes"] = {"parameters": 0}
+    place = record["topology"] | {"peak_flops": 1e9, "clock_hz_estimate": 1e9}
+    least = summary.least_cycles(record | {"topology": place})
+    head = 3 * 2 * work["sequences"] * encoder["hidden_size"] * (encoder["hidden_size"] + 1)
+    assert sum(least.values()) + head == pytest.approx(record["model_flops"]["all_tokens"])
 
 
 def test_stored_files_become_page_and_plot(tmp_path: Path, monkeypatch: Any) -> None:
