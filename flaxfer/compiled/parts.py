@@ -9,7 +9,7 @@ from flaxfer.compiled.hlo import Frames, Instruction, Module
 # By the functions of a stack and the files they stand in, "file:function"; the first rule that
 # fits any of them wins, so what is most telling comes first.
 RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("optimiser", re.compile(r"^(optim|_\w+|transform|update|base|schedule):|/optax/")),
+    ("optimiser", re.compile(r"^optim:|/optax/")),
     ("loss", re.compile(r"^losses:")),
     ("metrics", re.compile(r"^metrics:")),
     ("attention", re.compile(r"^attention:|:distance_scores|_type_scores|:dot_product_attention")),
