@@ -1,6 +1,6 @@
 r"""Where the time of flaxfer's own steps goes on a CPU, and what a compiler option changes.
 
-python -m benchmarks.breakdown --model FOLDER --data FILE --eval_data FILE \
+python -m benchmarks.breakdown --model FOLDER --data FILE --eval_data FILE --title TEXT \
     > benchmarks/results/breakdown.json
 
 Train steps that share one shape, and a pass of the evaluation's steps over the second file, their
@@ -69,11 +69,13 @@ class Program:
 def main() -> None:
     parser = own.parser(__doc__)
     parser.add_argument("--eval_data", required=True, type=Path, help="csv or tsv file")
+    parser.add_argument("--title", required=True, help="of the page's section: model and data")
     options = parser.parse_args()
     train = own.prepare(options)
     options.data, trained_on = options.eval_data, options.data
     evaluated = own.prepare(options)
-    options.data = trained_on
+    # The record has names of files, and no paths.
+    options.data, options.eval_data = trained_on, options.eval_data.name
     made = programs(train, evaluated, options)
     figures: dict[str, Any] = {name: breakdown(program) for name, program in made.items()}
     figures["options"] = [compare(made, train, evaluated, options, *o) for o in OPTIONS]
@@ -208,9 +210,8 @@ def compare(
 
 def section(record: Mapping[str, Any]) -> str:
     """The section of the page."""
-    settings = record["settings"]
     text = (
-        f"## Where the time goes on a CPU: {settings['model']}, {settings['data']}\n"
+        f"## Where the time goes on a CPU: {record['settings']['title']}\n"
         "Seconds of XLA's operations by part of the model, from its own trace; an operation that "
         "holds a product of matrices counts as one, with what the compiler's library computes "
         "along with it (of attention, the softmax). Operations that run at the same time count "

@@ -47,11 +47,23 @@ def test_steps_by_part(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     monkeypatch.setattr(breakdown, "OPTIONS", (("xla_cpu_enable_fast_min_max", True),))
     monkeypatch.setattr(breakdown, "PAIRS", 1)
     words = ["breakdown", "--model", str(tiny_model(tmp_path / "model")), "--data", str(file)]
-    words += ["--eval_data", str(file), "--batch", "16", "--steps", "3", "--length", "32"]
+    words += [
+        "--eval_data",
+        str(file),
+        "--title",
+        "tiny",
+        "--batch",
+        "16",
+        "--steps",
+        "3",
+        "--length",
+        "32",
+    ]
     monkeypatch.setattr("sys.argv", words)
     breakdown.main()
     record = json.loads(capsys.readouterr().out)
     assert platform._chosen == {}
+    assert str(tmp_path) not in json.dumps(record)
     assert record["train"]["steps"] == 3 and record["eval"]["steps"] == 1
     for what, needed in (("train", {"optimiser"}), ("eval", set[str]())):
         parts = record[what]["parts"]
@@ -73,13 +85,13 @@ def test_the_section_gives_milliseconds_of_a_step_and_shares() -> None:
         "head": {"products": 0.0, "rest": 0.0001},
     }
     record = {
-        "settings": {"model": "M", "data": "D.csv"},
+        "settings": {"title": "M, D"},
         "train": {"seconds": 1.0, "steps": 2, "parts": parts},
         "eval": {"seconds": 0.5, "steps": 5, "parts": {"attention": parts["attention"]}},
         "options": [{"option": "a=1", "train": 1.25, "eval": 0.996}],
     }
     lines = breakdown.section(record).splitlines()
-    assert lines[0] == "## Where the time goes on a CPU: M, D.csv"
+    assert lines[0] == "## Where the time goes on a CPU: M, D"
     tables = [line for line in lines if line.startswith("| ") and "---" not in line]
     assert tables == [
         "| part | products | rest | share |",

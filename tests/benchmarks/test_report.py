@@ -209,11 +209,11 @@ def test_cycles_by_part_beside_their_least_and_other_settings() -> None:
         "| attention | 16.0 |  |  | 25.0% | 4.2 |",
         "| optimiser |  |  | 8.0 | 12.5% | 7.5 |",
     ]
-    assert rows[3:7] == [
+    assert [row for row in rows[3:8] if "---" not in row] == [
         "| part | above its least | left of the step |",
         "| feed_forward | 14.5 | 49.5 |",
-        "| attention | 11.8 | 37.7 |",
-        "| optimiser | 0.5 | 37.2 |",
+        "| attention | 11.8 | 37.8 |",
+        "| optimiser | 0.5 | 37.3 |",
     ]
     assert rows[-2:] == [
         "| as above | 60.0 | 4.0 | 64.0 | 3.00 |",
