@@ -212,7 +212,7 @@ def section(record: Mapping[str, Any]) -> str:
     """The section of the page."""
     text = (
         f"## Where the time goes on a CPU: {record['settings']['title']}\n"
-        "Seconds of XLA's operations by part of the model, from its own trace; an operation that "
+        "Times of XLA's operations by part of the model, from its own trace; an operation that "
         "holds a product of matrices counts as one, with what the compiler's library computes "
         "along with it (of attention, the softmax). Operations that run at the same time count "
         "each for itself, so that sums are larger than the time that passes. "
