@@ -28,10 +28,7 @@ from benchmarks import common, own, summary, train_throughput
 from flaxfer import metrics, platform, sharding
 from flaxfer.compiled import hlo, parts
 from flaxfer.data.loader import TrainPlan, eval_batches, put_rows
-from flaxfer.optim import make_optimizer
-from flaxfer.prng import dropout_key
-from flaxfer.state import init_state
-from flaxfer.step import forget_programs, make_eval_step, make_for_eval, make_train_step
+from flaxfer.step import forget_programs, make_eval_step, make_for_eval
 
 OPTIONS: tuple[tuple[str, bool | int], ...] = (
     ("xla_cpu_prefer_vector_width", 256),
@@ -101,20 +98,8 @@ def train_program(pieces: own.Pieces, options: argparse.Namespace) -> Program:
     plan = TrainPlan.make(pieces.data, one, (options.seed,), evaluator.pad_id, multiple)
     steps = min(options.steps, plan.total_steps)
     batches = [put_rows(plan.batch(step), mesh, None) for step in range(steps)]
-    step = make_train_step(
-        graph=evaluator.graph,
-        task=evaluator.task,
-        optimizer=train_throughput.OPTIMIZER,
-        total_steps=plan.total_steps,
-        label_smoothing=one.label_smoothing,
-        dtype=evaluator.dtype,
-        dropout=pieces.dropout,
-        mesh=mesh,
-    )
-    optimizer = make_optimizer(train_throughput.OPTIMIZER, plan.total_steps, pieces.params)
-    state = init_state(pieces.params, optimizer, mesh)
-    key = dropout_key(options.seed, jax.default_backend(), jax.device_count())
-    compiled = step.lower(state, batches[0], key).compile()  # type: ignore[attr-defined]
+    step, state, key = train_throughput.begin(pieces, plan, options.seed)
+    compiled = step.lower(state, batches[0], key).compile()
 
     def run() -> None:
         nonlocal state

@@ -67,19 +67,7 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
             f"the data has {plan.total_steps} steps, of which {common.WARMUP} go before the clock",
             mend=f"pass --steps {max(plan.total_steps - common.WARMUP, 1)}, or more data.",
         )
-    train_step = make_train_step(
-        graph=evaluator.graph,
-        task=evaluator.task,
-        optimizer=OPTIMIZER,
-        total_steps=plan.total_steps,
-        label_smoothing=evaluator.train.label_smoothing,
-        dtype=evaluator.dtype,
-        dropout=pieces.dropout,
-        mesh=evaluator.mesh,
-    )
-    optimizer = make_optimizer(OPTIMIZER, plan.total_steps, pieces.params)
-    state = init_state(pieces.params, optimizer, evaluator.mesh)
-    key = dropout_key(seed, jax.default_backend(), jax.device_count())
+    train_step, state, key = begin(pieces, plan, seed)
     measured = common.Measured(steps=steps)
     state = _compile(plan, evaluator.mesh, train_step, state, key, last, measured)
     compiled, unread = programs(train_step), None
@@ -107,6 +95,24 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
     assert programs(train_step) == compiled, "a program was compiled while the clock ran"
     length = batch["token_BT"].shape[-1]
     return measured, (measured.slots / length / steps, length)
+
+
+def begin(pieces: own.Pieces, plan: TrainPlan, seed: int) -> tuple[Any, Any, jax.Array]:
+    """The train step of a plan, the state that it begins with, and the key of its dropout."""
+    evaluator = pieces.evaluator
+    train_step = make_train_step(
+        graph=evaluator.graph,
+        task=evaluator.task,
+        optimizer=OPTIMIZER,
+        total_steps=plan.total_steps,
+        label_smoothing=evaluator.train.label_smoothing,
+        dtype=evaluator.dtype,
+        dropout=pieces.dropout,
+        mesh=evaluator.mesh,
+    )
+    optimizer = make_optimizer(OPTIMIZER, plan.total_steps, pieces.params)
+    state = init_state(pieces.params, optimizer, evaluator.mesh)
+    return train_step, state, dropout_key(seed, jax.default_backend(), jax.device_count())
 
 
 def _compile(
