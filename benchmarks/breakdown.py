@@ -25,10 +25,11 @@ import jax
 from jax.profiler import ProfileData
 
 from benchmarks import common, own, summary, train_throughput
-from flaxfer import metrics, platform, sharding
-from flaxfer.compiled import hlo, parts
+from flaxfer.aot import hlo, parts
 from flaxfer.data.loader import TrainPlan, eval_batches, put_rows
-from flaxfer.step import forget_programs, make_eval_step, make_for_eval
+from flaxfer.runtime import platform, sharding
+from flaxfer.tasks import metrics
+from flaxfer.training.step import forget_programs, make_eval_step, make_for_eval
 
 OPTIONS: tuple[tuple[str, bool | int], ...] = (
     ("xla_cpu_prefer_vector_width", 256),
@@ -93,7 +94,7 @@ def programs(
 def train_program(pieces: own.Pieces, options: argparse.Namespace) -> Program:
     """Training over `options.steps` batches."""
     evaluator, mesh = pieces.evaluator, pieces.evaluator.mesh
-    one = dataclasses.replace(evaluator.train, max_programs=1)
+    one = dataclasses.replace(evaluator.train, max_bucket_sizes=1)
     multiple = sharding.row_shards(mesh)
     plan = TrainPlan.make(pieces.data, one, (options.seed,), evaluator.pad_id, multiple)
     steps = min(options.steps, plan.total_steps)

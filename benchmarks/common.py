@@ -124,7 +124,7 @@ def read(path: Path, columns: str = "", task: str = "auto") -> Texts:
         raise DataError(
             f"the header has no column {missing[0]!r}; it has {', '.join(rows[0])}",
             where=str(path),
-            mend="name columns of the header in --columns.",
+            hint="name columns of the header in --columns.",
         )
     place = {role: rows[0].index(k) if isinstance(k, str) else k for role, k in wanted.items()}
     body = rows[1:] if header else rows
@@ -133,7 +133,7 @@ def read(path: Path, columns: str = "", task: str = "auto") -> Texts:
             raise DataError(
                 f"has {len(row)} column(s), {max(place.values()) + 1} are needed",
                 where=f"{path}: record {number}",
-                mend="correct the file, or name its columns with --columns.",
+                hint="correct the file, or name its columns with --columns.",
             )
     label = [row[place["label"]] for row in body]
     second = [row[place["text_b"]] for row in body] if "text_b" in place else None
@@ -146,14 +146,14 @@ def _rows(path: Path) -> list[list[str]]:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(
-            f"cannot be read: {error.strerror}", where=str(path), mend="set --data to a file."
+            f"cannot be read: {error.strerror}", where=str(path), hint="set --data to a file."
         ) from error
     if path.suffix == ".tsv":
         rows = [line.split("\t") for line in text.removesuffix("\n").split("\n")]
     else:
         rows = list(csv.reader(text.splitlines(keepends=True)))
     if len(rows) < 2:
-        raise DataError("holds no examples", where=str(path), mend="set --data to another file.")
+        raise DataError("holds no examples", where=str(path), hint="set --data to another file.")
     return rows
 
 
@@ -163,7 +163,7 @@ def _wanted(columns: str) -> dict[str, str | int]:
     if pairs and not {"text_a", "label"} <= pairs.keys() <= NAMES.keys():
         raise ConfigError(
             f"--columns {columns} does not give text_a and label (and text_b, for pairs)",
-            mend="write, for example, --columns text_a=0,text_b=1,label=2.",
+            hint="write, for example, --columns text_a=0,text_b=1,label=2.",
         )
     return {role: int(key) if key.isdigit() else key for role, key in pairs.items()}
 
@@ -184,7 +184,7 @@ def _found(path: Path, first: Sequence[str]) -> dict[str, str | int]:
     raise DataError(
         f"the first line, {first}, is no header with known names and no text, text, number",
         where=str(path),
-        mend="name the columns, for example --columns text_a=5,text_b=6,label=4.",
+        hint="name the columns, for example --columns text_a=5,text_b=6,label=4.",
     )
 
 
@@ -205,7 +205,7 @@ def _task(
         raise DataError(
             f"the label {classes[numbers.index(None)]!r} is no score",
             where=str(path),
-            mend="name the right column with --columns, or pass --task classification.",
+            hint="name the right column with --columns, or pass --task classification.",
         )
     return task, (), (min(scores), max(scores))
 

@@ -33,7 +33,7 @@ ALONE = (
     "metric", "n", "seeds", "sd", "shared", "effect", "coverage", "coverage_plain", "rejected",
     "width", "width_plain",
 )  # fmt: skip
-TOGETHER = ("seeds", "effect", "families", "any_before", "any_after", "rejected_after")
+BATCHES_AHEAD = ("seeds", "effect", "families", "any_before", "any_after", "rejected_after")
 """Columns of the tables."""
 
 
@@ -194,7 +194,7 @@ def section(record: dict[str, Any]) -> str:
         f"\nFamilies of {FAMILY} comparisons, n = 200, sd 0.1: the share of families with any "
         "rejection at level 0.05 before and after Holm's correction, and the share of comparisons "
         "rejected after it.\n",
-        *_table(record["families"], TOGETHER),
+        *_table(record["families"], BATCHES_AHEAD),
     ]
     return "\n".join(lines) + "\n"
 

@@ -16,9 +16,8 @@ from unittest import mock
 import jax
 
 from benchmarks import common, own
-from flaxfer import evaluate
 from flaxfer.data.loader import BatchSize
-from flaxfer.sharding import tree_shardings
+from flaxfer.runtime.sharding import tree_shardings
 
 
 def main() -> None:
@@ -32,7 +31,7 @@ def run(pieces: own.Pieces) -> common.Measured:
     """Scores the data twice and measures the second time."""
     evaluator = pieces.evaluator
     measured = common.Measured()
-    batches = evaluate.eval_batches
+    batches = evaluator.eval_batches
 
     def watched(*args: Any, **kwargs: Any) -> Iterator[Any]:
         """The evaluator's batches; counts what they hold and how long it waits for them."""
@@ -54,7 +53,7 @@ def run(pieces: own.Pieces) -> common.Measured:
 
     # The evaluator's own loop is what counts, so its input is watched from outside.
     params = jax.device_put(pieces.params, tree_shardings(pieces.params, evaluator.mesh))
-    with mock.patch.object(evaluate, "eval_batches", watched):
+    with mock.patch.object(evaluator, "eval_batches", watched):
         first = _predict(pieces, params)
         measured = common.Measured(start_s=measured.start_s)
         measured.seconds = _predict(pieces, params)

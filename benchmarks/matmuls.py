@@ -1,7 +1,7 @@
 """The matrix products of a train step, and the time they take alone: what no step can beat.
 
 Of the encoder: the six maps of a layer and the two products of attention, each forward and with
-respect to both of its factors. The head, of one summary token an example, is left out.
+respect to both of its factors. The head, of one CLS token an example, is left out.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from flaxfer import platform
 from flaxfer.errors import ConfigError
 from flaxfer.models.encoders import EncoderConfig
+from flaxfer.runtime import platform
 
 REPEATS = 5
 
@@ -31,7 +31,7 @@ def products(encoder: EncoderConfig, rows: int, row_length: int) -> collections.
       ConfigError: the family attends by relative positions, whose products are others.
     """
     if encoder.family == "xlnet":
-        raise ConfigError("--matmul_limit knows no XLNet", mend="leave --matmul_limit out.")
+        raise ConfigError("--matmul_limit knows no XLNet", hint="leave --matmul_limit out.")
     tokens, d, f = rows * row_length, encoder.hidden_size, encoder.intermediate_size
     heads = encoder.num_heads
     layer: list[Product] = [(1, tokens, d, d)] * 4 + [(1, tokens, d, f), (1, tokens, f, d)]

@@ -10,16 +10,18 @@ import jax
 import numpy as np
 
 from benchmarks import common
-from flaxfer import config, platform, sharding, state
+from flaxfer import config
 from flaxfer.config import METRICS, Source, Task, Train
 from flaxfer.data import sources, tokenize
 from flaxfer.data.tokenize import Tokenized
-from flaxfer.evaluate import Evaluator
+from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.heads import HEAD_OF
-from flaxfer.optim import Params
-from flaxfer.vocabulary import Vocabulary
+from flaxfer.runtime import platform, sharding
+from flaxfer.training import state
+from flaxfer.training.optimizer import Params
+from flaxfer.training.vocabulary import Vocabulary
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "transformers", "numpy")
 EPOCHS = 3

@@ -70,7 +70,7 @@ class DrawingTrainer(transformers.Trainer):
         if len(whole) < steps:
             raise ConfigError(
                 f"an epoch has {len(whole)} whole batches, fewer than {steps}",
-                mend=f"pass --steps {max(len(whole) - common.WARMUP, 1)}, or more data.",
+                hint=f"pass --steps {max(len(whole) - common.WARMUP, 1)}, or more data.",
             )
         chosen = np.random.default_rng(self.args.seed).choice(len(whole), steps, replace=False)
         return [i for batch in chosen for i in whole[batch]]

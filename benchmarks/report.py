@@ -4,7 +4,7 @@ python -m benchmarks.report
 
 Reads what lies in benchmarks/results: *.jsonl (`benchmarks.run`), breakdown.json, quality.json and
 coverage.json (of the commands of these names) and tpu*.json: the lines of
-`benchmarks.peer_flax --tpu`, and what `flaxfer.aot --json` wrote, one of it again with other
+`benchmarks.peer_flax --tpu`, and what `flaxfer aot --json` wrote, one of it again with other
 settings in variants/*.json, named by what is other. A section whose records are not
 there is left out.
 """
@@ -67,7 +67,7 @@ XLM-R model, and may be left out. Let nothing else run beside. `python -m benchm
 tells how to make fewer rounds. TPU estimates (each takes some minutes): \
 `.venv-bench-flax/bin/python -m benchmarks.peer_flax --tpu v5e --shape bert-base > \
 benchmarks/results/tpu-flax-bert-base.json`, and the same with xlm-roberta-base; flaxfer's side is \
-written to benchmarks/results/tpu-flaxfer-*.json by `python -m flaxfer.aot --config \
+written to benchmarks/results/tpu-flaxfer-*.json by `python -m flaxfer.aot.command --config \
 configs/sts_english.py:local --topology v5e:1 --rows 64 --examples_per_row 1 \
 --config.train.batch_size=64 --model_config FILE --json FILE` (`--vocabulary 30000`: of XLM-R the \
 tokens that a study uses), where `FILE` is the model's config.json. Packed rows: the same with \
@@ -205,7 +205,7 @@ def tpu(estimates: Sequence[Run]) -> str:
     """The compiler's estimates: of full rows on one chip, of a study's rows, of many chips."""
     made = [record for record in estimates if "shapes" in record]
     many = [record for record in made if record["topology"]["chips"] > 1]
-    packed = [record for record in made if record["shapes"]["row_counts"] and record not in many]
+    packed = [record for record in made if record["shapes"]["bucket_sizes"] and record not in many]
     full = [summary.estimate(r) for r in estimates if r not in many and r not in packed]
     text = full_rows(full)
     if packed:

@@ -239,7 +239,7 @@ def measure(command: list[str]) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(
             f"{command[0]} cannot be started: {error.strerror}",
-            mend="run make bench-setup, or name the interpreter with --python, --python-torch or "
+            hint="run make bench-setup, or name the interpreter with --python, --python-torch or "
             "--python-flax.",
         ) from error
     lines = [line for line in finished.stdout.splitlines() if line.startswith("{")]
@@ -247,7 +247,7 @@ def measure(command: list[str]) -> dict[str, Any]:
         raise FlaxferError(
             f"a run ended with exit code {finished.returncode}",
             where=" ".join(command),
-            mend="see the end of its output above, or run it by itself.",
+            hint="see the end of its output above, or run it by itself.",
             details=finished.stderr.splitlines()[-15:],
         )
     found: dict[str, Any] = json.loads(lines[-1])

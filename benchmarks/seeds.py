@@ -21,12 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxfer import platform, prng, sharding, state, step
 from flaxfer.config import Mesh, Optimizer, Task, Train
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.models import pretrained
-from flaxfer.optim import make_optimizer
+from flaxfer.runtime import platform, prng, sharding
+from flaxfer.training import state, step
+from flaxfer.training.optimizer import make_optimizer
 
 TASK = Task("score", "regression", "pearson")
 OPTIMIZER = Optimizer()
@@ -47,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     encoder = pretrained.load_encoder_config(options.model)
     encoder = dataclasses.replace(encoder, vocab_size=min(encoder.vocab_size, VOCABULARY))
-    train = Train(batch_size=options.batch, max_programs=1)
+    train = Train(batch_size=options.batch, max_bucket_sizes=1)
     seeds = tuple(range(options.seeds))
     mesh = sharding.make_mesh(Mesh())
     groups = [(seed,) for seed in seeds], [seeds]
@@ -63,7 +64,7 @@ def main() -> None:
                 run()
             taken.append(time.monotonic() - began)
     examples = options.seeds * options.steps * options.batch
-    apart, together = (examples / np.array(taken) for taken in seconds)
+    apart, batched = (examples / np.array(taken) for taken in seconds)
     result = {
         "model": options.model.name,
         "width": encoder.hidden_size,
@@ -73,8 +74,8 @@ def main() -> None:
         "batch": options.batch,
         "dtype": options.dtype,
         "one_by_one_examples_per_s": round(float(np.median(apart)), 1),
-        "together_examples_per_s": round(float(np.median(together)), 1),
-        "ratio": round(float(np.median(together / apart)), 3),
+        "batched_examples_per_s": round(float(np.median(batched)), 1),
+        "ratio": round(float(np.median(batched / apart)), 3),
         "machine": platform.machine(),
         "versions": platform.versions(),
     }
@@ -90,23 +91,23 @@ def runner(
     options: argparse.Namespace,
 ) -> Callable[[], None]:
     """Gives a function that trains some steps, compiled and warm."""
-    together = len(seeds) > 1
-    if together:
+    batched_seeds = len(seeds) > 1
+    if batched_seeds:
         mesh = sharding.seed_mesh(mesh, len(seeds))
     plan = TrainPlan.make(data_of(encoder), train, seeds, 0, sharding.row_shards(mesh))
     graph = state.graph(encoder, 1)
     dropout = encoder != encoder.with_dropout(0.0)
     function = step.make_train_step(
-        graph, TASK, OPTIMIZER, TOTAL, 0.0, dtype, dropout, mesh, together=together
+        graph, TASK, OPTIMIZER, TOTAL, 0.0, dtype, dropout, mesh, batched_seeds=batched_seeds
     )
     states = []
     for seed in seeds:
         params = state.random_params(encoder, 1, seed)
         optimizer = make_optimizer(OPTIMIZER, TOTAL, params)
         states.append(state.init_state(params, optimizer, mesh))
-    own = state.stack(states, mesh) if together else states[0]
+    own = state.stack(states, mesh) if batched_seeds else states[0]
     keys = [prng.dropout_key(seed, jax.default_backend(), jax.device_count()) for seed in seeds]
-    key = jnp.stack(keys) if together else keys[0]
+    key = jnp.stack(keys) if batched_seeds else keys[0]
     few = itertools.islice(plan.batches(0, mesh), options.steps)
     batches = [batch for _, batch in few]
 
@@ -130,7 +131,7 @@ def data_of(encoder: pretrained.EncoderConfig) -> Tokenized:
         token=rng.integers(5, encoder.vocab_size, tokens).astype(np.int32),
         type=np.zeros(tokens, np.uint8),
         offset=np.concatenate([[0], np.cumsum(lengths)]),
-        summary=np.zeros(EXAMPLES, np.int32),
+        cls=np.zeros(EXAMPLES, np.int32),
         label=rng.uniform(0, 5, EXAMPLES).astype(np.float32),
         id=tuple(map(str, range(EXAMPLES))),
         language=("en",) * EXAMPLES,

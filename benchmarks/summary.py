@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from flaxfer.compiled import topology
+from flaxfer.aot import topology
 
 Run = dict[str, Any]
 
@@ -104,7 +104,7 @@ def features(flags: Sequence[str]) -> str:
 
 
 def estimate(record: Run) -> Run:
-    """An estimate as `benchmarks.peer_flax` prints it, from such a line or flaxfer.aot's report.
+    """An estimate in the form of `benchmarks.peer_flax`, from its line or `flaxfer aot`.
 
     Rows are those of one chip, cycles those of the compiler alone, as the peer's are.
     """
@@ -129,8 +129,8 @@ def estimate(record: Run) -> Run:
 def least_cycles(record: Run) -> dict[str, float]:
     """Cycles that parts of a train step of BERT or RoBERTa need on one chip, whatever the program.
 
-    Of `flaxfer.aot`'s report. Products take the published peak, forward once and backward twice;
-    of the last layer only summary tokens are queries. Attention is one kernel that reads and writes
+    For a report of `flaxfer aot`. Matmuls take the published peak, forward once and backward twice;
+    of the last layer only CLS tokens are queries. Attention is one kernel that reads and writes
     its bfloat16 operands once at the published bandwidth: four arrays forward, eight backward (of
     the last layer, keys, values and their slopes). AdamW reads four float32 arrays and writes
     three.

@@ -18,11 +18,11 @@ from benchmarks import common, matmuls, own
 from flaxfer.config import Optimizer
 from flaxfer.data.loader import TrainPlan
 from flaxfer.errors import ConfigError
-from flaxfer.optim import make_optimizer
-from flaxfer.prng import dropout_key
-from flaxfer.sharding import row_shards
-from flaxfer.state import init_state
-from flaxfer.step import make_train_step, programs
+from flaxfer.runtime.prng import dropout_key
+from flaxfer.runtime.sharding import row_shards
+from flaxfer.training.optimizer import make_optimizer
+from flaxfer.training.state import init_state
+from flaxfer.training.step import make_train_step, programs
 
 OPTIMIZER = Optimizer(learning_rate=5e-5)
 
@@ -65,7 +65,7 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
     if last > plan.total_steps:
         raise ConfigError(
             f"the data has {plan.total_steps} steps, of which {common.WARMUP} go before the clock",
-            mend=f"pass --steps {max(plan.total_steps - common.WARMUP, 1)}, or more data.",
+            hint=f"pass --steps {max(plan.total_steps - common.WARMUP, 1)}, or more data.",
         )
     train_step, state, key = begin(pieces, plan, seed)
     measured = common.Measured(steps=steps)

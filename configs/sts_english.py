@@ -35,7 +35,7 @@ def get_config(preset: str = "local") -> ConfigDict:
             name="sts_english",
             model=dict(path="MODEL"),
             data_dir="DATA",
-            paths=("direct",),
+            conditions=("direct",),
             seeds=(0, 1, 2, 3, 4, 5),
             optimizer=dict(learning_rate=5e-5, weight_decay=0.01, warmup=0.1),
             train=dict(batch_size=32, epochs=3, max_length=128, row_length=128),

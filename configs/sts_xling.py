@@ -74,7 +74,7 @@ def demo() -> dict:
         raise DataError(
             "the demo's weights are not there yet",
             where=model,
-            mend="run `python -m flaxfer.demo.weights` once; `make demo` does.",
+            hint="run `python -m flaxfer.demo.weights` once; `make demo` does.",
         )
 
     def file(name: str, language: str = "en", **columns: str) -> dict:
@@ -85,10 +85,10 @@ def demo() -> dict:
     return dict(
         # Without dropout, and from the mean score: a run this short has no steps to spare.
         model=dict(path=model, dropout=0.0),
-        paths=("direct", "staged", "scratch"),
+        conditions=("direct", "staged", "scratch"),
         optimizer=dict(learning_rate=1e-4, weight_decay=0.01, warmup=0.1),
         # Each size of a packed batch is a program to compile: few, for a run this short.
-        train=dict(batch_size=16, max_length=64, row_length=64, log_every=5, max_programs=1),
+        train=dict(batch_size=16, max_length=64, row_length=64, log_every=5, max_bucket_sizes=1),
         intermediate=dict(
             task=PARAPHRASE,
             data=dict(

@@ -13,7 +13,7 @@ class FlaxferError(Exception):
     Args:
       what: one sentence, what is wrong.
       where: file, line, column, config key or array the sentence is about.
-      mend: what the reader should do now.
+      hint: what the reader should do now.
       details: further findings of the same kind, one a line, listed under the sentence.
     """
 
@@ -24,10 +24,10 @@ class FlaxferError(Exception):
         what: str,
         *,
         where: str | None = None,
-        mend: str | None = None,
+        hint: str | None = None,
         details: Sequence[str] = (),
     ):
-        self.what, self.where, self.mend, self.details = what, where, mend, tuple(details)
+        self.what, self.where, self.hint, self.details = what, where, hint, tuple(details)
         # One argument, as pickle and copy call the class with what stands here.
         super().__init__(what)
 
@@ -36,8 +36,8 @@ class FlaxferError(Exception):
         lines += [f"  - {detail}" for detail in self.details[:MAX_DETAILS]]
         if len(self.details) > MAX_DETAILS:
             lines.append(f"  - and {len(self.details) - MAX_DETAILS} more")
-        if self.mend:
-            lines.append(f"  To mend it: {self.mend}")
+        if self.hint:
+            lines.append(f"  Hint: {self.hint}")
         return "\n".join(lines)
 
 

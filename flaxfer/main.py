@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from flaxfer import config_build
+from flaxfer.config import loading
 from flaxfer.errors import ConfigError, FlaxferError
 
 USAGE = """\
@@ -37,12 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("flaxfer").setLevel(logging.INFO)
     try:
         parsed, overrides = parse(words)
-        config = config_build.load_any(parsed.config, overrides)
+        config = loading.load_any(parsed.config, overrides)
         if parsed.check:
             print("the configuration is valid")
             return 0
         # Imported late: a wrong configuration is refused before JAX has started.
-        from flaxfer import studies
+        from flaxfer.study import studies
 
         if parsed.dry_run:
             studies.show(config)
@@ -66,22 +66,22 @@ def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str
     parser.add_argument("--config", help=argparse.SUPPRESS)
     parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--dry_run", action="store_true", help=argparse.SUPPRESS)
-    overrides, rest = config_build.split_overrides(words)
+    overrides, rest = loading.split_overrides(words)
     try:
         parsed, unknown = parser.parse_known_args(rest)
     except argparse.ArgumentError as error:
-        raise ConfigError(str(error), where="command line", mend="see --help.") from error
+        raise ConfigError(str(error), where="command line", hint="see --help.") from error
     if unknown:
         raise ConfigError(
             f"cannot make sense of {shlex.join(unknown)}",
             where="command line",
-            mend="overrides are written --config.KEY=VALUE; see --help.",
+            hint="overrides are written --config.KEY=VALUE; see --help.",
         )
     if not parsed.config:
         raise ConfigError(
             "no config file is named",
             where="command line",
-            mend="pass --config FILE, for example --config configs/sts_xling.py.",
+            hint="pass --config FILE, for example --config configs/sts_xling.py.",
         )
     return parsed, overrides
 

@@ -5,7 +5,7 @@
 
 # fail WHAT MEND: what is wrong and where, how to mend it; code 2, as flaxfer's for configuration.
 fail() {
-  printf 'error: %s\n  To mend it: %s\n' "$1" "$2" >&2
+  printf 'error: %s\n  Hint: %s\n' "$1" "$2" >&2
   exit 2
 }
 

@@ -28,7 +28,7 @@ state() {
 refuse_if_running() {
   if [ "$(state)" = running ]; then
     echo "error: a study is running on this VM, process $(cat "$notes/pid")." >&2
-    echo "  To mend it: follow it with watch, or delete the VM first." >&2
+    echo "  Hint: follow it with watch, or delete the VM first." >&2
     exit 2
   fi
 }
@@ -79,7 +79,7 @@ start() {
   refuse_if_running
   if ! [ -x flaxfer/.venv/bin/python ]; then
     echo "error: there is no environment on this VM." >&2
-    echo "  To mend it: run setup first." >&2
+    echo "  Hint: run setup first." >&2
     exit 2
   fi
   rm -f "$notes/code"

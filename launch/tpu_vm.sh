@@ -218,7 +218,7 @@ look_at_vm() {
 }
 
 broken() {
-  printf 'error: %s in %s: its state is %s\n  To mend it: %s\n' "$name" "$zone" "$answer" \
+  printf 'error: %s in %s: its state is %s\n  Hint: %s\n' "$name" "$zone" "$answer" \
     "gcloud compute tpus queued-resources (or tpu-vm) describe $name says why; then delete and create it again." >&2
   exit 1
 }
@@ -290,7 +290,7 @@ count_restart() {
   restarts=$((restarts + 1))
   if [ "$restarts" -gt "$max_restarts" ]; then
     echo "error: $name: stopped $restarts times, more than --max_restarts=$max_restarts" >&2
-    echo "  To mend it: look at the log ($bucket/$name/launch.log); run watch again to go on." >&2
+    echo "  Hint: look at the log ($bucket/$name/launch.log); run watch again to go on." >&2
     exit 75
   fi
 }

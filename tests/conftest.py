@@ -27,7 +27,7 @@ def shared() -> Path:
 @pytest.fixture(scope="module")
 def plain_code() -> Iterator[None]:
     """Machine code that is not optimised: for tests of what the host does between many programs."""
-    from flaxfer import platform
+    from flaxfer.runtime import platform
 
     platform.choose_compiler_options({"xla_backend_optimization_level": 0})
     yield

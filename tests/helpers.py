@@ -124,7 +124,7 @@ def random_tokenized(n: int, classes: int = 0, seed: int = 0, longest: int = 12)
         token=rng.integers(3, 48, lengths.sum()).astype(np.int32),
         type=rng.integers(0, 2, lengths.sum()).astype(np.uint8),
         offset=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        summary=np.zeros(n, np.int32),
+        cls=np.zeros(n, np.int32),
         label=rng.integers(0, classes, n).astype(np.int32) if classes else scores,
         id=tuple(f"example:{i}" for i in range(n)),
         language=tuple(("en", "de")[i % 2] for i in range(n)),

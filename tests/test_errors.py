@@ -18,8 +18,8 @@ KINDS = [
 
 
 def test_an_error_says_what_where_and_how_to_mend_it() -> None:
-    error = errors.DataError("wrong", where="a.tsv:3", mend="fix it.", details=["x: bad", "y"])
-    assert str(error) == "a.tsv:3: wrong\n  - x: bad\n  - y\n  To mend it: fix it."
+    error = errors.DataError("wrong", where="a.tsv:3", hint="fix it.", details=["x: bad", "y"])
+    assert str(error) == "a.tsv:3: wrong\n  - x: bad\n  - y\n  Hint: fix it."
     assert str(errors.DataError("wrong")) == "wrong"
 
 
@@ -42,7 +42,7 @@ def test_exit_codes_tell_the_kinds_apart() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_error_crosses_processes_whole(kind: type[FlaxferError]) -> None:
-    error = kind("wrong", where="here", mend="fix it.", details=["one"])
+    error = kind("wrong", where="here", hint="fix it.", details=["one"])
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(again) is kind
         assert vars(again) == vars(error)

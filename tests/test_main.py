@@ -27,7 +27,7 @@ def get_config():
     task = dict(name="score", kind="regression", metric="pearson")
     data = dict(train=dict(path="train.tsv", header=False, columns=COLUMNS))
     return dict(
-        name="s", model=dict(path="model"), paths="direct", target=dict(task=task, data=data)
+        name="s", model=dict(path="model"), conditions="direct", target=dict(task=task, data=data)
     )
 """
 
@@ -84,9 +84,9 @@ def test_a_wrong_config_is_refused_whole_before_jax_has_started(file: str) -> No
         "  - train.batch_sise: unknown key; did you mean 'batch_size'?",
         "  - model.path: name either a local folder (model.path) or a hub id (model.hub), not both",
         "  - optimizer.warmup: must not be negative, is -1.0",
-        "  To mend it: change the config file, or pass --config.KEY=VALUE.",
+        "  Hint: change the config file, or pass --config.KEY=VALUE.",
     ]
-    assert {"flaxfer.config_build", "pydantic"} < done.imported
+    assert {"flaxfer.config.loading", "pydantic"} < done.imported
     assert done.imported & HEAVY == set()
     assert done.seconds < 3
 
@@ -165,7 +165,7 @@ def test_data_that_is_not_there(
     assert main.main(words) == 3
     err = capsys.readouterr().err
     assert f"error: {tmp_path / 'train.tsv'}: " in err
-    assert "To mend it: " in err
+    assert "Hint: " in err
 
 
 @pytest.mark.usefixtures("compilation_cache")

@@ -27,7 +27,7 @@ find_python() {
 python=$(find_python)
 if [ -z "$python" ]; then
   echo "error: no Python ${version:-3.11 or later} with venv was found, on the PATH or in pyenv." >&2
-  echo "  To mend it: install one (for example: pyenv install ${version:-3.13}, or your" \
+  echo "  Hint: install one (for example: pyenv install ${version:-3.13}, or your" \
     "system's python3 and python3-venv packages) and run this again." >&2
   exit 1
 fi
@@ -49,7 +49,7 @@ install() {
   if ! "${pip[@]}" "$@" >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     echo "error: the installation failed; the whole output is in $log." >&2
-    echo "  To mend it: look at its last lines above (no network? no space? no wheel for this" \
+    echo "  Hint: look at its last lines above (no network? no space? no wheel for this" \
       "Python?) and run this again." >&2
     exit 1
   fi

@@ -19,7 +19,7 @@ def demo() -> dict:
         raise DataError(
             "the demo's weights are not there yet",
             where=model,
-            mend="run `python -m flaxfer.demo.weights` once; `make demo` does.",
+            hint="run `python -m flaxfer.demo.weights` once; `make demo` does.",
         )
     return dict(
         models=dict(demo=dict(path=model, dropout=0.0)),
@@ -31,7 +31,7 @@ def demo() -> dict:
             max_length=64,
             row_length=64,
             log_every=5,
-            max_programs=1,
+            max_bucket_sizes=1,
         ),
         **joined(demo_reviews(), demo_similarity()),
     )

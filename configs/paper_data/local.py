@@ -34,7 +34,7 @@ def local(trained_in: str) -> dict:
             max_length=96,
             row_length="auto",
             # Each size of a packed batch is a program to compile.
-            max_programs=2,
+            max_bucket_sizes=2,
         ),
         **joined(*(family(trained_in) for family in families)),
     )

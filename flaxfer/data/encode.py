@@ -16,7 +16,7 @@ import tokenizers
 
 from flaxfer.config import Kind
 from flaxfer.data.examples import Examples
-from flaxfer.data.tokenizer import summary_is_last
+from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.errors import DataError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def encode(
         "token": np.concatenate(found.token),
         "type": types if "token_type_ids" in tokenizer.model_input_names else np.zeros_like(types),
         "offset": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        "summary": lengths - 1 if summary_is_last(tokenizer) else np.zeros_like(lengths),
+        "cls": lengths - 1 if cls_is_last(tokenizer) else np.zeros_like(lengths),
         "example": np.array(found.example, np.int32),
         "span": np.concatenate(found.span) if found.span else none,
         "label": np.concatenate(found.label) if found.label else none[:, 0],
@@ -220,7 +220,7 @@ def _unknown(tokenizer: PreTrainedTokenizerFast, name: str) -> int:
         raise DataError(
             "a word has no token, and the tokenizer has none for unknown words",
             where=name,
-            mend="set unk_token in tokenizer_config.json, or leave the record out with `drop`.",
+            hint="set unk_token in tokenizer_config.json, or leave the record out with `drop`.",
         )
     return int(tokenizer.unk_token_id)
 
@@ -235,7 +235,7 @@ def _windows(
     found = _Sequences()
     backend = _backend(tokenizer, words=False)
     template = _Template.of(backend, pair=True)
-    last = summary_is_last(tokenizer)
+    last = cls_is_last(tokenizer)
     contexts = _contexts(backend, examples.text_b or ())
     faults: list[str] = []
     for part in _chunks(len(examples)):
@@ -270,7 +270,7 @@ def _windows(
         raise DataError(
             f"{len(faults)} question(s) leave no room for their context in {max_length} tokens, of "
             f"which windows share {doc_stride}",
-            mend="raise train.max_length, or lower train.doc_stride, or leave them out with "
+            hint="raise train.max_length, or lower train.doc_stride, or leave them out with "
             "`drop`.",
             details=faults,
         )

@@ -97,13 +97,13 @@ class Examples:
             raise DataError(
                 f"{' and '.join(dict.fromkeys(kinds))} cannot be joined in one split",
                 where=where,
-                mend="map the same roles in every source of the split.",
+                hint="map the same roles in every source of the split.",
             )
         if len({part.text_b is None for part in parts}) > 1:
             raise DataError(
                 "pairs and single texts cannot be joined in one split",
                 where=where,
-                mend="map text_b in every source of the split, or in none.",
+                hint="map text_b in every source of the split, or in none.",
             )
 
         def chain(columns: tuple[Any, ...]) -> Any:

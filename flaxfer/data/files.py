@@ -28,7 +28,7 @@ def read_bytes(path: Path, setting: str) -> bytes:
         raise DataError(
             "there is no such file" if absent else f"cannot be read: {error.strerror}",
             where=str(path.absolute()),
-            mend=f"set `{setting}` of the source, or the `data_dir` that relative paths start at.",
+            hint=f"set `{setting}` of the source, or the `data_dir` that relative paths start at.",
         ) from error
     if path.suffix != ".gz":
         return data
@@ -36,7 +36,7 @@ def read_bytes(path: Path, setting: str) -> bytes:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"the gzip file is damaged or cut off: {error}", where=str(path), mend=FETCH_AGAIN
+            f"the gzip file is damaged or cut off: {error}", where=str(path), hint=FETCH_AGAIN
         ) from error
 
 
@@ -53,13 +53,13 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
         raise ConfigError(
             f"there is no encoding {encoding!r}",
             where=str(path),
-            mend="set encoding to one that Python knows, such as utf-8, latin-1 or cp1252.",
+            hint="set encoding to one that Python knows, such as utf-8, latin-1 or cp1252.",
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"the file is not in {encoding}",
             where=str(path),
-            mend="set encoding to the file's own, such as latin-1 or cp1252, or convert the file.",
+            hint="set encoding to the file's own, such as latin-1 or cp1252, or convert the file.",
             details=_undecodable(data, encoding, path, error),
         ) from error
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
@@ -72,7 +72,7 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
         raise DataError(
             "the file holds NUL bytes",
             where=str(path),
-            mend="set encoding if the file is UTF-16; else it is damaged: fetch it again.",
+            hint="set encoding if the file is UTF-16; else it is damaged: fetch it again.",
             details=details,
         )
     return text
@@ -105,7 +105,7 @@ def parse_json(text: str, path: Path) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"the file is damaged, cut off, or no JSON: {error}", where=str(path), mend=FETCH_AGAIN
+            f"the file is damaged, cut off, or no JSON: {error}", where=str(path), hint=FETCH_AGAIN
         ) from error
 
 

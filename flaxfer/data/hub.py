@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from flaxfer.config import Source
 from flaxfer.data.tables import Column, Key, Table, locate, missing_columns
 from flaxfer.errors import DataError
-from flaxfer.hub import reach
+from flaxfer.runtime.hub import reach
 
 
 def read_hub(source: Source, keys: Iterable[Key]) -> Table:
@@ -29,7 +29,7 @@ def read_hub(source: Source, keys: Iterable[Key]) -> Table:
         raise DataError(
             f"the hub's data set cannot be loaded: {type(error).__name__}: {error}",
             where=name,
-            mend="check hub, subset, split and revision and the network, or download the files "
+            hint="check hub, subset, split and revision and the network, or download the files "
             "and set `path` instead.",
         ) from error
     found, problems = locate(list(keys), loaded.column_names)

@@ -170,7 +170,7 @@ def _index(source: Source, task: Task, labels: tuple[str, ...]) -> dict[str, int
     if unknown:
         raise ConfigError(
             f"labels of the source are mapped to labels that {task.name} does not have",
-            mend=f"the labels of the task are {', '.join(map(repr, labels))}.",
+            hint=f"the labels of the task are {', '.join(map(repr, labels))}.",
             details=unknown,
         )
     return {label: labels.index(name) for label, name in names.items()}

@@ -14,15 +14,15 @@ import grain
 import jax
 import numpy as np
 
-from flaxfer import sharding
 from flaxfer.config import Train
 from flaxfer.data import packing
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.runtime import sharding
 
 PLANNED_STEPS = 4096
 """Batches whose rows are counted to choose the row counts; more would tell nothing new."""
 
-TOGETHER = 8
+BATCHES_AHEAD = 8
 """Batches that a background thread builds at a time, while as many are trained on. To hand over
 each by itself would make the step wait for the thread each time, where all cores compute."""
 
@@ -68,7 +68,7 @@ class TrainPlan:
       seeds: of the order. With several, a batch holds one of each: its arrays lead with an axis of
         seeds.
       total_steps: optimiser updates of the stage.
-      row_counts: the numbers of rows a micro-batch may have; each costs one compiled program.
+      bucket_sizes: the numbers of rows a micro-batch may have; each costs one compiled program.
       slots: examples that a row can hold, E.
       pad_id: token id of padding.
       rehearsed: what else every batch holds, of another task; as many micro-batches and steps.
@@ -78,7 +78,7 @@ class TrainPlan:
     train: Train
     seeds: tuple[int, ...]
     total_steps: int
-    row_counts: tuple[int, ...]
+    bucket_sizes: tuple[int, ...]
     slots: int
     multiple: int
     pad_id: int
@@ -97,9 +97,9 @@ class TrainPlan:
         )
         needed = packing.rows_needed(data.lengths, micro, train.row_length, slots)
         # The micro-batches of a step share one shape, whichever seed they are of.
-        needed = needed.reshape(-1, len(seeds) * train.accumulation).max(axis=1)
-        counts = packing.row_counts(needed, train.max_programs, multiple)
-        return dataclasses.replace(plan, row_counts=counts)
+        needed = needed.reshape(-1, len(seeds) * train.gradient_accumulation_steps).max(axis=1)
+        counts = packing.bucket_sizes(needed, train.max_bucket_sizes, multiple)
+        return dataclasses.replace(plan, bucket_sizes=counts)
 
     def indices(self, step: int, which: int = 0) -> np.ndarray:
         """Example indices of a step's batch, int64 (batch_size,); each epoch is a permutation.
@@ -122,7 +122,7 @@ class TrainPlan:
             packing.pack(self.data.lengths[indices], self.train.row_length, self.slots)
             for indices in micro_batches
         ]
-        count = self.row_count(max(len(rows) for rows in packed))
+        count = self.bucket_size(max(len(rows) for rows in packed))
         micro = [
             packing.build_rows(
                 self.data, indices, rows, count, self.train.row_length, self.slots, self.pad_id
@@ -131,7 +131,7 @@ class TrainPlan:
         ]
         stacked = {key: np.stack([batch[key] for batch in micro]) for key in micro[0]}
         if len(self.seeds) > 1:
-            lead = (len(self.seeds), self.train.accumulation)
+            lead = (len(self.seeds), self.train.gradient_accumulation_steps)
             stacked = {key: x.reshape(*lead, *x.shape[1:]) for key, x in stacked.items()}
         if self.rehearsed is not None:
             other = self.rehearsed.batch(step)
@@ -145,7 +145,7 @@ class TrainPlan:
         choices = self.data.choices
         indices = np.stack([self.indices(step, which) for which in range(len(self.seeds))])
         sequence = indices[..., None] * choices + np.arange(choices)
-        return sequence.reshape(len(self.seeds) * self.train.accumulation, -1)
+        return sequence.reshape(len(self.seeds) * self.train.gradient_accumulation_steps, -1)
 
     def padding_share(self) -> float:
         """Share of the token slots of the first epoch's batches that hold padding."""
@@ -153,13 +153,13 @@ class TrainPlan:
         sizes = [BatchSize.of(self.batch(step)) for step in range(min(steps, self.total_steps, 64))]
         return 1 - sum(size.tokens for size in sizes) / sum(size.slots for size in sizes)
 
-    def row_count(self, needed: int) -> int:
+    def bucket_size(self, needed: int) -> int:
         """The smallest planned row count that holds `needed` rows.
 
         A long run can meet a batch that needs more rows than any planned one: it gets a program of
         its own.
         """
-        fitting = [count for count in self.row_counts if count >= needed]
+        fitting = [count for count in self.bucket_sizes if count >= needed]
         return fitting[0] if fitting else math.ceil(needed / self.multiple) * self.multiple
 
     def batches(
@@ -169,11 +169,11 @@ class TrainPlan:
         lead = (None,) if len(self.seeds) == 1 else (sharding.SEED, None)
 
         def ready(first: int) -> list[tuple[BatchSize, dict[str, jax.Array]]]:
-            steps = range(first, min(first + TOGETHER, self.total_steps))
+            steps = range(first, min(first + BATCHES_AHEAD, self.total_steps))
             batches = [self.batch(step) for step in steps]
             return [(BatchSize.of(batch), put_rows(batch, mesh, *lead)) for batch in batches]
 
-        groups = grain.MapDataset.range(start, self.total_steps, TOGETHER).map(ready)
+        groups = grain.MapDataset.range(start, self.total_steps, BATCHES_AHEAD).map(ready)
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         for group in groups.to_iter_dataset(options):
             yield from group

@@ -285,7 +285,7 @@ def _without(examples: Examples, leaked: np.ndarray, name: str) -> Examples:
         raise DataError(
             f"all {len(leaked)} examples stand in the sets that are evaluated on",
             where=name,
-            mend="train on other data, or set overlap='report' to train on these nevertheless.",
+            hint="train on other data, or set overlap='report' to train on these nevertheless.",
         )
     logger.info("%s: %d of %d examples are left out", name, leaked.sum(), len(leaked))
     return examples.take(np.flatnonzero(~leaked))
@@ -295,6 +295,6 @@ def _refused(examples: Examples, leaked: np.ndarray, name: str) -> DataError:
     return DataError(
         f"{leaked.sum()} of {len(leaked)} examples stand in the sets that are evaluated on",
         where=name,
-        mend="set overlap='remove' to leave them out, or 'report' to count them only.",
+        hint="set overlap='remove' to leave them out, or 'report' to count them only.",
         details=[examples.id[i] for i in np.flatnonzero(leaked)],
     )

@@ -90,7 +90,7 @@ def rows_needed(
     return np.array(needed, np.int64)
 
 
-def row_counts(needed: np.ndarray, limit: int = 6, multiple: int = 1) -> tuple[int, ...]:
+def bucket_sizes(needed: np.ndarray, limit: int = 6, multiple: int = 1) -> tuple[int, ...]:
     """Chooses the row counts to compile, so that rounding up to them adds the fewest rows in all.
 
     An exact dynamic programme over the histogram of `needed`.
@@ -196,7 +196,7 @@ def build_rows(
 
     Returns:
       int32 token_BT, type_BT, position_BT (0.. in each sequence), segment_BT (1.. in each row, 0
-      for padding), summary_BE (place of the summary token in its row), index_BE (-1 for an empty
+      for padding), cls_BE (place of the CLS token in its row), index_BE (-1 for an empty
       slot); float32 mask_BE, 1 for a sequence, 0 for an empty slot; and what is to be predicted, by
       the kind of task:
       classification, regression: label_BE, as `tokenized.label`;
@@ -222,7 +222,7 @@ def build_rows(
             f"{len(rows)} rows of up to {most} examples and {longest} tokens do not fit into"
             f" {n_rows} rows of {max_examples} examples and {row_length} tokens",
             where="packed batch",
-            mend="plan the run with the lengths of the tokenised data it is trained on",
+            hint="plan the run with the lengths of the tokenised data it is trained on",
         )
 
     position = _restarted(length)
@@ -237,7 +237,7 @@ def build_rows(
         "type_BT": tokens(tokenized.type[source]),
         "position_BT": tokens(position),
         "segment_BT": tokens(np.repeat(slot + 1, length)),
-        "summary_BE": slots(start + tokenized.summary[sequence]),
+        "cls_BE": slots(start + tokenized.cls[sequence]),
         "mask_BE": slots(np.ones(len(sequence)), dtype=np.float32),
         "index_BE": slots(sequence, padding=-1),
     }
@@ -290,7 +290,7 @@ def _check(lengths: np.ndarray, row_length: int) -> None:
         raise DataError(
             f"{wrong.size} of {len(lengths)} examples do not fit a row of {row_length} tokens",
             where="lengths",
-            mend="set train.max_length to train.row_length at most, and leave out empty examples",
+            hint="set train.max_length to train.row_length at most, and leave out empty examples",
             details=[f"example {i} has {lengths[i]} tokens" for i in wrong],
         )
 

@@ -39,7 +39,7 @@ def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
         raise ConfigError(
             f"the ending of {path.name!r} does not tell how the file is written",
             where=str(path),
-            mend="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad.",
+            hint="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad.",
         )
     data = read_bytes(path, "path")
     if kind == "parquet":
@@ -73,7 +73,7 @@ def _delimited(text: str, path: Path, source: Source, kind: str, keys: list[Key]
         lines: Sequence[int] = range(1, len(rows) + 1)
     elif source.max_columns:
         raise ConfigError(
-            "max_columns needs lines without quoting", where=str(path), mend="set quotes='literal'."
+            "max_columns needs lines without quoting", where=str(path), hint="set quotes='literal'."
         )
     else:
         rows, lines = _quoted(text, delimiter, path)
@@ -115,7 +115,7 @@ def _quoted(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], lis
             raise DataError(
                 f"the record that begins here cannot be taken apart: {what}",
                 where=f"{path}:{start}",
-                mend="if quotes are literal in this file, set quotes='literal'; if it is cut off, "
+                hint="if quotes are literal in this file, set quotes='literal'; if it is cut off, "
                 "fetch it again; else quote the field and double the quotes within it.",
             ) from error
         rows.append(row or [""])
@@ -147,7 +147,7 @@ def _json(text: str, path: Path, keys: list[Key]) -> Table:
         raise DataError(
             f"the file holds a {type(records).__name__}, not a list of records",
             where=str(path),
-            mend="write a list of objects, or set format to 'jsonl' for one object a line, or to "
+            hint="write a list of objects, or set format to 'jsonl' for one object a line, or to "
             "'squad' for the JSON of SQuAD.",
         )
     problems = [
@@ -190,7 +190,7 @@ def _parquet(data: bytes, path: Path, keys: list[Key]) -> Table:
         table = file.read(columns=sorted({names[i] for i in found.values()}))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
-            f"the parquet file is damaged or cut off: {error}", where=str(path), mend=FETCH_AGAIN
+            f"the parquet file is damaged or cut off: {error}", where=str(path), hint=FETCH_AGAIN
         ) from error
     columns = {
         key: Column(path.name, repr(names[i]), table[names[i]].to_pylist(), None)

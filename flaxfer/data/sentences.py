@@ -143,7 +143,7 @@ def _remove_prefix(
             raise DataError(
                 f"every word begins with '{language}:'",
                 where=str(path),
-                mend=f"set word_prefix='{language}:' in the source to read the words without it.",
+                hint=f"set word_prefix='{language}:' in the source to read the words without it.",
             )
     for i, (sentence, lines) in enumerate(zip(rows, sentences, strict=True)):
         for row, (number, _) in zip(sentence, lines, strict=True):

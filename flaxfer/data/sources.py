@@ -46,7 +46,7 @@ def read_source(source: Source, task: Task, data_dir: str = "", seed: int = 0) -
         raise DataError(
             f"holds {size} records, not {source.rows}",
             where=where,
-            mend="fetch the file again if it is cut off; else set `rows` to what it holds.",
+            hint="fetch the file again if it is cut off; else set `rows` to what it holds.",
         )
     wanted = _filter(source, columns, size)
     # A column that is only filtered by may have the name of a role.
@@ -76,7 +76,7 @@ def read_source(source: Source, task: Task, data_dir: str = "", seed: int = 0) -
         raise DataError(
             f"of {size} records none is left to use",
             where=where,
-            mend="check keep, drop, drop_unlabeled and fraction of the source.",
+            hint="check keep, drop, drop_unlabeled and fraction of the source.",
         )
     return examples
 
@@ -96,7 +96,7 @@ def load_splits(data: Data, task: Task, data_dir: str = "") -> dict[str, Example
         if sources
     }
     if "train" not in splits:
-        raise DataError("there is no source to train on", mend="name at least one in data.train.")
+        raise DataError("there is no source to train on", hint="name at least one in data.train.")
     if "dev" not in splits:
         shares = dict(zip(("train", "dev", "test"), data.split, strict=True))
         if "test" in splits:
@@ -107,7 +107,7 @@ def load_splits(data: Data, task: Task, data_dir: str = "") -> dict[str, Example
         raise DataError(
             "some splits hold pairs and others single texts",
             where=", ".join(f"{name} ({part.id[0]})" for name, part in splits.items()),
-            mend="map text_b in the sources of every split, or of none.",
+            hint="map text_b in the sources of every split, or of none.",
         )
     return splits
 
@@ -132,7 +132,7 @@ def _read(source: Source, data_dir: str) -> tuple[str, dict[str, Column], int, P
         raise ConfigError(
             f"keep and drop name {', '.join(names)}, which is no role in `aligned`",
             where=where,
-            mend=f"name one of {', '.join(source.aligned)}, or align a file to the role.",
+            hint=f"name one of {', '.join(source.aligned)}, or align a file to the role.",
         )
     if source.hub or source.format != "lines":
         columns = {name: table.columns[key] for name, key in names.items()}
@@ -145,7 +145,7 @@ def _read(source: Source, data_dir: str) -> tuple[str, dict[str, Column], int, P
         raise DataError(
             "aligned files must have as many lines as there are records",
             where=where,
-            mend="fetch the files again: one of them is cut off, or belongs to another split.",
+            hint="fetch the files again: one of them is cut off, or belongs to another split.",
             details=[f"{role}: {columns[role].file} has {n}" for role, n in counts.items()],
         )
     return where, columns, size, problems
@@ -211,8 +211,8 @@ def _value_problems(source: Source, columns: Mapping[str, Column], used: Sequenc
         problems += _word_problems(columns["words"], used)
     if "question" in columns:
         asked = source.questions
-        mend = f"has no entry in questions; there are {', '.join(asked)}"
-        fault = text_fault if not asked else lambda v: "" if written(v) in asked else mend
+        hint = f"has no entry in questions; there are {', '.join(asked)}"
+        fault = text_fault if not asked else lambda v: "" if written(v) in asked else hint
         problems += _findings(columns["question"], used, fault)
     for role in ("id", "language", "domain"):
         if role in columns:
@@ -248,15 +248,15 @@ def _repeated(column: Column, records: Sequence[int]) -> Problems:
 
 
 def _refused(where: str, problems: Problems, labels: Labels, task: Task) -> DataError:
-    mend = "correct the file, or leave records out with `drop`."
+    hint = "correct the file, or leave records out with `drop`."
     if labels.problems and task.labels:
-        mend += f" The labels are {', '.join(map(repr, task.labels))}; map others with `labels`."
+        hint += f" The labels are {', '.join(map(repr, task.labels))}; map others with `labels`."
     if labels.problems:
-        mend += " `drop_unlabeled` leaves out records without a label."
+        hint += " `drop_unlabeled` leaves out records without a label."
     return DataError(
         f"{len(problems)} finding(s) in the data",
         where=where,
-        mend=mend,
+        hint=hint,
         details=[text for _, text in sorted(problems)],
     )
 
@@ -272,7 +272,7 @@ def _cut(examples: Examples, shares: Mapping[str, float], seed: int) -> dict[str
             f"{len(examples)} examples are too few to be divided: "
             + ", ".join(f"{name} {n}" for name, n in counts.items()),
             where=examples.id[0],
-            mend="use more records, change data.split, or name sources in data.dev and data.test.",
+            hint="use more records, change data.split, or name sources in data.dev and data.test.",
         )
     order = np.random.default_rng(seed).permutation(len(examples))
     parts, start = {}, 0
@@ -292,7 +292,7 @@ def _fraction(train: Examples, fraction: float, seed: int) -> Examples:
         raise DataError(
             f"of {len(train)} examples to train on, {fraction:g} are none",
             where=train.id[0],
-            mend="use a larger data.train_fraction.",
+            hint="use a larger data.train_fraction.",
         )
     order = np.random.default_rng(seed).permutation(len(train))
     return train.take(np.sort(order[:count]))

@@ -23,7 +23,7 @@ def squad(text: str, path: Path, keys: list[Key]) -> Table:
         raise DataError(
             "the file is not built as those of SQuAD: data, paragraphs, context and qas",
             where=str(path),
-            mend="set format to how it is written, or correct the file.",
+            hint="set format to how it is written, or correct the file.",
             details=faults,
         )
     places, records = [place for place, _ in found], [record for _, record in found]

@@ -84,7 +84,7 @@ def missing_columns(where: str, problems: list[str], names: Sequence[object]) ->
     return DataError(
         "columns named in the config cannot be found",
         where=where,
-        mend=f"the columns are {', '.join(map(repr, names)) or 'none: the file is empty'}; name "
+        hint=f"the columns are {', '.join(map(repr, names)) or 'none: the file is empty'}; name "
         "those you mean in `columns`, `keep` and `drop`, and set `header` as the file is.",
         details=problems,
     )

@@ -28,7 +28,7 @@ __all__ = ["Tokenized", "load_tokenizer", "tokenize", "tokenizer_fingerprint"]
 
 logger = logging.getLogger("flaxfer.data")
 
-FORMAT = 2
+FORMAT = 3
 """Of the cached files; a file of another number is not read."""
 
 
@@ -40,12 +40,12 @@ class Tokenized:
       token: (tokens,) int32, special tokens included.
       type: (tokens,) uint8, token types; zeros where the family has none.
       offset: (s + 1,) int64; sequence i is `token[offset[i]:offset[i + 1]]`.
-      summary: (s,) int32, position of the summary token within its sequence.
+      cls: (s,) int32, position of the CLS token within its sequence.
       label: by the kind of task. Classification: (n,) int32 class. Regression: (n,) float32 score.
         Multiple choice: (n,) int32, the right choice; sequence `i * choices + c` holds choice c of
         example i. Tagging: (tokens,) int32, the tag at the first piece of a word, -1 elsewhere.
         Question answering: (s, 2) int32, first and last token of the answer within the sequence;
-        both the summary token's where the sequence does not hold the answer.
+        both the CLS token's where the sequence does not hold the answer.
       id, language, domain: n each.
       truncated: number of examples that were cut to the largest length.
       fingerprint: of examples, tokenizer and settings; also the name in the cache.
@@ -62,7 +62,7 @@ class Tokenized:
     token: np.ndarray
     type: np.ndarray
     offset: np.ndarray
-    summary: np.ndarray
+    cls: np.ndarray
     label: np.ndarray
     id: tuple[str, ...]
     language: tuple[str, ...]
@@ -112,7 +112,7 @@ def tokenize(
 
     Raises:
       ConfigError: the model takes fewer tokens than `max_length`, or no text fits in it.
-      DataError: the tokenizer puts the summary token neither first nor last, or a question leaves
+      DataError: the tokenizer puts the CLS token neither first nor last, or a question leaves
         no room for its context.
     """
     _check_length(tokenizer, max_length, pair=examples.text_b is not None)
@@ -133,7 +133,7 @@ def tokenize(
         token=arrays["token"],
         type=arrays["type"],
         offset=arrays["offset"],
-        summary=arrays["summary"],
+        cls=arrays["cls"],
         label=label if isinstance(label, np.ndarray) else arrays["label"],
         id=examples.id,
         language=examples.language,
@@ -153,13 +153,13 @@ def _check_length(tokenizer: PreTrainedTokenizerFast, max_length: int, pair: boo
     if max_length > limit:
         raise ConfigError(
             f"max_length {max_length} is more than the model's {limit}",
-            mend=f"set train.max_length to at most {limit}.",
+            hint=f"set train.max_length to at most {limit}.",
         )
     special = tokenizer.num_special_tokens_to_add(pair=pair)
     if max_length <= special:
         raise ConfigError(
             f"max_length {max_length} leaves no room beside {special} special tokens",
-            mend=f"set train.max_length to at least {special + 1}.",
+            hint=f"set train.max_length to at least {special + 1}.",
         )
 
 
@@ -168,7 +168,7 @@ def _log(examples: Examples, arrays: Mapping[str, np.ndarray], max_length: int) 
     logger.info(
         "%d examples, %d sequences, %d tokens, %d of them unknown; %d examples cut to %d tokens",
         len(examples),
-        len(arrays["summary"]),
+        len(arrays["cls"]),
         len(arrays["token"]),
         unknown,
         truncated,
@@ -178,7 +178,7 @@ def _log(examples: Examples, arrays: Mapping[str, np.ndarray], max_length: int) 
         logger.info(
             "%d questions in %d windows; the answers of %d lie in none of them",
             len(examples),
-            len(arrays["summary"]),
+            len(arrays["cls"]),
             lost,
         )
 
@@ -203,7 +203,7 @@ _DTYPES = {
     "token": np.int32,
     "type": np.uint8,
     "offset": np.int64,
-    "summary": np.int32,
+    "cls": np.int32,
     "example": np.int32,
     "span": np.int32,
     "label": np.int32,
@@ -250,7 +250,7 @@ def _shapes(
     return {
         "token": (tokens,),
         "type": (tokens,),
-        "summary": (sequences,),
+        "cls": (sequences,),
         "span": (tokens if divided else 0, 2),
         "label": label.get(examples.kind, (0,)),
         "counts": (3,),

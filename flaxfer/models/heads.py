@@ -47,19 +47,19 @@ class EncoderModel(nnx.Module):
         type_BT: jax.Array,
         position_BT: jax.Array,
         segment_BT: jax.Array,
-        summary_BE: jax.Array,
+        cls_BE: jax.Array,
         *,
         dropout_key: jax.Array | None = None,
         execution: Execution = Execution(),
     ) -> jax.Array:
-        """Logits, float32: (B, E, C) for each summary token, or (B, T, C) for each token.
+        """Logits, float32: (B, E, C) for each CLS token, or (B, T, C) for each token.
 
         Args:
           token_BT: int32, rows of the vocabulary; padding has any.
           type_BT: int32, which text of a pair a token belongs to.
           position_BT: int32, from 0 within each example, whatever the family.
           segment_BT: int32, the number of the example within its row from 1 on; 0 for padding.
-          summary_BE: int32, where in the row each example's summary token is; any token of the
+          cls_BE: int32, where in the row each example's CLS token is; any token of the
             row for slots without an example, whose logits mean nothing. The heads `token` and
             `span` do not read it; their logits of padding mean nothing.
           dropout_key: of this step; None for no dropout.
@@ -70,7 +70,7 @@ class EncoderModel(nnx.Module):
             type_BT,
             position_BT,
             segment_BT,
-            summary_BE=None if self.reads_every_token else summary_BE,
+            cls_BE=None if self.reads_every_token else cls_BE,
             dropout_key=dropout_site(dropout_key, 0),
             execution=execution,
         )

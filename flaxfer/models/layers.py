@@ -41,7 +41,7 @@ def _gelu_backward(x: jax.Array, slope: jax.Array) -> tuple[jax.Array]:
 
 gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
-Keep = Literal["all", "products", "inputs"]
+Remat = Literal["none", "matmuls", "full"]
 """What a layer keeps for its backward pass: all that it needs; the products with its kernels, the
 rest being computed again; or its input alone.
 """
@@ -64,7 +64,7 @@ class Execution:
     """
 
     dtype: Any = jnp.float32
-    keep: Keep = "all"
+    remat: Remat = "none"
     attention: Attention = "xla"
     mesh: jax.sharding.Mesh | None = None
 
@@ -324,12 +324,12 @@ def true_dropout_rate(rate: float) -> float:
     return min(max(round(rate * 256), 1), 255) / 256 if rate else 0.0
 
 
-def keeping(keep: Keep, layer: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+def rematerialised(remat: Remat, layer: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """The same function of arrays, which keeps so much for its backward pass (Chen et al. 2016)."""
-    if keep == "all":
+    if remat == "none":
         return layer
     policies = jax.checkpoint_policies
-    policy = policies.dots_with_no_batch_dims_saveable if keep == "products" else None
+    policy = policies.dots_with_no_batch_dims_saveable if remat == "matmuls" else None
     return jax.checkpoint(layer, policy=policy)
 
 

@@ -22,11 +22,11 @@ from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from flaxfer.config import Model
 from flaxfer.errors import CheckpointError, ConfigError, DataError
-from flaxfer.hub import reach
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES, Names, read_config
 from flaxfer.models.heads import EncoderModel
 from flaxfer.models.weights import INDEX, Stored, open_file, read_headers, read_json
+from flaxfer.runtime.hub import reach
 
 log = logging.getLogger("flaxfer.models")
 
@@ -76,13 +76,13 @@ def resolve(model: Model) -> Path:
     if model.hub:
         return _download(model.hub, model.revision)
     if not model.path:
-        raise ConfigError("no model is named", where="model", mend="set model.path or model.hub.")
+        raise ConfigError("no model is named", where="model", hint="set model.path or model.hub.")
     folder = Path(model.path).expanduser()
     if not folder.is_dir():
         raise DataError(
             "there is no such folder",
             where=str(folder),
-            mend="let model.path name a folder with config.json, model.safetensors and the "
+            hint="let model.path name a folder with config.json, model.safetensors and the "
             "tokenizer, or set model.hub to a model id of the Hugging Face hub.",
         )
     return folder
@@ -217,7 +217,7 @@ def _download(hub: str, revision: str) -> Path:
         raise DataError(
             f"the hub did not deliver the model: {first_line}",
             where=f"{hub}@{revision}",
-            mend="check the id and the connection; without one, download the model elsewhere "
+            hint="check the id and the connection; without one, download the model elsewhere "
             "(config.json, *.safetensors and the tokenizer's files), copy the folder here and "
             "set model.path to it instead of model.hub.",
         ) from error
@@ -231,7 +231,7 @@ def _check_problem(folder: Path) -> None:
             f"problem_type {problem!r} is not implemented: a head gives an example one label, or "
             "a score",
             where=str(path),
-            mend="use the encoder of the model alone, with a new head.",
+            hint="use the encoder of the model alone, with a new head.",
         )
 
 
@@ -279,7 +279,7 @@ def _check_names(folder: Path, wanted: Iterable[str], stored: Mapping[str, Store
             "the weights are not those of the encoder that config.json describes",
             where=str(folder),
             details=problems,
-            mend="use config.json and weights of the same model.",
+            hint="use config.json and weights of the same model.",
         )
     if left_out:
         log.info("%s: not used: %s", folder, ", ".join(sorted(left_out)))
@@ -298,7 +298,7 @@ def _check_arrays(folder: Path, wanted: Mapping[str, Wanted], stored: Mapping[st
             "the weights do not fit the model",
             where=str(folder),
             details=problems,
-            mend="use config.json and weights of the same model, not quantised.",
+            hint="use config.json and weights of the same model, not quantised.",
         )
 
 

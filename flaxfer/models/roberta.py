@@ -40,7 +40,7 @@ class DenseHead(nnx.Module):
         self.rate = config.classifier_dropout
 
     def __call__(self, x_BED: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
-        """Logits, (B, E, C) in the dtype of the summary tokens' outputs."""
+        """Logits, (B, E, C) in the dtype of the CLS tokens' outputs."""
         x_BED = dropout(x_BED, self.rate, dropout_site(dropout_key, 0))
         x_BED = jnp.tanh(self.dense(x_BED))
         return self.output(dropout(x_BED, self.rate, dropout_site(dropout_key, 1)))

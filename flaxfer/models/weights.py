@@ -48,7 +48,7 @@ def read_headers(folder: Path) -> dict[str, Stored]:
                 f"{name} is stored twice",
                 where=str(entry.file),
                 details=(f"{stored[name].name} in {stored[name].file.name}", entry.name),
-                mend="remove one of the two.",
+                hint="remove one of the two.",
             )
         stored[name] = entry
     return stored
@@ -63,15 +63,15 @@ def _stored_in_one(folder: Path) -> list[Stored]:
         raise CheckpointError(
             f"there is no {WEIGHTS}, only {', '.join(unsafe)}, whose formats can run code",
             where=str(folder),
-            mend="convert a pytorch_model.bin from a source that you trust: "
-            f"python -m flaxfer.convert {shlex.quote(str(folder))} OUT --allow-torch; other "
+            hint="convert a pytorch_model.bin from a source that you trust: "
+            f"flaxfer convert {shlex.quote(str(folder))} OUT --allow-torch; other "
             "formats: load the model with transformers' from_pretrained and write it with "
             "save_pretrained.",
         )
     raise CheckpointError(
         f"there is no {WEIGHTS} and no {INDEX}",
         where=str(folder),
-        mend="copy the model's safetensors file(s) there.",
+        hint="copy the model's safetensors file(s) there.",
     )
 
 
@@ -84,7 +84,7 @@ def _stored_in_shards(folder: Path) -> list[Stored]:
         raise CheckpointError(
             "weight_map does not map the names of arrays to files of the folder",
             where=str(index),
-            mend="download or copy it again.",
+            hint="download or copy it again.",
         )
     files = sorted(set(weight_map.values()))
     if missing := [file for file in files if not (folder / file).is_file()]:
@@ -92,7 +92,7 @@ def _stored_in_shards(folder: Path) -> list[Stored]:
             "shards are missing",
             where=str(folder),
             details=missing,
-            mend="copy them there too.",
+            hint="copy them there too.",
         )
     stored = [entry for file in files for entry in _read_header(folder / file)]
     disagreement = {(entry.name, entry.file.name) for entry in stored} ^ set(weight_map.items())
@@ -101,7 +101,7 @@ def _stored_in_shards(folder: Path) -> list[Stored]:
             "the index and the shards disagree about where these arrays are",
             where=str(index),
             details=[f"{name} in {file}" for name, file in sorted(disagreement)],
-            mend="download index and shards of the same revision.",
+            hint="download index and shards of the same revision.",
         )
     return stored
 
@@ -127,21 +127,21 @@ def open_file(file: Path, read: Callable[[Any], T]) -> T:
         raise CheckpointError(
             f"not a valid safetensors file: {cause}",
             where=str(file),
-            mend="download or copy it again, and compare its size (a pointer of Git LFS, of a "
+            hint="download or copy it again, and compare its size (a pointer of Git LFS, of a "
             "hundred bytes, stands for a file that was not fetched).",
         ) from cause
 
 
 def read_json(path: Path, error: type[DataError] | type[CheckpointError]) -> dict[str, Any]:
     """The JSON object in a file; raises `error` if there is none."""
-    mend = "copy or download the file again from where the model is published."
+    hint = "copy or download the file again from where the model is published."
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise error("there is no such file", where=str(path), mend=mend) from None
+        raise error("there is no such file", where=str(path), hint=hint) from None
     except (OSError, ValueError, RecursionError) as cause:
         what = f"the file cannot be read as JSON: {cause}"
-        raise error(what, where=str(path), mend=mend) from cause
+        raise error(what, where=str(path), hint=hint) from cause
     if not isinstance(settings, dict):
-        raise error("the file does not hold a JSON object", where=str(path), mend=mend)
+        raise error("the file does not hold a JSON object", where=str(path), hint=hint)
     return settings

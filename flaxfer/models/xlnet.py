@@ -37,8 +37,8 @@ from flaxfer.models.layers import (
     Linear,
     dropout,
     dropout_site,
-    keeping,
     on_rows,
+    rematerialised,
 )
 from flaxfer.models.relative import RelativeAttention, Tokens, distance_encoding
 
@@ -246,7 +246,7 @@ class Encoder(nnx.Module):
         position_BT: jax.Array,
         segment_BT: jax.Array,
         *,
-        summary_BE: jax.Array | None = None,
+        cls_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         execution: Execution = Execution(),
     ) -> tuple[jax.Array, ...]:
@@ -265,10 +265,12 @@ class Encoder(nnx.Module):
         for number, layer in enumerate(self.layers, start=1):
             row = Tokens(states[-1], segment_BT, type_BT)
             queries = row
-            if number == len(self.layers) and summary_BE is not None:
-                queries = row.at(summary_BE)
+            if number == len(self.layers) and cls_BE is not None:
+                queries = row.at(cls_BE)
             compute = functools.partial(layer, execution=execution)
-            x_BTD = keeping(execution.keep, compute)(queries, row, distance_RD, keys[number])
+            x_BTD = rematerialised(execution.remat, compute)(
+                queries, row, distance_RD, keys[number]
+            )
             states.append(on_rows(x_BTD, execution))
         return tuple(states)
 
@@ -279,7 +281,7 @@ class Encoder(nnx.Module):
         position_BT: jax.Array,
         segment_BT: jax.Array,
         *,
-        summary_BE: jax.Array | None = None,
+        cls_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         execution: Execution = Execution(),
     ) -> jax.Array:
@@ -289,7 +291,7 @@ class Encoder(nnx.Module):
             type_BT,
             position_BT,
             segment_BT,
-            summary_BE=summary_BE,
+            cls_BE=cls_BE,
             dropout_key=dropout_key,
             execution=execution,
         )
@@ -298,7 +300,7 @@ class Encoder(nnx.Module):
 
 
 class SummaryHead(nnx.Module):
-    """XLNet's head over summary tokens: a tanh layer, dropout, projection; none is pretrained."""
+    """XLNet's head over CLS tokens: a tanh layer, dropout, projection; none is pretrained."""
 
     def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
         width, std = (config.hidden_size,), config.initializer_range
@@ -307,6 +309,6 @@ class SummaryHead(nnx.Module):
         self.rate = config.classifier_dropout
 
     def __call__(self, x_BED: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
-        """Logits, (B, E, C) in the dtype of the summary tokens' outputs."""
+        """Logits, (B, E, C) in the dtype of the CLS tokens' outputs."""
         x_BED = jnp.tanh(self.dense(x_BED))
         return self.output(dropout(x_BED, self.rate, dropout_key))

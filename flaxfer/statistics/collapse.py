@@ -47,7 +47,7 @@ class Collapsed:
       why: in words, with numbers.
     """
 
-    path: str
+    condition: str
     seed: int
     stage_id: str
     why: str

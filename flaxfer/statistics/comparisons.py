@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxfer.results import Run
 from flaxfer.statistics import inference
 from flaxfer.statistics.collapse import Collapsed
 from flaxfer.statistics.distributions import MOST_SEEDS, needed_seeds
-from flaxfer.statistics.records import Comparison, Estimate, Evidence, PathScores
-from flaxfer.statistics.sets import PATHS, Compared, StudyRuns, resample
+from flaxfer.statistics.records import Comparison, ConditionScores, Estimate, Evidence
+from flaxfer.statistics.results import Run
+from flaxfer.statistics.sets import CONDITIONS, Compared, StudyRuns, resample
 
 
 def compare(
@@ -71,7 +71,7 @@ def compare(
 def _comparison(study: StudyRuns, one: Compared, estimate: _Estimator) -> Comparison:
     """The comparison of a set or a mean; its verdicts are still to come."""
     nothing = [
-        Collapsed(run.path, run.seed, run.id, why)
+        Collapsed(run.condition, run.seed, run.id, why)
         for run, why in zip(study.runs, one.nothing, strict=True)
     ]
     collapsed = tuple(
@@ -80,7 +80,7 @@ def _comparison(study: StudyRuns, one: Compared, estimate: _Estimator) -> Compar
         if failed
     )
     every, sound = np.ones(len(study.runs), bool), ~one.failed
-    left = {run.path for run, kept in zip(study.runs, sound, strict=True) if kept}
+    left = {run.condition for run, kept in zip(study.runs, sound, strict=True) if kept}
     record = study.study
     return Comparison(
         workdir=str(study.workdir),
@@ -98,7 +98,9 @@ def _comparison(study: StudyRuns, one: Compared, estimate: _Estimator) -> Compar
         not_transferred=tuple(
             of for of, failed in zip(nothing, one.failed, strict=True) if of.why and not failed
         ),
-        without_collapsed=(estimate(one, sound) if collapsed and len(left) == len(PATHS) else None),
+        without_collapsed=(
+            estimate(one, sound) if collapsed and len(left) == len(CONDITIONS) else None
+        ),
     )
 
 
@@ -111,8 +113,8 @@ class _Estimator:
     def __call__(self, one: Compared, chosen: np.ndarray) -> Estimate:
         """The estimate from the runs that `chosen`, (R,) bool, selects."""
         own = [
-            [i for i, run in enumerate(self._runs) if run.path == path and chosen[i]]
-            for path in PATHS
+            [i for i, run in enumerate(self._runs) if run.condition == path and chosen[i]]
+            for path in CONDITIONS
         ]
         direct, staged = (one.scores[i] for i in own)
         rng = np.random.default_rng((self._seed, one.row.n, 1))
@@ -135,9 +137,9 @@ class _Estimator:
             verdict="no evidence",
         )
 
-    def _path(self, own: Sequence[int], scores: np.ndarray) -> PathScores:
+    def _path(self, own: Sequence[int], scores: np.ndarray) -> ConditionScores:
         values = scores[list(own)]
-        return PathScores(
+        return ConditionScores(
             tuple(self._runs[i].seed for i in own),
             tuple(values.tolist()),
             float(values.mean()),

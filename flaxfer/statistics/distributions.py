@@ -86,7 +86,7 @@ def needed_seeds(difference: float, sd: float, power: float = 0.8, alpha: float 
             f"no number of seeds for difference {difference}, sd {sd}, power {power}, alpha"
             f" {alpha}",
             where="needed_seeds",
-            mend="give a difference other than 0, a positive sd, and 0 < alpha < power < 1",
+            hint="give a difference other than 0, a positive sd, and 0 < alpha < power < 1",
         )
     # What a normal distribution needs is next to it.
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
@@ -95,7 +95,7 @@ def needed_seeds(difference: float, sd: float, power: float = 0.8, alpha: float 
         raise ConfigError(
             f"a difference of {difference} is too small to be found beside an sd of {sd}",
             where="needed_seeds",
-            mend="ask for a larger difference",
+            hint="ask for a larger difference",
         )
     seeds = max(2, int(about))
     while _power(difference, sd, seeds, alpha) < power:

@@ -12,10 +12,10 @@ import numpy as np
 
 from flaxfer.config import Task
 from flaxfer.errors import DataError
-from flaxfer.scoring import answers, entities
 from flaxfer.statistics import collapse, resampled
 from flaxfer.statistics.collapse import Learning
 from flaxfer.statistics.resampled import Resampled
+from flaxfer.tasks import answers, entities
 
 GOLD = {"regression": "score", "question_answering": "answers"}
 """By kind of task, what a line names the truth; `label` for the others."""
@@ -56,7 +56,7 @@ def read(path: Path, task: Task) -> dict[str, Predicted]:
         raise DataError(
             f"this is no file of predictions of a {task.kind}: {error!r}",
             where=str(path),
-            mend="delete the file and that of the same name in evaluations/, and run the study",
+            hint="delete the file and that of the same name in evaluations/, and run the study",
         ) from None
     return made
 
@@ -81,7 +81,7 @@ def measured(
             raise DataError(
                 f"its examples, or their labels, are not those of {first.path}",
                 where=str(run.path),
-                mend="delete the folders of evaluations and predictions of the older of the two"
+                hint="delete the folders of evaluations and predictions of the older of the two"
                 " stages, and run the study",
             )
     return _KINDS[task.kind](task, metric, language, runs)

@@ -9,7 +9,7 @@ from flaxfer.statistics.inference import Over, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
-class PathScores:
+class ConditionScores:
     """Scores of the runs of one path; `sd` is None for a single run."""
 
     seeds: tuple[int, ...]
@@ -40,8 +40,8 @@ class Estimate:
       verdict: `helps`, `hurts` or `no evidence`, by `p_holm`.
     """
 
-    direct: PathScores
-    staged: PathScores
+    direct: ConditionScores
+    staged: ConditionScores
     difference: float
     low: float
     high: float

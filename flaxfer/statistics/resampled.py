@@ -159,7 +159,7 @@ def pearson(outputs_nR: np.ndarray, score_n: np.ndarray) -> Sums:
 
 
 def class_metric(name: str, predicted_nR: np.ndarray, label_n: np.ndarray, classes: int) -> Sums:
-    """`macro_f1` or `mcc` of predicted classes, as `flaxfer.metrics` defines them."""
+    """`macro_f1` or `mcc` of predicted classes, as `flaxfer.tasks.metrics` defines them."""
     each = np.arange(classes)
     predicted = predicted_nR[..., None] == each
     gold = np.broadcast_to(label_n[:, None, None] == each, predicted.shape)

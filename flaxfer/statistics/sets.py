@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxfer.results import GAP, MEAN, ZERO_SHOT, Row, Run, Scores, Study, read_study
 from flaxfer.statistics import reading, resampled
 from flaxfer.statistics.collapse import why_nothing
 from flaxfer.statistics.resampled import Resampled
+from flaxfer.statistics.results import GAP, MEAN, ZERO_SHOT, Row, Run, Scores, Study, read_study
 
-PATHS = ("direct", "staged")
+CONDITIONS = ("direct", "staged")
 SMALLER_IS_BETTER = ("mse",)
 
 
@@ -52,8 +52,8 @@ class StudyRuns:
         self.study: Study = read_study(workdir)
         self.metric = metric or self.study.metric
         by_path = [
-            [run for run in self.study.runs if (run.path, run.stage) == (path, "target")]
-            for path in PATHS
+            [run for run in self.study.runs if (run.condition, run.stage) == (path, "target")]
+            for path in CONDITIONS
         ]
         self.runs: list[Run] = by_path[0] + by_path[1] if all(by_path) else []
         if not self.runs:
@@ -109,11 +109,11 @@ class StudyRuns:
         )
 
     def _pairs(self) -> tuple[list[int], list[int]]:
-        place = {(run.path, run.seed): i for i, run in enumerate(self.runs)}
+        place = {(run.condition, run.seed): i for i, run in enumerate(self.runs)}
         both = [
             (place["direct", run.seed], i)
             for i, run in enumerate(self.runs)
-            if run.path == "staged" and ("direct", run.seed) in place
+            if run.condition == "staged" and ("direct", run.seed) in place
         ]
         return [first for first, _ in both], [second for _, second in both]
 

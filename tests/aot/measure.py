@@ -17,11 +17,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
 
-from flaxfer import config, sharding
-from flaxfer.compiled import programs, topology, verdict
+from flaxfer import config
+from flaxfer.aot import programs, topology, verdict
 from flaxfer.config import Data, Stage, Task, Train
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.models.families import read_config
+from flaxfer.runtime import sharding
 
 RECORD = Path(__file__).with_name("gate.json")
 
@@ -43,7 +44,7 @@ def workload() -> programs.Workload:
         token=np.arange(tokens, dtype=np.int32) % 2048,
         type=np.zeros(tokens, np.uint8),
         offset=np.concatenate([[0], np.cumsum(lengths)]),
-        summary=np.zeros(len(lengths), np.int32),
+        cls=np.zeros(len(lengths), np.int32),
         label=np.zeros(len(lengths), np.float32),
         id=tuple(map(str, range(len(lengths)))),
         language=("en",) * len(lengths),
@@ -68,7 +69,7 @@ def plan() -> dict[str, Any]:
     """Row counts of the train steps, each of them one program, and the examples a row holds."""
     made = workload().plan(1)
     assert made is not None
-    return {"row_counts": list(made.row_counts), "slots": made.slots}
+    return {"bucket_sizes": list(made.bucket_sizes), "slots": made.slots}
 
 
 def compiled(name: str) -> dict[str, Any]:

@@ -43,8 +43,8 @@ def test_the_plan_compiles_as_many_programs_as_recorded() -> None:
 
 
 def test_a_change_is_told_with_its_size_and_the_way_out() -> None:
-    old = {"cycles": 100, "collectives": {"all-gather": 2}, "row_counts": [1, 2]}
-    new = {"cycles": 103, "collectives": {"all-reduce": 1}, "row_counts": [1, 2]}
+    old = {"cycles": 100, "collectives": {"all-gather": 2}, "bucket_sizes": [1, 2]}
+    new = {"cycles": 103, "collectives": {"all-reduce": 1}, "bucket_sizes": [1, 2]}
     with pytest.raises(pytest.fail.Exception) as caught:
         check("train", old, new)
     for line in (

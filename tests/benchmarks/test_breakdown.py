@@ -10,8 +10,8 @@ import jax
 import pytest
 
 from benchmarks import breakdown
-from flaxfer import platform
-from flaxfer.compiled import hlo
+from flaxfer.aot import hlo
+from flaxfer.runtime import platform
 from tests.helpers import WORDS, tiny_model
 
 PROGRAM = """HloModule m

@@ -60,7 +60,7 @@ def test_options_go_before_what_the_file_says(tmp_path: Path) -> None:
 def test_data_errors(tmp_path: Path, text: str, columns: str, task: str, what: str) -> None:
     with pytest.raises(DataError, match=what) as caught:
         common.read(written(tmp_path, "a.csv", text), columns, task)
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_malformed_columns(tmp_path: Path) -> None:

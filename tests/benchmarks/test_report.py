@@ -111,7 +111,7 @@ def test_amx_is_said_only_where_it_is() -> None:
 
 
 def aot(vocabulary: int, cycles: int) -> dict[str, Any]:
-    """As flaxfer.aot reports a compilation for one chip."""
+    """As flaxfer.aot.command reports a compilation for one chip."""
     encoder = {"family": "xlm-roberta", "num_layers": 12, "hidden_size": 768}
     return {
         "topology": {"name": "v5e:1x1", "chips": 1},
@@ -120,7 +120,7 @@ def aot(vocabulary: int, cycles: int) -> dict[str, Any]:
         "cycles_by_source": {"compiler": cycles},
         "shapes": {
             "train": {"token_BT": [2, 32, 128]},
-            "row_counts": [],
+            "bucket_sizes": [],
             "encoder": encoder,
             "vocabulary_in_use": vocabulary,
             "compute_dtype": "bfloat16",
@@ -156,7 +156,7 @@ def test_estimates_are_compared_in_the_same_setting_only() -> None:
 
 def test_an_estimate_of_packed_rows_counts_by_the_example() -> None:
     packed = aot(9_088, 10_000_000)
-    packed["shapes"] |= {"batch_size": 64, "row_counts": [14, 16]}
+    packed["shapes"] |= {"batch_size": 64, "bucket_sizes": [14, 16]}
     packed["shapes"]["train"] = {"token_BT": [1, 16, 128]}
     packed["useful_per_step"] = {"tokens": 1_843.2}
     page = report.page([], [PEER, PEER | {"dtype": "float32"}, packed])
@@ -223,7 +223,7 @@ def test_cycles_by_part_beside_their_least_and_other_settings() -> None:
 
 
 def test_the_least_cycles_have_the_products_that_the_report_counts() -> None:
-    """Two counts of one thing: by part here, of the whole model in flaxfer.compiled.flops."""
+    """Two counts of one thing: by part here, of the whole model in flaxfer.aot.flops."""
     record = json.loads((COMMITTED / "tpu-flaxfer-bert-base.json").read_text(encoding="utf-8"))
     encoder, work = record["shapes"]["encoder"], record["useful_per_step"]
     # So slow that memory never counts, not even of attention; the optimiser has no products.

@@ -35,7 +35,7 @@ def check_tags(tokenized: Tokenized, data: Examples, tokenizer: Any, max_length:
     for example, where in zip(tokenized.example.tolist(), sequences(tokenized), strict=True):
         of_example.setdefault(example, []).append(where)
     assert list(of_example) == list(range(len(data)))
-    inner = slice(1, -1) if not tokenized.summary.any() else slice(0, -2)
+    inner = slice(1, -1) if not tokenized.cls.any() else slice(0, -2)
     special = tokenizer.num_special_tokens_to_add()
     for i, parts in of_example.items():
         words = list(data.text_a[i])
@@ -143,11 +143,11 @@ def check_windows(
                 (first, last) == (-1, -1) if a < 0 else context[first:last] == context[a:b].strip()
             )
         first, last = tokenized.label[i].tolist()
-        summary = int(tokenized.summary[i])
-        assert ids[summary] == tokenizer.cls_token_id
-        assert (start == summary) == (first == summary) and (end == summary) == (last == summary)
-        if first == summary:
-            assert last == summary
+        cls = int(tokenized.cls[i])
+        assert ids[cls] == tokenizer.cls_token_id
+        assert (start == cls) == (first == cls) and (end == cls) == (last == cls)
+        if first == cls:
+            assert last == cls
             continue
         text = context[span[first, 0] : span[last, 1]]
         assert text == context[offsets[start][0] : offsets[end][1]].strip()

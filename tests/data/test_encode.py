@@ -85,8 +85,8 @@ def test_tags_stand_where_transformers_has_words(
     np.testing.assert_array_equal(tokenized.span[heads, 1], tokenized.span[heads, 0] + 1)
     assert (tokenized.span[~heads] == -1).all() and (tokenized.label[~heads] == -1).all()
     expected = tokenized.lengths - 1 if family == "xlnet" else np.zeros(len(tokenized))
-    np.testing.assert_array_equal(tokenized.summary, expected)
-    last = tokenized.offset[:-1] + tokenized.summary
+    np.testing.assert_array_equal(tokenized.cls, expected)
+    last = tokenized.offset[:-1] + tokenized.cls
     assert (tokenized.token[last] == tokenizer.cls_token_id).all()
     assert (tokenized.type[last] == (2 if family == "xlnet" else 0)).all()
 
@@ -121,7 +121,7 @@ def test_windows_are_those_of_run_qa(family: Family, tmp_path: Path) -> None:
         assert len(tokenized) > 5 and tokenized.lengths.max() == max_length
         assert tokenized.kind == "question_answering" and tokenized.truncated == 0
     assert tokenized.label.dtype == tokenized.span.dtype == np.int32
-    at_summary = (tokenized.label == tokenized.summary[:, None]).all(axis=1)
+    at_summary = (tokenized.label == tokenized.cls[:, None]).all(axis=1)
     by_example = [at_summary[tokenized.example == i] for i in range(5)]
     assert all(by_example[2])  # Without an answer.
     assert all(by_example[4])  # An answer longer than the window.

@@ -73,11 +73,11 @@ def test_the_model_of_xlnet(shared: Path, tmp_path: Path) -> None:
     first, second = "A man isn't playing the guitar.", "Two red dogs run."
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(file))
     ids = [pieces.encode(text) for text in (first, second)]
-    separator, summary = pieces.piece_to_id("<sep>"), pieces.piece_to_id("<cls>")
+    separator, cls = pieces.piece_to_id("<sep>"), pieces.piece_to_id("<cls>")
     found = loaded(first, second, return_token_type_ids=True)
-    assert found["input_ids"] == [*ids[0], separator, *ids[1], separator, summary]
+    assert found["input_ids"] == [*ids[0], separator, *ids[1], separator, cls]
     types = [0] * (len(ids[0]) + 1) + [1] * (len(ids[1]) + 1) + [2]
     assert found["token_type_ids"] == types
     assert loaded.pad_token_id == pieces.piece_to_id("<pad>") == 5
-    assert tokenizer.summary_is_last(loaded) and "token_type_ids" in loaded.model_input_names
+    assert tokenizer.cls_is_last(loaded) and "token_type_ids" in loaded.model_input_names
     assert loaded.model_max_length > 10**9

@@ -17,7 +17,7 @@ from flaxfer.data.tokenize import Tokenized
 from tests.helpers import mesh_of, random_tokenized
 
 DATA = random_tokenized(23)
-TRAIN = Train(batch_size=4, epochs=3, row_length=32, max_programs=2)
+TRAIN = Train(batch_size=4, epochs=3, row_length=32, max_bucket_sizes=2)
 
 
 def plan_of(
@@ -55,16 +55,18 @@ def test_f46_order_depends_on_seed_and_step_alone() -> None:
 
 def test_accumulation_and_packing_leave_the_batches_as_they_are() -> None:
     plain = plan_of(train=dataclasses.replace(TRAIN, packing=False))
-    variants = [plan_of(), plan_of(train=dataclasses.replace(TRAIN, accumulation=2))]
+    variants = [plan_of(), plan_of(train=dataclasses.replace(TRAIN, gradient_accumulation_steps=2))]
     for step in range(plain.total_steps):
         wanted = sorted(plain.indices(step))
         assert sorted(examples_of(plain.batch(step))) == wanted
         for plan in variants:
             batch = plan.batch(step)
             assert sorted(examples_of(batch)) == wanted
-            assert batch["token_BT"].shape[0] == plan.train.accumulation
-            assert (batch["mask_BE"].sum(axis=(1, 2)) == 4 / plan.train.accumulation).all()
-    assert plain.slots == 1 and plain.row_counts == (4,)
+            assert batch["token_BT"].shape[0] == plan.train.gradient_accumulation_steps
+            assert (
+                batch["mask_BE"].sum(axis=(1, 2)) == 4 / plan.train.gradient_accumulation_steps
+            ).all()
+    assert plain.slots == 1 and plain.bucket_sizes == (4,)
 
 
 def test_packed_rows_hold_the_tokens_of_their_examples() -> None:
@@ -85,14 +87,14 @@ def test_packed_rows_hold_the_tokens_of_their_examples() -> None:
 def test_row_counts_are_few_and_hold_every_batch(multiple: int) -> None:
     plan = plan_of(random_tokenized(50, longest=30), multiple=multiple)
     rows = {plan.batch(step)["token_BT"].shape[1] for step in range(plan.total_steps)}
-    assert rows == set(plan.row_counts)
+    assert rows == set(plan.bucket_sizes)
     assert len(rows) <= 2
     assert all(count % multiple == 0 for count in rows)
 
 
 def test_a_batch_beyond_all_planned_rows_gets_its_own_count() -> None:
-    plan = dataclasses.replace(plan_of(), row_counts=(2, 4), multiple=4)
-    assert [plan.row_count(needed) for needed in (1, 2, 3, 4, 5, 9)] == [2, 2, 4, 4, 8, 12]
+    plan = dataclasses.replace(plan_of(), bucket_sizes=(2, 4), multiple=4)
+    assert [plan.bucket_size(needed) for needed in (1, 2, 3, 4, 5, 9)] == [2, 2, 4, 4, 8, 12]
 
 
 def test_max_steps_goes_before_epochs() -> None:
@@ -109,7 +111,7 @@ def test_padding_share_counts_the_first_epoch() -> None:
 
 def test_f25_batches_from_a_step_on_are_the_tail_of_all() -> None:
     plan, mesh = plan_of(), mesh_of(2)
-    plan = dataclasses.replace(plan, row_counts=(4,))
+    plan = dataclasses.replace(plan, bucket_sizes=(4,))
     whole = list(plan.batches(0, mesh))
     tail = list(plan.batches(7, mesh))
     assert len(whole) == plan.total_steps

@@ -102,7 +102,7 @@ def test_an_example_that_fits_no_row_is_an_error(length):
 )
 def test_row_counts_are_the_cheapest(needed, limit, multiple):
     needed = np.array(needed)
-    sizes = packing.row_counts(needed, limit, multiple)
+    sizes = packing.bucket_sizes(needed, limit, multiple)
     assert list(sizes) == sorted(set(sizes)) and len(sizes) <= limit
     assert all(size % multiple == 0 for size in sizes) and sizes[-1] >= needed.max()
 
@@ -177,7 +177,7 @@ def fill(lengths: np.ndarray, batch_size: int) -> float:
         ]
     )
     needed = packing.rows_needed(lengths, batches, ROW, slots)
-    sizes = packing.row_counts(needed, limit=6)
+    sizes = packing.bucket_sizes(needed, limit=6)
     rows = np.array(sizes)[np.searchsorted(sizes, needed)]
     assert len(sizes) <= 6
     return lengths[batches].sum() / (rows.sum() * ROW)
@@ -222,7 +222,7 @@ def tokenized(lengths: np.ndarray, label: np.ndarray, last: bool = False, **kind
         token=np.arange(100, 100 + total, dtype=np.int32),
         type=(np.arange(total) % 3).astype(np.uint8),
         offset=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        summary=(lengths - 1 if last else np.zeros_like(lengths)).astype(np.int32),
+        cls=(lengths - 1 if last else np.zeros_like(lengths)).astype(np.int32),
         label=label,
         id=names,
         language=names,
@@ -249,7 +249,7 @@ def test_rows_hold_the_examples_unchanged(problem, spare, last, random):
     expected = {
         "token_BT": np.full(shape, 1),
         **{name: np.zeros(shape) for name in ("type_BT", "position_BT", "segment_BT")},
-        **{name: np.zeros((shape[0], max_examples)) for name in ("summary_BE", "mask_BE")},
+        **{name: np.zeros((shape[0], max_examples)) for name in ("cls_BE", "mask_BE")},
         "label_BE": np.zeros((shape[0], max_examples), np.float32),
         "index_BE": np.full((shape[0], max_examples), -1),
     }
@@ -262,7 +262,7 @@ def test_rows_hold_the_examples_unchanged(problem, spare, last, random):
             expected["type_BT"][b, here] = data.type[there]
             expected["position_BT"][b, here] = range(lengths[i])
             expected["segment_BT"][b, here] = e + 1
-            expected["summary_BE"][b, e] = start + data.summary[i]
+            expected["cls_BE"][b, e] = start + data.cls[i]
             expected["label_BE"][b, e] = data.label[i]
             expected["mask_BE"][b, e] = 1
             expected["index_BE"][b, e] = i

@@ -14,15 +14,7 @@ import pytest
 from flaxfer.config import Source
 from flaxfer.data.sources import read_source
 from flaxfer.errors import ConfigError
-from tests.data.written import (
-    NLI,
-    PAIRS,
-    ROWS,
-    WRITERS,
-    refusal,
-    text_file,
-    write_csv,
-)
+from tests.data.written import NLI, PAIRS, ROWS, WRITERS, refusal, text_file, write_csv
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
@@ -263,11 +255,11 @@ def test_f32_open_quote_names_its_line(tmp_path: Path) -> None:
 def test_no_file_names_the_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     error = refusal(Source("gone/data.csv", columns=PAIRS))
-    assert error.where == str(tmp_path / "gone/data.csv") and "data_dir" in str(error.mend)
+    assert error.where == str(tmp_path / "gone/data.csv") and "data_dir" in str(error.hint)
     (tmp_path / "folder.csv").mkdir()
     assert "Is a directory" in str(refusal(Source("folder.csv", columns=PAIRS)))
     source = Source(".", format="lines", aligned={"text_a": "gone.txt", "label": "y.txt"})
-    assert "aligned.text_a" in str(refusal(source).mend)
+    assert "aligned.text_a" in str(refusal(source).hint)
 
 
 def test_unknown_ending_needs_a_format(tmp_path: Path) -> None:

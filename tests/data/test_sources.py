@@ -11,16 +11,7 @@ import pytest
 from flaxfer.config import Data, Source, Task
 from flaxfer.data.sources import Examples, load_splits, read_source
 from flaxfer.errors import ConfigError, DataError
-from tests.data.written import (
-    NLI,
-    PAIRS,
-    ROWS,
-    STS,
-    many,
-    refusal,
-    text_file,
-    write_csv,
-)
+from tests.data.written import NLI, PAIRS, ROWS, STS, many, refusal, text_file, write_csv
 
 
 def test_keep_and_drop_by_column_and_role(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -296,7 +287,7 @@ def test_f48_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", repo_info)
     error = refusal(Source(hub="owner/nli", columns={"text_a": "a", "label": "y"}))
-    assert "no route" in error.what and "HF_HUB_OFFLINE=1" in str(error.mend)
+    assert "no route" in error.what and "HF_HUB_OFFLINE=1" in str(error.hint)
 
 
 def test_a_fraction_of_train_leaves_dev_and_test_as_they_are(tmp_path: Path) -> None:

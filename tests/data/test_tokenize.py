@@ -130,8 +130,8 @@ def test_f39_roberta_never_has_type_1(tmp_path: Path) -> None:
 def test_f40_xlnet_ends_with_its_summary_token_of_type_2(tmp_path: Path) -> None:
     tokenizer = load(tmp_path, "xlnet")
     tokenized = tokenize(examples(), tokenizer, 24, None)
-    np.testing.assert_array_equal(tokenized.summary, tokenized.lengths - 1)
-    last = tokenized.offset[:-1] + tokenized.summary
+    np.testing.assert_array_equal(tokenized.cls, tokenized.lengths - 1)
+    last = tokenized.offset[:-1] + tokenized.cls
     assert (tokenized.token[last] == tokenizer.cls_token_id).all()
     assert (tokenized.type[last] == 2).all()
     assert tokenized.type[: tokenized.lengths[0]].tolist() == sorted(
@@ -143,7 +143,7 @@ def test_f40_xlnet_ends_with_its_summary_token_of_type_2(tmp_path: Path) -> None
 def test_summary_comes_first(family: Family, tmp_path: Path) -> None:
     tokenizer = load(tmp_path, family)
     tokenized = tokenize(examples(), tokenizer, 24, None)
-    assert not tokenized.summary.any() and tokenized.summary.dtype == np.int32
+    assert not tokenized.cls.any() and tokenized.cls.dtype == np.int32
     assert (tokenized.token[tokenized.offset[:-1]] == tokenizer.cls_token_id).all()
 
 
@@ -231,7 +231,7 @@ def test_f44_cache_of_other_arrays_is_made_again(
         ("token", arrays["token"][:-1]),
         ("token", arrays["token"].astype(np.int64)),
         ("offset", arrays["offset"][:-1]),
-        ("summary", arrays["summary"][:-1]),
+        ("cls", arrays["cls"][:-1]),
         ("type", np.array([None, {}], dtype=object)),
     ):
         caplog.clear()

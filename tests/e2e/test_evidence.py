@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flaxfer import grid, studies, transferability
 from flaxfer.config import Config
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.evaluation.transferability import knn_score, logme
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
-from flaxfer.optim import Params
-from flaxfer.scoring.transferability import knn_score, logme
+from flaxfer.study import graph, studies, transferability
+from flaxfer.training.optimizer import Params
 from tests.e2e.test_study import config_of, open_study, summary_of, use_one_device, write_sets
 from tests.helpers import encoder_config, mesh_of, random_tokenized, tiny_model
 
@@ -31,7 +31,7 @@ SHORT = {"max_steps": 2, "epochs": 1.0}
 def quickly(monkeypatch: pytest.MonkeyPatch, plain_code: None) -> None:
     """One device, little compiling and no drawing."""
     use_one_device(monkeypatch)
-    monkeypatch.setattr(grid.report, "write_report", lambda *_, output: [output / "report.html"])
+    monkeypatch.setattr(graph.report, "write_report", lambda *_, output: [output / "report.html"])
 
 
 @pytest.fixture
@@ -52,13 +52,15 @@ def config(tmp_path: Path) -> Config:
         for name, stage in (("intermediate", config.intermediate), ("target", config.target))
         if stage is not None
     }
-    return dataclasses.replace(config, paths=("direct", "staged"), transferability=20, **stages)
+    return dataclasses.replace(
+        config, conditions=("direct", "staged"), transferability=20, **stages
+    )
 
 
 def test_what_is_evaluated_on_is_left_out_on_every_path(config: Config) -> None:
     reported = open_study(config)
     study_ = open_study(dataclasses.replace(config, overlap="remove"))
-    alone = dataclasses.replace(config, overlap="remove", paths=("direct",))
+    alone = dataclasses.replace(config, overlap="remove", conditions=("direct",))
     fingerprints = [s.data["target"]["train"].fingerprint for s in (study_, open_study(alone))]
     assert fingerprints[0] == fingerprints[1] != reported.data["target"]["train"].fingerprint
     counts = {(r.a, r.b): (r.pairs, r.removed) for r in study_.overlap}
@@ -91,7 +93,7 @@ def test_starts_are_scored_once_and_before_the_target(
     assert scored == ["0", "2", "5"]
     summary = summary_of(config)
     records = summary["transferability"]
-    assert [(r["path"], r["seed"]) for r in records] == [
+    assert [(r["condition"], r["seed"]) for r in records] == [
         ("direct", 0), ("staged", 0), ("direct", 1), ("staged", 1)
     ]  # fmt: skip
     parents = {run["seed"]: run["parent"] for run in summary["runs"] if run["parent"]}
@@ -143,7 +145,7 @@ def test_a_sample_holds_distinct_examples_as_they_are() -> None:
         token=np.tile(data.token, 2),
         type=np.tile(data.type, 2),
         offset=np.concatenate([data.offset, data.offset[1:] + data.offset[-1]]),
-        summary=np.tile(data.summary, 2),
+        cls=np.tile(data.cls, 2),
         label=np.tile(data.label, 2),
         id=tuple(f"x:{i}" for i in range(60)),
         language=data.language * 2,

@@ -20,13 +20,16 @@ from typing import Any
 
 import pytest
 
-from flaxfer import config_grid, grid, report, sharding, stage, step, studies
-from flaxfer.claims import Claims
-from flaxfer.config import Data, Model, Stage, Task
-from flaxfer.config_grid import Grid, Target
+from flaxfer.config import Data, Model, Stage, Task, grids
+from flaxfer.config.grids import Grid, Target
 from flaxfer.errors import ClaimLostError, DataError, DivergedError
-from flaxfer.stage_run import DONE, FAILED, StageRun
-from flaxfer.study import Study
+from flaxfer.report import writing
+from flaxfer.runtime import sharding
+from flaxfer.study import graph, studies
+from flaxfer.study.claims import Claims
+from flaxfer.study.study import Study
+from flaxfer.training import loop, step
+from flaxfer.training.stage_run import DONE, FAILED, StageRun
 from tests.e2e.test_study import LABELS, OPTIMIZER, TRAIN, source, use_one_device, write_sets
 from tests.helpers import mesh_of, tiny_model
 
@@ -118,7 +121,7 @@ def results_of(own: Grid) -> dict[str, tuple[list[Json], list[str]]]:
     timed = {"seconds", "compile_seconds", "examples_per_s", "useful_tokens_per_s"}
     found = {}
     lines = (Path(own.workdir) / "results.csv").read_text().splitlines()
-    for name, cell in config_grid.cells(own).items():
+    for name, cell in grids.cells(own).items():
         folder = Path(cell.workdir)
         summary = json.loads((folder / "study.json").read_text())
         assert summary["failed"] == []
@@ -135,13 +138,13 @@ def results_of(own: Grid) -> dict[str, tuple[list[Json], list[str]]]:
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The folders that are trained from here on, one entry each time."""
     found: list[str] = []
-    real: Callable[..., Any] = stage.train
+    real: Callable[..., Any] = loop.train
 
     def train(jobs: Any) -> None:
         found.extend(run.folder.name for run, _ in jobs)
         real(jobs)
 
-    monkeypatch.setattr(stage, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     return found
 
 
@@ -155,7 +158,7 @@ def test_stages_that_studies_share_are_one(finished: Grid) -> None:
     stages = Path(finished.stages)
     assert {path.parent.name for path in stages.glob(f"*/{DONE}")} == ids
     direct = [
-        {run["id"] for run in results[f"one.{name}.0.5"][0] if run["path"] == "direct"}
+        {run["id"] for run in results[f"one.{name}.0.5"][0] if run["condition"] == "direct"}
         for name in ("nli.sts", "often.sts")
     ]
     assert direct[0] == direct[1] and len(direct[0]) == 1
@@ -177,8 +180,8 @@ def test_a_finished_grid_repeats_nothing(finished: Grid, monkeypatch: pytest.Mon
 def test_a_study_of_its_own_is_the_same_as_a_cell(
     finished: Grid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = config_grid.cells(finished)["one.nli.sts.0.5"]
-    own = dataclasses.replace(cell, workdir=str(tmp_path), store="", paths=("direct",))
+    cell = grids.cells(finished)["one.nli.sts.0.5"]
+    own = dataclasses.replace(cell, workdir=str(tmp_path), store="", conditions=("direct",))
     studies.run(own, "")
     (run,) = json.loads((tmp_path / "study.json").read_text())["runs"]
     assert run["dir"] == f"stages/{run['id']}"
@@ -201,7 +204,9 @@ def test_a_changed_config_reuses_what_it_leaves_as_it_is(
     )
     found = trained(monkeypatch)
     studies.run(own, "")
-    runs = {run["path"] + "/" + run["stage"]: run for run in results_of(own)["one.nli.sts.0.5"][0]}
+    runs = {
+        run["condition"] + "/" + run["stage"]: run for run in results_of(own)["one.nli.sts.0.5"][0]
+    }
     assert found == [runs["staged/intermediate"]["id"], runs["staged/target"]["id"]]
     old, _ = results_of(finished)["one.nli.sts.0.5"]
     assert runs["direct/target"]["id"] in {run["id"] for run in old}
@@ -232,7 +237,7 @@ def in_a_process(world: str, workdir: str, part: str, number: str) -> None:
 
 def expected(finished: Grid) -> dict[str, tuple[list[Json], list[str]]]:
     """Of the whole grid, what belongs to its small part."""
-    names = config_grid.cells(small(finished))
+    names = grids.cells(small(finished))
     return {name: own for name, own in results_of(finished).items() if name in names}
 
 
@@ -310,14 +315,14 @@ def test_what_diverges_stops_nothing_else(
     assert caught.value.exit_code == 5
     cell = Path(own.workdir) / "cells" / name
     summary = json.loads((cell / "study.json").read_text())
-    assert [(f["path"], f["seed"], f["stage"]) for f in summary["failed"]] == [
+    assert [(f["condition"], f["seed"], f["stage"]) for f in summary["failed"]] == [
         ("staged", 0, "intermediate"),
         ("staged", 0, "target"),
     ]
     first, second = (fail["error"] for fail in summary["failed"])
     assert re.fullmatch(r"staged/intermediate seed 0: the .* of step 1 is (inf|nan)", first)
     assert "has diverged" in second
-    done = [(run["path"], run["seed"], run["stage"]) for run in summary["runs"]]
+    done = [(run["condition"], run["seed"], run["stage"]) for run in summary["runs"]]
     assert done == [("direct", 0, "target")]
     assert "staged seed 0" in (Path(own.workdir) / "report.md").read_text()
     other = Path(own.workdir) / "cells" / "one.nli.sts.0.5" / "study.json"
@@ -342,7 +347,7 @@ def test_an_owner_that_has_lost_its_claim_writes_nothing_and_goes_on(
     target = dataclasses.replace(own.targets["sts"], intermediates=("nli",))
     own = dataclasses.replace(own, targets={"sts": target})
     lost: list[Path] = []
-    real: Callable[..., Any] = stage.train
+    real: Callable[..., Any] = loop.train
 
     def train(jobs: Any) -> None:
         if not lost and jobs:
@@ -358,7 +363,7 @@ def test_an_owner_that_has_lost_its_claim_writes_nothing_and_goes_on(
             raise caught.value
         real(jobs)
 
-    monkeypatch.setattr(stage, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     studies.run(own, "")
     assert lost and (lost[0] / DONE).exists()
     runs, _ = results_of(own)["one.nli.sts.0.5"]
@@ -383,9 +388,9 @@ def test_a_study_of_which_nothing_is_left_has_a_report(
     diverging: tuple[Grid, str], tmp_path: Path
 ) -> None:
     own, name = diverging
-    cell = config_grid.cells(own)[name]
+    cell = grids.cells(own)[name]
     assert cell.intermediate is not None
-    alone = dataclasses.replace(cell, workdir=str(tmp_path / "alone"), paths=("staged",))
+    alone = dataclasses.replace(cell, workdir=str(tmp_path / "alone"), conditions=("staged",))
     with pytest.raises(DivergedError, match="2 of 2 stages have diverged"):
         studies.run(alone, "")
     report = (tmp_path / "alone" / "report.md").read_text()
@@ -402,7 +407,7 @@ def test_what_is_finished_has_a_report_while_others_run(
     for folder in store.glob("*/evaluations"):
         shutil.rmtree(folder)  # So that every study has something left to do.
     own = dataclasses.replace(finished, workdir=str(tmp_path / "again"), store=str(store))
-    cells, real = [Path(c.workdir) for c in config_grid.cells(own).values()], Study.work
+    cells, real = [Path(c.workdir) for c in grids.cells(own).values()], Study.work
 
     def work(self: Study, *rest: Any) -> bool:
         if Path(self.config.workdir) == cells[-1]:
@@ -413,7 +418,7 @@ def test_what_is_finished_has_a_report_while_others_run(
     with pytest.raises(KeyboardInterrupt):
         studies.run(own, "")
     assert [(cell / "study.json").exists() for cell in cells] == [True] * 3 + [False]
-    report.write_report(Path(own.workdir))
+    writing.write_report(Path(own.workdir))
     lines = (Path(own.workdir) / "results.csv").read_text().splitlines()[1:]
     names = {line.partition(",")[0] for line in lines}
     assert names == {cell.name for cell in cells[:-1]}
@@ -443,21 +448,21 @@ def test_data_that_change_below_a_running_grid(
     )
     write_sets(tmp_path)
     own = dataclasses.replace(own, data_dir=str(tmp_path))
-    real: Callable[..., Any] = grid.drain
+    real: Callable[..., Any] = graph.drain
 
     def drain(*rest: Any) -> None:
         file = tmp_path / "sts-dev.tsv"
         file.write_text(file.read_text().replace("man", "dog"))
         real(*rest)
 
-    monkeypatch.setattr(grid, "drain", drain)
+    monkeypatch.setattr(graph, "drain", drain)
     with pytest.raises(DataError, match="have changed since this command was started"):
         studies.run(own, "")
 
 
 def test_a_stage_waits_for_the_one_before_it(tmp_path: Path) -> None:
     parent, child = tmp_path / "parent", tmp_path / "child"
-    node = grid.Node("staged", 0, "target", child, parent, {}, 1, 1.0)
+    node = graph.Node("staged", 0, "target", child, parent, {}, 1, 1.0)
     with Claims() as claims:
         assert not node.can_begin(claims)
         with claims.taking([parent]):

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flaxfer import sharding, studies, study
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
+from flaxfer.runtime import sharding
+from flaxfer.study import studies, study
 from tests.helpers import WORDS, mesh_of, tiny_model
 
 OPTIMIZER = Optimizer(learning_rate=3e-3, warmup=5)
@@ -96,7 +97,7 @@ def test_a_kind_of_task_is_learnt_and_reported(
         name="kinds",
         model=Model(path=str(tmp_path / "model"), dropout=0.0),
         target=Stage(task, Data((train,), (made["dev"][1],)), {"other": other}, OPTIMIZER, TRAIN),
-        paths=("direct",),
+        conditions=("direct",),
         workdir=str(tmp_path / "work"),
         data_dir=str(tmp_path),
         cache=str(tmp_path / "cache"),

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxfer import results, retention, studies, study, vocabulary
 from flaxfer.config import Config, Optimizer
+from flaxfer.statistics import results
+from flaxfer.study import studies, study
+from flaxfer.training import retention, vocabulary
 from tests import helpers
 from tests.e2e.test_study import (
     OPTIMIZER,
@@ -41,7 +43,7 @@ def run(config: Config, **target: Any) -> dict[tuple[str, str], Json]:
     config = dataclasses.replace(config, target=dataclasses.replace(config.target, **target))
     studies.run(config, "")
     assert len(results.read_study(Path(config.workdir)).runs) == 4
-    return {(r["path"], r["stage"]): r for r in summary_of(config)["runs"]}
+    return {(r["condition"], r["stage"]): r for r in summary_of(config)["runs"]}
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,7 @@ def moved(config: Config, unmoved: Json, mixed: list[Any]) -> dict[tuple[str, st
     with pytest.MonkeyPatch.context() as monkeypatch:
         cut_close(monkeypatch)
         monkeypatch.setattr(retention, "mixture", mixture)
-        optimizer = dataclasses.replace(config.target.optimizer, l2_start=0.1)
+        optimizer = dataclasses.replace(config.target.optimizer, l2_sp=0.1)
         changes: Json = {"optimizer": optimizer, "rehearse": 2}
         return run(config, **changes, wise=(0.5, 1.0), retained=True)
 
@@ -161,7 +163,7 @@ def test_only_what_acts_on_a_stage_is_part_of_it(
         "plain": {},
         "rehearse": {"rehearse": 2},
         "scored": {"wise": (0.5,), "retained": True},
-        "pulled": {"optimizer": dataclasses.replace(config.target.optimizer, l2_start=0.1)},
+        "pulled": {"optimizer": dataclasses.replace(config.target.optimizer, l2_sp=0.1)},
     }.items():
         made = dataclasses.replace(config, target=dataclasses.replace(config.target, **changes))
         own = study.Study(made, Path(made.workdir), Path(made.cache))

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flaxfer import studies, study
 from flaxfer.config import Config
-from flaxfer.study import Study
+from flaxfer.study import studies, study
+from flaxfer.study.study import Study
 from tests.e2e.test_study import (
     config_of,
     lines_of,
@@ -37,7 +37,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     # Large weights, whose predictions differ: a correlation of nearly equal ones is all rounding.
     tiny_model(folder / "model", "bert", deviation=0.3)
     write_sets(folder)
-    config = dataclasses.replace(config_of(folder), paths=("staged",), seeds=(3, 0))
+    config = dataclasses.replace(config_of(folder), conditions=("staged",), seeds=(3, 0))
     assert config.intermediate is not None
     short = dataclasses.replace(config.target.train, max_steps=4, compute_dtype="float32")
     # A large eps: what is rounding in a gradient that is zero must not become a step.
@@ -124,6 +124,8 @@ def test_large_steps_are_not_put_together(config: Config, monkeypatch: pytest.Mo
     assert own._work("target") == pytest.approx(train.batch_size * tokens * 32)
     monkeypatch.setattr(study, "SMALL_WORK", own._work("target") - 1)
     assert own.groups() == [(0,), (1,)]
-    halves = dataclasses.replace(config.target, train=dataclasses.replace(train, accumulation=2))
+    halves = dataclasses.replace(
+        config.target, train=dataclasses.replace(train, gradient_accumulation_steps=2)
+    )
     own.stages = {"target": halves}
     assert own.groups() == [(0, 1)]

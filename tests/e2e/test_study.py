@@ -18,12 +18,14 @@ import jax
 import numpy as np
 import pytest
 
-from flaxfer import inputs, sharding, stage, stage_run, state, studies, study
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 from flaxfer.data.packing import best_row_length
-from flaxfer.evaluate import Evaluator
-from flaxfer.stage_run import StageRun
-from flaxfer.study import Study
+from flaxfer.evaluation.evaluator import Evaluator
+from flaxfer.runtime import sharding
+from flaxfer.study import inputs, studies, study
+from flaxfer.study.study import Study
+from flaxfer.training import loop, stage_run, state
+from flaxfer.training.stage_run import StageRun
 from tests.helpers import WORDS, mesh_of, tiny_model
 
 COLUMNS = {"text_a": 0, "text_b": 1, "label": 2, "language": 3, "domain": 4}
@@ -42,7 +44,7 @@ TRAIN = Train(
     eval_every=3,
     max_length=32,
     row_length=64,
-    max_programs=1,
+    max_bucket_sizes=1,
     eval_rows=4,
     log_every=1,
 )
@@ -83,7 +85,7 @@ def config_of(folder: Path) -> Config:
             OPTIMIZER,
             TRAIN,
         ),
-        paths=("direct", "staged", "scratch"),
+        conditions=("direct", "staged", "scratch"),
         workdir=str(folder / "work"),
         data_dir=str(folder),
         cache=str(folder / "cache"),
@@ -154,7 +156,7 @@ def test_a_study_writes_what_its_report_needs(finished: Config) -> None:
     assert (summary["metric"], summary["larger_is_better"]) == ("pearson", True)
     assert summary["metrics"] == ["pearson", "spearman", "mse"]
     assert summary["task"]["name"] == "sts" and summary["intermediate_task"]["name"] == "nli"
-    assert summary["paths"] == ["direct", "staged", "scratch"] and summary["seeds"] == [0]
+    assert summary["conditions"] == ["direct", "staged", "scratch"] and summary["seeds"] == [0]
     assert summary["command"] == "python -m flaxfer.main --config tiny.py"
     assert summary["config"]["target"]["train"]["batch_size"] == 8
     whole = sum(
@@ -178,7 +180,7 @@ def test_a_study_writes_what_its_report_needs(finished: Config) -> None:
     }
     runs = summary["runs"]
     order = [("direct", "target"), ("staged", "intermediate"), ("staged", "target")]
-    assert [(r["path"], r["stage"]) for r in runs] == [*order, ("scratch", "target")]
+    assert [(r["condition"], r["stage"]) for r in runs] == [*order, ("scratch", "target")]
     assert len({r["id"] for r in runs}) == 4
     assert [r["parent"] for r in runs] == [None, None, runs[1]["id"], None]
     for run in runs:
@@ -242,7 +244,7 @@ def test_the_intermediate_task_should_have_ten_times_the_examples(
     assert holds or said[0].startswith(
         "warning: the intermediate task has 40 examples to train on, 8.0 times the target's 5"
     )
-    direct = open_study(dataclasses.replace(config, paths=("direct",)))
+    direct = open_study(dataclasses.replace(config, conditions=("direct",)))
     direct.introduce()
     assert direct.size_rule() is None and len(said) == (not holds)
 
@@ -257,7 +259,7 @@ def test_the_same_command_repeats_nothing(
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("is repeated")
 
-    monkeypatch.setattr(stage, "make_train_step", refuse)
+    monkeypatch.setattr(loop, "make_train_step", refuse)
     monkeypatch.setattr(Evaluator, "predict", refuse)
     monkeypatch.setattr(inputs.pretrained, "load_pretrained", refuse)
     studies.run(finished, before["command"])
@@ -269,13 +271,13 @@ def test_the_same_command_repeats_nothing(
 def starts_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[StageRun, Any]]:
     """Every stage of a finished study with the parameters it began with."""
     found = {}
-    real: Callable[..., Any] = stage.train
+    real: Callable[..., Any] = loop.train
 
     def train(jobs: Sequence[tuple[StageRun, Callable[[], Any]]]) -> None:
         found.update({run.title: (run, start()) for run, start in jobs})
         real(jobs)
 
-    monkeypatch.setattr(stage, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     own = open_study(config)
     for job in own.jobs:
         own._train(job, job.runs)
@@ -366,7 +368,7 @@ def test_the_bias_of_a_regression_may_start_at_the_mean_score(finished: Config) 
 def ids_of(config: Config) -> dict[str, str]:
     """Identities of the stages, none of which is trained."""
     nodes = open_study(config).cell().nodes
-    return {f"{node.path}/{node.stage} {node.seed}": node.folder.name for node in nodes}
+    return {f"{node.condition}/{node.stage} {node.seed}": node.folder.name for node in nodes}
 
 
 def test_a_changed_setting_changes_the_stages_it_concerns(finished: Config, tmp_path: Path) -> None:
@@ -384,7 +386,7 @@ def test_a_changed_setting_changes_the_stages_it_concerns(finished: Config, tmp_
         "staged/intermediate 0",
         "staged/target 0",
     }
-    unchanged = dataclasses.replace(finished, name="renamed", paths=("direct", "scratch"))
+    unchanged = dataclasses.replace(finished, name="renamed", conditions=("direct", "scratch"))
     assert changed(unchanged) == set()
     task = dataclasses.replace(finished.target.task, metric="spearman")
     assert (
@@ -420,7 +422,7 @@ def test_equal_stages_of_different_paths_are_one(finished: Config) -> None:
 
 def test_f25_sigkill_in_the_middle_of_a_stage(finished: Config, tmp_path: Path) -> None:
     """A process that is killed with its first checkpoint just written; then the same again."""
-    config = dataclasses.replace(finished, workdir=str(tmp_path), paths=("direct",))
+    config = dataclasses.replace(finished, workdir=str(tmp_path), conditions=("direct",))
     code = "import sys; from tests.e2e.test_study import in_a_process; in_a_process(sys.argv[1:])"
     world = str(Path(finished.data_dir))
     root = Path(__file__).parents[2]
@@ -464,5 +466,5 @@ def in_a_process(arguments: list[str]) -> None:
     """The study that `test_f25_sigkill_in_the_middle_of_a_stage` kills."""
     world, workdir = arguments
     use_one_device(pytest.MonkeyPatch())
-    config = dataclasses.replace(config_of(Path(world)), workdir=workdir, paths=("direct",))
+    config = dataclasses.replace(config_of(Path(world)), workdir=workdir, conditions=("direct",))
     studies.run(config, "")

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxfer import export, restarts, stage, studies, vocabulary
 from flaxfer.config import Config
 from flaxfer.data.tokenize import load_tokenizer
-from flaxfer.evaluate import Evaluator
-from flaxfer.study import Study
-from flaxfer.vocabulary import Vocabulary
+from flaxfer.evaluation.evaluator import Evaluator
+from flaxfer.interop import export
+from flaxfer.study import studies
+from flaxfer.study.study import Study
+from flaxfer.training import loop, restarts, vocabulary
+from flaxfer.training.vocabulary import Vocabulary
 from tests import helpers
 from tests.e2e.test_study import (
     LABELS,
@@ -199,7 +201,7 @@ def test_a_new_set_with_new_tokens_trains_nothing_again(
         scored.append(len(data))
         return real(self, params, data)
 
-    monkeypatch.setattr(stage, "make_train_step", refuse)
+    monkeypatch.setattr(loop, "make_train_step", refuse)
     monkeypatch.setattr(Evaluator, "predict", predict)
     wider = with_extra_set(cut)
     studies.run(wider, "")
@@ -222,14 +224,14 @@ def test_a_run_that_began_anew_has_the_rows_of_its_own_draw(
     made, exported = [], []
     for name in ("cut", "whole"):
         own = dataclasses.replace(
-            cut, workdir=str(tmp_path / name), paths=("scratch",), seeds=(3,), target=target
+            cut, workdir=str(tmp_path / name), conditions=("scratch",), seeds=(3,), target=target
         )
         with pytest.MonkeyPatch.context() as patch:
             if name == "whole":
                 patch.setattr(Study, "_vocabulary", lambda *_: Vocabulary.whole(ROWS))
             studies.run(own, "")
         (run,) = summary_of(own)["runs"]
-        assert [(one["draw"], one["why"]) for one in run["restarts"]] == [(3, "nothing")]
+        assert [(one["attempt_seed"], one["why"]) for one in run["restarts"]] == [(3, "nothing")]
         folder = export.export(folders_of(own)["scratch/target"], tmp_path / f"{name}-out")
         exported.append(safetensors.numpy.load_file(folder / "model.safetensors"))
         made.append(own)

@@ -58,7 +58,7 @@ def load(folder: Path, outputs: int = 0) -> dict[str, Any]:
 def refusal(folder: Path, outputs: int = 0) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
         load(folder, outputs)
-    assert caught.value.mend and str(folder) in str(caught.value.where)
+    assert caught.value.hint and str(folder) in str(caught.value.where)
     return caught.value
 
 

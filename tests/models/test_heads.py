@@ -13,12 +13,12 @@ import optax
 import pytest
 from flax import nnx
 
-from flaxfer import step
 from flaxfer.models import attention, layers
 from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.models.heads import HEAD_OF, EncoderModel
 from flaxfer.models.layers import Execution
 from flaxfer.models.pretrained import parameter_names, parameter_shapes
+from flaxfer.training import step
 from tests.models import tiny
 
 
@@ -80,7 +80,7 @@ def test_summary_outputs_are_those_of_the_whole_last_layer(family: str) -> None:
     @tiny.jit
     def outputs() -> tuple[jax.Array, jax.Array]:
         tokens = [batch[name] for name in tiny.TOKENS]
-        return encoder(*tokens), encoder(*tokens, summary_BE=places)
+        return encoder(*tokens), encoder(*tokens, cls_BE=places)
 
     whole, some = outputs()
     assert_close(some, np.take_along_axis(np.asarray(whole), places[..., None], axis=1), 1e-5)

@@ -9,14 +9,7 @@ import pytest
 import scipy.special
 from flax import nnx
 
-from flaxfer.models.layers import (
-    ACTIVATIONS,
-    LayerNorm,
-    Linear,
-    dropout,
-    fused,
-    true_dropout_rate,
-)
+from flaxfer.models.layers import ACTIVATIONS, LayerNorm, Linear, dropout, fused, true_dropout_rate
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.3, 0.5, 0.999])

@@ -113,10 +113,10 @@ def test_f19_truncated_files_are_refused(folder: Path, share: float) -> None:
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"])
 def test_f19_other_formats_are_refused_with_what_to_do(folder: Path, name: str) -> None:
     (folder / WEIGHTS).unlink()
-    assert "copy" in str(refusal(folder).mend)
+    assert "copy" in str(refusal(folder).hint)
     (folder / name).write_bytes(b"\x80\x04.")
     error = refusal(folder)
-    assert name in error.what and "save_pretrained" in str(error.mend)
+    assert name in error.what and "save_pretrained" in str(error.hint)
 
 
 def test_weights_in_shards_and_in_one_file_prefer_the_file(folder: Path) -> None:

@@ -78,7 +78,7 @@ def batch(family: str, layout: Layout) -> Batch:
     pad, last = read_config(settings(family)).pad_token_id, family == "xlnet"
     found = {name: np.zeros((ROWS, WIDTH), np.int32) for name in TOKENS}
     found["token_BT"] += pad
-    found |= {name: np.zeros((ROWS, SLOTS), np.int32) for name in ("summary_BE", "label_BE")}
+    found |= {name: np.zeros((ROWS, SLOTS), np.int32) for name in ("cls_BE", "label_BE")}
     found["mask_BE"] = np.zeros((ROWS, SLOTS), np.float32)
     for row, examples in enumerate(layout):
         for slot, (example, start) in enumerate(examples):
@@ -90,7 +90,7 @@ def batch(family: str, layout: Layout) -> Batch:
                 found["type_BT"][row, inside] = np.sort(rng.integers(0, types, length))
             found["position_BT"][row, inside] = np.arange(length)
             found["segment_BT"][row, inside] = slot + 1
-            found["summary_BE"][row, slot] = start + (length - 1) * last
+            found["cls_BE"][row, slot] = start + (length - 1) * last
             found["label_BE"][row, slot] = rng.integers(0, 3)
             found["mask_BE"][row, slot] = 1
     return found
@@ -108,7 +108,7 @@ def of_examples(layout: Layout, array: np.ndarray) -> list[np.ndarray]:
 def logits(
     graph: Any, params: Any, batch: Batch, key: jax.Array | None = None, dtype: Any = jnp.float32
 ) -> jax.Array:
-    arrays = [batch[name] for name in (*TOKENS, "summary_BE")]
+    arrays = [batch[name] for name in (*TOKENS, "cls_BE")]
     execution = Execution(dtype)
     found: jax.Array = nnx.merge(graph, params)(*arrays, dropout_key=key, execution=execution)
     return found

@@ -211,7 +211,7 @@ def batch(case: Case, layout: Layout, width: int, draw: int = 0) -> Batch:
     lengths = [length for _, _, _, length in places(layout)]
     tokens = [rng.choice(not_padding, length) for length in lengths]
     kinds = [np.arange(length) * types // length for length in lengths]
-    found = lay_out(tokens, kinds, layout, width, pad, summary_last=case.family == "xlnet")
+    found = lay_out(tokens, kinds, layout, width, pad, cls_last=case.family == "xlnet")
     return found | labels(case.kind, case.outputs, layout, found, rng)
 
 
@@ -222,7 +222,7 @@ def lay_out(
     width: int,
     pad: int,
     *,
-    summary_last: bool,
+    cls_last: bool,
 ) -> Batch:
     """All of a batch but what is to be predicted."""
     rows, slots = len(layout), max(map(len, layout))
@@ -230,7 +230,7 @@ def lay_out(
         name: np.full((rows, width), pad if name == "token_BT" else 0, np.int32)
         for name in ("token_BT", "type_BT", "position_BT", "segment_BT")
     }
-    found["summary_BE"] = np.zeros((rows, slots), np.int32)
+    found["cls_BE"] = np.zeros((rows, slots), np.int32)
     found["mask_BE"] = np.zeros((rows, slots), np.float32)
     for (row, slot, start, length), token, kind in zip(places(layout), tokens, types, strict=True):
         inside = slice(start, start + length)
@@ -238,7 +238,7 @@ def lay_out(
         found["type_BT"][row, inside] = kind
         found["position_BT"][row, inside] = np.arange(length)
         found["segment_BT"][row, inside] = slot + 1
-        found["summary_BE"][row, slot] = start + (length - 1) * summary_last
+        found["cls_BE"][row, slot] = start + (length - 1) * cls_last
         found["mask_BE"][row, slot] = 1
     return found
 

@@ -14,9 +14,7 @@ import optax
 from flax import nnx
 from safetensors.numpy import save_file
 
-from flaxfer import state
 from flaxfer.config import Optimizer, Task
-from flaxfer.losses import loss_sum
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
 from flaxfer.models.heads import HEAD_OF
@@ -27,7 +25,9 @@ from flaxfer.models.pretrained import (
     parameter_shapes,
     stored_shape,
 )
-from flaxfer.optim import make_optimizer
+from flaxfer.tasks.losses import loss_sum
+from flaxfer.training import state
+from flaxfer.training.optimizer import make_optimizer
 from tests.parity.cases import Batch, Case, weight
 
 Params = dict[str, Any]
@@ -90,7 +90,7 @@ class Model:
             return project(x)
 
         model.head.output = spy
-        logits = model(*[batch[name] for name in (*names, "summary_BE")])
+        logits = model(*[batch[name] for name in (*names, "cls_BE")])
         total, count = loss_sum(self.task, 0.0, logits, batch)
         return total / count, (hidden, pooled[0], logits)
 

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 import transformers
 
-from flaxfer import state
 from flaxfer.config import Model, Optimizer, Source, Task, Train
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.sources import read_source
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.models.pretrained import load_encoder_config, load_pretrained
-from flaxfer.optim import make_optimizer
-from flaxfer.step import make_train_step
+from flaxfer.training import state
+from flaxfer.training.optimizer import make_optimizer
+from flaxfer.training.step import make_train_step
 from tests.parity import torch_side
 
 SHARED = Path(__file__).parents[2] / "../shared"

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from flaxfer import losses
 from flaxfer.config import Optimizer
 from flaxfer.models import attention, bert, encoders, layers, relative, roberta, xlnet
+from flaxfer.tasks import losses
 from tests.parity import cases, compare, flax_side, reference
 
 

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from flaxfer.config import Source
 from flaxfer.data.examples import Examples
 from flaxfer.data.sources import read_source
-from flaxfer.embed import SIMILARITY, Embedder, retrieval_scores, sts_scores
+from flaxfer.interop.embed import SIMILARITY, Embedder, retrieval_scores, sts_scores
 
 pytestmark = pytest.mark.parity
 

@@ -143,7 +143,7 @@ def encode(folder: Path, pairs: Any, kind: str, draw: int) -> cases.Batch:
     width = max(a + 3, b + 3, c + d + 1)
     layout = (((0, a),), ((width - b, b),), ((0, c), (c + 1, d)))
     pad = tokenizer.pad_token_id
-    batch = cases.lay_out(tokens, types, layout, width, pad, summary_last=False)
+    batch = cases.lay_out(tokens, types, layout, width, pad, cls_last=False)
     rng = np.random.default_rng(draw)
     return batch | cases.labels(kind, cases.OUTPUTS[kind], layout, batch, rng)
 

@@ -246,7 +246,7 @@ def classify(model: Any, inputs: Batch, label: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _aligned(inputs: Inputs, last: bool) -> Inputs:
-    """The rows, turned so that the summary token is where transformers' classes look for it.
+    """The rows, turned so that the CLS token is where transformers' classes look for it.
 
     They read the first token of a row, XLNet's the last one, padding or not.
     """

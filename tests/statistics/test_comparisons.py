@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flaxfer import metrics
 from flaxfer.config import METRICS, Kind, Task
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DataError
-from flaxfer.evaluate import write_predictions
-from flaxfer.predictions import predictions_of
-from flaxfer.results import GAP, MEAN, ZERO_SHOT
-from flaxfer.scoring import answers, entities
+from flaxfer.evaluation.evaluator import write_predictions
 from flaxfer.statistics import inference
 from flaxfer.statistics.comparisons import compare
 from flaxfer.statistics.records import Comparison, Estimate
+from flaxfer.statistics.results import GAP, MEAN, ZERO_SHOT
 from flaxfer.statistics.sets import SMALLER_IS_BETTER
+from flaxfer.tasks import answers, entities, metrics
+from flaxfer.tasks.predictions import predictions_of
 from tests.helpers import random_tokenized
 
 N = 120  # Half of them en, half de.
@@ -61,13 +60,13 @@ def write_study(
         "metrics": METRICS[task.kind],
         "larger_is_better": metrics.METRICS[task.metric],
         "task": dataclasses.asdict(task),
-        "paths": ["direct", "staged"],
+        "conditions": ["direct", "staged"],
         "seeds": sorted({seed for _, seed in runs}),
         "model": {"source": "model", "family": "bert", "parameters": 1},
         "data": data,
         "runs": [
             {
-                "path": path, "seed": seed, "stage": "target", "id": f"{path}{seed}",
+                "condition": path, "seed": seed, "stage": "target", "id": f"{path}{seed}",
                 "dir": f"stages/{path}{seed}", "steps": 1, "dev": {}, "evaluations": evaluated,
             }
             for path, seed in runs
@@ -209,7 +208,7 @@ def test_collapsed_runs_are_listed_and_kept(tmp_path: Path) -> None:
     files["staged", 2] = rng.permutation(files["staged", 2])
     workdir = study(tmp_path / "a", SCORES, files, DATA)
     for one in compare([workdir], draws=DRAWS).comparisons:
-        assert [(run.path, run.seed, run.stage_id) for run in one.collapsed] == [
+        assert [(run.condition, run.seed, run.stage_id) for run in one.collapsed] == [
             ("direct", 1, "direct1"), ("staged", 2, "staged2"),
         ]  # fmt: skip
         assert "standard deviation" in one.collapsed[0].why
@@ -228,7 +227,7 @@ def test_classes_collapse_to_one_of_them(tmp_path: Path) -> None:
     made = compare([study(tmp_path / "a", CLASSES, files, CLASS_DATA)], draws=DRAWS)
     for one in made.comparisons:
         (run,) = one.collapsed
-        assert (run.path, run.seed) == ("direct", 0)
+        assert (run.condition, run.seed) == ("direct", 0)
         assert run.why == "one prediction for 100.0% of the examples"
     # All of a path: the runs that are left are of the other one alone.
     files["direct", 1][:, 1] += 100
@@ -246,12 +245,12 @@ def test_what_transfers_nothing_has_not_collapsed(tmp_path: Path) -> None:
     found = compare([study(tmp_path / "a", SCORES, files, DATA)], draws=DRAWS)
     by_language = {one.language: one for one in (*found.comparisons, *found.means)}
     for one in by_language.values():
-        assert [(run.path, run.seed) for run in one.collapsed] == [("staged", 0)]
+        assert [(run.condition, run.seed) for run in one.collapsed] == [("staged", 0)]
         assert one.without_collapsed is not None
         assert one.without_collapsed.direct.seeds == (0, 1, 2)
         assert one.without_collapsed.staged.seeds == (1, 2)
     nothing = {
-        name: [(run.path, run.seed) for run in one.not_transferred]
+        name: [(run.condition, run.seed) for run in one.not_transferred]
         for name, one in by_language.items()
     }
     assert nothing == {"en": []} | {name: [("direct", 1)] for name in ("de", MEAN, GAP)}

@@ -7,9 +7,9 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from flaxfer.scoring import entities
 from flaxfer.statistics import resampled
 from flaxfer.statistics.resampled import Resampled
+from flaxfer.tasks import entities
 
 N, RUNS = 60, 4
 RNG = np.random.default_rng(3)

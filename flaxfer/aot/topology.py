@@ -1,0 +1,176 @@
+"""Accelerators by name: their public figures, and devices to compile for that are not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+import os
+from collections.abc import Mapping
+
+import jax
+
+from flaxfer.errors import ConfigError, UnavailableError
+
+CALIBRATION = 8192
+"""A product of square bfloat16 matrices of this size runs at the peak of every TPU here; the cycles
+that the compiler estimates for it give the clock of those cycles."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One kind of accelerator. A figure that is 0 is not used, and no time is estimated.
+
+    Attributes:
+      title: its name.
+      memory: bytes of a chip's HBM as sold.
+      usable: bytes of it that the compiler lets a program have.
+      peak: bfloat16 FLOP/s of matrix products.
+      bandwidth: bytes/s of HBM.
+      link: bytes/s that a chip sends over one axis of the torus, both directions together.
+      calibration_cycles: the compiler's estimate for the product of `CALIBRATION`.
+    """
+
+    title: str
+    memory: int
+    usable: int
+    peak: float = 0.0
+    bandwidth: float = 0.0
+    link: float = 0.0
+    calibration_cycles: int = 0
+
+    @property
+    def clock(self) -> float:
+        """Estimated cycles a second."""
+        return self.calibration_cycles * self.peak / (2 * CALIBRATION**3)
+
+
+GIB = 2**30
+# Memory, peak, bandwidth and links: Google Cloud's TPU documentation; NVIDIA's H100 data sheet.
+# Usable memory: what the compilers report when a program does not fit.
+CHIPS: Mapping[str, Chip] = {
+    "v5e": Chip("TPU v5e", 16 * GIB, int(15.75 * GIB), 197e12, 819e9, 90e9, 9_557_312),
+    "v5p": Chip("TPU v5p", 95 * GIB, 95 * GIB, 459e12, 2765e9, 180e9, 4_652_072),
+    "v6e": Chip("TPU v6e", 32 * GIB, int(31.24 * GIB), 918e12, 1640e9, 180e9, 2_977_840),
+    "h100": Chip("NVIDIA H100 80GB", 84_942_979_072, 84_942_979_072),
+}
+
+FLAT = ("1x1", "1x2", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+SOLID = ("1x1x1", "1x1x2", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8")
+LAYOUTS: Mapping[str, tuple[str, ...]] = {"v5e": FLAT, "v6e": FLAT, "v5p": SOLID}
+"""The usual slices of a kind, from one chip to 256."""
+
+GPUS = (1, 2, 4, 8)
+"""GPUs of one machine."""
+
+ENVIRONMENT = {
+    # Else libtpu asks a metadata server, and warns that it finds no other hosts.
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",
+    # Nothing is run on a TPU, so several processes may compile for one.
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_LOG_DIR": "disabled",
+}
+"""Read when libtpu starts."""
+
+H100 = """
+gpu_device_info {
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
+  device_memory_size: 84942979072 shared_memory_per_block_optin: 232448
+  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536
+  registers_per_block_limit: 65536 thread_dim_limit_x: 1024 thread_dim_limit_y: 1024
+  thread_dim_limit_z: 64 device_vendor: "NVIDIA Corporation" name: "NVIDIA H100 80GB HBM3"
+  driver_version: "13.0.0" runtime_version: "12.8.0" compile_time_toolkit_version: "12.8.0"
+  dnn_version: "9.10.0"
+}
+platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 }
+device_description_str: "NVIDIA H100 80GB HBM3"
+"""
+"""What the CUDA driver says of an H100."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """A slice of TPUs or a machine with GPUs.
+
+    Attributes:
+      name: as the compiler calls it, such as `v5e:2x4`; of GPUs such as `h100:8`.
+      kind: a key of `CHIPS`.
+      chips: how many there are.
+    """
+
+    name: str
+    kind: str
+    chips: int
+
+    @property
+    def chip(self) -> Chip:
+        """Its kind's figures."""
+        return CHIPS[self.kind]
+
+    @property
+    def side(self) -> int:
+        """Chips along the longest axis of the torus."""
+        return max(map(int, self.name.partition(":")[2].split("x")))
+
+
+def parse(name: str) -> Topology:
+    """The topology that a user names: `v5e:8`, `v5e:2x4`, `v5p:2x2x1`, `h100:8`.
+
+    Raises:
+      ConfigError: there is none of this name.
+    """
+    kind, _, layout = name.lower().partition(":")
+    if kind == "h100" and layout in map(str, GPUS):
+        return Topology(f"{kind}:{layout}", kind, int(layout))
+    for known in LAYOUTS.get(kind, ()):
+        chips = math.prod(map(int, known.split("x")))
+        if layout in (known, str(chips)):
+            return Topology(f"{kind}:{known}", kind, chips)
+    raise ConfigError(
+        f"there is no topology {name!r}",
+        where="--topology",
+        hint="name one of these; the number of chips alone will do, as in v5e:8.",
+        details=[f"{kind}: {', '.join(layouts)}" for kind, layouts in LAYOUTS.items()]
+        + [f"h100: {', '.join(map(str, GPUS))}"],
+    )
+
+
+def devices(topology: Topology) -> list[jax.Device]:
+    """Devices to build a mesh and compile on; nothing can run on them.
+
+    Raises:
+      UnavailableError: the compiler for them is not installed, or does not start.
+    """
+    gpu = topology.kind == "h100"
+    package, extra = ("jax_cuda12_plugin", "cuda") if gpu else ("libtpu", "tpu")
+    if importlib.util.find_spec(package) is None:
+        raise UnavailableError(
+            f"{package}, which holds the compiler, is not installed",
+            where=topology.name,
+            hint=f'pip install "flaxfer[{extra}]" on Linux with Python 3.12 or later; no '
+            f"{'GPU' if gpu else 'TPU'} is needed.",
+        )
+    from jax.experimental import topologies
+
+    try:
+        if gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+            found = topologies.get_topology_desc(
+                platform="cuda", topology=f"1x1x{topology.chips}", target_config=H100
+            )
+        else:
+            os.environ.update(ENVIRONMENT)
+            found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise UnavailableError(
+            f"the compiler does not start: {error}",
+            where=topology.name,
+            hint="install the versions of constraints.txt; on Python 3.11 jax is older and may "
+            "not know this accelerator.",
+        ) from error
+    return list(found.devices)

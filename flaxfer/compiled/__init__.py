@@ -1,1 +1,0 @@
-"""What the real compilers of accelerators say about a step, on machines without the accelerator."""

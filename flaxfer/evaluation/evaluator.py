@@ -1,0 +1,158 @@
+"""A split in, predictions and metrics out: every example once, on any number of devices."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flaxfer.config import Task, Train
+from flaxfer.data.loader import eval_batches, put_rows
+from flaxfer.data.packing import Batch
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.runtime import sharding
+from flaxfer.runtime.files import write_atomically
+from flaxfer.tasks import metrics
+from flaxfer.tasks.predictions import Predictions, Scores, predictions_of
+from flaxfer.training.optimizer import Params
+from flaxfer.training.step import Graph, make_eval_step, make_for_eval
+
+EVERY_TOKEN = ("tagging", "question_answering")
+"""Kinds of task with outputs for every token; the others have them for every sequence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """What it takes to score a split: the model's graph, the task, and how to batch."""
+
+    graph: Graph
+    task: Task
+    train: Train
+    dtype: Any
+    mesh: jax.sharding.Mesh
+    pad_id: int
+
+    def predict(self, params: Params, data: Tokenized) -> tuple[np.ndarray, Scores]:
+        """The model's outputs and the split's scores."""
+        return self.predict_seeds(params, data, 1)[0]
+
+    def predict_seeds(
+        self, params: Params, data: Tokenized, seeds: int
+    ) -> list[tuple[np.ndarray, Scores]]:
+        """What `predict` gives, for each of a number of seeds.
+
+        If there are several, their parameters lead with an axis of seeds, and `mesh` is one of
+        `sharding.seed_mesh`.
+
+        The metrics that can be accumulated are accumulated on the device while the batches run;
+        others, such as Spearman's with its ranks, need all predictions and are taken from them.
+        """
+        kind, batched_seeds = self.task.kind, seeds > 1
+        eval_step = make_eval_step(
+            self.graph,
+            self.task,
+            self.dtype,
+            self.mesh,
+            attention=self.train.attention,
+            batched_seeds=batched_seeds,
+        )
+        params = make_for_eval(self.dtype)(params)
+        accumulated = metrics.collection(kind, self.task.num_outputs).empty()
+        where: Any = sharding.whole(self.mesh)
+        if batched_seeds:
+            accumulated = jax.tree.map(lambda x: jnp.stack([x] * seeds), accumulated)
+            where = sharding.group_shardings(accumulated, self.mesh)
+        accumulated = jax.device_put(accumulated, where)
+        size = len(data.token) if kind in EVERY_TOKEN else len(data)
+        outputs = np.full((seeds, size, self.task.num_outputs), np.nan, np.float32)
+        pending: list[tuple[Batch, jax.Array]] = []
+        multiple = sharding.row_shards(self.mesh)
+        for batch in eval_batches(data, self.train, self.pad_id, multiple):
+            placed = put_rows(batch, self.mesh)
+            accumulated, logits = eval_step(params, placed, accumulated)
+            pending.append((batch, logits))
+            if len(pending) > 1:  # One batch late: the device never waits for the host.
+                _scatter(outputs, data, *pending.pop(0))
+        for batch, logits in pending:
+            _scatter(outputs, data, batch, logits)
+        own = [accumulated]
+        if batched_seeds:
+            own = [jax.tree.map(lambda x, i=i: x[i], accumulated) for i in range(seeds)]
+        return [(o, self._scores(data, o, a)) for o, a in zip(outputs, own, strict=True)]
+
+    def _scores(self, data: Tokenized, outputs: np.ndarray, accumulated: Any) -> Scores:
+        """The accumulated metrics, and the others from the predictions."""
+        scores = metrics.scores(accumulated)
+        names = metrics.task_metrics(self.task.kind)
+        if set(names) - scores.keys():
+            everything = np.ones(len(data.id), bool)
+            scores = predictions_of(self.task, data, outputs).scores(everything) | scores
+        return {name: scores[name] for name in names}
+
+    def report(self, name: str, data: Tokenized, outputs: np.ndarray) -> list[dict[str, Any]]:
+        """The scores of a split by language, and within a language by domain."""
+        predictions = predictions_of(self.task, data, outputs)
+        entries = []
+        language = np.asarray(data.language)
+        domain = np.asarray(data.domain)
+        for code in sorted(set(data.language)):
+            chosen = language == code
+            entry = {"set": name, "language": code, **_score(predictions, chosen)}
+            domains = sorted(set(domain[chosen]) - {""})
+            entry["domains"] = {
+                part: _score(predictions, chosen & (domain == part)) for part in domains
+            }
+            entries.append(entry)
+        return entries
+
+
+def write_predictions(path: Path, task: Task, data: Tokenized, outputs: np.ndarray) -> None:
+    """One json line an example: id, prediction, label, and what the kind of task has beside."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = _lines(predictions_of(task, data, outputs))
+    write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+
+def finite(scores: Scores) -> dict[str, float | None]:
+    """Scores for JSON, which has no NaN: an undefined one is null."""
+    return {name: value if np.isfinite(value) else None for name, value in scores.items()}
+
+
+def _score(predictions: Predictions, chosen: np.ndarray) -> dict[str, Any]:
+    return {"n": int(chosen.sum()), "metrics": finite(predictions.scores(chosen))}
+
+
+def _lines(predictions: Predictions) -> Iterable[str]:
+    data = predictions.data
+    for i, identity in enumerate(data.id):
+        record = {"id": identity, "language": data.language[i]}
+        if data.domain[i]:
+            record["domain"] = data.domain[i]
+        yield json.dumps(record | predictions.record(i), ensure_ascii=False)
+
+
+def _scatter(outputs: np.ndarray, data: Tokenized, batch: Batch, logits: jax.Array) -> None:
+    """Puts the logits of a batch where they belong: at their sequences, or at their tokens.
+
+    Args:
+      outputs: (seeds, sequences or tokens, C).
+      data: the split.
+      batch: its arrays on the host.
+      logits: of the batch, led by an axis of seeds if there are several.
+    """
+    index_BE = batch["index_BE"]
+    own = np.asarray(logits).reshape(len(outputs), *logits.shape[-3:])
+    if data.kind not in EVERY_TOKEN:
+        filled = index_BE >= 0
+        outputs[:, index_BE[filled]] = own[:, filled]
+        return
+    row, place = np.nonzero(batch["segment_BT"])
+    sequence = index_BE[row, batch["segment_BT"][row, place] - 1]
+    token = data.offset[sequence] + batch["position_BT"][row, place]
+    outputs[:, token] = own[:, row, place]

@@ -1,0 +1,81 @@
+"""Folders that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from flaxfer.errors import ConfigError
+from flaxfer.models.pretrained import TOKENIZER_FILES
+
+
+@contextlib.contextmanager
+def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary folder that takes the place of `out` at the end, or vanishes with an error.
+
+    Args:
+      out: what there must be nothing of yet, or an empty folder.
+      overwrite: whether it may also be an earlier export, which is replaced as a whole.
+
+    Raises:
+      ConfigError: there is something at `out` that must not be replaced.
+    """
+    out = out.absolute()
+    _check_free(out, overwrite)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    except OSError as error:
+        raise ConfigError(
+            f"the folder cannot be written: {error}", where=str(out), hint="name another one."
+        ) from error
+    try:
+        yield temporary
+        for file in temporary.iterdir():  # safetensors makes files that only their owner reads.
+            file.chmod(temporary.stat().st_mode & 0o666)
+        # Only now may the earlier export go: what fails before this leaves it as it was.
+        if out.exists() and any(out.iterdir()):
+            shutil.rmtree(out)
+        os.replace(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copies the files of a tokenizer from one folder to another."""
+    for pattern in TOKENIZER_FILES:
+        for file in sorted(source.glob(pattern)):
+            shutil.copyfile(file, target / file.name)
+
+
+def _check_free(out: Path, overwrite: bool) -> None:
+    if not out.exists() and not out.is_symlink():
+        return
+    if not out.is_dir() or out.is_symlink():
+        raise ConfigError("there is a file of this name", where=str(out), hint="name a new folder.")
+    if not any(out.iterdir()):
+        return
+    if not overwrite:
+        raise ConfigError(
+            "the folder is not empty",
+            where=str(out),
+            hint="name a new folder; an earlier export is replaced with --overwrite.",
+        )
+    if not _is_export(out):
+        raise ConfigError(
+            "the folder holds something else than an export, which --overwrite will not delete",
+            where=str(out),
+            hint="name another folder, or empty this one yourself.",
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    try:
+        return "flaxfer" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False

@@ -1,0 +1,1 @@
+"""Study records to report.html, report.md, csv and LaTeX files."""

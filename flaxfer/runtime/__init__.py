@@ -1,0 +1,1 @@
+"""Devices, mesh, compilation cache, random bits, progress and files."""

@@ -1,0 +1,1 @@
+"""Studies: conditions, seeds and stages as a graph, planned, run and summarised."""

@@ -1,0 +1,56 @@
+"""The work directory of a study or grid: who may write there, and what its numbers came from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from flaxfer.config import Config, loading
+from flaxfer.config.grids import Grid
+from flaxfer.errors import ConfigError
+from flaxfer.runtime import platform
+from flaxfer.runtime.files import write_atomically
+
+
+def prepare(config: Config | Grid, command: str) -> Path:
+    """Makes the work directory, with the resolved config, versions and git state, and the store.
+
+    Raises:
+      ConfigError: the directory cannot be written.
+    """
+    workdir = Path(config.workdir)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        Path(config.stages).mkdir(parents=True, exist_ok=True)
+        write_atomically(workdir / "config.json", dump(loading.to_dict(config)))
+        origin = {"command": command, "versions": platform.versions(), "git": git_state()}
+        write_atomically(workdir / "origin.json", dump(origin))
+    except OSError as error:
+        raise ConfigError(
+            f"the work directory cannot be written: {error}",
+            where=str(workdir.absolute()),
+            hint="pass another one with --config.workdir=FOLDER.",
+        ) from error
+    return workdir
+
+
+def dump(content: Any) -> str:
+    """JSON for people."""
+    return json.dumps(content, indent=1, ensure_ascii=False)
+
+
+def git_state() -> str:
+    """Commit of the code that runs, with `-dirty` if files differ from it; empty if unknown."""
+    try:
+        finished = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):  # No git here; the versions still tell.
+        return ""
+    return finished.stdout.strip() if finished.returncode == 0 else ""

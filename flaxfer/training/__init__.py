@@ -1,0 +1,1 @@
+"""One stage: loop, step, optimizer, state and checkpoints."""

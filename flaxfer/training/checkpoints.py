@@ -1,0 +1,258 @@
+"""Checkpoints of one stage: written by Orbax, committed and verified by a manifest of checksums.
+
+A checkpoint is the folder `STAGE/checkpoints/<step>/` with one Orbax folder for each item
+(`params`, `opt_state`) and, written last, `manifest.json`. A folder without a manifest was never
+committed and does not count. Orbax itself would not notice a flipped byte.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from flaxfer.errors import CheckpointError
+from flaxfer.runtime.files import write_atomically
+
+MANIFEST = "manifest.json"
+log = logging.getLogger("flaxfer.training.checkpoints")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A committed checkpoint: its step, the dev score at it, and what else the writer noted."""
+
+    path: Path
+    step: int
+    score: float
+    notes: dict[str, Any]
+
+
+class CheckpointStore:
+    """The checkpoints of one stage; the newest and the best survive."""
+
+    def __init__(self, folder: Path, larger_is_better: bool):
+        self.folder = folder
+        self._sign = 1 if larger_is_better else -1
+
+    def save(self, step: int, items: dict[str, Any], score: float, notes: dict[str, Any]) -> None:
+        """Writes `items` (name -> tree of arrays), commits them, and drops what is superseded.
+
+        Raises:
+          CheckpointError: there is a committed checkpoint at this step or above.
+        """
+        newest = self.newest()
+        if newest is not None and newest.step >= step:
+            raise CheckpointError(
+                f"step {step} is not after the newest checkpoint, step {newest.step}",
+                where=str(self.folder),
+            )
+        path = self.folder / _folder_name(step)
+        if path.exists():  # Left by a killed run, without a manifest.
+            shutil.rmtree(path)
+        path.mkdir(parents=True)
+        with ocp.StandardCheckpointer() as checkpointer:
+            for name, tree in items.items():
+                checkpointer.save(path.absolute() / name, _string_keys(tree))
+                checkpointer.wait_until_finished()
+        manifest = {
+            "step": step,
+            "score": score if np.isfinite(score) else None,
+            "notes": notes,
+            "files": _checksums(path),
+        }
+        write_atomically(path / MANIFEST, _sealed(manifest))
+        self._prune()
+
+    def all(self) -> list[Checkpoint]:
+        """The committed checkpoints by step. Other folders and files are ignored."""
+        found = []
+        for path in sorted(self.folder.glob(f"*/{MANIFEST}")):
+            try:
+                content = _read_manifest(path)
+            except ValueError as error:
+                log.warning("%s is damaged (%s): this checkpoint does not count", path, error)
+                continue
+            score = float("nan") if content["score"] is None else content["score"]
+            found.append(Checkpoint(path.parent, content["step"], score, content["notes"]))
+        return sorted(found, key=lambda checkpoint: checkpoint.step)
+
+    def newest(self) -> Checkpoint | None:
+        """The one that a killed run continues from."""
+        found = self.all()
+        return found[-1] if found else None
+
+    def best(self) -> Checkpoint | None:
+        """The one with the best dev score, the earlier of equals; never an undefined score."""
+        found = [checkpoint for checkpoint in self.all() if np.isfinite(checkpoint.score)]
+        return max(found, key=lambda c: (self._sign * c.score, -c.step)) if found else None
+
+    def newest_whole(self) -> Checkpoint | None:
+        """The newest that is not damaged; one that is, is named and put aside."""
+        for checkpoint in reversed(self.all()):
+            try:
+                _verify(checkpoint)
+            except CheckpointError as error:
+                log.warning("%s\n  Falling back to the checkpoint before it.", error)
+                # Uncommitted from now on, so that the steps after the fallback can be saved again.
+                (checkpoint.path / MANIFEST).rename(checkpoint.path / f"{MANIFEST}.damaged")
+            else:
+                return checkpoint
+        return None
+
+    def restore_newest(self, items: dict[str, Any]) -> tuple[Checkpoint, dict[str, Any]] | None:
+        """The newest checkpoint that is not damaged, and its items.
+
+        Raises:
+          CheckpointError: it is whole, but does not fit.
+        """
+        checkpoint = self.newest_whole()
+        return None if checkpoint is None else (checkpoint, _read(checkpoint, items))
+
+    def finish(self) -> None:
+        """Keeps, of a finished stage, the parameters of the best checkpoint alone."""
+        best = self.best() or self.newest()
+        for checkpoint in self.all():
+            if best is None or checkpoint.step != best.step:
+                shutil.rmtree(checkpoint.path)
+        if best is not None and (best.path / "opt_state").exists():
+            manifest = _read_manifest(best.path / MANIFEST)
+            manifest["files"] = {
+                name: checksum
+                for name, checksum in manifest["files"].items()
+                if not name.startswith("opt_state/")
+            }
+            # The manifest first: with it written, the files that follow are no longer missed.
+            write_atomically(best.path / MANIFEST, _sealed(manifest))
+            shutil.rmtree(best.path / "opt_state")
+
+    def _prune(self) -> None:
+        kept = {checkpoint.step for checkpoint in (self.best(), self.newest()) if checkpoint}
+        for checkpoint in self.all():
+            if checkpoint.step not in kept:
+                shutil.rmtree(checkpoint.path)
+
+
+def restore(checkpoint: Checkpoint, items: dict[str, Any]) -> dict[str, Any]:
+    """Reads items of a checkpoint after verifying every byte of it.
+
+    Args:
+      checkpoint: from a `CheckpointStore`.
+      items: name -> tree of `ShapeDtypeStruct` with shardings, as the arrays are wanted.
+
+    Raises:
+      CheckpointError: a file is damaged or missing, or a shape or dtype is not the wanted one; all
+        differences are listed.
+    """
+    _verify(checkpoint)
+    return _read(checkpoint, items)
+
+
+def _read(checkpoint: Checkpoint, items: dict[str, Any]) -> dict[str, Any]:
+    restored = {}
+    with ocp.StandardCheckpointer() as checkpointer:
+        for name, wanted in items.items():
+            path = checkpoint.path.absolute() / name
+            target = _string_keys(wanted)
+            saved = checkpointer.metadata(path).item_metadata.tree if path.is_dir() else {}
+            _compare(path, saved, target)
+            tree = checkpointer.restore(path, target)
+            leaves = dict(_by_path(tree))
+            restored[name] = jax.tree.map_with_path(lambda p, _: leaves[_name(p)], wanted)  # noqa: B023
+    return restored
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    checksums = {}
+    for path in files:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        checksums[path.relative_to(folder).as_posix()] = digest
+    return checksums
+
+
+def _folder_name(step: int) -> str:
+    return f"{step:08d}"
+
+
+def _sealed(manifest: dict[str, Any]) -> str:
+    """The text of a manifest with its own checksum in it."""
+    return json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1)
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """A manifest; raises ValueError if it is damaged or of a checkpoint of another place."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.pop("checksum", None) != _checksum(content):
+        raise ValueError("its checksum is not that of its contents")
+    if path.parent.name != _folder_name(content["step"]):
+        raise ValueError(f"it is of step {content['step']}")
+    return content
+
+
+def _verify(checkpoint: Checkpoint) -> None:
+    wanted = _read_manifest(checkpoint.path / MANIFEST)["files"]
+    found = _checksums(checkpoint.path)
+    damage = [
+        f"{name}: {'missing' if name not in found else 'changed since it was written'}"
+        for name in wanted
+        if found.get(name) != wanted[name]
+    ]
+    if damage:
+        raise CheckpointError(
+            f"the checkpoint of step {checkpoint.step} is damaged",
+            where=str(checkpoint.path),
+            hint="delete this folder; the same command then goes on from the checkpoint before it, "
+            "or repeats the stage.",
+            details=damage,
+        )
+
+
+def _compare(path: Path, saved: Any, wanted: Any) -> None:
+    have = {name: leaf for name, leaf in _by_path(saved)}
+    want = {name: leaf for name, leaf in _by_path(wanted)}
+    differences = [f"{name}: have none" for name in sorted(want.keys() - have.keys())]
+    differences += [f"{name}: not wanted" for name in sorted(have.keys() - want.keys())]
+    for name in sorted(want.keys() & have.keys()):
+        h, w = have[name], want[name]
+        if tuple(h.shape) != tuple(w.shape) or np.dtype(h.dtype) != np.dtype(w.dtype):
+            differences.append(
+                f"{name}: have {h.dtype}{list(h.shape)}, want {w.dtype}{list(w.shape)}"
+            )
+    if differences:
+        raise CheckpointError(
+            "the checkpoint does not fit the model", where=str(path), details=differences
+        )
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _by_path(tree: Any) -> list[tuple[str, Any]]:
+    return [(_name(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
+
+
+def _string_keys(tree: Any) -> dict[str, Any]:
+    """The tree as nested dicts with string keys, which Orbax reads back without our classes."""
+    nested: dict[str, Any] = {}
+    for name, leaf in _by_path(tree):
+        *parents, last = name.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return nested

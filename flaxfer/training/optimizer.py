@@ -1,0 +1,216 @@
+"""Optimisers and schedules by name, as optax chains over a nested dict of parameters."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from flaxfer.config import Optimizer
+from flaxfer.errors import ConfigError
+
+Params = dict[str, Any]
+
+
+def make_optimizer(
+    optimizer: Optimizer, total_steps: int, params: Params, new: tuple[str, ...] = ()
+) -> optax.GradientTransformation:
+    """The chain: clip, precondition, decoupled decay and pull, layer-wise rate, schedule.
+
+    Args:
+      optimizer: its config.
+      total_steps: optimiser updates of the stage, for the schedule.
+      params: nested dict of arrays or `ShapeDtypeStruct`; only paths are read.
+      new: regular expressions, searched in the paths of parameters that have no start value for
+        `l2_sp` to pull them to.
+
+    AdamW follows Loshchilov & Hutter 2019 as `torch.optim.AdamW` computes it; Adafactor follows
+    Shazeer & Stern 2018 as `optax.adafactor` does (the learning rate is relative to the root mean
+    square of a parameter); Lion follows Chen et al. 2023. Frozen parameters have no moments and do
+    not count in the norm that is clipped, as in PyTorch when they require no gradient.
+
+    `l2_sp` is L2-SP (Xuhong Li et al. 2018), decoupled as the decay of AdamW is, which is what
+    RecAdam does (Sanyuan Chen et al. 2020): a parameter with a start value moves back to it by the
+    learning rate times `l2_sp` of the distance, and is not decayed. New ones are decayed, the
+    paper's other term. A parameter that never has a gradient stays where it is to the bit. The
+    start is part of the optimiser's state, the size of the parameters once more.
+
+    Raises:
+      ConfigError: a pattern of `freeze` matches no parameter.
+    """
+    pulled = map_paths(lambda path: bool(optimizer.l2_sp) and not _matches(new, path), params)
+    free = map_paths(lambda path: not _matches(optimizer.no_decay, path), params)
+    decayed = jax.tree.map(lambda decays, pulls: decays and not pulls, free, pulled)
+    chain = [
+        optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else None,
+        *_precondition(optimizer),
+        optax.add_decayed_weights(optimizer.weight_decay, decayed)
+        if optimizer.weight_decay
+        else None,
+        optax.masked(_pull_to_start(optimizer.l2_sp), pulled) if optimizer.l2_sp else None,
+        _scale_by_layer(optimizer.layer_decay, params) if optimizer.layer_decay != 1 else None,
+        optax.scale_by_learning_rate(make_schedule(optimizer, total_steps)),
+    ]
+    transform = optax.chain(*[link for link in chain if link is not None])
+    if not optimizer.freeze:
+        return transform
+    labels = map_paths(
+        lambda path: "frozen" if _matches(optimizer.freeze, path) else "trained", params
+    )
+    for pattern in optimizer.freeze:
+        if not any(jax.tree.leaves(map_paths(lambda p, r=pattern: _matches((r,), p), params))):
+            raise ConfigError(
+                f"{pattern!r} matches no parameter",
+                where="optimizer.freeze",
+                hint="parameters are named like encoder/layers/0/attention/query/kernel.",
+            )
+    return optax.partition({"trained": transform, "frozen": optax.set_to_zero()}, labels)
+
+
+def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
+    """Learning rate by step, from 0 at step 0 up through the warm-up, then down by name.
+
+    `linear`, `cosine` and `polynomial` end at `end_factor` of the largest rate at `total_steps`;
+    `inverse_sqrt` is the largest rate times sqrt(warm-up / step) (Vaswani et al. 2017); `wsd` stays
+    until its linear decay over the last `decay_share` (Hu et al. 2024).
+    """
+    peak, end = optimizer.learning_rate, optimizer.learning_rate * optimizer.end_factor
+    warmup = warmup_steps(optimizer, total_steps)
+    rest = max(total_steps - warmup, 1)
+    match optimizer.schedule:
+        case "linear":
+            after = optax.linear_schedule(peak, end, rest)
+        case "cosine":
+            after = optax.cosine_decay_schedule(peak, rest, alpha=optimizer.end_factor)
+        case "polynomial":
+
+            def after(count: jax.typing.ArrayLike) -> jax.Array:
+                # Clipped: compiled, the last step may come out below 0, which has no root.
+                left = jnp.clip(1 - jnp.asarray(count, jnp.float32) / rest, 0, 1)
+                return end + (peak - end) * left**optimizer.power
+
+        case "constant":
+            after = optax.constant_schedule(peak)
+        case "inverse_sqrt":
+
+            def after(count: jax.typing.ArrayLike) -> jax.Array:
+                return peak * jnp.sqrt(warmup / (warmup + jnp.asarray(count, jnp.float32)))
+
+        case "wsd":
+            decay = min(max(round(optimizer.decay_share * total_steps), 1), rest)
+            after = optax.linear_schedule(peak, end, decay, transition_begin=rest - decay)
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def warmup_steps(optimizer: Optimizer, total_steps: int) -> int:
+    """Steps of warm-up; a share is rounded up, as transformers' Trainer does."""
+    if optimizer.warmup < 1:
+        return math.ceil(optimizer.warmup * total_steps)
+    return int(optimizer.warmup)
+
+
+def map_paths(function: Any, params: Params) -> Params:
+    """Applies `function` to every parameter's path, joined by '/'."""
+    return jax.tree.map_with_path(lambda path, _: function(path_name(path)), params)
+
+
+def path_name(path: Any) -> str:
+    """`encoder/layers/0/attention/query/kernel` of a JAX key path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _precondition(optimizer: Optimizer) -> list[optax.GradientTransformation]:
+    match optimizer.name:
+        case "adamw":
+            return [_scale_by_adam(optimizer.b1, optimizer.b2, optimizer.eps)]
+        case "lion":
+            return [optax.scale_by_lion(optimizer.b1, optimizer.b2)]
+        case "adafactor":
+            return [
+                optax.scale_by_factored_rms(),
+                optax.clip_by_block_rms(1.0),
+                optax.scale_by_param_block_rms(),
+            ]
+
+
+def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Adam (Kingma & Ba 2015) as `optax.scale_by_adam`, with bias corrections to the last bit.
+
+    optax computes 1 - b2**t in float32, where the difference is off by 2e-5 of itself; PyTorch has
+    it in float64.
+    """
+
+    def correction(decay: float, count: jax.Array) -> jax.Array:
+        return -jnp.expm1(count * math.log(decay)) if decay else jnp.ones(())
+
+    def update(
+        gradient: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        del params
+        assert isinstance(state, optax.ScaleByAdamState)
+        count = state.count + 1
+        mu = optax.tree.update_moment(gradient, state.mu, b1, 1)
+        nu = optax.tree.update_moment(gradient, state.nu, b2, 2)
+        first, second = correction(b1, count), correction(b2, count)
+        step = jax.tree.map(lambda m, n: (m / first) / (jnp.sqrt(n / second) + eps), mu, nu)
+        return step, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(optax.scale_by_adam(b1, b2, eps).init, update)
+
+
+class StartState(NamedTuple):
+    """The parameters as they were at step 0."""
+
+    start: optax.Params
+
+
+def _pull_to_start(coefficient: float) -> optax.GradientTransformation:
+    """Adds `coefficient` times the distance from the start."""
+
+    def init(params: optax.Params) -> StartState:
+        return StartState(jax.tree.map(jnp.copy, params))
+
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        assert isinstance(state, StartState)
+
+        def pull(update: jax.Array, param: jax.Array, start: jax.Array) -> jax.Array:
+            return update + coefficient * (param - start)
+
+        return jax.tree.map(pull, updates, params, state.start), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def _matches(patterns: tuple[str, ...], path: str) -> bool:
+    return any(re.search(pattern, path) for pattern in patterns)
+
+
+def _scale_by_layer(decay: float, params: Params) -> optax.GradientTransformation:
+    """Multiplies updates by decay ** (distance from the head), as in ULMFiT and BEiT."""
+
+    def layer(path: str) -> int | None:
+        found = re.search(r"/layers/(\d+)/", path)
+        return int(found.group(1)) if found else None
+
+    paths = jax.tree.leaves(map_paths(lambda path: path, params))
+    top = 1 + max((number for path in paths if (number := layer(path)) is not None), default=-1)
+
+    def factor(path: str) -> float:
+        number = layer(path)
+        if number is None:
+            return decay ** (top + 1) if "embeddings/" in path else 1.0
+        return float(decay ** (top - number))
+
+    return optax.stateless(
+        lambda updates, _: jax.tree.map_with_path(
+            lambda path, update: update * factor(path_name(path)), updates
+        )
+    )

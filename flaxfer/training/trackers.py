@@ -1,0 +1,115 @@
+"""Where the numbers of a running stage go: metrics.jsonl always, other sinks by config."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from flaxfer.errors import ConfigError
+from flaxfer.runtime.files import write_atomically
+from flaxfer.statistics.results import read_metrics
+
+
+class Tracker(Protocol):
+    """A sink of scalars."""
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Takes values such as `train/loss` at a step."""
+
+    def close(self) -> None:
+        """Writes out what is held back."""
+
+
+class MetricsLog:
+    """The file metrics.jsonl of a stage, and the trackers that get the same numbers.
+
+    After a kill the file may end in half a line, or hold steps past the checkpoint that the stage
+    continues from; both are dropped, so no step stands in it twice.
+    """
+
+    def __init__(self, folder: Path, resume_step: int, trackers: list[Tracker]):
+        self._trackers = trackers
+        path = folder / "metrics.jsonl"
+        earlier = read_metrics(path) if resume_step and path.exists() else []
+        kept = [record for record in earlier if record["step"] <= resume_step]
+        write_atomically(path, "".join(f"{json.dumps(record)}\n" for record in kept))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  Closed by close().
+
+    def write(self, step: int, kind: str, **values: Any) -> None:
+        """Appends one record and passes its numbers on."""
+        self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
+        self._file.flush()
+        numbers = {**values, **values.get("metrics", {})}
+        scalars = {
+            f"{kind}/{name}": float(value)
+            for name, value in numbers.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        for tracker in self._trackers:
+            tracker.scalars(step, scalars)
+
+    def close(self) -> None:
+        """Closes the file and the trackers."""
+        self._file.close()
+        for tracker in self._trackers:
+            tracker.close()
+
+
+def make(names: tuple[str, ...], folder: Path, run: str, resume_step: int) -> list[Tracker]:
+    """The trackers of one stage by name; what they hold of steps past `resume_step` goes.
+
+    Raises:
+      ConfigError: the package behind a tracker is not installed.
+    """
+    makers: dict[str, Callable[[Path, str, int], Tracker]] = {
+        "tensorboard": _TensorBoard,
+        "wandb": _WeightsAndBiases,
+    }
+    made: list[Tracker] = []
+    for name in names:
+        try:
+            made.append(makers[name](folder, run, resume_step))
+        except ImportError as error:
+            raise ConfigError(
+                f"the tracker {name!r} is not installed ({error})",
+                where="trackers",
+                hint=f'pip install "flaxfer[{name}]", or leave it out of trackers.',
+            ) from error
+    return made
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, run: str, resume_step: int):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WeightsAndBiases:
+    def __init__(self, folder: Path, run: str, resume_step: int):
+        import wandb
+
+        self._run = wandb.init(
+            project="flaxfer",
+            name=run,
+            dir=str(folder),
+            # Online only if the user says so: a run must not depend on a network.
+            mode=os.environ.get("WANDB_MODE", "offline"),
+            reinit="create_new",  # Several seeds may train at once.
+        )
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        self._run.log(values, step=step)
+
+    def close(self) -> None:
+        self._run.finish()

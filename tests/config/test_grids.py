@@ -1,0 +1,172 @@
+"""From a config file to a grid, and from a grid to its studies."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from flaxfer.config import Config, Model, grids, loading
+from flaxfer.config.grids import Grid
+from flaxfer.errors import ConfigError
+
+FILE = """
+COLUMNS = dict(text_a="one", text_b=1, label="score")
+
+def stage(name, **more):
+    data = dict(train=dict(path=f"{name}.tsv", columns=COLUMNS))
+    return dict(task=dict(name=name, kind="regression", metric="pearson"), data=data, **more)
+
+def get_config(preset="two"):
+    return dict(
+        name="grid",
+        models=dict(small=dict(path="small"), large=dict(hub="some/large")),
+        intermediates=dict(para=stage("para"), nli=stage("nli", train=dict(epochs=9))),
+        targets=dict(
+            news=stage("news", intermediates=("para", "nli")),
+            films=stage("films", intermediates="nli", optimizer=dict(learning_rate=1e-4)),
+            alone=stage("alone"),
+        ),
+        fractions=(1.0, 0.1),
+        conditions=("staged", "direct", "scratch"),
+        seeds=(0, 1),
+        optimizer=dict(learning_rate=3e-5, weight_decay=0.1),
+        train=dict(batch_size=16),
+        data_dir="data",
+    )
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "grid.py"
+    path.write_text(FILE, encoding="utf-8")
+    return str(path)
+
+
+def load(file: str, *overrides: tuple[str, str]) -> Grid:
+    grid = loading.load_any(file, overrides)
+    assert isinstance(grid, Grid)
+    return grid
+
+
+def test_a_grid_has_a_study_for_every_combination(file: str) -> None:
+    grid = load(file)
+    cells = grids.cells(grid)
+    pairs = ["para.news", "nli.news", "nli.films", "alone"]
+    assert list(cells) == [
+        f"{model}.{pair}{fraction}"
+        for model in ("small", "large")
+        for pair in pairs
+        for fraction in ("", ".0.1")
+    ]
+    for name, cell in cells.items():
+        assert type(cell) is Config
+        assert (cell.name, cell.workdir) == (name, f"runs/grid/cells/{name}")
+        assert cell.stages == "runs/grid/stages"
+        assert (cell.seeds, cell.data_dir) == ((0, 1), "data")
+        assert cell.target.train.batch_size == 16
+        assert cell.target.data.train_fraction == (0.1 if name.endswith(".0.1") else 1)
+    part = cells["large.nli.news.0.1"]
+    assert part.model == Model(hub="some/large")
+    assert part.intermediate is not None
+    assert (part.intermediate.task.name, part.target.task.name) == ("nli", "news")
+    assert part.intermediate.data.train_fraction == 1
+    assert (part.intermediate.train.epochs, part.target.train.epochs) == (9, 3)
+    assert part.conditions == ("staged", "direct", "scratch")
+    assert cells["small.alone"].intermediate is None
+    assert cells["small.alone"].conditions == ("direct", "scratch")
+    only = grids.cells(dataclasses.replace(grid, conditions=("staged",)))
+    assert only["small.alone"].conditions == ("direct",)
+
+
+def test_the_cell_of_a_study_is_the_study(tmp_path: Path) -> None:
+    path = tmp_path / "study.py"
+    start = FILE.partition("def get_config")[0]
+    own = "dict(name='own', model=dict(path='m'), conditions='direct', target=stage('t'))"
+    path.write_text(f"{start}def get_config():\n    return {own}\n")
+    config = loading.load_any(str(path))
+    assert isinstance(config, Config)
+    assert grids.cells(config) == {"own": config}
+    assert config.stages == "runs/own/stages"
+
+
+def test_overrides_reach_into_a_grid(file: str) -> None:
+    grid = load(
+        file,
+        ("models.small.path", "elsewhere"),
+        ("models.third.hub", "some/third"),
+        ("targets.news.train.epochs", "1"),
+        ("targets.news.data.train.0.rows", "7"),
+        ("train.max_length", "64"),
+        ("targets.alone.intermediates", "para"),
+        ("fractions", "0.5"),
+        ("store", "shared"),
+    )
+    assert list(grid.models) == ["small", "large", "third"]
+    assert grid.models["small"].path == "elsewhere"
+    assert [target.train.epochs for target in grid.targets.values()] == [1, 3, 3]
+    assert grid.targets["news"].data.train[0].rows == 7
+    every = (*grid.intermediates.values(), *grid.targets.values())
+    assert {stage.train.max_length for stage in every} == {64}
+    rates = [stage.optimizer.learning_rate for stage in every]
+    assert rates == [3e-5, 3e-5, 3e-5, 1e-4, 3e-5]
+    cells = grids.cells(grid)
+    assert "small.para.alone.0.5" in cells
+    assert {cell.stages for cell in cells.values()} == {"shared"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        ({"model.path": "m"}, ["model: unknown key; did you mean 'models'?"]),
+        ({"targets": "{}"}, ["targets: names none"]),
+        ({"models": "{}"}, ["models: names none"]),
+        ({"models.large.path": "x"}, ["models.large.path: name either a local folder"]),
+        ({"models.small.dropout": "1.0"}, ["models.small.dropout: must be in [0, 1), is 1.0"]),
+        (
+            {"targets.alone.retained": "True", "intermediates.nli.rehearse": "4"},
+            [
+                "targets.alone.retained: is for the target stage of the path staged",
+                "intermediates.nli.rehearse: is for the target stage of the path staged",
+            ],
+        ),
+        ({"targets.news.retained": "True", "targets.news.wise": "2.0"}, ["must be in [0, 1]"]),
+        ({"targets.news.intermediates": "nlu"}, ["'nlu' is no intermediate stage; did you mean"]),
+        ({"targets.news.intermediates": "'nli', 'nli'"}, ["intermediates: holds a value twice"]),
+        ({"fractions": "0.5,0.5"}, ["fractions: holds a value twice"]),
+        ({"fractions": "0,1.5"}, ["fractions: must be in (0, 1]"]),
+        ({"fractions": "()"}, ["fractions: is empty"]),
+        ({"models": "{'a.b': {'path': 'x'}}"}, ["models.a.b: a name is letters"]),
+        ({"train.batch_size": "0"}, ["train.batch_size: must be at least 1, is 0"]),
+        ({"optimizer.learning_rat": "1"}, ["optimizer.learning_rat: unknown key; did you mean"]),
+        (
+            {"targets.news.train.batch_size": "0", "targets.news.train.epoch": "1"},
+            ["targets.news.train.epoch: unknown key", "targets.news.train.batch_size: must be"],
+        ),
+        (
+            {"targets.news.data.train.0.columns": "{'words': 0}"},
+            ["news.data.train.0.columns.words: no role", "text_a: is missing", "label: is missing"],
+        ),
+        (
+            {"targets.news.data.train_fraction": "0.0", "seeds": "-1", "name": "a/b"},
+            ["name: letters", "seeds: must not be", "news.data.train_fraction: must be in (0, 1]"],
+        ),
+    ],
+    ids=str,
+)
+def test_all_that_is_wrong_in_a_grid_is_said_at_once(
+    overrides: dict[str, str], found: list[str], file: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(file, *overrides.items())
+    details = caught.value.details
+    assert len(details) == len(found), details
+    for text in found:
+        assert any(text in detail for detail in details), details
+
+
+def test_what_needs_one_study_refuses_a_grid(file: str) -> None:
+    with pytest.raises(ConfigError, match="a grid of 16 studies, and one is needed"):
+        loading.load(file)

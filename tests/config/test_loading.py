@@ -1,0 +1,396 @@
+"""From a config file and the command line to a `Config`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flaxfer.config import Config, Data, Model, Source, Task, loading
+from flaxfer.errors import ConfigError, DataError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
+
+FILE = """
+from ml_collections import ConfigDict
+
+COLUMNS = dict(text_a="one", text_b=1, label="score")
+
+
+def get_config(preset="small"):
+    config = ConfigDict(dict(
+        name=f"study-{preset}",
+        model=dict(path="model"),
+        optimizer=dict(learning_rate=3e-5, weight_decay=0.1),
+        train=dict(batch_size=16, epochs=2),
+        intermediate=dict(
+            task=dict(
+                name="topic", kind="classification", metric="accuracy", labels=("no", "yes")
+            ),
+            data=dict(train=dict(path="topic.tsv", columns=COLUMNS, labels={"n": "no"})),
+            train=dict(epochs=1, patience=2),
+        ),
+        target=dict(
+            task=dict(name="same", kind="regression", metric="pearson"),
+            data=dict(
+                train=(dict(path="a.tsv", columns=COLUMNS), dict(path="b.tsv", columns=COLUMNS)),
+            ),
+            evaluate=dict(
+                de=dict(path="de.tsv", columns=COLUMNS, language="de"),
+                fr=dict(path="fr.tsv", columns=COLUMNS, language="fr"),
+            ),
+            optimizer=dict(learning_rate=1e-4),
+        ),
+    ))
+    if preset == "large":
+        config.model = dict(hub="some/large", dropout=0.2)
+        config.seeds = [0, 1, 2]
+    return config
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "study.py"
+    path.write_text(FILE, encoding="utf-8")
+    return str(path)
+
+
+def details(file: str, *overrides: tuple[str, str]) -> tuple[str, ...]:
+    """The findings of a config that must not build."""
+    with pytest.raises(ConfigError) as caught:
+        loading.load(file, overrides)
+    assert caught.value.where == file
+    assert caught.value.what.startswith(f"{len(caught.value.details)} error(s)")
+    return caught.value.details
+
+
+def at(config: Any, key: str) -> Any:
+    """The value at a dotted key."""
+    for part in key.split("."):
+        if isinstance(config, tuple):
+            config = config[int(part)]
+        elif dataclasses.is_dataclass(config):
+            config = getattr(config, part)
+        else:
+            config = config[part]
+    return config
+
+
+def test_every_value_of_a_file_stands_in_the_config(file: str) -> None:
+    columns = {"text_a": "one", "text_b": 1, "label": "score"}
+    config = loading.load(file)
+    assert (config.name, config.workdir) == ("study-small", "runs/study-small")
+    assert config.model == Model(path="model")
+    assert config.intermediate is not None
+    assert config.intermediate.task == Task("topic", "classification", "accuracy", ("no", "yes"))
+    assert config.intermediate.data == Data(
+        train=(Source(path="topic.tsv", columns=columns, labels={"n": "no"}),)
+    )
+    assert config.target.data.train == (
+        Source(path="a.tsv", columns=columns),
+        Source(path="b.tsv", columns=columns),
+    )
+    assert config.target.evaluate == {
+        language: Source(path=f"{language}.tsv", columns=columns, language=language)
+        for language in ("de", "fr")
+    }
+
+
+def test_shared_sections_fill_both_stages_and_give_way_to_their_own(file: str) -> None:
+    config = loading.load(file, [("train.max_length", "64"), ("target.train.epochs", "7")])
+    first, second = config.intermediate, config.target
+    assert first is not None
+    assert (first.optimizer.learning_rate, first.optimizer.weight_decay) == (3e-5, 0.1)
+    assert (second.optimizer.learning_rate, second.optimizer.weight_decay) == (1e-4, 0.1)
+    assert (first.train.epochs, second.train.epochs) == (1, 7)
+    assert (first.train.patience, second.train.patience) == (2, 0)
+    for stage in (first, second):
+        assert (stage.train.batch_size, stage.train.max_length) == (16, 64)
+
+
+def test_preset_then_override(file: str) -> None:
+    config = loading.load(f"{file}:large", [("model.dropout", "0.3")])
+    assert config.name == "study-large"
+    assert config.model == Model(hub="some/large", dropout=0.3)
+    assert config.seeds == (0, 1, 2)
+
+
+SOURCE = "target.data.train.1"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("train.batch_size", "64", 64),
+        ("train.row_length", "256", 256),
+        ("train.row_length", "auto", 0),
+        ("optimizer.weight_decay", "0.5", 0.5),
+        ("optimizer.weight_decay", "1", 1.0),
+        ("optimizer.weight_decay", "1e-3", 1e-3),
+        ("train.packing", "false", False),
+        ("train.packing", "True", True),
+        ("name", "2024", "2024"),
+        ("name", "1e5", "1e5"),
+        ("name", "true", "true"),
+        ("name", "None", "None"),
+        ("workdir", "some/where", "some/where"),
+        ("data_dir", "", ""),
+        ("optimizer.name", "lion", "lion"),
+        ("optimizer.schedule", "wsd", "wsd"),
+        ("seeds", "(3, 4)", (3, 4)),
+        ("seeds", "3,4", (3, 4)),
+        ("seeds", "[3]", (3,)),
+        ("seeds", "3", (3,)),
+        ("conditions", "direct", ("direct",)),
+        ("conditions", "('direct', 'scratch')", ("direct", "scratch")),
+        ("conditions", "direct,scratch", ("direct", "scratch")),
+        ("optimizer.freeze", r"layers/\d/", (r"layers/\d/",)),
+        ("target.task.score_range", "0, 1", (0.0, 1.0)),
+        ("model.dropout", "none", None),
+        ("model.dropout", "0", 0.0),
+        ("intermediate.task.labels", "['no', 'yes', '3']", ("no", "yes", "3")),
+        (f"{SOURCE}.fraction", "0.5", 0.5),
+        (f"{SOURCE}.delimiter", ";", ";"),
+        (f"{SOURCE}.path", "007", "007"),
+        (f"{SOURCE}.columns.text_a", "2", 2),
+        (f"{SOURCE}.columns.text_a", "first", "first"),
+        (f"{SOURCE}.columns.text_a", "1.5", "1.5"),
+        (f"{SOURCE}.columns.id", "'2'", "2"),
+        (f"{SOURCE}.keep", "{'one': 'x', 'two': ['y', 'z']}", {"one": ("x",), "two": ("y", "z")}),
+        (f"{SOURCE}.drop.one", "x", ("x",)),
+        (f"{SOURCE}.drop.one", "'x', 'y'", ("x", "y")),
+        ("intermediate.data.train.0.rows", "9", 9),
+        ("target.evaluate.de.rows", "9", 9),
+        ("mesh.fsdp", "2", 2),
+    ],
+)
+def test_override_takes_the_type_of_its_field(file: str, key: str, text: str, value: Any) -> None:
+    usual, config = loading.load(file), loading.load(file, [(key, text)])
+    shared = key.startswith(("optimizer", "train"))
+    found = at(config, f"target.{key}" if shared else key)
+    assert (found, type(found)) == (value, type(value))
+    touched = {"intermediate", "target"} if shared else {key.partition(".")[0], "workdir"}
+    for field in dataclasses.fields(Config):
+        if field.name not in touched:
+            assert at(config, field.name) == at(usual, field.name)
+
+
+def test_one_source_is_reached_with_and_without_its_number(file: str) -> None:
+    for key in ("intermediate.data.train.0.rows", "intermediate.data.train.rows"):
+        config = loading.load(file, [(key, "9")])
+        assert config.intermediate is not None
+        (source,) = config.intermediate.data.train
+        assert (source.path, source.rows) == ("topic.tsv", 9)
+
+
+def test_the_last_override_of_a_key_holds(file: str) -> None:
+    config = loading.load(file, [("seeds", "1"), ("seeds", "2")])
+    assert config.seeds == (2,)
+
+
+def test_sections_by_override(file: str) -> None:
+    set_ = "{'path': 'es.tsv', 'columns': {'text_a': 0, 'label': 1}}"
+    config = loading.load(
+        file,
+        [
+            ("intermediate", "none"),
+            ("conditions", "direct"),
+            ("target.evaluate.es", set_),
+            ("target.data.dev", f"[{set_}]"),
+            ("target.train", "{'max_steps': 9}"),
+        ],
+    )
+    source = Source(path="es.tsv", columns={"text_a": 0, "label": 1})
+    assert config.intermediate is None
+    assert list(config.target.evaluate) == ["de", "fr", "es"]
+    assert config.target.evaluate["es"] == source
+    assert config.target.data.dev == (source,)
+    assert (config.target.train.max_steps, config.target.train.batch_size) == (9, 16)
+
+
+def test_ten_errors_are_ten_findings(file: str) -> None:
+    found = details(
+        file,
+        ("modle.path", "x"),  # an unknown section
+        ("optimizer.lerning_rate", "1e-5"),  # an unknown key of a shared section
+        ("train.batch_size", "many"),  # a wrong type in a shared section
+        ("intermediate.train.packing", "1"),  # a wrong type in one stage
+        ("target.optimizer.name", "adam"),  # none of the choices
+        ("target.task.kind", "none"),  # a wrong required key
+        (f"{SOURCE}.columns.text_c", "2"),  # an unknown role
+        ("target.evaluate.de.fraction", "2"),  # out of range
+        ("intermediate.task.metric", "accurracy"),  # of another kind of task
+        ("train.row_length", "32"),  # against train.max_length
+    )
+    assert sorted(found) == sorted(
+        [
+            "modle: unknown key; did you mean 'model'?",
+            "optimizer.lerning_rate: unknown key; did you mean 'learning_rate'?",
+            "train.batch_size: input should be a valid integer; is 'many'",
+            "intermediate.train.packing: input should be a valid boolean; is '1'",
+            "target.optimizer.name: input should be 'adamw', 'adafactor' or 'lion'; is 'adam'",
+            "target.task.kind: input should be 'classification', 'regression', 'tagging', "
+            "'question_answering' or 'multiple_choice'; is 'none'",
+            f"{SOURCE}.columns.text_c: unknown role; did you mean 'text_b'?",
+            "target.evaluate.de.fraction: must be in (0, 1], is 2.0",
+            "intermediate.task.metric: 'accurracy' is no metric of classification; "
+            "did you mean 'accuracy'?",
+            "train.row_length: 32 tokens cannot hold an example of max_length 128",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "finding"),
+    [
+        ("seeds", "one", "seeds: input should be a valid integer; is 'one'"),
+        ("seeds", "1.5", "seeds: input should be a valid integer; is '1.5'"),
+        ("train.batch_size", "32.0", "train.batch_size: input should be a valid integer"),
+        ("train.batch_size", "true", "train.batch_size: input should be a valid integer"),
+        ("train.row_length", "all", "train.row_length: input should be a valid integer; is 'all'"),
+        ("optimizer.warmup", "1e999", "optimizer.warmup: input should be a finite number"),
+        ("optimizer.eps", "small", "optimizer.eps: input should be a valid number; is 'small'"),
+        ("target.task.score_range", "1", "target.task.score_range: "),
+        ("target.data.split", "(0.5, 0.5)", "target.data.split: "),
+        ("model.dropout", "no", "model.dropout: input should be a valid number; is 'no'"),
+        ("optimizer", "5", "optimizer: should be a section with keys, is '5'"),
+        ("target.optimizer", "5", "target.optimizer: should be a section with keys, is 5"),
+        ("target.evaluate", "5", "target.evaluate: should be a section with keys, is '5'"),
+        ("target.evaluate.de", "x", "target.evaluate.de: should be a section with keys, is 'x'"),
+        ("target", "none", "target: should be a section with keys, is None"),
+        ("target.data.dev", "x.tsv", "target.data.dev.0: should be a section with keys"),
+        (f"{SOURCE}.labels", "x", f"{SOURCE}.labels: should be a section with keys, is 'x'"),
+        (f"{SOURCE}.labels", "{0: 'no'}", f"{SOURCE}.labels.0: a key is text, this one is 0"),
+        ("target.data.train.2.path", "x", "target.data.train.2.path: there is no item '2' here"),
+        ("target.data.train.0", "x", "target.data.train.0: set the whole tuple"),
+        ("name.first", "x", "name.first: 'name' is a value, not a section"),
+        ("target.task.labelz", "x", "target.task.labelz: unknown key; did you mean 'labels'?"),
+        ("trian.epochs", "1", "trian: unknown key; did you mean 'train'?"),
+        ("zzzz", "1", "zzzz: unknown key; there are name, conditions, seeds, "),
+        ("target.train.batch_size", "0", "target.train.batch_size: must be at least 1, is 0"),
+    ],
+)
+def test_one_wrong_value_is_one_finding(file: str, key: str, text: str, finding: str) -> None:
+    (found,) = details(file, (key, text))
+    assert found.startswith(finding)
+
+
+def test_what_is_missing_does_not_hide_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "study.py"
+    path.write_text(
+        "def get_config():\n"
+        "    task = dict(name='t', kind='regression')\n"
+        "    return dict(seeds=(), model=dict(path='m', hub='m'),\n"
+        "                target=dict(task=task, data=dict(), train=dict(epochs=0)))\n"
+    )
+    assert sorted(details(str(path))) == [
+        "conditions: 'staged' needs the section intermediate, or leave it out of conditions",
+        "model.path: name either a local folder (model.path) or a hub id (model.hub), not both",
+        "name: is missing",
+        "seeds: is empty",
+        "target.data.train: is missing",
+        "target.task.metric: is missing",
+        "target.train.epochs: must be positive, is 0.0",
+    ]
+
+
+def test_an_error_of_a_shared_section_is_said_once_where_it_was_made(file: str) -> None:
+    assert details(file, ("optimizer.b1", "2")) == ("optimizer.b1: must be in [0, 1), is 2.0",)
+    # The target's own rate is another one, and right.
+    assert details(file, ("optimizer.learning_rate", "0")) == (
+        "optimizer.learning_rate: must be positive, is 0.0",
+    )
+    assert details(file, ("intermediate.train.max_steps", "5"), ("optimizer.warmup", "5")) == (
+        "intermediate.optimizer.warmup: 5 steps of warm-up leave none of max_steps 5",
+    )
+    assert details(file, ("train.label_smoothing", "0.1")) == (
+        "target.train.label_smoothing: is for classification and tagging, not regression",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "line"),
+    [
+        ("def get_config(preset='x'):\n    return 1 / 0\n", "ZeroDivisionError: division", ":2"),
+        ("import json\n\n\nget_config = json.loads('{')\n", "JSONDecodeError: Expecting", ":4"),
+        ("x = 1\nimport no_such_module\n", "ModuleNotFoundError: No module named", ":2"),
+        ("x = 1\n\ndef get_config(:\n", "SyntaxError: ", ":3"),
+        ("def get_config():\n    return 1\n", "TypeError: get_config() takes 0", ""),
+        ("def get_config(preset):\n    return None\n", "get_config returns None", ""),
+        ("get = 1\n", "the file defines no function get_config", ""),
+    ],
+)
+def test_a_file_that_fails_is_reported_with_its_line(
+    tmp_path: Path, content: str, what: str, line: str
+) -> None:
+    path = tmp_path / "study.py"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=re.escape(what)) as caught:
+        loading.load(f"{path}:preset", [("a.b", "1")])
+    assert caught.value.where == f"{path}{line}"
+
+
+def test_an_error_of_ours_keeps_its_kind(tmp_path: Path) -> None:
+    path = tmp_path / "study.py"
+    path.write_text(
+        "from flaxfer.errors import DataError\n"
+        "def get_config():\n    raise DataError('no such package')\n"
+    )
+    with pytest.raises(DataError, match=r"^no such package$"):
+        loading.load(str(path))
+
+
+def test_a_config_imports_what_lies_beside_it(tmp_path: Path, file: str) -> None:
+    (tmp_path / "beside_study.py").write_text("NAME = 'named-beside'\n")
+    Path(file).write_text(
+        FILE.replace('f"study-{preset}"', "beside_study.NAME") + "\nimport beside_study\n"
+    )
+    before = list(sys.path)
+    assert loading.load(file).name == "named-beside"
+    assert sys.path == before
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no such config file") as caught:
+        loading.load(str(tmp_path / "none.py:preset"))
+    assert caught.value.where == str(tmp_path / "none.py")
+
+
+def test_to_dict_is_json_and_whole(file: str) -> None:
+    config = loading.load(f"{file}:large")
+    content = loading.to_dict(config)
+    assert json.loads(json.dumps(content)) == content
+    assert content["target"]["data"]["train"][1]["columns"]["text_b"] == 1
+    assert content["model"] == dataclasses.asdict(config.model)
+    # Nothing is lost: what it says builds the same config.
+    assert loading._build(Config, content, "", [], set()) == config
+
+
+def presets(path: Path) -> list[str]:
+    """The presets of a config file, as it names them when asked for one that is not there."""
+    with pytest.raises(ConfigError, match=r"there is no preset 'none'; there (is|are) ") as caught:
+        loading.load(f"{path}:none")
+    assert re.fullmatch(rf"{re.escape(str(path))}:\d+", caught.value.where or "")
+    return re.sub(r".*; there (is|are) ", "", caught.value.what).split(", ")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_preset_of_the_configs_builds(path: Path) -> None:
+    names = presets(path)
+    for preset in names:
+        config = loading.load_any(f"{path}:{preset}")
+        assert config.name.startswith(path.stem)
+        if len(names) > 1:
+            line = rf"^  {preset} "
+            assert re.search(line, path.read_text(), re.MULTILINE), f"{preset}: no docstring"
+
+
+def test_no_two_presets_share_a_work_directory() -> None:
+    files = [f"{path}:{preset}" for path in CONFIGS for preset in presets(path)]
+    assert len({loading.load_any(file).workdir for file in files}) == len(files)

@@ -1,0 +1,178 @@
+"""Exports of every family and kind of task without training."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from flaxfer.config import Model, Optimizer, Task
+from flaxfer.data import tokenize
+from flaxfer.interop import export
+from flaxfer.models import pretrained
+from flaxfer.models.families import FAMILIES, read_config
+from flaxfer.models.heads import HEAD_OF
+from flaxfer.study import inputs
+from flaxfer.training import state, step
+from flaxfer.training.checkpoints import CheckpointStore
+from flaxfer.training.vocabulary import Vocabulary
+from tests.helpers import tiny_tokenizer
+
+ROWS = 300
+Json = dict[str, Any]
+
+
+KINDS = {
+    "classification": Task("topic", "classification", "accuracy", ("a", "b", "c")),
+    "regression": Task("score", "regression", "pearson"),
+    "tagging": Task("names", "tagging", "f1", ("O", "B-X", "I-X", "B-Y")),
+    "question_answering": Task("answers", "question_answering", "f1", no_answer=True),
+    "multiple_choice": Task("choice", "multiple_choice", "accuracy"),
+}
+
+
+def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path, Any]:
+    """A finished stage of one step, whose parameters are random; and those, with all rows."""
+    model, head = tiny_tokenizer(folder / "model", family), HEAD_OF[task.kind]
+    settings = json.loads((model / "config.json").read_text()) | {"vocab_size": ROWS}
+    (model / "config.json").write_text(json.dumps(settings))
+    whole = read_config(settings)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: np.asarray(x + 0.3 * rng.standard_normal(x.shape), np.float32),
+        state.random_params(whole, task.num_outputs, 0, head),
+    )
+    own = {name for name, _, _ in FAMILIES[family].heads[head].names}
+    arrays = pretrained.checkpoint_arrays(params, whole, head)
+    arrays = {name: array for name, array in arrays.items() if name not in own}
+    safetensors.numpy.save_file(arrays, model / "model.safetensors", metadata={"format": "pt"})
+    vocabulary = Vocabulary(np.arange(ROWS - 20))
+    cut = jax.tree.map(np.copy, params)
+    word = cut["encoder"]["embeddings"]["word"]
+    word["embedding"] = word["embedding"][vocabulary.ids]
+    made = folder / "work" / "stages" / "0123"
+    store = CheckpointStore(made / "checkpoints", True)
+    store.save(1, {"params": cut}, 0.5, {})
+    split = {"languages": {"en": 1}, "sources": [], "examples": 1, "tokens": 9, "truncated": 0}
+    records = {
+        "identity.json": {
+            "task": dataclasses.asdict(task),
+            "optimizer": dataclasses.asdict(Optimizer(weight_decay=0.0)),
+            "train": {},
+            "seed": 0,
+            "dtype": "float32",
+            "start": "pretrained",
+            "vocabulary": vocabulary.fingerprint,
+            "model": inputs.weights_fingerprint(model, whole),
+        },
+        "origin.json": {
+            "stage": "target",
+            "model": dataclasses.asdict(Model(path=str(model))) | {"folder": str(model)},
+            "tokenizer": tokenize.tokenizer_fingerprint(
+                tokenize.load_tokenizer(Model(path=str(model)))
+            ),
+            "data": [{**split, "split": name} for name in ("train", "dev")],
+            "versions": {},
+        },
+        "done.json": {"steps": 1, "best_step": 1, "total_steps": 1, "dev": {}},
+    }
+    vocabulary.save(made / "vocabulary.npy")
+    for name, content in records.items():
+        (made / name).write_text(json.dumps(content))
+    return made, params
+
+
+def flaxfer_logits(params: Any, config: Any, task: Task, encoded: Json, last: bool) -> np.ndarray:
+    """Each sequence in a row of its own; the CLS token is the first or the last one."""
+    graph = state.graph(config, task.num_outputs, HEAD_OF[task.kind])
+    lengths = [len(ids) for ids in encoded["input_ids"]]
+    token_BT = np.zeros((len(lengths), max(lengths)), np.int32)
+    type_BT, segment_BT = np.zeros_like(token_BT), np.zeros_like(token_BT)
+    for row, (n, ids) in enumerate(zip(lengths, encoded["input_ids"], strict=True)):
+        token_BT[row, :n], segment_BT[row, :n] = ids, 1
+        type_BT[row, :n] = encoded.get("token_type_ids", [[0] * n] * len(lengths))[row]
+    batch = {
+        "token_BT": token_BT,
+        "type_BT": type_BT,
+        "position_BT": np.broadcast_to(np.arange(max(lengths)), token_BT.shape),
+        "segment_BT": segment_BT,
+        "cls_BE": np.array([[n - 1 if last else 0] for n in lengths], np.int32),
+    }
+    params, batch = jax.device_put((params, batch))
+    return np.asarray(step.apply(graph, params, batch, None))
+
+
+CASES = [("bert", kind) for kind in KINDS] + [
+    (family, kind)
+    for family in ("xlm-roberta", "xlnet")
+    for kind in ("classification", "tagging", "question_answering", "multiple_choice")
+]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("family", "kind"), CASES)
+def test_every_family_and_kind_of_task(family: Any, kind: str, tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    task = KINDS[kind]
+    made, params = stage_without_training(tmp_path, family, task)
+    out = export.export(made, tmp_path / "out")
+    auto = {
+        "sequence": transformers.AutoModelForSequenceClassification,
+        "token": transformers.AutoModelForTokenClassification,
+        "span": transformers.AutoModelForQuestionAnswering,
+        "choice": transformers.AutoModelForMultipleChoice,
+    }[HEAD_OF[kind]]
+    model, info = auto.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values()), info
+    assert [type(model).__name__] == json.loads((out / "config.json").read_text())["architectures"]
+    if task.labels:
+        assert [model.config.id2label[i] for i in range(len(task.labels))] == list(task.labels)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    pairs = [("a man plays", "the red dog"), ("a man plays", "cats eat")][: 1 + (kind[0] == "m")]
+    encoded = tokenizer(*zip(*pairs, strict=True))
+    inputs = tokenizer(*map(list, zip(*pairs, strict=True)), padding=True, return_tensors="pt")
+    config = pretrained.load_encoder_config(out)
+    wanted = flaxfer_logits(params, config, task, encoded, last=family == "xlnet")
+    # Another study may begin with it.
+    encoder = pretrained.load_pretrained(out, config)["encoder"]
+    np.testing.assert_array_equal(
+        encoder["embeddings"]["word"]["embedding"],
+        params["encoder"]["embeddings"]["word"]["embedding"],
+    )
+    with torch.no_grad():
+        if kind == "multiple_choice":
+            found = model(**{k: v[None] for k, v in inputs.items()}).logits.T[:, None]
+        elif kind == "question_answering":
+            answers = model(**inputs)
+            found = torch.stack([answers.start_logits, answers.end_logits], -1)
+        else:
+            found = model(**inputs).logits
+    found = found if found.ndim == 3 else found[:, None]
+    assert wanted.shape == found.shape and np.abs(wanted).max() > 0.1
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    card = huggingface_hub.ModelCard.load(out / "README.md")
+    assert card.data.tags == ["flaxfer", kind.replace("_", "-")]
+    assert f"import {auto.__name__}, AutoTokenizer" in card.text
+
+
+@pytest.mark.parity
+def test_every_class_is_one_of_transformers() -> None:
+    import transformers
+
+    for family in FAMILIES:
+        for task in KINDS.values():
+            assert hasattr(transformers, export.class_name(family, task)), (family, task.kind)
+
+
+def test_every_family_has_its_class_name() -> None:
+    assert export.CLASSES.keys() == FAMILIES.keys()
+    assert export.HEADS.keys() == set(HEAD_OF.values())

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+
+from flaxfer.report import plots
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def shapes(svg: str, variable: str) -> list[np.ndarray]:
+    """Corners (points, 2) of every path within the axes that is painted in one of the colours."""
+    return [
+        np.array(re.findall(r"[ML] (\S+) (\S+)", path.attrib["d"]), dtype=float)
+        for path in ElementTree.fromstring(svg).iter(f"{SVG}path")
+        if f"var({variable})" in path.attrib.get("style", "") and "clip-path" in path.attrib
+    ]
+
+
+def test_bars_are_as_long_as_the_means() -> None:
+    series = {
+        "direct": np.array([[0.5, 0.7], [-0.25, -0.15], [np.nan, 0.3]]),
+        "staged": np.array([[0.1, 0.3], [0.8, 0.9], [0.4, 0.4]]),
+    }
+    svg = plots.bars("bars", ["en", "de", "fr"], series, "pearson")
+    zero = shapes(svg, "--direct")[0][:, 0].min()
+    lengths = {}
+    for path in series:
+        ends = [corners[:, 0] for corners in shapes(svg, f"--{path}")]
+        lengths[path] = [x[np.argmax(np.abs(x - zero))] - zero for x in ends]
+    assert len(lengths["direct"]) == 2, "an undefined mean has no bar"
+    drawn = np.array(lengths["direct"] + lengths["staged"])
+    means = np.array([0.6, -0.2, 0.2, 0.85, 0.4])
+    np.testing.assert_allclose(drawn / drawn[0], means / means[0], rtol=1e-4)
+
+
+def test_a_path_without_any_defined_value_stays_in_the_legend() -> None:
+    series = {"direct": np.array([[0.5]]), "staged": np.array([[np.nan]])}
+    assert "var(--staged)" in plots.bars("bars", ["en"], series, "pearson")
+
+
+def test_curves_follow_the_values_and_leave_holes() -> None:
+    steps = np.array([10, 20, 30, 40, 50])
+    values = np.array([1.0, 4.0, np.nan, 2.0, 2.5])
+    lines = [
+        plots.Curve("direct", 0, steps, values),
+        plots.Curve("direct", 1, steps, values / 2),
+        plots.Curve("scratch", 0, np.array([10, 50]), np.array([3.0, 3.5])),
+    ]
+    svg = plots.curves("loss", lines, "train loss")
+    first, second = (points for points in shapes(svg, "--direct") if len(points) > 1)
+    assert len(shapes(svg, "--scratch")) == 1
+    for points, y in ((first, values), (second, values / 2)):
+        kept = np.isfinite(y)
+        assert len(points) == kept.sum()
+        np.testing.assert_allclose(np.corrcoef(points[:, 0], steps[kept])[0, 1], 1, rtol=1e-9)
+        np.testing.assert_allclose(np.corrcoef(points[:, 1], y[kept])[0, 1], -1, rtol=1e-9)
+    path = re.search(r'd="([^"]*)"[^>]*var\(--direct\)', svg)
+    assert path and path[1].count("M ") == 2, "the hole parts the line"

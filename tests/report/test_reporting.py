@@ -1,0 +1,394 @@
+"""The report of several studies against the evidence, and against computations by hand."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flaxfer.errors import DataError
+from flaxfer.report.checks import run_blocks
+from flaxfer.report.document import Text
+from flaxfer.report.files import tex
+from flaxfer.report.material import Material, gather
+from flaxfer.report.stages import nodes_of
+from flaxfer.report.writing import main, write_report
+from flaxfer.statistics.records import Comparison, Estimate
+from tests.report.synthetic import RESTART, World, write_grid
+from tests.report.test_report import NASTY, Page, table
+
+WORLD = World(
+    models=("bert", "xlmr"),
+    targets=("classification-domain", "classification-language", "similarity-language"),
+    seeds=(0, 1, 2),
+    n=90,
+)
+COLLAPSED = "bert.imdb.classification-domain"
+FAILED = "bert.qqp.similarity-language"
+SPACE = "\N{NO-BREAK SPACE}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_grid(tmp_path_factory.mktemp("grid"), WORLD)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def material(folder: Path) -> Material:
+    return gather([folder], folder)
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path) -> Page:
+    return Page((folder / "report.html").read_text())
+
+
+def record(folder: Path, name: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((folder / "cells" / name / "study.json").read_text())
+    return read
+
+
+def accuracies(folder: Path, name: str, path: str, code: str = "en") -> list[float]:
+    """By seed, from the predictions alone."""
+    found = []
+    for run in record(folder, name)["runs"]:
+        if (run["condition"], run["stage"]) == (path, "target"):
+            file = folder / "cells" / name / run["dir"] / f"predictions/{code}-{'f' * 12}.jsonl"
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            found.append(float(np.mean([line["prediction"] == line["label"] for line in lines])))
+    return found
+
+
+def spread(values: Any, sign: str = "") -> str:
+    return f"{np.mean(values):{sign}.3f} ±{SPACE}{np.std(values, ddof=1):.3f}"
+
+
+def headlines(material: Material) -> dict[str, Comparison]:
+    return {entry.name: one for entry in material.entries if (one := entry.headline)}
+
+
+def test_the_verdicts_come_first_and_are_those_of_the_evidence(
+    folder: Path, material: Material, page: Page
+) -> None:
+    text = (folder / "report.html").read_text()
+    assert text.index('<ul class="verdicts">') < text.index("<h2") < text.index("<table>")
+    found = headlines(material)
+    assert len(found) == 6
+    assert found[COLLAPSED].set == "en" and found[FAILED].language == "zero-shot mean"
+    items = [" ".join(item.split()) for item in page.texts["li"][:6]]
+    for name, one in found.items():
+        model, intermediate, target = name.split(".")
+        start = f"{one.all_runs.verdict}: {intermediate} before {target}, with {model}: "
+        (item,) = [item for item in items if item.startswith(start)]
+        assert f"{one.all_runs.difference:+.3f} [{one.all_runs.low:+.3f}, " in item
+        assert f"{one.all_runs.high:+.3f}]" in item
+        assert f"p {one.all_runs.p:.2g}, after Holm's correction {one.all_runs.p_holm:.2g}" in item
+        assert ("Collapsed, and counted: direct seed 0; without, " in item) == (name == COLLAPSED)
+        assert ("Diverged, and not counted: staged/target seed 2" in item) == (name == FAILED)
+    words = [one.all_runs.verdict for one in found.values()]
+    counts = [f"{word} in {words.count(word)}" for word in ("helps", "hurts", "no evidence")]
+    assert page.texts["p"][1] == f"6 comparisons of staged with direct: {', '.join(counts)}."
+    assert words.count("helps") >= 1
+
+
+def test_targets_by_model_by_hand(folder: Path, material: Material, page: Page) -> None:
+    rows = table(page, "Mean ± standard deviation over seeds, by target and model")
+    assert [row[:2] for row in rows[1:]] == [
+        [target, model] for target in sorted(WORLD.targets) for model in WORLD.models
+    ]
+    row = dict(zip(rows[0], rows[1], strict=True))
+    direct, staged = (accuracies(folder, COLLAPSED, path) for path in ("direct", "staged"))
+    assert (row["direct"], row["staged"]) == (spread(direct), spread(staged))
+    difference = np.mean(staged) - np.mean(direct)
+    assert row["staged minus direct"] == f"{difference:+.3f}"
+    one = headlines(material)[COLLAPSED].all_runs
+    assert row["interval"] == f"[{one.low:+.3f},{SPACE}{one.high:+.3f}]"
+    # The largest of the smallest values: 3 and 3 runs, against 3 and 2.
+    assert any("smallest possible value is up to 0.1." in text for text in page.texts["li"])
+
+
+def test_comparisons_csv_has_every_digit(folder: Path, material: Material) -> None:
+    with (folder / "comparisons.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    wanted: list[tuple[Comparison, str, Estimate]] = []
+    for entry in material.entries:
+        for one in (*entry.comparisons, *entry.means):
+            wanted.append((one, "all", one.all_runs))
+            if one.without_collapsed:
+                wanted.append((one, "without collapsed", one.without_collapsed))
+    assert len(lines) == len(wanted) > len(material.evidence.comparisons)
+    for line, (one, runs, estimate) in zip(lines, wanted, strict=True):
+        assert (line["study"], line["language"], line["set"]) == (one.study, one.language, one.set)
+        assert (line["runs"], line["verdict"]) == (runs, estimate.verdict)
+        assert line["direct_seeds"] == " ".join(map(str, estimate.direct.seeds))
+        for name in ("difference", "low", "high", "p", "p_seeds", "pooled_sd", "effect_size"):
+            assert float(line[name]) == getattr(estimate, name)
+        assert line["p_holm"] == repr(estimate.p_holm)
+        assert float(line["staged_mean"]) == estimate.staged.mean
+        assert line["collapsed"] == ("direct:0" if one.study == COLLAPSED else "")
+    marked = [line["study"] for line in lines if line["headline"] == "yes"]
+    assert set(marked) == set(headlines(material)) and len(marked) == 6 + 1
+
+
+def test_results_csv_has_every_score(folder: Path) -> None:
+    with (folder / "results.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    found = {
+        (line["study"], line["condition"], line["seed"], line["language"], line["metric"]): line[
+            "value"
+        ]
+        for line in lines
+    }
+    wanted = {
+        (name, run["condition"], str(run["seed"]), entry["language"], metric): repr(value)
+        for name in headlines_of(folder)
+        for run in record(folder, name)["runs"]
+        for entry in run["evaluations"]
+        for metric, value in entry["metrics"].items()
+    }
+    assert found == wanted and len(lines) == len(wanted)
+
+
+def headlines_of(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob("cells/*/study.json"))
+
+
+def test_latex_holds_the_numbers_and_escapes_names(folder: Path, material: Material) -> None:
+    lines = (folder / "results.tex").read_text().splitlines()
+    rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.count(" & ") == 8][1:]
+    assert len(rows) == 6
+    (row,) = [row for row in rows if row[:3] == ["similarity-language", "bert", "qqp"]]
+    one = headlines(material)[FAILED].all_runs
+    assert row[3:6] == [
+        "pearson",
+        rf"${one.direct.mean:.3f} \pm {one.direct.sd:.3f}$",
+        rf"${one.staged.mean:.3f} \pm {one.staged.sd:.3f}$",
+    ]
+    assert row[6] == f"${one.difference:+.3f}$ $[{one.low:+.3f}, {one.high:+.3f}]$"
+    assert row[7] == f"${one.p_holm:.2g}$" and one.verdict in row[8]
+    assert tex("a_b & 50 % of #1 {x} ~^ \\ $ a--b") == (
+        r"a\_b \& 50 \% of \#1 \{x\} \textasciitilde{}\textasciicircum{} \textbackslash{} \$ a-{}-b"
+    )
+    escaped = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]", "", tex(NASTY))
+    assert not set(escaped) & set("\\&%$#_{}~^<>|\"`'")
+
+
+def test_the_page_loads_nothing_and_its_links_lead_somewhere(folder: Path, page: Page) -> None:
+    text = (folder / "report.html").read_text()
+    assert "http://" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", text) and "https://" not in text
+    assert not {"script", "img", "link", "iframe"} & page.texts.keys()
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    for link in links:
+        assert link[1:] in ids if link.startswith("#") else (folder / link).exists()
+    assert len({link for link in links if "/stages/" in link}) == len(list(folder.glob("stages/*")))
+    headings = [name for tag, name, _ in page.attributes if tag == "h2"]
+    assert headings == ["id"] * len(page.texts["h2"]) and len(headings) == 14
+    labels = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(labels) == len(page.texts["svg"]) and all(labels)
+    assert len(text) < 1.5e6
+
+
+def test_means_over_tasks_by_hand(folder: Path, page: Page) -> None:
+    rows = table(page, "Means with xlmr")
+    kinds = {"imdb.classification-domain": ["en"], "imdb.classification-language": None}
+    kinds |= {"qqp.similarity-language": None}
+    means, zero_shot = [], []
+    for name, codes in kinds.items():
+        study = record(folder, f"xlmr.{name}")
+        scores = np.array([
+            [e["metrics"][study["metric"]] for e in run["evaluations"]]
+            for run in study["runs"]
+            if (run["condition"], run["stage"]) == ("staged", "target")
+        ])  # fmt: skip
+        means.append(scores.mean(axis=1))
+        if codes is None:
+            zero_shot.append(scores[:, 1:].mean(axis=1))  # All but en, which is first.
+    found = {row[2]: row[4] for row in rows if row[0] == "mean over tasks"}
+    assert found["mean over all languages"] == spread(np.mean(means, axis=0))
+    assert found["zero-shot mean"] == spread(np.mean(zero_shot, axis=0))
+    # Of the other model a study lacks a seed, so there is no spread over tasks.
+    rows = table(page, "Means with bert")
+    assert all("±" not in row[4] for row in rows if row[0] == "mean over tasks")
+    assert any(f"{FAILED} is without the seeds" in text for text in page.texts["li"])
+    groups = {row[1] for row in table(page, "By family and script with xlmr")[1:]}
+    assert groups == {"IE: Germanic", "IE: Romance", "Sino-Tibetan", "Chinese", "Latin"}
+
+
+def test_stages_that_studies_share_stand_once(material: Material, page: Page) -> None:
+    nodes = nodes_of(material)
+    (imdb,) = [n for n in nodes if (n.model, n.task) == ("bert", "imdb")]
+    assert imdb.text == "imdb: 3 of 3 seeds done, shared by 2 studies"
+    after = [node.task for node in nodes if node.begins is imdb]
+    assert after == ["classification-domain", "classification-language"]
+    bad = [text for text in page.texts["span"] if "diverged: " in text]
+    assert bad == ["similarity-language, staged: 2 of 3 seeds done, diverged: seed 2"]
+    rows = table(page, "Training by stage")
+    # 2 models: 3 targets on 2 paths, and 2 intermediate stages; seconds are 100 + seed. One run has
+    # an attempt before it.
+    assert len(rows) == 1 + 2 * (3 * 2 + 2) + 1
+    assert ["classification-domain", "bert", "staged after imdb"] in [row[:3] for row in rows]
+    assert rows[-1][3:5] == [str(16 * 3 - 1), f"{16 * 303 - 102 + RESTART['seconds']:,.1f}"]
+
+
+def test_regret_of_choosing_by_a_score(folder: Path, page: Page) -> None:
+    rows = table(page, "Regret")
+    by = {row[2]: row[3:] for row in rows if row[:2] == ["classification-domain", "xlmr"]}
+    name = "xlmr.imdb.classification-domain"
+    direct, staged = (np.mean(accuracies(folder, name, path)) for path in ("direct", "staged"))
+    regret = staged - direct
+    assert by["LogME"] == ["imdb", "imdb", "0.000", "0.0%", "+1.00"]
+    assert by["nearest neighbours"] == [
+        "no intermediate task", "imdb", f"{regret:.3f}", f"{regret / staged:.1%}", "-1.00"
+    ]  # fmt: skip
+
+
+def test_forgetting_by_hand(folder: Path, tmp_path: Path) -> None:
+    name = "xlmr.qqp.similarity-language"
+    write_report(folder / "cells" / name, output=tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    runs = [run for run in record(folder, name)["runs"] if run["stage"] == "target"]
+    after = [
+        run["retained"][0]["after"]["accuracy"] for run in runs if run["condition"] == "staged"
+    ]
+    (row,) = table(page, "accuracy of qqp before and after")[1:]
+    change = np.array(after) - 0.9
+    assert row[2:] == ["300", f"0.900 ±{SPACE}0.000", spread(after), spread(change, "+")]
+    rows = table(page, "Mixtures")
+    assert [row[:2] for row in rows[1:]] == [
+        [path, share]
+        for path in ("direct", "staged")
+        for share in ("0", "0.25", "0.5", "0.75", "1")
+    ]
+    zero_shot = [
+        np.mean([entry["metrics"]["pearson"] for entry in run["evaluations"][1:]])
+        for run in runs
+        if run["condition"] == "direct"
+    ]
+    assert rows[3][3] == spread(0.8 * np.array(zero_shot))  # The share 0.5 is 0.6 + 0.2 of it.
+
+
+def test_what_may_be_wrong_is_listed(page: Page) -> None:
+    rows = table(page, "18 pairs of splits compared")
+    assert {row[3] for row in rows[1:]} == {"target/de"} and len(rows) == 1 + 4
+    assert rows[1][5] == "3" and rows[1][9] == "1.50%"
+    sizes = table(page, "Examples to train on")
+    assert sizes[1][1:] == ["2,500", "250", "10.0", "yes"] and len(sizes) == 7
+    (collapsed,) = table(page, "Runs that have collapsed")[1:]
+    assert collapsed[:5] == [COLLAPSED, "en", "en", "direct", "0"]
+    assert collapsed[6] == f"stages/{COLLAPSED}-direct-0"
+    rows = table(page, "Results with collapsed runs and without")
+    assert [row[:3] for row in rows[1:]] == [
+        [COLLAPSED, "all", "3 seeds"],
+        [COLLAPSED, "without collapsed", "2 direct and 3 staged"],
+    ]
+    anew = "bert.imdb.classification-language"
+    (nothing,) = table(page, "Sets that runs have learned nothing for")[1:]
+    assert nothing[:5] == [anew, "zh", "zh", "staged", "0"]
+    assert nothing[5] == "one prediction for 100.0% of the examples"
+    assert not any("would have begun anew" in text for text in page.texts["p"])
+    (restarted,) = table(page, "Attempts that were given up")[1:]
+    assert restarted == [anew, "staged", "target", "0", "1", "0", "40", RESTART["why"]]
+    (failed,) = table(page, "Runs that have diverged")[1:]
+    assert failed == [FAILED, "staged", "target", "2", "the loss of step 7 is nan"]
+
+
+def test_a_restart_policy_that_found_nothing_to_do_says_so(material: Material) -> None:
+    (entry,) = [one for one in material.entries if one.name == COLLAPSED]
+    for restarts, told in ((2, 1), (0, 0)):
+        study = dataclasses.replace(entry.study, config={"target": {"restarts": restarts}})
+        own = dataclasses.replace(material, entries=[dataclasses.replace(entry, study=study)])
+        texts = [block.text for block in run_blocks(own) if isinstance(block, Text)]
+        assert sum("had not learned would have begun anew" in text for text in texts) == told
+
+
+def test_folders_are_merged(folder: Path, tmp_path: Path) -> None:
+    other = write_grid(tmp_path / "other", dataclasses.replace(WORLD, models=("bert",)))
+    study = folder / "cells" / FAILED
+    output = tmp_path / "merged" / "report"
+    write_report(other, study, output=output)
+    made = gather([other, study], output)
+    assert len(made.entries) == 4
+    names = [entry.name for entry in made.entries if entry.name.startswith(FAILED)]
+    assert names == [f"{FAILED} ({other / 'cells' / FAILED})", f"{FAILED} ({study})"]
+    text = (output / "report.html").read_text()
+    links = re.findall(r'href="(\./[^"]*)"', text)
+    assert links and all((output / link).exists() for link in links)
+    # One family: as many means in it as both have together.
+    alone = gather([study], output)
+    (own,) = alone.entries
+    assert made.entries[-1].headline and own.headline
+    p, p_holm = own.headline.all_runs.p, made.entries[-1].headline.all_runs.p_holm
+    assert made.entries[-1].headline.all_runs.p == p and p_holm and p_holm >= p
+    assert f"all {len(made.evidence.means)} means" in text
+
+
+def test_one_seed_is_worded_as_such(tmp_path: Path) -> None:
+    one = World(models=("bert",), targets=("similarity-language",), seeds=(0,), n=40)
+    grid = write_grid(tmp_path, one)
+    record = json.loads((grid / "cells" / FAILED / "study.json").read_text())
+    # The run that has diverged is finished after all, as good as the other one.
+    (direct,) = (run for run in record["runs"] if run["condition"] == "direct")
+    record["runs"].append(direct | {"condition": "staged", "parent": "bert-qqp-0"})
+    record["failed"] = []
+    path = grid / "cells" / FAILED
+    (path / "study.json").write_text(json.dumps(record))
+    write_report(path)
+    page = Page((path / "report.html").read_text())
+    (item,) = [item for item in page.texts["li"] if item.startswith("no evidence: ")]
+    assert "1 seed, so the interval is over examples alone (p " in item
+    assert "conditional on these runs: it says nothing of other seeds" in item
+    assert any("With one seed in a path there is no verdict." in p for p in page.texts["p"])
+
+
+def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
+    small = World(models=("bert",), targets=("classification-domain",), seeds=(0, 1), n=40)
+    grid = write_grid(tmp_path, small)
+    path = grid / "cells" / COLLAPSED
+    record = json.loads((path / "study.json").read_text())
+    record |= {"name": NASTY, "cell": dict.fromkeys(("model", "target", "intermediate"), NASTY)}
+    record["cell"]["fraction"] = 0.5
+    (path / "study.json").write_text(json.dumps(record))
+    write_report(path)
+    page = Page((path / "report.html").read_text())
+    assert "script" not in page.texts and page.texts["h1"] == [NASTY]
+    assert table(page, "Mean ± standard")[1][0] == f"{NASTY} (0.5 of the data)"
+    markdown = re.sub(r"(?s)^```.*?^```$", "", (path / "report.md").read_text(), flags=re.MULTILINE)
+    assert not re.search(r"(?<!\\)<script", markdown)
+
+
+def test_damaged_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = World(models=("bert",), targets=("classification-domain",), seeds=(0, 1), n=40)
+    grid = write_grid(tmp_path / "grid", small)
+    study = grid / "cells" / COLLAPSED
+    with pytest.raises(DataError, match="given twice") as caught:
+        write_report(study, grid, output=tmp_path)
+    assert caught.value.where == str(study) and caught.value.hint
+    with pytest.raises(SystemExit) as ended:
+        main([str(study), str(grid)])
+    assert ended.value.code == 2 and "--output" in capsys.readouterr().err
+    (grid / "cells" / "bert.imdb.more").mkdir()
+    assert main([str(grid)]) == 0
+    assert "not in this report: cells/bert.imdb.more" in (grid / "report.html").read_text()
+    file = next(grid.glob(f"stages/{COLLAPSED}-staged-0/predictions/*"))
+    file.write_text(file.read_text()[:-30])
+    assert main([str(grid)]) == DataError.exit_code
+    assert all(part in capsys.readouterr().err for part in (file.name,))
+    shutil.rmtree(study)
+    with pytest.raises(DataError, match="no study in these folders is finished") as caught:
+        write_report(grid)
+    assert caught.value.where == str(grid) and caught.value.hint
+    record = {"name": "x", "overlap": [{"a": 1}], "size_rule": {}, "cell": 3}
+    (grid / "study.json").write_text(json.dumps(record))
+    with pytest.raises(DataError, match=r"(?s)overlap\.0\.b.*size_rule\.ratio.*cell"):
+        write_report(grid)

@@ -1,0 +1,35 @@
+"""What the user sees while a study runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from flaxfer.runtime import progress
+
+
+def test_a_table_shows_numbers_right_and_brackets_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    progress.table("data", ["folder", "examples"], [["runs/[red]a[/]", 12345], ["b", 6]])
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if "12,345" in line or " 6 " in line]
+    assert "runs/[red]a[/]" in lines[0]
+    assert lines[0].index("12,345") + 5 == lines[1].index("6")
+
+
+def test_where_there_is_no_terminal_a_bar_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    bar = progress.StageBar("direct/target seed 0", 0, 50)
+    for step in range(1, 31):
+        now += 1.0
+        bar.update(step, 0.5, 1234.5, 20000.0, 0.0125)
+    bar.close()
+    assert capsys.readouterr().err.splitlines() == [
+        "direct/target seed 0  step 21/50  loss 0.5000  1,234 examples/s  20,000 tokens/s  "
+        "1.2% waiting for data"
+    ]

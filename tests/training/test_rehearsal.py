@@ -1,0 +1,260 @@
+"""Rehearsal: batches that hold another task's examples, whatever its head; grouped, resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flaxfer.config import Optimizer, Task, Train
+from flaxfer.data import packing
+from flaxfer.data.loader import BatchSize, put_rows
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.models.encoders import EncoderConfig
+from flaxfer.training import loop, rehearsal, state, step
+from flaxfer.training.checkpoints import CheckpointStore
+from flaxfer.training.optimizer import Params, make_optimizer
+from flaxfer.training.rehearsal import Rehearsal
+from flaxfer.training.stage_run import StageRun
+from flaxfer.training.state import init_state
+from tests.helpers import encoder_config, mesh_of, random_tokenized
+from tests.training import test_seeds
+from tests.training.test_seeds import (
+    BERT,
+    SCORE,
+    TOPIC,
+    Killed,
+    Saves,
+    assert_close,
+    assert_same,
+    log_of,
+)
+
+pytestmark = pytest.mark.usefixtures("plain_code")
+saved = test_seeds.saved
+
+DRY = encoder_config(layers=1)
+OWN, OTHER = random_tokenized(14), random_tokenized(11, 3, seed=4, longest=20)
+TAGS = Task("tags", "tagging", "accuracy", ("x", "y"))
+
+
+def tagged() -> Tokenized:
+    data = random_tokenized(11, 2, seed=5)
+    label = np.random.default_rng(6).integers(-1, 2, len(data.token)).astype(np.int32)
+    return dataclasses.replace(data, label=label, kind="tagging")
+
+
+def rehearsal_of(encoder: EncoderConfig, examples: int = 2, task: Task = TOPIC) -> Rehearsal:
+    head = "token" if task is TAGS else "sequence"
+    return Rehearsal(
+        examples=examples,
+        data=tagged() if task is TAGS else OTHER,
+        task=task,
+        train=Train(batch_size=32, row_length=48, max_bucket_sizes=6),
+        graph=state.graph(encoder, len(task.labels), head),
+        head_shapes=state.param_shapes(encoder, len(task.labels), head)["head"],
+    )
+
+
+def params_of(encoder: EncoderConfig, seed: int, task: Task = TOPIC) -> Params:
+    head = "token" if task is TAGS else "sequence"
+    other = state.random_params(encoder, len(task.labels), seed + 100, head)["head"]
+    return {**state.random_params(encoder, 1, seed), "rehearsed": other}
+
+
+def run_of(folder: Path, seed: int, **changes: Any) -> StageRun:
+    run = test_seeds.run_of(folder, seed, **changes)
+    return dataclasses.replace(run, rehearsal=rehearsal_of(BERT))
+
+
+def train(*runs: StageRun) -> None:
+    loop.train([(run, lambda run=run: params_of(BERT, run.seed)) for run in runs])
+
+
+# --- the step ----------------------------------------------------------------------------------
+
+
+def mean_loss(graph: Any, params: Params, data: Tokenized, indices: np.ndarray) -> jax.Array:
+    """Every example in a row of its own; the losses as textbooks have them."""
+    rows = [[i] for i in range(len(indices))]
+    batch = packing.build_rows(data, indices, rows, len(rows), 48, 1, pad_id=0)
+    logits = step.apply(graph, params, batch, None)
+    if data.kind == "tagging":
+        label_BT = batch["label_BT"]
+        probability = jax.nn.softmax(logits)[..., 1]
+        right = jnp.where(label_BT == 1, probability, 1 - probability)
+        return -jnp.log(right)[label_BT >= 0].mean()
+    label = batch["label_BE"][:, 0]
+    if logits.shape[-1] == 1:
+        return ((logits[:, 0, 0] - label) ** 2).mean()
+    probability = jnp.exp(logits[:, 0]) / jnp.exp(logits[:, 0]).sum(axis=-1, keepdims=True)
+    return -jnp.log(probability[np.arange(len(label)), label]).mean()
+
+
+@pytest.mark.parametrize(
+    ("task", "gradient_accumulation_steps"), [(TOPIC, 2), (TAGS, 1)], ids=["classes-in-two", "tags"]
+)
+def test_the_gradient_is_the_mean_of_both_tasks_by_their_shares(
+    task: Task, gradient_accumulation_steps: int
+) -> None:
+    # The first step of Adam is g / (|g| + 1), smooth in g.
+    optimizer = Optimizer(
+        learning_rate=1.0, b1=0.0, b2=0.5, eps=1.0, weight_decay=0.0, schedule="constant",
+        warmup=0, clip_norm=0.0,
+    )  # fmt: skip
+    own = Train(
+        batch_size=8,
+        row_length=32,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        max_bucket_sizes=2,
+    )
+    other, mesh = rehearsal_of(DRY, 2, task), mesh_of()
+    plan = rehearsal.plan(OWN, own, (3,), 0, 1, other)
+    graph, params = state.graph(DRY, 1), params_of(DRY, 1, task)
+    indices = plan.indices(0), plan.rehearsed.indices(0)  # type: ignore[union-attr]
+    assert [len(numbers) for numbers in indices] == [6, 2]
+
+    def wanted_loss(params: Params) -> jax.Array:
+        second = {"encoder": params["encoder"], "head": params["rehearsed"]}
+        first = {"encoder": params["encoder"], "head": params["head"]}
+        return 0.75 * mean_loss(graph, first, OWN, indices[0]) + 0.25 * mean_loss(
+            other.graph, second, other.data, indices[1]
+        )
+
+    loss, gradient = jax.jit(jax.value_and_grad(wanted_loss))(params)
+    function = step.make_train_step(
+        graph, SCORE, optimizer, 9, 0.0, jnp.dtype("float32"), False, mesh,
+        rehearsed=other.other_task(own),
+    )  # fmt: skip
+    begun = init_state(params, make_optimizer(optimizer, 9, params), mesh)
+    key = jax.random.key(0, impl="rbg")
+    after, metrics = function(begun, put_rows(plan.batch(0), mesh, None), key)
+    wanted = jax.tree.map(lambda p, g: p - g / (jnp.abs(g) + 1), params, gradient)
+    for path, leaf in jax.tree.leaves_with_path(after.params):
+        want = dict(jax.tree.leaves_with_path(wanted))[path]
+        np.testing.assert_allclose(leaf, want, atol=2e-6, err_msg=jax.tree_util.keystr(path))
+    both = 0.75 * float(metrics["loss"]) + 0.25 * float(metrics["rehearsed_loss"])
+    assert both == pytest.approx(float(loss), rel=1e-5)
+    kernel = after.params["rehearsed"]["output"]["kernel"]
+    assert np.abs(kernel - params["rehearsed"]["output"]["kernel"]).max() > 1e-3
+
+
+# --- the batches -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("packing_", [True, False], ids=["packed", "unpacked"])
+def test_a_batch_is_a_function_of_seed_and_step(packing_: bool) -> None:
+    settings = Train(batch_size=8, epochs=3, row_length=32, max_bucket_sizes=2, packing=packing_)
+    plan = rehearsal.plan(OWN, settings, (3,), 0, 1, rehearsal_of(DRY, 2))
+    assert plan.total_steps == 7, "three epochs of 14 examples, six a step"
+    assert plan.rehearsed is not None and plan.rehearsed.total_steps == 7
+    assert len(plan.rehearsed.bucket_sizes) == 1, "no more programs than without"
+    rehearsed: list[int] = []
+    shapes = set()
+    for number in reversed(range(7)):
+        batch = plan.batch(number)
+        numbers = batch["rehearsed/index_BE"]
+        own = batch["index_BE"]
+        assert sorted(own[own >= 0]) == sorted(plan.indices(number))
+        rehearsed = sorted(numbers[numbers >= 0].tolist()) + rehearsed
+        shapes.add(numbers.shape)
+        tokens = OWN.lengths[plan.indices(number)].sum()
+        tokens += OTHER.lengths[numbers[numbers >= 0]].sum()
+        size = BatchSize.of(batch)
+        assert (size.examples, size.tokens) == (8, tokens)
+        assert size.slots == batch["token_BT"].size + batch["rehearsed/token_BT"].size
+    assert len(shapes) == 1
+    assert sorted(rehearsed[:11]) != rehearsed[:11]
+    order = np.concatenate([np.random.default_rng((3, e)).permutation(11) for e in (0, 1)])
+    wanted = [sorted(order[2 * i : 2 * i + 2]) for i in range(7)]
+    assert rehearsed == np.concatenate(wanted).tolist()
+
+
+# --- the stage ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[StageRun], Saves]:
+    """Two seeds one by one, undisturbed."""
+    found: Saves = {}
+    real = CheckpointStore.save
+
+    def save(self: CheckpointStore, step: int, items: Any, *rest: Any) -> None:
+        found[str(self.folder.parent), step] = jax.tree.map(np.array, items)
+        real(self, step, items, *rest)
+
+    folder = tmp_path_factory.mktemp("apart")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(CheckpointStore, "save", save)
+        runs = [run_of(folder, seed) for seed in (0, 5)]
+        for run in runs:
+            train(run)
+    return runs, found
+
+
+def test_a_group_equals_its_seeds_one_by_one(
+    apart: tuple[list[StageRun], Saves], tmp_path: Path, saved: Saves
+) -> None:
+    runs, wanted = apart
+    group = [run_of(tmp_path, seed) for seed in (0, 5)]
+    train(*group)
+    for run, want in zip(group, runs, strict=True):
+        assert_same(run, want, saved | wanted)
+        losses = [[r["rehearsed_loss"] for r in log_of(each, "train")] for each in (run, want)]
+        np.testing.assert_allclose(*losses, atol=1e-5)
+        assert len(set(losses[0])) == 7
+
+
+def test_a_killed_run_goes_on_to_the_same_end(
+    apart: tuple[list[StageRun], Saves], tmp_path: Path, saved: Saves
+) -> None:
+    runs, wanted = apart
+    run = run_of(tmp_path, 5)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        real, calls = CheckpointStore.save, iter(range(1, 9))
+
+        def save(self: CheckpointStore, *rest: Any) -> None:
+            if next(calls) == 3:
+                raise Killed
+            real(self, *rest)
+
+        monkeypatch.setattr(CheckpointStore, "save", save)
+        with pytest.raises(Killed):
+            train(run)
+
+    def no_start() -> Params:
+        raise AssertionError("it has a checkpoint to continue from")
+
+    loop.train([(run, no_start)])
+    for number in (2, 4, 6, 7):
+        one, other = saved[str(run.folder), number], wanted[str(runs[1].folder), number]
+        assert jax.tree.structure(one) == jax.tree.structure(other)
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_other_head_lies_beside_the_model_in_a_checkpoint(
+    apart: tuple[list[StageRun], Saves],
+) -> None:
+    (run, _), wanted = apart
+    assert run.done is not None
+    items = wanted[str(run.folder), run.done["best_step"]]
+    assert set(items) == {"params", "rehearsed", "opt_state"}
+    assert_close(run.rehearsed_head(), items["rehearsed"])
+    assert_close(run.best_params(), items["params"])
+    assert set(run.best_params()) == {"encoder", "head"}
+
+
+def test_packing_changes_nothing(tmp_path: Path) -> None:
+    losses = []
+    for packed in (True, False):
+        run = run_of(tmp_path / str(packed), 0, packing=packed, encoder=DRY, max_steps=3)
+        run = dataclasses.replace(run, rehearsal=rehearsal_of(DRY), dropout=False)
+        loop.train([(run, lambda: params_of(DRY, 0))])
+        losses.append([(r["loss"], r["rehearsed_loss"]) for r in log_of(run, "train")])
+    np.testing.assert_allclose(*losses, atol=1e-4)
