@@ -84,9 +84,7 @@ def _by_step(runs: list[Run]) -> list[list[Run]]:
     if len(groups) > 1:
         where = "; ".join(f"{_seeds(group)} after step {step}" for step, group in groups.items())
         spec = runs[0].spec
-        say(
-            f"{spec.condition}/{spec.name}: seeds stopped at different steps continue apart: {where}"
-        )
+        say(f"{spec.condition}/{spec.name}: seeds continue apart: {where}")
     return list(groups.values())
 
 
