@@ -10,7 +10,7 @@ import re
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 
@@ -75,7 +75,7 @@ class Table:
 
 def table_of(
     caption: str,
-    records: Sequence[Mapping[str, Cell | int | None]],
+    records: Sequence[Mapping[str, Any]],
     align: str,
     notes: Sequence[str] = (),
     foot: int = 0,
@@ -86,7 +86,9 @@ def table_of(
     """
 
     def cell(value: Cell | int | None) -> Cell:
-        return "" if value is None else f"{value:,}" if isinstance(value, int) else value
+        if value is None:
+            return ""
+        return f"{value:,}" if isinstance(value, int) else value
 
     rows = [[cell(value) for value in record.values()] for record in records]
     return Table(caption, list(records[0]), rows, align, notes, foot)
