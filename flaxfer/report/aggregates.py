@@ -8,19 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from flaxfer.evaluation.records import CONDITIONS, Study
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Folded, Heading, Table, table_of
 from flaxfer.report.formatting import join, plural, spread
 from flaxfer.statistics.aggregates import Aggregate, Values, aggregate, scores_of
-from flaxfer.statistics.results import (
-    CONDITIONS,
-    GAP,
-    MEAN,
-    ZERO_SHOT,
-    Scores,
-    Study,
-    with_difference,
-)
+from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, Scores, with_difference
 
 
 def aggregate_blocks(data: ReportData) -> list[Block]:

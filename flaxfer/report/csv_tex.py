@@ -10,7 +10,7 @@ import pandas as pd
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.formatting import p_value, signed
 from flaxfer.statistics.records import ConditionScores
-from flaxfer.statistics.results import scored
+from flaxfer.statistics.scores import scored
 
 NAME_COLUMNS = ("study", "model", "intermediate", "target")
 RESULT_COLUMNS = (

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from flaxfer.evaluation.records import Run
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Figure, Heading, Text
 from flaxfer.report.formatting import join
-from flaxfer.statistics.results import Run, number, read_metrics
+from flaxfer.statistics.scores import number
+from flaxfer.training.trackers import read_metrics
 
 
 def curve_blocks(data: ReportData) -> list[Block]:

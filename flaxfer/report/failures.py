@@ -7,7 +7,7 @@ from collections import defaultdict
 from flaxfer.report.data import ReportData
 from flaxfer.report.document import Block, Heading, Text, table_of
 from flaxfer.report.formatting import DASH, count_seeds, interval, join, plural, signed
-from flaxfer.statistics.results import DIFFERENCE
+from flaxfer.statistics.scores import DIFFERENCE
 
 
 def failure_blocks(data: ReportData) -> list[Block]:

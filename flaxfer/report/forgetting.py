@@ -7,21 +7,12 @@ from collections import defaultdict
 
 import numpy as np
 
+from flaxfer.evaluation.records import Metrics, Mixture, Run, Study
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Figure, Heading, Table, table_of
 from flaxfer.report.formatting import spread
-from flaxfer.statistics.results import (
-    DIFFERENCE,
-    MEAN,
-    ZERO_SHOT,
-    Metrics,
-    Mixture,
-    Run,
-    Scores,
-    Study,
-    number,
-)
+from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT, Scores, number
 
 
 def forgetting_blocks(data: ReportData) -> list[Block]:

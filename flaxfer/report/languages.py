@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from flaxfer.evaluation.records import MIXED, Study
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Figure, Folded, Heading, Table, Text, table_of
 from flaxfer.report.formatting import amount, interval, join, p_value, signed, spread, spread_note
-from flaxfer.statistics.results import DIFFERENCE, GAP, MEAN, MIXED, ZERO_SHOT, Scores, Study
+from flaxfer.statistics.scores import DIFFERENCE, GAP, MEAN, ZERO_SHOT, Scores
 
 
 def language_blocks(data: ReportData) -> list[Block]:

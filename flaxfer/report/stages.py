@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+from flaxfer.evaluation.records import CONDITIONS, Run
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Heading, Text, Tree, table_of
 from flaxfer.report.formatting import amount, join, plural
-from flaxfer.statistics.results import CONDITIONS, Run
 
 COST_COLUMNS = (
     "stage", "model", "condition", "runs", "seconds, all runs", "steps, all runs", "examples/s",

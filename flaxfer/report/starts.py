@@ -13,7 +13,7 @@ from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Heading, Text, table_of
 from flaxfer.report.formatting import DASH, join, spread
 from flaxfer.statistics.records import Comparison
-from flaxfer.statistics.results import number
+from flaxfer.statistics.scores import number
 
 SCORES = {"logme": "LogME", "knn": "nearest neighbours"}
 PRETRAINED = "no intermediate task"

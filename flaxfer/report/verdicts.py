@@ -28,7 +28,7 @@ from flaxfer.report.formatting import (
 )
 from flaxfer.statistics.inference import Verdict
 from flaxfer.statistics.records import Comparison, Estimate
-from flaxfer.statistics.results import DIFFERENCE, MEAN, ZERO_SHOT, Scores
+from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT, Scores
 
 VERDICTS: tuple[Verdict, ...] = ("helps", "hurts", "no evidence")
 

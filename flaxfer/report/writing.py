@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flaxfer.evaluation.records import Study
 from flaxfer.report.aggregates import aggregate_blocks
 from flaxfer.report.csv_tex import comparisons_csv, results_csv, results_tex
 from flaxfer.report.curves import curve_blocks
@@ -19,7 +20,7 @@ from flaxfer.report.stages import cost_blocks, graph_blocks
 from flaxfer.report.starts import start_blocks
 from flaxfer.report.verdicts import target_blocks, verdict_blocks
 from flaxfer.runtime.files import write_atomically
-from flaxfer.statistics.results import Scores, Study
+from flaxfer.statistics.scores import Scores
 
 SECTIONS = (
     target_blocks, language_blocks, aggregate_blocks, curve_blocks, graph_blocks, start_blocks,
