@@ -11,7 +11,7 @@ import numpy as np
 from flaxfer.evaluation.records import CONDITIONS, Study
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Folded, Heading, Table, table_of
-from flaxfer.report.formatting import join, plural, spread
+from flaxfer.report.formatting import join, plural, spreads
 from flaxfer.statistics.aggregates import Aggregate, Values, aggregate, scores_of
 from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, Scores, with_difference
 
@@ -35,14 +35,8 @@ def aggregate_blocks(data: ReportData) -> list[Block]:
             notes[entry.model].append(text)
     blocks: list[Block] = [Heading("Means over languages and tasks")] if by_model else []
     for model, studies in by_model.items():
-        conditions = [
-            name for name in CONDITIONS if all(name in study.conditions for study in studies)
-        ]
-        if conditions:
-            source = _source(studies)
-            aggregates = {name: aggregate(_values(studies, name), source) for name in conditions}
-            blocks.append(_task_table(model, studies, aggregates, source, notes[model]))
-            blocks.append(_group_table(model, studies, aggregates))
+        if conditions := [c for c in CONDITIONS if all(c in study.conditions for study in studies)]:
+            blocks += _model_blocks(model, studies, conditions, notes[model])
     return blocks
 
 
@@ -54,105 +48,79 @@ def _complete_seeds(entry: Entry) -> Study:
     return dataclasses.replace(study, name=entry.name, seeds=seeds)
 
 
-def _source(studies: Sequence[Study]) -> str:
-    """Return the one language that all studies train on, or else English."""
-    first, *others = {tuple(Scores(study).trained) for study in studies}
-    return first[0] if not others and len(first) == 1 else "en"
+def _model_blocks(
+    model: str, studies: Sequence[Study], conditions: Sequence[str], notes: Sequence[str]
+) -> list[Block]:
+    values = {condition: scores_of(studies, condition) for condition in conditions}
+    same_seeds = len({len(study.seeds) for study in studies}) == 1
+    if not same_seeds:
+        values = {
+            condition: {
+                task: {code: scores.mean() for code, scores in by_language.items()}
+                for task, by_language in by_task.items()
+            }
+            for condition, by_task in values.items()
+        }
+    # The transfer gap starts from the one language that all studies train on, or else English.
+    trained, *others = {tuple(Scores(study).trained) for study in studies}
+    source = trained[0] if not others and len(trained) == 1 else "en"
+    aggregates = {condition: aggregate(of, source) for condition, of in values.items()}
 
-
-def _same_seeds(studies: Sequence[Study]) -> bool:
-    return len({len(study.seeds) for study in studies}) == 1
-
-
-def _values(studies: Sequence[Study], condition: str) -> Values:
-    """Return scores by study and language; means over seeds if studies differ in their number."""
-    values = scores_of(studies, condition)
-    if _same_seeds(studies):
-        return values
-    return {
-        task: {code: score.mean() for code, score in scores.items()}
-        for task, scores in values.items()
-    }
-
-
-def _zero_shot(studies: Sequence[Study], condition: str) -> np.ndarray | None:
-    """Return the mean of the zero-shot means, over the tasks that have one."""
-    values = _values(studies, condition)
-    languages = {study.name: Scores(study).zero_shot for study in studies}
-    zero_shot = {
-        task: {code: values[task][code] for code in codes}
-        for task, codes in languages.items()
-        if codes
-    }
-    return aggregate(zero_shot).mean if zero_shot else None
-
-
-def _task_table(
-    model: str,
-    studies: Sequence[Study],
-    aggregates: Mapping[str, Aggregate],
-    source: str,
-    notes: Sequence[str],
-) -> Table:
     records = [
         {"task": study.name, "metric": study.metric, "mean": mean}
-        | _cells({name: columns[name] for name in aggregates})
+        | spreads(with_difference({condition: columns[condition] for condition in conditions}))
         for study in studies
         for mean, columns in Scores(study).mean_columns(study.metric).items()
     ]
     notes = [f"{GAP}: the score of the language trained on minus the zero-shot mean.", *notes]
-    foot = 0
+    over_tasks: list[dict[str, str]] = []
     if len(studies) > 1:
-        over_tasks: dict[str, Mapping[str, np.ndarray | None]] = {
-            MEAN: {name: one.mean for name, one in aggregates.items()},
-            ZERO_SHOT: {name: _zero_shot(studies, name) for name in aggregates},
-            f"{GAP} from {source}": {name: one.gap for name, one in aggregates.items()},
-        }
-        defined = {
-            mean: {name: value for name, value in columns.items() if value is not None}
-            for mean, columns in over_tasks.items()
-        }
-        means = [
-            {"task": "mean over tasks", "metric": "", "mean": mean} | _cells(columns)
-            for mean, columns in defined.items()
-            if columns
-        ]
-        records, foot = records + means, len(means)
+        over_tasks = _means_over_tasks(studies, values, aggregates, source)
         notes.append(
             "Over tasks, the zero-shot mean is over the tasks that have one, and the gap, as in "
             f"XTREME, is {source} minus the mean of the other languages, over the tasks that have "
             "both. Each study is a task."
         )
-        if not _same_seeds(studies):
+        if not same_seeds:
             notes.append("The studies have different numbers of seeds: no ± over tasks.")
-    align = "lll" + "r" * (len(records[0]) - 3)
     caption = f"Means with {model}, ± standard deviation over seeds."
-    return table_of(caption, records, align, notes, foot)
+    table = table_of(caption, records + over_tasks, "lll", notes, len(over_tasks))
 
-
-def _group_table(
-    model: str, studies: Sequence[Study], aggregates: Mapping[str, Aggregate]
-) -> Folded:
-    """Return the means by language family, and by script."""
-    records = []
-    for attribute, label in (("families", "family"), ("scripts", "script")):
-        groups = {name: getattr(one, attribute) for name, one in aggregates.items()}
-        records += [
-            {"group": label, "name": group}
-            | _cells({name: by_group[group] for name, by_group in groups.items()})
-            for group in next(iter(groups.values()))
-        ]
-    caption = f"By family and script with {model}: mean over the tasks that have it."
-    table = table_of(caption, records, "ll" + "r" * (len(records[0]) - 2))
-    scores = [Scores(study) for study in studies]
-    languages = {code for one in scores for code in one.trained + one.zero_shot}
+    languages = {code for of in values[conditions[0]].values() for code in of}
     summary = f"By language family and script: {model}, {plural(len(languages), 'language')}"
-    return Folded(summary, [table])
+    return [table, Folded(summary, [_group_table(model, aggregates)])]
 
 
-def _cells(columns: dict[str, np.ndarray]) -> dict[str, str]:
-    """Return the values of the conditions and of their difference as text."""
-    return {
-        name: spread(name, np.atleast_1d(values))
-        for name, values in with_difference(columns).items()
-    }
+def _means_over_tasks(
+    studies: Sequence[Study],
+    values: Mapping[str, Values],
+    aggregates: Mapping[str, Aggregate],
+    source: str,
+) -> list[dict[str, str]]:
+    """Return the rows of the mean, the zero-shot mean and the gap, if defined."""
+    means: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
+    languages = {study.name: codes for study in studies if (codes := Scores(study).zero_shot)}
+    for condition, by_task in values.items():
+        means[MEAN][condition] = aggregates[condition].mean
+        if languages:
+            zero_shot = {t: {code: by_task[t][code] for code in languages[t]} for t in languages}
+            means[ZERO_SHOT][condition] = aggregate(zero_shot).mean
+        if (gap := aggregates[condition].gap) is not None:
+            means[f"{GAP} from {source}"][condition] = gap
+    return [
+        {"task": "mean over tasks", "metric": "", "mean": mean} | spreads(with_difference(columns))
+        for mean, columns in means.items()
+    ]
+
+
+def _group_table(model: str, aggregates: Mapping[str, Aggregate]) -> Table:
+    """Return the means by language family and by script."""
+    first = next(iter(aggregates.values()))
+    records = [
+        {"group": label, "name": group}
+        | spreads(with_difference({c: getattr(one, kind)[group] for c, one in aggregates.items()}))
+        for kind, label in (("families", "family"), ("scripts", "script"))
+        for group in getattr(first, kind)
+    ]
+    caption = f"By family and script with {model}: mean over the tasks that have it."
+    return table_of(caption, records, "ll")

@@ -57,27 +57,20 @@ def comparisons_csv(data: ReportData) -> str:
     `headline` marks the comparison that gives the verdict of its study. Missing numbers, such as
     the standard deviation of one run, are empty.
     """
-    rows: list[dict[str, Any]] = []
-    for entry in data.entries:
-        for comparison in (*entry.comparisons, *entry.means):
-            estimates = {
-                "all": comparison.all_runs, "without collapsed": comparison.without_collapsed
-            }  # fmt: skip
-            for runs, estimate in estimates.items():
-                if estimate is not None:
-                    rows.append({
-                        **vars(comparison), **vars(estimate), **_names(entry),
-                        **_condition("direct", estimate.direct),
-                        **_condition("staged", estimate.staged),
-                        "larger_is_better": _yes_no(comparison.larger_is_better),
-                        "headline": _yes_no(comparison is entry.headline),
-                        "runs": runs,
-                        "level": data.evidence.level,
-                        "collapsed": " ".join(
-                            f"{run.condition}:{run.seed}" for run in comparison.collapsed
-                        ),
-                    })  # fmt: skip
-    return _csv(COMPARISON_COLUMNS, rows)
+    return _csv(COMPARISON_COLUMNS, [
+        {
+            **vars(one), **vars(estimate), **_names(entry),
+            **_condition("direct", estimate.direct), **_condition("staged", estimate.staged),
+            "larger_is_better": "yes" if one.larger_is_better else "no",
+            "headline": "yes" if one is entry.headline else "no",
+            "runs": runs, "level": data.evidence.level,
+            "collapsed": " ".join(f"{run.condition}:{run.seed}" for run in one.collapsed),
+        }
+        for entry in data.entries
+        for one in (*entry.comparisons, *entry.means)
+        for runs, estimate in (("all", one.all_runs), ("without collapsed", one.without_collapsed))
+        if estimate is not None
+    ])  # fmt: skip
 
 
 def _names(entry: Entry) -> dict[str, str]:
@@ -88,10 +81,6 @@ def _names(entry: Entry) -> dict[str, str]:
 def _condition(name: str, scores: ConditionScores) -> dict[str, Any]:
     seeds = " ".join(map(str, scores.seeds))
     return {f"{name}_seeds": seeds, f"{name}_mean": scores.mean, f"{name}_sd": scores.sd}
-
-
-def _yes_no(value: bool) -> str:
-    return "yes" if value else "no"
 
 
 def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:

@@ -22,9 +22,11 @@ def curve_blocks(data: ReportData) -> list[Block]:
 
     def study_blocks(entry: Entry) -> list[Block]:
         blocks: list[Block] = []
-        for stage in entry.stages:
+        for stage in ("intermediate", "target"):
             runs = [run for run in entry.study.runs if run.stage == stage]
             folders = tuple(sorted(entry.folder(run) for run in runs))
+            if not runs:
+                continue
             if folders in plotted:
                 text = f"The {stage} stage is shared with {plotted[folders]}, and plotted there."
                 blocks.append(Text(text))

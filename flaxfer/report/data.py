@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from flaxfer.errors import DataError
@@ -21,16 +21,13 @@ RECORD = "study.json"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A study in a report.
+    """A study in a report, under a unique name.
 
     Attributes:
-      workdir: folder of the study.
-      study: its record.
-      name: unique name within the report.
-      model, intermediate, target: names from its grid cell or else its record; the target
+      model, intermediate, target: names from the grid cell or else the record; the target
         includes the fraction of its data, and the study's name where the three are not unique.
-      headline: the comparison that gives the study's verdict, if there is one.
-      comparisons, means: comparisons of the study's sets, and of its means over languages.
+      headline: the comparison that gives the verdict, if there is one.
+      comparisons, means: comparisons of the sets, and of the means over languages.
     """
 
     workdir: Path
@@ -42,12 +39,6 @@ class Entry:
     headline: Comparison | None
     comparisons: tuple[Comparison, ...]
     means: tuple[Comparison, ...]
-
-    @property
-    def stages(self) -> list[str]:
-        """`intermediate` and `target`, if there are runs of them."""
-        stages = {run.stage for run in self.study.runs}
-        return [stage for stage in ("intermediate", "target") if stage in stages]
 
     def metric_of(self, stage: str) -> str:
         """Return the dev metric of a stage."""
@@ -65,13 +56,9 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class ReportData:
-    """The content of a report.
+    """The studies of a report, at least one, and the comparisons of all of them.
 
-    Attributes:
-      entries: studies, at least one.
-      evidence: comparisons of all studies.
-      output: folder of the report, to which links are relative.
-      unfinished: folders of studies without a record.
+    Links are relative to `output`, the folder of the report. Unfinished studies have no record.
     """
 
     entries: tuple[Entry, ...]
@@ -136,25 +123,20 @@ def read_report_data(folders: Sequence[Path], output: Path) -> ReportData:
     return ReportData(tuple(_entries(studies, evidence)), evidence, output, tuple(unfinished))
 
 
-def _entries(studies: dict[Path, Study], evidence: Evidence) -> list[Entry]:
+def _entries(studies: dict[Path, Study], evidence: Evidence) -> Iterator[Entry]:
     names = Counter(study.name for study in studies.values())
-    titles = {workdir: _titles(study) for workdir, study in studies.items()}
-    counts = Counter(titles.values())
-    entries = []
+    titles = Counter(_titles(study) for study in studies.values())
     for workdir, study in studies.items():
         name = study.name if names[study.name] == 1 else f"{study.name} ({workdir})"
-        model, intermediate, target = titles[workdir]
-        if counts[titles[workdir]] > 1:
+        model, intermediate, target = _titles(study)
+        if titles[model, intermediate, target] > 1:
             target = f"{target} ({name})"
         comparisons, means = (
             tuple(one for one in family if one.workdir == str(workdir))
             for family in (evidence.comparisons, evidence.means)
         )
         headline = _headline(study, comparisons, means)
-        entries.append(
-            Entry(workdir, study, name, model, intermediate, target, headline, comparisons, means)
-        )
-    return entries
+        yield Entry(workdir, study, name, model, intermediate, target, headline, comparisons, means)
 
 
 def _titles(study: Study) -> tuple[str, str, str]:

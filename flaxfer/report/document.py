@@ -1,6 +1,6 @@
 """A document as a list of blocks, rendered as one HTML page or as Markdown.
 
-Figures and the table of contents are omitted from Markdown; otherwise both have the same content.
+Markdown has no figures and no table of contents; otherwise both have the same content.
 """
 
 from __future__ import annotations
@@ -54,15 +54,9 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table whose first column names the rows.
+    """A table whose first column names the rows, and whose last `foot` rows are summaries.
 
-    Attributes:
-      caption: text above the table.
-      header: names of the columns.
-      rows: cells, as text or links.
-      align: a letter for every column: l for words, r for numbers.
-      notes: sentences below the table.
-      foot: number of rows at the end that are summaries.
+    `align` has a letter for every column, l for words and r for numbers. Notes stand below.
     """
 
     caption: str
@@ -80,9 +74,10 @@ def table_of(
     notes: Sequence[str] = (),
     foot: int = 0,
 ) -> Table:
-    """Return a table of records, at least one, that map the names of the columns to cells.
+    """Return a table of records that map the names of the columns to cells.
 
-    Integers get thousands separators, and None becomes an empty cell.
+    Integers get thousands separators, and None becomes an empty cell. Columns beyond `align` hold
+    numbers. Without records the table has only its caption and notes.
     """
 
     def cell(value: Cell | int | None) -> Cell:
@@ -90,8 +85,9 @@ def table_of(
             return ""
         return f"{value:,}" if isinstance(value, int) else value
 
+    header = list(records[0]) if records else []
     rows = [[cell(value) for value in record.values()] for record in records]
-    return Table(caption, list(records[0]), rows, align, notes, foot)
+    return Table(caption, header, rows, align.ljust(len(header), "r"), notes, foot)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +115,6 @@ class Tree:
 
 
 @dataclasses.dataclass(frozen=True)
-class Contents:
-    """Links to the headings of level 2; only in HTML."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Code:
     """Preformatted text."""
 
@@ -138,12 +129,12 @@ class Folded:
     blocks: Sequence[Block]
 
 
-Block = Heading | Text | Table | Figure | Verdicts | Tree | Contents | Code | Folded
+Block = Heading | Text | Table | Figure | Verdicts | Tree | Code | Folded
 
 
 def to_html(blocks: Sequence[Block]) -> str:
-    """Return one page that loads no other file; its title is the first heading."""
-    headings = [block for block in blocks if isinstance(block, Heading)]
+    """Return one page that loads no other file; the first heading is its title."""
+    title, *headings = (block for block in blocks if isinstance(block, Heading))
     counts: Counter[str] = Counter()
 
     def anchor(text: str) -> str:
@@ -158,8 +149,8 @@ def to_html(blocks: Sequence[Block]) -> str:
         keep_trailing_newline=True,
     )
     page = environment.get_template("template.html.j2").render(
-        title=headings[0].text,
-        contents=[heading.text for heading in headings if heading.level == 2],
+        title=title.text,
+        sections=[heading for heading in headings if heading.level == 2],
         blocks=blocks,
         kind=lambda block: type(block).__name__,
         slug=_slug,
@@ -204,8 +195,6 @@ def _markdown_block(block: Block) -> str:
             return "".join(f"- **{_escape(word)}**: {_escape(text)}\n" for word, text in items)
         case Tree():
             return "".join(_markdown_tree(block))
-        case Contents():
-            return ""
         case Code(text):
             # The fence must be longer than any run of backticks in the text.
             fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text) or [""]))
@@ -229,14 +218,15 @@ def _markdown_table(table: Table) -> str:
         text = _escape(str(content))
         return f"[{text}](<{content.url}>)" if isinstance(content, Link) else text
 
-    lines = [row([cell(name) for name in table.header])]
-    lines.append(row(["---:" if letter == "r" else "---" for letter in table.align]))
+    lines = [row([cell(name) for name in table.header])] if table.header else []
+    lines += [row(["---:" if letter == "r" else "---" for letter in table.align])] if lines else []
     lines += [row([cell(content) for content in cells]) for cells in table.rows]
-    notes = "".join(f"- {_escape(note)}\n" for note in table.notes)
-    return f"{_escape(table.caption)}\n\n{''.join(lines)}" + (f"\n{notes}" if notes else "")
+    parts = [f"{_escape(table.caption)}\n", "".join(lines)]
+    parts.append("".join(f"- {_escape(note)}\n" for note in table.notes))
+    return "\n".join(filter(None, parts))
 
 
 def _escape(text: str) -> str:
-    """Return the text on one line, with all Markdown characters escaped."""
+    """Return the text on one line, with Markdown's special characters escaped."""
     text = re.sub(r"([\\`*\[\]|<>~]|(?<!\w)_|_(?!\w)|&(?=#?\w+;))", r"\\\1", text)
     return " ".join(text.split())

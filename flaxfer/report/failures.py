@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from flaxfer.report.data import ReportData
-from flaxfer.report.document import Block, Heading, Text, table_of
+from flaxfer.report.document import Block, Heading, Table, Text, table_of
 from flaxfer.report.formatting import DASH, count_seeds, interval, join, plural, signed
 from flaxfer.statistics.scores import DIFFERENCE
 
@@ -48,21 +48,18 @@ def _without_collapsed(data: ReportData) -> list[Block]:
     affected = [(entry, one) for entry, one in data.judged if one.collapsed]
     if not affected:
         return []
-    records = []
+    rows = []
     for entry, one in affected:
-        estimates = {"all": one.all_runs, "without collapsed": one.without_collapsed}
-        for runs, estimate in estimates.items():
+        for runs, estimate in (("all", one.all_runs), ("without collapsed", one.without_collapsed)):
             cells = ["a condition has none left", DASH, DASH, DASH]
             if estimate is not None:
                 difference = signed(estimate.difference)
                 cells = [count_seeds(estimate), difference, interval(estimate), estimate.verdict]
-            names = ["seeds", DIFFERENCE, "interval", "verdict"]
-            records.append(
-                {"study": entry.name, "runs": runs, **dict(zip(names, cells, strict=True))}
-            )
+            rows.append([entry.name, runs, *cells])
     scores = join(dict.fromkeys(f"{one.metric}, {one.language}" for _, one in affected))
     caption = f"Results with collapsed runs and without: {scores}."
-    return [table_of(caption, records, "lllrrl")]
+    header = ["study", "runs", "seeds", DIFFERENCE, "interval", "verdict"]
+    return [Table(caption, header, rows, "lllrrl")]
 
 
 def _not_transferred(data: ReportData) -> list[Block]:

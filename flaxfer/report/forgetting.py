@@ -48,7 +48,7 @@ def _retained_table(entry: Entry, runs: list[Run]) -> Table:
             "after": spread("", after), "after minus before": spread(DIFFERENCE, after - before),
         })  # fmt: skip
     caption = f"{metric} of {entry.intermediate} before and after the target stage."
-    return table_of(caption, records, "llrrrr")
+    return table_of(caption, records, "ll")
 
 
 def _mixture_blocks(entry: Entry, runs: list[Run]) -> list[Block]:
@@ -75,7 +75,7 @@ def _mixture_blocks(entry: Entry, runs: list[Run]) -> list[Block]:
             f"dev {metric}": spread("", dev_scores), quantity: spread("", means_S),
         })  # fmt: skip
     title = "Mixtures over seeds: 0 is the start, 1 the result."
-    return [Figure(svg, caption), table_of(title, records, "lrrr")]
+    return [Figure(svg, caption), table_of(title, records, "l")]
 
 
 def _mean(study: Study, run: Run, mixture: Mixture) -> float:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from flaxfer.statistics.records import ConditionScores, Estimate
+from flaxfer.statistics.records import Estimate
 from flaxfer.statistics.scores import DIFFERENCE
 
 DASH = "\N{EN DASH}"
@@ -38,16 +38,16 @@ def spread(column: str, values: np.ndarray) -> str:
     return f"{values.mean():{sign}.3f}{deviation}"
 
 
+def spreads(columns: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Return `spread` of every column; arrays without axes are means over seeds."""
+    return {name: spread(name, np.atleast_1d(values)) for name, values in columns.items()}
+
+
 def spread_note(seeds: Sequence[int]) -> str:
     """Return a sentence that explains the numbers of `spread`."""
     if len(seeds) == 1:
         return "One seed: no spread, no verdict."
     return f"Mean ± standard deviation over {len(seeds)} seeds."
-
-
-def condition_spread(scores: ConditionScores) -> str:
-    """Return mean ± standard deviation of a condition."""
-    return f"{scores.mean:.3f}" + ("" if scores.sd is None else f" ±{SPACE}{scores.sd:.3f}")
 
 
 def signed(value: float, digits: int = 3) -> str:

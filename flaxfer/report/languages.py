@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,8 +11,9 @@ from flaxfer.evaluation.records import MIXED, Study
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Figure, Folded, Heading, Table, Text, table_of
-from flaxfer.report.formatting import amount, interval, join, p_value, signed, spread, spread_note
-from flaxfer.statistics.scores import DIFFERENCE, GAP, MEAN, ZERO_SHOT, Scores
+from flaxfer.report.formatting import amount, interval, join, p_value, signed, spread_note, spreads
+from flaxfer.statistics.records import Comparison
+from flaxfer.statistics.scores import DIFFERENCE, GAP, MEAN, ZERO_SHOT, Row, Scores
 
 
 def language_blocks(data: ReportData) -> list[Block]:
@@ -22,7 +24,7 @@ def language_blocks(data: ReportData) -> list[Block]:
 def _study_blocks(data: ReportData, entry: Entry) -> list[Block]:
     """Return the scores of a study by language, with plots, other metrics, and domains."""
     study, scores, metric = entry.study, Scores(entry.study), entry.study.metric
-    better = f"{'larger' if study.larger_is_better else 'smaller'} is better"
+    better = "larger is better" if study.larger_is_better else "smaller is better"
     blocks = list[Block]()
     # The opening of the report already has the verdict, or the means of a single study.
     if not data.single and entry.headline is None:
@@ -31,45 +33,46 @@ def _study_blocks(data: ReportData, entry: Entry) -> list[Block]:
         blocks.append(Text(
             f"No finished run of the target: {join(missing)}; means over seeds are undefined there."
         ))  # fmt: skip
-    blocks.append(
-        _language_table(scores, metric, f"{metric} by language, {better}.", _mean_notes(scores))
-    )
+    caption, notes = f"{metric} by language, {better}.", _mean_notes(scores)
+    blocks.append(_score_table(scores, metric, caption, scores.rows, notes))
     if scores.rows and scores.conditions:
         series = {
             condition: np.array([scores.values(condition, row, metric) for row in scores.rows])
             for condition in scores.conditions
         }
-        names = _row_names([(row.language, row.set) for row in scores.rows])
         dots = "; a dot is one seed" if len(scores.seeds) > 1 else ""
-        svg = plots.bars(entry.plot_name("languages"), names, series, metric)
+        svg = plots.bars(entry.plot_name("languages"), _row_names(scores.rows), series, metric)
         blocks.append(Figure(svg, f"{metric} by language{dots}."))
     if entry.comparisons:
         level = data.evidence.level
         blocks += [_difference_plot(entry, level), _difference_table(entry, level)]
     if others := [name for name in study.metrics if name != metric]:
-        tables = [_language_table(scores, name, f"{name} by language.") for name in others]
+        tables = [
+            _score_table(scores, name, f"{name} by language.", scores.rows) for name in others
+        ]
         blocks.append(Folded(f"Other metrics: {join(others)}", tables))
     if scores.domain_rows:
-        blocks += [Heading("Scores by domain", 3), _domain_table(scores, metric)]
+        caption = f"{metric} by domain, for sets with more than one domain."
+        table = _score_table(scores, metric, caption, scores.domain_rows)
+        blocks += [Heading("Scores by domain", 3), table]
     return blocks
 
 
-def _row_names(rows: Sequence[tuple[str, str]]) -> list[str]:
+def _row_names(rows: Sequence[Row | Comparison]) -> list[str]:
     """Return the languages, with the set where a language has several."""
-    languages = [language for language, _ in rows]
+    counts = Counter(row.language for row in rows)
     return [
-        language if languages.count(language) == 1 else f"{language} / {name}"
-        for language, name in rows
+        row.language if counts[row.language] == 1 else f"{row.language} / {row.set}" for row in rows
     ]
 
 
 def _difference_plot(entry: Entry, level: float) -> Figure:
     """Return staged minus direct of every set and mean, with intervals."""
     rows = [*entry.comparisons, *(one for one in entry.means if one.language != GAP)]
-    names = _row_names([(one.language, one.set) for one in rows])
     quantity = f"{entry.study.metric}, {DIFFERENCE}"
     estimates = [one.all_runs for one in rows]
-    svg = plots.intervals(entry.plot_name("differences"), names, estimates, quantity)
+    name = entry.plot_name("differences")
+    svg = plots.intervals(name, _row_names(rows), estimates, quantity)
     return Figure(svg, f"{quantity} with its {level:.0%} interval; a full point has a verdict.")
 
 
@@ -105,48 +108,30 @@ def mean_sentence(study: Study) -> str:
     else:
         return "No set with a language of its own was evaluated: there is no mean over languages."
     columns = scores.mean_columns(study.metric)[mean]
-    values = join(f"{name} {spread(name, of_column)}" for name, of_column in columns.items())
+    values = join(f"{name} {text}" for name, text in spreads(columns).items())
     undefined = " Undefined values are named below the table." if "undefined" in values else ""
     return f"{subject}: {values}. {spread_note(scores.seeds)}{undefined}"
 
 
-def _language_table(
-    scores: Scores, metric: str, caption: str, more_notes: Sequence[str] = ()
-) -> Table:
-    """Return sets by language, then the means over languages."""
-    means = scores.mean_columns(metric)
-    lines = [
-        ([row.language, row.set, f"{row.n:,}"], scores.row_columns(row, metric))
-        for row in scores.rows
-    ] + [([name, "", ""], columns) for name, columns in means.items()]
-    notes = [*scores.gaps(scores.rows, metric), *more_notes]
-    return _score_table(scores, caption, ["language", "set", "n"], lines, notes, len(means))
-
-
-def _domain_table(scores: Scores, metric: str) -> Table:
-    lines = [
-        ([row.language, row.set, row.domain, f"{row.n:,}"], scores.row_columns(row, metric))
-        for row in scores.domain_rows
-    ]
-    caption = f"{metric} by domain, for sets with more than one domain."
-    notes = scores.gaps(scores.domain_rows, metric)
-    return _score_table(scores, caption, ["language", "set", "domain", "n"], lines, notes)
-
-
 def _score_table(
-    scores: Scores,
-    caption: str,
-    header: list[str],
-    lines: Sequence[tuple[list[str], Mapping[str, np.ndarray]]],
-    notes: Sequence[str],
-    foot: int = 0,
+    scores: Scores, metric: str, caption: str, rows: Sequence[Row], notes: Sequence[str] = ()
 ) -> Table:
-    """Return a table with the cells under `header` and then one score per condition."""
-    rows = [first + [spread(*column) for column in columns.items()] for first, columns in lines]
-    names = list(lines[0][1]) if lines else []
-    align = "l" * (len(header) - 1) + "r" * (1 + len(names))
-    caption = f"{caption} {spread_note(scores.seeds)}"
-    return Table(caption, header + names, rows, align, notes, foot)
+    """Return the scores of sets, followed by the means over languages, or the scores of domains."""
+    by_domain = any(row.domain for row in rows)
+    means = {} if by_domain else scores.mean_columns(metric)
+    records = [
+        {"language": row.language, "set": row.set}
+        | ({"domain": row.domain} if by_domain else {})
+        | {"n": f"{row.n:,}"}
+        | spreads(scores.row_columns(row, metric))
+        for row in rows
+    ]
+    records += [
+        {"language": name, "set": "", "n": ""} | spreads(columns) for name, columns in means.items()
+    ]
+    notes = [*scores.gaps(rows, metric), *notes]
+    align = "lll" if by_domain else "ll"
+    return table_of(f"{caption} {spread_note(scores.seeds)}", records, align, notes, len(means))
 
 
 def _mean_notes(scores: Scores) -> list[str]:

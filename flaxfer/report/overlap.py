@@ -37,7 +37,7 @@ def _overlap(entries: list[Entry]) -> Block:
         "Counted in examples of the second split. Left out: examples of the first that were not "
         "trained on because of the second."
     ]
-    return table_of(f"{summary} Pairs with shared texts:", records, "llllrrrrrrr", notes)
+    return table_of(f"{summary} Pairs with shared texts:", records, "llll", notes)
 
 
 def _sizes(entries: list[Entry]) -> Table:

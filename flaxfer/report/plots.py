@@ -1,7 +1,7 @@
 """Plots as SVG elements for one HTML page: no fonts, no scripts, no external references.
 
 Colours are the page's CSS variables, so that a plot follows the page into dark mode. The same
-numbers give the same bytes.
+numbers give the same bytes. Every plot needs a name that is unique within its page.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ STYLE: Any = {
     "font.family": FONT,
     "font.size": 11,
     "grid.color": LINE,
+    "legend.borderaxespad": 0.3,
     "legend.frameon": False,
+    "legend.handlelength": 2.2,
     "svg.fonttype": "path",  # glyphs as outlines: the same on every device
     "svg.hashsalt": "flaxfer",  # deterministic ids
     "text.color": INK,
@@ -69,14 +71,7 @@ class Curve:
 def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metric: str) -> str:
     """Plot horizontal bars of the means over seeds, with a dot for each of several seeds.
 
-    Args:
-      name: unique name of the plot within the page.
-      rows: labels.
-      series: values by condition, (rows, seeds); NaN where undefined.
-      metric: label of the axis.
-
-    Returns:
-      An SVG element.
+    `series` maps conditions to values of shape (rows, seeds), NaN where undefined.
     """
     with _axes(1.2 + len(rows) * (0.2 * len(series) + 0.16)) as axes:
         thickness = 0.82 / len(series)
@@ -98,17 +93,7 @@ def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metri
 
 
 def intervals(name: str, rows: Sequence[str], estimates: Sequence[Estimate], quantity: str) -> str:
-    """Plot differences with their intervals; points are filled where there is a verdict.
-
-    Args:
-      name: unique name of the plot within the page.
-      rows: labels.
-      estimates: one per row.
-      quantity: label of the axis.
-
-    Returns:
-      An SVG element.
-    """
+    """Plot the difference and interval of each row; a filled point has a verdict."""
     color = COLOR["staged"]
     with _axes(0.9 + len(rows) * 0.3) as axes:
         for y, estimate in enumerate(estimates):
@@ -122,17 +107,7 @@ def intervals(name: str, rows: Sequence[str], estimates: Sequence[Estimate], qua
 
 
 def curves(name: str, lines: Sequence[Curve], quantity: str, over: str = "step") -> str:
-    """Plot a line for every condition and seed; the seeds of a condition look the same.
-
-    Args:
-      name: unique name of the plot within the page.
-      lines: at least one.
-      quantity: label of the y axis.
-      over: label of the x axis, whose ticks are integers if it is `step`.
-
-    Returns:
-      An SVG element.
-    """
+    """Plot a line for every condition and seed; the seeds of a condition look the same."""
     with _axes(3.3) as axes:
         first_lines: dict[str, Artist] = {}
         for line in lines:
@@ -176,14 +151,7 @@ def _label_rows(axes: Axes, rows: Sequence[str], quantity: str, ticks: int) -> N
 
 
 def _add_legend(axes: Axes, handles: Sequence[Artist]) -> None:
-    axes.legend(
-        handles=handles,
-        ncols=len(handles),
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.3,
-        handlelength=2.2,
-    )
+    axes.legend(handles=handles, ncols=len(handles), loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def _shorten(text: str) -> str:
@@ -195,8 +163,7 @@ def _shorten(text: str) -> str:
 def _drawable(text: str) -> str:
     """Return the text with the code points of characters that the font does not have."""
     known = get_font(findfont(FontProperties(family=[FONT]))).get_charmap()
-    shown = (c if ord(c) in known else f"<U+{ord(c):04X}>" for c in " ".join(text.split()))
-    return "".join(shown)
+    return "".join(c if ord(c) in known else f"<U+{ord(c):04X}>" for c in " ".join(text.split()))
 
 
 def _svg(axes: Axes, name: str, label: str) -> str:

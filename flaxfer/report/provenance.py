@@ -39,7 +39,7 @@ def _study_table(data: ReportData) -> Table:
     return table_of("The studies of this report.", records, "lllllll")
 
 
-def _run_table(data: ReportData, entry: Entry) -> Block:
+def _run_table(data: ReportData, entry: Entry) -> Table:
     """Return the finished stages, in the order of the record."""
     records = []
     for run in entry.study.runs:
@@ -54,12 +54,10 @@ def _run_table(data: ReportData, entry: Entry) -> Block:
             "padding share": "" if run.padding_share is None else f"{run.padding_share:.1%}",
             "directory": data.link(entry.folder(run)), "parent": run.parent,
         })  # fmt: skip
-    if not records:
-        return Text("No stage has finished.")
     return table_of("Stages, each with its directory.", records, "llllrrrrrrrll")
 
 
-def _split_table(splits: Sequence[Split]) -> Block:
+def _split_table(splits: Sequence[Split]) -> Table:
     records = [
         {
             "stage": split.stage, "split": split.split, "fingerprint": split.fingerprint[:12],
@@ -69,9 +67,7 @@ def _split_table(splits: Sequence[Split]) -> Block:
         }
         for split in splits
     ]  # fmt: skip
-    if not records:
-        return Text("The record has no splits.")
-    return table_of("Examples and tokens by stage and split.", records, "llllrrr")
+    return table_of("Examples and tokens by stage and split.", records, "llll")
 
 
 def _setup(data: ReportData, entry: Entry) -> Folded:

@@ -8,28 +8,16 @@ from pathlib import Path
 
 from flaxfer.evaluation.records import CONDITIONS, Run
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Heading, Text, Tree, table_of
+from flaxfer.report.document import Block, Heading, Table, Text, Tree
 from flaxfer.report.formatting import amount, join, plural
-
-COST_COLUMNS = (
-    "stage", "model", "condition", "runs", "seconds, all runs", "steps, all runs", "examples/s",
-    "useful tokens/s", "padding share",
-)  # fmt: skip
 
 
 @dataclasses.dataclass
 class Node:
-    """A stage of a condition, with all its seeds and all studies that share it.
+    """A stage of a condition with all its seeds, in one study or shared by several.
 
-    Attributes:
-      model: name of the model.
-      condition, stage: position within a study.
-      task: name of the task that the stage trains on.
-      parent: the stage that it starts from; None for pretrained or random weights.
-      runs: finished runs by folder.
-      failed: seeds that diverged, or whose parent did.
-      seeds: seeds of the study.
-      studies: names of the studies.
+    `runs` has the finished runs by folder, `failed` the seeds that diverged or whose parent did.
+    Without a parent a stage starts from pretrained or random weights.
     """
 
     model: str
@@ -65,24 +53,16 @@ def stage_nodes(data: ReportData) -> list[Node]:
                 # Studies share a stage if its runs have the same folders.
                 key = tuple(sorted(node.runs)) or (entry.name, condition, stage)
                 parent = nodes.setdefault(key, node)
-                if parent is not node:
-                    parent.studies.append(entry.name)
+                parent.studies.append(entry.name)
     return list(nodes.values())
 
 
 def _node(entry: Entry, condition: str, stage: str, parent: Node | None) -> Node:
     study, place = entry.study, (condition, stage)
-    return Node(
-        model=entry.model,
-        condition=condition,
-        stage=stage,
-        task=entry.target if stage == "target" else entry.intermediate or "intermediate task",
-        parent=parent,
-        runs={entry.folder(r): r for r in study.runs if (r.condition, r.stage) == place},
-        failed=[fail.seed for fail in study.failed if (fail.condition, fail.stage) == place],
-        seeds=study.seeds,
-        studies=[entry.name],
-    )
+    task = entry.target if stage == "target" else entry.intermediate or "intermediate task"
+    runs = {entry.folder(r): r for r in study.runs if (r.condition, r.stage) == place}
+    failed = [fail.seed for fail in study.failed if (fail.condition, fail.stage) == place]
+    return Node(entry.model, condition, stage, task, parent, runs, failed, study.seeds, [])
 
 
 def graph_blocks(data: ReportData) -> list[Block]:
@@ -120,7 +100,11 @@ def graph_blocks(data: ReportData) -> list[Block]:
 def cost_blocks(data: ReportData) -> list[Block]:
     """Return time and speed by stage; a stage that studies share is counted once."""
     nodes = [node for node in stage_nodes(data) if node.runs]
-    records, total = [], 0.0
+    header = [
+        "stage", "model", "condition", "runs", "seconds, all runs", "steps, all runs", "examples/s",
+        "useful tokens/s", "padding share",
+    ]  # fmt: skip
+    rows, total = [], 0.0
     for node in nodes:
         runs = list(node.runs.values())
         seconds = _known(run.seconds for run in runs)
@@ -128,25 +112,23 @@ def cost_blocks(data: ReportData) -> list[Block]:
         total += sum(seconds)
         padding = _mean(run.padding_share for run in runs)
         condition = node.condition if node.stage == "target" else node.stage
-        records.append({
-            "stage": node.task, "model": node.model,
-            "condition": condition + (f" after {node.parent.task}" if node.parent else ""),
-            "runs": str(len(runs)),
-            "seconds, all runs": amount(sum(seconds) if seconds else None, 1),
-            "steps, all runs": sum(run.steps for run in runs),
-            "examples/s": amount(_mean(run.examples_per_s for run in runs), 1),
-            "useful tokens/s": amount(_mean(run.useful_tokens_per_s for run in runs)),
-            "padding share": "" if padding is None else f"{padding:.1%}",
-        })  # fmt: skip
+        condition += f" after {node.parent.task}" if node.parent else ""
+        rows.append([
+            node.task, node.model, condition, str(len(runs)),
+            amount(sum(seconds) if seconds else None, 1),
+            amount(sum(run.steps for run in runs)),
+            amount(_mean(run.examples_per_s for run in runs), 1),
+            amount(_mean(run.useful_tokens_per_s for run in runs)),
+            "" if padding is None else f"{padding:.1%}",
+        ])  # fmt: skip
     count = sum(len(node.runs) for node in nodes)
-    totals = {"stage": "all stages", "runs": str(count), "seconds, all runs": amount(total, 1)}
-    records.append(dict.fromkeys(COST_COLUMNS) | totals)
+    rows.append(["all stages", "", "", str(count), amount(total, 1), "", "", "", ""])
     notes = [
         "Rates and padding are means over runs. Seconds include attempts that were given up, but "
         "not evaluation."
     ]
-    table = table_of("Training by stage, each stage once.", records, "lllrrrrrr", notes, foot=1)
-    return [Heading("Costs"), table]
+    caption = "Training by stage, each stage once."
+    return [Heading("Costs"), Table(caption, header, rows, "lllrrrrrr", notes, foot=1)]
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

@@ -9,10 +9,9 @@ from collections import defaultdict
 import numpy as np
 
 from flaxfer.evaluation.transferability import selection
-from flaxfer.report.data import Entry, ReportData
+from flaxfer.report.data import ReportData
 from flaxfer.report.document import Block, Heading, Text, table_of
 from flaxfer.report.formatting import DASH, join, spread
-from flaxfer.statistics.records import Comparison
 from flaxfer.statistics.scores import number
 
 SCORES = {"logme": "LogME", "knn": "nearest neighbours"}
@@ -25,58 +24,54 @@ class Start:
 
     scores: dict[str, np.ndarray]
     outcome: float
+    larger_is_better: bool
 
 
-Place = tuple[str, str]
-"""A target and a model."""
+Starts = dict[tuple[str, str], dict[str, Start]]
+"""Starts by target and model, then by intermediate task."""
 
 
 def start_blocks(data: ReportData) -> list[Block]:
     """Return scores and outcomes of all starts, and the regret of choosing by the scores."""
-    starts: dict[Place, dict[str, Start]] = defaultdict(dict)
-    larger_is_better: dict[Place, bool] = {}
+    starts: Starts = defaultdict(dict)
     for entry in data.entries:
-        if entry.study.transferability and entry.headline is not None:
-            place = entry.target, entry.model
-            starts[place] |= _starts(entry, entry.headline)
-            larger_is_better[place] = entry.headline.larger_is_better
+        if entry.headline is not None:
+            for condition, name in (("direct", PRETRAINED), ("staged", entry.intermediate)):
+                seeds = [s for s in entry.study.transferability if s.condition == condition]
+                if seeds:
+                    starts[entry.target, entry.model][name] = Start(
+                        {key: np.array([number(getattr(s, key)) for s in seeds]) for key in SCORES},
+                        getattr(entry.headline.all_runs, condition).mean,
+                        entry.headline.larger_is_better,
+                    )
     if not starts:
         return []
     records = [
         {
             "target": target, "model": model, "start": name,
-            **{title: spread("", start.scores[score]) for score, title in SCORES.items()},
+            **{title: spread("", start.scores[key]) for key, title in SCORES.items()},
             "outcome": f"{start.outcome:.3f}",
         }
         for (target, model), by_name in starts.items()
         for name, start in by_name.items()
     ]  # fmt: skip
     caption = "Scores of frozen features of each start, and the outcome of training from it."
-    notes = ["Larger scores promise more. Outcome: the score behind the verdict, mean over seeds."]
-    table = table_of(caption, records, "lllrrr", notes)
-    return [Heading("Choice of the intermediate task"), table, _regret(starts, larger_is_better)]
+    note = "Larger scores promise more. Outcome: the score behind the verdict, mean over seeds."
+    table = table_of(caption, records, "lll", [note])
+    return [Heading("Choice of the intermediate task"), table, _regret(starts)]
 
 
-def _starts(entry: Entry, headline: Comparison) -> dict[str, Start]:
-    starts = {}
-    for condition, name in (("direct", PRETRAINED), ("staged", entry.intermediate)):
-        seeds = [one for one in entry.study.transferability if one.condition == condition]
-        if seeds:
-            scores = {key: np.array([number(getattr(one, key)) for one in seeds]) for key in SCORES}
-            starts[name] = Start(scores, getattr(headline.all_runs, condition).mean)
-    return starts
-
-
-def _regret(starts: dict[Place, dict[str, Start]], larger_is_better: dict[Place, bool]) -> Block:
+def _regret(starts: Starts) -> Block:
     records, left_out = [], []
     for (target, model), by_name in starts.items():
         outcomes = {name: start.outcome for name, start in by_name.items()}
+        larger_is_better = all(start.larger_is_better for start in by_name.values())
         for key, title in SCORES.items():
             scores = {name: float(start.scores[key].mean()) for name, start in by_name.items()}
             if len(scores) < 2 or not all(map(math.isfinite, scores.values())):
                 left_out.append(f"{target} with {model} by {title}")
                 continue
-            choice = selection(scores, outcomes, larger_is_better=larger_is_better[target, model])
+            choice = selection(scores, outcomes, larger_is_better=larger_is_better)
             relative, rank = choice.relative_regret, choice.rank_correlation
             records.append({
                 "target": target, "model": model, "chosen by": title,
@@ -85,10 +80,9 @@ def _regret(starts: dict[Place, dict[str, Start]], larger_is_better: dict[Place,
                 "relative": DASH if math.isnan(relative) else f"{relative:.1%}",
                 "rank correlation": DASH if math.isnan(rank) else f"{rank:+.2f}",
             })  # fmt: skip
-    note = f"A single start, or an undefined score: {join(left_out)}."
+    left_out_note = f"A single start, or an undefined score: {join(left_out)}."
     if not records:
-        return Text(note)
+        return Text(left_out_note)
     notes = ["Regret: the best outcome minus the outcome of the start with the largest score."]
-    if left_out:
-        notes.append(note)
-    return table_of("Regret of choosing by a score.", records, "lllllrrr", notes)
+    notes += [left_out_note] if left_out else []
+    return table_of("Regret of choosing by a score.", records, "lllll", notes)

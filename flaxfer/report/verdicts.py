@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
+import numpy as np
+
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import (
@@ -18,13 +20,13 @@ from flaxfer.report.document import (
 )
 from flaxfer.report.formatting import (
     amount,
-    condition_spread,
     count_seeds,
     interval,
     join,
     p_value,
     plural,
     signed,
+    spread,
 )
 from flaxfer.statistics.inference import Verdict
 from flaxfer.statistics.records import Comparison, Estimate
@@ -46,9 +48,8 @@ def verdict_blocks(data: ReportData) -> list[Block]:
     if len(judged) > 1:
         blocks.append(_plot(data))
     if skipped := data.evidence.skipped:
-        table = table_of(
-            "Sets and means that could not be compared.", [{"why": s} for s in skipped], "l"
-        )
+        caption = "Sets and means that could not be compared."
+        table = table_of(caption, [{"why": reason} for reason in skipped], "l")
         blocks.append(Folded(f"Not compared: {plural(len(skipped), 'set or mean')}", [table]))
     return blocks
 
@@ -145,9 +146,10 @@ def target_blocks(data: ReportData) -> list[Block]:
         estimate = comparison.all_runs
         records.append({
             "target": entry.target, "model": entry.model, "intermediate task": entry.intermediate,
-            "verdict": estimate.verdict, "direct": condition_spread(estimate.direct),
-            "staged": condition_spread(estimate.staged), DIFFERENCE: signed(estimate.difference),
-            "interval": interval(estimate), "p after Holm": p_value(estimate.p_holm),
+            "verdict": estimate.verdict, "direct": spread("", np.array(estimate.direct.scores)),
+            "staged": spread("", np.array(estimate.staged.scores)),
+            DIFFERENCE: signed(estimate.difference), "interval": interval(estimate),
+            "p after Holm": p_value(estimate.p_holm),
             "score": join([comparison.metric, comparison.language]), "p": p_value(estimate.p),
             "p over runs": p_value(estimate.p_seeds),
             "p over examples": p_value(estimate.p_examples),

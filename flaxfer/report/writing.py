@@ -9,7 +9,7 @@ from flaxfer.report.aggregates import aggregate_blocks
 from flaxfer.report.csv_tex import comparisons_csv, results_csv, results_tex
 from flaxfer.report.curves import curve_blocks
 from flaxfer.report.data import ReportData, read_report_data
-from flaxfer.report.document import Block, Contents, Heading, Text, to_html, to_markdown
+from flaxfer.report.document import Block, Heading, Text, to_html, to_markdown
 from flaxfer.report.failures import failure_blocks
 from flaxfer.report.forgetting import forgetting_blocks
 from flaxfer.report.formatting import join, plural
@@ -48,11 +48,7 @@ def write_report(*folders: Path, output: Path | None = None) -> tuple[Path, ...]
     """
     output = folders[0] if output is None else output
     data = read_report_data(folders, output)
-    blocks = [
-        *_opening(data),
-        Contents(),
-        *(block for section in SECTIONS for block in section(data)),
-    ]
+    blocks = [*_opening(data), *(block for section in SECTIONS for block in section(data))]
     texts = {
         "report.html": to_html(blocks),
         "report.md": to_markdown(blocks),
