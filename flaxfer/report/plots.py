@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import html
 import io
 import re
@@ -160,9 +161,14 @@ def _shorten(text: str) -> str:
     return _drawable(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
 
 
+@functools.cache
+def _font_characters() -> frozenset[int]:
+    return frozenset(get_font(findfont(FontProperties(family=[FONT]))).get_charmap())
+
+
 def _drawable(text: str) -> str:
     """Return the text with the code points of characters that the font does not have."""
-    known = get_font(findfont(FontProperties(family=[FONT]))).get_charmap()
+    known = _font_characters()
     return "".join(c if ord(c) in known else f"<U+{ord(c):04X}>" for c in " ".join(text.split()))
 
 

@@ -10,7 +10,7 @@ from flaxfer.errors import DataError
 from flaxfer.evaluation.records import Study
 from flaxfer.statistics.aggregates import aggregate, scores_of
 from flaxfer.statistics.languages import LANGUAGES, UNKNOWN, language
-from tests.report.test_report import SEEDS, study_record, value
+from tests.report.helpers import SEEDS, study_record, value
 
 VALUES = {
     "xnli": {"en": np.array([0.9, 0.7]), "de": np.array([0.8, 0.6]), "sw": np.array([0.4, 0.5])},
