@@ -232,8 +232,8 @@ def test_shared_stages_are_listed_once(data: ReportData, page: Page) -> None:
     bad = [text for text in page.texts["span"] if "diverged: " in text]
     assert bad == ["similarity-language, staged: 2 of 3 seeds done, diverged: seed 2"]
     rows = table(page, "Training by stage")
-    # 2 models: 3 targets in 2 conditions, and 2 intermediate stages; seconds are 100 + seed. One run
-    # has an attempt before it.
+    # 2 models: 3 targets in 2 conditions, and 2 intermediate stages; seconds are 100 + seed. One
+    # run has an attempt before it.
     assert len(rows) == 1 + 2 * (3 * 2 + 2) + 1
     assert ["classification-domain", "bert", "staged after imdb"] in [row[:3] for row in rows]
     assert rows[-1][3:5] == [str(16 * 3 - 1), f"{16 * 303 - 102 + RESTART['seconds']:,.1f}"]
