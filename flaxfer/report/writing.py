@@ -1,16 +1,11 @@
-"""The report of one or several studies: HTML, Markdown, CSV and LaTeX, all from what they left.
-
-python -m flaxfer.report.writing DIR... [--output DIR]
-"""
+"""The report of one or several studies: HTML, Markdown, CSV and LaTeX, all from what they left."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from flaxfer.errors import FlaxferError
+from flaxfer.errors import ConfigError
 from flaxfer.report.aggregates import aggregate_blocks
 from flaxfer.report.checks import leakage_blocks, run_blocks
 from flaxfer.report.curves import curve_blocks
@@ -103,27 +98,21 @@ def _compared(entry: Entry) -> str:
     return f"{tasks} with {model}: the target trained {how}."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line: rebuilds a report and prints the paths of its files."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flaxfer.report.writing",
-        description="Rebuild the report of a study, or make one of several.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `flaxfer report`."""
     parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="of a study, with study.json; or grid"
+        "folders", type=Path, nargs="+", metavar="DIR", help="a study or grid, with study.json"
     )
     parser.add_argument("--output", type=Path, help="folder of the report; DIR if there is one")
-    given = parser.parse_args(arguments)
-    if len(given.folders) > 1 and given.output is None:
-        parser.error("a report of several folders needs --output=FOLDER")
-    try:
-        paths = write_report(*given.folders, output=given.output)
-    except FlaxferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(*paths, sep="\n")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write a report and print the paths of its files."""
+    if len(args.folders) > 1 and args.output is None:
+        raise ConfigError(
+            "a report of several folders needs an output folder",
+            where="command line",
+            hint="add --output FOLDER.",
+        )
+    print(*write_report(*args.folders, output=args.output), sep="\n")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -19,7 +19,7 @@ import numpy as np
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import finite
 from flaxfer.evaluation.transferability import NEIGHBOURS, knn_score, logme
-from flaxfer.interop.embed import embed_tokenized
+from flaxfer.interop.embedding import embed_tokenized
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.runtime import sharding
 from flaxfer.training.optimizer import Params
