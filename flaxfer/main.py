@@ -40,7 +40,7 @@ SUBCOMMANDS = {
         "flaxfer.study.command", "list finished and pending stages, with times", {"dry_run": True}
     ),
     "report": Subcommand(
-        "flaxfer.report.writing", "rebuild the report of a study, or combine several"
+        "flaxfer.report.command", "rebuild the report of a study, or combine several"
     ),
     "export": Subcommand("flaxfer.interop.export", "export a finished stage for transformers"),
     "predict": Subcommand("flaxfer.interop.predict", "predict texts or pairs from a file"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flaxfer import config
-from flaxfer.config import loading
+from flaxfer.config import Mesh, loading
 from flaxfer.errors import ConfigError
 from flaxfer.runtime.progress import say, table
 
@@ -95,8 +95,8 @@ def compile_steps(options: argparse.Namespace, settings: config.Config) -> dict[
     wanted = topology.parse(options.topology)
     devices = topology.devices(wanted)
     platform.choose_compiler_options(settings.compiler_options, devices[0])
-    sizes = options.mesh or settings.mesh
-    mesh = None if options.search else sharding.make_mesh(sizes, devices)
+    sizes: Mesh = options.mesh or settings.mesh
+    mesh = None if options.search else sharding.make_mesh(*sizes.sizes, devices=devices)
     programs.check_stage(settings, options.stage)
     work = _workload(options, settings)
     if mesh is not None:

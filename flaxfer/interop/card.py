@@ -12,11 +12,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from flaxfer.config import METRICS
+from flaxfer.evaluation.records import MIXED
 from flaxfer.interop.names import TASK_TYPES, describe_output
-from flaxfer.statistics.results import MIXED
 from flaxfer.training.finished import Finished
 
-TEMPLATE = Path(__file__).with_name("card.md.jinja")
+TEMPLATE = Path(__file__).with_name("card.md.j2")
 
 
 def model_card(stage: Finished, name: str, class_name: str) -> ModelCard:

@@ -12,18 +12,18 @@ import jax
 import numpy as np
 from flax import nnx
 
-from flaxfer.config import Mesh, Model, Train
+from flaxfer.config import Model, Train
 from flaxfer.data.examples import Examples
 from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.data.tokenize import Tokenized, load_tokenizer, tokenize
 from flaxfer.data.values import text_fault
 from flaxfer.errors import ConfigError, DataError
+from flaxfer.interop.embedding_step import Pooling, make_embed_step
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.runtime import sharding
-from flaxfer.training.optimizer import Params
-from flaxfer.training.step import Pooling, make_embed_step
+from flaxfer.runtime.trees import Params
 from flaxfer.training.vocabulary import Vocabulary
 
 logger = logging.getLogger("flaxfer.interop.embedding")
@@ -78,7 +78,7 @@ class Embedder:
         self._pooling, self._normalise, self._prefix = pooling, normalise, prefix
         self._tokenizer = load_tokenizer(settings)
         self._max_length = max_length or min(self._tokenizer.model_max_length, MAX_LENGTH)
-        self._mesh = mesh or sharding.make_mesh(Mesh())
+        self._mesh = mesh or sharding.make_mesh()
         params = pretrained.load_encoder(folder, self.config)
         self._table = params["embeddings"]["word"].pop("embedding")
         self._rest = jax.device_put(params, sharding.tree_shardings(params, self._mesh))

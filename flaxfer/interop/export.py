@@ -19,20 +19,22 @@ from flaxfer.config import Model
 from flaxfer.data import tokenize
 from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.errors import CheckpointError, ConfigError, DataError
+from flaxfer.evaluation.records import CONDITIONS, Run, read_study
 from flaxfer.interop import card
 from flaxfer.interop.folders import copy_tokenizer, new_folder
 from flaxfer.interop.names import TASK_TYPES, class_name
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.heads import HEAD_OF
+from flaxfer.models.pretrained import weights_fingerprint
+from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import WEIGHTS, read_json
-from flaxfer.statistics import results
-from flaxfer.study.inputs import weights_fingerprint
+from flaxfer.runtime import sharding
+from flaxfer.runtime.trees import Params
 from flaxfer.tasks.metrics import METRICS
-from flaxfer.training import finished, rows, stage_run, state
+from flaxfer.training import finished, rows, stage_run
 from flaxfer.training.checkpoints import CheckpointStore, restore
 from flaxfer.training.finished import Finished
-from flaxfer.training.optimizer import Params
 
 TRAIN_SETTINGS = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
 """Training settings that `flaxfer predict` needs to give the predictions of the evaluation."""
@@ -160,7 +162,7 @@ def find_stage(
             hint="run the study to its end, or name one of its finished stages.",
             details=[str(file.parent) for file in sorted(run.glob(f"stages/*/{finished.DONE}"))],
         )
-    records = results.read_study(run).runs
+    records = read_study(run).runs
     matches = [
         record
         for record in records
@@ -182,7 +184,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `flaxfer export`."""
     parser.add_argument("run", type=Path, help="a stage folder, or the work directory of a study")
     parser.add_argument("out", type=Path, help="the new folder")
-    parser.add_argument("--condition", choices=results.CONDITIONS, help="of a work directory")
+    parser.add_argument("--condition", choices=CONDITIONS, help="of a work directory")
     parser.add_argument("--seed", type=int, help="of a work directory")
     parser.add_argument("--stage", choices=("intermediate", "target"), help="target by default")
     parser.add_argument("--model", type=Path, help="folder of the pretrained model, if it moved")
@@ -196,7 +198,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _command(run: Path, out: Path, record: results.Run) -> str:
+def _command(run: Path, out: Path, record: Run) -> str:
     words = [str(run), str(out), "--condition", record.condition, "--seed", str(record.seed)]
     if record.stage != "target":
         words += ["--stage", record.stage]
@@ -259,10 +261,9 @@ def _restore(stage: Finished, encoder: EncoderConfig) -> Params:
             where=str(stage.folder),
             hint="delete this folder and run the study again: it repeats this stage.",
         )
-    devices = np.array(jax.devices()[:1]).reshape(1, 1, 1)
-    mesh = jax.sharding.Mesh(devices, ("data", "fsdp", "tensor"))
-    cut = dataclasses.replace(encoder, vocab_size=len(stage.vocabulary))
-    shapes = state.param_shapes(cut, stage.task.num_outputs, HEAD_OF[stage.task.kind])
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    model = ModelSpec(encoder, HEAD_OF[stage.task.kind], stage.task.num_outputs)
+    shapes = model.with_vocabulary(len(stage.vocabulary)).param_shapes()
     params = restore(best, {"params": stage_run.placed(shapes, mesh)})["params"]
     on_host: Params = jax.tree.map(np.asarray, params)
     return on_host

@@ -15,8 +15,7 @@ import jax
 import numpy as np
 import pydantic
 
-from flaxfer import config
-from flaxfer.config import METRICS, Source, Task, Train
+from flaxfer.config import METRICS, Model, Source, Task, Train
 from flaxfer.data import readers, tokenize
 from flaxfer.data.examples import Examples
 from flaxfer.data.files import decode, read_bytes, split_lines
@@ -25,11 +24,11 @@ from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.interop.names import TASK_TYPES
 from flaxfer.models import pretrained
+from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import read_json
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.files import write_atomically
 from flaxfer.tasks.predictions import Predictions, predictions_of
-from flaxfer.training import state
 
 Record = TypeVar("Record")
 
@@ -59,20 +58,19 @@ def predict(
     """
     settings = read_json(folder / "config.json", DataError)
     task = read_task(settings, str(folder))
-    tokenizer = tokenize.load_tokenizer(config.Model(path=str(folder)))
+    tokenizer = tokenize.load_tokenizer(Model(path=str(folder)))
     train = read_train(settings, tokenizer.model_max_length)
     data = tokenize.tokenize(read_texts(file, task), tokenizer, train.max_length, None)
     encoder = pretrained.load_encoder_config(folder)
-    mesh = mesh or sharding.make_mesh(config.Mesh())
+    mesh = mesh or sharding.make_mesh()
     params = pretrained.load_pretrained(folder, encoder, outputs=task.num_outputs)
     params = jax.device_put(params, sharding.tree_shardings(params, mesh))
     evaluator = Evaluator(
-        graph=state.graph(encoder, task.num_outputs),
+        model=ModelSpec(encoder, num_outputs=task.num_outputs),
         task=task,
         train=train,
-        dtype=platform.compute_dtype(train),
+        dtype=platform.compute_dtype(train.compute_dtype),
         mesh=mesh,
-        pad_id=encoder.pad_token_id,
     )
     outputs, _ = evaluator.predict(params, data)
     return _records(predictions_of(task, data, outputs))

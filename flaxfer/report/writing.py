@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from flaxfer.errors import ConfigError
 from flaxfer.report.aggregates import aggregate_blocks
 from flaxfer.report.checks import leakage_blocks, run_blocks
 from flaxfer.report.curves import curve_blocks
@@ -20,7 +18,7 @@ from flaxfer.report.starts import start_blocks
 from flaxfer.report.verdicts import target_blocks, verdict_blocks
 from flaxfer.report.wording import join, plural
 from flaxfer.runtime.files import write_atomically
-from flaxfer.statistics.results import Scores
+from flaxfer.statistics.scores import Scores
 
 SECTIONS = (
     target_blocks, language_blocks, aggregate_blocks, curve_blocks, graph_blocks, start_blocks,
@@ -96,23 +94,3 @@ def _compared(entry: Entry) -> str:
     model = f"{study.model.source} ({study.model.family}, {study.model.parameters:,} parameters)"
     how = join(HOW[path] for path in Scores(study).conditions)
     return f"{tasks} with {model}: the target trained {how}."
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `flaxfer report`."""
-    parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="a study or grid, with study.json"
-    )
-    parser.add_argument("--output", type=Path, help="folder of the report; DIR if there is one")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Write a report and print the paths of its files."""
-    if len(args.folders) > 1 and args.output is None:
-        raise ConfigError(
-            "a report of several folders needs an output folder",
-            where="command line",
-            hint="add --output FOLDER.",
-        )
-    print(*write_report(*args.folders, output=args.output), sep="\n")
-    return 0
