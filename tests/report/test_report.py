@@ -14,7 +14,8 @@ from markdown_it import MarkdownIt
 
 from flaxfer.errors import DataError
 from flaxfer.evaluation.records import read_study
-from flaxfer.report.writing import main, write_report
+from flaxfer.main import main
+from flaxfer.report.writing import write_report
 from flaxfer.training.trackers import read_metrics
 
 NASTY = "<script>alert('x')</script> & \"q\" | `a` *b* _c_ $d$"
@@ -348,7 +349,7 @@ def test_markdown_and_html_hold_the_same_tables(workdir: Path, page: Page) -> No
 def test_rebuilding_in_another_process_gives_the_same_bytes(workdir: Path) -> None:
     names = ("report.html", "report.md", "results.csv", "comparisons.csv", "results.tex")
     before = [(workdir / name).read_bytes() for name in names]
-    command = [sys.executable, "-W", "error", "-m", "flaxfer.report.writing", str(workdir)]
+    command = [sys.executable, "-W", "error", "-m", "flaxfer", "report", str(workdir)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert printed.splitlines() == [str(workdir / name) for name in names]
     assert [(workdir / name).read_bytes() for name in names] == before
@@ -427,7 +428,7 @@ def test_names_that_plots_cannot_draw_as_they_are(tmp_path: Path) -> None:
 def test_missing_and_invalid_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match="run the study"):
         read_study(tmp_path)
-    assert main([str(tmp_path)]) == DataError.exit_code
+    assert main(["report", str(tmp_path)]) == DataError.exit_code
     assert "study.json" in capsys.readouterr().err
     (tmp_path / "study.json").write_text('{"name": ')
     with pytest.raises(DataError, match="JSON"):
