@@ -159,7 +159,7 @@ def _restarted(material: Material) -> list[Block]:
         for name in ("intermediate", "target")
         if (stage := entry.study.config.get(name))
     ]
-    if any(stage.get("restarts") for stage in stages):
+    if any(stage.get("max_restarts") for stage in stages):
         return [Text("Runs that had not learned would have begun anew; there was none.")]
     return []
 

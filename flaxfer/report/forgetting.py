@@ -25,7 +25,7 @@ from flaxfer.statistics.results import (
 
 
 def forgetting_blocks(material: Material) -> list[Block]:
-    """Scores of the intermediate task before and after, and of mixtures by their share."""
+    """Scores of the intermediate task before and after, and of mixtures by alpha."""
     blocks = material.by_study(_of_study)
     return [Heading("Forgetting"), *blocks] if blocks else []
 
@@ -35,7 +35,7 @@ def _of_study(entry: Entry) -> list[Block]:
     blocks: list[Block] = []
     if kept := [run for run in runs if run.retained]:
         blocks.append(_retained(entry, kept))
-    if mixed := [run for run in runs if run.wise]:
+    if mixed := [run for run in runs if run.wise_ft]:
         blocks += _mixtures(entry, mixed)
     return blocks
 
@@ -60,26 +60,26 @@ def _retained(entry: Entry, runs: list[Run]) -> Table:
 
 
 def _mixtures(entry: Entry, runs: list[Run]) -> list[Block]:
-    """The mean over languages by the share of the result, as lines and over seeds."""
+    """The mean over languages by the alpha of the mixture, as lines and over seeds."""
     metric = entry.study.metric
     lines = []
     found: dict[tuple[str, float], list[tuple[float, float]]] = {}
     for run in runs:
-        shares = np.array([one.share for one in run.wise])
-        means = np.array([_mean(entry.study, run, one) for one in run.wise])
-        lines.append(plots.Curve(run.condition, run.seed, shares, means))
-        for one, mean in zip(run.wise, means.tolist(), strict=True):
+        alphas = np.array([one.alpha for one in run.wise_ft])
+        means = np.array([_mean(entry.study, run, one) for one in run.wise_ft])
+        lines.append(plots.Curve(run.condition, run.seed, alphas, means))
+        for one, mean in zip(run.wise_ft, means.tolist(), strict=True):
             values = (number(one.dev.get(metric)), mean)
-            found.setdefault((run.condition, one.share), []).append(values)
+            found.setdefault((run.condition, one.alpha), []).append(values)
     quantity = f"{ZERO_SHOT if Scores(entry.study).zero_shot else MEAN} of {metric}"
-    over = "share of the result in the mixture"
+    over = "alpha (weight of the result in the mixture)"
     svg = plots.curves(plot_name("mixtures", entry), lines, quantity, over)
-    caption = f"Mixtures of the target stage with its start: {quantity} by share (WiSE-FT)."
+    caption = f"Mixtures of the target stage with its start: {quantity} by alpha (WiSE-FT)."
     rows = [
-        [path, f"{share:g}", *(spread("", np.array(of)) for of in zip(*values, strict=True))]
-        for (path, share), values in sorted(found.items())
+        [path, f"{alpha:g}", *(spread("", np.array(of)) for of in zip(*values, strict=True))]
+        for (path, alpha), values in sorted(found.items())
     ]
-    header = ["condition", "share", f"dev {metric}", quantity]
+    header = ["condition", "alpha", f"dev {metric}", quantity]
     table = Table("Mixtures over seeds: 0 is the start, 1 the result.", header, rows, "lrrr")
     return [Figure(svg, caption), table]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxfer.config import Config
-from flaxfer.config.grids import Place
+from flaxfer.config.grids import CellKey
 from flaxfer.report import writing
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
@@ -172,7 +172,9 @@ def drain(cells: Iterable[Cell], claims: Claims, work: Callable[[Cell], bool]) -
         time.sleep(POLL)
 
 
-def write_summary(cell: Cell, more: Mapping[str, Any], place: Place | None) -> list[dict[str, Any]]:
+def write_summary(
+    cell: Cell, more: Mapping[str, Any], place: CellKey | None
+) -> list[dict[str, Any]]:
     """Writes study.json of a settled cell, and gives its failures.
 
     Args:

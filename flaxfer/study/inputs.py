@@ -109,7 +109,7 @@ class Inputs:
                 for split, data in splits.items()
             }
         self.rehearsing: Rehearsing | None = None
-        if "intermediate" in self.stages and config.target.rehearse:
+        if "intermediate" in self.stages and config.target.rehearsal_examples:
             splits = read["target"]
             sets = splits["train"], splits["dev"], read["intermediate"]["train"]
             vocabulary = self._vocabulary(config.target, sets)

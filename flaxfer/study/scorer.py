@@ -28,7 +28,7 @@ from flaxfer.training.stage_run import StageRun
 from flaxfer.training.vocabulary import Vocabulary
 
 NOTES = {
-    "wise": "evaluates mixtures of its start and result",
+    "wise_ft": "evaluates mixtures of its start and result",
     "retained": "evaluates the intermediate task again",
 }
 """What is noted of a finished run beside its scores, and how the user is told."""
@@ -55,9 +55,11 @@ class Scorer(Inputs):
             digest = hashlib.sha256(text.encode()).hexdigest()
             return run.folder / "notes" / f"{key}-{digest[:12]}.json"
 
-        if settings.wise and run.start != "random":
-            found["wise"] = tuple(file(f"wise-{w:g}", name, run.dev) for w in settings.wise)
-        if settings.retained and isinstance(run.start, StageRun):
+        if settings.wise_ft_alphas and run.start != "random":
+            found["wise_ft"] = tuple(
+                file(f"wise_ft-{alpha:g}", name, run.dev) for alpha in settings.wise_ft_alphas
+            )
+        if settings.evaluate_retention and isinstance(run.start, StageRun):
             found["retained"] = (file("retained", "intermediate", run.start.dev),)
         return found
 
@@ -139,7 +141,7 @@ class Scorer(Inputs):
         for key, files in node.notes.items():
             if any(not file.exists() for file in files):
                 say(f"{made.title}  {NOTES[key]}")
-                notes = self._wise(name, made) if key == "wise" else self._retained(made)
+                notes = self._wise_ft(name, made) if key == "wise_ft" else self._retained(made)
                 for file, records in zip(files, notes, strict=True):
                     file.parent.mkdir(exist_ok=True)
                     made.confirm()
@@ -149,7 +151,7 @@ class Scorer(Inputs):
         """Dev and the other sets of a stage, each with the vocabulary that numbers its tokens."""
         return [(run.vocabulary, {"dev": run.dev}), (self.scoring[name], self._sets(name))]
 
-    def _wise(self, name: str, made: StageRun) -> Iterator[list[dict[str, Any]]]:
+    def _wise_ft(self, name: str, made: StageRun) -> Iterator[list[dict[str, Any]]]:
         """The record of each mixture of a finished run with its start."""
         parent = made.start if isinstance(made.start, StageRun) else None
         start = self._start_params(name, made)
@@ -162,8 +164,8 @@ class Scorer(Inputs):
             table = self._rows(ids, parent, given) if parent and given else first(ids)
             begun = self._placed(rows.with_table(start, table))
             parts.append(retention.Mixed(Scored(*self._scorer(made, vocabulary), sets), begun))
-        for share in self.stages[name].wise:
-            yield [retention.wise(share, made.new, *parts)]
+        for alpha in self.stages[name].wise_ft_alphas:
+            yield [retention.wise_ft(alpha, made.new, *parts)]
 
     def _retained(self, made: StageRun) -> Iterator[list[dict[str, Any]]]:
         """The scores of the intermediate task before and after a finished run of the target."""

@@ -25,7 +25,7 @@ def run(config: Config | Grid, command: str) -> Path:
     Other processes may do the same at the same time, on all machines that see its directory.
 
     Args:
-      config: from `config_build.load_any`.
+      config: from `config.loading.load_any`.
       command: how it was started, for the report.
 
     Raises:
@@ -33,7 +33,7 @@ def run(config: Config | Grid, command: str) -> Path:
         comes last, when all others are finished and the report is written.
     """
     began = time.monotonic()
-    places = grids.places(config) if isinstance(config, Grid) else {}
+    keys = grids.cell_keys(config) if isinstance(config, Grid) else {}
     platform.keep_memory()
     workdirs.prepare(config, command)
     with Claims() as claims:
@@ -50,7 +50,7 @@ def run(config: Config | Grid, command: str) -> Path:
 
         def summarise(cell: graph.Cell) -> list[dict[str, Any]]:
             more = {"command": command, "seconds": time.monotonic() - began}
-            return graph.write_summary(cell, more, places.get(cell.config.name))
+            return graph.write_summary(cell, more, keys.get(cell.config.name))
 
         def work(cell: graph.Cell) -> bool:
             worked = opener.work(cell)

@@ -79,9 +79,9 @@ class Study(Scorer):
         return graph.Cell(self.config, [job.nodes for job in self.jobs], self.facts())
 
     def groups(self) -> list[tuple[int, ...]]:
-        """The seeds in groups that are trained as one program, by `Config.seeds_at_once`."""
+        """The seeds in groups that are trained as one program, by `Config.batched_seeds`."""
         seeds = self.config.seeds
-        size = self.config.seeds_at_once
+        size = self.config.batched_seeds
         if not size:
             work = max(self._work(name) for name in self.stages)
             size = GROUP if work <= SMALL_WORK else 1
@@ -220,8 +220,8 @@ class Study(Scorer):
             "model": self.weights_fingerprint,
             "seed": seed,
             "start": parent.folder.name if parent else start,
-            **({"rehearse": rehearsed.examples} if rehearsed else {}),
-            **({"restarts": settings.restarts} if settings.restarts else {}),
+            **({"rehearsal_examples": rehearsed.examples} if rehearsed else {}),
+            **({"max_restarts": settings.max_restarts} if settings.max_restarts else {}),
         }
         text = json.dumps(identity, sort_keys=True)
         head = HEAD_OF[settings.task.kind]
@@ -258,7 +258,7 @@ class Study(Scorer):
         task, train = self.stages["intermediate"].task, self.stages["intermediate"].train
         model = self.encoder_with(vocabulary), task.num_outputs, HEAD_OF[task.kind]
         return Rehearsal(
-            examples=self.stages["target"].rehearse,
+            examples=self.stages["target"].rehearsal_examples,
             data=data,
             task=task,
             train=train,

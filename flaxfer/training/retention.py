@@ -57,8 +57,8 @@ def new_parts(family: str, task: Task, before: Task | None) -> tuple[str, ...]:
     return (f"^head/(?!({kept})/)" if kept else "^head/",)
 
 
-def mixture(start: Params, result: Params, share: float, new: tuple[str, ...]) -> Params:
-    """`share` of the result and the rest of the start (WiSE-FT, Wortsman et al. 2022).
+def mixture(start: Params, result: Params, alpha: float, new: tuple[str, ...]) -> Params:
+    """`alpha` of the result and the rest of the start (WiSE-FT, Wortsman et al. 2022).
 
     What is new has no start to be mixed with, and is the result's. `start` and `result` are of the
     same shapes; `new` as `new_parts` gives it.
@@ -67,25 +67,25 @@ def mixture(start: Params, result: Params, share: float, new: tuple[str, ...]) -
     def mix(path: Any, first: jax.Array, last: jax.Array) -> jax.Array:
         if any(re.search(pattern, path_name(path)) for pattern in new):
             return last
-        return (1 - share) * first + share * last
+        return (1 - alpha) * first + alpha * last
 
     mixed: Params = jax.tree.map_with_path(mix, start, result)
     return mixed
 
 
-def wise(share: float, new: tuple[str, ...], dev: Mixed, others: Mixed) -> dict[str, Any]:
-    """The record of a mixture: its share, its scores of dev, and of every other set."""
+def wise_ft(alpha: float, new: tuple[str, ...], dev: Mixed, others: Mixed) -> dict[str, Any]:
+    """The record of a mixture: its alpha, its scores of dev, and of every other set."""
 
     def scored(part: Mixed) -> Iterator[tuple[Scores, list[dict[str, Any]]]]:
         evaluator, result, sets = part.result
-        params = mixture(part.start, result, share, new)
+        params = mixture(part.start, result, alpha, new)
         for name, data in sets.items():
             outputs, scores = evaluator.predict(params, data)
             yield scores, evaluator.report(name, data, outputs)
 
     ((scores, _),) = scored(dev)
     entries = [entry for _, entries in scored(others) for entry in entries]
-    return {"share": share, "dev": finite(scores), "evaluations": entries}
+    return {"alpha": alpha, "dev": finite(scores), "evaluations": entries}
 
 
 def retained(before: Scored, after: Params) -> Iterator[dict[str, Any]]:

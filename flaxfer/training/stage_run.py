@@ -294,8 +294,9 @@ class Member:
         run, earlier = self.run, restarts.records(self.run.folder)
         best = run.store.best() or run.store.newest()
         assert best is not None  # The last step is always evaluated and saved.
-        if len(earlier) < run.settings.restarts and (why := self._why_not_learned(best.notes)):
-            say(f"{run.title}  starts anew, {len(earlier) + 1} of {run.settings.restarts}: {why}")
+        if len(earlier) < run.settings.max_restarts and (why := self._why_not_learned(best.notes)):
+            attempts = f"{len(earlier) + 1} of {run.settings.max_restarts}"
+            say(f"{run.title}  starts anew, {attempts}: {why}")
             seconds = self.speed.summary()["seconds"]
             self.given_up = {
                 "attempt_seed": run.attempt_seed,

@@ -70,7 +70,7 @@ def grid_of(world: Path, workdir: Path) -> Grid:
             ),
         },
         fractions=(1.0, 0.5),
-        seeds_at_once=1,
+        batched_seeds=1,
         workdir=str(workdir),
         data_dir=str(world),
         cache=str(world / "cache"),

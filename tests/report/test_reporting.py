@@ -306,7 +306,7 @@ def test_what_may_be_wrong_is_listed(page: Page) -> None:
 def test_a_restart_policy_that_found_nothing_to_do_says_so(material: Material) -> None:
     (entry,) = [one for one in material.entries if one.name == COLLAPSED]
     for restarts, told in ((2, 1), (0, 0)):
-        study = dataclasses.replace(entry.study, config={"target": {"restarts": restarts}})
+        study = dataclasses.replace(entry.study, config={"target": {"max_restarts": restarts}})
         own = dataclasses.replace(material, entries=[dataclasses.replace(entry, study=study)])
         texts = [block.text for block in run_blocks(own) if isinstance(block, Text)]
         assert sum("had not learned would have begun anew" in text for text in texts) == told
