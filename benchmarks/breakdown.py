@@ -27,9 +27,10 @@ from jax.profiler import ProfileData
 from benchmarks import common, own, summary, train_throughput
 from flaxfer.aot import hlo, parts
 from flaxfer.data.loader import TrainPlan, eval_batches, put_rows
+from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.runtime import platform, sharding
 from flaxfer.tasks import metrics
-from flaxfer.training.step import forget_programs, make_eval_step, make_for_eval
+from flaxfer.training.step import make_train_step
 
 OPTIONS: tuple[tuple[str, bool | int], ...] = (
     ("xla_cpu_prefer_vector_width", 256),
@@ -84,7 +85,8 @@ def programs(
     train: own.Pieces, evaluated: own.Pieces, options: argparse.Namespace
 ) -> dict[str, Program]:
     """The steps as they are compiled now, by `WHAT`; each has run once."""
-    forget_programs()
+    make_train_step.cache_clear()
+    make_eval_step.cache_clear()
     made = {"train": train_program(train, options), "eval": eval_program(evaluated)}
     for program in made.values():
         program.run()
@@ -119,8 +121,8 @@ def eval_program(pieces: own.Pieces) -> Program:
         put_rows(batch, mesh)
         for batch in eval_batches(pieces.data, evaluator.train, evaluator.pad_id, rows)
     ]
-    step = make_eval_step(evaluator.graph, evaluator.task, evaluator.dtype, mesh)
-    params = make_for_eval(evaluator.dtype)(
+    step = make_eval_step(EvalSpec(evaluator.model, evaluator.task, evaluator.dtype), mesh)
+    params = cast_for_eval(evaluator.dtype)(
         jax.device_put(pieces.params, sharding.tree_shardings(pieces.params, mesh))
     )
     kind, outputs = evaluator.task.kind, evaluator.task.num_outputs

@@ -18,9 +18,9 @@ from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.heads import HEAD_OF
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform, sharding
-from flaxfer.training import state
-from flaxfer.training.optimizer import Params
+from flaxfer.runtime.trees import Params
 from flaxfer.training.vocabulary import Vocabulary
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "transformers", "numpy")
@@ -35,7 +35,6 @@ class Pieces:
     data: Tokenized
     params: Params
     evaluator: Evaluator
-    dropout: bool
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
@@ -78,26 +77,24 @@ def prepare(options: argparse.Namespace, most: int = 0) -> Pieces:
     encoder = dataclasses.replace(whole, vocab_size=len(vocabulary))
     head = HEAD_OF[task.kind]
     evaluator = Evaluator(
-        graph=state.graph(encoder, task.num_outputs, head),
+        model=ModelSpec(encoder, head, task.num_outputs),
         task=task,
         train=train,
-        dtype=platform.compute_dtype(train),
-        mesh=sharding.make_mesh(config.Mesh()),
-        pad_id=encoder.pad_token_id,
+        dtype=platform.compute_dtype(train.compute_dtype),
+        mesh=sharding.make_mesh(),
     )
     options.dtype = str(evaluator.dtype)
     options.row_length = train.row_length
     loaded = pretrained.load_pretrained(folder, whole, head=head)
     word = loaded["encoder"]["embeddings"]["word"]
     word["embedding"] = word["embedding"][vocabulary.ids]
-    fresh = state.random_params(encoder, task.num_outputs, options.seed, head)
+    fresh = ModelSpec(encoder, head, task.num_outputs).random_params(options.seed)
     params = fresh | loaded | {"head": fresh["head"] | loaded.get("head", {})}
     return Pieces(
         encoder=encoder,
         data=vocabulary.cut(data),
         params=params,
         evaluator=evaluator,
-        dropout=encoder != encoder.with_dropout(0.0),
     )
 
 

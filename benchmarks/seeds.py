@@ -21,13 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxfer.config import Mesh, Optimizer, Task, Train
+from flaxfer.config import Optimizer, Task, Train
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.models import pretrained
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform, prng, sharding
-from flaxfer.training import state, step
+from flaxfer.training import state
 from flaxfer.training.optimizer import make_optimizer
+from flaxfer.training.step import StepSpec, make_train_step
 
 TASK = Task("score", "regression", "pearson")
 OPTIMIZER = Optimizer()
@@ -50,7 +52,7 @@ def main() -> None:
     encoder = dataclasses.replace(encoder, vocab_size=min(encoder.vocab_size, VOCABULARY))
     train = Train(batch_size=options.batch, max_bucket_sizes=1)
     seeds = tuple(range(options.seeds))
-    mesh = sharding.make_mesh(Mesh())
+    mesh = sharding.make_mesh()
     groups = [(seed,) for seed in seeds], [seeds]
     ways = [
         [runner(encoder, train, group, jnp.dtype(options.dtype), mesh, options) for group in way]
@@ -95,14 +97,19 @@ def runner(
     if batched_seeds:
         mesh = sharding.seed_mesh(mesh, len(seeds))
     plan = TrainPlan.make(data_of(encoder), train, seeds, 0, sharding.row_shards(mesh))
-    graph = state.graph(encoder, 1)
-    dropout = encoder != encoder.with_dropout(0.0)
-    function = step.make_train_step(
-        graph, TASK, OPTIMIZER, TOTAL, 0.0, dtype, dropout, mesh, batched_seeds=batched_seeds
+    model = ModelSpec(encoder)
+    spec = StepSpec(
+        model,
+        TASK,
+        optimizer=OPTIMIZER,
+        total_steps=TOTAL,
+        dtype=dtype,
+        batched_seeds=batched_seeds,
     )
+    function = make_train_step(spec, mesh)
     states = []
     for seed in seeds:
-        params = state.random_params(encoder, 1, seed)
+        params = model.random_params(seed)
         optimizer = make_optimizer(OPTIMIZER, TOTAL, params)
         states.append(state.init_state(params, optimizer, mesh))
     own = state.stack(states, mesh) if batched_seeds else states[0]

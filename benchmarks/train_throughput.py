@@ -22,7 +22,7 @@ from flaxfer.runtime.prng import dropout_key
 from flaxfer.runtime.sharding import row_shards
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.state import init_state
-from flaxfer.training.step import make_train_step, programs
+from flaxfer.training.step import StepSpec, compiled_programs, make_train_step
 
 OPTIMIZER = Optimizer(learning_rate=5e-5)
 
@@ -70,7 +70,7 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
     train_step, state, key = begin(pieces, plan, seed)
     measured = common.Measured(steps=steps)
     state = _compile(plan, evaluator.mesh, train_step, state, key, last, measured)
-    compiled, unread = programs(train_step), None
+    compiled, unread = compiled_programs(train_step), None
     began = 0.0
     batches = iter(plan.batches(0, evaluator.mesh))
     for step in range(last):
@@ -92,7 +92,7 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
             measured.slots += size.slots
     _read(unread)
     measured.seconds = time.monotonic() - began
-    assert programs(train_step) == compiled, "a program was compiled while the clock ran"
+    assert compiled_programs(train_step) == compiled, "a program was compiled while the clock ran"
     length = batch["token_BT"].shape[-1]
     return measured, (measured.slots / length / steps, length)
 
@@ -100,16 +100,15 @@ def run(pieces: own.Pieces, steps: int, seed: int) -> tuple[common.Measured, tup
 def begin(pieces: own.Pieces, plan: TrainPlan, seed: int) -> tuple[Any, Any, jax.Array]:
     """The train step of a plan, the state that it begins with, and the key of its dropout."""
     evaluator = pieces.evaluator
-    train_step = make_train_step(
-        graph=evaluator.graph,
+    spec = StepSpec(
+        model=evaluator.model,
         task=evaluator.task,
+        label_smoothing=evaluator.train.label_smoothing,
         optimizer=OPTIMIZER,
         total_steps=plan.total_steps,
-        label_smoothing=evaluator.train.label_smoothing,
         dtype=evaluator.dtype,
-        dropout=pieces.dropout,
-        mesh=evaluator.mesh,
     )
+    train_step = make_train_step(spec, evaluator.mesh)
     optimizer = make_optimizer(OPTIMIZER, plan.total_steps, pieces.params)
     state = init_state(pieces.params, optimizer, evaluator.mesh)
     return train_step, state, dropout_key(seed, jax.default_backend(), jax.device_count())
@@ -130,10 +129,12 @@ def _compile(
         shape = batch["token_BT"].shape
         if shape not in seen:
             seen.add(shape)
-            called, before = time.monotonic(), programs(train_step)
+            called, before = time.monotonic(), compiled_programs(train_step)
             state, metrics = train_step(state, batch, key)
             _read(metrics)
-            measured.compile_s += (time.monotonic() - called) * (programs(train_step) > before)
+            measured.compile_s += (time.monotonic() - called) * (
+                compiled_programs(train_step) > before
+            )
             measured.start_s = measured.start_s or common.since_start()
         last -= 1
         if not last:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from flaxfer import config
-from flaxfer.config import loading
+from flaxfer.config import Mesh, loading
 from flaxfer.errors import ConfigError, FlaxferError
 from flaxfer.runtime.progress import say, table
 
@@ -110,8 +110,8 @@ def run(options: argparse.Namespace, settings: config.Config) -> dict[str, Any]:
     wanted = topology.parse(options.topology)
     devices = topology.devices(wanted)
     platform.choose_compiler_options(settings.compiler_options, devices[0])
-    sizes = options.mesh or settings.mesh
-    mesh = None if options.search else sharding.make_mesh(sizes, devices)
+    sizes: Mesh = options.mesh or settings.mesh
+    mesh = None if options.search else sharding.make_mesh(*sizes.sizes, devices=devices)
     programs.check_stage(settings, options.stage)
     work = _workload(options, settings)
     if mesh is not None:

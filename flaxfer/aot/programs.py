@@ -23,18 +23,19 @@ from flaxfer.data import packing
 from flaxfer.data.loader import TrainPlan, eval_batches
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ConfigError, DataError
+from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
 from flaxfer.models.heads import HEAD_OF
+from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import read_json
 from flaxfer.runtime import sharding
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.tasks import metrics
-from flaxfer.training import state
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.stage_run import placed
 from flaxfer.training.state import TrainState
-from flaxfer.training.step import make_eval_step, make_for_eval, make_train_step
+from flaxfer.training.step import StepSpec, make_train_step
 
 ASSUMED_STEPS = 1000
 """Steps of a stage whose data are not read; the number is a constant of the schedule alone."""
@@ -75,6 +76,11 @@ class Workload:
     dev: Tokenized | None = None
     assumed: Assumed | None = None
     fixed_rows: int = 0
+
+    @property
+    def model(self) -> ModelSpec:
+        """Encoder and head."""
+        return ModelSpec(self.encoder, self.head, self.settings.task.num_outputs)
 
     @property
     def head(self) -> str:
@@ -222,7 +228,7 @@ def empty_batch(work: Workload, rows: int, slots: int) -> packing.Batch:
 
 def state_shapes(work: Workload, mesh: Mesh, total_steps: int) -> TrainState:
     """The train state as shapes with their places on the mesh."""
-    params = state.param_shapes(work.encoder, work.settings.task.num_outputs, work.head)
+    params = work.model.param_shapes()
     optimizer = make_optimizer(work.settings.optimizer, total_steps, params)
     shapes = jax.eval_shape(
         lambda p: TrainState(jnp.zeros((), jnp.int32), p, optimizer.init(p)), params
@@ -236,18 +242,18 @@ def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
     multiple = sharding.row_shards(mesh)
     plan, task = work.plan(multiple), work.settings.task
     steps = plan.total_steps if plan else ASSUMED_STEPS
-    step: Any = make_train_step(
-        graph=state.graph(work.encoder, task.num_outputs, work.head),
+    train = work.settings.train
+    spec = StepSpec(
+        model=work.model,
         task=task,
+        label_smoothing=train.label_smoothing,
         optimizer=work.settings.optimizer,
         total_steps=steps,
-        label_smoothing=work.settings.train.label_smoothing,
         dtype=work.dtype,
-        dropout=work.encoder != work.encoder.with_dropout(0.0),
-        mesh=mesh,
-        remat=work.settings.train.remat,
-        attention=work.settings.train.attention,
+        remat=train.remat,
+        attention=train.attention,
     )
+    step: Any = make_train_step(spec, mesh)
     platform = mesh.devices.flat[0].platform
     key = jax.eval_shape(lambda: dropout_key(0, platform, mesh.size))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.whole(mesh))
@@ -261,19 +267,14 @@ def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
 def compile_eval(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
     """The eval step, as dev is scored with it."""
     task = work.settings.task
-    step: Any = make_eval_step(
-        graph=state.graph(work.encoder, task.num_outputs, work.head),
-        task=task,
-        dtype=work.dtype,
-        mesh=mesh,
-        attention=work.settings.train.attention,
-    )
+    spec = EvalSpec(work.model, task, work.dtype, work.settings.train.attention)
+    step: Any = make_eval_step(spec, mesh)
     params = jax.tree.map(
         lambda whole, narrow: jax.ShapeDtypeStruct(
             narrow.shape, narrow.dtype, sharding=whole.sharding
         ),
         given := state_shapes(work, mesh, ASSUMED_STEPS).params,
-        jax.eval_shape(make_for_eval(work.dtype), given),
+        jax.eval_shape(cast_for_eval(work.dtype), given),
     )
     empty = jax.eval_shape(metrics.collection(task.kind, task.num_outputs).empty)
     accumulated = jax.tree.map(

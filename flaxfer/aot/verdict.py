@@ -119,7 +119,7 @@ def search(
     """
     reports = []
     for sizes in candidates(work, len(devices)):
-        mesh = sharding.make_mesh(sizes, devices)
+        mesh = sharding.make_mesh(*sizes.sizes, devices=devices)
         state = programs.state_shapes(work, mesh, programs.ASSUMED_STEPS)
         if programs.bytes_on_chip(state) > topology.chip.usable:
             continue

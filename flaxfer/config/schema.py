@@ -371,6 +371,11 @@ class Mesh:
     fsdp: fields.Int = 1
     tensor: fields.Int = 1
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Sizes of the axes data, fsdp and tensor."""
+        return self.data, self.fsdp, self.tensor
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Common:

@@ -16,12 +16,13 @@ from flaxfer.config import Task, Train
 from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.data.packing import Batch
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
 from flaxfer.runtime.files import write_atomically
+from flaxfer.runtime.trees import Params
 from flaxfer.tasks import metrics
 from flaxfer.tasks.predictions import Predictions, Scores, predictions_of
-from flaxfer.training.optimizer import Params
-from flaxfer.training.step import Graph, make_eval_step, make_for_eval
 
 EVERY_TOKEN = ("tagging", "question_answering")
 """Kinds of task with outputs for every token; the others have them for every sequence."""
@@ -31,12 +32,16 @@ EVERY_TOKEN = ("tagging", "question_answering")
 class Evaluator:
     """What it takes to score a split: the model's graph, the task, and how to batch."""
 
-    graph: Graph
+    model: ModelSpec
     task: Task
     train: Train
     dtype: Any
     mesh: jax.sharding.Mesh
-    pad_id: int
+
+    @property
+    def pad_id(self) -> int:
+        """Token id of padding."""
+        return self.model.encoder.pad_token_id
 
     def predict(self, params: Params, data: Tokenized) -> tuple[np.ndarray, Scores]:
         """The model's outputs and the split's scores."""
@@ -54,15 +59,9 @@ class Evaluator:
         others, such as Spearman's with its ranks, need all predictions and are taken from them.
         """
         kind, batched_seeds = self.task.kind, seeds > 1
-        eval_step = make_eval_step(
-            self.graph,
-            self.task,
-            self.dtype,
-            self.mesh,
-            attention=self.train.attention,
-            batched_seeds=batched_seeds,
-        )
-        params = make_for_eval(self.dtype)(params)
+        spec = EvalSpec(self.model, self.task, self.dtype, self.train.attention, batched_seeds)
+        eval_step = make_eval_step(spec, self.mesh)
+        params = cast_for_eval(self.dtype)(params)
         accumulated = metrics.collection(kind, self.task.num_outputs).empty()
         where: Any = sharding.whole(self.mesh)
         if batched_seeds:

@@ -10,8 +10,9 @@ from typing import Any
 
 from flaxfer import config
 from flaxfer.config import Task
+from flaxfer.evaluation.records import MIXED
 from flaxfer.report.document import Block, Code, Heading, Table, Text, to_markdown
-from flaxfer.statistics.results import MIXED, number
+from flaxfer.statistics.scores import number
 from flaxfer.training.finished import Finished
 
 PIPELINES = {

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from flaxfer.config import Mesh, Model, Source, Task, Train
+from flaxfer.config import Model, Source, Task, Train
 from flaxfer.data.examples import Examples
 from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.data.readers import read_lines
@@ -25,13 +25,13 @@ from flaxfer.data.values import text_fault
 from flaxfer.errors import ConfigError, DataError, FlaxferError
 from flaxfer.evaluation.evaluator import finite
 from flaxfer.evaluation.retrieval import retrieval_accuracy
+from flaxfer.interop.embedding_step import Pooling, make_embed_step
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.runtime import sharding
+from flaxfer.runtime.trees import Params
 from flaxfer.tasks import metrics
-from flaxfer.training.optimizer import Params
-from flaxfer.training.step import Pooling, make_embed_step
 from flaxfer.training.vocabulary import Vocabulary
 
 logger = logging.getLogger("flaxfer.interop.embed")
@@ -89,7 +89,7 @@ class Embedder:
         self._pooling, self._normalise, self._prefix = pooling, normalise, prefix
         self._tokenizer = load_tokenizer(settings)
         self._max_length = max_length or min(self._tokenizer.model_max_length, LONGEST)
-        self._mesh = mesh or sharding.make_mesh(Mesh())
+        self._mesh = mesh or sharding.make_mesh()
         params = pretrained.load_encoder(folder, self.config)
         self._table = params["embeddings"]["word"].pop("embedding")
         self._rest = jax.device_put(params, sharding.tree_shardings(params, self._mesh))

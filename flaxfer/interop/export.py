@@ -24,19 +24,20 @@ from flaxfer.config import Model, Task
 from flaxfer.data import tokenize
 from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
+from flaxfer.evaluation import records
 from flaxfer.interop import card
 from flaxfer.interop.folders import copy_tokenizer, new_folder
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.heads import HEAD_OF
+from flaxfer.models.pretrained import weights_fingerprint
+from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import WEIGHTS, read_json
-from flaxfer.statistics import results
-from flaxfer.study.inputs import weights_fingerprint
+from flaxfer.runtime.trees import Params
 from flaxfer.tasks.metrics import METRICS
-from flaxfer.training import finished, rows, stage_run, state
+from flaxfer.training import finished, rows, stage_run
 from flaxfer.training.checkpoints import CheckpointStore, restore
 from flaxfer.training.finished import Finished
-from flaxfer.training.optimizer import Params
 
 CLASSES = {
     "bert": "Bert",
@@ -185,7 +186,7 @@ def find(run: Path, out: Path, path: str | None, seed: int | None, name: str | N
             hint="run the study to its end, or name one of its finished stages.",
             details=[str(done.parent) for done in sorted(run.glob(f"stages/*/{finished.DONE}"))],
         )
-    runs = results.read_study(run).runs
+    runs = records.read_study(run).runs
     wanted = name or "target"
     fitting = [
         r
@@ -203,7 +204,7 @@ def find(run: Path, out: Path, path: str | None, seed: int | None, name: str | N
     )
 
 
-def _command(run: Path, out: Path, record: results.Run) -> str:
+def _command(run: Path, out: Path, record: records.Run) -> str:
     words = [str(run), str(out), "--path", record.condition, "--seed", str(record.seed)]
     if record.stage != "target":
         words += ["--stage", record.stage]
@@ -269,7 +270,7 @@ def _restored(done: Finished, whole: EncoderConfig) -> Params:
     one = np.array(jax.devices()[:1]).reshape(1, 1, 1)
     mesh = jax.sharding.Mesh(one, ("data", "fsdp", "tensor"))
     cut = dataclasses.replace(whole, vocab_size=len(done.vocabulary))
-    shapes = state.param_shapes(cut, done.task.num_outputs, HEAD_OF[done.task.kind])
+    shapes = ModelSpec(cut, HEAD_OF[done.task.kind], done.task.num_outputs).param_shapes()
     params = restore(best, {"params": stage_run.placed(shapes, mesh)})["params"]
     on_host: Params = jax.tree.map(np.asarray, params)
     return on_host
@@ -287,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="a stage folder, or the work directory of a study")
     parser.add_argument("out", type=Path, help="the new folder")
-    parser.add_argument("--path", choices=results.CONDITIONS, help="of a work directory")
+    parser.add_argument("--path", choices=records.CONDITIONS, help="of a work directory")
     parser.add_argument("--seed", type=int, help="of a work directory")
     parser.add_argument("--stage", choices=("intermediate", "target"), help="target by default")
     parser.add_argument("--model", type=Path, help="where the pretrained model lies now")

@@ -20,7 +20,7 @@ import numpy as np
 import pydantic
 
 from flaxfer import config
-from flaxfer.config import METRICS, Kind, Mesh, Source, Task, Train
+from flaxfer.config import METRICS, Kind, Source, Task, Train
 from flaxfer.data import readers, tokenize
 from flaxfer.data.examples import Examples
 from flaxfer.data.files import decode, read_bytes, split_lines
@@ -28,11 +28,11 @@ from flaxfer.data.values import text_fault, written
 from flaxfer.errors import ConfigError, DataError, FlaxferError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models import pretrained
+from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import read_json
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.files import write_atomically
 from flaxfer.tasks.predictions import Predictions, predictions_of
-from flaxfer.training import state
 
 ROLES = ("text_a", "text_b", "id", "language", "domain")
 """Columns that are read, by their names; all but the first may be absent."""
@@ -61,16 +61,15 @@ def predict(folder: Path, file: Path) -> Iterator[dict[str, Any]]:
     examples = read_texts(file, task)
     data = tokenize.tokenize(examples, tokenizer, train.max_length, None)
     encoder = pretrained.load_encoder_config(folder)
-    mesh = sharding.make_mesh(Mesh())
+    mesh = sharding.make_mesh()
     params = pretrained.load_pretrained(folder, encoder, outputs=task.num_outputs)
     params = jax.device_put(params, sharding.tree_shardings(params, mesh))
     evaluator = Evaluator(
-        graph=state.graph(encoder, task.num_outputs),
+        model=ModelSpec(encoder, num_outputs=task.num_outputs),
         task=task,
         train=train,
-        dtype=platform.compute_dtype(train),
+        dtype=platform.compute_dtype(train.compute_dtype),
         mesh=mesh,
-        pad_id=encoder.pad_token_id,
     )
     outputs, _ = evaluator.predict(params, data)
     return _records(predictions_of(task, data, outputs))

@@ -7,6 +7,7 @@ by the names of its family (`Family.encoder_names` and so on) or by `LEFT_OUT`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import math
 import re
@@ -205,6 +206,15 @@ def to_stored(array: np.ndarray, layout: str) -> np.ndarray:
     if layout == "outputs first":
         return np.ascontiguousarray(np.moveaxis(array, -1, 0))
     return array.reshape(shape)
+
+
+def weights_fingerprint(folder: Path, encoder: EncoderConfig) -> str:
+    """Of the weight files in a folder, and of the encoder that they are read into."""
+    digest = hashlib.sha256(repr(encoder).encode())
+    for file in sorted(folder.glob("*.safetensors")):
+        with open(file, "rb") as opened:
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _download(hub: str, revision: str) -> Path:

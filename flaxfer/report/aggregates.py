@@ -8,19 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from flaxfer.evaluation.records import CONDITIONS, Study
 from flaxfer.report.document import Block, Folded, Heading, Table
 from flaxfer.report.material import Entry, Material
 from flaxfer.report.wording import join, plural, spread
 from flaxfer.statistics.aggregates import Aggregate, Values, aggregate, scores_of
-from flaxfer.statistics.results import (
-    CONDITIONS,
-    GAP,
-    MEAN,
-    ZERO_SHOT,
-    Scores,
-    Study,
-    with_difference,
-)
+from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, Scores, with_difference
 
 Columns = Mapping[str, np.ndarray]
 

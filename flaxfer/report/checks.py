@@ -7,7 +7,7 @@ from flaxfer.report.material import Entry, Material
 from flaxfer.report.verdicts import judged
 from flaxfer.report.wording import DASH, interval, join, plural, seeds_of, signed
 from flaxfer.statistics.records import Comparison, Estimate
-from flaxfer.statistics.results import DIFFERENCE
+from flaxfer.statistics.scores import DIFFERENCE
 
 
 def leakage_blocks(material: Material) -> list[Block]:

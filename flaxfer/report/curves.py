@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from flaxfer.evaluation.records import Run
 from flaxfer.report import plots
 from flaxfer.report.document import Block, Figure, Heading, Text
 from flaxfer.report.languages import plot_name
 from flaxfer.report.material import Entry, Material
 from flaxfer.report.wording import join
-from flaxfer.statistics.results import Run, number, read_metrics
+from flaxfer.statistics.scores import number
+from flaxfer.training.trackers import read_metrics
 
 Drawn = dict[tuple[Path, ...], str]
 """Folders of stages whose curves are in the report already, and the study they stand with."""

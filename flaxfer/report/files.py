@@ -12,7 +12,7 @@ from flaxfer.report.material import Entry, Material
 from flaxfer.report.verdicts import judged
 from flaxfer.report.wording import p_value, signed
 from flaxfer.statistics.records import Comparison, ConditionScores, Estimate
-from flaxfer.statistics.results import scored
+from flaxfer.statistics.scores import scored
 
 RESULT_COLUMNS = (
     "study", "model", "intermediate", "target", "condition", "seed", "stage", "set", "language",

@@ -6,22 +6,13 @@ import dataclasses
 
 import numpy as np
 
+from flaxfer.evaluation.records import Metrics, Mixture, Run, Study
 from flaxfer.report import plots
 from flaxfer.report.document import Block, Figure, Heading, Table
 from flaxfer.report.languages import plot_name
 from flaxfer.report.material import Entry, Material
 from flaxfer.report.wording import spread
-from flaxfer.statistics.results import (
-    DIFFERENCE,
-    MEAN,
-    ZERO_SHOT,
-    Metrics,
-    Mixture,
-    Run,
-    Scores,
-    Study,
-    number,
-)
+from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT, Scores, number
 
 
 def forgetting_blocks(material: Material) -> list[Block]:

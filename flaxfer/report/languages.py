@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from flaxfer.evaluation.records import MIXED, Study
 from flaxfer.report import plots
 from flaxfer.report.document import Block, Figure, Folded, Heading, Table, Text
 from flaxfer.report.material import Entry, Material
 from flaxfer.report.wording import amount, interval, join, p_value, signed, spread, spread_note
-from flaxfer.statistics.results import DIFFERENCE, GAP, MEAN, MIXED, ZERO_SHOT, Row, Scores, Study
+from flaxfer.statistics.scores import DIFFERENCE, GAP, MEAN, ZERO_SHOT, Row, Scores
 
 
 def language_blocks(material: Material) -> list[Block]:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flaxfer.errors import DataError
+from flaxfer.evaluation.records import Run, Study, read_study
 from flaxfer.report.document import Block, Folded, Link
 from flaxfer.statistics.comparisons import compare
 from flaxfer.statistics.records import Comparison, Evidence
-from flaxfer.statistics.results import MEAN, ZERO_SHOT, Run, Scores, Study, read_study
+from flaxfer.statistics.scores import MEAN, ZERO_SHOT, Scores
 
 RECORD = "study.json"
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flaxfer.evaluation.records import Split
 from flaxfer.report.document import Block, Cell, Code, Folded, Heading, Table, Text
 from flaxfer.report.material import RECORD, Entry, Material
 from flaxfer.report.wording import amount, join, spread
-from flaxfer.statistics.results import Split, number
+from flaxfer.statistics.scores import number
 
 
 def provenance_blocks(material: Material) -> list[Block]:

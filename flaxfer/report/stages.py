@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from flaxfer.evaluation.records import CONDITIONS, Run
 from flaxfer.report.document import Block, Heading, Table, Text, Tree
 from flaxfer.report.material import Entry, Material
 from flaxfer.report.wording import amount, join, plural
-from flaxfer.statistics.results import CONDITIONS, Run
 
 
 @dataclasses.dataclass

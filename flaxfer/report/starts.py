@@ -12,7 +12,7 @@ from flaxfer.evaluation.transferability import Selection, selection
 from flaxfer.report.document import Block, Heading, Table, Text
 from flaxfer.report.material import Entry, Material
 from flaxfer.report.wording import DASH, join, spread
-from flaxfer.statistics.results import number
+from flaxfer.statistics.scores import number
 
 SCORES = {"logme": "LogME", "knn": "nearest neighbours"}
 PRETRAINED = "no intermediate task"

@@ -14,7 +14,7 @@ from flaxfer.report.material import Entry, Material
 from flaxfer.report.wording import amount, interval, join, p_value, plural, scored, seeds_of, signed
 from flaxfer.statistics.inference import Verdict
 from flaxfer.statistics.records import Comparison, Estimate, Evidence
-from flaxfer.statistics.results import DIFFERENCE, MEAN, ZERO_SHOT, Scores
+from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT, Scores
 
 VERDICTS: tuple[Verdict, ...] = ("helps", "hurts", "no evidence")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from flaxfer.statistics.records import ConditionScores, Estimate
-from flaxfer.statistics.results import DIFFERENCE
+from flaxfer.statistics.scores import DIFFERENCE
 
 DASH = "\N{EN DASH}"
 SPACE = "\N{NO-BREAK SPACE}"

@@ -25,7 +25,7 @@ from flaxfer.report.starts import start_blocks
 from flaxfer.report.verdicts import target_blocks, verdict_blocks
 from flaxfer.report.wording import join, plural
 from flaxfer.runtime.files import write_atomically
-from flaxfer.statistics.results import Scores
+from flaxfer.statistics.scores import Scores
 
 SECTIONS = (
     target_blocks, language_blocks, aggregate_blocks, curve_blocks, graph_blocks, start_blocks,

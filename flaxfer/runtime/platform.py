@@ -16,21 +16,20 @@ import jax
 import jax.numpy as jnp
 
 from flaxfer import __version__
-from flaxfer.config import Train
 from flaxfer.errors import ConfigError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
 
-def compute_dtype(train: Train, backend: str | None = None) -> Any:
+def compute_dtype(setting: str, backend: str | None = None) -> Any:
     """The dtype of matrix products; `auto` is bfloat16 where the hardware gains by it.
 
     Args:
-      train: with the setting.
+      setting: `auto`, `float32` or `bfloat16`.
       backend: `cpu`, `gpu` or `tpu`; None for that of this process.
     """
-    if train.compute_dtype != "auto":
-        return jnp.dtype(train.compute_dtype)
+    if setting != "auto":
+        return jnp.dtype(setting)
     if (backend or jax.default_backend()) != "cpu" or bfloat16_on_cpu():
         return jnp.dtype("bfloat16")
     return jnp.dtype("float32")

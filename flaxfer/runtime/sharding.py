@@ -10,8 +10,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from flaxfer import config
 from flaxfer.errors import ConfigError
+from flaxfer.runtime.trees import path_name
 
 SEED = "seed"
 """The mesh axis that the seeds of a group are split over, on the mesh of `seed_mesh`."""
@@ -39,21 +39,22 @@ MESH_AXES = {
 """Which mesh axis splits a logical axis (Shoeybi et al. 2019 for `tensor`, ZeRO-3 for `fsdp`)."""
 
 
-def make_mesh(sizes: config.Mesh, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """The mesh over the given devices, or over all that there are.
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> jax.sharding.Mesh:
+    """Return the mesh over some devices, by default all of them; a size of -1 takes the rest.
 
     Raises:
       ConfigError: the sizes do not multiply to the number of devices.
     """
-    wanted = [sizes.data, sizes.fsdp, sizes.tensor]
+    wanted = [data, fsdp, tensor]
     count = jax.device_count() if devices is None else len(devices)
     if -1 in wanted:
         fixed = math.prod(size for size in wanted if size != -1)
         wanted[wanted.index(-1)] = count // fixed
     if math.prod(wanted) != count:
         raise ConfigError(
-            f"a mesh of data {sizes.data}, fsdp {sizes.fsdp}, tensor {sizes.tensor} does not cover "
-            f"{count} device(s)",
+            f"a mesh of data {data}, fsdp {fsdp}, tensor {tensor} does not cover {count} device(s)",
             where="mesh",
             hint="let the product of the three equal the number of devices, or one of them be -1.",
         )
@@ -78,11 +79,6 @@ def row_shards(mesh: jax.sharding.Mesh) -> int:
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def rows(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Where an array lies whose first axis is rows."""
-    return NamedSharding(mesh, ROWS)
-
-
 def whole(mesh: jax.sharding.Mesh) -> NamedSharding:
     """A copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -101,7 +97,7 @@ def tree_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
         return name if name and mesh.shape[name] > 1 and not size % mesh.shape[name] else None
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        name = path_name(path)
         for pattern, logical in LOGICAL_AXES:
             if re.search(pattern, name) and len(leaf.shape) == len(logical):
                 spec = [splits(*pair) for pair in zip(logical, leaf.shape, strict=True)]

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from flaxfer.errors import DataError
+from flaxfer.evaluation.records import Study
 from flaxfer.statistics.languages import language
-from flaxfer.statistics.results import Scores, Study
+from flaxfer.statistics.scores import Scores
 
 Values = Mapping[str, Mapping[str, np.ndarray]]
 """Task -> language code -> scores: one number, or (seeds,)."""

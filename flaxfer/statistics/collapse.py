@@ -27,13 +27,13 @@ transfer is a result, and no collapse.
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 
+from flaxfer.evaluation.chance import chance
+
 CONSTANT_SHARE = 0.99
 CONSTANT_SD = 0.01
-CHANCE = 0.05
 LEARNED = 0.2
 
 
@@ -66,11 +66,6 @@ class Learning:
     name: str
     score: float
     constant: str
-
-
-def chance(n: int) -> float:
-    """The highest score on n examples that is held to be chance."""
-    return max(CHANCE, 2 / math.sqrt(n))
 
 
 def why_nothing(runs: list[Learning], n: int) -> list[str]:

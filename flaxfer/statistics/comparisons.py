@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
+from flaxfer.evaluation.records import Run
 from flaxfer.statistics import inference
 from flaxfer.statistics.collapse import Collapsed
 from flaxfer.statistics.distributions import MOST_SEEDS, needed_seeds
 from flaxfer.statistics.records import Comparison, ConditionScores, Estimate, Evidence
-from flaxfer.statistics.results import Run
 from flaxfer.statistics.sets import CONDITIONS, Compared, StudyRuns, resample
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from flaxfer.evaluation.records import Run, Study, read_study
 from flaxfer.statistics import reading, resampled
 from flaxfer.statistics.collapse import why_nothing
 from flaxfer.statistics.resampled import Resampled
-from flaxfer.statistics.results import GAP, MEAN, ZERO_SHOT, Row, Run, Scores, Study, read_study
+from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, Row, Scores
 
 CONDITIONS = ("direct", "staged")
 SMALLER_IS_BETTER = ("mse",)

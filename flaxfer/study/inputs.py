@@ -6,7 +6,6 @@ import collections
 import dataclasses
 import datetime
 import functools
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,13 +23,14 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.heads import HEAD_OF
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.progress import say, table
+from flaxfer.runtime.trees import Params
 from flaxfer.study import workdirs
 from flaxfer.tasks.metrics import METRICS as LARGER_IS_BETTER
 from flaxfer.tasks.metrics import task_metrics
-from flaxfer.training import rows, state
-from flaxfer.training.optimizer import Params
+from flaxfer.training import rows
 from flaxfer.training.vocabulary import Vocabulary
 
 TRAINED = ("train", "dev")
@@ -82,7 +82,7 @@ class Inputs:
         self.stages: dict[str, Stage] = {"target": config.target}
         if config.intermediate is not None and "staged" in config.conditions:
             self.stages = {"intermediate": config.intermediate, **self.stages}
-        self.mesh = sharding.make_mesh(config.mesh)
+        self.mesh = sharding.make_mesh(*config.mesh.sizes)
         self.folder = pretrained.resolve(config.model)
         tokenizer = tokenize.load_tokenizer(config.model)
         self.tokenizer_fingerprint = tokenize.tokenizer_fingerprint(tokenizer)
@@ -164,14 +164,14 @@ class Inputs:
     @functools.cached_property
     def weights_fingerprint(self) -> str:
         """Of the weight files and the model's settings."""
-        return weights_fingerprint(self.folder, self.encoder)
+        return pretrained.weights_fingerprint(self.folder, self.encoder)
 
     def introduce(self) -> None:
         """Prints what will be done: model, devices, data, steps."""
         self.introduced = True
         machine = platform.machine()
         model = self.model_summary()
-        dtype = platform.compute_dtype(self.config.target.train)
+        dtype = platform.compute_dtype(self.config.target.train.compute_dtype)
         mesh = ", ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
         table(
             f"study {self.config.name}",
@@ -248,7 +248,7 @@ class Inputs:
     def model_summary(self) -> dict[str, Any]:
         """Where the model comes from, and its size, by stage without the tokens it never trains."""
         sizes = {name: len(vocabulary) for name, vocabulary in self.vocabularies.items()}
-        shapes = state.param_shapes(self.encoder, 1)
+        shapes = ModelSpec(self.encoder, num_outputs=1).param_shapes()
         whole = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
         size, width = self.encoder.vocab_size, self.encoder.hidden_size
         return {
@@ -330,12 +330,3 @@ def _tokenize(
         name: tokenize.tokenize(examples, tokenizer, train.max_length, folder, train.doc_stride)
         for name, examples in splits.items()
     }
-
-
-def weights_fingerprint(folder: Path, encoder: EncoderConfig) -> str:
-    """Of the weight files in a folder, and of the encoder that they are read into."""
-    digest = hashlib.sha256(repr(encoder).encode())
-    for file in sorted(folder.glob("*.safetensors")):
-        with open(file, "rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()

@@ -16,13 +16,14 @@ from flaxfer.data.packing import REHEARSED
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator, write_predictions
 from flaxfer.models.heads import HEAD_OF
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
+from flaxfer.runtime.trees import Params
 from flaxfer.study import graph
 from flaxfer.study.inputs import TRAINED, Inputs, Splits
-from flaxfer.training import rehearsal, retention, rows, state
-from flaxfer.training.optimizer import Params
+from flaxfer.training import rehearsal, retention, rows
 from flaxfer.training.retention import Scored
 from flaxfer.training.stage_run import StageRun
 from flaxfer.training.vocabulary import Vocabulary
@@ -75,7 +76,7 @@ class Scorer(Inputs):
         vocabulary, _, _, rehearsed = self.read_by(name, parent)
         task = settings.task
         head = HEAD_OF[task.kind]
-        fresh = state.random_params(self.encoder_with(vocabulary), task.num_outputs, seed, head)
+        fresh = ModelSpec(self.encoder_with(vocabulary), head, task.num_outputs).random_params(seed)
         if settings.train.output_bias == "mean":
             mean = self.data[name]["train"].label.mean(dtype=np.float32)
             fresh["head"]["output"]["bias"] = np.full(1, mean, np.float32)
@@ -116,8 +117,8 @@ class Scorer(Inputs):
     def _evaluator(self, run: StageRun, vocabulary: Vocabulary) -> Evaluator:
         """That of a run, for parameters with the rows of `vocabulary`."""
         task = run.settings.task
-        graph = state.graph(self.encoder_with(vocabulary), task.num_outputs, HEAD_OF[task.kind])
-        return dataclasses.replace(run.evaluator, graph=graph)
+        model = ModelSpec(self.encoder_with(vocabulary), HEAD_OF[task.kind], task.num_outputs)
+        return dataclasses.replace(run.evaluator, model=model)
 
     def _placed(self, params: Params) -> Params:
         placed: Params = jax.device_put(params, sharding.tree_shardings(params, self.mesh))

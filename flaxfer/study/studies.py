@@ -10,13 +10,14 @@ from typing import Any
 from flaxfer.config import Config, grids
 from flaxfer.config.grids import Grid
 from flaxfer.errors import DataError, DivergedError
+from flaxfer.evaluation.step import make_eval_step
 from flaxfer.runtime import platform
 from flaxfer.runtime.progress import say
 from flaxfer.study import forecast, graph, workdirs
 from flaxfer.study.claims import Claims
 from flaxfer.study.study import Study
-from flaxfer.training import step
 from flaxfer.training.stage_run import FAILED
+from flaxfer.training.step import make_train_step
 
 
 def run(config: Config | Grid, command: str) -> Path:
@@ -90,6 +91,12 @@ def show(config: Config | Grid) -> None:
     forecast.show(cells, claims)
 
 
+def forget_programs() -> None:
+    """Free all compiled steps, which are cached for stages with equal specs."""
+    make_train_step.cache_clear()
+    make_eval_step.cache_clear()
+
+
 class _Opener:
     """Keeps the study that was opened last, so that data and weights of one alone are held."""
 
@@ -104,7 +111,7 @@ class _Opener:
         """The study of a config."""
         if self.study is None or self.study.config != config:
             if self.study is not None and self.study.config.model != config.model:
-                step.forget_programs()
+                forget_programs()
             self.study = None
             gc.collect()  # What has gone holds data, weights and programs in cycles.
             self.study = Study(config, Path(config.workdir), self._cache)

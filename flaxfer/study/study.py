@@ -20,15 +20,16 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ClaimLostError, DivergedError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.heads import HEAD_OF
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
+from flaxfer.runtime.trees import Params
 from flaxfer.study import graph, transferability
 from flaxfer.study.claims import Claims
 from flaxfer.study.inputs import TRAINED
 from flaxfer.study.scorer import Scorer
-from flaxfer.training import loop, rehearsal, retention, state
-from flaxfer.training.optimizer import Params
+from flaxfer.training import loop, rehearsal, retention
 from flaxfer.training.rehearsal import Rehearsal
 from flaxfer.training.stage_run import StageRun
 from flaxfer.training.vocabulary import Vocabulary
@@ -213,7 +214,7 @@ class Study(Scorer):
             "task": dataclasses.asdict(settings.task),
             "optimizer": dataclasses.asdict(settings.optimizer),
             "train": dataclasses.asdict(settings.train),
-            "dtype": str(platform.compute_dtype(settings.train)),
+            "dtype": str(platform.compute_dtype(settings.train.compute_dtype)),
             "train_data": train.fingerprint,
             "dev_data": dev.fingerprint,
             "vocabulary": vocabulary.fingerprint,
@@ -225,7 +226,7 @@ class Study(Scorer):
         }
         text = json.dumps(identity, sort_keys=True)
         head = HEAD_OF[settings.task.kind]
-        model = (self.encoder_with(vocabulary), settings.task.num_outputs)
+        model = ModelSpec(self.encoder_with(vocabulary), head, settings.task.num_outputs)
         before = parent.settings.task if parent else None
         made = StageRun(
             name=f"{condition}/{name}",
@@ -235,17 +236,14 @@ class Study(Scorer):
             train=train,
             dev=dev,
             evaluator=Evaluator(
-                graph=state.graph(*model, head),
+                model=model,
                 task=settings.task,
                 train=settings.train,
-                dtype=platform.compute_dtype(settings.train),
+                dtype=platform.compute_dtype(settings.train.compute_dtype),
                 mesh=self.mesh,
-                pad_id=self.encoder.pad_token_id,
             ),
-            param_shapes=state.param_shapes(*model, head),
             vocabulary=vocabulary,
             start=parent or start,
-            dropout=self.encoder != self.encoder.with_dropout(0.0),
             rehearsal=rehearsed,
             new=retention.new_parts(self.encoder.family, settings.task, before),
             tracker_names=self.config.trackers,
@@ -256,14 +254,13 @@ class Study(Scorer):
     def _rehearsal(self, vocabulary: Vocabulary, data: Tokenized) -> Rehearsal:
         """Of the intermediate task, in the target stage."""
         task, train = self.stages["intermediate"].task, self.stages["intermediate"].train
-        model = self.encoder_with(vocabulary), task.num_outputs, HEAD_OF[task.kind]
+        model = ModelSpec(self.encoder_with(vocabulary), HEAD_OF[task.kind], task.num_outputs)
         return Rehearsal(
             examples=self.stages["target"].rehearsal_examples,
             data=data,
             task=task,
             train=train,
-            graph=state.graph(*model),
-            head_shapes=state.param_shapes(*model)["head"],
+            model=model,
         )
 
     def _note(self, made: StageRun, name: str) -> None:

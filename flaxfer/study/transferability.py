@@ -22,7 +22,7 @@ from flaxfer.evaluation.transferability import NEIGHBOURS, knn_score, logme
 from flaxfer.interop.embed import embed_tokenized
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.runtime import sharding
-from flaxfer.training.optimizer import Params
+from flaxfer.runtime.trees import Params
 from flaxfer.training.stage_run import StageRun
 
 KINDS = ("classification", "regression")

@@ -12,7 +12,7 @@ import pydantic
 
 from flaxfer.config import Model, Optimizer, Task, Train
 from flaxfer.errors import CheckpointError, DataError
-from flaxfer.statistics.results import Evaluation
+from flaxfer.evaluation.records import Evaluation
 from flaxfer.training.restarts import drawn_seed
 from flaxfer.training.vocabulary import Vocabulary
 

@@ -21,11 +21,12 @@ from flaxfer.data.loader import BatchSize, train_examples
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.runtime.progress import StageBar, say
 from flaxfer.runtime.sharding import row_shards, seed_mesh, whole
+from flaxfer.runtime.trees import Params
 from flaxfer.training import rehearsal, restarts
-from flaxfer.training.optimizer import Params, make_optimizer
+from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.stage_run import Member, StageRun
 from flaxfer.training.state import TrainState, init_state, stack, unstack
-from flaxfer.training.step import make_train_step, programs
+from flaxfer.training.step import StepSpec, compiled_programs, make_train_step
 
 Item = TypeVar("Item")
 Start = Callable[[], Params]
@@ -117,21 +118,20 @@ class _Loop:
             run.train, settings.train, seeds, evaluator.pad_id, shards, other
         )
         total = self.plan.total_steps
-        self._train_step = make_train_step(
-            evaluator.graph,
-            settings.task,
-            settings.optimizer,
-            total,
-            settings.train.label_smoothing,
-            evaluator.dtype,
-            run.dropout,
-            evaluator.mesh,
+        spec = StepSpec(
+            model=evaluator.model,
+            task=settings.task,
+            label_smoothing=settings.train.label_smoothing,
+            optimizer=settings.optimizer,
+            total_steps=total,
+            dtype=evaluator.dtype,
             remat=settings.train.remat,
             attention=settings.train.attention,
             batched_seeds=self._batched_seeds,
-            rehearsed=other.other_task(settings.train) if other else None,
-            new=run.new,
+            rehearsed=other.objective(settings.train) if other else None,
+            fresh=run.new,
         )
+        self._train_step = make_train_step(spec, evaluator.mesh)
         platform, devices = evaluator.mesh.devices.flat[0].platform, evaluator.mesh.size
         keys = [dropout_key(seed, platform, devices) for seed in seeds]
         self._key = jnp.stack(keys) if self._batched_seeds else keys[0]
@@ -139,7 +139,7 @@ class _Loop:
             train_examples(run.train) / self.plan.train.batch_size
         )
         self.members = [Member(run, total) for run, _ in jobs]
-        shapes = rehearsal.with_head(run.param_shapes, other)
+        shapes = rehearsal.with_head(run.evaluator.model.param_shapes(), other)
         optimizer = make_optimizer(settings.optimizer, total, shapes, run.new)
         moments = jax.eval_shape(optimizer.init, shapes)
         begun = []
@@ -202,11 +202,11 @@ class _Loop:
 
     def _step(self, batch: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], bool]:
         """Starts a step; gives its metrics, and whether a program was compiled for it."""
-        before = programs(self._train_step)
+        before = compiled_programs(self._train_step)
         called = time.monotonic()
         self._state, metrics = self._train_step(self._state, batch, self._key)
         self.step += 1
-        compiled = programs(self._train_step) > before
+        compiled = compiled_programs(self._train_step) > before
         if compiled:
             jax.block_until_ready(metrics)
             seconds = time.monotonic() - called

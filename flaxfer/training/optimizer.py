@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +13,11 @@ import optax
 
 from flaxfer.config import Optimizer
 from flaxfer.errors import ConfigError
-
-Params = dict[str, Any]
+from flaxfer.runtime.trees import Params, map_names, path_name
 
 
 def make_optimizer(
-    optimizer: Optimizer, total_steps: int, params: Params, new: tuple[str, ...] = ()
+    optimizer: Optimizer, total_steps: int, params: Params, fresh: tuple[str, ...] = ()
 ) -> optax.GradientTransformation:
     """The chain: clip, precondition, decoupled decay and pull, layer-wise rate, schedule.
 
@@ -25,7 +25,7 @@ def make_optimizer(
       optimizer: its config.
       total_steps: optimiser updates of the stage, for the schedule.
       params: nested dict of arrays or `ShapeDtypeStruct`; only paths are read.
-      new: regular expressions, searched in the paths of parameters that have no start value for
+      fresh: regular expressions, searched in the paths of parameters that have no start value for
         `l2_sp` to pull them to.
 
     AdamW follows Loshchilov & Hutter 2019 as `torch.optim.AdamW` computes it; Adafactor follows
@@ -42,8 +42,8 @@ def make_optimizer(
     Raises:
       ConfigError: a pattern of `freeze` matches no parameter.
     """
-    pulled = map_paths(lambda path: bool(optimizer.l2_sp) and not _matches(new, path), params)
-    free = map_paths(lambda path: not _matches(optimizer.no_decay, path), params)
+    pulled = map_names(lambda path: bool(optimizer.l2_sp) and not _matches(fresh, path), params)
+    free = map_names(lambda path: not _matches(optimizer.no_decay, path), params)
     decayed = jax.tree.map(lambda decays, pulls: decays and not pulls, free, pulled)
     chain = [
         optax.clip_by_global_norm(optimizer.clip_norm) if optimizer.clip_norm else None,
@@ -58,11 +58,11 @@ def make_optimizer(
     transform = optax.chain(*[link for link in chain if link is not None])
     if not optimizer.freeze:
         return transform
-    labels = map_paths(
+    labels = map_names(
         lambda path: "frozen" if _matches(optimizer.freeze, path) else "trained", params
     )
     for pattern in optimizer.freeze:
-        if not any(jax.tree.leaves(map_paths(lambda p, r=pattern: _matches((r,), p), params))):
+        if not any(jax.tree.leaves(map_names(functools.partial(_matches, (pattern,)), params))):
             raise ConfigError(
                 f"{pattern!r} matches no parameter",
                 where="optimizer.freeze",
@@ -113,16 +113,6 @@ def warmup_steps(optimizer: Optimizer, total_steps: int) -> int:
     if optimizer.warmup < 1:
         return math.ceil(optimizer.warmup * total_steps)
     return int(optimizer.warmup)
-
-
-def map_paths(function: Any, params: Params) -> Params:
-    """Applies `function` to every parameter's path, joined by '/'."""
-    return jax.tree.map_with_path(lambda path, _: function(path_name(path)), params)
-
-
-def path_name(path: Any) -> str:
-    """`encoder/layers/0/attention/query/kernel` of a JAX key path."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _precondition(optimizer: Optimizer) -> list[optax.GradientTransformation]:
@@ -200,7 +190,7 @@ def _scale_by_layer(decay: float, params: Params) -> optax.GradientTransformatio
         found = re.search(r"/layers/(\d+)/", path)
         return int(found.group(1)) if found else None
 
-    paths = jax.tree.leaves(map_paths(lambda path: path, params))
+    paths = jax.tree.leaves(map_names(lambda path: path, params))
     top = 1 + max((number for path in paths if (number := layer(path)) is not None), default=-1)
 
     def factor(path: str) -> float:

@@ -14,8 +14,9 @@ from flaxfer.config import Task, Train
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.packing import REHEARSED
 from flaxfer.data.tokenize import Tokenized
-from flaxfer.training.optimizer import Params
-from flaxfer.training.step import Graph, OtherTask
+from flaxfer.models.spec import ModelSpec
+from flaxfer.runtime.trees import Params
+from flaxfer.training.step import RehearsedObjective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,21 +27,25 @@ class Rehearsal:
       examples: of each batch that are rehearsed ones.
       data: the train split of the stage before.
       task, train: of the stage before.
-      graph: its head on the encoder of this stage.
-      head_shapes: of its head, nested dict of `ShapeDtypeStruct`.
+      model: its head on the encoder of this stage.
     """
 
     examples: int
     data: Tokenized
     task: Task
     train: Train
-    graph: Graph
-    head_shapes: Params
+    model: ModelSpec
 
-    def other_task(self, train: Train) -> OtherTask:
+    @property
+    def head_shapes(self) -> Params:
+        """Shapes of its head, nested dict of `ShapeDtypeStruct`."""
+        shapes: Params = self.model.param_shapes()["head"]
+        return shapes
+
+    def objective(self, train: Train) -> RehearsedObjective:
         """What the step has to know; `train` is of the stage that rehearses."""
         share = self.examples / train.batch_size
-        return OtherTask(self.graph, self.task, self.train.label_smoothing, share)
+        return RehearsedObjective(self.model, self.task, self.train.label_smoothing, share)
 
     def plan(self, plan: TrainPlan, train: Train) -> TrainPlan:
         """`plan` with the rehearsed examples of every step.

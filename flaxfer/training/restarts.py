@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from flaxfer.config import Kind
+from flaxfer.evaluation.chance import chance
 from flaxfer.runtime.files import write_atomically
-from flaxfer.statistics import collapse
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 
@@ -53,10 +53,10 @@ def why_not_learned(kind: Kind, dev: dict[str, float], n: int, choices: int) -> 
       choices: of each example, for multiple choice.
     """
     name, score = _learning(kind, dev, choices)
-    chance = collapse.chance(n)
-    if score > chance:
+    level = chance(n)
+    if score > level:
         return ""
-    return f"the best dev {name} is {score:.3f}: up to {chance:.3f} is chance"
+    return f"the best dev {name} is {score:.3f}: up to {level:.3f} is chance"
 
 
 def _learning(kind: Kind, dev: dict[str, float], choices: int) -> tuple[str, float]:

@@ -13,8 +13,8 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator, finite
 from flaxfer.models.families import FAMILIES
 from flaxfer.models.heads import HEAD_OF
+from flaxfer.runtime.trees import Params, path_name
 from flaxfer.tasks.predictions import Scores
-from flaxfer.training.optimizer import Params, path_name
 
 
 class Scored(NamedTuple):

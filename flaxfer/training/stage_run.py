@@ -19,11 +19,11 @@ from flaxfer.evaluation.evaluator import Evaluator, finite
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.runtime.sharding import tree_shardings
+from flaxfer.runtime.trees import Params
 from flaxfer.tasks.metrics import METRICS
 from flaxfer.tasks.predictions import Scores
 from flaxfer.training import rehearsal, restarts, trackers
 from flaxfer.training.checkpoints import CheckpointStore, restore
-from flaxfer.training.optimizer import Params
 from flaxfer.training.rehearsal import Rehearsal
 from flaxfer.training.rows import Trained
 from flaxfer.training.trackers import MetricsLog
@@ -48,8 +48,6 @@ class StageRun:
       seed: of order, heads and dropout, and by which the run is named.
       train, dev: the splits, their tokens numbered by `vocabulary`.
       evaluator: the model's graph, the mesh, and how to score.
-      param_shapes: nested dict of `ShapeDtypeStruct`.
-      dropout: whether the model has any.
       vocabulary: the ids that have a row in its word embedding.
       start: `pretrained`, `random`, or the run whose best parameters it begins with.
       rehearsal: what of another task its batches hold.
@@ -67,8 +65,6 @@ class StageRun:
     train: Tokenized
     dev: Tokenized
     evaluator: Evaluator
-    param_shapes: Params
-    dropout: bool
     vocabulary: Vocabulary
     start: StageRun | str
     rehearsal: Rehearsal | None = None
@@ -118,7 +114,7 @@ class StageRun:
         Raises:
           CheckpointError: it is gone or damaged.
         """
-        return self._best("params", self.param_shapes)
+        return self._best("params", self.evaluator.model.param_shapes())
 
     def rehearsed_head(self) -> Params:
         """The head of the rehearsed task at the best dev checkpoint, likewise."""
@@ -211,7 +207,7 @@ class Member:
           moments: shapes and dtypes of the optimiser state.
         """
         mesh = self.run.evaluator.mesh
-        shapes = rehearsal.with_head(self.run.param_shapes, self.run.rehearsal)
+        shapes = rehearsal.with_head(self.run.evaluator.model.param_shapes(), self.run.rehearsal)
         wanted = {**rehearsal.parted(shapes), "opt_state": moments}
         found = self.run.store.restore_newest(placed(wanted, mesh))
         if found is None:

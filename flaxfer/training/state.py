@@ -9,12 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
-from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.heads import EncoderModel
 from flaxfer.runtime.sharding import group_shardings, tree_shardings
-from flaxfer.training.optimizer import Params
+from flaxfer.runtime.trees import Params
 
 
 @jax.tree_util.register_dataclass
@@ -25,33 +22,6 @@ class TrainState:
     step: jax.Array
     params: Params
     opt_state: optax.OptState
-
-
-def graph(
-    config: EncoderConfig, num_outputs: int, head: str = "sequence"
-) -> nnx.GraphDef[EncoderModel]:
-    """The model without its arrays: hashable, merged with parameters inside a jitted function."""
-    model = nnx.eval_shape(lambda: EncoderModel(config, head, num_outputs, rngs=nnx.Rngs(0)))
-    return nnx.split(model, nnx.Param)[0]
-
-
-def random_params(
-    config: EncoderConfig, num_outputs: int, seed: int, head: str = "sequence"
-) -> Params:
-    """Freshly initialised parameters, float32, on the default device.
-
-    Not jitted: layers share their shapes, so single operations compile several times faster than
-    one program of all layers.
-    """
-    model = EncoderModel(config, head, num_outputs, rngs=nnx.Rngs(jax.random.key(seed)))
-    params: Params = nnx.to_pure_dict(nnx.split(model, nnx.Param)[1])
-    return params
-
-
-def param_shapes(config: EncoderConfig, num_outputs: int, head: str = "sequence") -> Params:
-    """The parameters as `ShapeDtypeStruct`, without making them."""
-    shapes: Params = jax.eval_shape(lambda: random_params(config, num_outputs, 0, head))
-    return shapes
 
 
 def init_state(

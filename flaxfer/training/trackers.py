@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from flaxfer.errors import ConfigError
+from flaxfer.errors import ConfigError, DataError
 from flaxfer.runtime.files import write_atomically
-from flaxfer.statistics.results import read_metrics
 
 
 class Tracker(Protocol):
@@ -113,3 +112,27 @@ class _WeightsAndBiases:
 
     def close(self) -> None:
         self._run.finish()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The records of a metrics.jsonl, by step; of a step's records of one kind the last counts.
+
+    Raises:
+      DataError: a line is not a record.
+    """
+    lines = path.read_bytes().splitlines()
+    records: dict[tuple[str, int], dict[str, Any]] = {}
+    for line_number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            # A resumed run repeats the steps after its checkpoint: what it wrote last is in force.
+            records[record["kind"], record["step"]] = record
+        except (ValueError, KeyError, TypeError) as error:
+            if line_number == len(lines) and isinstance(error, ValueError):
+                break  # A killed run stops in the middle of a line; all the lines before are whole.
+            raise DataError(
+                "this line is no record with kind and step",
+                where=f"{path}:{line_number}",
+                hint="delete the line, or the stage's directory and run the study again",
+            ) from None
+    return sorted(records.values(), key=lambda record: record["step"])

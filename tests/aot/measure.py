@@ -76,7 +76,7 @@ def compiled(name: str) -> dict[str, Any]:
     """Cycles, bytes and collectives of one of `PROGRAMS`."""
     step, place, sizes = PROGRAMS[name]
     wanted = topology.parse(place)
-    mesh = sharding.make_mesh(sizes, topology.devices(wanted))
+    mesh = sharding.make_mesh(*sizes.sizes, devices=topology.devices(wanted))
     found = verdict.examine(step, workload(), wanted, mesh)
     return {
         "compiler_cycles": found["cycles_by_source"]["compiler"],

@@ -11,8 +11,7 @@ import pytest
 
 from flaxfer.aot.flops import Work, forward_flops, train_flops
 from flaxfer.models.families import read_config
-from flaxfer.training import state
-from flaxfer.training.step import apply
+from flaxfer.models.spec import ModelSpec
 
 SIZES = {
     "num_hidden_layers": 3,
@@ -45,7 +44,8 @@ def traced_flops(jaxpr: Any) -> int:
 )
 def test_full_rows_count_what_is_computed(family: str, head: str, outputs: int) -> None:
     encoder = read_config({"model_type": family, "pad_token_id": 1, **SIZES})
-    graph, params = state.graph(encoder, outputs, head), state.param_shapes(encoder, outputs, head)
+    model = ModelSpec(encoder, head, outputs)
+    params = model.param_shapes()
     names = ("token_BT", "type_BT", "position_BT", "segment_BT", "cls_BE")
     batch = {
         name: jax.ShapeDtypeStruct((ROWS, SLOTS if name[-1] == "E" else TOKENS), jnp.int32)
@@ -53,7 +53,7 @@ def test_full_rows_count_what_is_computed(family: str, head: str, outputs: int) 
     }
 
     def logits(params: Any, batch: Any) -> jax.Array:
-        return apply(graph, params, batch, None)
+        return model.apply(params, batch)
 
     traced = traced_flops(jax.make_jaxpr(logits)(params, batch).jaxpr)
     # Every query of a row meets every key of it, its own sequence's or not.

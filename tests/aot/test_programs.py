@@ -123,7 +123,7 @@ def test_meshes_that_make_sense() -> None:
 
 def test_rates_follow_from_cycles() -> None:
     work, topology = workload(), parse("v5e:8")
-    mesh = sharding.make_mesh(config.Mesh(), None)
+    mesh = sharding.make_mesh()
     cycles = round(topology.chip.clock / 100)  # A hundredth of a second.
     found = verdict.rates(work, topology, mesh, cycles)
     assert found["examples_per_s_estimate"] == pytest.approx(1600)

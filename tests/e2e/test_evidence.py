@@ -19,8 +19,8 @@ from flaxfer.evaluation.transferability import knn_score, logme
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
+from flaxfer.runtime.trees import Params
 from flaxfer.study import graph, studies, transferability
-from flaxfer.training.optimizer import Params
 from tests.e2e.test_study import config_of, open_study, summary_of, use_one_device, write_sets
 from tests.helpers import encoder_config, mesh_of, random_tokenized, tiny_model
 

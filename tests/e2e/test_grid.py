@@ -28,7 +28,7 @@ from flaxfer.runtime import sharding
 from flaxfer.study import graph, studies
 from flaxfer.study.claims import Claims
 from flaxfer.study.study import Study
-from flaxfer.training import loop, step
+from flaxfer.training import loop
 from flaxfer.training.stage_run import DONE, FAILED, StageRun
 from tests.e2e.test_study import LABELS, OPTIMIZER, TRAIN, source, use_one_device, write_sets
 from tests.helpers import mesh_of, tiny_model
@@ -90,7 +90,7 @@ def small(whole: Grid) -> Grid:
 def spare_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """One device, and programs that are kept: both models need the same ones."""
     use_one_device(monkeypatch)
-    monkeypatch.setattr(step, "forget_programs", lambda: None)
+    monkeypatch.setattr(studies, "forget_programs", lambda: None)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from flaxfer.config import Config, Optimizer
-from flaxfer.statistics import results
+from flaxfer.evaluation import records
 from flaxfer.study import studies, study
 from flaxfer.training import retention, vocabulary
 from tests import helpers
@@ -42,7 +42,7 @@ def run(config: Config, **target: Any) -> dict[tuple[str, str], Json]:
     """The records of a study by path and stage."""
     config = dataclasses.replace(config, target=dataclasses.replace(config.target, **target))
     studies.run(config, "")
-    assert len(results.read_study(Path(config.workdir)).runs) == 4
+    assert len(records.read_study(Path(config.workdir)).runs) == 4
     return {(r["condition"], r["stage"]): r for r in summary_of(config)["runs"]}
 
 

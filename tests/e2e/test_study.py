@@ -21,10 +21,11 @@ import pytest
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 from flaxfer.data.packing import best_row_length
 from flaxfer.evaluation.evaluator import Evaluator
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
 from flaxfer.study import inputs, studies, study
 from flaxfer.study.study import Study
-from flaxfer.training import loop, stage_run, state
+from flaxfer.training import loop, stage_run
 from flaxfer.training.stage_run import StageRun
 from tests.helpers import WORDS, mesh_of, tiny_model
 
@@ -160,7 +161,10 @@ def test_a_study_writes_what_its_report_needs(finished: Config) -> None:
     assert summary["command"] == "python -m flaxfer.main --config tiny.py"
     assert summary["config"]["target"]["train"]["batch_size"] == 8
     whole = sum(
-        a.size for a in jax.tree.leaves(state.random_params(open_study(finished).encoder, 1, 0))
+        a.size
+        for a in jax.tree.leaves(
+            ModelSpec(open_study(finished).encoder, num_outputs=1).random_params(0)
+        )
     )
     stages = ("intermediate", "target")
     assert summary["model"]["parameters"] == whole and summary["model"]["vocabulary"] == 300
@@ -292,7 +296,7 @@ def assert_equal(one: Any, other: Any) -> None:
 
 def fresh_params(study: Study, outputs: int, seed: int) -> Any:
     """Random parameters with the rows that the target has of the embedding."""
-    params = state.random_params(study.encoder, outputs, seed)
+    params = ModelSpec(study.encoder, num_outputs=outputs).random_params(seed)
     word = params["encoder"]["embeddings"]["word"]
     word["embedding"] = word["embedding"][study.vocabularies["target"].ids]
     return params

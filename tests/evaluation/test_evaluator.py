@@ -20,8 +20,9 @@ from flaxfer.data.loader import put_rows
 from flaxfer.data.packing import build_rows
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator, write_predictions
-from flaxfer.training import step
-from flaxfer.training.state import graph, random_params
+from flaxfer.evaluation.step import EvalSpec, make_eval_step
+from flaxfer.models.spec import ModelSpec
+from flaxfer.training.step import compiled_programs
 from tests.helpers import encoder_config, mesh_of, random_tokenized
 
 SCORE = Task("score", "regression", "pearson")
@@ -32,18 +33,17 @@ ENCODER = encoder_config(layers=1, dropout=0.3)
 
 def evaluator(task: Task, mesh: Any = None, **train: Any) -> Evaluator:
     return Evaluator(
-        graph=graph(ENCODER, max(len(task.labels), 1)),
+        model=ModelSpec(ENCODER, num_outputs=max(len(task.labels), 1)),
         task=task,
         train=dataclasses.replace(TRAIN, **train),
         dtype=jnp.dtype("float32"),
         mesh=mesh or mesh_of(),
-        pad_id=0,
     )
 
 
 @functools.cache
 def params_of(task: Task) -> dict[str, Any]:
-    return random_params(ENCODER, max(len(task.labels), 1), seed=0)
+    return ModelSpec(ENCODER, num_outputs=max(len(task.labels), 1)).random_params(0)
 
 
 def one_by_one(task: Task, data: Tokenized) -> np.ndarray:
@@ -51,7 +51,7 @@ def one_by_one(task: Task, data: Tokenized) -> np.ndarray:
     everything = np.arange(len(data))
     batch = build_rows(data, everything, [[i] for i in everything], len(data), 32, 1, pad_id=0)
     batch = put_rows(batch, mesh_of())
-    logits_BEC = step.apply(evaluator(task).graph, params_of(task), batch, None)
+    logits_BEC = evaluator(task).model.apply(params_of(task), batch, None)
     return np.asarray(logits_BEC)[:, 0]
 
 
@@ -112,12 +112,12 @@ def test_f29_f51_devices_change_nothing() -> None:
 def test_f52_f56_evaluating_again_gives_the_same_with_the_same_program() -> None:
     data, own = random_tokenized(33), evaluator(SCORE)
     first, scores = own.predict(params_of(SCORE), data)
-    function = step.make_eval_step(own.graph, SCORE, own.dtype, own.mesh)
-    before = step.programs(function)
+    function = make_eval_step(EvalSpec(own.model, SCORE, own.dtype), own.mesh)
+    before = compiled_programs(function)
     second, again = own.predict(params_of(SCORE), data)
     np.testing.assert_array_equal(first, second)
     assert scores == again
-    assert step.programs(function) == before
+    assert compiled_programs(function) == before
 
 
 @pytest.mark.parametrize("task", [SCORE, TOPIC], ids=lambda task: task.name)

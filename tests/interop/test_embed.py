@@ -18,10 +18,12 @@ from flaxfer.data.tokenize import load_tokenizer
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.interop import embed
 from flaxfer.interop.embed import Embedder, layer_numbers
+from flaxfer.interop.embedding_step import make_embed_step
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.models.pretrained import load_encoder, load_encoder_config
-from flaxfer.training import step, vocabulary
+from flaxfer.training import vocabulary
+from flaxfer.training.step import compiled_programs
 from tests.helpers import WORDS, mesh_of, tiny_model
 
 FAMILY_NAMES = ("bert", "xlm-roberta", "xlnet")
@@ -124,7 +126,7 @@ def test_calls_share_a_program_and_only_rows_in_use_are_sent(
     folders: dict[str, Path], texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    own_make = step.make_embed_step
+    own_make = make_embed_step
 
     def make(*arguments: Any) -> Any:
         function = own_make(*arguments)
@@ -141,14 +143,14 @@ def test_calls_share_a_program_and_only_rows_in_use_are_sent(
         own.embed(part, (1,))
     ((function, shape),) = set(made)
     assert shape == (16, 32)
-    assert step.programs(function) == 1
+    assert compiled_programs(function) == 1
 
 
 def test_float32_products_are_asked_for_whatever_the_device(folders: dict[str, Path]) -> None:
     params = load_encoder(folders["bert"], config := load_encoder_config(folders["bert"]))
     batch = {f"{k}_BT": jnp.zeros((1, 8), jnp.int32) for k in ("token", "type", "position")}
     batch |= {"segment_BT": jnp.ones((1, 8), jnp.int32), "cls_BE": jnp.zeros((1, 2), jnp.int32)}
-    lowered = step.make_embed_step(encoder_graph(config), (-1,), "mean").lower(  # type: ignore[attr-defined]
+    lowered = make_embed_step(encoder_graph(config), (-1,), "mean").lower(  # type: ignore[attr-defined]
         params, batch
     )
     products = [line for line in lowered.as_text().splitlines() if "stablehlo.dot_general" in line]

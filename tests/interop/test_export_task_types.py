@@ -19,8 +19,7 @@ from flaxfer.interop import export
 from flaxfer.models import pretrained
 from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.models.heads import HEAD_OF
-from flaxfer.study import inputs
-from flaxfer.training import state, step
+from flaxfer.models.spec import ModelSpec
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.vocabulary import Vocabulary
 from tests.helpers import tiny_tokenizer
@@ -47,7 +46,7 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: np.asarray(x + 0.3 * rng.standard_normal(x.shape), np.float32),
-        state.random_params(whole, task.num_outputs, 0, head),
+        ModelSpec(whole, head, task.num_outputs).random_params(0),
     )
     own = {name for name, _, _ in FAMILIES[family].heads[head].names}
     arrays = pretrained.checkpoint_arrays(params, whole, head)
@@ -70,7 +69,7 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
             "dtype": "float32",
             "start": "pretrained",
             "vocabulary": vocabulary.fingerprint,
-            "model": inputs.weights_fingerprint(model, whole),
+            "model": pretrained.weights_fingerprint(model, whole),
         },
         "origin.json": {
             "stage": "target",
@@ -91,7 +90,7 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
 
 def flaxfer_logits(params: Any, config: Any, task: Task, encoded: Json, last: bool) -> np.ndarray:
     """Each sequence in a row of its own; the CLS token is the first or the last one."""
-    graph = state.graph(config, task.num_outputs, HEAD_OF[task.kind])
+    model = ModelSpec(config, HEAD_OF[task.kind], task.num_outputs)
     lengths = [len(ids) for ids in encoded["input_ids"]]
     token_BT = np.zeros((len(lengths), max(lengths)), np.int32)
     type_BT, segment_BT = np.zeros_like(token_BT), np.zeros_like(token_BT)
@@ -106,7 +105,7 @@ def flaxfer_logits(params: Any, config: Any, task: Task, encoded: Json, last: bo
         "cls_BE": np.array([[n - 1 if last else 0] for n in lengths], np.int32),
     }
     params, batch = jax.device_put((params, batch))
-    return np.asarray(step.apply(graph, params, batch, None))
+    return np.asarray(model.apply(params, batch))
 
 
 CASES = [("bert", kind) for kind in KINDS] + [

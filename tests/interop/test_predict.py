@@ -16,8 +16,8 @@ from flaxfer.config import Task, Train
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
 from flaxfer.interop import predict
 from flaxfer.models import pretrained
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
-from flaxfer.training import state
 from tests.helpers import mesh_of, tiny_model
 
 TEXTS = [
@@ -45,7 +45,7 @@ def model_with(folder: Path, family: Any = "bert", **settings: Any) -> Path:
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     outputs = len(settings.get("id2label") or (0, 1))
     encoder = pretrained.load_encoder_config(folder)
-    params = jax.tree.map(np.asarray, state.random_params(encoder, outputs, seed=3))
+    params = jax.tree.map(np.asarray, ModelSpec(encoder, num_outputs=outputs).random_params(3))
     params["head"]["output"]["kernel"] = params["head"]["output"]["kernel"] * 50
     arrays = pretrained.checkpoint_arrays(params, encoder)
     safetensors.numpy.save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})

@@ -13,12 +13,12 @@ import optax
 import pytest
 from flax import nnx
 
+from flaxfer.evaluation.step import cast_for_eval
 from flaxfer.models import attention, layers
 from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.models.heads import HEAD_OF, EncoderModel
 from flaxfer.models.layers import Execution
 from flaxfer.models.pretrained import parameter_names, parameter_shapes
-from flaxfer.training import step
 from tests.models import tiny
 
 
@@ -140,7 +140,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_outside(name: str) -> N
 def test_kernels_brought_to_bfloat16_once_give_the_same_logits(family: str) -> None:
     graph, params = tiny.model(family)
     batch = tiny.batch(family, tiny.PACKED)
-    narrow = step.make_for_eval(jnp.dtype("bfloat16"))(params)
+    narrow = cast_for_eval(jnp.dtype("bfloat16"))(params)
     changed = {path for path, leaf in tiny.flat(narrow).items() if leaf.dtype == jnp.bfloat16}
     assert changed == {
         path for path in tiny.flat(params) if path.startswith("encoder/") and "kernel" in path

@@ -25,8 +25,8 @@ from flaxfer.models.pretrained import (
     parameter_shapes,
     stored_shape,
 )
+from flaxfer.models.spec import ModelSpec
 from flaxfer.tasks.losses import loss_sum
-from flaxfer.training import state
 from flaxfer.training.optimizer import make_optimizer
 from tests.parity.cases import Batch, Case, weight
 
@@ -42,7 +42,7 @@ class Model:
     def __init__(self, config: EncoderConfig, params: Params, task: Task):
         self.config, self.params, self.task = config, params, task
         self.head = HEAD_OF[task.kind]
-        self.graph = state.graph(config, task.num_outputs, self.head)
+        self.graph = ModelSpec(config, self.head, task.num_outputs).graph()
         self._results = jit(jax.value_and_grad(self._loss, has_aux=True))
 
     def forward(self, batch: Batch) -> Batch:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 import transformers
@@ -26,9 +25,10 @@ from flaxfer.data.loader import TrainPlan
 from flaxfer.data.sources import read_source
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.models.pretrained import load_encoder_config, load_pretrained
+from flaxfer.models.spec import ModelSpec
 from flaxfer.training import state
 from flaxfer.training.optimizer import make_optimizer
-from flaxfer.training.step import make_train_step
+from flaxfer.training.step import StepSpec, make_train_step
 from tests.parity import torch_side
 
 SHARED = Path(__file__).parents[2] / "../shared"
@@ -68,9 +68,8 @@ def flaxfer_losses(folder: Path, plan: TrainPlan) -> Iterator[float]:
         np.array(jax.devices()[:1]).reshape(1, 1, 1), ("data", "fsdp", "tensor")
     )
     total = plan.total_steps
-    train_step = make_train_step(
-        state.graph(config, 2), TASK, OPTIMIZER, total, 0.0, jnp.float32, False, mesh
-    )
+    spec = StepSpec(ModelSpec(config, num_outputs=2), TASK, optimizer=OPTIMIZER, total_steps=total)
+    train_step = make_train_step(spec, mesh)
     current = state.init_state(params, make_optimizer(OPTIMIZER, total, params), mesh)
     for _, batch in plan.batches(0, mesh):
         current, metrics = train_step(current, batch, jax.random.key(SEED))

@@ -13,8 +13,9 @@ import pytest
 from markdown_it import MarkdownIt
 
 from flaxfer.errors import DataError
+from flaxfer.evaluation.records import read_study
 from flaxfer.report.writing import main, write_report
-from flaxfer.statistics.results import read_metrics, read_study
+from flaxfer.training.trackers import read_metrics
 
 NASTY = "<script>alert('x')</script> & \"q\" | `a` *b* _c_ $d$"
 LANGUAGES = ("de", "en", "fr", "ja")  # en is trained on, and not first

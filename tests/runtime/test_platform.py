@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flaxfer.config import Train
 from flaxfer.errors import ConfigError
 from flaxfer.runtime import platform
 
@@ -45,10 +44,10 @@ def test_precision_goes_by_the_cpu_and_jax(
     flags: str, release: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_cpu(monkeypatch, flags, release)
-    assert platform.compute_dtype(Train()) == jnp.dtype(dtype)
-    assert platform.compute_dtype(Train(), "tpu") == jnp.bfloat16
-    assert platform.compute_dtype(Train(compute_dtype="float32"), "gpu") == jnp.float32
-    assert platform.compute_dtype(Train(compute_dtype="bfloat16")) == jnp.bfloat16
+    assert platform.compute_dtype("auto") == jnp.dtype(dtype)
+    assert platform.compute_dtype("auto", "tpu") == jnp.bfloat16
+    assert platform.compute_dtype("float32", "gpu") == jnp.float32
+    assert platform.compute_dtype("bfloat16") == jnp.bfloat16
 
 
 def test_an_unknown_option_of_ours_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from flaxfer import config
 from flaxfer.models.layers import dropout, dropout_site, true_dropout_rate
 from flaxfer.runtime import sharding
 from flaxfer.runtime.prng import dropout_key
@@ -35,7 +34,7 @@ def test_the_generator_goes_by_the_platform(platform: str, devices: int) -> None
 
 
 def test_each_of_many_devices_draws_the_bits_of_its_own_rows() -> None:
-    mesh = sharding.make_mesh(config.Mesh(data=-1))
+    mesh = sharding.make_mesh()
     key, rows = dropout_key(0, "tpu", mesh.size), sharding.rows(mesh)
     draw = jax.jit(lambda k: jax.random.bits(k, (64, 4, 32), jnp.uint8), out_shardings=rows)
     text = draw.lower(key).compile().as_text()

@@ -15,10 +15,11 @@ from flaxfer import config
 from flaxfer.config import Optimizer, Task, Train
 from flaxfer.data.loader import TrainPlan
 from flaxfer.errors import ConfigError
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
-from flaxfer.training import step
 from flaxfer.training.optimizer import make_optimizer
-from flaxfer.training.state import TrainState, graph, init_state, random_params
+from flaxfer.training.state import TrainState, init_state
+from flaxfer.training.step import StepSpec, compiled_programs, make_train_step
 from tests.helpers import encoder_config, mesh_of, random_tokenized
 
 TASK = Task("score", "regression", "pearson")
@@ -34,10 +35,10 @@ def train(sizes: tuple[int, int, int]) -> tuple[list[dict[str, float]], TrainSta
     """Metrics of some steps on a mesh, the state after them, and the number of programs."""
     mesh = mesh_of(*sizes)
     plan = TrainPlan.make(random_tokenized(40), TRAIN, seeds=(0,), pad_id=0, multiple=8)
-    function = step.make_train_step(
-        graph(ENCODER, 1), TASK, OPTIMIZER, 10, 0.0, jnp.dtype("float32"), False, mesh
-    )
-    params = random_params(ENCODER, 1, seed=0)
+    model = ModelSpec(ENCODER)
+    spec = StepSpec(model, TASK, optimizer=OPTIMIZER, total_steps=10, dtype=jnp.dtype("float32"))
+    function = make_train_step(spec, mesh)
+    params = model.random_params(0)
     state = init_state(params, make_optimizer(OPTIMIZER, 10, params), mesh)
     placement = jax.tree.map(lambda x: x.sharding, state)
     history = []
@@ -47,7 +48,7 @@ def train(sizes: tuple[int, int, int]) -> tuple[list[dict[str, float]], TrainSta
         history.append({name: float(value) for name, value in metrics.items()})
         if len(history) == STEPS:
             break
-    return history, state, step.programs(function)
+    return history, state, compiled_programs(function)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_every_kind_of_kernel_has_its_axes() -> None:
     specs = {
         "/".join(str(getattr(key, "key", key)) for key in path): leaf.spec
         for path, leaf in jax.tree.leaves_with_path(
-            sharding.tree_shardings(random_params(ENCODER, 3, 0), mesh)
+            sharding.tree_shardings(ModelSpec(ENCODER, num_outputs=3).random_params(0), mesh)
         )
     }
     layer = "encoder/layers/0"
@@ -115,7 +116,7 @@ def test_every_kind_of_kernel_has_its_axes() -> None:
 
 
 def test_an_axis_that_cannot_be_divided_stays_whole() -> None:
-    specs = sharding.tree_shardings(random_params(ENCODER, 1, 0), mesh_of(1, 1, 8))
+    specs = sharding.tree_shardings(ModelSpec(ENCODER).random_params(0), mesh_of(1, 1, 8))
     layer = specs["encoder"]["layers"][0]
     assert layer["attention"]["query"]["kernel"].spec == PartitionSpec(), "four heads, eight ways"
     assert layer["feed_forward"]["up"]["kernel"].spec == PartitionSpec(None, "tensor")
@@ -131,7 +132,7 @@ def test_an_axis_that_cannot_be_divided_stays_whole() -> None:
     ],
 )
 def test_a_mesh_covers_all_devices(sizes: config.Mesh, shape: tuple[int, int, int]) -> None:
-    mesh = sharding.make_mesh(sizes)
+    mesh = sharding.make_mesh(*sizes.sizes)
     assert tuple(mesh.shape.values()) == shape
     assert tuple(mesh.shape) == ("data", "fsdp", "tensor")
     assert sharding.row_shards(mesh) == shape[0] * shape[1]
@@ -142,4 +143,4 @@ def test_a_mesh_covers_all_devices(sizes: config.Mesh, shape: tuple[int, int, in
 )
 def test_a_mesh_that_does_not_cover_them_is_refused(sizes: config.Mesh) -> None:
     with pytest.raises(ConfigError, match=r"does not cover 8 device\(s\)"):
-        sharding.make_mesh(sizes)
+        sharding.make_mesh(*sizes.sizes)

@@ -7,9 +7,9 @@ import pydantic
 import pytest
 
 from flaxfer.errors import DataError
+from flaxfer.evaluation.records import Study
 from flaxfer.statistics.aggregates import aggregate, scores_of
 from flaxfer.statistics.languages import LANGUAGES, UNKNOWN, language
-from flaxfer.statistics.results import Study
 from tests.report.test_report import SEEDS, study_record, value
 
 VALUES = {

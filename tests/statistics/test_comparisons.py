@@ -16,7 +16,7 @@ from flaxfer.evaluation.evaluator import write_predictions
 from flaxfer.statistics import inference
 from flaxfer.statistics.comparisons import compare
 from flaxfer.statistics.records import Comparison, Estimate
-from flaxfer.statistics.results import GAP, MEAN, ZERO_SHOT
+from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT
 from flaxfer.statistics.sets import SMALLER_IS_BETTER
 from flaxfer.tasks import answers, entities, metrics
 from flaxfer.tasks.predictions import predictions_of

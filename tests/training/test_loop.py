@@ -16,7 +16,8 @@ import pytest
 from flaxfer.config import Data, Optimizer, Stage, Task, Train
 from flaxfer.errors import CheckpointError, DivergedError
 from flaxfer.evaluation.evaluator import Evaluator
-from flaxfer.training import loop, stage_run, state
+from flaxfer.models.spec import ModelSpec
+from flaxfer.training import loop, stage_run
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.stage_run import DONE, StageRun
 from flaxfer.training.vocabulary import Vocabulary
@@ -53,10 +54,8 @@ def run_of(folder: Path, **train: Any) -> StageRun:
         train=random_tokenized(14),
         dev=random_tokenized(9, seed=1),
         evaluator=Evaluator(
-            state.graph(ENCODER, 1), TASK, settings, jnp.dtype("float32"), mesh_of(), 0
+            ModelSpec(ENCODER, num_outputs=1), TASK, settings, jnp.dtype("float32"), mesh_of()
         ),
-        param_shapes=state.param_shapes(ENCODER, 1),
-        dropout=True,
         vocabulary=Vocabulary.whole(ENCODER.vocab_size),
         start="random",
     )
@@ -70,7 +69,7 @@ def train(run: StageRun, begin: Callable[[], Any]) -> dict[str, Any]:
 
 
 def start() -> dict[str, Any]:
-    return state.random_params(ENCODER, 1, seed=0)
+    return ModelSpec(ENCODER, num_outputs=1).random_params(0)
 
 
 def no_start() -> dict[str, Any]:

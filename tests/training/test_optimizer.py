@@ -16,12 +16,12 @@ import pytest
 from flaxfer.config import Optimizer
 from flaxfer.errors import ConfigError
 from flaxfer.models.families import read_config
-from flaxfer.training import state
+from flaxfer.models.spec import ModelSpec
 from flaxfer.training.optimizer import (
     Params,
     make_optimizer,
     make_schedule,
-    map_paths,
+    map_names,
     warmup_steps,
 )
 
@@ -58,7 +58,7 @@ def nested(flat: Tree) -> Params:
 
 
 def flat(tree: Params) -> Tree:
-    names = jax.tree.leaves(map_paths(lambda path: path, tree))
+    names = jax.tree.leaves(map_names(lambda path: path, tree))
     return dict(zip(names, map(np.asarray, jax.tree.leaves(tree)), strict=True))
 
 
@@ -375,7 +375,7 @@ def test_the_usual_patterns_fit_the_models(family: str) -> None:
         "a test",
     )
     # One number for each parameter: it is their paths that count.
-    params = jax.tree.map(lambda _: jnp.ones(()), state.param_shapes(config, 2))
+    params = jax.tree.map(lambda _: jnp.ones(()), ModelSpec(config, num_outputs=2).param_shapes())
     still = jax.tree.map(jnp.zeros_like, params)
     optimizer = Optimizer(learning_rate=1.0, weight_decay=1.0, warmup=0.0, layer_decay=0.5)
     transform = make_optimizer(optimizer, TOTAL, params)

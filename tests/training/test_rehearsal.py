@@ -16,9 +16,11 @@ from flaxfer.data import packing
 from flaxfer.data.loader import BatchSize, put_rows
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.training import loop, rehearsal, state, step
+from flaxfer.models.spec import ModelSpec
+from flaxfer.runtime.trees import Params
+from flaxfer.training import loop, rehearsal, step
 from flaxfer.training.checkpoints import CheckpointStore
-from flaxfer.training.optimizer import Params, make_optimizer
+from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.rehearsal import Rehearsal
 from flaxfer.training.stage_run import StageRun
 from flaxfer.training.state import init_state
@@ -56,15 +58,14 @@ def rehearsal_of(encoder: EncoderConfig, examples: int = 2, task: Task = TOPIC) 
         data=tagged() if task is TAGS else OTHER,
         task=task,
         train=Train(batch_size=32, row_length=48, max_bucket_sizes=6),
-        graph=state.graph(encoder, len(task.labels), head),
-        head_shapes=state.param_shapes(encoder, len(task.labels), head)["head"],
+        model=ModelSpec(encoder, head, len(task.labels)),
     )
 
 
 def params_of(encoder: EncoderConfig, seed: int, task: Task = TOPIC) -> Params:
     head = "token" if task is TAGS else "sequence"
-    other = state.random_params(encoder, len(task.labels), seed + 100, head)["head"]
-    return {**state.random_params(encoder, 1, seed), "rehearsed": other}
+    other = ModelSpec(encoder, head, len(task.labels)).random_params(seed + 100)["head"]
+    return {**ModelSpec(encoder, num_outputs=1).random_params(seed), "rehearsed": other}
 
 
 def run_of(folder: Path, seed: int, **changes: Any) -> StageRun:
@@ -79,11 +80,11 @@ def train(*runs: StageRun) -> None:
 # --- the step ----------------------------------------------------------------------------------
 
 
-def mean_loss(graph: Any, params: Params, data: Tokenized, indices: np.ndarray) -> jax.Array:
+def mean_loss(model: Any, params: Params, data: Tokenized, indices: np.ndarray) -> jax.Array:
     """Every example in a row of its own; the losses as textbooks have them."""
     rows = [[i] for i in range(len(indices))]
     batch = packing.build_rows(data, indices, rows, len(rows), 48, 1, pad_id=0)
-    logits = step.apply(graph, params, batch, None)
+    logits = model.apply(params, batch)
     if data.kind == "tagging":
         label_BT = batch["label_BT"]
         probability = jax.nn.softmax(logits)[..., 1]
@@ -115,22 +116,27 @@ def test_the_gradient_is_the_mean_of_both_tasks_by_their_shares(
     )
     other, mesh = rehearsal_of(DRY, 2, task), mesh_of()
     plan = rehearsal.plan(OWN, own, (3,), 0, 1, other)
-    graph, params = state.graph(DRY, 1), params_of(DRY, 1, task)
+    model, params = ModelSpec(DRY), params_of(DRY, 1, task)
     indices = plan.indices(0), plan.rehearsed.indices(0)  # type: ignore[union-attr]
     assert [len(numbers) for numbers in indices] == [6, 2]
 
     def wanted_loss(params: Params) -> jax.Array:
         second = {"encoder": params["encoder"], "head": params["rehearsed"]}
         first = {"encoder": params["encoder"], "head": params["head"]}
-        return 0.75 * mean_loss(graph, first, OWN, indices[0]) + 0.25 * mean_loss(
-            other.graph, second, other.data, indices[1]
+        return 0.75 * mean_loss(model, first, OWN, indices[0]) + 0.25 * mean_loss(
+            other.model, second, other.data, indices[1]
         )
 
     loss, gradient = jax.jit(jax.value_and_grad(wanted_loss))(params)
-    function = step.make_train_step(
-        graph, SCORE, optimizer, 9, 0.0, jnp.dtype("float32"), False, mesh,
-        rehearsed=other.other_task(own),
-    )  # fmt: skip
+    spec = step.StepSpec(
+        model,
+        SCORE,
+        optimizer=optimizer,
+        total_steps=9,
+        dtype=jnp.dtype("float32"),
+        rehearsed=other.objective(own),
+    )
+    function = step.make_train_step(spec, mesh)
     begun = init_state(params, make_optimizer(optimizer, 9, params), mesh)
     key = jax.random.key(0, impl="rbg")
     after, metrics = function(begun, put_rows(plan.batch(0), mesh, None), key)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from flaxfer.evaluation.evaluator import Evaluator
-from flaxfer.training import loop, restarts, state
+from flaxfer.models.spec import ModelSpec
+from flaxfer.training import loop, restarts
 from flaxfer.training.stage_run import StageRun
 from tests.training.test_loop import (
     ENCODER,
@@ -40,7 +41,7 @@ def restarting(folder: Path, times: int, **changes: Any) -> StageRun:
 
 
 def begin(run: StageRun) -> Callable[[], Any]:
-    return lambda: state.random_params(ENCODER, 1, seed=run.attempt_seed)
+    return lambda: ModelSpec(ENCODER, num_outputs=1).random_params(run.attempt_seed)
 
 
 def train(*runs: StageRun) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from flaxfer.config import Optimizer, Task
 from flaxfer.models.families import read_config
-from flaxfer.training import rows, state
+from flaxfer.models.spec import ModelSpec
+from flaxfer.training import rows
 from flaxfer.training.rows import Trained
 from flaxfer.training.vocabulary import Vocabulary
 
@@ -43,16 +44,15 @@ def test_what_decay_does_to_a_row_without_gradient(changes: Json, wanted: float)
     settings = {"learning_rate": 1e-2, "weight_decay": 0.1, "warmup": 2} | changes
     sizes = {"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
     config = read_config({"model_type": "bert", "num_hidden_layers": 2, **sizes})
-    shapes = state.param_shapes(config, 1)
+    shapes = ModelSpec(config, num_outputs=1).param_shapes()
     factor = rows.decay(Optimizer(**settings), 5, 6, shapes)
     assert factor == pytest.approx(wanted, rel=1e-8)
 
 
 def test_small_decays_are_not_lost_to_rounding() -> None:
     sizes = {"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
-    shapes = state.param_shapes(
-        read_config({"model_type": "bert", "num_hidden_layers": 1, **sizes}), 1
-    )
+    config = read_config({"model_type": "bert", "num_hidden_layers": 1, **sizes})
+    shapes = ModelSpec(config).param_shapes()
     # A single step is 1e-8, below what float32 can tell from 1.
     optimizer = Optimizer(learning_rate=1e-6, warmup=0, schedule="constant")
     assert 1 - rows.decay(optimizer, 1000, 1000, shapes) == pytest.approx(1e-5, rel=1e-4)
@@ -124,7 +124,9 @@ def test_a_random_row_is_that_of_its_id() -> None:
     task = Task("topic", "classification", "accuracy", ("a", "b"))
     table = rows.random_table(config, task, 3)
     assert table.shape == (9, 8)
-    np.testing.assert_array_equal(table, rows.word_table(state.random_params(config, 2, 3)))
+    np.testing.assert_array_equal(
+        table, rows.word_table(ModelSpec(config, num_outputs=2).random_params(3))
+    )
     assert not np.allclose(table, rows.random_table(config, task, 4))
 
 

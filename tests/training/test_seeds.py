@@ -21,6 +21,7 @@ from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
 from flaxfer.models.layers import dropout
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.runtime.sharding import row_shards, seed_mesh
 from flaxfer.training import loop, state, step
@@ -76,22 +77,21 @@ def run_of(
         train=random_tokenized(14, classes),
         dev=random_tokenized(9, classes, seed=1),
         evaluator=Evaluator(
-            state.graph(encoder, task.num_outputs),
+            ModelSpec(encoder, num_outputs=task.num_outputs),
             task,
             settings,
             jnp.dtype("float32"),
             mesh or mesh_of(),
-            0,
         ),
-        param_shapes=state.param_shapes(encoder, task.num_outputs),
-        dropout=True,
         vocabulary=Vocabulary.whole(encoder.vocab_size),
         start="random",
     )
 
 
 def start_of(run: StageRun, encoder: EncoderConfig = BERT) -> Callable[[], Any]:
-    return lambda: state.random_params(encoder, run.settings.task.num_outputs, run.seed)
+    return lambda: ModelSpec(encoder, num_outputs=run.settings.task.num_outputs).random_params(
+        run.seed
+    )
 
 
 def together(runs: Sequence[StageRun], encoder: EncoderConfig = BERT) -> None:
@@ -377,7 +377,7 @@ def test_a_group_on_a_mesh(
     assert own.devices.ravel().tolist() == mesh.devices.ravel().tolist()
     group = [run_of(tmp_path, seed, mesh=mesh) for seed in SEEDS[:number]]
     together(group)
-    assert step.programs(functions[0]) == 1, "the state comes out where it goes in"
+    assert step.compiled_programs(functions[0]) == 1, "the state comes out where it goes in"
     (kernel, rows), *others = specs
     assert {*others} == {(kernel, rows)}
     tensor = "tensor" if sizes[2] > 1 else None
@@ -412,7 +412,7 @@ def test_optimiser_state_is_stacked_and_taken_apart_again() -> None:
     mesh = mesh_of(2)
     states = []
     for seed in SEEDS[:2]:
-        params = state.random_params(BERT, 1, seed)
+        params = ModelSpec(BERT, num_outputs=1).random_params(seed)
         optimizer = make_optimizer(OPTIMIZER, 10, params)
         states.append(state.init_state(params, optimizer, mesh))
     stacked = state.stack(states, seed_mesh(mesh, 2))

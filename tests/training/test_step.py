@@ -17,11 +17,12 @@ from flaxfer.config import Optimizer, Task, Train
 from flaxfer.data import packing
 from flaxfer.data.loader import TrainPlan, put_rows
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform
 from flaxfer.runtime.sharding import tree_shardings
 from flaxfer.training import step
 from flaxfer.training.optimizer import make_optimizer
-from flaxfer.training.state import TrainState, graph, init_state, random_params
+from flaxfer.training.state import TrainState, init_state
 from tests.helpers import encoder_config, mesh_of, random_tokenized
 
 SCORE = Task("score", "regression", "pearson")
@@ -52,7 +53,7 @@ def data_of(task: Task) -> Tokenized:
 
 @functools.cache
 def params_of(outputs: int) -> dict[str, Any]:
-    return random_params(encoder_config(layers=1), outputs, seed=1)
+    return ModelSpec(encoder_config(layers=1), num_outputs=outputs).random_params(1)
 
 
 class Trainer:
@@ -69,17 +70,16 @@ class Trainer:
         outputs = max(len(task.labels), 1)
         self.mesh = mesh_of()
         self.plan = TrainPlan.make(data_of(task), train, seeds=(3,), pad_id=0, multiple=1)
-        self.graph = graph(encoder_config(layers=1, dropout=dropout), outputs)
-        self.function = step.make_train_step(
-            self.graph,
+        self.model = ModelSpec(encoder_config(layers=1, dropout=dropout), num_outputs=outputs)
+        spec = step.StepSpec(
+            self.model,
             task,
-            optimizer,
-            TOTAL,
             train.label_smoothing,
-            jnp.dtype(dtype),
-            bool(dropout),
-            self.mesh,
+            optimizer=optimizer,
+            total_steps=TOTAL,
+            dtype=jnp.dtype(dtype),
         )
+        self.function = step.make_train_step(spec, self.mesh)
         self.params = params_of(outputs)
         self.state = init_state(
             self.params, make_optimizer(optimizer, TOTAL, self.params), self.mesh
@@ -107,7 +107,7 @@ def reference() -> tuple[float, dict[str, Any]]:
     batch = unpacked(SCORE, trainer.plan.indices(0))
 
     def mean_loss(params: dict[str, Any]) -> jax.Array:
-        logits_nC = step.apply(trainer.graph, params, batch, None)[:, 0]
+        logits_nC = trainer.model.apply(params, batch, None)[:, 0]
         return ((logits_nC[:, 0] - batch["label_BE"][:, 0]) ** 2).mean()
 
     loss, gradient = jax.jit(jax.value_and_grad(mean_loss))(trainer.params)
@@ -167,7 +167,7 @@ def test_f42_micro_batches_of_uneven_numbers_of_examples(
 def test_loss_of_a_classification_with_label_smoothing() -> None:
     trainer = Trainer(TOPIC, dataclasses.replace(TRAIN, label_smoothing=0.2))
     batch = unpacked(TOPIC, trainer.plan.indices(0))
-    logits_BEC = step.apply(trainer.graph, trainer.params, batch, None)
+    logits_BEC = trainer.model.apply(trainer.params, batch, None)
     log_p_nC = scipy.special.log_softmax(np.asarray(logits_BEC, np.float64)[:, 0], axis=-1)
     label_n = batch["label_BE"][:, 0]
     expected_n = -(0.8 * log_p_nC[np.arange(8), label_n] + 0.2 * log_p_nC.mean(axis=-1))
@@ -196,17 +196,17 @@ def test_f50_padding_changes_nothing(reference: tuple[float, dict[str, Any]]) ->
 
 def test_f56_one_program_for_each_row_count() -> None:
     trainer = Trainer(train=IN_TWO, optimizer=UNMOVED, dropout=0.3)
-    before = step.programs(trainer.function)
+    before = step.compiled_programs(trainer.function)
     rows = []
     for number in range(8):  # Three epochs.
         batch = trainer.batch(number)
         rows.append(batch["token_BT"].shape[1])
         trainer.step(batch)
         if number == 2:
-            after_one_epoch = step.programs(trainer.function)
+            after_one_epoch = step.compiled_programs(trainer.function)
     assert set(rows[:3]) == set(rows) == set(trainer.plan.bucket_sizes)
     assert before == 0
-    assert step.programs(trainer.function) == after_one_epoch == len(set(rows)) == 2
+    assert step.compiled_programs(trainer.function) == after_one_epoch == len(set(rows)) == 2
 
 
 def test_equal_settings_share_their_program() -> None:

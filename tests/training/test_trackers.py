@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from flaxfer.errors import ConfigError
-from flaxfer.statistics.results import read_metrics
 from flaxfer.training import trackers
-from flaxfer.training.trackers import MetricsLog
+from flaxfer.training.trackers import MetricsLog, read_metrics
 
 
 class Recorder:

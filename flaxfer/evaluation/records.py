@@ -1,0 +1,234 @@
+"""The record of a study, study.json: its runs, their scores, and what they were computed from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from flaxfer.config import Task
+from flaxfer.config.grids import CellKey
+from flaxfer.errors import DataError
+
+CONDITIONS = ("direct", "staged", "scratch")
+
+MIXED = "mixed"
+"""Language of a set whose examples are in several languages."""
+
+Metrics = dict[str, float | None]
+"""Metrics by name; None where a metric is undefined."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DomainScores:
+    """Metrics of the examples of one domain; `None` where a metric is undefined."""
+
+    n: int
+    metrics: Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one evaluated set, over all its examples and by domain."""
+
+    set: str
+    language: str
+    n: int
+    metrics: Metrics
+    domains: dict[str, DomainScores] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Scores of `alpha` of a stage's result and the rest of its start."""
+
+    alpha: float
+    dev: Metrics
+    evaluations: list[Evaluation]
+
+
+@dataclasses.dataclass(frozen=True)
+class Retained:
+    """Metrics of a set of the intermediate task, before and after the target stage."""
+
+    set: str
+    language: str
+    n: int
+    before: Metrics
+    after: Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Restart:
+    """An attempt that was given up, and what seed it drew from."""
+
+    attempt_seed: int
+    why: str
+    steps: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished stage of a condition and seed; times in seconds, `padding_share` in [0, 1]."""
+
+    condition: str
+    seed: int
+    stage: str
+    id: str
+    dir: str
+    steps: int
+    dev: Metrics
+    evaluations: list[Evaluation]
+    parent: str | None = None
+    best_step: int | None = None
+    stopped_early: bool = False
+    seconds: float | None = None
+    examples_per_s: float | None = None
+    useful_tokens_per_s: float | None = None
+    padding_share: float | None = None
+    wise_ft: list[Mixture] = dataclasses.field(default_factory=list)
+    retained: list[Retained] = dataclasses.field(default_factory=list)
+    restarts: list[Restart] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """A stage that has diverged, or begins with one that has."""
+
+    condition: str
+    seed: int
+    stage: str
+    error: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """What one split of one stage holds; `languages` counts its examples by language."""
+
+    stage: str
+    split: str
+    examples: int
+    tokens: int
+    truncated: int
+    languages: dict[str, int]
+    fingerprint: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """The pretrained encoder: folder or hub id, family, and number of parameters."""
+
+    source: str
+    family: str
+    parameters: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Shared:
+    """What two splits share, counted in examples of `b`, see `data.overlap`."""
+
+    between: str
+    a: str
+    b: str
+    examples: int
+    texts: int
+    pairs: int | None
+    short: int
+    share: float
+    same_label: int | None
+    removed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class StartScores:
+    """How well frozen features of the start of a target stage tell its labels.
+
+    `start` is `pretrained` or the identity of the stage before; None where undefined.
+    """
+
+    condition: str
+    seed: int
+    start: str
+    logme: float | None
+    knn: float | None
+    neighbours: int
+    examples: int
+    features: str
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeRule:
+    """Examples to train on in both stages, and whether their ratio is what the design asks for."""
+
+    intermediate: int
+    target: int
+    ratio: float
+    holds: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """The record study.json; `metric` is the target's dev metric, the one that is compared.
+
+    What a study does not have, such as `cell` outside a grid, is empty or None.
+    """
+
+    name: str
+    metric: str
+    metrics: list[str]
+    larger_is_better: bool
+    task: Task
+    conditions: list[str]
+    seeds: list[int]
+    model: ModelInfo
+    data: list[Split]
+    runs: list[Run]
+    intermediate_task: Task | None = None
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    machine: dict[str, Any] = dataclasses.field(default_factory=dict)
+    date: str = ""
+    command: str = ""
+    git: str | None = None
+    seconds: float | None = None
+    failed: list[Failed] = dataclasses.field(default_factory=list)
+    overlap: list[Shared] = dataclasses.field(default_factory=list)
+    transferability: list[StartScores] = dataclasses.field(default_factory=list)
+    size_rule: SizeRule | None = None
+    cell: CellKey | None = None
+
+
+def read_study(workdir: Path) -> Study:
+    """WORKDIR/study.json, checked.
+
+    Raises:
+      DataError: the file is missing, is not JSON, or lacks or repeats something.
+    """
+    path = workdir / "study.json"
+    hint = "run the study (flaxfer with its config and this workdir); it writes study.json"
+    try:
+        study = pydantic.TypeAdapter(Study).validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError("there is no study.json here", where=str(workdir), hint=hint) from None
+    except pydantic.ValidationError as error:
+        details = [
+            ": ".join(filter(None, [".".join(map(str, e["loc"])), e["msg"]]))
+            for e in error.errors()
+        ]
+        what = "this is not the record of a study"
+        raise DataError(what, where=str(path), hint=hint, details=details) from None
+    repeated = [
+        f"{condition} seed {seed} {stage}"
+        for (condition, seed, stage), count in Counter(
+            (run.condition, run.seed, run.stage) for run in study.runs
+        ).items()
+        if count > 1
+    ]
+    if repeated:
+        what = "a stage has several runs"
+        raise DataError(what, where=str(path), hint=hint, details=repeated)
+    return study
