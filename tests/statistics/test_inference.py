@@ -115,6 +115,13 @@ def test_needed_seeds_is_the_smallest_number(
     assert rejected.mean() == pytest.approx(reached[1], abs=0.01)
 
 
+def test_power_where_the_noncentral_t_is_undefined_in_scipy() -> None:
+    # The value is a numerical integral over the chi-squared variable.
+    assert inference.power(8.795659805, 1.0, 2, 0.01) == pytest.approx(0.541510765935, abs=1e-11)
+    every = [inference.power(d, 1.0, n) for d in np.geomspace(0.008, 1000, 50) for n in (2, 9, 200)]
+    assert np.isfinite(every).all() and max(every) == pytest.approx(1)
+
+
 def test_there_may_be_no_number_of_seeds() -> None:
     for difference, sd in ((0.0, 1.0), (1.0, 0.0), (1.0, None), (1e-3, 1.0)):
         assert inference.needed_seeds(difference, sd) is None
