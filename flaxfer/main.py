@@ -42,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print("the configuration is valid")
             return 0
         # Imported late: a wrong configuration is refused before JAX has started.
-        from flaxfer.study import studies
+        from flaxfer.study import runner
 
         if parsed.dry_run:
-            studies.show(config)
+            runner.show(config)
             return 0
-        studies.run(config, shlex.join(["python", "-m", "flaxfer.main", *words]))
+        runner.run(config, shlex.join(["python", "-m", "flaxfer.main", *words]))
     except FlaxferError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from flaxfer import config
@@ -13,7 +14,7 @@ from flaxfer.config import Task
 from flaxfer.evaluation.records import MIXED
 from flaxfer.report.document import Block, Code, Heading, Table, Text, to_markdown
 from flaxfer.statistics.scores import number
-from flaxfer.training.finished import Finished
+from flaxfer.training.record import StageRecord
 
 PIPELINES = {
     "classification": "text-classification",
@@ -25,7 +26,7 @@ PIPELINES = {
 """The hub's names for what a kind of task is."""
 
 
-def model_card(done: Finished, name: str, class_name: str) -> str:
+def model_card(done: StageRecord, name: str, class_name: str) -> str:
     """README.md of an export: front matter for the hub, then text and tables.
 
     Args:
@@ -36,7 +37,7 @@ def model_card(done: Finished, name: str, class_name: str) -> str:
     blocks = [
         Heading(name, 1),
         Text(_made_by(done)),
-        Text(f"It predicts {_answer(done.task)}."),
+        Text(f"It predicts {_answer(done.task())}."),
         Heading("Scores"),
         _score_table(done),
         Heading("Data"),
@@ -51,22 +52,22 @@ def model_card(done: Finished, name: str, class_name: str) -> str:
     return _front_matter(done, name) + to_markdown(blocks)
 
 
-def base_name(done: Finished) -> str:
+def base_name(done: StageRecord) -> str:
     """The hub id of the pretrained model, or the name of its folder."""
-    return done.model.hub or done.model_folder.name
+    return done.model_config().hub or Path(done.origin()["model"]["folder"]).name
 
 
-def _front_matter(done: Finished, name: str) -> str:
+def _front_matter(done: StageRecord, name: str) -> str:
     """YAML, every value written as JSON, which YAML includes."""
     fields: dict[str, Any] = {
         "language": _languages(done),
         "library_name": "transformers",
-        "pipeline_tag": PIPELINES[done.task.kind],
-        "tags": ["flaxfer", done.task.kind.replace("_", "-")],
+        "pipeline_tag": PIPELINES[done.task().kind],
+        "tags": ["flaxfer", done.task().kind.replace("_", "-")],
     }
-    if done.model.hub:
-        fields["base_model"] = done.model.hub
-    fields["metrics"] = list(config.METRICS[done.task.kind])
+    if done.model_config().hub:
+        fields["base_model"] = done.model_config().hub
+    fields["metrics"] = list(config.METRICS[done.task().kind])
     results = _hub_results(done)
     if results:
         fields["model-index"] = [{"name": name, "results": results}]
@@ -74,11 +75,11 @@ def _front_matter(done: Finished, name: str) -> str:
     return "\n".join(["---", *lines, "---", "", ""])
 
 
-def _hub_results(done: Finished) -> list[dict[str, Any]]:
+def _hub_results(done: StageRecord) -> list[dict[str, Any]]:
     """The scores as the hub's model index has them; what is undefined has no place there."""
     return [
         {
-            "task": {"type": PIPELINES[done.task.kind], "name": done.task.name},
+            "task": {"type": PIPELINES[done.task().kind], "name": done.task().name},
             "dataset": {
                 "type": _sources(done, evaluation.set),
                 "name": f"{evaluation.set} ({evaluation.language})",
@@ -91,27 +92,27 @@ def _hub_results(done: Finished) -> list[dict[str, Any]]:
                 if value is not None
             ],
         }
-        for evaluation in done.evaluations
+        for evaluation in done.evaluations()
     ]
 
 
-def _made_by(done: Finished) -> str:
-    base, flaxfer = base_name(done), done.versions.get("flaxfer", "")
+def _made_by(done: StageRecord) -> str:
+    base, flaxfer = base_name(done), done.origin()["versions"].get("flaxfer", "")
     by = f"with flaxfer {flaxfer}".strip()
-    first, last = done.lineage[0], done.lineage[-1]
-    if first.start == "random":
+    first, last = done.lineage()[0], done.lineage()[-1]
+    if first.identity()["start"] == "random":
         return (
             f"This model has the architecture and the tokenizer of {base}, began with random "
-            f"weights, and was trained on {last.task.name} {by}."
+            f"weights, and was trained on {last.task().name} {by}."
         )
     if first is last:
-        return f"This model is {base}, fine-tuned on {last.task.name} {by}."
+        return f"This model is {base}, fine-tuned on {last.task().name} {by}."
     before = " and ".join(
-        f"{each.task.name} ({each.task.kind.replace('_', ' ')})" for each in done.lineage[:-1]
+        f"{each.task().name} ({each.task().kind.replace('_', ' ')})" for each in done.lineage()[:-1]
     )
     return (
         f"This model is {base}, fine-tuned on the intermediate task {before} first, and then on "
-        f"{last.task.name} {by}."
+        f"{last.task().name} {by}."
     )
 
 
@@ -131,28 +132,28 @@ def _answer(task: Task) -> str:
             return "which of several choices is the right one"
 
 
-def _score_table(done: Finished) -> Table:
-    metrics = list(config.METRICS[done.task.kind])
-    (dev,) = (entry for entry in done.data if entry["split"] == "dev")
+def _score_table(done: StageRecord) -> Table:
+    metrics = list(config.METRICS[done.task().kind])
+    (dev,) = (entry for entry in done.origin()["data"] if entry["split"] == "dev")
     rows = [["dev", ", ".join(dev["languages"]), f"{dev['examples']:,}"]]
-    rows[0] += [_score(done.done["dev"].get(metric)) for metric in metrics]
-    for each in done.evaluations:
+    rows[0] += [_score(done.done()["dev"].get(metric)) for metric in metrics]
+    for each in done.evaluations():
         scores = [_score(each.metrics.get(metric)) for metric in metrics]
         rows.append([each.set, each.language, f"{each.n:,}", *scores])
-    steps = f"step {done.done['best_step']:,} of {done.done['total_steps']:,}"
+    steps = f"step {done.done()['best_step']:,} of {done.done()['total_steps']:,}"
     return Table(
-        f"Scores of this very model: one run, seed {done.seed}.",
+        f"Scores of this very model: one run, seed {done.identity()['seed']}.",
         ["set", "language", "examples", *metrics],
         rows,
         "llr" + "r" * len(metrics),
-        [f"dev chose the checkpoint ({steps}, by {done.task.metric}), so its scores flatter."],
+        [f"dev chose the checkpoint ({steps}, by {done.task().metric}), so its scores flatter."],
     )
 
 
-def _data_table(done: Finished) -> Table:
+def _data_table(done: StageRecord) -> Table:
     rows = [
         [
-            each.task.name,
+            each.task().name,
             entry["split"],
             ", ".join(entry["sources"]) or "cut from train",
             _amounts(entry["languages"]),
@@ -160,17 +161,17 @@ def _data_table(done: Finished) -> Table:
             f"{entry['tokens']:,}",
             f"{entry['truncated']:,}",
         ]
-        for each in done.lineage
-        for entry in each.data
+        for each in done.lineage()
+        for entry in each.origin()["data"]
     ]
     header = ["task", "split", "source", "examples by language", "examples", "tokens", "cut"]
     note = "cut: examples that were truncated to train.max_length tokens."
     return Table("What it was trained and evaluated on.", header, rows, "llllrrr", [note])
 
 
-def _use(done: Finished, name: str, class_name: str) -> Iterator[Block]:
+def _use(done: StageRecord, name: str, class_name: str) -> Iterator[Block]:
     auto = f"AutoModel{class_name[class_name.index('For') :].removesuffix('Simple')}"
-    length = done.train.max_length
+    length = done.train().max_length
     yield Text(f"In transformers, with up to {length} tokens a text or pair, as it was trained:")
     yield Code(
         f"from transformers import {auto}, AutoTokenizer\n\n"
@@ -179,16 +180,17 @@ def _use(done: Finished, name: str, class_name: str) -> Iterator[Block]:
     )
     yield Text("In flaxfer, as the pretrained model of a study:")
     yield Code(f"python -m flaxfer.main --config FILE {shlex.quote(f'--config.model.path={name}')}")
-    if done.task.kind in ("classification", "regression"):
+    if done.task().kind in ("classification", "regression"):
         yield Text("In flaxfer, to predict as it was evaluated:")
         yield Code(f"python -m flaxfer.interop.predict {shlex.quote(name)} TEXTS.jsonl")
 
 
-def _measured(done: Finished) -> str:
-    trained = {language for each in done.lineage for language in _trained(each)}
-    seen = {each.language for each in done.evaluations} - {MIXED}
+def _measured(done: StageRecord) -> str:
+    trained = {language for each in done.lineage() for language in _trained(each)}
+    seen = {each.language for each in done.evaluations()} - {MIXED}
     parts = [
-        f"Measured were {_join(config.METRICS[done.task.kind])} on the sets of the table of scores."
+        f"Measured were {_join(config.METRICS[done.task().kind])} on the sets of the table of "
+        "scores."
     ]
     if new := sorted(seen - trained):
         parts.append(f"It was not trained on texts in {_join(new)}: those scores are zero-shot.")
@@ -200,39 +202,49 @@ def _measured(done: Finished) -> str:
     return " ".join(parts)
 
 
-def _training(done: Finished) -> Iterator[Block]:
+def _training(done: StageRecord) -> Iterator[Block]:
     columns = [
         {
-            "seed": each.seed,
-            "steps taken": each.done["steps"],
-            "best step": each.done["best_step"],
-            "dtype of matrix products": each.dtype,
-            **{f"optimizer.{k}": v for k, v in dataclasses.asdict(each.optimizer).items()},
-            **{f"train.{k}": v for k, v in dataclasses.asdict(each.train).items()},
+            "seed": each.identity()["seed"],
+            "steps taken": each.done()["steps"],
+            "best step": each.done()["best_step"],
+            "dtype of matrix products": each.identity()["dtype"],
+            **{f"optimizer.{k}": v for k, v in dataclasses.asdict(each.optimizer()).items()},
+            **{f"train.{k}": v for k, v in dataclasses.asdict(each.train()).items()},
         }
-        for each in done.lineage
+        for each in done.lineage()
     ]
     rows = [[key, *(_word(column[key]) for column in columns)] for key in columns[0]]
-    names = [each.task.name for each in done.lineage]
+    names = [each.task().name for each in done.lineage()]
     yield Table("Settings by task.", ["setting", *names], rows, "l" * (1 + len(names)))
-    if done.versions:
-        rows = [[package, version] for package, version in done.versions.items()]
+    if done.origin()["versions"]:
+        rows = [[package, version] for package, version in done.origin()["versions"].items()]
         yield Table("Versions.", ["package", "version"], rows, "ll")
 
 
-def _languages(done: Finished) -> list[str]:
+def _languages(done: StageRecord) -> list[str]:
     """All languages of the data, those of the training data first."""
-    found = [language for each in done.lineage for language in _trained(each)]
-    found += [language for entry in done.data for language in entry["languages"]]
+    found = [language for each in done.lineage() for language in _trained(each)]
+    found += [language for entry in done.origin()["data"] for language in entry["languages"]]
     return [language for language in dict.fromkeys(found) if language != MIXED]
 
 
-def _trained(done: Finished) -> list[str]:
-    return [code for entry in done.data if entry["split"] == "train" for code in entry["languages"]]
+def _trained(done: StageRecord) -> list[str]:
+    return [
+        code
+        for entry in done.origin()["data"]
+        if entry["split"] == "train"
+        for code in entry["languages"]
+    ]
 
 
-def _sources(done: Finished, split: str) -> str:
-    names = [name for entry in done.data if entry["split"] == split for name in entry["sources"]]
+def _sources(done: StageRecord, split: str) -> str:
+    names = [
+        name
+        for entry in done.origin()["data"]
+        if entry["split"] == split
+        for name in entry["sources"]
+    ]
     return ", ".join(names) or split
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import json
 import shlex
 import sys
@@ -34,10 +33,8 @@ from flaxfer.models.pretrained import weights_fingerprint
 from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import WEIGHTS, read_json
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks.metrics import METRICS
-from flaxfer.training import finished, rows, stage_run
-from flaxfer.training.checkpoints import CheckpointStore, restore
-from flaxfer.training.finished import Finished
+from flaxfer.training.record import DONE, IDENTITY, StageRecord, open_finished
+from flaxfer.training.vocabulary import recover_rows, with_word_table, word_table
 
 CLASSES = {
     "bert": "Bert",
@@ -78,18 +75,18 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
     Raises:
       FlaxferError: of the kind of what is wrong; nothing is left at `out` then.
     """
-    done = finished.read(folder)
+    done = open_finished(folder)
     source = _model_folder(done, model)
     settings = read_json(source / "config.json", DataError)
     whole = pretrained.load_encoder_config(source)
     _check_weights(done, source, whole)
-    head = HEAD_OF[done.task.kind]
+    head = HEAD_OF[done.task().kind]
     with new_folder(out, overwrite) as temporary:
         _write_json(temporary / "config.json", config_json(settings, done))
         _copy_tokenizer(done, source, temporary)
         arrays = pretrained.checkpoint_arrays(whole_params(done, whole, source), whole, head)
         safetensors.numpy.save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
-        text = card.model_card(done, out.absolute().name, class_name(whole.family, done.task))
+        text = card.model_card(done, out.absolute().name, class_name(whole.family, done.task()))
         (temporary / "README.md").write_text(text, encoding="utf-8", newline="\n")
     return out
 
@@ -101,13 +98,13 @@ def class_name(family: str, task: Task) -> str:
     return f"{CLASSES[family]}{HEADS[head]}{simple}"
 
 
-def config_json(settings: dict[str, Any], done: Finished) -> dict[str, Any]:
+def config_json(settings: dict[str, Any], done: StageRecord) -> dict[str, Any]:
     """The pretrained model's config.json, made that of the exported one.
 
     What `flaxfer.interop.predict` needs to give the same predictions stands under `flaxfer`, which
     transformers keeps and does not read.
     """
-    task = done.task
+    task = done.task()
     replaced = ("torch_dtype", "num_labels", "id2label", "label2id", "problem_type")
     config = {key: value for key, value in settings.items() if key not in replaced}
     config |= {
@@ -123,37 +120,41 @@ def config_json(settings: dict[str, Any], done: Finished) -> dict[str, Any]:
     if task.kind in PROBLEMS:
         config["problem_type"] = PROBLEMS[task.kind]
     kept = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
-    train = dataclasses.asdict(done.train)
+    train = dataclasses.asdict(done.train())
     config["flaxfer"] = {
         "version": __version__,
         "stage": done.folder.name,
         "task": dataclasses.asdict(task),
-        "train": {key: train[key] for key in kept} | {"compute_dtype": done.dtype},
+        "train": {key: train[key] for key in kept} | {"compute_dtype": done.identity()["dtype"]},
     }
     return config
 
 
-def whole_params(done: Finished, whole: EncoderConfig, source: Path) -> Params:
-    """The best parameters of a stage, with the rows of the embedding that it had cut away."""
-    params = _restored(done, whole)
-    first = done.lineage[0]
+def whole_params(done: StageRecord, whole: EncoderConfig, source: Path) -> Params:
+    """Return the best parameters of a stage on the host, with all rows of the embedding."""
+    device = np.array(jax.devices()[:1]).reshape(1, 1, 1)
+    mesh = jax.sharding.Mesh(device, ("data", "fsdp", "tensor"))
 
-    def start(ids: np.ndarray) -> np.ndarray:
-        if first.start == "random":
-            return rows.random_table(whole, first.task, first.attempt_seed)[ids]
-        return rows.word_table(pretrained.load_pretrained(source, whole))[ids]
+    def params_of(record: StageRecord) -> Params:
+        on_host: Params = jax.tree.map(np.asarray, record.best_params(whole, mesh))
+        return on_host
 
-    stages = [
-        rows.Trained(
-            each.vocabulary,
-            (lambda: params) if each is done else functools.partial(_restored, each, whole),
-            each.optimizer,
-            each.done["best_step"],
-            each.done["total_steps"],
-        )
-        for each in done.lineage
-    ]
-    return rows.with_table(params, rows.rows_after(np.arange(whole.vocab_size), stages, start))
+    def first(ids: np.ndarray) -> np.ndarray:
+        record = done.lineage()[0]
+        if record.identity()["start"] == "random":
+            task = record.task()
+            model = ModelSpec(whole, HEAD_OF[task.kind], task.num_outputs)
+            return word_table(model.random_params(record.attempt_seed()))[ids]
+        return word_table(pretrained.load_pretrained(source, whole))[ids]
+
+    params = params_of(done)
+    rows = recover_rows(
+        np.arange(whole.vocab_size),
+        done.lineage(),
+        first,
+        lambda record: params if record == done else params_of(record),
+    )
+    return with_word_table(params, rows)
 
 
 def find(run: Path, out: Path, path: str | None, seed: int | None, name: str | None) -> Path:
@@ -170,7 +171,7 @@ def find(run: Path, out: Path, path: str | None, seed: int | None, name: str | N
       ConfigError: no stage fits, or several do.
       DataError: `run` is neither.
     """
-    if (run / finished.IDENTITY).is_file():
+    if (run / IDENTITY).is_file():
         if path is not None or seed is not None or name is not None:
             raise ConfigError(
                 "--path, --seed and --stage choose a stage of a work directory, and this is the "
@@ -184,7 +185,7 @@ def find(run: Path, out: Path, path: str | None, seed: int | None, name: str | N
             "this is neither the folder of a stage nor the work directory of a finished study",
             where=str(run),
             hint="run the study to its end, or name one of its finished stages.",
-            details=[str(done.parent) for done in sorted(run.glob(f"stages/*/{finished.DONE}"))],
+            details=[str(done.parent) for done in sorted(run.glob(f"stages/*/{DONE}"))],
         )
     runs = records.read_study(run).runs
     wanted = name or "target"
@@ -211,9 +212,9 @@ def _command(run: Path, out: Path, record: records.Run) -> str:
     return shlex.join(["python", "-m", "flaxfer.interop.export", *words])
 
 
-def _model_folder(done: Finished, model: Path | None) -> Path:
+def _model_folder(done: StageRecord, model: Path | None) -> Path:
     """Where the pretrained model lies. Nothing is asked of the hub."""
-    folder = model or done.model_folder
+    folder = model or Path(done.origin()["model"]["folder"])
     if not folder.is_dir():
         raise DataError(
             f"the pretrained model of the stage, {card.base_name(done)}, is not there",
@@ -224,9 +225,9 @@ def _model_folder(done: Finished, model: Path | None) -> Path:
     return folder
 
 
-def _check_weights(done: Finished, source: Path, whole: EncoderConfig) -> None:
-    encoder = whole.with_dropout(done.model.dropout, done.model.attention_dropout)
-    if weights_fingerprint(source, encoder) != done.weights:
+def _check_weights(done: StageRecord, source: Path, whole: EncoderConfig) -> None:
+    encoder = whole.with_dropout(done.model_config().dropout, done.model_config().attention_dropout)
+    if weights_fingerprint(source, encoder) != done.identity()["model"]:
         raise CheckpointError(
             "config.json or the weights are not those that the stage began with",
             where=str(source),
@@ -234,18 +235,18 @@ def _check_weights(done: Finished, source: Path, whole: EncoderConfig) -> None:
         )
 
 
-def _copy_tokenizer(done: Finished, source: Path, target: Path) -> None:
+def _copy_tokenizer(done: StageRecord, source: Path, target: Path) -> None:
     """Copies the tokenizer, and checks that in its new place it does what it did.
 
     Its config is made to name what the model reads: without token types in it, transformers would
     give a BERT none, and without the side of the padding an XLNet padding as its last token.
     """
-    copy_tokenizer(Path(done.model.tokenizer or source).expanduser(), target)
+    copy_tokenizer(Path(done.model_config().tokenizer or source).expanduser(), target)
     tokenizer = tokenize.load_tokenizer(Model(path=str(target)))
-    if tokenize.tokenizer_fingerprint(tokenizer) != done.tokenizer:
+    if tokenize.tokenizer_fingerprint(tokenizer) != done.origin()["tokenizer"]:
         raise DataError(
             "the tokenizer is not the one that the stage was trained with",
-            where=done.model.tokenizer or str(source),
+            where=done.model_config().tokenizer or str(source),
             hint="put the files of that one back.",
         )
     file = target / "tokenizer_config.json"
@@ -255,25 +256,6 @@ def _copy_tokenizer(done: Finished, source: Path, target: Path) -> None:
     if tokenizer.model_max_length < LONGEST:
         settings["model_max_length"] = tokenizer.model_max_length
     _write_json(file, settings)
-
-
-def _restored(done: Finished, whole: EncoderConfig) -> Params:
-    """The best parameters of a stage, on the host."""
-    store = CheckpointStore(done.folder / "checkpoints", METRICS[done.task.metric])
-    best = store.best() or store.newest()
-    if best is None or best.step != done.done["best_step"]:
-        raise CheckpointError(
-            "the stage is marked as finished, but its best checkpoint is gone",
-            where=str(done.folder),
-            hint="delete this folder and run the study again: it repeats this stage.",
-        )
-    one = np.array(jax.devices()[:1]).reshape(1, 1, 1)
-    mesh = jax.sharding.Mesh(one, ("data", "fsdp", "tensor"))
-    cut = dataclasses.replace(whole, vocab_size=len(done.vocabulary))
-    shapes = ModelSpec(cut, HEAD_OF[done.task.kind], done.task.num_outputs).param_shapes()
-    params = restore(best, {"params": stage_run.placed(shapes, mesh)})["params"]
-    on_host: Params = jax.tree.map(np.asarray, params)
-    return on_host
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
