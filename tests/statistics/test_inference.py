@@ -160,22 +160,22 @@ def test_verdicts() -> None:
 )
 def test_coverage(metric: str, seeds: int, effect: float) -> None:
     world = coverage.World(metric, 200, seeds, effect=effect, sd=(0.1, 0.1))
-    made = coverage.simulate(world, 150, seed=5)
+    shares = coverage.simulate(world, 150, seed=5, draws=500)
     margin = 3 * np.sqrt(0.05 * 0.95 / 150)  # Three standard errors of a share of 150.
-    assert made["coverage"] >= 0.95 - margin
+    assert shares["coverage"] >= 0.95 - margin
     if not effect:
-        assert made["rejected"] <= 0.05 + margin
+        assert shares["rejected"] <= 0.05 + margin
 
 
 def test_coverage_with_large_variance_over_seeds() -> None:
     # The plain bootstrap fails here, so the simulation can detect bad coverage.
-    made = coverage.simulate(coverage.World(n=200, sd=(0.5, 0.5)), 200)
+    shares = coverage.simulate(coverage.World(n=200, sd=(0.5, 0.5)), 200, draws=500)
     margin = 3 * np.sqrt(0.05 * 0.95 / 200)
-    assert made["coverage"] >= 0.95 - margin > made["coverage_plain"]
+    assert shares["coverage"] >= 0.95 - margin > shares["coverage_plain"]
 
 
 def test_family_wise_error_rate() -> None:
     world = coverage.World(n=200, sd=(0.1, 0.1))
-    made = coverage.families(world, 25)
-    assert made["any_after"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 25)
-    assert made["any_after"] < made["any_before"]
+    shares = coverage.families(world, 25, draws=500)
+    assert shares["any_after"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 25)
+    assert shares["any_after"] < shares["any_before"]
