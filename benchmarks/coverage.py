@@ -118,15 +118,15 @@ def simulate(world: World, studies: int, seed: int = 0, draws: int = DRAWS) -> d
     rng = np.random.default_rng((seed, world.n, world.seeds))
     truth = true_difference(world)
     results = [intervals(world, rng, draws) for _ in range(studies)]
-    own, plain = zip(*results, strict=True)
+    proposed, plain = zip(*results, strict=True)
     return {
         **world._asdict(),
         "studies": studies,
         "truth": round(truth, 5),
-        "coverage": float(np.mean([one.low <= truth <= one.high for one in own])),
+        "coverage": float(np.mean([one.low <= truth <= one.high for one in proposed])),
         "coverage_plain": float(np.mean([low <= truth <= high for low, high in plain])),
-        "rejected": float(np.mean([one.p <= ALPHA for one in own])),
-        "width": float(np.median([one.high - one.low for one in own])),
+        "rejected": float(np.mean([one.p <= ALPHA for one in proposed])),
+        "width": float(np.median([one.high - one.low for one in proposed])),
         "width_plain": float(np.median([high - low for low, high in plain])),
     }
 
