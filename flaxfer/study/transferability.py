@@ -19,7 +19,7 @@ from flaxfer.config import Task
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import finite
 from flaxfer.evaluation.transferability import NEIGHBOURS, knn_score, logme
-from flaxfer.interop.embed import embed_tokenized
+from flaxfer.interop.embedding import embed_tokenized
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
