@@ -95,7 +95,7 @@ class Claim:
                 f"another process may have taken this over: this one sent no heartbeat for "
                 f"{silent:.0f} s, and {self.lease:.0f} s are allowed",
                 where=str(self.folder),
-                hint="find out what stops this process, or its access to the directory, for so long.",
+                hint="find out what stops this process, or its access to the folder, for so long.",
             )
 
 
