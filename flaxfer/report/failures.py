@@ -37,17 +37,15 @@ def _collapsed(data: ReportData) -> list[Block]:
             for one in entry.comparisons
             for run in one.collapsed
         ]  # fmt: skip
-    if not records:
-        compared = plural(len(data.evidence.comparisons), "comparison")
-        return [Text(f"No run has collapsed in any of {compared}.")]
-    return [table_of("Runs that have collapsed; all results count them.", records, "llllrll")]
+    if records:
+        return [table_of("Runs that have collapsed; all results count them.", records, "llllrll")]
+    compared = plural(len(data.evidence.comparisons), "comparison")
+    return [Text(f"No run has collapsed in any of {compared}.")]
 
 
 def _without_collapsed(data: ReportData) -> list[Block]:
     """Return the headlines that include collapsed runs, with and without those runs."""
     affected = [(entry, one) for entry, one in data.judged if one.collapsed]
-    if not affected:
-        return []
     rows = []
     for entry, one in affected:
         for runs, estimate in (("all", one.all_runs), ("without collapsed", one.without_collapsed)):
@@ -59,7 +57,7 @@ def _without_collapsed(data: ReportData) -> list[Block]:
     scores = join(dict.fromkeys(f"{one.metric}, {one.language}" for _, one in affected))
     caption = f"Results with collapsed runs and without: {scores}."
     header = ["study", "runs", "seeds", DIFFERENCE, "interval", "verdict"]
-    return [Table(caption, header, rows, "lllrrl")]
+    return [Table(caption, header, rows, "lllrrl")] if rows else []
 
 
 def _not_transferred(data: ReportData) -> list[Block]:
@@ -78,13 +76,12 @@ def _not_transferred(data: ReportData) -> list[Block]:
                 }
                 for condition, runs in by_condition.items()
             ]  # fmt: skip
-    if not records:
-        return []
     caption = (
         "Sets on which runs have learned nothing, although they have learned something in a "
         "language of their training."
     )
-    return [table_of(caption, records, "llllll", ["They have not collapsed: it is a result."])]
+    notes = ["They have not collapsed: it is a result."]
+    return [table_of(caption, records, "llllll", notes)] if records else []
 
 
 def _restarted(data: ReportData) -> list[Block]:
@@ -118,6 +115,5 @@ def _diverged(data: ReportData) -> Block:
         for entry in data.entries
         for one in entry.study.failed
     ]  # fmt: skip
-    if not records:
-        return Text("No run has diverged.")
-    return table_of("Runs that have diverged; no result counts them.", records, "lllrl")
+    caption = "Runs that have diverged; no result counts them."
+    return table_of(caption, records, "lllrl") if records else Text("No run has diverged.")

@@ -218,6 +218,15 @@ def test_a_missing_run_is_named(tmp_path: Path) -> None:
         assert ["undefined" in cell for cell in row[3:]] == [False, True, True, False]
 
 
+def test_a_study_without_finished_runs_has_a_report(tmp_path: Path) -> None:
+    write_report(write_study(tmp_path, study_record() | {"runs": [], "data": []}))
+    page = Page((tmp_path / "report.html").read_text())
+    assert "No finished run of the target: direct seed 0" in " ".join(page.texts["p"])
+    assert page.tables["Stages, each with its directory."] == [[]]
+    assert table(page, "Training by stage")[1][:4] == ["all stages", "", "", "0"]
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1
+
+
 def test_sets_of_one_language_count_as_one_and_mixed_sets_not_at_all(tmp_path: Path) -> None:
     record = study_record(("direct",))
     for one in record["runs"]:
