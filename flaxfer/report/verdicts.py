@@ -9,7 +9,7 @@ import numpy as np
 
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Figure, Folded, Heading, Text, Verdicts, table_of
+from flaxfer.report.document import Block, Figure, Folded, Heading, Table, Text, Verdicts
 from flaxfer.report.formatting import (
     amount,
     count_seeds,
@@ -41,7 +41,7 @@ def verdict_blocks(data: ReportData) -> list[Block]:
         blocks.append(_plot(data))
     if skipped := data.evidence.skipped:
         caption = "Sets and means that could not be compared."
-        table = table_of(caption, [{"why": reason} for reason in skipped], "l")
+        table = Table(caption, [{"why": reason} for reason in skipped], "l")
         blocks.append(Folded(f"Not compared: {plural(len(skipped), 'set or mean')}", [table]))
     return blocks
 
@@ -133,8 +133,8 @@ def target_blocks(data: ReportData) -> list[Block]:
         estimate = comparison.all_runs
         records.append({
             "target": entry.target, "model": entry.model, "intermediate task": entry.intermediate,
-            "verdict": estimate.verdict, "direct": spread("", np.array(estimate.direct.scores)),
-            "staged": spread("", np.array(estimate.staged.scores)),
+            "verdict": estimate.verdict, "direct": spread(np.array(estimate.direct.scores)),
+            "staged": spread(np.array(estimate.staged.scores)),
             DIFFERENCE: signed(estimate.difference), "interval": interval(estimate),
             "p after Holm": p_value(estimate.p_holm),
             "score": join([comparison.metric, comparison.language]), "p": p_value(estimate.p),
@@ -151,4 +151,4 @@ def target_blocks(data: ReportData) -> list[Block]:
         "difference with power 0.8 at level 0.05; empty where there is no number.",
     ]
     caption = "Mean ± standard deviation over seeds, by target and model; all runs count."
-    return [Heading("Targets by model"), table_of(caption, records, "llllrrrrrlrrrrr", notes)]
+    return [Heading("Targets by model"), Table(caption, records, "llllrrrrrlrrrrr", notes)]

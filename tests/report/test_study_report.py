@@ -175,12 +175,7 @@ def test_markdown_and_html_hold_the_same_tables(workdir: Path, page: Page) -> No
 def test_rebuilding_in_another_process_gives_the_same_bytes(workdir: Path) -> None:
     names = ("report.html", "report.md", "results.csv", "comparisons.csv", "results.tex")
     before = [(workdir / name).read_bytes() for name in names]
-    code = """if True:
-        import pathlib, sys
-        from flaxfer.report.writing import write_report
-        print(*write_report(pathlib.Path(sys.argv[1])), sep="\\n")
-    """
-    command = [sys.executable, "-W", "error", "-c", code, str(workdir)]
+    command = [sys.executable, "-W", "error", "-m", "flaxfer.main", "report", str(workdir)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert printed.splitlines() == [str(workdir / name) for name in names]
     assert [(workdir / name).read_bytes() for name in names] == before
