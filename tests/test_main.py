@@ -83,9 +83,9 @@ def test_a_wrong_config_is_refused_before_jax_is_imported(file: str, module: str
     assert done.out == ""
     assert done.err.splitlines() == [
         f"error: {file}: 3 error(s) in the configuration",
+        "  - optimizer.warmup: should be greater than or equal to 0; is -1",
         "  - train.batch_sise: unknown key; did you mean 'batch_size'?",
-        "  - model.path: name either a local folder (model.path) or a hub id (model.hub), not both",
-        "  - optimizer.warmup: must not be negative, is -1.0",
+        "  - model.path: set either a local folder (model.path) or a hub id (model.hub), not both",
         "  Hint: change the config file, or pass --config.KEY=VALUE.",
     ]
     assert {"flaxfer.config.loading", "pydantic"} < done.imported
@@ -148,7 +148,7 @@ def test_every_subcommand_has_help(name: str, capsys: pytest.CaptureFixture[str]
         (["check", "--config", "FILE", "--config.seeds", "1"], "arguments: --config.seeds 1"),
         (["--config", "FILE", "also this"], "unrecognized arguments: also this"),
         (["--config", "FILE", "--check=yes"], "ignored explicit argument"),
-        (["plan", "--config", "no.py"], "there is no such config file"),
+        (["plan", "--config", "no.py"], "the config file does not exist"),
         (["--config", "FILE:large"], "get_config() takes 0 positional arguments but 1 was given"),
         (["reprot", "DIR"], "did you mean 'report'?"),
         (["xyz"], "flaxfer --help lists the subcommands"),

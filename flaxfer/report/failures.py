@@ -102,7 +102,7 @@ def _restarted(data: ReportData) -> list[Block]:
         return [Table(caption, records, "lllrrrrl")]
     configs = (entry.study.config for entry in data.entries)
     stages = (config.get(name) for config in configs for name in ("intermediate", "target"))
-    if any(stage and stage.get("restarts") for stage in stages):
+    if any(stage and stage.get("max_restarts") for stage in stages):
         return [Text("Runs that learn nothing would have been restarted; there were none.")]
     return []
 

@@ -26,7 +26,7 @@ def _study_blocks(entry: Entry) -> list[Block]:
     blocks: list[Block] = []
     if retained := [run for run in runs if run.retained]:
         blocks.append(_retained_table(entry, retained))
-    if mixed := [run for run in runs if run.wise]:
+    if mixed := [run for run in runs if run.wise_ft]:
         blocks += _mixture_blocks(entry, mixed)
     return blocks
 
@@ -52,26 +52,26 @@ def _retained_table(entry: Entry, runs: list[Run]) -> Table:
 
 
 def _mixture_blocks(entry: Entry, runs: list[Run]) -> list[Block]:
-    """Return the mean over languages by the result's share in the mixture."""
+    """Return the mean over languages by the weight of the result."""
     metric = entry.study.metric
     lines = []
-    by_share: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
+    by_alpha: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
-        means = [_mean(entry.study, run, mixture) for mixture in run.wise]
-        shares = np.array([mixture.share for mixture in run.wise])
-        lines.append(plots.Curve(run.condition, run.seed, shares, np.array(means)))
-        for mixture, mean in zip(run.wise, means, strict=True):
+        means = [_mean(entry.study, run, mixture) for mixture in run.wise_ft]
+        alphas = np.array([mixture.alpha for mixture in run.wise_ft])
+        lines.append(plots.Curve(run.condition, run.seed, alphas, np.array(means)))
+        for mixture, mean in zip(run.wise_ft, means, strict=True):
             dev = number(mixture.dev.get(metric))
-            by_share[run.condition, mixture.share].append((dev, mean))
+            by_alpha[run.condition, mixture.alpha].append((dev, mean))
     quantity = f"{ZERO_SHOT if Scores(entry.study).zero_shot else MEAN} of {metric}"
-    over = "share of the result in the mixture"
+    over = "alpha (weight of the result in the mixture)"
     svg = plots.curves(entry.plot_name("mixtures"), lines, quantity, over)
-    caption = f"Mixtures of the target stage with its start: {quantity} by share (WiSE-FT)."
+    caption = f"Mixtures of the target stage with its start: {quantity} by alpha (WiSE-FT)."
     records = []
-    for (condition, share), pairs in sorted(by_share.items()):
+    for (condition, alpha), pairs in sorted(by_alpha.items()):
         dev_scores, means_S = np.array(pairs).T
         records.append({
-            "condition": condition, "share": f"{share:g}",
+            "condition": condition, "alpha": f"{alpha:g}",
             f"dev {metric}": spread(dev_scores), quantity: spread(means_S),
         })  # fmt: skip
     title = "Mixtures over seeds: 0 is the start, 1 the result."

@@ -76,8 +76,8 @@ def plan_study(data: StudyData) -> StudyPlan:
 
 
 def seed_groups(data: StudyData) -> list[tuple[int, ...]]:
-    """Return the seeds in groups that are trained as one program, by `Config.seeds_at_once`."""
-    seeds, size = data.config.seeds, data.config.seeds_at_once
+    """Return the seeds in groups that are trained as one program, by `Config.batched_seeds`."""
+    seeds, size = data.config.seeds, data.config.batched_seeds
     if not size:
         work = max(_workload(stage) for stage in data.stages.values())
         size = GROUP if work <= SMALL_WORK else 1
@@ -137,9 +137,9 @@ def _measurements(
         yield Measurement("evaluations", file, split)
     if start != "random":
         dev = data.stage(name, after_intermediate=isinstance(start, StageSpec)).dev
-        for alpha in settings.wise:
-            yield _note("wise", f"wise-{alpha:g}", dev, data.stages[name], repr(alpha))
-    if settings.retained and isinstance(start, StageSpec):
+        for alpha in settings.wise_ft_alphas:
+            yield _note("wise_ft", f"wise_ft-{alpha:g}", dev, data.stages[name], repr(alpha))
+    if settings.evaluate_retention and isinstance(start, StageSpec):
         intermediate = data.stages["intermediate"]
         yield _note("retained", "retained", intermediate.dev, intermediate, "")
 

@@ -149,7 +149,7 @@ class Summaries:
     def write(self, plan: StudyPlan) -> list[dict[str, Any]]:
         """Write study.json of a settled study, and return the stages that failed."""
         name = plan.config.name
-        places = grids.places(self.config) if isinstance(self.config, Grid) else {}
+        places = grids.cell_keys(self.config) if isinstance(self.config, Grid) else {}
         more = {"command": self.command, "seconds": time.monotonic() - self.began}
         return summary.write_summary(plan, self.facts[name] | more, places.get(name))
 

@@ -25,7 +25,7 @@ from flaxfer.training.vocabulary import Vocabulary
 Records = list[dict[str, Any]]
 
 ANNOUNCEMENTS = {
-    "wise": "evaluates mixtures of its start and result",
+    "wise_ft": "evaluates mixtures of its start and result",
     "retained": "evaluates the intermediate task again",
 }
 
@@ -51,7 +51,11 @@ class Scorer:
           spec: the stage.
           confirm: called before anything is written in its folder.
         """
-        measure = {"evaluations": self._evaluate, "wise": self._wise, "retained": self._retained}
+        measure = {
+            "evaluations": self._evaluate,
+            "wise_ft": self._wise_ft,
+            "retained": self._retained,
+        }
         missing = spec.missing()
         for key in measure:
             wanted = [one for one in missing if one.key == key]
@@ -80,7 +84,7 @@ class Scorer:
             write_predictions(predictions, spec.settings.task, data, outputs)
             yield evaluator.report(one.name, data, outputs)
 
-    def _wise(
+    def _wise_ft(
         self, spec: StageSpec, wanted: list[Measurement], confirm: Callable[[], None]
     ) -> Iterator[Records]:
         """Yield the scores of each mixture of start and result (WiSE-FT)."""
@@ -100,7 +104,7 @@ class Scorer:
                         dev = finite(scores)
                     else:
                         entries += evaluator.report(name, data, outputs)
-            yield [{"share": alpha, "dev": dev, "evaluations": entries}]
+            yield [{"alpha": alpha, "dev": dev, "evaluations": entries}]
 
     def _retained(
         self, spec: StageSpec, wanted: list[Measurement], confirm: Callable[[], None]

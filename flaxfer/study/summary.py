@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from flaxfer.config import loading
-from flaxfer.config.grids import Place
+from flaxfer.config.grids import CellKey
 from flaxfer.data import overlap
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform, sharding
@@ -142,7 +142,7 @@ def study_facts(data: StudyData) -> dict[str, Any]:
 
 
 def write_summary(
-    plan: StudyPlan, facts: Mapping[str, Any], place: Place | None
+    plan: StudyPlan, facts: Mapping[str, Any], place: CellKey | None
 ) -> list[dict[str, Any]]:
     """Write study.json of a settled study, and return the stages that failed.
 

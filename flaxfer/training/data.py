@@ -223,13 +223,13 @@ def _rehearsing(
 ) -> StageData | None:
     """Return the data of a target stage that rehearses the intermediate one."""
     target, intermediate = stages["target"], stages.get("intermediate")
-    if intermediate is None or not target.settings.rehearse:
+    if intermediate is None or not target.settings.rehearsal_examples:
         return None
     trained_on = {name: tokenized["target"][name] for name in TRAINED_ON}
     rehearsed = tokenized["intermediate"]["train"]
     vocabulary = _vocabulary(target.settings, target.encoder, [*trained_on.values(), rehearsed])
     rehearsal = Rehearsal(
-        examples=target.settings.rehearse,
+        examples=target.settings.rehearsal_examples,
         data=vocabulary.cut(rehearsed),
         task=intermediate.settings.task,
         train=intermediate.settings.train,

@@ -192,7 +192,7 @@ class Run:
         attempts, store = self.record.attempts(), self.spec.checkpoints
         best = store.best() or store.newest()
         assert best is not None  # The last step is always evaluated and saved.
-        allowed = self.spec.settings.restarts
+        allowed = self.spec.settings.max_restarts
         if len(attempts) < allowed and (why := self._why_not_learned(best.notes, dev)):
             say(f"{self.spec.title}  restarts, {len(attempts) + 1} of {allowed}: {why}")
             seconds = self.speed.summary()["seconds"]

@@ -26,7 +26,7 @@ class Measurement:
     """Something measured of a trained stage, kept in a file of its folder as a list of records.
 
     Attributes:
-      key: `evaluations`, `wise_ft` or `retention`, the key of the records in study.json.
+      key: `evaluations`, `wise_ft` or `retained`, the key of the records in study.json.
       file: path within the stage's folder; its name holds the content hash of the data.
       name: evaluated set; for `wise_ft` the mixing weight.
     """
@@ -89,7 +89,7 @@ class StageSpec:
     @property
     def rehearses(self) -> bool:
         """Whether its batches hold examples of the intermediate task."""
-        return self.parent is not None and self.settings.rehearse > 0
+        return self.parent is not None and self.settings.rehearsal_examples > 0
 
     @property
     def fresh(self) -> tuple[str, ...]:
@@ -110,8 +110,8 @@ class StageSpec:
             **self.hashes,
             "seed": self.seed,
             "start": self.parent.folder.name if self.parent else self.start,
-            **({"rehearse": settings.rehearse} if self.rehearses else {}),
-            **({"restarts": settings.restarts} if settings.restarts else {}),
+            **({"rehearsal_examples": settings.rehearsal_examples} if self.rehearses else {}),
+            **({"max_restarts": settings.max_restarts} if settings.max_restarts else {}),
         }
 
     @functools.cached_property

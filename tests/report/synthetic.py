@@ -202,10 +202,10 @@ def _controls(condition: str, scored: list[Json], rng: np.random.Generator) -> J
         ]
 
     dev = {"accuracy": 0.7, "pearson": 0.7}
-    mixtures = [{"share": x, "dev": dev, "evaluations": shrunk(x)} for x in (0, 0.25, 0.5, 0.75, 1)]
+    mixtures = [{"alpha": x, "dev": dev, "evaluations": shrunk(x)} for x in (0, 0.25, 0.5, 0.75, 1)]
     kept = {"set": "dev", "language": "en", "n": 300, "before": {"accuracy": 0.9}}
     retained = [kept | {"after": {"accuracy": float(rng.uniform(0.7, 0.8))}}]
-    return {"wise": mixtures, "retained": retained if condition == "staged" else []}
+    return {"wise_ft": mixtures, "retained": retained if condition == "staged" else []}
 
 
 def _overlap(code: str) -> Json:

@@ -305,7 +305,7 @@ def test_overlap_collapsed_restarted_and_diverged_runs_are_listed(page: Page) ->
 def test_a_restart_policy_without_restarts_is_mentioned(data: ReportData) -> None:
     (entry,) = [one for one in data.entries if one.name == COLLAPSED]
     for restarts, sentences in ((2, 1), (0, 0)):
-        study = dataclasses.replace(entry.study, config={"target": {"restarts": restarts}})
+        study = dataclasses.replace(entry.study, config={"target": {"max_restarts": restarts}})
         one = dataclasses.replace(data, entries=(dataclasses.replace(entry, study=study),))
         texts = [block.text for block in failure_blocks(one) if isinstance(block, Text)]
         assert sum("would have been restarted" in text for text in texts) == sentences
