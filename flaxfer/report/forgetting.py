@@ -52,7 +52,7 @@ def _retained_table(entry: Entry, runs: list[Run]) -> Table:
 
 
 def _mixture_blocks(entry: Entry, runs: list[Run]) -> list[Block]:
-    """Return the mean over languages by the weight of the result."""
+    """Return the mean over languages by alpha, the weight of the result."""
     metric = entry.study.metric
     lines = []
     by_alpha: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
