@@ -48,9 +48,7 @@ def refused(capsys: pytest.CaptureFixture[str], code: int, *words: str) -> str:
 def test_the_error_without_safetensors_names_the_command(folder: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         read_headers(folder)
-    assert f"flaxfer convert '{folder}' OUT --allow-torch" in str(
-        caught.value.hint
-    )
+    assert f"flaxfer convert '{folder}' OUT --allow-torch" in str(caught.value.hint)
 
 
 def test_nothing_is_opened_without_permission(
@@ -73,6 +71,7 @@ def test_without_a_safe_pytorch_the_error_names_the_command_to_install_it(
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__="2.5.1+cpu"))
     message = refused(capsys, 2, *words)
     assert "2.5.1" in message and "torch>=2.6" in message
+
     class Opened(Exception):
         pass
 
