@@ -14,12 +14,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from flaxfer.config import METRICS
 from flaxfer.evaluation.records import MIXED
 from flaxfer.interop.names import TASK_TYPES, describe_output
-from flaxfer.training.finished import Finished
+from flaxfer.training.record import StageRecord
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 
 
-def model_card(stage: Finished, name: str, class_name: str) -> ModelCard:
+def model_card(stage: StageRecord, name: str, class_name: str) -> ModelCard:
     """Return the card of an export.
 
     Args:
@@ -28,7 +28,7 @@ def model_card(stage: Finished, name: str, class_name: str) -> ModelCard:
       class_name: transformers' class of the model.
     """
     auto_class = f"AutoModel{class_name[class_name.index('For') :].removesuffix('Simple')}"
-    best, total = stage.done["best_step"], stage.done["total_steps"]
+    best, total = stage.done()["best_step"], stage.done()["total_steps"]
     return ModelCard.from_template(
         _metadata(stage, name),
         template_path=str(TEMPLATE),
@@ -38,31 +38,32 @@ def model_card(stage: Finished, name: str, class_name: str) -> ModelCard:
         name=name,
         stage=stage,
         origin=_origin(stage),
-        output=describe_output(stage.task),
+        output=describe_output(stage.task()),
         best_step=f"step {best:,} of {total:,}",
-        max_length=stage.train.max_length,
+        max_length=stage.train().max_length,
         auto_class=auto_class,
-        predicts_texts=bool(TASK_TYPES[stage.task.kind].problem),
+        predicts_texts=bool(TASK_TYPES[stage.task().kind].problem),
         limits=_limits(stage),
         scores=_scores(stage),
         data=_data(stage),
         settings=_settings(stage),
-        versions=stage.versions and _table(["package", "version"], stage.versions.items()),
+        versions=stage.origin()["versions"]
+        and _table(["package", "version"], stage.origin()["versions"].items()),
     )
 
 
-def base_name(stage: Finished) -> str:
+def base_name(stage: StageRecord) -> str:
     """Return the hub id of the pretrained model, or the name of its folder."""
-    return stage.model.hub or stage.model_folder.name
+    return stage.model_config().hub or Path(stage.origin()["model"]["folder"]).name
 
 
-def _metadata(stage: Finished, name: str) -> ModelCardData:
+def _metadata(stage: StageRecord, name: str) -> ModelCardData:
     """Return the front matter; the hub's model index has no place for undefined scores."""
-    pipeline = TASK_TYPES[stage.task.kind].pipeline
+    pipeline = TASK_TYPES[stage.task().kind].pipeline
     results = [
         EvalResult(
             task_type=pipeline,
-            task_name=stage.task.name,
+            task_name=stage.task().name,
             dataset_type=_sources(stage, evaluation.set),
             dataset_name=f"{evaluation.set} ({evaluation.language})",
             dataset_config=evaluation.language,
@@ -71,7 +72,7 @@ def _metadata(stage: Finished, name: str) -> ModelCardData:
             metric_name=metric,
             metric_value=value,
         )
-        for evaluation in stage.evaluations
+        for evaluation in stage.evaluations()
         for metric, value in evaluation.metrics.items()
         if value is not None
     ]
@@ -79,19 +80,19 @@ def _metadata(stage: Finished, name: str) -> ModelCardData:
         language=_languages(stage),
         library_name="transformers",
         pipeline_tag=pipeline,
-        tags=["flaxfer", stage.task.kind.replace("_", "-")],
-        base_model=stage.model.hub or None,
-        metrics=list(METRICS[stage.task.kind]),
+        tags=["flaxfer", stage.task().kind.replace("_", "-")],
+        base_model=stage.model_config().hub or None,
+        metrics=list(METRICS[stage.task().kind]),
         model_name=name if results else None,
         eval_results=results or None,
     )
 
 
-def _origin(stage: Finished) -> str:
-    base, version = base_name(stage), stage.versions.get("flaxfer", "")
-    trained = f"{stage.task.name} with flaxfer {version}".strip()
-    first, *_ = stage.lineage
-    if first.start == "random":
+def _origin(stage: StageRecord) -> str:
+    base, version = base_name(stage), stage.origin()["versions"].get("flaxfer", "")
+    trained = f"{stage.task().name} with flaxfer {version}".strip()
+    first, *_ = stage.lineage()
+    if first.identity()["start"] == "random":
         return (
             f"This model has the architecture and the tokenizer of {base}, was initialised with "
             f"random weights, and was trained on {trained}."
@@ -99,7 +100,8 @@ def _origin(stage: Finished) -> str:
     if first is stage:
         return f"This model is {base}, fine-tuned on {trained}."
     earlier = " and ".join(
-        f"{each.task.name} ({each.task.kind.replace('_', ' ')})" for each in stage.lineage[:-1]
+        f"{each.task().name} ({each.task().kind.replace('_', ' ')})"
+        for each in stage.lineage()[:-1]
     )
     return (
         f"This model is {base}, fine-tuned on the intermediate task {earlier} first, and then on "
@@ -107,10 +109,10 @@ def _origin(stage: Finished) -> str:
     )
 
 
-def _limits(stage: Finished) -> str:
-    trained = {language for each in stage.lineage for language in _trained_on(each)}
-    evaluated = {evaluation.language for evaluation in stage.evaluations} - {MIXED}
-    metrics = _join(METRICS[stage.task.kind])
+def _limits(stage: StageRecord) -> str:
+    trained = {language for each in stage.lineage() for language in _trained_on(each)}
+    evaluated = {evaluation.language for evaluation in stage.evaluations()} - {MIXED}
+    metrics = _join(METRICS[stage.task().kind])
     sentences = [f"The measurements are {metrics} on the sets in the table of scores."]
     if unseen := sorted(evaluated - trained):
         sentences.append(
@@ -124,11 +126,11 @@ def _limits(stage: Finished) -> str:
     return " ".join(sentences)
 
 
-def _scores(stage: Finished) -> str:
-    metrics = METRICS[stage.task.kind]
-    (dev,) = (entry for entry in stage.data if entry["split"] == "dev")
-    sets = [("dev", ", ".join(dev["languages"]), dev["examples"], stage.done["dev"])]
-    sets += [(each.set, each.language, each.n, each.metrics) for each in stage.evaluations]
+def _scores(stage: StageRecord) -> str:
+    metrics = METRICS[stage.task().kind]
+    (dev,) = (entry for entry in stage.origin()["data"] if entry["split"] == "dev")
+    sets = [("dev", ", ".join(dev["languages"]), dev["examples"], stage.done()["dev"])]
+    sets += [(each.set, each.language, each.n, each.metrics) for each in stage.evaluations()]
     rows = [
         [name, language, f"{n:,}", *(_score(scores.get(metric)) for metric in metrics)]
         for name, language, n, scores in sets
@@ -136,52 +138,57 @@ def _scores(stage: Finished) -> str:
     return _table(["set", "language", "examples", *metrics], rows, numbers=1 + len(metrics))
 
 
-def _data(stage: Finished) -> str:
+def _data(stage: StageRecord) -> str:
     rows = [
         [
-            each.task.name,
+            each.task().name,
             entry["split"],
             ", ".join(entry["sources"]) or "cut from train",
             ", ".join(f"{language} {n:,}" for language, n in entry["languages"].items()),
             *(f"{entry[count]:,}" for count in ("examples", "tokens", "truncated")),
         ]
-        for each in stage.lineage
-        for entry in each.data
+        for each in stage.lineage()
+        for entry in each.origin()["data"]
     ]
     header = ["task", "split", "source", "examples by language", "examples", "tokens", "truncated"]
     return _table(header, rows, numbers=3)
 
 
-def _settings(stage: Finished) -> str:
+def _settings(stage: StageRecord) -> str:
     columns = [
         {
-            "seed": each.seed,
-            "steps taken": each.done["steps"],
-            "best step": each.done["best_step"],
-            "dtype of matmuls": each.dtype,
-            **{f"optimizer.{k}": v for k, v in dataclasses.asdict(each.optimizer).items()},
-            **{f"train.{k}": v for k, v in dataclasses.asdict(each.train).items()},
+            "seed": each.identity()["seed"],
+            "steps taken": each.done()["steps"],
+            "best step": each.done()["best_step"],
+            "dtype of matmuls": each.identity()["dtype"],
+            **{f"optimizer.{k}": v for k, v in dataclasses.asdict(each.optimizer()).items()},
+            **{f"train.{k}": v for k, v in dataclasses.asdict(each.train()).items()},
         }
-        for each in stage.lineage
+        for each in stage.lineage()
     ]
     rows = [[key, *(_word(column[key]) for column in columns)] for key in columns[0]]
-    return _table(["setting", *(each.task.name for each in stage.lineage)], rows)
+    return _table(["setting", *(each.task().name for each in stage.lineage())], rows)
 
 
-def _languages(stage: Finished) -> list[str]:
+def _languages(stage: StageRecord) -> list[str]:
     """Return all languages of the data, starting with the training data's."""
-    languages = [language for each in stage.lineage for language in _trained_on(each)]
-    languages += [language for entry in stage.data for language in entry["languages"]]
+    languages = [language for each in stage.lineage() for language in _trained_on(each)]
+    languages += [language for entry in stage.origin()["data"] for language in entry["languages"]]
     return [language for language in dict.fromkeys(languages) if language != MIXED]
 
 
-def _trained_on(stage: Finished) -> list[str]:
-    splits = (entry for entry in stage.data if entry["split"] == "train")
+def _trained_on(stage: StageRecord) -> list[str]:
+    splits = (entry for entry in stage.origin()["data"] if entry["split"] == "train")
     return [language for entry in splits for language in entry["languages"]]
 
 
-def _sources(stage: Finished, split: str) -> str:
-    names = [name for entry in stage.data if entry["split"] == split for name in entry["sources"]]
+def _sources(stage: StageRecord, split: str) -> str:
+    names = [
+        name
+        for entry in stage.origin()["data"]
+        if entry["split"] == split
+        for name in entry["sources"]
+    ]
     return ", ".join(names) or split
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import json
 import shlex
 from pathlib import Path
@@ -29,12 +28,9 @@ from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.pretrained import weights_fingerprint
 from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import WEIGHTS, read_json
-from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks.metrics import METRICS
-from flaxfer.training import finished, rows, stage_run
-from flaxfer.training.checkpoints import CheckpointStore, restore
-from flaxfer.training.finished import Finished
+from flaxfer.training.record import DONE, IDENTITY, StageRecord, open_finished
+from flaxfer.training.vocabulary import recover_rows, with_word_table, word_table
 
 TRAIN_SETTINGS = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
 """Training settings that `flaxfer predict` needs to give the predictions of the evaluation."""
@@ -55,7 +51,7 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
     Raises:
       FlaxferError: the stage, the model or `out` cannot be used; nothing is left at `out`.
     """
-    stage = finished.read(folder)
+    stage = open_finished(folder)
     source = _model_folder(stage, model)
     settings = read_json(source / "config.json", DataError)
     encoder = pretrained.load_encoder_config(source)
@@ -64,15 +60,15 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
         _write_json(temporary / "config.json", config_json(settings, stage))
         _copy_tokenizer(stage, source, temporary)
         arrays = pretrained.checkpoint_arrays(
-            whole_params(stage, encoder, source), encoder, HEAD_OF[stage.task.kind]
+            whole_params(stage, encoder, source), encoder, HEAD_OF[stage.task().kind]
         )
         safetensors.numpy.save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
-        model_class = class_name(encoder.family, stage.task)
+        model_class = class_name(encoder.family, stage.task())
         card.model_card(stage, out.absolute().name, model_class).save(temporary / "README.md")
     return out
 
 
-def config_json(settings: dict[str, Any], stage: Finished) -> dict[str, Any]:
+def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:
     """Return the config.json of an export.
 
     Its key `flaxfer`, which transformers keeps and ignores, is for `flaxfer predict`.
@@ -81,7 +77,7 @@ def config_json(settings: dict[str, Any], stage: Finished) -> dict[str, Any]:
       settings: config.json of the pretrained model.
       stage: the exported stage.
     """
-    task = stage.task
+    task = stage.task()
     replaced = ("torch_dtype", "num_labels", "id2label", "label2id", "problem_type")
     config = {key: value for key, value in settings.items() if key not in replaced}
     config |= {"architectures": [class_name(settings["model_type"], task)], "dtype": "float32"}
@@ -92,38 +88,41 @@ def config_json(settings: dict[str, Any], stage: Finished) -> dict[str, Any]:
         }
     if problem := TASK_TYPES[task.kind].problem:
         config["problem_type"] = problem
-    train = {name: getattr(stage.train, name) for name in TRAIN_SETTINGS}
+    train = {name: getattr(stage.train(), name) for name in TRAIN_SETTINGS}
     config["flaxfer"] = {
         "version": __version__,
         "stage": stage.folder.name,
         "task": dataclasses.asdict(task),
-        "train": train | {"compute_dtype": stage.dtype},
+        "train": train | {"compute_dtype": stage.identity()["dtype"]},
     }
     return config
 
 
-def whole_params(stage: Finished, encoder: EncoderConfig, source: Path) -> Params:
-    """Return the best parameters of a stage with all rows of the word embedding."""
-    params = _restore(stage, encoder)
-    first = stage.lineage[0]
+def whole_params(stage: StageRecord, encoder: EncoderConfig, source: Path) -> Params:
+    """Return the best parameters of a stage on the host, with all rows of the embedding."""
+    device = np.array(jax.devices()[:1]).reshape(1, 1, 1)
+    mesh = jax.sharding.Mesh(device, ("data", "fsdp", "tensor"))
 
-    def initial_rows(ids: np.ndarray) -> np.ndarray:
-        if first.start == "random":
-            return rows.random_table(encoder, first.task, first.attempt_seed)[ids]
-        return rows.word_table(pretrained.load_pretrained(source, encoder))[ids]
+    def params_of(record: StageRecord) -> Params:
+        on_host: Params = jax.tree.map(np.asarray, record.best_params(encoder, mesh))
+        return on_host
 
-    stages = [
-        rows.Trained(
-            each.vocabulary,
-            (lambda: params) if each is stage else functools.partial(_restore, each, encoder),
-            each.optimizer,
-            each.done["best_step"],
-            each.done["total_steps"],
-        )
-        for each in stage.lineage
-    ]
-    table = rows.rows_after(np.arange(encoder.vocab_size), stages, initial_rows)
-    return rows.with_table(params, table)
+    def first_rows(ids: np.ndarray) -> np.ndarray:
+        first = stage.lineage()[0]
+        if first.identity()["start"] == "random":
+            task = first.task()
+            model = ModelSpec(encoder, HEAD_OF[task.kind], task.num_outputs)
+            return word_table(model.random_params(first.attempt_seed()))[ids]
+        return word_table(pretrained.load_pretrained(source, encoder))[ids]
+
+    params = params_of(stage)
+    table = recover_rows(
+        np.arange(encoder.vocab_size),
+        stage.lineage(),
+        first_rows,
+        lambda record: params if record == stage else params_of(record),
+    )
+    return with_word_table(params, table)
 
 
 def find_stage(
@@ -146,7 +145,7 @@ def find_stage(
       ConfigError: no stage matches, or several do.
       DataError: `run` is neither a stage nor a work directory.
     """
-    if (run / finished.IDENTITY).is_file():
+    if (run / IDENTITY).is_file():
         if (condition, seed, stage) != (None, None, None):
             raise ConfigError(
                 "--condition, --seed and --stage select a stage of a work directory, but this is "
@@ -160,7 +159,7 @@ def find_stage(
             "this is neither the folder of a stage nor the work directory of a finished study",
             where=str(run),
             hint="run the study to its end, or name one of its finished stages.",
-            details=[str(file.parent) for file in sorted(run.glob(f"stages/*/{finished.DONE}"))],
+            details=[str(file.parent) for file in sorted(run.glob(f"stages/*/{DONE}"))],
         )
     records = read_study(run).runs
     matches = [
@@ -205,9 +204,9 @@ def _command(run: Path, out: Path, record: Run) -> str:
     return shlex.join(["flaxfer", "export", *words])
 
 
-def _model_folder(stage: Finished, model: Path | None) -> Path:
+def _model_folder(stage: StageRecord, model: Path | None) -> Path:
     """Return the folder of the pretrained model, without asking the hub."""
-    folder = model or stage.model_folder
+    folder = model or Path(stage.origin()["model"]["folder"])
     if not folder.is_dir():
         raise DataError(
             f"the pretrained model of the stage, {card.base_name(stage)}, is missing",
@@ -218,9 +217,11 @@ def _model_folder(stage: Finished, model: Path | None) -> Path:
     return folder
 
 
-def _check_weights(stage: Finished, source: Path, encoder: EncoderConfig) -> None:
-    trained = encoder.with_dropout(stage.model.dropout, stage.model.attention_dropout)
-    if weights_fingerprint(source, trained) != stage.weights:
+def _check_weights(stage: StageRecord, source: Path, encoder: EncoderConfig) -> None:
+    trained = encoder.with_dropout(
+        stage.model_config().dropout, stage.model_config().attention_dropout
+    )
+    if weights_fingerprint(source, trained) != stage.identity()["model"]:
         raise CheckpointError(
             "config.json or the weights are not those that the stage started from",
             where=str(source),
@@ -228,18 +229,18 @@ def _check_weights(stage: Finished, source: Path, encoder: EncoderConfig) -> Non
         )
 
 
-def _copy_tokenizer(stage: Finished, source: Path, target: Path) -> None:
+def _copy_tokenizer(stage: StageRecord, source: Path, target: Path) -> None:
     """Copy the tokenizer, and check that the copy tokenises as in training.
 
     Its config names the model's inputs and its padding side. Without them, transformers would
     give a BERT no token types, and an XLNet padding as its last token.
     """
-    copy_tokenizer(Path(stage.model.tokenizer or source).expanduser(), target)
+    copy_tokenizer(Path(stage.model_config().tokenizer or source).expanduser(), target)
     tokenizer = tokenize.load_tokenizer(Model(path=str(target)))
-    if tokenize.tokenizer_fingerprint(tokenizer) != stage.tokenizer:
+    if tokenize.tokenizer_fingerprint(tokenizer) != stage.origin()["tokenizer"]:
         raise DataError(
             "the tokenizer is not the one that the stage was trained with",
-            where=stage.model.tokenizer or str(source),
+            where=stage.model_config().tokenizer or str(source),
             hint="restore the files of that tokenizer.",
         )
     file = target / "tokenizer_config.json"
@@ -249,24 +250,6 @@ def _copy_tokenizer(stage: Finished, source: Path, target: Path) -> None:
     if tokenizer.model_max_length < UNLIMITED:
         settings["model_max_length"] = tokenizer.model_max_length
     _write_json(file, settings)
-
-
-def _restore(stage: Finished, encoder: EncoderConfig) -> Params:
-    """Return the best parameters of a stage, on the host."""
-    store = CheckpointStore(stage.folder / "checkpoints", METRICS[stage.task.metric])
-    best = store.best() or store.newest()
-    if best is None or best.step != stage.done["best_step"]:
-        raise CheckpointError(
-            "the stage is finished, but its best checkpoint is missing",
-            where=str(stage.folder),
-            hint="delete this folder and run the study again: it repeats this stage.",
-        )
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    model = ModelSpec(encoder, HEAD_OF[stage.task.kind], stage.task.num_outputs)
-    shapes = model.with_vocabulary(len(stage.vocabulary)).param_shapes()
-    params = restore(best, {"params": stage_run.placed(shapes, mesh)})["params"]
-    on_host: Params = jax.tree.map(np.asarray, params)
-    return on_host
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

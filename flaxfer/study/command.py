@@ -35,10 +35,10 @@ def run(args: argparse.Namespace) -> int:
         print("the configuration is valid")
         return 0
     # Imported late, so that a wrong configuration is refused before JAX is imported.
-    from flaxfer.study import studies
+    from flaxfer.study import runner
 
     if args.dry_run:
-        studies.show(config)
+        runner.show(config)
     else:
-        studies.run(config, args.command)
+        runner.run(config, args.command)
     return 0
