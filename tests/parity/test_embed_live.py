@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 from flaxfer.config import Source
 from flaxfer.data.examples import Examples
 from flaxfer.data.sources import read_source
-from flaxfer.interop.embed import SIMILARITY, Embedder, retrieval_scores, sts_scores
+from flaxfer.interop.embed import SIMILARITY, retrieval_scores, sts_scores
+from flaxfer.interop.embedding import Embedder
 
 pytestmark = pytest.mark.parity
 
@@ -33,12 +34,12 @@ def embedder(e5: Path) -> Embedder:
 
 
 def torch_vectors(folder: Path, texts: Sequence[str]) -> np.ndarray:
-    """The masked mean of the last hidden state of `AutoModel`, float64 (n, D)."""
+    """Return the masked mean of the last hidden state of `AutoModel`, float64 (n, D)."""
     import torch
     import transformers
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    # Else it computes in what the file holds, float16.
+    # The default would be the dtype of the file, float16.
     model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     vector_nD = np.full((len(texts), model.config.hidden_size), np.nan)
     by_length = np.argsort([len(text) for text in texts])
@@ -96,8 +97,8 @@ def test_retrieval_of_a_whole_test_set(
     )
     a_nD, b_nD = (unit(torch_vectors(e5, texts)) for texts in (source, target))
     nearest = {"source_to_target": a_nD @ b_nD.T, "target_to_source": b_nD @ a_nD.T}
-    own = np.arange(len(source))
-    wanted = {k: float((cosine.argmax(axis=1) == own).mean()) for k, cosine in nearest.items()}
+    right = np.arange(len(source))
+    wanted = {k: float((cosine.argmax(axis=1) == right).mean()) for k, cosine in nearest.items()}
     (scores,) = retrieval_scores(embedder, source, target)
     print(f"{language}: {len(source)} pairs, flaxfer {scores}, PyTorch {wanted}")
     assert scores == {"layer": 12, **wanted}
