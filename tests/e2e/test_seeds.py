@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flaxfer.study.study import Study
 
 from flaxfer.config import Config
 from flaxfer.study import studies, study
-from flaxfer.study.study import Study
 from tests.e2e.test_study import (
     config_of,
     lines_of,

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from flaxfer.study.study import Study
 
 from flaxfer.config import Config
 from flaxfer.data.tokenize import load_tokenizer
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.interop import export
 from flaxfer.study import studies
-from flaxfer.study.study import Study
 from flaxfer.training import loop, restarts, vocabulary
 from flaxfer.training.vocabulary import Vocabulary
 from tests import helpers

@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flaxfer.training.stage_run import StageRun
 
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.spec import ModelSpec
 from flaxfer.training import loop, restarts
-from flaxfer.training.stage_run import StageRun
 from tests.training.test_loop import (
     ENCODER,
     EVALUATIONS,
