@@ -74,7 +74,7 @@ def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
 
     `linear`, `cosine` and `polynomial` reach `end_factor` times the peak at `total_steps`;
     `inverse_sqrt` is the peak times sqrt(warm-up / step) (Vaswani et al. 2017); `wsd` is constant
-    until it decays linearly over the last `decay_share` of the steps (Hu et al. 2024).
+    until it decays linearly over the last `decay_fraction` of the steps (Hu et al. 2024).
     """
     peak, end = optimizer.learning_rate, optimizer.learning_rate * optimizer.end_factor
     warmup = warmup_steps(optimizer, total_steps)
@@ -99,7 +99,7 @@ def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
                 return peak * jnp.sqrt(warmup / (warmup + jnp.asarray(count, jnp.float32)))
 
         case "wsd":
-            decay = min(max(round(optimizer.decay_share * total_steps), 1), rest)
+            decay = min(max(round(optimizer.decay_fraction * total_steps), 1), rest)
             after = optax.linear_schedule(peak, end, decay, transition_begin=rest - decay)
     if not warmup:
         return after
