@@ -76,7 +76,8 @@ def tiny_model(
     """
     # Not at the top: tests of data need no JAX.
     from flaxfer.models.families import FAMILIES, read_config
-    from flaxfer.models.pretrained import parameter_names, parameter_shapes, stored_shape
+    from flaxfer.models.names import stored_shape
+    from flaxfer.models.pretrained import parameter_names, parameter_shapes
 
     tiny_tokenizer(folder, family)
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8")) | TINY_SIZES

@@ -108,7 +108,8 @@ def compile_steps(
 
     platform.choose_compiler_options(config.compiler_options, devices[0])
     if not args.search:
-        mesh = sharding.make_mesh(*(args.mesh or config.mesh).sizes, devices=devices)
+        sizes: Mesh = args.mesh or config.mesh
+        mesh = sharding.make_mesh(*sizes.sizes, devices=devices)
         return verdict.judge(_workload(args, config), topology, mesh)
     work = _workload(args, config)
     say(f"compiling for {len(verdict.candidates(work, topology.chips))} meshes on {topology.name}")

@@ -31,8 +31,9 @@ from flaxfer.models.weights import read_json
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.tasks import metrics
+from flaxfer.training.data import read_study_data
 from flaxfer.training.optimizer import make_optimizer
-from flaxfer.training.stage_run import placed
+from flaxfer.training.record import placed
 from flaxfer.training.state import TrainState
 from flaxfer.training.step import StepSpec, make_train_step
 
@@ -166,19 +167,15 @@ def read_workload(config: Config, stage: str, rows: int) -> Workload:
     Raises:
       FlaxferError: data, tokenizer or config.json cannot be read. Weights are not needed.
     """
-    from flaxfer.config import Mesh as Sizes
-    from flaxfer.study.study import Study
-
     stage_settings(config, stage)
-    local = dataclasses.replace(config, mesh=Sizes())  # The study's mesh has the local devices.
-    study = Study(local, Path(config.workdir), platform.cache_dir(config.cache))
-    settings, splits = study.stages[stage], study.data[stage]
+    data = read_study_data(config, platform.cache_dir(config.cache))
+    spec = data.stages[stage]
     return Workload(
-        settings=settings,
-        model=_model(settings, study.encoder).with_vocabulary(len(study.vocabularies[stage])),
-        vocabulary=study.encoder.vocab_size,
-        train=splits["train"],
-        dev=splits["dev"],
+        settings=spec.settings,
+        model=spec.model,
+        vocabulary=data.encoder.vocab_size,
+        train=spec.train,
+        dev=spec.dev,
         fixed_rows=rows,
     )
 
@@ -196,7 +193,8 @@ def assumed_workload(config: Config, stage: str, file: Path, assumed: Assumed) -
     if not settings.train.row_length:  # Without data there is nothing to choose it by.
         train = dataclasses.replace(settings.train, row_length=settings.train.max_length)
         settings = dataclasses.replace(settings, train=train)
-    model = _model(settings, encoder).with_vocabulary(assumed.vocabulary or encoder.vocab_size)
+    model = ModelSpec(encoder, HEAD_OF[settings.task.kind], settings.task.num_outputs)
+    model = model.with_vocabulary(assumed.vocabulary or encoder.vocab_size)
     return Workload(settings, model, encoder.vocab_size, assumed=assumed)
 
 
@@ -215,10 +213,6 @@ def stage_settings(config: Config, stage: str) -> Stage:
             hint="leave the option out, or use a config with the condition staged.",
         )
     return config.intermediate
-
-
-def _model(settings: Stage, encoder: Any) -> ModelSpec:
-    return ModelSpec(encoder, HEAD_OF[settings.task.kind], settings.task.num_outputs)
 
 
 def empty_batch(work: Workload, rows: int, slots: int) -> packing.Batch:

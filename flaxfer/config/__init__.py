@@ -1,7 +1,7 @@
 """Configuration: schema, loading, validation and grids."""
 
 from flaxfer.config.schema import (
-    ENDINGS,
+    FORMAT_OF_SUFFIX,
     METRICS,
     Common,
     Condition,
@@ -11,7 +11,6 @@ from flaxfer.config.schema import (
     Mesh,
     Model,
     Optimizer,
-    RowLength,
     Source,
     Stage,
     Task,
@@ -19,7 +18,7 @@ from flaxfer.config.schema import (
 )
 
 __all__ = [
-    "ENDINGS",
+    "FORMAT_OF_SUFFIX",
     "METRICS",
     "Common",
     "Condition",
@@ -29,7 +28,6 @@ __all__ = [
     "Mesh",
     "Model",
     "Optimizer",
-    "RowLength",
     "Source",
     "Stage",
     "Task",

@@ -1,15 +1,12 @@
-"""What a source of examples must satisfy, by the kind of task that it is for."""
+"""Checks of sources, by the type of their task."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 
 from flaxfer.config import Kind, Source, Task
-
-Finding = tuple[tuple[str, ...], str]
-"""The keys that a finding read, and the finding, which begins with the key to change."""
+from flaxfer.config.findings import Finding, suggestion
 
 ROLES: Mapping[Kind, tuple[str, ...]] = {
     "classification": ("text_a", "label", "text_b"),
@@ -35,31 +32,24 @@ CHOICE = re.compile(r"choice_([1-9]\d?)", re.ASCII)
 
 
 def check_source(at: str, source: Source, task_at: str, task: Task) -> Iterator[Finding]:
-    """Yields everything wrong in a source.
+    """Yield every contradiction in a source.
 
     Args:
-      at: its dotted key.
-      source: what stands there.
-      task_at: the key of its task.
-      task: what stands there.
+      at: Dotted key of the source.
+      source: The source.
+      task_at: Dotted key of its task.
+      task: Its task.
     """
     if bool(source.path) == bool(source.hub):
         yield (
             (f"{at}.path", f"{at}.hub"),
             (
-                f"{at}.path: name either a local file (path) or a hub id (hub), "
+                f"{at}.path: set either a local file (path) or a hub id (hub), "
                 f"not {'both' if source.path else 'neither'}"
             ),
         )
     yield from _roles(at, source, task_at, task)
     yield from _format(at, source, task_at, task)
-    if len(source.delimiter) > 1:
-        yield (f"{at}.delimiter",), f"{at}.delimiter: one character, is {source.delimiter!r}"
-    for key in ("max_columns", "rows"):
-        if getattr(source, key) < 0:
-            yield (f"{at}.{key}",), f"{at}.{key}: must not be negative, is {getattr(source, key)}"
-    if not 0 < source.fraction <= 1:
-        yield (f"{at}.fraction",), f"{at}.fraction: must be in (0, 1], is {source.fraction}"
     kind = f"{task_at}.kind"
     named = {*source.columns, *source.aligned}
     choices = sum(bool(CHOICE.fullmatch(role)) for role in named)
@@ -93,11 +83,9 @@ def _roles(at: str, source: Source, task_at: str, task: Task) -> Iterator[Findin
             number = CHOICE.fullmatch(role)
             if role in own or (number and task.kind == "multiple_choice"):
                 continue
-            near = difflib.get_close_matches(role, own, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(own)}"
             what = f"no role of {task.kind}" if role in known or number else "unknown role"
             read = (f"{at}.{key}", *([kind] if what != "unknown role" else []))
-            yield read, f"{at}.{key}.{role}: {what}; {hint}"
+            yield read, f"{at}.{key}.{role}: {what}; {suggestion(role, own)}"
     twice = sorted(source.columns.keys() & source.aligned.keys())
     if twice:
         yield (
@@ -112,7 +100,7 @@ def _roles(at: str, source: Source, task_at: str, task: Task) -> Iterator[Findin
         last = max((int(m[1]) for role in named if (m := CHOICE.fullmatch(role))), default=0)
         needed += [f"choice_{i}" for i in range(3, last + 1)]
     keys = (f"{at}.columns", f"{at}.aligned", f"{at}.format", f"{at}.path", f"{at}.hub", kind)
-    fits = source.hub or KIND_OF_FORMAT.get(source.written_as, task.kind) == task.kind
+    fits = source.hub or KIND_OF_FORMAT.get(source.file_format, task.kind) == task.kind
     for role in needed:
         if fits and role not in named:
             yield keys, f"{at}.columns.{role}: is missing"
@@ -121,19 +109,19 @@ def _roles(at: str, source: Source, task_at: str, task: Task) -> Iterator[Findin
 def _format(at: str, source: Source, task_at: str, task: Task) -> Iterator[Finding]:
     """Whether a file of this format can hold what the kind of task needs."""
     kind = f"{task_at}.kind"
-    written_as = "" if source.hub else source.written_as
+    file_format = "" if source.hub else source.file_format
     needs_lists = task.kind in ("tagging", "question_answering")
-    if KIND_OF_FORMAT.get(written_as, task.kind) != task.kind or (
-        needs_lists and written_as in ("csv", "tsv", "lines")
+    if KIND_OF_FORMAT.get(file_format, task.kind) != task.kind or (
+        needs_lists and file_format in ("csv", "tsv", "lines")
     ):
         fitting = [name for name, other in KIND_OF_FORMAT.items() if other == task.kind]
         yield (
             (f"{at}.format", f"{at}.path", f"{at}.hub", kind),
-            f"{at}.format: {task.kind} is not read from {written_as} files; it is from "
+            f"{at}.format: {task.kind} is not read from {file_format} files; it is from "
             f"{', '.join((*fitting, 'jsonl', 'json', 'parquet'))}",
         )
     for role in COMMON_ROLES:
-        if role in source.columns and written_as == "conll":
+        if role in source.columns and file_format == "conll":
             yield (
                 (f"{at}.columns", f"{at}.format", f"{at}.path", f"{at}.hub"),
                 f"{at}.columns.{role}: a conll file has words and tags; align another file to it",
@@ -144,7 +132,7 @@ def _format(at: str, source: Source, task_at: str, task: Task) -> Iterator[Findi
                 (f"{at}.aligned", kind),
                 f"{at}.aligned.{role}: a line cannot hold a list; name a column",
             )
-    if source.word_prefix and written_as != "conll":
+    if source.word_prefix and file_format != "conll":
         yield (
             (f"{at}.word_prefix", f"{at}.format", f"{at}.path", f"{at}.hub"),
             f"{at}.word_prefix: is for conll files",

@@ -1,54 +1,22 @@
-"""The tokenizer of a model, checked against the model.
-
-What the families of encoders do differently with a text stands in `FAMILIES` alone.
-"""
+"""The tokenizer of a model, checked against the model."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import importlib
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from flaxfer.config import Model
+from flaxfer.data.families import FAMILIES, Family
 from flaxfer.errors import DataError
 from flaxfer.runtime.hub import reach
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """How a family of encoders writes an example.
-
-    Attributes:
-      cls_last: the CLS token ([CLS], <s>) ends the example instead of beginning it.
-      token_types: pairs are told apart by token types. BERT: 0, 1. XLNet: 0, 1 and 2 for the
-        CLS token. RoBERTa has a single type, whatever its tokenizer may say.
-      positions: the position of a token is its place in the example (`absolute`), that plus the
-        padding id + 1 (`after_padding`), or taken relative to others, without bound (`relative`).
-    """
-
-    cls_last: bool
-    token_types: bool
-    positions: Literal["absolute", "after_padding", "relative"]
-
-
-FAMILIES: Mapping[str, Family] = {
-    "bert": Family(cls_last=False, token_types=True, positions="absolute"),
-    "ernie": Family(cls_last=False, token_types=True, positions="absolute"),
-    "roberta": Family(cls_last=False, token_types=False, positions="after_padding"),
-    "xlm-roberta": Family(cls_last=False, token_types=False, positions="after_padding"),
-    "camembert": Family(cls_last=False, token_types=False, positions="after_padding"),
-    "data2vec-text": Family(cls_last=False, token_types=False, positions="after_padding"),
-    "xlnet": Family(cls_last=True, token_types=True, positions="relative"),
-}
-"""By the `model_type` of a model's config.json."""
 
 SENTENCEPIECE_FILES = {"spiece.model", "sentencepiece.bpe.model"}
 

@@ -43,9 +43,7 @@ def make_embed_step(
 
         # By default TPUs and GPUs multiply float32 in lower precision.
         with jax.default_matmul_precision("highest"):
-            states = encoder.hidden_states(
-                batch["token_BT"], batch["type_BT"], batch["position_BT"], batch["segment_BT"]
-            )
+            states = encoder.hidden_states(batch)
             return jnp.stack([pool(states[layer]) for layer in layers])
 
     return jax.jit(embed_step)

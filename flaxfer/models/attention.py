@@ -1,15 +1,15 @@
-"""Attention within segments: the one place where its implementation is chosen.
+"""Attention within segments, and the choice of its implementation.
 
-`xla` computes everything, everywhere. `cudnn` (GPUs) and `splash` (TPUs) are kernels that never
-write the probabilities to memory, and that cannot drop them out. `auto` takes a kernel where it can
-and gains.
+`xla` supports everything on every device. `cudnn` (GPUs) and `splash` (TPUs) are kernels that never
+write the probabilities to memory and do not support dropout of them. `auto` takes a kernel where it
+is supported and faster.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,11 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
 from flaxfer.errors import ConfigError
-from flaxfer.models.layers import Execution, dropout_scale, dropout_sign
+from flaxfer.models.layers import Execution
+from flaxfer.models.ops import attention_scores, dropped_softmax, softmax, weighted_values
 
 MASKED = -1e30
-"""Added to a score that must not count; finite, so that no gradient becomes NaN."""
+"""Added to the scores of other segments; finite, so that no gradient becomes NaN."""
 
 
 def attention(
@@ -35,94 +36,114 @@ def attention(
     dropout_key: jax.Array | None = None,
     execution: Execution = Execution(),
 ) -> jax.Array:
-    """Scaled dot-product attention (Vaswani et al. 2017) of the tokens of each segment.
+    """Return scaled dot-product attention (Vaswani et al. 2017) within segments, `out_BTHK`.
 
-    A query attends to the keys of its own segment. Segment 0 is padding, which attends to padding:
-    outputs there mean nothing, but they are finite, and so are all gradients.
+    Segment 0 is padding, which attends to padding: outputs there are meaningless, but they and
+    their gradients are finite.
 
     Args:
-      query_BTHK: float32 or bfloat16; products run in this dtype, the softmax in float32.
+      query_BTHK: float32 or bfloat16, the dtype of the matmuls and of the output; the softmax is
+        float32.
       key_BSHK: of the same dtype.
       value_BSHK: of the same dtype.
-      query_segment_BT: int32, which example a query belongs to.
-      key_segment_BS: int32, which example a key belongs to.
-      score_BHTS: of other things than content, added to the products before they are scaled.
-      dropout_rate: of the probabilities.
+      query_segment_BT: int32, segment of each query.
+      key_segment_BS: int32, segment of each key.
+      score_BHTS: further scores, added to the dot products before scaling.
+      dropout_rate: dropout rate of the probabilities.
       dropout_key: None for no dropout.
-      execution: what computes it. The kernels are for whole rows: the few queries of a last layer
-        that is read at its CLS tokens alone are always XLA's.
-
-    Returns:
-      out_BTHK, in the dtype of the query.
+      execution: names the implementation. Kernels need whole rows: if the last layer computes CLS
+        tokens only, XLA does it.
 
     Raises:
-      ConfigError: the kernel that `execution` names cannot compute this.
+      ConfigError: the kernel that `execution` names does not support this.
     """
     arrays = (query_BTHK, key_BSHK, value_BSHK, query_segment_BT, key_segment_BS)
     if query_BTHK.shape[1] == key_BSHK.shape[1]:
         drops = dropout_key is not None and dropout_rate > 0
-        by = _choice(execution, query_BTHK, score_BHTS is not None, drops)
-        if by == "cudnn":
-            return _cudnn(*arrays, score_BHTS)
-        if by == "splash":
-            assert execution.mesh is not None  # It told the platform.
-            return _splash_sharded(*arrays, execution.mesh)
+        kernel = choose_kernel(
+            execution, query_BTHK, has_scores=score_BHTS is not None, has_dropout=drops
+        )
+        if kernel == "cudnn":
+            return cudnn(*arrays, score_BHTS)
+        if kernel == "splash":
+            assert execution.mesh is not None  # The platform is read from it.
+            return sharded_splash(*arrays, execution.mesh)
     return _xla(*arrays, score_BHTS, dropout_rate, dropout_key, execution.platform)
 
 
 Kernel = Literal["xla", "cudnn", "splash"]
 
 SPLASH_LENGTH = 512
-"""Tokens of a row from which on `auto` takes the kernel on a TPU: by the estimates of
-`flaxfer.aot.command`, shorter rows are faster without."""
+"""Shortest row for which `auto` takes splash: by the estimates of `flaxfer.aot.command`, XLA is
+faster for shorter rows."""
 
 
-def _choice(execution: Execution, query_BTHK: jax.Array, scored: bool, drops: bool) -> Kernel:
+def choose_kernel(
+    execution: Execution,
+    query_BTHK: jax.Array | jax.ShapeDtypeStruct,
+    *,
+    has_scores: bool,
+    has_dropout: bool,
+) -> Kernel:
+    """Return the implementation of attention over whole rows.
+
+    Raises:
+      ConfigError: the kernel that `execution` names does not support this.
+    """
     if execution.attention == "xla":
         return "xla"
-    if execution.attention != "auto":
-        if found := list(_obstacles(execution.attention, execution, query_BTHK, scored, drops)):
-            raise ConfigError(
-                f"{execution.attention} cannot compute the attention of this model",
-                where="train.attention",
-                details=found,
-                hint="let train.attention be auto or xla, or mend what is named.",
-            )
-        return execution.attention
-    by: Kernel = "cudnn" if execution.platform == "gpu" else "splash"
-    if any(_obstacles(by, execution, query_BTHK, scored, drops)):
-        return "xla"
-    return "xla" if by == "splash" and query_BTHK.shape[1] < SPLASH_LENGTH else by
+    kernel: Kernel
+    if execution.attention == "auto":
+        kernel = "cudnn" if execution.platform == "gpu" else "splash"
+    else:
+        kernel = execution.attention
+    length = query_BTHK.shape[1]
+    obstacles = list(_obstacles(kernel, execution, query_BTHK, has_scores, has_dropout))
+    if execution.attention == "auto":
+        too_short = kernel == "splash" and length < SPLASH_LENGTH
+        return "xla" if obstacles or too_short else kernel
+    if obstacles:
+        raise ConfigError(
+            f"{kernel} cannot compute the attention of this model",
+            where="train.attention",
+            details=obstacles,
+            hint="set train.attention to auto or xla, or change the settings listed.",
+        )
+    return kernel
 
 
 def _obstacles(
-    by: Kernel, execution: Execution, query_BTHK: jax.Array, scored: bool, drops: bool
+    kernel: Kernel,
+    execution: Execution,
+    query_BTHK: jax.Array | jax.ShapeDtypeStruct,
+    has_scores: bool,
+    has_dropout: bool,
 ) -> Iterator[str]:
-    """Why a kernel cannot compute this, a line each."""
+    """Yield a line for each reason why a kernel does not support this."""
     length, width = query_BTHK.shape[1], query_BTHK.shape[3]
-    if drops:
-        yield "it drops no probabilities: set model.attention_dropout = 0"
-    if by == "cudnn":
+    if has_dropout:
+        yield "no dropout of probabilities: set model.attention_dropout = 0"
+    if kernel == "cudnn":
         if execution.platform != "gpu":
-            yield "it runs on NVIDIA GPUs alone"
+            yield "it needs an NVIDIA GPU"
         if query_BTHK.dtype != jnp.bfloat16:
-            yield "it takes bfloat16 alone: set train.compute_dtype"
+            yield "it needs bfloat16: set train.compute_dtype"
         if width % 8 or width > 128:
-            yield f"its heads have at most 128 dimensions, a multiple of 8, not {width}"
+            yield f"heads need a width of at most 128 that is a multiple of 8, not {width}"
         if length % 2:
-            yield f"rows of an even number of tokens, not {length}: set train.row_length"
+            yield f"rows need an even number of tokens, not {length}: set train.row_length"
         return
     if execution.platform != "tpu":
-        yield "it runs on TPUs alone"
+        yield "it needs a TPU"
     if length % 128:
-        yield f"rows of a multiple of 128 tokens, not {length}: set train.row_length"
-    if scored:
-        yield "it knows content alone, not XLNet's distances and types"
+        yield f"rows need a multiple of 128 tokens, not {length}: set train.row_length"
+    if has_scores:
+        yield "it has no scores of distances and types, as XLNet needs"
     if execution.mesh is not None and "seed" in execution.mesh.axis_names:
-        yield "it runs one seed at a time: set seeds_at_once = 1"
+        yield "it runs one seed at a time: set batched_seeds = 1"
 
 
-def _cudnn(
+def cudnn(
     query_BTHK: jax.Array,
     key_BSHK: jax.Array,
     value_BSHK: jax.Array,
@@ -131,7 +152,7 @@ def _cudnn(
     score_BHTS: jax.Array | None,
     implementation: Literal["cudnn", "xla"] = "cudnn",
 ) -> jax.Array:
-    """By cuDNN's flash attention (Dao 2023), which keeps no probabilities."""
+    """Return attention by cuDNN's flash attention (Dao 2023)."""
     if score_BHTS is not None:
         score_BHTS = (score_BHTS * query_BTHK.shape[-1] ** -0.5).astype(query_BTHK.dtype)
     same_BTS = query_segment_BT[:, :, None] == key_segment_BS[:, None, :]
@@ -145,7 +166,7 @@ def _cudnn(
     )
 
 
-def _splash_sharded(
+def sharded_splash(
     query_BTHK: jax.Array,
     key_BSHK: jax.Array,
     value_BSHK: jax.Array,
@@ -155,12 +176,12 @@ def _splash_sharded(
     *,
     interpret: bool = False,
 ) -> jax.Array:
-    """The kernel on each device's rows and heads: XLA cannot split a kernel by itself."""
+    """Return attention by `splash` on each device's rows and heads: XLA does not split kernels."""
     heads = "tensor" if query_BTHK.shape[2] % mesh.shape["tensor"] == 0 else None
     rows = ("data", "fsdp")
     array, segments = PartitionSpec(rows, None, heads, None), PartitionSpec(rows, None)
     sharded = jax.shard_map(
-        functools.partial(_splash, interpret=interpret),
+        functools.partial(splash, interpret=interpret),
         mesh=mesh,
         in_specs=(array, array, array, segments, segments),
         out_specs=array,
@@ -172,7 +193,7 @@ def _splash_sharded(
     return out_BTHK
 
 
-def _splash(
+def splash(
     query_BTHK: jax.Array,
     key_BSHK: jax.Array,
     value_BSHK: jax.Array,
@@ -181,7 +202,7 @@ def _splash(
     *,
     interpret: bool = False,
 ) -> jax.Array:
-    """By JAX's kernel for TPUs, which keeps no probabilities."""
+    """Return attention by JAX's kernel for TPUs."""
     length, heads, width = query_BTHK.shape[1:]
     block = next(size for size in (512, 384, 256, 128) if length % size == 0)
     blocks = splash_attention.BlockSizes(
@@ -220,112 +241,21 @@ def _xla(
     dropout_key: jax.Array | None,
     platform: str,
 ) -> jax.Array:
-    """By products, softmax and dropout that XLA fuses as it likes."""
+    """Return attention by matmuls, softmax and dropout, which XLA fuses."""
     dtype = query_BTHK.dtype
     scale = query_BTHK.shape[-1] ** -0.5
     if platform == "cpu" and score_BHTS is None:
-        # Else its compiler writes the scale out for every score, which takes as long as a softmax.
+        # Scaling every score instead takes as long as a softmax on a CPU (48f5ddd).
         query_BTHK = (query_BTHK.astype(jnp.float32) * scale).astype(dtype)
         scale = 1.0
     same_BST = key_segment_BS[:, :, None] == query_segment_BT[:, None, :]
     mask_BST = jnp.where(same_BST, 0.0, MASKED)
-    product_BHST = _scores(query_BTHK, key_BSHK).astype(jnp.float32)
+    score_BHST = attention_scores(query_BTHK, key_BSHK).astype(jnp.float32)
     if score_BHTS is not None:
-        product_BHST += score_BHTS.mT
-    score_BHST = product_BHST * scale + mask_BST[:, None]
+        score_BHST += score_BHTS.mT
+    score_BHST = score_BHST * scale + mask_BST[:, None]
     if dropout_key is None or dropout_rate == 0.0:
-        probability_BHST = _softmax(score_BHST, dtype)
+        probability_BHST = softmax(score_BHST, dtype)
     else:
-        probability_BHST = _dropped_softmax(score_BHST, dtype, dropout_rate, dropout_key)
-    return _gathered(probability_BHST, value_BSHK)
-
-
-@jax.custom_vjp
-def _scores(query_BTHK: jax.Array, key_BSHK: jax.Array) -> jax.Array:
-    """The product of every query with every key, (B, H, S, T).
-
-    Queries are last: a TPU's compiler sums over keys by whole vectors. The slopes of this product
-    and of `_gathered` are asked for in forms that XLA's library for CPUs takes. It does not take
-    those that JAX derives, some of which need ten times as long in bfloat16.
-    """
-    return jnp.einsum("BTHK,BSHK->BHST", query_BTHK, key_BSHK)
-
-
-@jax.custom_vjp
-def _gathered(weight_BHST: jax.Array, value_BSHK: jax.Array) -> jax.Array:
-    """The sum of the values for each query, weighted, (B, T, H, K)."""
-    return jnp.einsum("BHST,BSHK->BTHK", weight_BHST, value_BSHK)
-
-
-def _spread(weight_BHST: jax.Array, value_BTHK: jax.Array) -> jax.Array:
-    """The sum of what the queries have for each key, weighted, (B, S, H, K)."""
-    return jnp.einsum("BHST,BTHK->BSHK", weight_BHST, value_BTHK)
-
-
-_Pair = tuple[jax.Array, jax.Array]
-
-
-def _scores_backward(kept: _Pair, slope_BHST: jax.Array) -> _Pair:
-    query_BTHK, key_BSHK = kept
-    return _gathered(slope_BHST, key_BSHK), _spread(slope_BHST, query_BTHK)
-
-
-def _gathered_backward(kept: _Pair, slope_BTHK: jax.Array) -> _Pair:
-    weight_BHST, value_BSHK = kept
-    return _scores(slope_BTHK, value_BSHK), _spread(weight_BHST, slope_BTHK)
-
-
-_scores.defvjp(lambda *arrays: (_scores(*arrays), arrays), _scores_backward)
-_gathered.defvjp(lambda *arrays: (_gathered(*arrays), arrays), _gathered_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _softmax(score_BHST: jax.Array, dtype: Any) -> jax.Array:
-    """Probabilities over S in `dtype`, which are all that is kept for the backward pass."""
-    return jax.nn.softmax(score_BHST, axis=-2).astype(dtype)
-
-
-def _softmax_forward(score_BHST: jax.Array, dtype: Any) -> tuple[jax.Array, jax.Array]:
-    probability_BHST = _softmax(score_BHST, dtype)
-    return probability_BHST, probability_BHST
-
-
-def _softmax_backward(
-    dtype: Any, probability_BHST: jax.Array, slope_BHST: jax.Array
-) -> tuple[jax.Array]:
-    probability_BHST = probability_BHST.astype(jnp.float32)
-    weighted_BHST = probability_BHST * slope_BHST
-    return (weighted_BHST - probability_BHST * weighted_BHST.sum(axis=-2, keepdims=True),)
-
-
-_softmax.defvjp(_softmax_forward, _softmax_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _dropped_softmax(score_BHST: jax.Array, dtype: Any, rate: float, key: jax.Array) -> jax.Array:
-    """Probabilities over S in `dtype` after dropout.
-
-    For the backward pass it keeps one array: the probabilities, those that are dropped with a minus
-    sign. Left to itself XLA keeps the mask, too.
-    """
-    return _dropped_softmax_forward(score_BHST, dtype, rate, key)[0]
-
-
-def _dropped_softmax_forward(
-    score_BHST: jax.Array, dtype: Any, rate: float, key: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    probability_BHST = jax.nn.softmax(score_BHST, axis=-2).astype(dtype)
-    sign_BHST = dropout_sign(score_BHST.shape, rate, key)
-    signed_BHST = jnp.where(sign_BHST > 0, probability_BHST, -probability_BHST)
-    return jnp.maximum(signed_BHST, 0) * dropout_scale(rate, dtype), signed_BHST
-
-
-def _dropped_softmax_backward(
-    dtype: Any, rate: float, signed_BHST: jax.Array, slope_BHST: jax.Array
-) -> tuple[jax.Array, None]:
-    scaled_BHST = slope_BHST * dropout_scale(rate, dtype)
-    slope_BHST = jnp.where(signed_BHST > 0, scaled_BHST, jnp.zeros((), dtype))
-    return *_softmax_backward(dtype, jnp.abs(signed_BHST), slope_BHST), None
-
-
-_dropped_softmax.defvjp(_dropped_softmax_forward, _dropped_softmax_backward)
+        probability_BHST = dropped_softmax(score_BHST, dtype, dropout_rate, dropout_key)
+    return weighted_values(probability_BHST, value_BSHK)

@@ -1,14 +1,26 @@
-"""What an encoder is made to: its sizes and constants, read from a Hugging Face config.json."""
+"""Sizes and constants of encoders, read from a Hugging Face config.json."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+import jax
+
+from flaxfer.data.families import FAMILIES
 from flaxfer.errors import ConfigError
 from flaxfer.models.layers import ACTIVATIONS
+
+Batch = Mapping[str, jax.Array]
+"""Arrays of packed rows. Encoders read
+
+- `token_BT`: int32, rows of the vocabulary; any for padding,
+- `type_BT`: int32, text of a pair that a token belongs to,
+- `position_BT`: int32, from 0 within each example, in every family,
+- `segment_BT`: int32, number of the example in its row from 1 on; 0 for padding.
+"""
 
 DEFAULTS: dict[str, Any] = {
     "hidden_act": "gelu",
@@ -23,13 +35,13 @@ DEFAULTS: dict[str, Any] = {
     "is_decoder": False,
     "add_cross_attention": False,
 }
-"""What transformers' config classes say where config.json says nothing."""
+"""Defaults of transformers' config classes."""
 
 Rule = tuple[str, Callable[[Any], bool]]
-"""What a value of config.json has to be, and whether it is that."""
+"""Description of the valid values of a setting, and their test."""
 
 SIZE: Rule = ("a positive integer", lambda value: type(value) is int and value > 0)
-TOKEN: Rule = ("the number of a token", lambda value: type(value) is int and value >= 0)
+TOKEN: Rule = ("the id of a token", lambda value: type(value) is int and value >= 0)
 RATE: Rule = (
     "a number from 0 to below 1",
     lambda value: type(value) in (int, float) and 0 <= value < 1,
@@ -41,10 +53,11 @@ POSITIVE: Rule = (
 ACTIVATION: Rule = (f"one of {', '.join(ACTIVATIONS)}", lambda value: value in tuple(ACTIVATIONS))
 
 
-def only(wanted: Any, why: str = "") -> Rule:
-    """The rule that a value is the one that is implemented; `why` follows it in the message."""
-    what = repr(wanted).lower() if isinstance(wanted, bool) else repr(wanted)
-    return what + (f" ({why})" if why else ""), lambda value: (value or None) == (wanted or None)
+def only(valid: Any, reason: str = "") -> Rule:
+    """Return the rule that a setting has the one value that is implemented."""
+    text = repr(valid).lower() if isinstance(valid, bool) else repr(valid)
+    text += f" ({reason})" if reason else ""
+    return text, lambda value: (value or None) == (valid or None)
 
 
 RULES: dict[str, Rule] = {
@@ -71,13 +84,13 @@ RULES: dict[str, Rule] = {
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes and constants of one encoder.
+    """Sizes and constants of an encoder.
 
     Attributes:
       family: the `model_type` of config.json, a key of `flaxfer.models.families.FAMILIES`.
-      activation: of the feed-forward part, a key of `flaxfer.models.layers.ACTIVATIONS`.
-      classifier_dropout: of the head.
-      initializer_range: standard deviation of fresh kernels and embeddings.
+      activation: activation of the feed-forward part, a key of `flaxfer.models.layers.ACTIVATIONS`.
+      classifier_dropout: dropout rate of the head.
+      initializer_range: standard deviation of new kernels and embeddings.
     """
 
     family: str
@@ -96,31 +109,36 @@ class EncoderConfig:
 
     @property
     def head_size(self) -> int:
-        """Width of one attention head."""
+        """Width of an attention head."""
         return self.hidden_size // self.num_heads
 
     @property
     def max_length(self) -> int | None:
-        """Tokens of the longest example there are positions for; None where there is no bound."""
+        """Tokens of the longest example that has positions; None if unbounded."""
         return None
 
     def with_dropout(self, rate: float | None, attention: float | None = None) -> Self:
-        """The same encoder with every dropout rate replaced, and that of the probabilities by one
-        of its own; None leaves a rate as it is.
+        """Return the encoder with other dropout rates; None leaves a rate unchanged.
+
+        Args:
+          rate: replaces every rate.
+          attention: replaces the rate of attention probabilities, instead of `rate`.
         """
-        rates = dict.fromkeys(("hidden_dropout", "classifier_dropout", "attention_dropout"), rate)
-        if attention is not None:
-            rates["attention_dropout"] = attention
-        given = {name: value for name, value in rates.items() if value is not None}
-        return dataclasses.replace(self, **given)  # type: ignore[arg-type]
+        rates = {
+            "hidden_dropout": rate,
+            "classifier_dropout": rate,
+            "attention_dropout": rate if attention is None else attention,
+        }
+        changes: dict[str, Any] = {n: value for n, value in rates.items() if value is not None}
+        return dataclasses.replace(self, **changes)
 
 
 @dataclasses.dataclass(frozen=True)
 class AbsoluteConfig(EncoderConfig):
-    """An encoder with a table of positions: BERT, RoBERTa and their kin.
+    """An encoder with a table of positions: BERT, RoBERTa and relatives.
 
     Attributes:
-      position_offset: row of the position table that belongs to an example's first token.
+      position_offset: row of the position table for an example's first token.
     """
 
     max_position_embeddings: int
@@ -129,37 +147,31 @@ class AbsoluteConfig(EncoderConfig):
 
     @property
     def max_length(self) -> int:
-        """Tokens of the longest example there are positions for."""
+        """Tokens of the longest example that has positions."""
         return self.max_position_embeddings - self.position_offset
 
 
-def read_absolute(
-    settings: Mapping[str, Any], where: str, *, pad_token_id: int, offset_by_padding: bool
-) -> AbsoluteConfig:
-    """The config of an encoder with absolute positions: BERT, RoBERTa and their kin.
+def read_absolute(settings: Mapping[str, Any], where: str) -> AbsoluteConfig:
+    """Return the config of an encoder with absolute positions from config.json.
 
-    Keys that config.json leaves out have the values that transformers' config classes give them.
+    Missing settings have the defaults of transformers' config classes.
 
     Args:
-      settings: config.json.
+      settings: content of config.json.
       where: its path, for error messages.
-      pad_token_id: unless config.json says otherwise.
-      offset_by_padding: positions start behind the padding id, as in fairseq's RoBERTa.
 
     Raises:
-      ConfigError: sizes that are missing or do not fit each other, and settings that change the
-        architecture into one that is not implemented; all at once.
+      ConfigError: sizes are missing or do not fit each other, or settings select an architecture
+        that is not implemented; lists all of them.
     """
-    values = DEFAULTS | {"pad_token_id": pad_token_id} | dict(settings)
-    values |= {
-        key: default
-        for key, default in (
-            ("pad_token_id", pad_token_id),
-            ("classifier_dropout", values["hidden_dropout_prob"]),
-        )
-        if values[key] is None
-    }
-    refuse(problems(values, RULES) or _misfits(values, offset_by_padding), where)
+    family = FAMILIES[settings["model_type"]]
+    values = DEFAULTS | dict(settings)
+    if values.get("pad_token_id") is None:
+        values["pad_token_id"] = family.pad_token_id
+    if values["classifier_dropout"] is None:
+        values["classifier_dropout"] = values["hidden_dropout_prob"]
+    after_padding = family.positions == "after_padding"
+    refuse(problems(values, RULES) or _conflicts(values, after_padding), where)
     return AbsoluteConfig(
         family=values["model_type"],
         vocab_size=values["vocab_size"],
@@ -175,38 +187,38 @@ def read_absolute(
         classifier_dropout=float(values["classifier_dropout"]),
         initializer_range=float(values["initializer_range"]),
         max_position_embeddings=values["max_position_embeddings"],
-        position_offset=values["pad_token_id"] + 1 if offset_by_padding else 0,
+        position_offset=values["pad_token_id"] + 1 if after_padding else 0,
         type_vocab_size=values["type_vocab_size"],
     )
 
 
 def problems(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> list[str]:
-    """A line for each value that breaks its rule."""
+    """Return a line for each value that breaks its rule."""
     return [
-        f"{key} has to be {what}, not {values.get(key)!r}"
-        for key, (what, fits) in rules.items()
-        if not fits(values.get(key))
+        f"{key} has to be {valid}, not {values.get(key)!r}"
+        for key, (valid, is_valid) in rules.items()
+        if not is_valid(values.get(key))
     ]
 
 
-def refuse(found: Iterable[str], where: str) -> None:
-    """Raises a ConfigError with the problems found in config.json, if there are any."""
-    if details := tuple(found):
+def refuse(problems: Sequence[str], where: str) -> None:
+    """Raise a ConfigError if config.json has problems."""
+    if problems:
         raise ConfigError(
             "this encoder cannot be built",
             where=where,
-            details=details,
+            details=problems,
             hint="use a checkpoint of a supported architecture, or correct its config.json.",
         )
 
 
-def _misfits(values: Mapping[str, Any], offset_by_padding: bool) -> list[str]:
-    """Values that are right by themselves and do not fit each other, a line each."""
-    found = []
+def _conflicts(values: Mapping[str, Any], after_padding: bool) -> list[str]:
+    """Return a line for each conflict between valid values."""
+    lines = []
     if values["hidden_size"] % values["num_attention_heads"]:
-        found.append("hidden_size has to be a multiple of num_attention_heads")
+        lines.append("hidden_size has to be a multiple of num_attention_heads")
     if values["pad_token_id"] >= values["vocab_size"]:
-        found.append(f"pad_token_id {values['pad_token_id']} is not a row of the vocabulary")
-    if offset_by_padding and values["pad_token_id"] + 1 >= values["max_position_embeddings"]:
-        found.append("max_position_embeddings leaves no position behind the padding id")
-    return found
+        lines.append(f"pad_token_id {values['pad_token_id']} is not a row of the vocabulary")
+    if after_padding and values["pad_token_id"] + 1 >= values["max_position_embeddings"]:
+        lines.append("max_position_embeddings leaves no position behind the padding id")
+    return lines

@@ -1,29 +1,29 @@
-"""The table of model families: a new one is a module of its own and a row here."""
+"""Model families: code of each architecture; `flaxfer.data.families` lists the families."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from flaxfer.data import families
 from flaxfer.errors import ConfigError
 from flaxfer.models import bert, roberta, xlnet
-from flaxfer.models.encoders import EncoderConfig
-
-Names = tuple[tuple[str, str, str], ...]
+from flaxfer.models.encoders import EncoderConfig, read_absolute
+from flaxfer.models.names import Names
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """What a task's predictions are made by, and what checkpoints call its arrays.
+    """A head and the names of its arrays in checkpoints.
 
     Attributes:
-      module: made by `(config, num_outputs, *, rngs)`; called with the outputs that it reads,
-        (B, X, D), and a dropout key.
-      pretrained_names: checkpoint name without the family's prefix, parameter path and layout of
-        the parts that pretraining has trained.
-      names: likewise for the rest of the head; these names never have the prefix.
-      reads_every_token: instead of the CLS tokens alone.
+      module: called with `(config, num_outputs, *, rngs)`; the module maps hidden states
+        (B, X, D) and a dropout key to logits.
+      pretrained_names: names of the pretrained parts, without the family's prefix.
+      names: names of the rest, which never have the prefix.
+      reads_every_token: whether the head reads all tokens instead of the CLS tokens.
     """
 
     module: Callable[..., Any]
@@ -34,86 +34,80 @@ class Head:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """What sets one family apart.
+    """The code of a family of encoders.
 
     Attributes:
-      read_config: config.json and its path -> EncoderConfig.
-      encoder: module, made by `(config, *, rngs)`; called as `flaxfer.models.bert.Encoder` is.
-      prefix: what the names of the encoder's weights start with in checkpoints of whole models.
-      encoder_names: checkpoint name without the prefix, parameter path, layout of the array.
-      unread_names: vectors that pretraining alone reads, likewise without the prefix; they are
-        left out at loading, and are zeros, (1, 1, D), in a checkpoint that is written.
+      read_config: maps config.json and its path to an EncoderConfig.
+      encoder: called with `(config, *, rngs)`; see `flaxfer.models.bert.Encoder`.
+      encoder_names: names in checkpoints, without the prefix.
       heads: `sequence`, `token`, `span` and `choice`; see `flaxfer.models.heads.EncoderModel`.
+      unread_names: vectors that only pretraining reads, without the prefix; skipped at loading and
+        written as zeros, (1, 1, D).
+      prefix: prefix of the encoder's weights in checkpoints of whole models.
     """
 
     read_config: Callable[[Mapping[str, Any], str], EncoderConfig]
     encoder: Callable[..., Any]
-    prefix: str
     encoder_names: Names
     heads: Mapping[str, Head]
     unread_names: tuple[str, ...] = ()
+    prefix: str = ""
 
 
 _TOKEN = Head(bert.TokenHead, (), bert.CLASSIFIER_NAMES, reads_every_token=True)
-_SPAN = Head(bert.ProjectionHead, (), bert.SPAN_NAMES, reads_every_token=True)
+_PROJECTION = functools.partial(bert.TokenHead, has_dropout=False)
+_SPAN = Head(_PROJECTION, (), bert.SPAN_NAMES, reads_every_token=True)
 _POOLED = Head(bert.PoolerHead, bert.POOLER_NAMES, bert.CLASSIFIER_NAMES)
-
-BERT = Family(
-    read_config=bert.read_config,
-    encoder=bert.Encoder,
-    prefix="bert.",
-    encoder_names=bert.ENCODER_NAMES,
-    heads={"sequence": _POOLED, "token": _TOKEN, "span": _SPAN, "choice": _POOLED},
-)
-ROBERTA = Family(
-    read_config=roberta.read_config,
-    encoder=bert.Encoder,
-    prefix="roberta.",
-    encoder_names=bert.ENCODER_NAMES,
-    heads={
-        "sequence": Head(roberta.DenseHead, (), roberta.CLASSIFIER_NAMES),
-        "token": _TOKEN,
-        "span": _SPAN,
-        "choice": Head(roberta.ChoiceHead, bert.POOLER_NAMES, bert.CLASSIFIER_NAMES),
-    },
-)
-
 _SUMMARY = Head(xlnet.SummaryHead, (), xlnet.SUMMARY_NAMES)
-XLNET = Family(
-    read_config=xlnet.read_config,
-    encoder=xlnet.Encoder,
-    prefix="transformer.",
-    encoder_names=xlnet.ENCODER_NAMES,
-    heads={
-        "sequence": _SUMMARY,
-        "token": Head(bert.ProjectionHead, (), bert.CLASSIFIER_NAMES, reads_every_token=True),
-        "span": _SPAN,
-        "choice": _SUMMARY,
-    },
-    unread_names=("mask_emb",),
-)
+
+ARCHITECTURES: Mapping[str, Family] = {
+    "bert": Family(
+        read_config=read_absolute,
+        encoder=bert.Encoder,
+        encoder_names=bert.ENCODER_NAMES,
+        heads={"sequence": _POOLED, "token": _TOKEN, "span": _SPAN, "choice": _POOLED},
+    ),
+    "roberta": Family(
+        read_config=read_absolute,
+        encoder=bert.Encoder,
+        encoder_names=bert.ENCODER_NAMES,
+        heads={
+            "sequence": Head(roberta.DenseHead, (), roberta.CLASSIFIER_NAMES),
+            "token": _TOKEN,
+            "span": _SPAN,
+            "choice": Head(roberta.choice_head, bert.POOLER_NAMES, bert.CLASSIFIER_NAMES),
+        },
+    ),
+    "xlnet": Family(
+        read_config=xlnet.read_config,
+        encoder=xlnet.Encoder,
+        encoder_names=xlnet.ENCODER_NAMES,
+        heads={
+            "sequence": _SUMMARY,
+            "token": Head(_PROJECTION, (), bert.CLASSIFIER_NAMES, reads_every_token=True),
+            "span": _SPAN,
+            "choice": _SUMMARY,
+        },
+        unread_names=("mask_emb",),
+    ),
+}
 
 FAMILIES: dict[str, Family] = {
-    "bert": BERT,
-    "ernie": dataclasses.replace(BERT, prefix="ernie."),
-    "roberta": ROBERTA,
-    "xlm-roberta": ROBERTA,
-    "camembert": ROBERTA,
-    "data2vec-text": dataclasses.replace(ROBERTA, prefix="data2vec_text."),
-    "xlnet": XLNET,
+    name: dataclasses.replace(ARCHITECTURES[facts.architecture], prefix=facts.prefix)
+    for name, facts in families.FAMILIES.items()
 }
-"""By the `model_type` of config.json."""
+"""Families by the `model_type` of config.json."""
 
 
 def read_config(settings: Mapping[str, Any], where: str = "config.json") -> EncoderConfig:
-    """The config of an encoder from the contents of a Hugging Face config.json.
+    """Return the config of an encoder from a Hugging Face config.json.
 
     Args:
-      settings: what the file holds.
+      settings: content of the file.
       where: its path, for error messages.
 
     Raises:
-      ConfigError: the family or one of its settings is not implemented; the message names it.
+      ConfigError: the family or one of its settings is not implemented.
     """
     model_type = settings.get("model_type")
     if model_type not in tuple(FAMILIES):

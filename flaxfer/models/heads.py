@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import jax
 from flax import nnx
 
-from flaxfer.models.encoders import EncoderConfig
+from flaxfer.models.encoders import Batch, EncoderConfig
 from flaxfer.models.families import FAMILIES
-from flaxfer.models.layers import Execution, dropout_site
+from flaxfer.models.layers import Execution
+from flaxfer.models.ops import dropout_site
 
 HEAD_OF: Mapping[str, str] = {
     "classification": "sequence",
@@ -18,21 +19,20 @@ HEAD_OF: Mapping[str, str] = {
     "question_answering": "span",
     "multiple_choice": "choice",
 }
-"""The head that a kind of task needs, a key of `flaxfer.models.families.Family.heads`."""
+"""Heads of the task types, keys of `flaxfer.models.families.Family.heads`."""
 
 
 class EncoderModel(nnx.Module):
     """Encoder and head of the family that the config names.
 
-    All its state is `nnx.Param`, float32.
+    All state is `nnx.Param`, float32.
 
     Args:
-      config: of the encoder.
+      config: config of the encoder.
       head: `sequence` scores the classes of each example, `choice` each example as one of several
-        answers, `token` the tags of each token, `span` each token as first and as last of an
-        answer.
-      num_outputs: of the head. A regression has one, as `choice` has; `span` has two.
-      rngs: for fresh parameters.
+        answers, `token` the tags of each token, `span` each token as first and last of an answer.
+      num_outputs: outputs of the head: one for regression and `choice`, two for `span`.
+      rngs: for new parameters.
     """
 
     def __init__(self, config: EncoderConfig, head: str, num_outputs: int, *, rngs: nnx.Rngs):
@@ -43,34 +43,23 @@ class EncoderModel(nnx.Module):
 
     def __call__(
         self,
-        token_BT: jax.Array,
-        type_BT: jax.Array,
-        position_BT: jax.Array,
-        segment_BT: jax.Array,
-        cls_BE: jax.Array,
+        batch: Batch,
         *,
         dropout_key: jax.Array | None = None,
         execution: Execution = Execution(),
     ) -> jax.Array:
-        """Logits, float32: (B, E, C) for each CLS token, or (B, T, C) for each token.
+        """Return logits, float32: (B, E, C) for each CLS token, or (B, T, C) for each token.
 
         Args:
-          token_BT: int32, rows of the vocabulary; padding has any.
-          type_BT: int32, which text of a pair a token belongs to.
-          position_BT: int32, from 0 within each example, whatever the family.
-          segment_BT: int32, the number of the example within its row from 1 on; 0 for padding.
-          cls_BE: int32, where in the row each example's CLS token is; any token of the
-            row for slots without an example, whose logits mean nothing. The heads `token` and
-            `span` do not read it; their logits of padding mean nothing.
-          dropout_key: of this step; None for no dropout.
+          batch: packed rows, and for heads of CLS tokens `cls_BE`, int32: the place of each
+            example's CLS token in its row; any for slots without an example. The logits of such
+            slots, and of padding, are meaningless.
+          dropout_key: dropout key of the step; None for no dropout.
           execution: how the layers compute; the head computes in float32.
         """
         x_BXD = self.encoder(
-            token_BT,
-            type_BT,
-            position_BT,
-            segment_BT,
-            cls_BE=None if self.reads_every_token else cls_BE,
+            batch,
+            cls_BE=None if self.reads_every_token else batch["cls_BE"],
             dropout_key=dropout_site(dropout_key, 0),
             execution=execution,
         )

@@ -1,33 +1,32 @@
 """Pretrained weights: from a Hugging Face folder into parameters, and back.
 
-Only safetensors files are read, and nothing is unpickled. Every array of a file is accounted for
-by the names of its family (`Family.encoder_names` and so on) or by `LEFT_OUT`.
+Only safetensors files are read, and nothing is unpickled. Every array of a file is either named by
+its family (`Family.encoder_names` and so on) or by `LEFT_OUT`.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
-import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
+import flax.traverse_util
+import huggingface_hub
 import numpy as np
-from flax import nnx
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from flaxfer.config import Model
 from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.families import FAMILIES, Names, read_config
-from flaxfer.models.heads import EncoderModel
-from flaxfer.models.weights import INDEX, Stored, open_file, read_headers, read_json
+from flaxfer.models.families import FAMILIES, read_config
+from flaxfer.models.names import ArrayName, Layout, expand, from_stored, stored_shape, to_stored
+from flaxfer.models.spec import ModelSpec
+from flaxfer.models.weights import INDEX, Stored, open_safetensors, read_headers, read_json
 from flaxfer.runtime.hub import reach
+from flaxfer.runtime.trees import Params, leaves_by_name
 
 log = logging.getLogger("flaxfer.models")
 
@@ -39,7 +38,7 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-"""What a tokenizer may consist of, in the folder of a Hugging Face model."""
+"""Possible files of a tokenizer in a Hugging Face folder."""
 
 HUB_FILES = ["config.json", "model*.safetensors", INDEX, *TOKENIZER_FILES]
 
@@ -49,30 +48,23 @@ LEFT_OUT = re.compile(
     r"|(classifier|qa_outputs|cls\.predictions|cls\.seq_relationship|lm_head)\."
     r"|(lm_loss|sequence_summary|logits_proj|start_logits|end_logits|answer_class)\."
 )
-"""Heads that a task replaces, a buffer of old files, and what XLNet's pretraining alone reads: the
-only arrays that may go unused."""
-
-KERNEL_INPUTS = {"kernel": 1, "joining kernel": 2}
-"""Layouts of kernels: how many leading axes of the parameter are inputs of the map.
-
-PyTorch stores the matrix of a map as (outputs, inputs). The other layouts are `same`, stored as it
-is, `outputs first`, with the last axis first, and `vector`, whose axes are joined.
-"""
+"""Arrays that may be unused: heads that a task replaces, a buffer of old files, and what only the
+pretraining of XLNet reads."""
 
 
 class Wanted(NamedTuple):
     """A parameter that a checkpoint has to hold."""
 
     path: str
-    layout: str
+    layout: Layout
     shape: tuple[int, ...]
 
 
 def resolve(model: Model) -> Path:
-    """The folder of a model; downloads it first if `model.hub` is set.
+    """Return the folder of a model, downloading it if `model.hub` is set.
 
     Raises:
-      DataError: the folder does not exist, or the hub cannot deliver.
+      DataError: the folder does not exist, or the download fails.
     """
     if model.hub:
         return _download(model.hub, model.revision)
@@ -83,77 +75,83 @@ def resolve(model: Model) -> Path:
         raise DataError(
             "there is no such folder",
             where=str(folder),
-            hint="let model.path name a folder with config.json, model.safetensors and the "
-            "tokenizer, or set model.hub to a model id of the Hugging Face hub.",
+            hint="set model.path to a folder with config.json, model.safetensors and the "
+            "tokenizer, or model.hub to a model id of the Hugging Face hub.",
         )
     return folder
 
 
 def load_encoder_config(folder: Path) -> EncoderConfig:
-    """The encoder's config from `folder`/config.json.
+    """Return the encoder's config from `folder`/config.json.
 
     Raises:
       DataError: there is no such file, or it is not a JSON object.
       ConfigError: it describes an encoder that is not implemented.
     """
     path = folder / "config.json"
-    settings = read_json(path, DataError)
-    return read_config(settings, str(path))
+    return read_config(read_json(path, DataError), str(path))
 
 
-def load_encoder(folder: Path, config: EncoderConfig) -> dict[str, Any]:
-    """The encoder's parameters: the subtree `encoder` of `load_pretrained`."""
-    encoder: dict[str, Any] = load_pretrained(folder, config)["encoder"]
+def load_encoder(folder: Path, config: EncoderConfig) -> Params:
+    """Return the encoder's parameters: the subtree `encoder` of `load_pretrained`."""
+    encoder: Params = load_pretrained(folder, config)["encoder"]
     return encoder
 
 
 def load_pretrained(
     folder: Path, config: EncoderConfig, *, head: str = "sequence", outputs: int = 0
-) -> dict[str, Any]:
-    """Parameters from the safetensors files of a Hugging Face folder.
+) -> Params:
+    """Load parameters from the safetensors files of a Hugging Face folder.
 
     Args:
-      folder: holds model.safetensors, or shards with their index.
-      config: of the encoder.
-      head: its pretrained parts are loaded where the files hold them.
-      outputs: if not 0, the whole head is loaded too, and has to have so many outputs.
+      folder: contains model.safetensors, or shards and their index.
+      config: config of the encoder.
+      head: its pretrained parts are loaded if the files contain them.
+      outputs: if not 0, the whole head is loaded, which must have this number of outputs.
 
     Returns:
       A nested dict of float32 arrays with the keys of `nnx.to_pure_dict`: `encoder`, and `head`
-      with what is pretrained of it, if the files hold that.
+      with its loaded parts, if any.
 
     Raises:
       CheckpointError: no safetensors files, malformed ones, or arrays that are missing,
-        unexpected, of another shape or not floating point; every one of them is listed.
-      ConfigError: the whole head is asked for, and config.json says that it gives each example
-        several labels.
+        unexpected, of another shape or not floating point; lists all of them.
+      ConfigError: the whole head is to be loaded, and config.json says that it is multi-label.
     """
     if outputs:
-        _check_problem(folder)
+        _check_problem_type(folder)
     stored = read_headers(folder)
     wanted = _wanted(config, stored, head, outputs)
     _check_names(folder, wanted, stored)
     _check_arrays(folder, wanted, stored)
     arrays: dict[str, np.ndarray] = {}
     for file in sorted({stored[name].file for name in wanted}):
-        here = {name: want for name, want in wanted.items() if stored[name].file == file}
-        arrays |= open_file(file, functools.partial(_read_arrays, here, stored))
-    return _nest(arrays)
+        with open_safetensors(file) as reader:
+            for name, (path, layout, shape) in wanted.items():
+                if stored[name].file == file:
+                    arrays[path] = from_stored(reader.get_tensor(stored[name].name), layout, shape)
+    # flax numbers layers with integers.
+    keys = {
+        tuple(int(key) if key.isdigit() else key for key in path.split("/")): array
+        for path, array in arrays.items()
+    }
+    params: Params = flax.traverse_util.unflatten_dict(keys)
+    return params
 
 
 def checkpoint_arrays(
-    params: Mapping[str, Any], config: EncoderConfig, head: str = "sequence"
+    params: Params, config: EncoderConfig, head: str = "sequence"
 ) -> dict[str, np.ndarray]:
-    """The arrays of a checkpoint of the whole model, by the names transformers gives them.
+    """Return the arrays of a checkpoint of the whole model, by their names in transformers.
 
     Args:
       params: nested dict with the subtrees `encoder` and `head`.
-      config: of the encoder.
+      config: config of the encoder.
       head: name of the head.
     """
-    flat = {_path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
+    leaves = leaves_by_name(params)
     arrays = {
-        name: to_stored(np.asarray(flat[path]), layout)
+        name: to_stored(np.asarray(leaves[path]), layout)
         for name, path, layout in parameter_names(config, head)
     }
     family = FAMILIES[config.family]
@@ -161,55 +159,26 @@ def checkpoint_arrays(
     return arrays | {family.prefix + name: zeros for name in family.unread_names}
 
 
-def parameter_names(config: EncoderConfig, head: str = "sequence") -> list[tuple[str, str, str]]:
-    """Name in a checkpoint of the whole model, path and layout of every parameter."""
+def parameter_names(config: EncoderConfig, head: str = "sequence") -> list[ArrayName]:
+    """Return name and layout of every parameter in a checkpoint of the whole model."""
     family = FAMILIES[config.family]
     prefixed = family.encoder_names + family.heads[head].pretrained_names
     return [
-        *_expand(prefixed, family.prefix, config.num_layers),
-        *_expand(family.heads[head].names, "", config.num_layers),
+        *expand(prefixed, family.prefix, config.num_layers),
+        *expand(family.heads[head].names, "", config.num_layers),
     ]
 
 
 def parameter_shapes(
     config: EncoderConfig, num_outputs: int, head: str = "sequence"
 ) -> dict[str, tuple[int, ...]]:
-    """Shape of every parameter by its path; no array is made."""
-    model = nnx.eval_shape(lambda: EncoderModel(config, head, num_outputs, rngs=nnx.Rngs(0)))
-    params = nnx.to_pure_dict(nnx.split(model, nnx.Param)[1])
-    return {_path_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
-
-
-def stored_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
-    """Shape in a checkpoint of a parameter of `shape`."""
-    if inputs := KERNEL_INPUTS.get(layout):
-        return math.prod(shape[inputs:]), math.prod(shape[:inputs])
-    if layout == "outputs first":
-        return shape[-1:] + shape[:-1]
-    return shape if layout == "same" else (math.prod(shape),)
-
-
-def from_stored(array: np.ndarray, layout: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The parameter, float32 of `shape`, of a checkpoint's array."""
-    if layout in KERNEL_INPUTS:
-        array = array.T
-    elif layout == "outputs first":
-        array = np.moveaxis(array, 0, -1)
-    return np.ascontiguousarray(array, np.float32).reshape(shape)
-
-
-def to_stored(array: np.ndarray, layout: str) -> np.ndarray:
-    """The checkpoint's array of a parameter; the inverse of `from_stored`."""
-    shape = stored_shape(array.shape, layout)
-    if layout in KERNEL_INPUTS:
-        return np.ascontiguousarray(array.reshape(shape[::-1]).T)
-    if layout == "outputs first":
-        return np.ascontiguousarray(np.moveaxis(array, -1, 0))
-    return array.reshape(shape)
+    """Return the shape of every parameter by its path, without creating arrays."""
+    shapes = ModelSpec(config, head, num_outputs).param_shapes()
+    return {path: leaf.shape for path, leaf in leaves_by_name(shapes).items()}
 
 
 def weights_fingerprint(folder: Path, encoder: EncoderConfig) -> str:
-    """Of the weight files in a folder, and of the encoder that they are read into."""
+    """Return a hash of the weight files in a folder and of the encoder that reads them."""
     digest = hashlib.sha256(repr(encoder).encode())
     for file in sorted(folder.glob("*.safetensors")):
         with open(file, "rb") as opened:
@@ -220,12 +189,14 @@ def weights_fingerprint(folder: Path, encoder: EncoderConfig) -> str:
 def _download(hub: str, revision: str) -> Path:
     reach(hub, "model", revision)
     try:
-        return Path(snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES))
-    # Everything from refused connections to gated models is an OSError of huggingface_hub's.
+        return Path(
+            huggingface_hub.snapshot_download(hub, revision=revision, allow_patterns=HUB_FILES)
+        )
+    # huggingface_hub raises an OSError for everything from refused connections to gated models.
     except (OSError, HFValidationError, EntryNotFoundError) as error:
         first_line = str(error).strip().partition("\n")[0] or type(error).__name__
         raise DataError(
-            f"the hub did not deliver the model: {first_line}",
+            f"the model cannot be downloaded: {first_line}",
             where=f"{hub}@{revision}",
             hint="check the id and the connection; without one, download the model elsewhere "
             "(config.json, *.safetensors and the tokenizer's files), copy the folder here and "
@@ -233,50 +204,33 @@ def _download(hub: str, revision: str) -> Path:
         ) from error
 
 
-def _check_problem(folder: Path) -> None:
+def _check_problem_type(folder: Path) -> None:
     path = folder / "config.json"
     problem = read_json(path, DataError).get("problem_type")
     if problem == "multi_label_classification":
         raise ConfigError(
-            f"problem_type {problem!r} is not implemented: a head gives an example one label, or "
-            "a score",
+            f"problem_type {problem!r} is not implemented: an example has one label or score",
             where=str(path),
-            hint="use the encoder of the model alone, with a new head.",
+            hint="load only the encoder of the model, with a new head.",
         )
-
-
-def _read_arrays(
-    wanted: Mapping[str, Wanted], stored: Mapping[str, Stored], reader: Any
-) -> dict[str, np.ndarray]:
-    return {
-        want.path: from_stored(reader.get_tensor(stored[name].name), want.layout, want.shape)
-        for name, want in wanted.items()
-    }
 
 
 def _wanted(
     config: EncoderConfig, stored: Mapping[str, Stored], head: str, outputs: int
 ) -> dict[str, Wanted]:
-    """What the files have to hold, by name."""
+    """Return what the files have to hold, by name in the files."""
     family = FAMILIES[config.family]
     prefix = family.prefix if any(name.startswith(family.prefix) for name in stored) else ""
-    named = list(_expand(family.encoder_names, prefix, config.num_layers))
-    pretrained_head = list(_expand(family.heads[head].pretrained_names, prefix, config.num_layers))
+    names = list(expand(family.encoder_names, prefix, config.num_layers))
+    pretrained_head = list(expand(family.heads[head].pretrained_names, prefix, config.num_layers))
     if outputs or any(name in stored for name, _, _ in pretrained_head):
-        named += pretrained_head
+        names += pretrained_head
     if outputs:
-        named += _expand(family.heads[head].names, "", config.num_layers)
+        names += expand(family.heads[head].names, "", config.num_layers)
     shapes = parameter_shapes(config, outputs or 1, head)
-    if fresh := sorted(shapes.keys() - {path for _, path, _ in named}):
-        log.info("not loaded, so initialised anew: %s", ", ".join(fresh))
-    return {name: Wanted(path, layout, shapes[path]) for name, path, layout in named}
-
-
-def _expand(names: Names, prefix: str, num_layers: int) -> Iterable[tuple[str, str, str]]:
-    """The names with the prefix, and those with a `*` once for each layer."""
-    for name, path, layout in names:
-        for layer in range(num_layers if "*" in name else 1):
-            yield prefix + name.replace("*", str(layer)), path.replace("*", str(layer)), layout
+    if fresh := sorted(shapes.keys() - {path for _, path, _ in names}):
+        log.info("not loaded but newly initialised: %s", ", ".join(fresh))
+    return {name: Wanted(path, layout, shapes[path]) for name, path, layout in names}
 
 
 def _check_names(folder: Path, wanted: Iterable[str], stored: Mapping[str, Stored]) -> None:
@@ -286,7 +240,7 @@ def _check_names(folder: Path, wanted: Iterable[str], stored: Mapping[str, Store
     problems += [f"unexpected: {stored[name].name}" for name in sorted(extra - left_out)]
     if problems:
         raise CheckpointError(
-            "the weights are not those of the encoder that config.json describes",
+            "the weights do not belong to the encoder in config.json",
             where=str(folder),
             details=problems,
             hint="use config.json and weights of the same model.",
@@ -297,12 +251,12 @@ def _check_names(folder: Path, wanted: Iterable[str], stored: Mapping[str, Store
 
 def _check_arrays(folder: Path, wanted: Mapping[str, Wanted], stored: Mapping[str, Stored]) -> None:
     problems = []
-    for name, want in wanted.items():
-        have, shape = stored[name], stored_shape(want.shape, want.layout)
-        if have.shape != shape:
-            problems.append(f"{name} for {want.path}: have {have.shape} / want {shape}")
+    for name, (path, layout, shape) in wanted.items():
+        have, want = stored[name], stored_shape(shape, layout)
+        if have.shape != want:
+            problems.append(f"{name} for {path}: have {have.shape} / want {want}")
         if have.dtype not in FLOATS:
-            problems.append(f"{name} for {want.path}: have {have.dtype} / want {', '.join(FLOATS)}")
+            problems.append(f"{name} for {path}: have {have.dtype} / want {', '.join(FLOATS)}")
     if problems:
         raise CheckpointError(
             "the weights do not fit the model",
@@ -310,19 +264,3 @@ def _check_arrays(folder: Path, wanted: Mapping[str, Wanted], stored: Mapping[st
             details=problems,
             hint="use config.json and weights of the same model, not quantised.",
         )
-
-
-def _nest(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The nested dict of arrays by path; numbers of layers become integers, as flax has them."""
-    nested: dict[str, Any] = {}
-    for path, array in arrays.items():
-        *parents, leaf = path.split("/")
-        node: dict[Any, Any] = nested
-        for key in parents:
-            node = node.setdefault(int(key) if key.isdigit() else key, {})
-        node[leaf] = array
-    return nested
-
-
-def _path_name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")

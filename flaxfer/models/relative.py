@@ -1,7 +1,7 @@
-"""Attention by content, by distance, and by whether two tokens share their type, as in XLNet.
+"""XLNet's attention by content, by distance, and by equality of token types.
 
-Distances (Dai et al. 2019) are those within the row, which are those within an example: the place
-of the query minus that of the key, R of them, from T down to 1 - T.
+A distance (Dai et al. 2019) is the place of the query in its row minus the place of the key; there
+are R distances, from T down to 1 - T.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.layers import Bias, Execution, Linear, fused
 
 BLOCKS = 4
-"""Into how many blocks of queries `distance_scores` divides a row."""
+"""Number of blocks of queries in `distance_scores`."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """The tokens that a layer computes: all of the row, or some of it.
+    """All tokens of the rows, or some of them.
 
     Attributes:
-      x_BTD: their hidden states.
-      segment_BT: int32, which example each belongs to.
-      type_BT: int32, which text of the example.
-      place_BT: where in the row they stand; None if they are all of its tokens.
+      x_BTD: hidden states.
+      segment_BT: int32, example of each token.
+      type_BT: int32, token types.
+      place_BT: places in the row; None for all tokens.
     """
 
     x_BTD: jax.Array
@@ -38,7 +38,7 @@ class Tokens:
     place_BT: jax.Array | None = None
 
     def at(self, place_BE: jax.Array) -> Tokens:
-        """Those at certain places alone."""
+        """Return the tokens at certain places."""
         return Tokens(
             jnp.take_along_axis(self.x_BTD, place_BE[..., None], axis=1),
             jnp.take_along_axis(self.segment_BT, place_BE, axis=1),
@@ -48,12 +48,12 @@ class Tokens:
 
 
 def distance_encoding(tokens: int, width: int, clamp_len: int) -> jax.Array:
-    """Sinusoids of the distances from `tokens` down to 1 - `tokens`, float32 (R, D), R = 2 T.
+    """Return sinusoids of the distances T to 1 - T of a row, float32 (R, D), R = 2 T.
 
     Args:
-      tokens: T, of a row. The first distance is beyond the row; it makes shifting a reshape.
+      tokens: T. The first distance lies beyond the row, so that shifting is a reshape.
       width: D.
-      clamp_len: larger distances count as this one, unless it is not positive.
+      clamp_len: largest distance; larger ones are clamped to it. Unbounded if not positive.
     """
     distance_R = tokens - jnp.arange(2 * tokens)
     if clamp_len > 0:
@@ -64,10 +64,10 @@ def distance_encoding(tokens: int, width: int, clamp_len: int) -> jax.Array:
 
 
 def distance_scores(query_BTHK: jax.Array, distance_RHK: jax.Array) -> jax.Array:
-    """The product of each query with the encoding of its distance to each key, (B, H, T, S).
+    """Return the dot products of queries and encoded distances to keys, (B, H, T, S).
 
-    The queries are all tokens of the row. A block of them meets the distances that one of the block
-    has to some key, which are T and the size of the block; all queries at once would meet 2 T.
+    The queries are all tokens of the row. A block of queries occurs at T + (block size) distances
+    from the keys; all queries at once would occur at 2 T.
     """
     tokens = query_BTHK.shape[1]
     size = -(-tokens // BLOCKS)
@@ -78,8 +78,8 @@ def distance_scores(query_BTHK: jax.Array, distance_RHK: jax.Array) -> jax.Array
         first = tokens - start - queries
         near_RHK = distance_RHK[first : 2 * tokens - start]
         score_HBTR = jnp.einsum("BTHK,RHK->HBTR", block_BTHK, near_RHK)
-        # The scores of each query begin one column before those of the last: a row less by one
-        # column shifts them so (Dai et al. 2019, appendix B).
+        # The scores of each query begin one column before those of the previous query: reshaping to
+        # rows that are one column shorter aligns them (Dai et al. 2019, appendix B).
         flat_HBX = score_HBTR.reshape(*score_HBTR.shape[:2], -1)[..., queries:]
         shifted_HBTR = flat_HBX.reshape(*score_HBTR.shape[:3], -1)
         blocks.append(shifted_HBTR[..., :tokens])
@@ -89,7 +89,7 @@ def distance_scores(query_BTHK: jax.Array, distance_RHK: jax.Array) -> jax.Array
 def distance_scores_at(
     place_BT: jax.Array, query_BTHK: jax.Array, distance_RHK: jax.Array
 ) -> jax.Array:
-    """What `distance_scores` gives of queries at certain places of the row, (B, H, T, S)."""
+    """Return `distance_scores` for queries at certain places of the row, (B, H, T, S)."""
     keys = distance_RHK.shape[0] // 2
 
     def window(score_HR: jax.Array, place: jax.Array) -> jax.Array:
@@ -103,7 +103,7 @@ class RelativeAttention(nnx.Module):
     """Multi-head attention with its projections, as in transformers' `XLNetRelativeAttention`.
 
     Attributes:
-      type_embedding: float32 (2, H, K), for keys of the query's type and for others.
+      type_embedding: float32 (2, H, K), for keys of the query's type and for other keys.
     """
 
     def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs):
@@ -128,11 +128,11 @@ class RelativeAttention(nnx.Module):
         dropout_key: jax.Array | None,
         execution: Execution,
     ) -> jax.Array:
-        """What each of the queries gathers from the tokens of its segment, `y_BTD`.
+        """Return `y_BTD`, for the queries; they attend to the tokens of their segments.
 
-        The score of a query and a key is the sum of three products: the query with the key, with
-        the encoding of their distance, and with the embedding of whether their types differ. In
-        each of them the query has a bias of its own.
+        The score of a query and a key is the sum of three dot products: of the query with the key,
+        with the encoding of their distance, and with the embedding of equal or different types.
+        Each has its own bias of the query.
         """
         x_BSD = row.x_BTD.astype(execution.dtype)
         if queries is row:
@@ -164,9 +164,10 @@ class RelativeAttention(nnx.Module):
     def _type_scores(
         self, query_BTHK: jax.Array, query_type_BT: jax.Array, key_type_BS: jax.Array
     ) -> jax.Array:
-        """The share of the types, float32 (B, H, T, S), less what is equal for all keys of a query.
+        """Return the scores of types, float32 (B, H, T, S).
 
-        Softmax drops that anyway, so keys of the query's type need no score.
+        The softmax ignores what is equal for all keys of a query, so keys of the query's type have
+        score 0.
         """
         same_HK, other_HK = self.type_embedding[...]
         other_BHT = jnp.einsum(

@@ -1,15 +1,14 @@
-"""A model as a value: encoder, head and outputs, from which its parameters follow."""
+"""A model as a value: encoder, head and outputs, which determine its parameters."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 import jax
 from flax import nnx
 
-from flaxfer.models.encoders import EncoderConfig
+from flaxfer.models.encoders import Batch, EncoderConfig
 from flaxfer.models.heads import EncoderModel
 from flaxfer.models.layers import Execution
 from flaxfer.runtime.trees import Params
@@ -62,7 +61,7 @@ class ModelSpec:
     def apply(
         self,
         params: Params,
-        batch: Mapping[str, jax.Array],
+        batch: Batch,
         dropout_key: jax.Array | None = None,
         execution: Execution = Execution(),
     ) -> jax.Array:
@@ -72,15 +71,7 @@ class ModelSpec:
           float32 (B, E, C), or (B, T, C) from heads that read every token.
         """
         model = nnx.merge(self.graph(), params)
-        logits: jax.Array = model(
-            batch["token_BT"],
-            batch["type_BT"],
-            batch["position_BT"],
-            batch["segment_BT"],
-            batch["cls_BE"],
-            dropout_key=dropout_key,
-            execution=execution,
-        )
+        logits: jax.Array = model(batch, dropout_key=dropout_key, execution=execution)
         return logits
 
 

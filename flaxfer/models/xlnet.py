@@ -1,9 +1,9 @@
-"""XLNet (Yang et al. 2019) as fine-tuning uses it, and transformers' `XLNetModel` computes it.
+"""XLNet (Yang et al. 2019) for fine-tuning, as in transformers' `XLNetModel`.
 
-One stream of hidden states, every token of an example seeing all of it: no permutation, no memory
-of earlier segments, no query stream. Positions enter attention alone (relative.py), as distances,
-and a distance within an example is the same wherever the example lies in its row; so packed rows
-need nothing but the mask.
+There is one stream of hidden states, and every token sees its whole example: no permutation, no
+memory of earlier segments, no query stream. Only attention uses positions (relative.py), as
+distances, which do not depend on where in its row an example lies; so packed rows need the mask
+and nothing else.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from flaxfer.data.families import FAMILIES
 from flaxfer.models.encoders import (
     ACTIVATION,
     POSITIVE,
     RATE,
     SIZE,
     TOKEN,
+    Batch,
     EncoderConfig,
     Rule,
     only,
@@ -30,49 +32,42 @@ from flaxfer.models.encoders import (
     refuse,
 )
 from flaxfer.models.layers import (
-    ACTIVATIONS,
     Embedding,
     Execution,
+    FeedForward,
     LayerNorm,
     Linear,
-    dropout,
-    dropout_site,
-    on_rows,
-    rematerialised,
+    remat,
+    split_rows,
 )
+from flaxfer.models.names import ARRAY, EMBEDDING, LINEAR, NORM, OUTPUTS_FIRST, names
+from flaxfer.models.ops import dropout, dropout_site
 from flaxfer.models.relative import RelativeAttention, Tokens, distance_encoding
 
-# As in bert.py. Pretraining's query stream starts from `mask_emb`, which fine-tuning never reads.
-ENCODER_NAMES = (
-    ("word_embedding.weight", "encoder/embeddings/word/embedding", "same"),
-    *(
-        (f"layer.*.{name}", f"encoder/layers/*/{path}", layout)
-        for name, path, layout in (
-            ("rel_attn.q", "attention/query/kernel", "same"),
-            ("rel_attn.k", "attention/key/kernel", "same"),
-            ("rel_attn.v", "attention/value/kernel", "same"),
-            ("rel_attn.r", "attention/position/kernel", "same"),
-            ("rel_attn.o", "attention/output/kernel", "outputs first"),
-            ("rel_attn.r_w_bias", "attention/content_bias/bias", "same"),
-            ("rel_attn.r_r_bias", "attention/position_bias/bias", "same"),
-            ("rel_attn.r_s_bias", "attention/type_bias/bias", "same"),
-            ("rel_attn.seg_embed", "attention/type_embedding", "same"),
-            ("rel_attn.layer_norm.weight", "attention_norm/scale", "vector"),
-            ("rel_attn.layer_norm.bias", "attention_norm/bias", "vector"),
-            ("ff.layer_1.weight", "feed_forward/up/kernel", "kernel"),
-            ("ff.layer_1.bias", "feed_forward/up/bias", "vector"),
-            ("ff.layer_2.weight", "feed_forward/down/kernel", "kernel"),
-            ("ff.layer_2.bias", "feed_forward/down/bias", "vector"),
-            ("ff.layer_norm.weight", "feed_forward_norm/scale", "vector"),
-            ("ff.layer_norm.bias", "feed_forward_norm/bias", "vector"),
-        )
-    ),
+ENCODER_NAMES = names({"word_embedding": ("encoder/embeddings/word", EMBEDDING)}) + names(
+    {
+        "rel_attn.q": ("attention/query/kernel", ARRAY),
+        "rel_attn.k": ("attention/key/kernel", ARRAY),
+        "rel_attn.v": ("attention/value/kernel", ARRAY),
+        "rel_attn.r": ("attention/position/kernel", ARRAY),
+        "rel_attn.o": ("attention/output/kernel", OUTPUTS_FIRST),
+        "rel_attn.r_w_bias": ("attention/content_bias/bias", ARRAY),
+        "rel_attn.r_r_bias": ("attention/position_bias/bias", ARRAY),
+        "rel_attn.r_s_bias": ("attention/type_bias/bias", ARRAY),
+        "rel_attn.seg_embed": ("attention/type_embedding", ARRAY),
+        "rel_attn.layer_norm": ("attention_norm", NORM),
+        "ff.layer_1": ("feed_forward/up", LINEAR),
+        "ff.layer_2": ("feed_forward/down", LINEAR),
+        "ff.layer_norm": ("feed_forward_norm", NORM),
+    },
+    "layer.*.",
+    "encoder/layers/*/",
 )
-SUMMARY_NAMES = (
-    ("sequence_summary.summary.weight", "head/dense/kernel", "kernel"),
-    ("sequence_summary.summary.bias", "head/dense/bias", "vector"),
-    ("logits_proj.weight", "head/output/kernel", "kernel"),
-    ("logits_proj.bias", "head/output/bias", "vector"),
+SUMMARY_NAMES = names(
+    {
+        "sequence_summary.summary": ("head/dense", LINEAR),
+        "logits_proj": ("head/output", LINEAR),
+    }
 )
 
 DEFAULTS: dict[str, Any] = {
@@ -90,9 +85,8 @@ DEFAULTS: dict[str, Any] = {
     "summary_use_proj": True,
     "summary_activation": "tanh",
     "summary_last_dropout": 0.1,
-    "pad_token_id": 5,
 }
-"""What transformers' `XLNetConfig` says where config.json says nothing."""
+"""Defaults of transformers' `XLNetConfig`."""
 
 RULES: dict[str, Rule] = {
     "vocab_size": SIZE,
@@ -110,9 +104,9 @@ RULES: dict[str, Rule] = {
     "attn_type": only("bi", "'uni' is Transformer-XL, which predicts the next token"),
     "bi_data": only(False, "it reads every second row backwards, for pretraining"),
     "same_length": only(False, "it cuts the attention of causal models"),
-    "use_mems_train": only(False, "examples are independent: none remembers another"),
-    "untie_r": only(True, "every layer has biases of its own"),
-    "summary_type": only("last", "heads read the token <cls>, which ends an example"),
+    "use_mems_train": only(False, "examples are independent, without memory of one another"),
+    "untie_r": only(True, "the biases of layers are separate"),
+    "summary_type": only("last", "heads read the CLS token, which ends an example"),
     "summary_use_proj": only(True),
     "summary_activation": only("tanh"),
 }
@@ -120,28 +114,24 @@ RULES: dict[str, Rule] = {
 
 @dataclasses.dataclass(frozen=True)
 class XLNetConfig(EncoderConfig):
-    """An encoder with relative positions, so without a longest example.
+    """An encoder with relative positions, without a bound on the length of examples.
 
     Attributes:
-      clamp_len: larger distances count as this one; none are clamped if it is not positive.
+      clamp_len: largest distance; larger ones are clamped to it. Unbounded if not positive.
     """
 
     clamp_len: int
 
 
 def read_config(settings: Mapping[str, Any], where: str) -> XLNetConfig:
-    """The config of an XLNet from config.json.
+    """Return the config of an XLNet from config.json; raise as `encoders.read_absolute` does.
 
-    Lengths of memory (mem_len, reuse_len) are ignored: without a memory they change nothing.
-
-    Raises:
-      ConfigError: sizes that are missing or do not fit each other, and settings that change the
-        architecture into one that is not implemented; all at once.
+    mem_len and reuse_len are ignored: there is no memory.
     """
     values = DEFAULTS | dict(settings)
-    if values["pad_token_id"] is None:
-        values["pad_token_id"] = DEFAULTS["pad_token_id"]
-    refuse(problems(values, RULES) or _misfits(values), where)
+    if values.get("pad_token_id") is None:
+        values["pad_token_id"] = FAMILIES["xlnet"].pad_token_id
+    refuse(problems(values, RULES) or _conflicts(values), where)
     return XLNetConfig(
         family=values["model_type"],
         vocab_size=values["vocab_size"],
@@ -160,17 +150,17 @@ def read_config(settings: Mapping[str, Any], where: str) -> XLNetConfig:
     )
 
 
-def _misfits(values: Mapping[str, Any]) -> list[str]:
-    """Values that are right by themselves and do not fit each other, a line each."""
-    found = []
+def _conflicts(values: Mapping[str, Any]) -> list[str]:
+    """Return a line for each conflict between valid values."""
+    lines = []
     width, heads = values["d_model"], values["n_head"]
     if width % heads:
-        found.append("d_model has to be a multiple of n_head")
+        lines.append("d_model has to be a multiple of n_head")
     if values.get("d_head") not in (None, width // heads):
-        found.append(f"d_head {values['d_head']} has to be d_model / n_head")
+        lines.append(f"d_head {values['d_head']} has to be d_model / n_head")
     if values["pad_token_id"] >= values["vocab_size"]:
-        found.append(f"pad_token_id {values['pad_token_id']} is not a row of the vocabulary")
-    return found
+        lines.append(f"pad_token_id {values['pad_token_id']} is not a row of the vocabulary")
+    return lines
 
 
 class Embeddings(nnx.Module):
@@ -181,35 +171,27 @@ class Embeddings(nnx.Module):
         self.word = Embedding(config.vocab_size, width, std=std, rngs=rngs)
         self.rate = config.hidden_dropout
 
-    def __call__(self, token_BT: jax.Array, *, dropout_key: jax.Array | None) -> jax.Array:
-        """`x_BTD`, float32."""
-        return dropout(self.word(token_BT), self.rate, dropout_key)
-
-
-class FeedForward(nnx.Module):
-    """Two projections with the activation and a dropout between them."""
-
-    def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
-        width, inner = (config.hidden_size,), (config.intermediate_size,)
-        self.up = Linear(width, inner, std=config.initializer_range, rngs=rngs)
-        self.down = Linear(inner, width, std=config.initializer_range, rngs=rngs)
-        self.activation = config.activation
-        self.rate = config.hidden_dropout
-
-    def __call__(self, x_BTD: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
-        """`y_BTD`, token by token."""
-        inner_BTF = ACTIVATIONS[self.activation](self.up(x_BTD))
-        return self.down(dropout(inner_BTF, self.rate, dropout_key))
+    def __call__(self, batch: Batch, dropout_key: jax.Array | None) -> jax.Array:
+        """Return `x_BTD`, float32."""
+        return dropout(self.word(batch["token_BT"]), self.rate, dropout_key)
 
 
 class Layer(nnx.Module):
-    """One encoder layer, normalising after each residual sum."""
+    """One encoder layer, normalised after each residual sum."""
 
     def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
+        width = config.hidden_size
         self.attention = RelativeAttention(config, rngs=rngs)
-        self.attention_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.feed_forward = FeedForward(config, rngs=rngs)
-        self.feed_forward_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.attention_norm = LayerNorm(width, config.layer_norm_eps)
+        self.feed_forward = FeedForward(
+            width,
+            config.intermediate_size,
+            config.activation,
+            std=config.initializer_range,
+            rngs=rngs,
+            dropout_rate=config.hidden_dropout,
+        )
+        self.feed_forward_norm = LayerNorm(width, config.layer_norm_eps)
         self.rate = config.hidden_dropout
 
     def __call__(
@@ -220,14 +202,12 @@ class Layer(nnx.Module):
         dropout_key: jax.Array | None,
         execution: Execution,
     ) -> jax.Array:
-        """The layer's output at the queries, which are all of the row's tokens or some of them."""
+        """Return the layer's output at the queries, which are all tokens or some of them."""
         keys = [dropout_site(dropout_key, site) for site in range(4)]
         y_BTD = self.attention(queries, row, distance_RD, keys[0], execution)
         x_BTD = self.attention_norm(queries.x_BTD, dropout(y_BTD, self.rate, keys[1]))
-        y_BTD = dropout(
-            self.feed_forward(x_BTD.astype(execution.dtype), keys[2]), self.rate, keys[3]
-        )
-        return self.feed_forward_norm(x_BTD, y_BTD)
+        y_BTD = self.feed_forward(x_BTD.astype(execution.dtype), keys[2])
+        return self.feed_forward_norm(x_BTD, dropout(y_BTD, self.rate, keys[3]))
 
 
 class Encoder(nnx.Module):
@@ -241,66 +221,52 @@ class Encoder(nnx.Module):
 
     def hidden_states(
         self,
-        token_BT: jax.Array,
-        type_BT: jax.Array,
-        position_BT: jax.Array,
-        segment_BT: jax.Array,
+        batch: Batch,
         *,
         cls_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         execution: Execution = Execution(),
     ) -> tuple[jax.Array, ...]:
-        """The embeddings and the output of each layer, N + 1 arrays `x_BTD`, float32.
+        """Return the embeddings and the output of each layer: N + 1 arrays `x_BTD`, float32.
 
         The arguments are those of `flaxfer.models.bert.Encoder.hidden_states`. `position_BT` is not
-        read: the tokens of an example stand in order, one behind the other. The encoding of
-        distances is dropped out alike for all rows, which share it; in transformers each row has
-        a draw of its own.
+        read: the tokens of an example are in order and adjacent. All rows share the encoding of
+        distances and its dropout mask; transformers draws one per row.
         """
         keys = [dropout_site(dropout_key, site) for site in range(len(self.layers) + 2)]
-        x_BTD = self.embeddings(token_BT, dropout_key=keys[0])
-        distance_RD = distance_encoding(token_BT.shape[1], x_BTD.shape[2], self.clamp_len)
+        x_BTD = self.embeddings(batch, keys[0])
+        length, width = x_BTD.shape[1:]
+        distance_RD = distance_encoding(length, width, self.clamp_len)
         distance_RD = dropout(distance_RD.astype(execution.dtype), self.rate, keys[-1])
-        states = [on_rows(x_BTD, execution)]
+        states = [split_rows(x_BTD, execution)]
         for number, layer in enumerate(self.layers, start=1):
-            row = Tokens(states[-1], segment_BT, type_BT)
+            row = Tokens(states[-1], batch["segment_BT"], batch["type_BT"])
             queries = row
             if number == len(self.layers) and cls_BE is not None:
                 queries = row.at(cls_BE)
-            compute = functools.partial(layer, execution=execution)
-            x_BTD = rematerialised(execution.remat, compute)(
-                queries, row, distance_RD, keys[number]
-            )
-            states.append(on_rows(x_BTD, execution))
+            compute = remat(execution.remat, functools.partial(layer, execution=execution))
+            x_BTD = compute(queries, row, distance_RD, keys[number])
+            states.append(split_rows(x_BTD, execution))
         return tuple(states)
 
     def __call__(
         self,
-        token_BT: jax.Array,
-        type_BT: jax.Array,
-        position_BT: jax.Array,
-        segment_BT: jax.Array,
+        batch: Batch,
         *,
         cls_BE: jax.Array | None = None,
         dropout_key: jax.Array | None = None,
         execution: Execution = Execution(),
     ) -> jax.Array:
-        """The last of the `hidden_states`, with the dropout that follows the layers."""
+        """Return the last of the `hidden_states` after the final dropout."""
         states = self.hidden_states(
-            token_BT,
-            type_BT,
-            position_BT,
-            segment_BT,
-            cls_BE=cls_BE,
-            dropout_key=dropout_key,
-            execution=execution,
+            batch, cls_BE=cls_BE, dropout_key=dropout_key, execution=execution
         )
         key = dropout_site(dropout_key, len(self.layers) + 2)
         return dropout(states[-1], self.rate, key)
 
 
 class SummaryHead(nnx.Module):
-    """XLNet's head over CLS tokens: a tanh layer, dropout, projection; none is pretrained."""
+    """A head for CLS tokens: a tanh layer, dropout and a projection; none is pretrained."""
 
     def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
         width, std = (config.hidden_size,), config.initializer_range
@@ -309,6 +275,6 @@ class SummaryHead(nnx.Module):
         self.rate = config.classifier_dropout
 
     def __call__(self, x_BED: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
-        """Logits, (B, E, C) in the dtype of the CLS tokens' outputs."""
+        """Return logits, (B, E, C) in the dtype of the input."""
         x_BED = jnp.tanh(self.dense(x_BED))
         return self.output(dropout(x_BED, self.rate, dropout_key))

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, also where several machines write the same one."""
+"""Atomic writing of files, safe when several machines write the same one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 
 def temporary_name(path: Path) -> Path:
-    """A name beside `path` that no other process on any machine uses."""
+    """Return a name beside `path` that no other process on any machine uses."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file that is there whole or not at all, also after a power cut."""
+    """Write a file completely or not at all, also if the power fails."""
     temporary = temporary_name(path)
     with open(temporary, "w", encoding="utf-8", newline="\n") as file:
         file.write(text)

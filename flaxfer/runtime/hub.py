@@ -1,4 +1,4 @@
-"""The first question to the Hugging Face hub. It is asked only when the config names a hub id."""
+"""First request to the Hugging Face hub, for configs that name a hub id."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal
 from flaxfer.errors import DataError
 
 TIMEOUT = 4.0
-"""Seconds to wait for the hub's answer."""
+"""Seconds to wait for an answer."""
 
 
 def reach(repository: str, kind: Literal["dataset", "model"], revision: str) -> None:
-    """Asks the hub for a repository, so that a wrong name or no network is found out at once.
+    """Look a repository up, so that a wrong name or a missing network is an error at once.
 
-    The clients' own downloads try again for half a minute before they give up. With HF_HUB_OFFLINE
-    set nothing is asked, and they take what they downloaded before.
+    Downloads retry for half a minute before they fail. With HF_HUB_OFFLINE there is no request;
+    downloads then use the local cache.
 
     Raises:
       DataError: the hub does not answer, or has no such repository or revision.
@@ -28,11 +28,11 @@ def reach(repository: str, kind: Literal["dataset", "model"], revision: str) -> 
         huggingface_hub.HfApi().repo_info(
             repository, repo_type=kind, revision=revision, timeout=TIMEOUT
         )
-    # The client and its network library raise types of their own; all mean the same here.
+    # The client and its network library raise many types; all mean the same here.
     except Exception as error:
         raise DataError(
-            f"the hub does not give this {kind}: {type(error).__name__}: {error}",
+            f"the hub does not provide this {kind}: {type(error).__name__}: {error}",
             where=f"{repository}@{revision}",
-            hint="check the id, the revision and the network; set HF_HUB_OFFLINE=1 to use what was "
-            "downloaded before; or download the files and set `path` instead of `hub`.",
+            hint="check the id, the revision and the network; set HF_HUB_OFFLINE=1 to use earlier "
+            "downloads; or download the files and set `path` instead of `hub`.",
         ) from error

@@ -1,4 +1,4 @@
-"""What the run's hardware is, and what follows for precision and the compilation cache."""
+"""The hardware of a run: precision, compiler options, memory, caches and versions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers"
 
 
 def compute_dtype(setting: str, backend: str | None = None) -> Any:
-    """The dtype of matrix products; `auto` is bfloat16 where the hardware gains by it.
+    """Return the dtype of matmuls; `auto` is bfloat16 where the hardware gains by it.
 
     Args:
       setting: `auto`, `float32` or `bfloat16`.
-      backend: `cpu`, `gpu` or `tpu`; None for that of this process.
+      backend: `cpu`, `gpu` or `tpu`; None for the backend of this process.
     """
     if setting != "auto":
         return jnp.dtype(setting)
@@ -36,17 +36,22 @@ def compute_dtype(setting: str, backend: str | None = None) -> Any:
 
 
 def bfloat16_on_cpu() -> bool:
-    """Whether this CPU multiplies bfloat16 faster than float32, and this JAX knows how."""
-    release = tuple(int(part) for part in jax.__version_info__[:2])
-    return release >= (0, 12) and not {"amx_bf16", "avx512_bf16"}.isdisjoint(_cpu_flags())
+    """Return whether this CPU and this JAX multiply bfloat16 faster than float32."""
+    return fast_bfloat16(cpu_flags(), jax.__version_info__)
 
 
-COMPILER_OPTIONS: Mapping[str, Mapping[str, bool | int]] = {
-    # Of CPUs that have them (see `_own_options`). The products of oneDNN are not asked for: a
-    # program with them cannot be kept on disk, and is no faster, as the models ask for products in
-    # forms that XLA's own library takes (models/layers.py, models/attention.py).
+def fast_bfloat16(flags: Set[str], jax_version: tuple[int, ...]) -> bool:
+    """Return whether a CPU with these flags multiplies bfloat16 faster than float32."""
+    return jax_version[:2] >= (0, 12) and not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
+
+
+Options = Mapping[str, Any]
+
+COMPILER_OPTIONS: Mapping[str, Options] = {
+    # oneDNN's matmuls are not an option: programs with them cannot be cached on disk, and are no
+    # faster, because models/ops.py has forms that XLA's own library supports.
     "cpu": {"xla_cpu_prefer_vector_width": 512},
-    # What is sent between chips may be sent while they compute.
+    # Overlap communication between chips with computation.
     "tpu": {
         "xla_tpu_enable_latency_hiding_scheduler": True,
         "xla_tpu_enable_async_collective_fusion": True,
@@ -58,15 +63,15 @@ COMPILER_OPTIONS: Mapping[str, Mapping[str, bool | int]] = {
 _chosen: dict[str, Any] = {}
 
 
-def choose_compiler_options(options: Mapping[str, Any], device: jax.Device | None = None) -> None:
-    """Options for all programs that are compiled from here on, beside or instead of our own.
+def choose_compiler_options(options: Options, device: jax.Device | None = None) -> None:
+    """Set options for all later compilations, in addition to the defaults or overriding them.
 
     Args:
-      options: by name.
-      device: one of those the programs are for; None for this process's.
+      options: values by name.
+      device: a device of the programs; None for this process's.
 
     Raises:
-      ConfigError: the compiler refuses one of them.
+      ConfigError: the compiler refuses an option.
     """
     for name, value in options.items():
         if reason := _refusal(name, value, device or jax.devices()[0]):
@@ -79,37 +84,50 @@ def choose_compiler_options(options: Mapping[str, Any], device: jax.Device | Non
     _chosen.update(options)
 
 
-def compiler_options(device: jax.Device) -> dict[str, Any]:
-    """What XLA is told beside its defaults, for programs on such a device.
+def compiler_options(device: jax.Device, defaults: Options | None = None) -> dict[str, Any]:
+    """Return the compiler options for programs on a device.
 
-    The options go with the compilation, where a name that this jaxlib does not know is an error
-    that can be caught; in XLA_FLAGS it would end the process. Such an option is left out, and
-    `describe_compiler` names it.
+    Options are passed at compilation, where a name that this jaxlib does not know raises an error
+    that can be caught; in XLA_FLAGS it would end the process. Unknown defaults are omitted, and
+    `describe_compiler` names them.
 
     Args:
-      device: one of those the program is for.
+      device: a device of the programs.
+      defaults: by default `default_options` of the device.
     """
-    own = _own_options(device).items()
-    return {name: value for name, value in own if not _refusal(name, value, device)} | _chosen
+    defaults = default_options(_backend(device), cpu_flags()) if defaults is None else defaults
+    supported = {n: value for n, value in defaults.items() if not _refusal(n, value, device)}
+    return supported | _chosen
 
 
-def _own_options(device: jax.Device) -> Mapping[str, bool | int]:
-    """Those of `COMPILER_OPTIONS` that are for such a device."""
-    # Older CPUs with such vectors lower their clock to use them.
-    if _family(device) == "cpu" and "avx512_bf16" not in _cpu_flags():
+def default_options(backend: str, flags: Set[str]) -> Options:
+    """Return the `COMPILER_OPTIONS` of a backend; `flags` are those of the CPU."""
+    # Older CPUs with 512-bit vectors lower their clock to use them.
+    if backend == "cpu" and "avx512_bf16" not in flags:
         return {}
-    return COMPILER_OPTIONS[_family(device)]
+    return COMPILER_OPTIONS[backend]
 
 
-def _family(device: jax.Device) -> str:
+def describe_compiler(device: jax.Device, dtype: Any, defaults: Options | None = None) -> str:
+    """Return a line with the precision, the options, and the defaults that jaxlib does not know."""
+    options = compiler_options(device, defaults)
+    if defaults is None:
+        defaults = default_options(_backend(device), cpu_flags())
+    parts = [f"{jnp.dtype(dtype).name} matmuls"]
+    parts += [f"{name}={value}" for name, value in options.items()]
+    unknown = sorted(defaults.keys() - options)
+    return ", ".join(parts + [f"{name} is not known to this jaxlib" for name in unknown])
+
+
+def _backend(device: jax.Device) -> str:
     return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
 
 
 @functools.cache
 def _refusal(name: str, value: Any, device: jax.Device) -> str:
-    """Why the compiler refuses an option; empty if it takes it."""
-    where = jax.sharding.SingleDeviceSharding(device)
-    argument = jax.ShapeDtypeStruct((), jnp.float32, sharding=where)
+    """Return why the compiler refuses an option; empty if it accepts it."""
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    argument = jax.ShapeDtypeStruct((), jnp.float32, sharding=sharding)
     try:
         jax.jit(jnp.negative).lower(argument).compile(compiler_options={name: value})
     except jax.errors.JaxRuntimeError as error:
@@ -117,55 +135,44 @@ def _refusal(name: str, value: Any, device: jax.Device) -> str:
     return ""
 
 
-def describe_compiler(device: jax.Device, dtype: Any) -> str:
-    """One line for the eye: precision, options, and those that this jaxlib does not know."""
-    used = compiler_options(device)
-    words = [f"{jnp.dtype(dtype).name} products"]
-    words += [f"{name}={value}" for name, value in used.items()]
-    left = _own_options(device).keys() - used
-    words += [f"{name} is not known to this jaxlib" for name in sorted(left)]
-    return ", ".join(words)
-
-
 def keep_memory() -> bool:
-    """Lets the process keep the memory that a step frees, for the next step; gives success.
+    """Keep the memory that a step frees in the process for the next step; return success.
 
-    On a CPU, XLA takes its buffers anew in every step. glibc returns large ones to the system at
-    once, so that each step begins with tens of thousands of page faults. Only glibc on Linux is
-    told; FLAXFER_MALLOC=system leaves it as it is. Memory taken before is not touched.
+    On a CPU, XLA allocates its buffers in every step, and glibc returns large ones to the system at
+    once, so each step begins with tens of thousands of page faults. Only for glibc on Linux, and
+    not with FLAXFER_MALLOC=system. Existing allocations are unaffected.
     """
     if platform.libc_ver()[0] != "glibc" or os.environ.get("FLAXFER_MALLOC") == "system":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    # The numbers of malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD. One arena,
-    # which lies on the heap, grows in large pieces, and of which nothing is given back.
+    # Constants of malloc.h: M_ARENA_MAX, M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD. A single arena on
+    # the heap, which grows in large pieces and is never trimmed.
     settings = ((-8, 1), (-4, 0), (-1, -1), (-2, 1 << 28))
     return all(mallopt(parameter, value) for parameter, value in settings)
 
 
 def cache_dir(setting: str) -> Path:
-    """The folder for tokenised data and compiled programs."""
+    """Return the folder for tokenised data and compiled programs."""
     if setting:
         return Path(setting)
-    if own := os.environ.get("FLAXFER_CACHE"):
-        return Path(own)
+    if folder := os.environ.get("FLAXFER_CACHE"):
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaxfer"
 
 
 def use_compilation_cache(folder: Path) -> None:
-    """Keeps compiled programs on disk, so that a second start does not compile again.
+    """Keep compiled programs on disk, so that a second start does not compile again.
 
-    JAX keys them by program, options and versions, but code for one CPU may not run on another
-    that shares the folder: so each kind of CPU has a folder of its own. What is damaged is compiled
-    again.
+    JAX keys them by program, options and versions, but code for one CPU may not run on another, so
+    each CPU model has its own folder. Damaged files are compiled again.
     """
-    kind = hashlib.sha256(" ".join(sorted(_cpu_flags())).encode()).hexdigest()[:12]
-    jax.config.update("jax_compilation_cache_dir", str(folder / "xla" / kind))
+    cpu = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()[:12]
+    jax.config.update("jax_compilation_cache_dir", str(folder / "xla" / cpu))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, flaxfer and what the numbers depend on."""
+    """Return the versions of Python, flaxfer and the packages that affect numbers."""
     return {
         "python": platform.python_version(),
         "flaxfer": __version__,
@@ -174,33 +181,28 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory (GiB) and JAX devices."""
+    """Return processor, cores, memory (GiB) and JAX devices."""
     device = jax.devices()[0]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "cpu": _cpu_name(),
+        "cpu": _cpu_info("model name") or platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory, 1),
         "devices": f"{jax.device_count()} x {device.device_kind}",
     }
 
 
-def _cpu_name() -> str:
-    return _cpu_info("model name") or platform.processor() or platform.machine()
-
-
-def _cpu_flags() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
+    """Return the features of the CPU; empty if the system does not list them."""
     return frozenset(_cpu_info("flags").split())
 
 
 @functools.cache
 def _cpu_info(key: str) -> str:
-    """The first CPU's entry in /proc/cpuinfo; empty where there is none, as on macOS."""
+    """Return the first CPU's entry in /proc/cpuinfo; empty if there is none, as on macOS."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return ""
-    found = [
-        value.strip() for name, _, value in (x.partition(":") for x in lines) if name.strip() == key
-    ]
-    return found[0] if found else ""
+    entries = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in entries if name.strip() == key), "")

@@ -1,4 +1,4 @@
-"""What the user sees while a study runs: the table at its start, and a bar for each stage."""
+"""Output while a study runs: tables, lines, and a progress bar for each stage."""
 
 from __future__ import annotations
 
@@ -12,40 +12,38 @@ from rich.table import Table
 from rich.text import Text
 
 LOG_WIDTH = 160
-"""Columns where no terminal tells how many it has."""
+"""Columns without a terminal."""
 
 console = Console(stderr=True, highlight=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = LOG_WIDTH
 
 LINE_SECONDS = 20.0
-"""Where no terminal shows a bar (a log file), one line so often."""
+"""Interval of progress lines without a terminal, as in a log file."""
 
 
 def table(title: str, header: Sequence[str] | None, rows: Iterable[Sequence[object]]) -> None:
-    """Prints a table; numbers are aligned right."""
+    """Print a table; numbers are aligned right."""
     content = [list(row) for row in rows]
-    drawn = Table(
+    printed = Table(
         title=title, title_justify="left", title_style="bold", show_header=header is not None
     )
     for i, column in enumerate(header or [""] * len(content[0])):
         numeric = all(isinstance(row[i], int | float) for row in content)
-        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        printed.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in content:
-        # As Text: a path may hold brackets, which would be taken for markup.
-        drawn.add_row(*[Text(f"{v:,}" if isinstance(v, int) else str(v)) for v in row])
-    console.print(drawn)
+        # Text, because rich takes the brackets in a path for markup.
+        printed.add_row(*[Text(f"{v:,}" if isinstance(v, int) else str(v)) for v in row])
+    console.print(printed)
 
 
 def say(text: str) -> None:
-    """Prints a line."""
+    """Print a line."""
     console.print(text, markup=False, soft_wrap=True)
 
 
 class StageBar:
-    """A bar with loss, examples/s, useful tokens/s and the time left; lines where there is no
-    terminal.
-    """
+    """A bar with loss, throughput and remaining time; lines if there is no terminal."""
 
     def __init__(self, name: str, start: int, total: int):
         self._name, self._total = name, total
@@ -71,7 +69,7 @@ class StageBar:
         useful_tokens_per_s: float,
         input_stall_share: float,
     ) -> None:
-        """Shows the state after `step` steps; the last is the share of time without a batch."""
+        """Show the state after `step` steps; `input_stall_share` is time without a batch."""
         numbers = (
             f"loss {loss:.4f}  {examples_per_s:,.0f} examples/s  "
             f"{useful_tokens_per_s:,.0f} tokens/s  {input_stall_share:.1%} waiting for data"
@@ -82,5 +80,5 @@ class StageBar:
             say(f"{self._name}  step {step}/{self._total}  {numbers}")
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Remove the bar."""
         self._bar.stop()

@@ -1,4 +1,4 @@
-"""One mesh with the axes data, fsdp and tensor, and where each array lies on it."""
+"""The mesh with its axes data, fsdp and tensor, and the shardings of arrays."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from flaxfer.errors import ConfigError
 from flaxfer.runtime.trees import path_name
 
 SEED = "seed"
-"""The mesh axis that the seeds of a group are split over, on the mesh of `seed_mesh`."""
+"""Mesh axis of batched seeds, see `seed_mesh`."""
 
 ROWS = PartitionSpec(("data", "fsdp"))
-"""Packed rows are split over both axes; the tensor axis holds copies."""
+"""Sharding of packed rows; the tensor axis holds copies."""
 
 LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"/word/embedding$", ("vocabulary", "width")),
@@ -28,7 +28,7 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"/feed_forward/up/bias$", ("feed_forward",)),
     (r"/feed_forward/down/kernel$", ("feed_forward", "width")),
 )
-"""What the axes of a parameter are, by the end of its path; others are whole on every device."""
+"""Logical axes of parameters, by the end of the path; other parameters are replicated."""
 
 MESH_AXES = {
     "vocabulary": "tensor",
@@ -36,13 +36,13 @@ MESH_AXES = {
     "heads": "tensor",
     "feed_forward": "tensor",
 }
-"""Which mesh axis splits a logical axis (Shoeybi et al. 2019 for `tensor`, ZeRO-3 for `fsdp`)."""
+"""Mesh axes of logical axes (Shoeybi et al. 2019 for `tensor`, ZeRO-3 for `fsdp`)."""
 
 
 def make_mesh(
     data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
 ) -> jax.sharding.Mesh:
-    """Return the mesh over some devices, by default all of them; a size of -1 takes the rest.
+    """Return a mesh over devices, by default all; a size of -1 takes the remaining devices.
 
     Raises:
       ConfigError: the sizes do not multiply to the number of devices.
@@ -56,7 +56,7 @@ def make_mesh(
         raise ConfigError(
             f"a mesh of data {data}, fsdp {fsdp}, tensor {tensor} does not cover {count} device(s)",
             where="mesh",
-            hint="let the product of the three equal the number of devices, or one of them be -1.",
+            hint="the sizes have to multiply to the number of devices; one of them may be -1.",
         )
     return jax.make_mesh(
         tuple(wanted), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=devices
@@ -64,9 +64,10 @@ def make_mesh(
 
 
 def seed_mesh(mesh: jax.sharding.Mesh, seeds: int) -> jax.sharding.Mesh:
-    """The mesh for a group of seeds: its first axis, `seed`, is what divides them of `data`.
+    """Return the mesh for batched seeds, with a leading axis `seed` split off from `data`.
 
-    Seeds on devices of their own have nothing to tell each other, rows split over `data` have.
+    As much of `data` as divides the number of seeds: seeds on separate devices need no
+    communication, rows split over `data` do.
     """
     split = math.gcd(mesh.shape["data"], seeds)
     devices = mesh.devices.reshape(split, -1, *mesh.devices.shape[1:])
@@ -75,21 +76,21 @@ def seed_mesh(mesh: jax.sharding.Mesh, seeds: int) -> jax.sharding.Mesh:
 
 
 def row_shards(mesh: jax.sharding.Mesh) -> int:
-    """How many ways rows are split: their number must be a multiple."""
+    """Return the number of parts of a batch's rows, which it must be divisible by."""
     return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
 def whole(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """A copy on every device."""
+    """Return the sharding with a copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def tree_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """A sharding for each leaf of parameters, or of optimiser state that mirrors them.
+    """Return shardings of parameters, or of optimizer state that mirrors them.
 
-    The moments of a parameter stand in the state under the same path with the same shape, so one
-    table serves both. An axis that its mesh axis does not divide stays whole. Specs are written as
-    XLA writes those of its results, so that a step's output is of the very type of its input.
+    The moments of a parameter have its path and shape, so one table serves both. An axis that its
+    mesh axis does not divide is not split. Specs have the form that XLA gives to its results, so
+    that the output of a step has the type of its input.
     """
 
     def splits(axis: str | None, size: int) -> str | None:
@@ -100,23 +101,22 @@ def tree_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
         name = path_name(path)
         for pattern, logical in LOGICAL_AXES:
             if re.search(pattern, name) and len(leaf.shape) == len(logical):
-                spec = [splits(*pair) for pair in zip(logical, leaf.shape, strict=True)]
-                while spec and spec[-1] is None:
-                    spec.pop()
-                return NamedSharding(mesh, PartitionSpec(*spec))
+                return _sharding(mesh, *map(splits, logical, leaf.shape))
         return whole(mesh)
 
     return jax.tree.map_with_path(sharding, tree)
 
 
 def group_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
-    """As `tree_shardings`, on a mesh of `seed_mesh`, for leaves that lead with an axis of seeds."""
-
-    def sharding(own: NamedSharding) -> NamedSharding:
-        spec = [SEED if mesh.shape[SEED] > 1 else None, *own.spec]
-        while spec and spec[-1] is None:
-            spec.pop()
-        return NamedSharding(mesh, PartitionSpec(*spec))
-
+    """Return `tree_shardings` on a mesh of `seed_mesh`, for leaves with a leading axis of seeds."""
+    seed = SEED if mesh.shape[SEED] > 1 else None
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
-    return jax.tree.map(sharding, tree_shardings(one, mesh))
+    return jax.tree.map(
+        lambda sharding: _sharding(mesh, seed, *sharding.spec), tree_shardings(one, mesh)
+    )
+
+
+def _sharding(mesh: jax.sharding.Mesh, *axes: Any) -> NamedSharding:
+    while axes and axes[-1] is None:
+        axes = axes[:-1]
+    return NamedSharding(mesh, PartitionSpec(*axes))

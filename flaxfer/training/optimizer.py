@@ -1,4 +1,4 @@
-"""Optimisers and schedules by name, as optax chains over a nested dict of parameters."""
+"""Optimizers and schedules by name, as optax chains over a nested dict of parameters."""
 
 from __future__ import annotations
 
@@ -19,25 +19,23 @@ from flaxfer.runtime.trees import Params, map_names, path_name
 def make_optimizer(
     optimizer: Optimizer, total_steps: int, params: Params, fresh: tuple[str, ...] = ()
 ) -> optax.GradientTransformation:
-    """The chain: clip, precondition, decoupled decay and pull, layer-wise rate, schedule.
+    """Return the chain: clipping, preconditioner, decay and L2-SP, layer-wise rate, schedule.
+
+    AdamW (Loshchilov & Hutter 2019) equals `torch.optim.AdamW`; Adafactor (Shazeer & Stern 2018)
+    equals `optax.adafactor`, whose learning rate is relative to the root mean square of a
+    parameter; Lion follows Chen et al. 2023. Frozen parameters have no moments and do not count in
+    the clipped norm, like parameters without `requires_grad` in PyTorch.
+
+    L2-SP (Xuhong Li et al. 2018) is decoupled like the decay of AdamW, as in RecAdam (Sanyuan Chen
+    et al. 2020): a parameter with a start value moves towards it by the learning rate times `l2_sp`
+    times the distance, instead of decaying; new parameters decay, the paper's other term. A
+    parameter without gradients stays bit-identical. The optimizer state includes the start values.
 
     Args:
-      optimizer: its config.
-      total_steps: optimiser updates of the stage, for the schedule.
+      optimizer: settings.
+      total_steps: optimizer updates of the stage, for the schedule.
       params: nested dict of arrays or `ShapeDtypeStruct`; only paths are read.
-      fresh: regular expressions, searched in the paths of parameters that have no start value for
-        `l2_sp` to pull them to.
-
-    AdamW follows Loshchilov & Hutter 2019 as `torch.optim.AdamW` computes it; Adafactor follows
-    Shazeer & Stern 2018 as `optax.adafactor` does (the learning rate is relative to the root mean
-    square of a parameter); Lion follows Chen et al. 2023. Frozen parameters have no moments and do
-    not count in the norm that is clipped, as in PyTorch when they require no gradient.
-
-    `l2_sp` is L2-SP (Xuhong Li et al. 2018), decoupled as the decay of AdamW is, which is what
-    RecAdam does (Sanyuan Chen et al. 2020): a parameter with a start value moves back to it by the
-    learning rate times `l2_sp` of the distance, and is not decayed. New ones are decayed, the
-    paper's other term. A parameter that never has a gradient stays where it is to the bit. The
-    start is part of the optimiser's state, the size of the parameters once more.
+      fresh: regular expressions for paths of parameters without a start value.
 
     Raises:
       ConfigError: a pattern of `freeze` matches no parameter.
@@ -72,11 +70,11 @@ def make_optimizer(
 
 
 def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
-    """Learning rate by step, from 0 at step 0 up through the warm-up, then down by name.
+    """Return the learning rate by step: linear warm-up from 0, then the named schedule.
 
-    `linear`, `cosine` and `polynomial` end at `end_factor` of the largest rate at `total_steps`;
-    `inverse_sqrt` is the largest rate times sqrt(warm-up / step) (Vaswani et al. 2017); `wsd` stays
-    until its linear decay over the last `decay_share` (Hu et al. 2024).
+    `linear`, `cosine` and `polynomial` reach `end_factor` times the peak at `total_steps`;
+    `inverse_sqrt` is the peak times sqrt(warm-up / step) (Vaswani et al. 2017); `wsd` is constant
+    until it decays linearly over the last `decay_fraction` of the steps (Hu et al. 2024).
     """
     peak, end = optimizer.learning_rate, optimizer.learning_rate * optimizer.end_factor
     warmup = warmup_steps(optimizer, total_steps)
@@ -89,7 +87,7 @@ def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
         case "polynomial":
 
             def after(count: jax.typing.ArrayLike) -> jax.Array:
-                # Clipped: compiled, the last step may come out below 0, which has no root.
+                # Compiled, the last step may round to below 0, which has no root.
                 left = jnp.clip(1 - jnp.asarray(count, jnp.float32) / rest, 0, 1)
                 return end + (peak - end) * left**optimizer.power
 
@@ -101,7 +99,7 @@ def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
                 return peak * jnp.sqrt(warmup / (warmup + jnp.asarray(count, jnp.float32)))
 
         case "wsd":
-            decay = min(max(round(optimizer.decay_share * total_steps), 1), rest)
+            decay = min(max(round(optimizer.decay_fraction * total_steps), 1), rest)
             after = optax.linear_schedule(peak, end, decay, transition_begin=rest - decay)
     if not warmup:
         return after
@@ -109,7 +107,7 @@ def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
 
 
 def warmup_steps(optimizer: Optimizer, total_steps: int) -> int:
-    """Steps of warm-up; a share is rounded up, as transformers' Trainer does."""
+    """Return the warm-up steps; a fraction is rounded up, as in transformers' Trainer."""
     if optimizer.warmup < 1:
         return math.ceil(optimizer.warmup * total_steps)
     return int(optimizer.warmup)
@@ -130,10 +128,9 @@ def _precondition(optimizer: Optimizer) -> list[optax.GradientTransformation]:
 
 
 def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam (Kingma & Ba 2015) as `optax.scale_by_adam`, with bias corrections to the last bit.
+    """Return Adam (Kingma & Ba 2015) like `optax.scale_by_adam`, with exact bias corrections.
 
-    optax computes 1 - b2**t in float32, where the difference is off by 2e-5 of itself; PyTorch has
-    it in float64.
+    optax computes 1 - b2**t in float32, with a relative error of 2e-5; PyTorch uses float64.
     """
 
     def correction(decay: float, count: jax.Array) -> jax.Array:
@@ -155,13 +152,13 @@ def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransforma
 
 
 class StartState(NamedTuple):
-    """The parameters as they were at step 0."""
+    """The parameters at step 0."""
 
     start: optax.Params
 
 
 def _pull_to_start(coefficient: float) -> optax.GradientTransformation:
-    """Adds `coefficient` times the distance from the start."""
+    """Return L2-SP: add `coefficient` times the distance from the start."""
 
     def init(params: optax.Params) -> StartState:
         return StartState(jax.tree.map(jnp.copy, params))
@@ -184,11 +181,11 @@ def _matches(patterns: tuple[str, ...], path: str) -> bool:
 
 
 def _scale_by_layer(decay: float, params: Params) -> optax.GradientTransformation:
-    """Multiplies updates by decay ** (distance from the head), as in ULMFiT and BEiT."""
+    """Return layer-wise rates: decay ** (distance from the head), as in ULMFiT and BEiT."""
 
     def layer(path: str) -> int | None:
-        found = re.search(r"/layers/(\d+)/", path)
-        return int(found.group(1)) if found else None
+        match = re.search(r"/layers/(\d+)/", path)
+        return int(match.group(1)) if match else None
 
     paths = jax.tree.leaves(map_names(lambda path: path, params))
     top = 1 + max((number for path in paths if (number := layer(path)) is not None), default=-1)

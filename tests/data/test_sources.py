@@ -37,10 +37,10 @@ def test_keep_and_drop_by_column_and_role(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_f33_row_count(tmp_path: Path) -> None:
-    source = Source(str(write_csv(tmp_path / "data.csv")), columns=PAIRS, rows=4)
+    source = Source(str(write_csv(tmp_path / "data.csv")), columns=PAIRS, num_records=4)
     assert "holds 3 records, not 4" in str(refusal(source))
     # Counted before anything is left out.
-    source = dataclasses.replace(source, rows=3, drop={"text_a": (ROWS[0][0],)})
+    source = dataclasses.replace(source, num_records=3, drop={"text_a": (ROWS[0][0],)})
     assert len(read_source(source, NLI)) == 2
 
 

@@ -77,7 +77,7 @@ def test_what_is_evaluated_on_is_left_out_on_every_path(config: Config) -> None:
 def test_starts_are_scored_once_and_before_the_target(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = dataclasses.replace(config, seeds=(0, 1), seeds_at_once=1)
+    config = dataclasses.replace(config, seeds=(0, 1), batched_seeds=1)
     scored: list[str] = []
     features = transferability.features
 
@@ -132,9 +132,8 @@ def by_hand(config: EncoderConfig, params: Params, data: Tokenized) -> np.ndarra
         type_[row, : end - begin] = data.type[begin:end]
         segment[row, : end - begin] = 1
     position = np.broadcast_to(np.arange(token.shape[1]), token.shape)
-    last = np.asarray(
-        encoder.hidden_states(*map(jnp.asarray, (token, type_, position, segment)))[-1]
-    )
+    batch = {"token_BT": token, "type_BT": type_, "position_BT": position, "segment_BT": segment}
+    last = np.asarray(encoder.hidden_states(jax.tree.map(jnp.asarray, batch))[-1])
     return np.stack([row[:len_].mean(axis=0) for row, len_ in zip(last, data.lengths, strict=True)])
 
 

@@ -69,7 +69,8 @@ def one_by_one(folder: Path, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     names = ("input_ids", "token_type_ids", "attention_mask")
     token_BT, type_BT, mask_BT = (np.array(encoded[name]) for name in names)
     position_BT = np.broadcast_to(np.arange(16), token_BT.shape)
-    states = encoder.hidden_states(token_BT, type_BT, position_BT, mask_BT)
+    batch = {"token_BT": token_BT, "type_BT": type_BT, "position_BT": position_BT}
+    states = encoder.hidden_states(batch | {"segment_BT": mask_BT})
     x_NBTD = np.stack(states)
     sum_NBD = (x_NBTD * mask_BT[..., None]).sum(axis=2)
     summary_B = (token_BT == tokenizer.cls_token_id).argmax(axis=1)

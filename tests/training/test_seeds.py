@@ -20,7 +20,7 @@ from flaxfer.errors import DivergedError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
-from flaxfer.models.layers import dropout
+from flaxfer.models.ops import dropout
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.runtime.sharding import row_shards, seed_mesh

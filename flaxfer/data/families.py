@@ -1,0 +1,47 @@
+"""Facts about the families of encoders, by the `model_type` of config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How a family of encoders writes an example and names its weights.
+
+    Attributes:
+      architecture: key of `flaxfer.models.families.ARCHITECTURES`.
+      prefix: prefix of the encoder's weights in checkpoints of whole models.
+      pad_token_id: padding id if config.json has none.
+      cls_last: the CLS token ([CLS], <s>) ends the example instead of beginning it.
+      token_types: token types tell the texts of a pair apart. BERT: 0, 1. XLNet: 0, 1, and 2 for
+        the CLS token. RoBERTa has a single type, whatever its tokenizer says.
+      positions: the position of a token is its place in the example (`absolute`), the place plus
+        padding id + 1 (`after_padding`), or relative to other tokens, unbounded (`relative`).
+    """
+
+    architecture: Literal["bert", "roberta", "xlnet"]
+    prefix: str
+    pad_token_id: int
+    cls_last: bool
+    token_types: bool
+    positions: Literal["absolute", "after_padding", "relative"]
+
+
+_BERT = Family("bert", "bert.", 0, cls_last=False, token_types=True, positions="absolute")
+_ROBERTA = Family(
+    "roberta", "roberta.", 1, cls_last=False, token_types=False, positions="after_padding"
+)
+_XLNET = Family("xlnet", "transformer.", 5, cls_last=True, token_types=True, positions="relative")
+
+FAMILIES: Mapping[str, Family] = {
+    "bert": _BERT,
+    "ernie": dataclasses.replace(_BERT, prefix="ernie."),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "data2vec-text": dataclasses.replace(_ROBERTA, prefix="data2vec_text."),
+    "xlnet": _XLNET,
+}
