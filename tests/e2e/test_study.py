@@ -1,179 +1,68 @@
-"""Whole studies of a tiny model: what they write, what they share, and that nothing is repeated."""
+"""Whole studies: what they write, what they start from, and that nothing is repeated."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from flaxfer.study.study import Study
-from flaxfer.training.stage_run import StageRun
+import safetensors.numpy
 
-from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
+from flaxfer.config import Config
 from flaxfer.data.packing import best_row_length
-from flaxfer.evaluation.evaluator import Evaluator
-from flaxfer.models.spec import ModelSpec
-from flaxfer.runtime import sharding
-from flaxfer.study import inputs, studies, study
-from flaxfer.training import loop, stage_run
-from tests.helpers import WORDS, mesh_of, tiny_model
-
-COLUMNS = {"text_a": 0, "text_b": 1, "label": 2, "language": 3, "domain": 4}
-LABELS = ("no", "maybe", "yes")
-SETS = {
-    "nli-train": (40, "en", LABELS),
-    "nli-dev": (12, "en", LABELS),
-    "sts-train": (40, "en", ()),
-    "sts-dev": (12, "en", ()),
-    "sts-test": (13, "en", ()),
-    "sts-german": (11, "de", ()),
-}
-TRAIN = Train(
-    batch_size=8,
-    epochs=2,
-    eval_every=3,
-    max_length=32,
-    row_length=64,
-    max_bucket_sizes=1,
-    eval_rows=4,
-    log_every=1,
+from flaxfer.main import main
+from flaxfer.runtime.trees import leaves_by_name
+from flaxfer.study import summary
+from flaxfer.study.starts import Starts
+from flaxfer.training.record import DONE
+from tests.e2e.helpers import (
+    COMMAND,
+    LABELS,
+    assert_equal_trees,
+    data_of,
+    folder_of,
+    ids_of,
+    lines_of,
+    predictions_of,
+    run_study,
+    runs_of,
+    source,
+    specs_of,
+    start_of,
+    start_process,
+    summary_of,
+    times_of,
+    with_stage,
+    write_config,
 )
-OPTIMIZER = Optimizer(learning_rate=1e-3)
-Json = dict[str, Any]
+from tests.helpers import mesh_of
 
 
-def write_sets(folder: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name, (n, language, labels) in SETS.items():
-        lines = []
-        for i in range(n):
-            first, second = (" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(2))
-            label = rng.choice(labels) if labels else f"{rng.uniform(0, 5):.2f}"
-            lines.append(f"{first}\t{second}\t{label}\t{language}\t{('news', 'films')[i % 2]}\n")
-        (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
-
-
-def source(name: str) -> Source:
-    return Source(path=f"{name}.tsv", header=False, columns=COLUMNS)
-
-
-def config_of(folder: Path) -> Config:
-    return Config(
-        name="tiny",
-        model=Model(path=str(folder / "model")),
-        intermediate=Stage(
-            Task("nli", "classification", "accuracy", LABELS),
-            Data((source("nli-train"),), (source("nli-dev"),)),
-            {},
-            OPTIMIZER,
-            TRAIN,
-        ),
-        target=Stage(
-            Task("sts", "regression", "pearson"),
-            Data((source("sts-train"),), (source("sts-dev"),), (source("sts-test"),)),
-            {"german": source("sts-german")},
-            OPTIMIZER,
-            TRAIN,
-        ),
-        conditions=("direct", "staged", "scratch"),
-        workdir=str(folder / "work"),
-        data_dir=str(folder),
-        cache=str(folder / "cache"),
-    )
-
-
-def with_optimizer(config: Config, stage_name: str, /, **changes: Any) -> Config:
-    own: Stage = getattr(config, stage_name)
-    optimizer = dataclasses.replace(own.optimizer, **changes)
-    return dataclasses.replace(
-        config, **{stage_name: dataclasses.replace(own, optimizer=optimizer)}
-    )
-
-
-def use_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharding, "make_mesh", lambda sizes: mesh_of())
-    monkeypatch.setattr(study.platform, "use_compilation_cache", lambda folder: None)
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mesh of a machine with one device, which compiles faster."""
-    use_one_device(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with more rows in its embedding than the data needs, and the data."""
-    folder = tmp_path_factory.mktemp("study")
-    tiny_model(folder / "model", "bert", vocab_size=300)
-    write_sets(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(world: Path) -> Iterator[Config]:
-    """A config whose study is finished."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        use_one_device(monkeypatch)
-        config = config_of(world)
-        studies.run(config, "python -m flaxfer.main --config tiny.py")
-        yield config
-
-
-def summary_of(config: Config) -> Json:
-    content: Json = json.loads((Path(config.workdir) / "study.json").read_text())
-    return content
-
-
-def lines_of(path: Path) -> list[Json]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def predictions_of(folder: Path, name: str) -> list[dict[str, Any]]:
-    """What a stage wrote of the set `name`."""
-    (path,) = folder.glob(f"predictions/{name}-*.jsonl")
-    return lines_of(path)
-
-
-def open_study(config: Config) -> Study:
-    return Study(config, Path(config.workdir), Path(config.cache))
-
-
-def test_a_study_writes_what_its_report_needs(finished: Config) -> None:
-    workdir = Path(finished.workdir)
-    summary = summary_of(finished)
-    assert summary["name"] == "tiny"
-    assert (summary["metric"], summary["larger_is_better"]) == ("pearson", True)
-    assert summary["metrics"] == ["pearson", "spearman", "mse"]
-    assert summary["task"]["name"] == "sts" and summary["intermediate_task"]["name"] == "nli"
-    assert summary["conditions"] == ["direct", "staged", "scratch"] and summary["seeds"] == [0]
-    assert summary["command"] == "python -m flaxfer.main --config tiny.py"
-    assert summary["config"]["target"]["train"]["batch_size"] == 8
-    whole = sum(
-        a.size
-        for a in jax.tree.leaves(
-            ModelSpec(open_study(finished).encoder, num_outputs=1).random_params(0)
-        )
-    )
+def test_study_json_describes_study_model_and_data(finished: Config) -> None:
+    record = summary_of(finished)
+    assert record["name"] == "tiny"
+    assert (record["metric"], record["larger_is_better"]) == ("pearson", True)
+    assert record["metrics"] == ["pearson", "spearman", "mse"]
+    assert record["task"]["name"] == "sts" and record["intermediate_task"]["name"] == "nli"
+    assert record["conditions"] == ["direct", "staged", "scratch"] and record["seeds"] == [0]
+    assert record["command"] == COMMAND
+    assert record["config"]["target"]["train"]["batch_size"] == 8
+    weights = safetensors.numpy.load_file(Path(finished.model.path) / "model.safetensors")
+    whole = sum(array.size for array in weights.values()) + 32 + 1  # And a classifier.
     stages = ("intermediate", "target")
-    assert summary["model"]["parameters"] == whole and summary["model"]["vocabulary"] == 300
-    assert summary["model"]["vocabulary_in_use"] == dict.fromkeys(stages, 128)
+    assert record["model"]["parameters"] == whole and record["model"]["vocabulary"] == 300
+    assert record["model"]["vocabulary_in_use"] == dict.fromkeys(stages, 128)
     in_use = whole - (300 - 128) * 32
-    assert summary["model"]["parameters_in_use"] == dict.fromkeys(stages, in_use)
-    assert {"jax", "flaxfer", "python"} <= summary["versions"].keys()
-    assert {"cpu", "cores", "devices", "memory_gib"} <= summary["machine"].keys()
-    splits = {(d["stage"], d["split"]): d["examples"] for d in summary["data"]}
+    assert record["model"]["parameters_in_use"] == dict.fromkeys(stages, in_use)
+    assert {"jax", "flaxfer", "python"} <= record["versions"].keys()
+    assert {"cpu", "cores", "devices", "memory_gib"} <= record["machine"].keys()
+    splits = {(d["stage"], d["split"]): d["examples"] for d in record["data"]}
     assert splits == {
         ("intermediate", "train"): 40,
         ("intermediate", "dev"): 12,
@@ -182,13 +71,16 @@ def test_a_study_writes_what_its_report_needs(finished: Config) -> None:
         ("target", "test"): 13,
         ("target", "german"): 11,
     }
-    runs = summary["runs"]
+
+
+def test_study_json_describes_every_run(finished: Config) -> None:
+    runs = summary_of(finished)["runs"]
     order = [("direct", "target"), ("staged", "intermediate"), ("staged", "target")]
     assert [(r["condition"], r["stage"]) for r in runs] == [*order, ("scratch", "target")]
     assert len({r["id"] for r in runs}) == 4
     assert [r["parent"] for r in runs] == [None, None, runs[1]["id"], None]
     for run in runs:
-        folder = workdir / run["dir"]
+        folder = Path(finished.workdir) / run["dir"]
         assert run["steps"] == 10 and run["best_step"] in (3, 6, 9, 10)
         assert run["seconds"] > 0 and 0 < run["padding_share"] < 1
         log = lines_of(folder / "metrics.jsonl")
@@ -221,15 +113,13 @@ def test_a_study_writes_its_report(finished: Config) -> None:
 
 
 @pytest.mark.parametrize(("fraction", "examples", "ratio"), [(0.1, 4, 10.0), (0.125, 5, 8.0)])
-def test_the_intermediate_task_should_have_ten_times_the_examples(
+def test_an_intermediate_task_below_ten_times_the_examples_gets_a_warning(
     fraction: float,
     examples: int,
     ratio: float,
     finished: Config,
-    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(inputs, "say", said.append)
     assert summary_of(finished)["size_rule"] == {
         "intermediate": 40,
         "target": 40,
@@ -238,144 +128,99 @@ def test_the_intermediate_task_should_have_ten_times_the_examples(
     }
     part = dataclasses.replace(source("sts-train"), fraction=fraction)
     data = dataclasses.replace(finished.target.data, train=(part,))
-    config = dataclasses.replace(finished, target=dataclasses.replace(finished.target, data=data))
-    opened = open_study(config)
-    opened.introduce()
-    rule = opened.size_rule()
+    config = with_stage(finished, "target", data=data)
+    study_data = data_of(config)
+    summary.introduce(study_data, mesh_of())
     holds = ratio >= 10
-    assert rule == {"intermediate": 40, "target": examples, "ratio": ratio, "holds": holds}
-    assert said == ([] if holds else [said[0]])
-    assert holds or said[0].startswith(
-        "warning: the intermediate task has 40 examples to train on, 8.0 times the target's 5"
-    )
-    direct = open_study(dataclasses.replace(config, conditions=("direct",)))
-    direct.introduce()
-    assert direct.size_rule() is None and len(said) == (not holds)
+    assert summary.size_rule(study_data) == {
+        "intermediate": 40,
+        "target": examples,
+        "ratio": ratio,
+        "holds": holds,
+    }
+    warning = "warning: the intermediate task has 40 training examples, 8.0 times the target's 5"
+    assert (warning in capsys.readouterr().err) == (not holds)
+    direct = data_of(dataclasses.replace(config, conditions=("direct",)))
+    summary.introduce(direct, mesh_of())
+    assert summary.size_rule(direct) is None and "warning" not in capsys.readouterr().err
 
 
-def test_the_same_command_repeats_nothing(
-    finished: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = summary_of(finished)
-    stages = Path(finished.workdir) / "stages"
-    times = {p: p.stat().st_mtime_ns for p in stages.rglob("*") if p.name == "metrics.jsonl"}
-
-    def refuse(*args: Any, **kwargs: Any) -> Any:
-        raise AssertionError("is repeated")
-
-    monkeypatch.setattr(loop, "make_train_step", refuse)
-    monkeypatch.setattr(Evaluator, "predict", refuse)
-    monkeypatch.setattr(inputs.pretrained, "load_pretrained", refuse)
-    studies.run(finished, before["command"])
+def test_the_same_command_repeats_nothing(finished: Config, tmp_path: Path) -> None:
+    before, times = summary_of(finished), times_of(Path(finished.stages))
+    assert times
+    assert main(["run", "--config", str(write_config(tmp_path / "tiny.py", finished))]) == 0
     after = summary_of(finished)
-    assert {k for k in after if after[k] != before[k]} <= {"date", "seconds", "git"}
-    assert {p: p.stat().st_mtime_ns for p in times} == times
+    changed = {key for key in after if after[key] != before[key]}
+    assert changed <= {"command", "date", "seconds", "git"}
+    assert times_of(Path(finished.stages)) == times
 
 
-def starts_of(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[StageRun, Any]]:
-    """Every stage of a finished study with the parameters it began with."""
-    found = {}
-    real: Callable[..., Any] = loop.train
-
-    def train(jobs: Sequence[tuple[StageRun, Callable[[], Any]]]) -> None:
-        found.update({run.title: (run, start()) for run, start in jobs})
-        real(jobs)
-
-    monkeypatch.setattr(loop, "train", train)
-    own = open_study(config)
-    for job in own.jobs:
-        own._train(job, job.runs)
-    return found
-
-
-def assert_equal(one: Any, other: Any) -> None:
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def fresh_params(study: Study, outputs: int, seed: int) -> Any:
-    """Random parameters with the rows that the target has of the embedding."""
-    params = ModelSpec(study.encoder, num_outputs=outputs).random_params(seed)
-    word = params["encoder"]["embeddings"]["word"]
-    word["embedding"] = word["embedding"][study.vocabularies["target"].ids]
-    return params
-
-
-def test_what_each_stage_starts_from(finished: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    starts = starts_of(finished, monkeypatch)
-    assert list(starts) == [
-        "direct/target seed 0",
-        "staged/intermediate seed 0",
-        "staged/target seed 0",
-        "scratch/target seed 0",
-    ]
-    own = open_study(finished)
-    pretrained, fresh = own.weights("sequence"), fresh_params(own, 1, 0)
-    _, direct = starts["direct/target seed 0"]
-    intermediate, nli = starts["staged/intermediate seed 0"]
-    _, staged = starts["staged/target seed 0"]
-    _, scratch = starts["scratch/target seed 0"]
+def test_stages_start_from_pretrained_random_or_the_intermediate_parameters(
+    finished: Config,
+) -> None:
+    data, specs = data_of(finished), specs_of(finished)
+    starts = Starts(data, mesh_of())
+    pretrained = starts.pretrained("sequence")
+    fresh = specs["scratch/target 0"].model.random_params(0)
+    direct, staged, scratch = (
+        starts.params(specs[f"{name}/target 0"]) for name in ("direct", "staged", "scratch")
+    )
+    nli = starts.params(specs["staged/intermediate 0"])
+    file = safetensors.numpy.load_file(Path(finished.model.path) / "model.safetensors")
+    (kernel,) = (v.T for k, v in file.items() if k.endswith("0.intermediate.dense.weight"))
     for params in (direct, nli):
-        assert_equal(params["encoder"], pretrained["encoder"])
-        assert_equal(params["head"]["pooler"], pretrained["head"]["pooler"])
-    best = intermediate.best_params()
-    assert_equal(staged["encoder"], best["encoder"])
-    assert_equal(staged["head"]["pooler"], best["head"]["pooler"])
-    trained = best["encoder"]["layers"][0]["feed_forward"]["up"]["kernel"]
-    before = nli["encoder"]["layers"][0]["feed_forward"]["up"]["kernel"]
-    assert np.abs(np.asarray(trained) - before).max() > 1e-4
+        assert_equal_trees(params["encoder"]["layers"], pretrained["encoder"]["layers"])
+        assert_equal_trees(params["head"]["pooler"], pretrained["head"]["pooler"])
+        np.testing.assert_array_equal(up_kernel(params), kernel)
+    best = starts.best_params(specs["staged/intermediate 0"].record)
+    assert_equal_trees(staged["encoder"], best["encoder"])
+    assert_equal_trees(staged["head"]["pooler"], best["head"]["pooler"])
+    assert np.abs(up_kernel(staged) - kernel).max() > 1e-4
     for params in (direct, staged, scratch):
         assert params["head"]["output"]["kernel"].shape == (32, 1)
-        assert_equal(params["head"]["output"], fresh["head"]["output"])
-    assert_equal(scratch, fresh)
-    kernel = scratch["encoder"]["layers"][0]["attention"]["query"]["kernel"]
-    wanted = pretrained["encoder"]["layers"][0]["attention"]["query"]["kernel"]
-    assert np.abs(np.asarray(kernel) - wanted).max() > 0.01
+        assert_equal_trees(params["head"]["output"], fresh["head"]["output"])
+    named, fresh_named = leaves_by_name(scratch), leaves_by_name(fresh)
+    word = "encoder/embeddings/word/embedding"
+    for name in named.keys() - {word}:
+        np.testing.assert_array_equal(named[name], fresh_named[name], err_msg=name)
+    assert np.abs(up_kernel(scratch) - kernel).max() > 0.01
 
 
-def test_the_head_is_kept_only_for_the_same_question(
-    finished: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parent, _ = starts_of(finished, monkeypatch)["staged/intermediate seed 0"]
-    best = parent.best_params()
-    own = open_study(finished)
+def up_kernel(params: object) -> np.ndarray:
+    return np.asarray(leaves_by_name(params)["encoder/layers/0/feed_forward/up/kernel"])
+
+
+def test_the_head_is_kept_only_for_the_same_question(finished: Config) -> None:
     assert finished.intermediate is not None
-    task = finished.intermediate.task
-    fresh = fresh_params(own, 3, 7)
-
-    def head(task: Task) -> Any:
-        own.stages = {"target": dataclasses.replace(finished.target, task=task)}
-        run = own._run_of("staged", "target", 7, "intermediate", parent)
-        return own._start_params("target", run)["head"]
-
-    assert_equal(head(dataclasses.replace(task, name="other", metric="mcc")), best["head"])
-    permuted = head(dataclasses.replace(task, labels=LABELS[::-1]))
-    assert_equal(permuted["output"], fresh["head"]["output"])
-    assert_equal(permuted["pooler"], best["head"]["pooler"])
+    nli = finished.intermediate
+    parent = specs_of(finished)["staged/intermediate 0"]
+    best = Starts(data_of(finished), mesh_of()).best_params(parent.record)
+    other = dataclasses.replace(nli.task, name="other", metric="mcc")
+    config = with_stage(finished, "target", task=other, data=nli.data, evaluate={})
+    assert_equal_trees(start_of(config, "staged/target 0")["head"], best["head"])
+    permuted = dataclasses.replace(nli.task, labels=LABELS[::-1])
+    config = with_stage(config, "target", task=permuted)
+    head = start_of(config, "staged/target 0")["head"]
+    fresh = specs_of(config)["staged/target 0"].model.random_params(0)["head"]
+    assert_equal_trees(head["output"], fresh["output"])
+    assert_equal_trees(head["pooler"], best["head"]["pooler"])
 
 
 def test_the_bias_of_a_regression_may_start_at_the_mean_score(finished: Config) -> None:
-    train = dataclasses.replace(finished.target.train, output_bias="mean")
-    own = open_study(
-        dataclasses.replace(finished, target=dataclasses.replace(finished.target, train=train))
-    )
+    config = with_stage(finished, "target", train={"output_bias": "mean"})
     scores = [
         float(line.split("\t")[2])
         for line in (Path(finished.data_dir) / "sts-train.tsv").read_text().splitlines()
     ]
-    head = own._start_params("target", own.jobs[0].runs[0])["head"]
+    head = start_of(config, "direct/target 0")["head"]
     np.testing.assert_allclose(head["output"]["bias"], [np.mean(scores)], rtol=1e-6)
-    assert_equal(head["pooler"], own.weights("sequence")["head"]["pooler"])
+    pretrained = Starts(data_of(finished), mesh_of()).pretrained("sequence")
+    assert_equal_trees(head["pooler"], pretrained["head"]["pooler"])
 
 
-def ids_of(config: Config) -> dict[str, str]:
-    """Identities of the stages, none of which is trained."""
-    nodes = open_study(config).cell().nodes
-    return {f"{node.condition}/{node.stage} {node.seed}": node.folder.name for node in nodes}
-
-
-def test_a_changed_setting_changes_the_stages_it_concerns(finished: Config, tmp_path: Path) -> None:
+def test_a_changed_setting_changes_the_identities_of_the_stages_it_concerns(
+    finished: Config, tmp_path: Path
+) -> None:
     ids = ids_of(finished)
     assert set(ids.values()) == {run["id"] for run in summary_of(finished)["runs"]}
     finished = dataclasses.replace(finished, workdir=str(tmp_path))
@@ -385,90 +230,63 @@ def test_a_changed_setting_changes_the_stages_it_concerns(finished: Config, tmp_
 
     targets = {"direct/target 0", "staged/target 0", "scratch/target 0"}
     assert changed(finished) == set()
-    assert changed(with_optimizer(finished, "target", learning_rate=2e-3)) == targets
-    assert changed(with_optimizer(finished, "intermediate", b2=0.98)) == {
+    faster = with_stage(finished, "target", optimizer={"learning_rate": 2e-3})
+    assert changed(faster) == targets
+    assert changed(with_stage(finished, "intermediate", optimizer={"b2": 0.98})) == {
         "staged/intermediate 0",
         "staged/target 0",
     }
-    unchanged = dataclasses.replace(finished, name="renamed", conditions=("direct", "scratch"))
-    assert changed(unchanged) == set()
+    renamed = dataclasses.replace(finished, name="renamed", conditions=("direct", "scratch"))
+    assert changed(renamed) == set()
     task = dataclasses.replace(finished.target.task, metric="spearman")
-    assert (
-        changed(
-            dataclasses.replace(finished, target=dataclasses.replace(finished.target, task=task))
-        )
-        == targets
-    )
+    assert changed(with_stage(finished, "target", task=task)) == targets
     seeds = ids_of(dataclasses.replace(finished, seeds=(0, 1)))
     assert len(set(seeds.values())) == 8 and seeds.items() > ids.items()
 
 
-def test_the_length_of_rows_is_chosen_before_a_stage_has_its_identity(
+def test_the_row_length_is_chosen_before_a_stage_has_its_identity(
     finished: Config, tmp_path: Path
 ) -> None:
-    def with_rows(length: int) -> Config:
-        train = dataclasses.replace(finished.target.train, row_length=length)
-        target = dataclasses.replace(finished.target, train=train)
-        return dataclasses.replace(finished, target=target, workdir=str(tmp_path))
-
-    study_of = open_study(with_rows(0))
-    lengths = study_of.data["target"]["train"].lengths
-    chosen = study_of.stages["target"].train.row_length
-    assert chosen == best_row_length(lengths, batch=8, longest=32, width=32) == 64
-    assert ids_of(with_rows(0)) == ids_of(with_rows(chosen))
+    finished = dataclasses.replace(finished, workdir=str(tmp_path))
+    automatic = with_stage(finished, "target", train={"row_length": 0})
+    stage = data_of(automatic).stages["target"]
+    chosen = stage.settings.train.row_length
+    assert chosen == best_row_length(stage.train.lengths, batch=8, longest=32, width=32) == 64
+    assert ids_of(automatic) == ids_of(with_stage(finished, "target", train={"row_length": chosen}))
 
 
-def test_equal_stages_of_different_paths_are_one(finished: Config) -> None:
-    both = dataclasses.replace(finished, intermediate=finished.target)
-    ids = ids_of(both)
+def test_equal_stages_of_different_conditions_are_one(finished: Config) -> None:
+    ids = ids_of(dataclasses.replace(finished, intermediate=finished.target))
     assert ids["staged/intermediate 0"] == ids["direct/target 0"] != ids["staged/target 0"]
 
 
-def test_f25_sigkill_in_the_middle_of_a_stage(finished: Config, tmp_path: Path) -> None:
-    """A process that is killed with its first checkpoint just written; then the same again."""
-    config = dataclasses.replace(finished, workdir=str(tmp_path), conditions=("direct",))
-    code = "import sys; from tests.e2e.test_study import in_a_process; in_a_process(sys.argv[1:])"
-    world = str(Path(finished.data_dir))
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, world, str(tmp_path)],
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_a_study_killed_after_its_first_checkpoint_ends_as_if_it_had_not_been(
+    finished: Config, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "work"
+    config = dataclasses.replace(finished, workdir=str(workdir), conditions=("direct",))
+    # Compiled programs, without which the process would spend most of its time on them.
+    shutil.copytree(finished.cache, tmp_path / "cache", dirs_exist_ok=True)
+    config = dataclasses.replace(config, cache=str(tmp_path / "cache"))
+    process = start_process(write_config(tmp_path / "tiny.py", config))
     try:
-        while not (found := list(tmp_path.glob("stages/*/checkpoints/*/manifest.json"))):
+        while not (manifests := list(workdir.glob("stages/*/checkpoints/*/manifest.json"))):
             assert process.poll() is None, process.stderr and process.stderr.read()
             time.sleep(0.005)
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    folder = found[0].parents[2]
-    assert process.returncode == -signal.SIGKILL and not (folder / stage_run.DONE).exists()
-    studies.run(config, "")
-    killed, whole = summary_of(config)["runs"][0], summary_of(finished)["runs"][0]
+    folder = manifests[0].parents[2]
+    assert process.returncode == -signal.SIGKILL and not (folder / DONE).exists()
+    run_study(config)
+    killed, whole = (runs_of(c)["direct/target 0"] for c in (config, finished))
     assert killed["id"] == whole["id"] == folder.name
     for key in ("steps", "best_step", "dev", "evaluations"):
         assert killed[key] == whole[key]
+    folders = [folder_of(c, "direct/target 0") for c in (config, finished)]
     logs = [
-        [(r["step"], r["kind"], r.get("loss"), r.get("metrics")) for r in lines_of(path)]
-        for path in (
-            folder / "metrics.jsonl",
-            Path(finished.workdir) / whole["dir"] / "metrics.jsonl",
-        )
+        [(r["step"], r["kind"], r.get("loss"), r.get("metrics")) for r in lines_of(log)]
+        for log in (one / "metrics.jsonl" for one in folders)
     ]
     assert logs[0] == logs[1]
-    predictions = [
-        predictions_of(Path(c.workdir) / r["dir"], "test")
-        for c, r in ((config, killed), (finished, whole))
-    ]
-    assert predictions[0] == predictions[1]
-
-
-def in_a_process(arguments: list[str]) -> None:
-    """The study that `test_f25_sigkill_in_the_middle_of_a_stage` kills."""
-    world, workdir = arguments
-    use_one_device(pytest.MonkeyPatch())
-    config = dataclasses.replace(config_of(Path(world)), workdir=workdir, conditions=("direct",))
-    studies.run(config, "")
+    assert predictions_of(folders[0], "test") == predictions_of(folders[1], "test")
