@@ -51,7 +51,7 @@ SETS: Sets = {
 }
 TRAIN = Train(
     batch_size=8,
-    epochs=2,
+    epochs=2.0,
     eval_every=3,
     max_length=32,
     row_length=64,
