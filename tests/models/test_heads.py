@@ -173,7 +173,7 @@ def test_an_index_outside_its_table_gives_nan(family: str, name: str) -> None:
 
 # Dropout of the embeddings, of each layer and behind the layers: A has the rate of attention
 # probabilities, H of hidden states, C of the head. Read off transformers' modeling files.
-BERT_SITES, XLNET_SITES = "H" + 2 * "AHH", "HH" + 2 * "HHHH" + "H"
+BERT_SITES, XLNET_SITES = "H" + 2 * "AHH", "HH" + 2 * "AHHH" + "H"
 SITES = {
     ("bert", "sequence"): BERT_SITES + "C",
     ("bert", "token"): BERT_SITES + "C",
