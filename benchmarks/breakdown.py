@@ -29,7 +29,7 @@ from flaxfer.aot import hlo, parts
 from flaxfer.data.loader import TrainPlan, eval_batches, put_rows
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.runtime import platform, sharding
-from flaxfer.tasks import metrics
+from flaxfer.tasks import task_type
 from flaxfer.training.step import make_train_step
 
 OPTIONS: tuple[tuple[str, bool | int], ...] = (
@@ -125,10 +125,10 @@ def eval_program(pieces: own.Pieces) -> Program:
     params = cast_for_eval(evaluator.dtype)(
         jax.device_put(pieces.params, sharding.tree_shardings(pieces.params, mesh))
     )
-    kind, outputs = evaluator.task.kind, evaluator.task.num_outputs
+    metrics = task_type(evaluator.task).device_metrics(evaluator.task)
 
     def nothing() -> Any:
-        return jax.device_put(metrics.collection(kind, outputs).empty(), sharding.whole(mesh))
+        return jax.device_put(metrics.empty(), sharding.whole(mesh))
 
     compiled = step.lower(params, batches[0], nothing()).compile()  # type: ignore[attr-defined]
 

@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from flaxfer.tasks.resampling import Resampled
 
 from benchmarks import common
-from flaxfer.statistics import inference, resampled
-from flaxfer.statistics.resampled import Resampled
+from flaxfer.statistics import inference
+from flaxfer.tasks import resampling
 
 DRAWS = 1000
 ALPHA = 0.05
@@ -74,11 +75,11 @@ def draw(world: World, rng: np.random.Generator, studies: int = 1) -> np.ndarray
 def measure(world: World, good: np.ndarray, rng: np.random.Generator) -> Resampled:
     """The metric of the runs of a study."""
     if world.metric == "accuracy":
-        return resampled.mean(good > 0)
+        return resampling.mean(good > 0)
     score = rng.standard_normal(len(good))
     # The better, the smaller the error; its sign is the example's, so that runs agree on it.
     error = np.exp(-0.4 * good) * rng.standard_normal((len(good), 1))
-    return resampled.pearson(score[:, None] + error, score)
+    return resampling.pearson(score[:, None] + error, score)
 
 
 def truth(world: World) -> float:
@@ -98,7 +99,7 @@ def intervals(
     """The interval of a simulated study, and that of a bootstrap that resamples seeds as well."""
     runs = measure(world, draw(world, rng)[0], rng)
     scores = runs.observed()
-    drawn = np.concatenate([runs.values(w) for w in resampled.resamples(world.n, draws, rng)])
+    drawn = np.concatenate([runs.values(w) for w in resampling.resamples(world.n, draws, rng)])
     direct, staged = np.split(np.arange(2 * world.seeds), 2)
     made = inference.hierarchical_interval(
         scores[direct], scores[staged], drawn[:, direct], drawn[:, staged], rng=rng

@@ -11,16 +11,16 @@ import numpy as np
 
 from benchmarks import common
 from flaxfer import config
-from flaxfer.config import METRICS, Source, Task, Train
+from flaxfer.config import Source, Task, Train
 from flaxfer.data import sources, tokenize
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.heads import HEAD_OF
-from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks import TASK_TYPES
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.vocabulary import Vocabulary
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "transformers", "numpy")
@@ -55,7 +55,9 @@ def prepare(options: argparse.Namespace, most: int = 0) -> Pieces:
     if options.cache:
         platform.use_compilation_cache(options.cache)
     form = common.read(options.data, options.columns, options.task).form
-    task = Task("benchmark", form.kind, METRICS[form.kind][0], form.labels, form.score_range)
+    task_type = TASK_TYPES[form.kind]
+    metric = next(iter(task_type.metrics))
+    task = Task("benchmark", form.kind, metric, form.labels, form.score_range)
     source = Source(path=str(options.data.absolute()), header=form.header, columns=form.columns)
     # A row holds an example of full length, and is else as long as the config's default has it.
     row_length = max(Train().row_length, options.length)
@@ -66,7 +68,7 @@ def prepare(options: argparse.Namespace, most: int = 0) -> Pieces:
         row_length=row_length,
         compute_dtype=options.dtype,
     )
-    examples = sources.read_source(source, task)
+    examples = sources.read_source(source, task, task_type)
     if most:
         examples = examples.take(np.arange(min(most, len(examples))))
     model = config.Model(path=options.model)
@@ -75,9 +77,9 @@ def prepare(options: argparse.Namespace, most: int = 0) -> Pieces:
     whole = pretrained.load_encoder_config(folder)
     vocabulary = Vocabulary.used([data], whole.vocab_size, whole.pad_token_id)
     encoder = dataclasses.replace(whole, vocab_size=len(vocabulary))
-    head = HEAD_OF[task.kind]
+    model_of_task = model_spec(encoder, task)
     evaluator = Evaluator(
-        model=ModelSpec(encoder, head, task.num_outputs),
+        model=model_of_task,
         task=task,
         train=train,
         dtype=platform.compute_dtype(train.compute_dtype),
@@ -85,10 +87,10 @@ def prepare(options: argparse.Namespace, most: int = 0) -> Pieces:
     )
     options.dtype = str(evaluator.dtype)
     options.row_length = train.row_length
-    loaded = pretrained.load_pretrained(folder, whole, head=head)
+    loaded = pretrained.load_pretrained(folder, whole, head=model_of_task.head)
     word = loaded["encoder"]["embeddings"]["word"]
     word["embedding"] = word["embedding"][vocabulary.ids]
-    fresh = ModelSpec(encoder, head, task.num_outputs).random_params(options.seed)
+    fresh = model_of_task.random_params(options.seed)
     params = fresh | loaded | {"head": fresh["head"] | loaded.get("head", {})}
     return Pieces(
         encoder=encoder,

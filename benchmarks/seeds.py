@@ -27,6 +27,7 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.models import pretrained
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform, prng, sharding
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import state
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.step import StepSpec, make_train_step
@@ -145,6 +146,7 @@ def data_of(encoder: pretrained.EncoderConfig) -> Tokenized:
         domain=("",) * EXAMPLES,
         truncated=0,
         fingerprint="random",
+        task_type=TASK_TYPES["regression"],
     )
 
 

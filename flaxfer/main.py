@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from flaxfer.config import loading
 from flaxfer.errors import ConfigError, FlaxferError
+from flaxfer.tasks import TASK_TYPES
 
 USAGE = """\
 python -m flaxfer.main --config FILE[:PRESET] [--config.KEY=VALUE ...]
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("flaxfer").setLevel(logging.INFO)
     try:
         parsed, overrides = parse(words)
-        config = loading.load_any(parsed.config, overrides)
+        config = loading.load_any(parsed.config, TASK_TYPES, overrides)
         if parsed.check:
             print("the configuration is valid")
             return 0

@@ -19,6 +19,7 @@ from flaxfer import config
 from flaxfer.config import Mesh, loading
 from flaxfer.errors import ConfigError, FlaxferError
 from flaxfer.runtime.progress import say, table
+from flaxfer.tasks import TASK_TYPES
 
 if TYPE_CHECKING:
     from flaxfer.aot.programs import Workload
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["JAX_PLATFORMS"] = "cpu"
     try:
         options, overrides = parse(words)
-        report = run(options, loading.load(options.config, overrides))
+        report = run(options, loading.load(options.config, TASK_TYPES, overrides))
         if options.json:
             from flaxfer.runtime.files import write_atomically
 

@@ -26,12 +26,12 @@ from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
-from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import read_json
 from flaxfer.runtime import sharding
 from flaxfer.runtime.prng import dropout_key
-from flaxfer.tasks import metrics
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.stage_run import placed
 from flaxfer.training.state import TrainState
@@ -80,12 +80,12 @@ class Workload:
     @property
     def model(self) -> ModelSpec:
         """Encoder and head."""
-        return ModelSpec(self.encoder, self.head, self.settings.task.num_outputs)
+        return model_spec(self.encoder, self.settings.task)
 
     @property
     def head(self) -> str:
-        """The head of its kind of task."""
-        return HEAD_OF[self.settings.task.kind]
+        """The head of its task type."""
+        return task_type(self.settings.task).head
 
     @property
     def examples(self) -> float:
@@ -206,21 +206,21 @@ def assumed_workload(config: Config, stage: str, file: Path, assumed: Assumed) -
 
 def empty_batch(work: Workload, rows: int, slots: int) -> packing.Batch:
     """The host arrays of a batch without any sequence, of the shapes of a full one."""
-    kind = work.settings.task.kind
-    shape = {"question_answering": (1, 2)}.get(kind, (1,))
+    form = task_type(work.settings.task)
+    shape = form.encoded_label_shape(1, 1)
     one = np.zeros(1, np.int32)
     data = Tokenized(
         token=one,
         type=one.astype(np.uint8),
         offset=np.array([0, 1]),
         cls=one,
-        label=np.zeros(shape, np.float32 if kind == "regression" else np.int32),
+        label=np.zeros(shape if shape[0] else 1, form.label_dtype),
         id=("",),
         language=("",),
         domain=("",),
         truncated=0,
         fingerprint="",
-        kind=kind,
+        task_type=form,
     )
     length, pad = work.settings.train.row_length, work.encoder.pad_token_id
     return packing.build_rows(data, np.zeros(0, np.int64), [], rows, length, slots, pad)
@@ -276,7 +276,7 @@ def compile_eval(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
         given := state_shapes(work, mesh, ASSUMED_STEPS).params,
         jax.eval_shape(cast_for_eval(work.dtype), given),
     )
-    empty = jax.eval_shape(metrics.collection(task.kind, task.num_outputs).empty)
+    empty = jax.eval_shape(task_type(task).device_metrics(task).empty)
     accumulated = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.whole(mesh)), empty
     )

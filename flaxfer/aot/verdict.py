@@ -89,7 +89,7 @@ def rates(
     possible = seconds * mesh.size * topology.chip.peak
     multiple = sharding.row_shards(mesh)
     flops = {
-        name: train_flops(work.encoder, work.head, work.settings.task.num_outputs, load)
+        name: train_flops(work.encoder, work.head, work.model.num_outputs, load)
         for name, load in (("useful", work.useful()), ("all_tokens", work.computed(multiple)))
     }
     return {

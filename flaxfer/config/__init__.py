@@ -2,12 +2,10 @@
 
 from flaxfer.config.schema import (
     ENDINGS,
-    METRICS,
     Common,
     Condition,
     Config,
     Data,
-    Kind,
     Mesh,
     Model,
     Optimizer,
@@ -20,12 +18,10 @@ from flaxfer.config.schema import (
 
 __all__ = [
     "ENDINGS",
-    "METRICS",
     "Common",
     "Condition",
     "Config",
     "Data",
-    "Kind",
     "Mesh",
     "Model",
     "Optimizer",

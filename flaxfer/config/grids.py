@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from flaxfer.config import Common, Config, Model, Stage
 from flaxfer.config.sources import Finding
+from flaxfer.config.task_types import TaskTypes
 from flaxfer.config.validation import check_common, check_model, check_retention, check_stage
 
 
@@ -103,7 +104,7 @@ def cells(config: Config | Grid) -> dict[str, Config]:
     return found
 
 
-def check(grid: Grid) -> Iterator[Finding]:
+def check(grid: Grid, task_types: TaskTypes) -> Iterator[Finding]:
     """Yields everything wrong in a grid."""
     yield from check_common(grid)
     stages = (("intermediates", grid.intermediates), ("targets", grid.targets))
@@ -117,7 +118,7 @@ def check(grid: Grid) -> Iterator[Finding]:
         yield from check_model(f"models.{name}", model)
     for section, of in stages:
         for name, stage in of.items():
-            yield from check_stage(f"{section}.{name}", stage)
+            yield from check_stage(f"{section}.{name}", stage, task_types)
             staged = "staged" in grid.conditions and bool(getattr(stage, "intermediates", ()))
             yield from check_retention(f"{section}.{name}", stage, section == "targets", staged)
     for name, target in grid.targets.items():

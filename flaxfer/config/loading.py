@@ -24,6 +24,7 @@ import pydantic
 from flaxfer.config import Config, grids, validation
 from flaxfer.config.grids import Grid
 from flaxfer.config.sources import Finding
+from flaxfer.config.task_types import TaskTypes
 from flaxfer.errors import ConfigError, FlaxferError
 
 SHARED_SECTIONS = ("optimizer", "train")
@@ -54,13 +55,13 @@ class Override:
             return [self.text, *words]
 
 
-def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+def load(file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     """Builds the config of a single study, see `load_any`.
 
     Raises:
       ConfigError: it is wrong, or describes a grid.
     """
-    config = load_any(file, overrides)
+    config = load_any(file, task_types, overrides)
     if isinstance(config, Grid):
         raise ConfigError(
             f"this is a grid of {len(grids.cells(config))} studies, and one is needed",
@@ -70,7 +71,9 @@ def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     return config
 
 
-def load_any(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config | Grid:
+def load_any(
+    file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] = ()
+) -> Config | Grid:
     """Builds the config of `file` (a path, or `path:preset`) with `overrides` (`a.b.c`, text).
 
     Raises:
@@ -89,7 +92,9 @@ def load_any(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config | G
         config = dataclasses.replace(config, workdir=f"runs/{config.name}")
     findings: list[Finding] = [((text.partition(":")[0],), text) for text in errors]
     # A check that reads a field already reported would only repeat it in other words.
-    findings += [found for found in check(config) if not any(_within(k, bad) for k in found[0])]
+    findings += [
+        found for found in check(config, task_types) if not any(_within(k, bad) for k in found[0])
+    ]
     if findings:
         # An error in a shared section stands in every stage; say it once, and where it was made.
         details = list(dict.fromkeys(_at_its_section(*found, own) for found in findings))

@@ -15,16 +15,6 @@ from typing import Annotated, Literal, TypeAlias
 import pydantic
 
 Condition = Literal["direct", "staged", "scratch"]
-Kind = Literal["classification", "regression", "tagging", "question_answering", "multiple_choice"]
-
-METRICS: Mapping[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "macro_f1", "mcc"),
-    "regression": ("pearson", "spearman", "mse"),
-    "tagging": ("f1", "precision", "recall", "accuracy"),
-    "question_answering": ("f1", "exact_match"),
-    "multiple_choice": ("accuracy",),
-}
-"""The metrics of each kind of task, the usual one first."""
 
 ENDINGS: Mapping[str, str] = {
     ".csv": "csv",
@@ -163,9 +153,9 @@ class Task:
 
     Attributes:
       name: appears in reports and directories.
-      kind: `classification` over `labels`; `regression` of a score within `score_range`; `tagging`
+      type: `classification` over `labels`; `regression` of a score within `score_range`; `tagging`
         of every word with one of `labels`; `question_answering` by a span of the context;
-        `multiple_choice` of the best of several continuations.
+        `multiple_choice` of the best of several continuations; see `flaxfer.tasks`.
       labels: names of the classes, or tags, in the order of the logits.
       score_range: smallest and largest valid score.
       metric: the dev metric that chooses the best checkpoint.
@@ -177,7 +167,7 @@ class Task:
     """
 
     name: str
-    kind: Kind
+    type: str
     metric: str
     labels: tuple[str, ...] = ()
     score_range: tuple[float, float] = (0.0, 5.0)
@@ -185,13 +175,6 @@ class Task:
     max_answer_tokens: int = 30
     n_best: int = 20
     answer_style: Literal["squad", "squad2", "mlqa"] = "squad"
-
-    @property
-    def num_outputs(self) -> int:
-        """Outputs of the model's head: per example, choice or token."""
-        if self.kind == "question_answering":
-            return 2
-        return max(len(self.labels), 1) if self.kind in ("classification", "tagging") else 1
 
 
 @dataclasses.dataclass(frozen=True)

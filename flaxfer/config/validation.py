@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 
 from flaxfer.config import (
-    METRICS,
     Common,
     Config,
     Mesh,
@@ -18,12 +17,10 @@ from flaxfer.config import (
     Train,
 )
 from flaxfer.config.sources import Finding, check_source
-
-SPECIAL_TOKENS = 4
-"""The most that a family of models puts around a question and its context."""
+from flaxfer.config.task_types import TaskType, TaskTypes
 
 
-def check(config: Config) -> Iterator[Finding]:
+def check(config: Config, task_types: TaskTypes) -> Iterator[Finding]:
     """Yields everything wrong in `config`."""
     yield from check_model("model", config.model)
     yield from check_common(config)
@@ -34,7 +31,7 @@ def check(config: Config) -> Iterator[Finding]:
         )
     for name, stage in (("intermediate", config.intermediate), ("target", config.target)):
         if stage is not None:
-            yield from check_stage(name, stage)
+            yield from check_stage(name, stage, task_types)
             yield from check_retention(name, stage, name == "target", "staged" in config.conditions)
 
 
@@ -80,13 +77,28 @@ def _mesh(mesh: Mesh) -> Iterator[Finding]:
         yield ("mesh.data", "mesh.fsdp", "mesh.tensor"), "mesh.data: only one axis may be -1"
 
 
-def check_stage(at: str, stage: Stage) -> Iterator[Finding]:
+def check_stage(at: str, stage: Stage, task_types: TaskTypes) -> Iterator[Finding]:
     """Yields everything wrong in a stage, which stands at a dotted key."""
-    yield from (
-        *_task(f"{at}.task", stage.task),
-        *_train(f"{at}.train", stage.train, stage.task),
-        *_optimizer(f"{at}.optimizer", stage.optimizer, stage.train),
-    )
+    type_key = f"{at}.task.type"
+    if stage.task.type in task_types:
+        yield from _check_stage(at, stage, task_types[stage.task.type], task_types)
+        return
+    names = ", ".join(map(repr, task_types))
+    yield (type_key,), f"{type_key}: should be one of {names}; is {stage.task.type!r}"
+    # With any type for a stand-in, the findings that do not depend on the type can be reported.
+    for keys, text in _check_stage(at, stage, next(iter(task_types.values())), task_types):
+        if type_key not in keys:
+            yield keys, text
+
+
+def _check_stage(
+    at: str, stage: Stage, task_type: TaskType, task_types: TaskTypes
+) -> Iterator[Finding]:
+    task_at, task = f"{at}.task", stage.task
+    yield from _task(task_at, task, task_type)
+    yield from task_type.check_train(f"{at}.train", stage.train, task_at)
+    yield from _train(f"{at}.train", stage.train)
+    yield from _optimizer(f"{at}.optimizer", stage.optimizer, stage.train)
     if stage.restarts < 0:
         yield (f"{at}.restarts",), f"{at}.restarts: must be 0 or more, is {stage.restarts}"
     if not stage.data.train:
@@ -113,7 +125,8 @@ def check_stage(at: str, stage: Stage) -> Iterator[Finding]:
     splits = {"train": stage.data.train, "dev": stage.data.dev, "test": stage.data.test}
     for split, sources in splits.items():
         for i, source in enumerate(sources):
-            yield from check_source(f"{at}.data.{split}.{i}", source, f"{at}.task", stage.task)
+            source_at = f"{at}.data.{split}.{i}"
+            yield from check_source(source_at, source, task_at, task, task_type, task_types)
     for name, source in stage.evaluate.items():
         if name in ("train", "dev", "test") or not re.fullmatch(r"[\w.-]+", name):
             yield (
@@ -123,7 +136,8 @@ def check_stage(at: str, stage: Stage) -> Iterator[Finding]:
                     "and not train, dev or test"
                 ),
             )
-        yield from check_source(f"{at}.evaluate.{name}", source, f"{at}.task", stage.task)
+        source_at = f"{at}.evaluate.{name}"
+        yield from check_source(source_at, source, task_at, task, task_type, task_types)
 
 
 def check_retention(at: str, stage: Stage, last: bool, staged: bool) -> Iterator[Finding]:
@@ -165,53 +179,22 @@ def check_retention(at: str, stage: Stage, last: bool, staged: bool) -> Iterator
         yield (f"{at}.wise",), f"{at}.wise: holds a value twice: {stage.wise}"
 
 
-def _task(at: str, task: Task) -> Iterator[Finding]:
-    if task.kind in ("classification", "tagging"):
-        if len(task.labels) < 2:
-            yield (
-                (f"{at}.labels", f"{at}.kind"),
-                f"{at}.labels: {task.kind} needs at least two",
-            )
-        if len(set(task.labels)) < len(task.labels):
-            yield (f"{at}.labels",), f"{at}.labels: holds a label twice: {task.labels}"
-    else:
-        if task.labels:
-            yield (
-                (f"{at}.labels", f"{at}.kind"),
-                f"{at}.labels: {task.kind} has none, are {task.labels}",
-            )
-        if task.kind == "regression" and not task.score_range[0] < task.score_range[1]:
-            yield (
-                (f"{at}.score_range", f"{at}.kind"),
-                f"{at}.score_range: is empty: {task.score_range}",
-            )
-    metrics = METRICS[task.kind]
-    if task.metric not in metrics:
-        near = difflib.get_close_matches(task.metric, metrics, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(metrics)}"
+def _task(at: str, task: Task, task_type: TaskType) -> Iterator[Finding]:
+    yield from task_type.check_task(at, task)
+    if task.metric not in task_type.metrics:
+        near = difflib.get_close_matches(task.metric, task_type.metrics, n=1)
+        there = ", ".join(task_type.metrics)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {there}"
         yield (
-            (f"{at}.metric", f"{at}.kind"),
-            (f"{at}.metric: {task.metric!r} is no metric of {task.kind}; {hint}"),
-        )
-    elif task.kind == "tagging" and task.metric != "accuracy":
-        other = [label for label in task.labels if not re.fullmatch("O|[BI]-.+", label)]
-        if other or not any(label.startswith("B-") for label in task.labels):
-            yield (
-                (f"{at}.metric", f"{at}.kind", f"{at}.labels"),
-                f"{at}.metric: {task.metric!r} counts entities, which needs labels such as B-PER, "
-                f"I-PER and O, are {task.labels}; use 'accuracy'",
-            )
-    if task.no_answer and task.kind != "question_answering":
-        yield (
-            (f"{at}.no_answer", f"{at}.kind"),
-            f"{at}.no_answer: {task.kind} has no answers; leave it at False",
+            (f"{at}.metric", f"{at}.type"),
+            (f"{at}.metric: {task.metric!r} is no metric of {task.type}; {hint}"),
         )
     for key in ("max_answer_tokens", "n_best"):
         if getattr(task, key) < 1:
             yield (f"{at}.{key}",), f"{at}.{key}: must be at least 1, is {getattr(task, key)}"
 
 
-def _train(at: str, train: Train, task: Task) -> Iterator[Finding]:
+def _train(at: str, train: Train) -> Iterator[Finding]:
     for key in (
         "batch_size",
         "gradient_accumulation_steps",
@@ -247,30 +230,10 @@ def _train(at: str, train: Train, task: Task) -> Iterator[Finding]:
                 f"{train.max_length}"
             ),
         )
-    kind = f"{at.rpartition('.')[0]}.task.kind"
-    room = train.max_length - SPECIAL_TOKENS - 1  # For a context, after a question of one token.
-    if task.kind == "question_answering" and train.max_length >= 4 and train.doc_stride >= room:
-        yield (
-            (f"{at}.doc_stride", f"{at}.max_length", kind),
-            (
-                f"{at}.doc_stride: windows that share {train.doc_stride} tokens need a larger "
-                f"max_length than {train.max_length}; 384 tokens that share 128 are usual"
-            ),
-        )
-    if train.output_bias == "mean" and task.kind != "regression":
-        yield (
-            (f"{at}.output_bias", kind),
-            f"{at}.output_bias: {task.kind} has no mean score; leave it at 'zero'",
-        )
     if not 0 <= train.label_smoothing < 1:
         yield (
             (f"{at}.label_smoothing",),
             (f"{at}.label_smoothing: must be in [0, 1), is {train.label_smoothing}"),
-        )
-    elif train.label_smoothing and task.kind not in ("classification", "tagging"):
-        yield (
-            (f"{at}.label_smoothing", kind),
-            f"{at}.label_smoothing: is for classification and tagging, not {task.kind}",
         )
 
 

@@ -8,21 +8,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from flaxfer import config
-from flaxfer.config import Task
 from flaxfer.evaluation.records import MIXED
 from flaxfer.report.document import Block, Code, Heading, Table, Text, to_markdown
 from flaxfer.statistics.scores import number
+from flaxfer.tasks import task_type
 from flaxfer.training.finished import Finished
-
-PIPELINES = {
-    "classification": "text-classification",
-    "regression": "text-classification",
-    "tagging": "token-classification",
-    "question_answering": "question-answering",
-    "multiple_choice": "multiple-choice",
-}
-"""The hub's names for what a kind of task is."""
 
 
 def model_card(done: Finished, name: str, class_name: str) -> str:
@@ -36,7 +26,7 @@ def model_card(done: Finished, name: str, class_name: str) -> str:
     blocks = [
         Heading(name, 1),
         Text(_made_by(done)),
-        Text(f"It predicts {_answer(done.task)}."),
+        Text(f"It predicts {task_type(done.task).describe(done.task)}."),
         Heading("Scores"),
         _score_table(done),
         Heading("Data"),
@@ -61,12 +51,12 @@ def _front_matter(done: Finished, name: str) -> str:
     fields: dict[str, Any] = {
         "language": _languages(done),
         "library_name": "transformers",
-        "pipeline_tag": PIPELINES[done.task.kind],
-        "tags": ["flaxfer", done.task.kind.replace("_", "-")],
+        "pipeline_tag": task_type(done.task).pipeline_tag,
+        "tags": ["flaxfer", done.task.type.replace("_", "-")],
     }
     if done.model.hub:
         fields["base_model"] = done.model.hub
-    fields["metrics"] = list(config.METRICS[done.task.kind])
+    fields["metrics"] = list(task_type(done.task).metrics)
     results = _hub_results(done)
     if results:
         fields["model-index"] = [{"name": name, "results": results}]
@@ -78,7 +68,7 @@ def _hub_results(done: Finished) -> list[dict[str, Any]]:
     """The scores as the hub's model index has them; what is undefined has no place there."""
     return [
         {
-            "task": {"type": PIPELINES[done.task.kind], "name": done.task.name},
+            "task": {"type": task_type(done.task).pipeline_tag, "name": done.task.name},
             "dataset": {
                 "type": _sources(done, evaluation.set),
                 "name": f"{evaluation.set} ({evaluation.language})",
@@ -107,7 +97,7 @@ def _made_by(done: Finished) -> str:
     if first is last:
         return f"This model is {base}, fine-tuned on {last.task.name} {by}."
     before = " and ".join(
-        f"{each.task.name} ({each.task.kind.replace('_', ' ')})" for each in done.lineage[:-1]
+        f"{each.task.name} ({each.task.type.replace('_', ' ')})" for each in done.lineage[:-1]
     )
     return (
         f"This model is {base}, fine-tuned on the intermediate task {before} first, and then on "
@@ -115,24 +105,8 @@ def _made_by(done: Finished) -> str:
     )
 
 
-def _answer(task: Task) -> str:
-    match task.kind:
-        case "classification":
-            return f"one of the classes {', '.join(task.labels)}, in the order of the logits"
-        case "regression":
-            low, high = task.score_range
-            return f"a score; those it was trained on go from {low:g} to {high:g}"
-        case "tagging":
-            return f"a tag for every word, at its first piece: {', '.join(task.labels)}"
-        case "question_answering":
-            none = ", or that there is none" if task.no_answer else ""
-            return f"the part of a context that answers a question{none}"
-        case "multiple_choice":
-            return "which of several choices is the right one"
-
-
 def _score_table(done: Finished) -> Table:
-    metrics = list(config.METRICS[done.task.kind])
+    metrics = list(task_type(done.task).metrics)
     (dev,) = (entry for entry in done.data if entry["split"] == "dev")
     rows = [["dev", ", ".join(dev["languages"]), f"{dev['examples']:,}"]]
     rows[0] += [_score(done.done["dev"].get(metric)) for metric in metrics]
@@ -179,7 +153,7 @@ def _use(done: Finished, name: str, class_name: str) -> Iterator[Block]:
     )
     yield Text("In flaxfer, as the pretrained model of a study:")
     yield Code(f"python -m flaxfer.main --config FILE {shlex.quote(f'--config.model.path={name}')}")
-    if done.task.kind in ("classification", "regression"):
+    if task_type(done.task).single_label:
         yield Text("In flaxfer, to predict as it was evaluated:")
         yield Code(f"python -m flaxfer.interop.predict {shlex.quote(name)} TEXTS.jsonl")
 
@@ -188,7 +162,7 @@ def _measured(done: Finished) -> str:
     trained = {language for each in done.lineage for language in _trained(each)}
     seen = {each.language for each in done.evaluations} - {MIXED}
     parts = [
-        f"Measured were {_join(config.METRICS[done.task.kind])} on the sets of the table of scores."
+        f"Measured were {_join(task_type(done.task).metrics)} on the sets of the table of scores."
     ]
     if new := sorted(seen - trained):
         parts.append(f"It was not trained on texts in {_join(new)}: those scores are zero-shot.")

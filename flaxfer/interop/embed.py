@@ -31,7 +31,7 @@ from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks import metrics
+from flaxfer.tasks import metrics, task_type
 from flaxfer.training.vocabulary import Vocabulary
 
 logger = logging.getLogger("flaxfer.interop.embed")
@@ -127,6 +127,7 @@ class Embedder:
     def _tokenize(self, texts: Sequence[str]) -> Tokenized:
         n = len(texts)
         examples = Examples(
+            task_type=task_type(SIMILARITY),
             text_a=tuple(self._prefix + text for text in texts),
             text_b=None,
             label=np.zeros(n, np.float32),
@@ -225,7 +226,7 @@ def sts_scores(embedder: Embedder, pairs: Examples, layers: Layers = (-1,)) -> l
     records = []
     for layer, vector_nD in zip(_names(embedder, layers), vector_LnD, strict=True):
         cosine_nC = cosines(vector_nD[:n], vector_nD[n:])[:, None]
-        scores = metrics.evaluate("regression", 1, cosine_nC, np.asarray(pairs.label))
+        scores = metrics.evaluate_scores(cosine_nC, np.asarray(pairs.label))
         records.append({"layer": layer, **{k: scores[k] for k in ("pearson", "spearman")}})
     return records
 
@@ -346,7 +347,7 @@ def _run_sts(options: argparse.Namespace) -> dict[str, Any]:
     if header is None:
         header = any(isinstance(key, str) for key in options.columns.values())
     source = Source(path=options.data, columns=options.columns, header=header)
-    pairs = read_source(source, SIMILARITY)
+    pairs = read_source(source, SIMILARITY, task_type(SIMILARITY))
     return _score(
         options,
         {"data": options.data, "n": len(pairs)},

@@ -29,12 +29,11 @@ from flaxfer.interop import card
 from flaxfer.interop.folders import copy_tokenizer, new_folder
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.pretrained import weights_fingerprint
-from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import WEIGHTS, read_json
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks.metrics import METRICS
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
 from flaxfer.training import finished, rows, stage_run
 from flaxfer.training.checkpoints import CheckpointStore, restore
 from flaxfer.training.finished import Finished
@@ -49,18 +48,6 @@ CLASSES = {
     "xlnet": "XLNet",
 }
 """What transformers' classes of a family begin with."""
-
-HEADS = {
-    "sequence": "ForSequenceClassification",
-    "token": "ForTokenClassification",
-    "span": "ForQuestionAnswering",
-    "choice": "ForMultipleChoice",
-}
-"""What they end in, by the head."""
-
-PROBLEMS = {"classification": "single_label_classification", "regression": "regression"}
-"""transformers' names for the kinds of task of its heads for sequences."""
-
 
 LONGEST = 10**6
 """Tokens; a tokenizer that takes more than this has no limit, which transformers writes as 1e30."""
@@ -83,7 +70,7 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
     settings = read_json(source / "config.json", DataError)
     whole = pretrained.load_encoder_config(source)
     _check_weights(done, source, whole)
-    head = HEAD_OF[done.task.kind]
+    head = task_type(done.task).head
     with new_folder(out, overwrite) as temporary:
         _write_json(temporary / "config.json", config_json(settings, done))
         _copy_tokenizer(done, source, temporary)
@@ -95,10 +82,10 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
 
 
 def class_name(family: str, task: Task) -> str:
-    """The class of transformers for a family and a kind of task."""
-    head = HEAD_OF[task.kind]
-    simple = "Simple" if (family, head) == ("xlnet", "span") else ""
-    return f"{CLASSES[family]}{HEADS[head]}{simple}"
+    """The class of transformers for a family and a task type."""
+    form = task_type(task)
+    simple = "Simple" if (family, form.head) == ("xlnet", "span") else ""
+    return f"{CLASSES[family]}{form.architecture}{simple}"
 
 
 def config_json(settings: dict[str, Any], done: Finished) -> dict[str, Any]:
@@ -114,14 +101,13 @@ def config_json(settings: dict[str, Any], done: Finished) -> dict[str, Any]:
         "architectures": [class_name(settings["model_type"], task)],
         "dtype": "float32",
     }
-    labels = task.labels or (("score",) if task.kind == "regression" else ())
-    if labels:
+    if labels := task_type(task).exported_labels(task):
         config |= {
             "id2label": {str(i): label for i, label in enumerate(labels)},
             "label2id": {label: i for i, label in enumerate(labels)},
         }
-    if task.kind in PROBLEMS:
-        config["problem_type"] = PROBLEMS[task.kind]
+    if problem_type := task_type(task).problem_type:
+        config["problem_type"] = problem_type
     kept = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
     train = dataclasses.asdict(done.train)
     config["flaxfer"] = {
@@ -259,7 +245,9 @@ def _copy_tokenizer(done: Finished, source: Path, target: Path) -> None:
 
 def _restored(done: Finished, whole: EncoderConfig) -> Params:
     """The best parameters of a stage, on the host."""
-    store = CheckpointStore(done.folder / "checkpoints", METRICS[done.task.metric])
+    store = CheckpointStore(
+        done.folder / "checkpoints", task_type(done.task).larger_is_better(done.task.metric)
+    )
     best = store.best() or store.newest()
     if best is None or best.step != done.done["best_step"]:
         raise CheckpointError(
@@ -270,7 +258,7 @@ def _restored(done: Finished, whole: EncoderConfig) -> Params:
     one = np.array(jax.devices()[:1]).reshape(1, 1, 1)
     mesh = jax.sharding.Mesh(one, ("data", "fsdp", "tensor"))
     cut = dataclasses.replace(whole, vocab_size=len(done.vocabulary))
-    shapes = ModelSpec(cut, HEAD_OF[done.task.kind], done.task.num_outputs).param_shapes()
+    shapes = model_spec(cut, done.task).param_shapes()
     params = restore(best, {"params": stage_run.placed(shapes, mesh)})["params"]
     on_host: Params = jax.tree.map(np.asarray, params)
     return on_host

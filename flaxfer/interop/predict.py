@@ -20,7 +20,7 @@ import numpy as np
 import pydantic
 
 from flaxfer import config
-from flaxfer.config import METRICS, Kind, Source, Task, Train
+from flaxfer.config import Source, Task, Train
 from flaxfer.data import readers, tokenize
 from flaxfer.data.examples import Examples
 from flaxfer.data.files import decode, read_bytes, split_lines
@@ -28,11 +28,11 @@ from flaxfer.data.values import text_fault, written
 from flaxfer.errors import ConfigError, DataError, FlaxferError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models import pretrained
-from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import read_json
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.files import write_atomically
-from flaxfer.tasks.predictions import Predictions, predictions_of
+from flaxfer.tasks import Predictions, task_type
+from flaxfer.tasks.models import model_spec
 
 ROLES = ("text_a", "text_b", "id", "language", "domain")
 """Columns that are read, by their names; all but the first may be absent."""
@@ -61,18 +61,19 @@ def predict(folder: Path, file: Path) -> Iterator[dict[str, Any]]:
     examples = read_texts(file, task)
     data = tokenize.tokenize(examples, tokenizer, train.max_length, None)
     encoder = pretrained.load_encoder_config(folder)
+    model = model_spec(encoder, task)
     mesh = sharding.make_mesh()
-    params = pretrained.load_pretrained(folder, encoder, outputs=task.num_outputs)
+    params = pretrained.load_pretrained(folder, encoder, outputs=model.num_outputs)
     params = jax.device_put(params, sharding.tree_shardings(params, mesh))
     evaluator = Evaluator(
-        model=ModelSpec(encoder, num_outputs=task.num_outputs),
+        model=model,
         task=task,
         train=train,
         dtype=platform.compute_dtype(train.compute_dtype),
         mesh=mesh,
     )
     outputs, _ = evaluator.predict(params, data)
-    return _records(predictions_of(task, data, outputs))
+    return _records(evaluator.predictions(data, outputs))
 
 
 def task_of(settings: dict[str, Any], where: str) -> Task:
@@ -85,8 +86,8 @@ def task_of(settings: dict[str, Any], where: str) -> Task:
     own = settings.get("flaxfer")
     if isinstance(own, dict):
         task: Task = _checked(Task, own.get("task"), where)
-        if task.kind not in ("classification", "regression"):
-            what = f"a model for {task.kind.replace('_', ' ')} cannot be used for texts or pairs"
+        if not task_type(task).single_label:
+            what = f"a model for {task.type.replace('_', ' ')} cannot be used for texts or pairs"
             raise ConfigError(what, where=where, hint=hint)
         return task
     architectures = settings.get("architectures") or ["none"]
@@ -99,12 +100,11 @@ def task_of(settings: dict[str, Any], where: str) -> Task:
     labels = _labels(settings, where)
     problem = settings.get("problem_type") or ("regression" if len(labels) == 1 else "single")
     if problem == "regression" and len(labels) == 1:
-        return Task("score", "regression", METRICS["regression"][0])
+        return Task("score", "regression", "pearson")
     if not problem.startswith("single"):
         what = f"its problem_type is {problem}, for {len(labels)} label(s)"
         raise ConfigError(what, where=where, hint=hint)
-    kind: Kind = "classification"
-    return Task("class", kind, METRICS[kind][0], labels)
+    return Task("class", "classification", "accuracy", labels)
 
 
 def train_of(settings: dict[str, Any], longest: int) -> Train:
@@ -148,9 +148,10 @@ def read_texts(file: Path, task: Task) -> Examples:
 
     n, stem = table.size, Path(file.name.removesuffix(".gz")).stem
     return Examples(
+        task_type=task_type(task),
         text_a=values("text_a", ()),
         text_b=values("text_b", ()) if "text_b" in roles else None,
-        label=np.zeros(n, np.float32 if task.kind == "regression" else np.int32),
+        label=np.zeros(n, task_type(task).label_dtype),
         id=values("id", [f"{stem}:{i + 1}" for i in range(n)]),
         language=values("language", [""] * n),
         domain=values("domain", [""] * n),

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import jax
 from flax import nnx
 
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.models.layers import Execution, dropout_site
-
-HEAD_OF: Mapping[str, str] = {
-    "classification": "sequence",
-    "regression": "sequence",
-    "tagging": "token",
-    "question_answering": "span",
-    "multiple_choice": "choice",
-}
-"""The head that a kind of task needs, a key of `flaxfer.models.families.Family.heads`."""
 
 
 class EncoderModel(nnx.Module):

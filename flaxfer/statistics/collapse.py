@@ -28,12 +28,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from flaxfer.evaluation.chance import chance
+from flaxfer.tasks.resampling import Learning
 
-CONSTANT_SHARE = 0.99
-CONSTANT_SD = 0.01
 LEARNED = 0.2
 
 
@@ -53,21 +50,6 @@ class Collapsed:
     why: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Learning:
-    """What tells whether a run has learned.
-
-    Attributes:
-      name: of the score.
-      score: 0 by chance, at most 1.
-      constant: why its predictions are held to be constant; empty if they are not.
-    """
-
-    name: str
-    score: float
-    constant: str
-
-
 def why_nothing(runs: list[Learning], n: int) -> list[str]:
     """For each run on a set of n examples why it has learned nothing; empty if it has."""
     at_most = chance(n)
@@ -82,23 +64,3 @@ def why_nothing(runs: list[Learning], n: int) -> list[str]:
         )
         for run in runs
     ]
-
-
-def constant_classes(predicted_n: np.ndarray, label_n: np.ndarray) -> str:
-    """Why predicted classes, or whatever can be compared, are constant, or nothing."""
-    share, majority = (_largest_share(x) for x in (predicted_n, label_n))
-    if share >= CONSTANT_SHARE > majority:
-        return f"one prediction for {share:.1%} of the examples"
-    return ""
-
-
-def constant_outputs(output_n: np.ndarray, score_n: np.ndarray) -> str:
-    """Why predicted scores are constant, or nothing."""
-    sd, of_scores = (float(x.std(dtype=np.float64)) for x in (output_n, score_n))
-    if sd < CONSTANT_SD * of_scores:
-        return f"predictions have a standard deviation of {sd:.2g}, the scores of {of_scores:.2g}"
-    return ""
-
-
-def _largest_share(values: np.ndarray) -> float:
-    return float(np.max(np.unique(values, return_counts=True)[1]) / len(values))

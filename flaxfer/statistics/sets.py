@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from flaxfer.evaluation.records import Run, Study, read_study
-from flaxfer.statistics import reading, resampled
+from flaxfer.statistics import reading
 from flaxfer.statistics.collapse import why_nothing
-from flaxfer.statistics.resampled import Resampled
 from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, Row, Scores
+from flaxfer.tasks import resampling, task_type
+from flaxfer.tasks.resampling import Resampled
 
 CONDITIONS = ("direct", "staged")
-SMALLER_IS_BETTER = ("mse",)
 
 
 @dataclasses.dataclass
@@ -62,7 +62,7 @@ class StudyRuns:
         if self.metric not in self.study.metrics:
             self._skip(f"it has no metric {self.metric}")
             self.runs = []
-        self.larger_is_better = self.metric not in SMALLER_IS_BETTER
+        self.larger_is_better = task_type(self.study.task).larger_is_better(self.metric)
 
     def sets(self) -> list[Compared]:
         """The sets that all runs have predictions of."""
@@ -94,7 +94,7 @@ class StudyRuns:
         if min(len(one.ids) for one in chosen) == 0:
             self._skip(f"{row.set} has no predictions in {row.language}")
             return None
-        if reading.undefined(self.study.task, self.metric, chosen[0].gold):
+        if task_type(self.study.task).undefined(self.metric, chosen[0].gold):
             self._skip(f"{self.metric} of {row.set} in {row.language}: all labels are the same")
             return None
         measure, learning = reading.measured(self.study.task, self.metric, row.language, chosen)
@@ -188,10 +188,10 @@ def resample(sets: Sequence[Compared], draws: int, seed: int) -> None:
         drawn: list[list[np.ndarray]] = [[] for _ in group]
         exchanged: list[list[np.ndarray]] = [[] for _ in group]
         rng = np.random.default_rng((seed, n))
-        for block in resampled.resamples(n, draws, rng):
+        for block in resampling.resamples(n, draws, rng):
             for (_, measure), values in zip(group, drawn, strict=True):
                 values.append(measure.values(block))
-        for block in resampled.exchanges(n, draws, rng):
+        for block in resampling.exchanges(n, draws, rng):
             for (one, measure), values in zip(group, exchanged, strict=True):
                 values.append(measure.swapped(block, *one.pairs))
         for (one, _), first, second in zip(group, drawn, exchanged, strict=True):

@@ -22,14 +22,12 @@ from flaxfer.data.packing import best_row_length
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.progress import say, table
 from flaxfer.runtime.trees import Params
 from flaxfer.study import workdirs
-from flaxfer.tasks.metrics import METRICS as LARGER_IS_BETTER
-from flaxfer.tasks.metrics import task_metrics
+from flaxfer.tasks import task_type
 from flaxfer.training import rows
 from flaxfer.training.vocabulary import Vocabulary
 
@@ -156,7 +154,7 @@ class Inputs:
         def given(ids: np.ndarray) -> np.ndarray:
             if start == "random":
                 return rows.random_table(self.encoder, task, seed)[ids]
-            table = rows.word_table(self.weights(HEAD_OF[task.kind]))
+            table = rows.word_table(self.weights(task_type(task).head))
             return table[np.searchsorted(self._ids, ids)]
 
         return given
@@ -287,8 +285,8 @@ class Inputs:
         return {
             "name": config.name,
             "metric": task.metric,
-            "metrics": list(task_metrics(task.kind)),
-            "larger_is_better": LARGER_IS_BETTER[task.metric],
+            "metrics": list(task_type(task).metrics),
+            "larger_is_better": task_type(task).larger_is_better(task.metric),
             "task": dataclasses.asdict(task),
             "intermediate_task": dataclasses.asdict(intermediate.task) if intermediate else None,
             "conditions": list(config.conditions),
@@ -314,10 +312,11 @@ class Inputs:
 
 def _read(settings: Stage, data_dir: str) -> dict[str, Examples]:
     """Reads the splits of a stage and the sets it is evaluated on."""
-    splits = sources.load_splits(settings.data, settings.task, data_dir)
+    form = task_type(settings.task)
+    splits = sources.load_splits(settings.data, settings.task, form, data_dir)
     for name, source in settings.evaluate.items():
         splits[name] = sources.read_source(
-            source, settings.task, data_dir, settings.data.split_seed
+            source, settings.task, form, data_dir, settings.data.split_seed
         )
     return splits
 

@@ -15,14 +15,13 @@ import numpy as np
 from flaxfer.data.packing import REHEARSED
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator, write_predictions
-from flaxfer.models.heads import HEAD_OF
-from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.runtime.trees import Params
 from flaxfer.study import graph
 from flaxfer.study.inputs import TRAINED, Inputs, Splits
+from flaxfer.tasks.models import model_spec
 from flaxfer.training import rehearsal, retention, rows
 from flaxfer.training.retention import Scored
 from flaxfer.training.stage_run import StageRun
@@ -73,8 +72,8 @@ class Scorer(Inputs):
         start, parent = run.start, run.start if isinstance(run.start, StageRun) else None
         vocabulary, _, _, rehearsed = self.read_by(name, parent)
         task = settings.task
-        head = HEAD_OF[task.kind]
-        fresh = ModelSpec(self.encoder_with(vocabulary), head, task.num_outputs).random_params(seed)
+        model = model_spec(self.encoder_with(vocabulary), task)
+        fresh = model.random_params(seed)
         if settings.train.output_bias == "mean":
             mean = self.data[name]["train"].label.mean(dtype=np.float32)
             fresh["head"]["output"]["bias"] = np.full(1, mean, np.float32)
@@ -86,9 +85,9 @@ class Scorer(Inputs):
             if not retention.same_question(start.settings.task, task):
                 kept = retention.pretrained_parts(self.encoder.family, task)
                 trained = {k: v for k, v in given["head"].items() if k in kept}
-                given["head"] = self.weights(head).get("head", {}) | trained
+                given["head"] = self.weights(model.head).get("head", {}) | trained
         else:
-            given = self.weights(head) if start == "pretrained" else fresh
+            given = self.weights(model.head) if start == "pretrained" else fresh
             table = self.first_rows(start, task, seed)(vocabulary.ids)
         return _merge(fresh, rows.with_table(given, table))
 
@@ -115,7 +114,7 @@ class Scorer(Inputs):
     def _evaluator(self, run: StageRun, vocabulary: Vocabulary) -> Evaluator:
         """That of a run, for parameters with the rows of `vocabulary`."""
         task = run.settings.task
-        model = ModelSpec(self.encoder_with(vocabulary), HEAD_OF[task.kind], task.num_outputs)
+        model = model_spec(self.encoder_with(vocabulary), task)
         return dataclasses.replace(run.evaluator, model=model)
 
     def _placed(self, params: Params) -> Params:

@@ -19,8 +19,6 @@ from flaxfer.data.loader import total_steps, train_examples
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ClaimLostError, DivergedError
 from flaxfer.evaluation.evaluator import Evaluator
-from flaxfer.models.heads import HEAD_OF
-from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
@@ -29,6 +27,7 @@ from flaxfer.study import graph, transferability
 from flaxfer.study.claims import Claims
 from flaxfer.study.inputs import TRAINED
 from flaxfer.study.scorer import Scorer
+from flaxfer.tasks.models import model_spec
 from flaxfer.training import loop, rehearsal, retention
 from flaxfer.training.rehearsal import Rehearsal
 from flaxfer.training.stage_run import StageRun
@@ -225,8 +224,7 @@ class Study(Scorer):
             **({"restarts": settings.restarts} if settings.restarts else {}),
         }
         text = json.dumps(identity, sort_keys=True)
-        head = HEAD_OF[settings.task.kind]
-        model = ModelSpec(self.encoder_with(vocabulary), head, settings.task.num_outputs)
+        model = model_spec(self.encoder_with(vocabulary), settings.task)
         before = parent.settings.task if parent else None
         made = StageRun(
             name=f"{condition}/{name}",
@@ -254,7 +252,7 @@ class Study(Scorer):
     def _rehearsal(self, vocabulary: Vocabulary, data: Tokenized) -> Rehearsal:
         """Of the intermediate task, in the target stage."""
         task, train = self.stages["intermediate"].task, self.stages["intermediate"].train
-        model = ModelSpec(self.encoder_with(vocabulary), HEAD_OF[task.kind], task.num_outputs)
+        model = model_spec(self.encoder_with(vocabulary), task)
         return Rehearsal(
             examples=self.stages["target"].rehearse,
             data=data,

@@ -23,19 +23,18 @@ from flaxfer.interop.embed import embed_tokenized
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks import task_type
 from flaxfer.training.stage_run import StageRun
-
-KINDS = ("classification", "regression")
-"""Kinds of task with one label an example, to which the scores apply."""
 
 FEATURES = "mean over tokens, last layer"
 
 
 def file_of(run: StageRun, examples: int) -> Path | None:
     """Where the scores of a target's start are kept, with its stage; None if it has none: at random
-    it is no start to choose, and other kinds of task have more than one label an example.
+    it is no start to choose, and other task types have more than one label an example.
     """
-    if not examples or run.start == "random" or run.settings.task.kind not in KINDS:
+    single_label = task_type(run.settings.task).single_label
+    if not examples or run.start == "random" or not single_label:
         return None
     return run.folder / f"transferability-{examples}.json"
 
@@ -83,7 +82,7 @@ def sample(data: Tokenized, examples: int) -> Tokenized:
     Equal ones are taken once: each would be the other's neighbour, and known by heart.
 
     Args:
-      data: of a kind in `KINDS`.
+      data: Of a task type with a single label per example.
       examples: how many.
     """
     chosen: dict[bytes, int] = {}

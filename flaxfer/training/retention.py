@@ -12,9 +12,9 @@ from flaxfer.config import Task
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator, finite
 from flaxfer.models.families import FAMILIES
-from flaxfer.models.heads import HEAD_OF
 from flaxfer.runtime.trees import Params, path_name
-from flaxfer.tasks.predictions import Scores
+from flaxfer.tasks import task_type
+from flaxfer.tasks.base import Scores
 
 
 class Scored(NamedTuple):
@@ -33,13 +33,13 @@ class Mixed(NamedTuple):
 
 
 def same_question(one: Task, other: Task) -> bool:
-    """Whether a head answers both: the same kind, and the same classes in the same order."""
-    return (one.kind, one.labels) == (other.kind, other.labels)
+    """Whether a head answers both: the same task type, and the same classes in the same order."""
+    return (one.type, one.labels) == (other.type, other.labels)
 
 
 def pretrained_parts(family: str, task: Task) -> set[str]:
     """The parts of a task's head that pretraining has trained (BERT's pooler)."""
-    names = FAMILIES[family].heads[HEAD_OF[task.kind]].pretrained_names
+    names = FAMILIES[family].heads[task_type(task).head].pretrained_names
     return {path.split("/")[1] for _, path, _ in names}
 
 

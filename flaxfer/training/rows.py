@@ -19,9 +19,8 @@ import numpy as np
 
 from flaxfer.config import Optimizer, Task
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.heads import HEAD_OF
-from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.trees import Params, path_name
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.vocabulary import Vocabulary
 
@@ -107,7 +106,7 @@ def random_table(config: EncoderConfig, task: Task, seed: int) -> np.ndarray:
 
     A row of it depends on its id, whichever of them a stage uses.
     """
-    return word_table(ModelSpec(config, HEAD_OF[task.kind], task.num_outputs).random_params(seed))
+    return word_table(model_spec(config, task).random_params(seed))
 
 
 def word_table(params: Params) -> np.ndarray:

@@ -20,8 +20,8 @@ from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.runtime.sharding import tree_shardings
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks.metrics import METRICS
-from flaxfer.tasks.predictions import Scores
+from flaxfer.tasks import task_type
+from flaxfer.tasks.base import Scores
 from flaxfer.training import rehearsal, restarts, trackers
 from flaxfer.training.checkpoints import CheckpointStore, restore
 from flaxfer.training.rehearsal import Rehearsal
@@ -86,8 +86,10 @@ class StageRun:
     @property
     def store(self) -> CheckpointStore:
         """Its checkpoints."""
-        larger_is_better = METRICS[self.settings.task.metric]
-        return CheckpointStore(self.folder / restarts.CHECKPOINTS, larger_is_better)
+        return CheckpointStore(
+            self.folder / restarts.CHECKPOINTS,
+            task_type(self.settings.task).larger_is_better(self.settings.task.metric),
+        )
 
     @property
     def done(self) -> dict[str, Any] | None:
@@ -254,7 +256,8 @@ class Member:
         """Takes the scores of dev."""
         metric = self.run.settings.task.metric
         best = self.run.store.best()
-        gains = _gains(scores[metric], best.score if best else None, METRICS[metric])
+        larger = task_type(self.run.settings.task).larger_is_better(metric)
+        gains = _gains(scores[metric], best.score if best else None, larger)
         self._without_gain = 0 if gains else self._without_gain + 1
         self._write(step, "dev", metrics=finite(scores), best=gains)
         say(
@@ -316,9 +319,9 @@ class Member:
         self.run.store.finish()
 
     def _why_not_learned(self, notes: Mapping[str, Any]) -> str:
-        dev, kind = self.run.dev, self.run.settings.task.kind
+        dev, form = self.run.dev, task_type(self.run.settings.task)
         scores = {name: np.nan if x is None else x for name, x in notes["dev"].items()}
-        return restarts.why_not_learned(kind, scores, len(dev.label), dev.choices)
+        return restarts.why_not_learned(*form.learning_score(scores, dev.choices), len(dev.label))
 
     def _write(self, step: int, kind: str, **values: Any) -> None:
         assert self._log is not None

@@ -14,6 +14,7 @@ from flaxfer.aot import command, topology, verdict
 from flaxfer.config import loading
 from flaxfer.errors import ConfigError
 from flaxfer.runtime import platform
+from flaxfer.tasks import TASK_TYPES
 
 BASE = ["--config", "configs/sts_english.py", "--topology", "v5e:4"]
 
@@ -86,7 +87,7 @@ def test_programs_are_compiled_with_the_options_of_the_config(
     monkeypatch.setattr(verdict, "judge", judge)
     monkeypatch.setattr(verdict, "whole", lambda *_: {})
     options, overrides = command.parse([*BASE, f"--config.compiler_options.{name}={value}"])
-    settings = loading.load(options.config, overrides)
+    settings = loading.load(options.config, TASK_TYPES, overrides)
     try:
         if name == "xla_no_such_option":
             with pytest.raises(ConfigError, match=name):

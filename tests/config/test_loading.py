@@ -13,6 +13,7 @@ import pytest
 
 from flaxfer.config import Config, Data, Model, Source, Task, loading
 from flaxfer.errors import ConfigError, DataError
+from flaxfer.tasks import TASK_TYPES
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
@@ -30,13 +31,13 @@ def get_config(preset="small"):
         train=dict(batch_size=16, epochs=2),
         intermediate=dict(
             task=dict(
-                name="topic", kind="classification", metric="accuracy", labels=("no", "yes")
+                name="topic", type="classification", metric="accuracy", labels=("no", "yes")
             ),
             data=dict(train=dict(path="topic.tsv", columns=COLUMNS, labels={"n": "no"})),
             train=dict(epochs=1, patience=2),
         ),
         target=dict(
-            task=dict(name="same", kind="regression", metric="pearson"),
+            task=dict(name="same", type="regression", metric="pearson"),
             data=dict(
                 train=(dict(path="a.tsv", columns=COLUMNS), dict(path="b.tsv", columns=COLUMNS)),
             ),
@@ -64,7 +65,7 @@ def file(tmp_path: Path) -> str:
 def details(file: str, *overrides: tuple[str, str]) -> tuple[str, ...]:
     """The findings of a config that must not build."""
     with pytest.raises(ConfigError) as caught:
-        loading.load(file, overrides)
+        loading.load(file, TASK_TYPES, overrides)
     assert caught.value.where == file
     assert caught.value.what.startswith(f"{len(caught.value.details)} error(s)")
     return caught.value.details
@@ -84,7 +85,7 @@ def at(config: Any, key: str) -> Any:
 
 def test_every_value_of_a_file_stands_in_the_config(file: str) -> None:
     columns = {"text_a": "one", "text_b": 1, "label": "score"}
-    config = loading.load(file)
+    config = loading.load(file, TASK_TYPES)
     assert (config.name, config.workdir) == ("study-small", "runs/study-small")
     assert config.model == Model(path="model")
     assert config.intermediate is not None
@@ -103,7 +104,9 @@ def test_every_value_of_a_file_stands_in_the_config(file: str) -> None:
 
 
 def test_shared_sections_fill_both_stages_and_give_way_to_their_own(file: str) -> None:
-    config = loading.load(file, [("train.max_length", "64"), ("target.train.epochs", "7")])
+    config = loading.load(
+        file, TASK_TYPES, [("train.max_length", "64"), ("target.train.epochs", "7")]
+    )
     first, second = config.intermediate, config.target
     assert first is not None
     assert (first.optimizer.learning_rate, first.optimizer.weight_decay) == (3e-5, 0.1)
@@ -115,7 +118,7 @@ def test_shared_sections_fill_both_stages_and_give_way_to_their_own(file: str) -
 
 
 def test_preset_then_override(file: str) -> None:
-    config = loading.load(f"{file}:large", [("model.dropout", "0.3")])
+    config = loading.load(f"{file}:large", TASK_TYPES, [("model.dropout", "0.3")])
     assert config.name == "study-large"
     assert config.model == Model(hub="some/large", dropout=0.3)
     assert config.seeds == (0, 1, 2)
@@ -171,7 +174,7 @@ SOURCE = "target.data.train.1"
     ],
 )
 def test_override_takes_the_type_of_its_field(file: str, key: str, text: str, value: Any) -> None:
-    usual, config = loading.load(file), loading.load(file, [(key, text)])
+    usual, config = loading.load(file, TASK_TYPES), loading.load(file, TASK_TYPES, [(key, text)])
     shared = key.startswith(("optimizer", "train"))
     found = at(config, f"target.{key}" if shared else key)
     assert (found, type(found)) == (value, type(value))
@@ -183,14 +186,14 @@ def test_override_takes_the_type_of_its_field(file: str, key: str, text: str, va
 
 def test_one_source_is_reached_with_and_without_its_number(file: str) -> None:
     for key in ("intermediate.data.train.0.rows", "intermediate.data.train.rows"):
-        config = loading.load(file, [(key, "9")])
+        config = loading.load(file, TASK_TYPES, [(key, "9")])
         assert config.intermediate is not None
         (source,) = config.intermediate.data.train
         assert (source.path, source.rows) == ("topic.tsv", 9)
 
 
 def test_the_last_override_of_a_key_holds(file: str) -> None:
-    config = loading.load(file, [("seeds", "1"), ("seeds", "2")])
+    config = loading.load(file, TASK_TYPES, [("seeds", "1"), ("seeds", "2")])
     assert config.seeds == (2,)
 
 
@@ -198,6 +201,7 @@ def test_sections_by_override(file: str) -> None:
     set_ = "{'path': 'es.tsv', 'columns': {'text_a': 0, 'label': 1}}"
     config = loading.load(
         file,
+        TASK_TYPES,
         [
             ("intermediate", "none"),
             ("conditions", "direct"),
@@ -222,7 +226,7 @@ def test_ten_errors_are_ten_findings(file: str) -> None:
         ("train.batch_size", "many"),  # a wrong type in a shared section
         ("intermediate.train.packing", "1"),  # a wrong type in one stage
         ("target.optimizer.name", "adam"),  # none of the choices
-        ("target.task.kind", "none"),  # a wrong required key
+        ("target.task.type", "none"),  # a wrong required key
         (f"{SOURCE}.columns.text_c", "2"),  # an unknown role
         ("target.evaluate.de.fraction", "2"),  # out of range
         ("intermediate.task.metric", "accurracy"),  # of another kind of task
@@ -235,8 +239,8 @@ def test_ten_errors_are_ten_findings(file: str) -> None:
             "train.batch_size: input should be a valid integer; is 'many'",
             "intermediate.train.packing: input should be a valid boolean; is '1'",
             "target.optimizer.name: input should be 'adamw', 'adafactor' or 'lion'; is 'adam'",
-            "target.task.kind: input should be 'classification', 'regression', 'tagging', "
-            "'question_answering' or 'multiple_choice'; is 'none'",
+            "target.task.type: should be one of 'classification', 'regression', 'tagging', "
+            "'question_answering', 'multiple_choice'; is 'none'",
             f"{SOURCE}.columns.text_c: unknown role; did you mean 'text_b'?",
             "target.evaluate.de.fraction: must be in (0, 1], is 2.0",
             "intermediate.task.metric: 'accurracy' is no metric of classification; "
@@ -285,7 +289,7 @@ def test_what_is_missing_does_not_hide_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "study.py"
     path.write_text(
         "def get_config():\n"
-        "    task = dict(name='t', kind='regression')\n"
+        "    task = dict(name='t', type='regression')\n"
         "    return dict(seeds=(), model=dict(path='m', hub='m'),\n"
         "                target=dict(task=task, data=dict(), train=dict(epochs=0)))\n"
     )
@@ -332,7 +336,7 @@ def test_a_file_that_fails_is_reported_with_its_line(
     path = tmp_path / "study.py"
     path.write_text(content)
     with pytest.raises(ConfigError, match=re.escape(what)) as caught:
-        loading.load(f"{path}:preset", [("a.b", "1")])
+        loading.load(f"{path}:preset", TASK_TYPES, [("a.b", "1")])
     assert caught.value.where == f"{path}{line}"
 
 
@@ -343,7 +347,7 @@ def test_an_error_of_ours_keeps_its_kind(tmp_path: Path) -> None:
         "def get_config():\n    raise DataError('no such package')\n"
     )
     with pytest.raises(DataError, match=r"^no such package$"):
-        loading.load(str(path))
+        loading.load(str(path), TASK_TYPES)
 
 
 def test_a_config_imports_what_lies_beside_it(tmp_path: Path, file: str) -> None:
@@ -352,18 +356,18 @@ def test_a_config_imports_what_lies_beside_it(tmp_path: Path, file: str) -> None
         FILE.replace('f"study-{preset}"', "beside_study.NAME") + "\nimport beside_study\n"
     )
     before = list(sys.path)
-    assert loading.load(file).name == "named-beside"
+    assert loading.load(file, TASK_TYPES).name == "named-beside"
     assert sys.path == before
 
 
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there is no such config file") as caught:
-        loading.load(str(tmp_path / "none.py:preset"))
+        loading.load(str(tmp_path / "none.py:preset"), TASK_TYPES)
     assert caught.value.where == str(tmp_path / "none.py")
 
 
 def test_to_dict_is_json_and_whole(file: str) -> None:
-    config = loading.load(f"{file}:large")
+    config = loading.load(f"{file}:large", TASK_TYPES)
     content = loading.to_dict(config)
     assert json.loads(json.dumps(content)) == content
     assert content["target"]["data"]["train"][1]["columns"]["text_b"] == 1
@@ -375,7 +379,7 @@ def test_to_dict_is_json_and_whole(file: str) -> None:
 def presets(path: Path) -> list[str]:
     """The presets of a config file, as it names them when asked for one that is not there."""
     with pytest.raises(ConfigError, match=r"there is no preset 'none'; there (is|are) ") as caught:
-        loading.load(f"{path}:none")
+        loading.load(f"{path}:none", TASK_TYPES)
     assert re.fullmatch(rf"{re.escape(str(path))}:\d+", caught.value.where or "")
     return re.sub(r".*; there (is|are) ", "", caught.value.what).split(", ")
 
@@ -384,7 +388,7 @@ def presets(path: Path) -> list[str]:
 def test_every_preset_of_the_configs_builds(path: Path) -> None:
     names = presets(path)
     for preset in names:
-        config = loading.load_any(f"{path}:{preset}")
+        config = loading.load_any(f"{path}:{preset}", TASK_TYPES)
         assert config.name.startswith(path.stem)
         if len(names) > 1:
             line = rf"^  {preset} "
@@ -393,4 +397,4 @@ def test_every_preset_of_the_configs_builds(path: Path) -> None:
 
 def test_no_two_presets_share_a_work_directory() -> None:
     files = [f"{path}:{preset}" for path in CONFIGS for preset in presets(path)]
-    assert len({loading.load_any(file).workdir for file in files}) == len(files)
+    assert len({loading.load_any(file, TASK_TYPES).workdir for file in files}) == len(files)

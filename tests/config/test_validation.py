@@ -9,6 +9,7 @@ import pytest
 
 from flaxfer.config import Config, Data, Model, Source, Stage, Task, Train
 from flaxfer.config.validation import check
+from flaxfer.tasks import TASK_TYPES
 
 COLUMNS = {"text_a": 0, "label": 1}
 VALID = Config(
@@ -43,7 +44,7 @@ def findings(changes: dict[str, Any]) -> list[tuple[tuple[str, ...], str]]:
     config = VALID
     for key, value in changes.items():
         config = changed(config, key, value)
-    return list(check(config))
+    return list(check(config, TASK_TYPES))
 
 
 def test_a_valid_config_has_no_finding() -> None:
@@ -254,7 +255,7 @@ KIND_CASES: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_can_be_valid(kind: str) -> None:
-    assert list(check(dataclasses.replace(VALID, target=KINDS[kind]))) == []
+    assert list(check(dataclasses.replace(VALID, target=KINDS[kind]), TASK_TYPES)) == []
 
 
 @pytest.mark.parametrize(
@@ -266,7 +267,7 @@ def test_each_check_of_a_kind_gives_one_finding(
     stage = KINDS[kind]
     for key, value in changes.items():
         stage = changed(stage, key, value)
-    ((keys, text),) = check(dataclasses.replace(VALID, target=stage))
+    ((keys, text),) = check(dataclasses.replace(VALID, target=stage), TASK_TYPES)
     assert text.startswith(f"target.{finding}")
     full = [f"target.{key}" for key in changes]
     assert any(key.startswith(k) or k.startswith(key) for key in full for k in keys)

@@ -199,9 +199,9 @@ HEAD = ["XForSequenceClassification"]
             "problem_type is regression, for 2 label(s)",
         ),
         ({"architectures": HEAD, "id2label": {"a": "b", "1": "c"}}, "by number"),
-        ({"flaxfer": {"task": {"name": "t"}}}, "kind"),
+        ({"flaxfer": {"task": {"name": "t"}}}, "type"),
         (
-            {"flaxfer": {"task": {"name": "t", "kind": "tagging", "metric": "f1"}}},
+            {"flaxfer": {"task": {"name": "t", "type": "tagging", "metric": "f1"}}},
             "a model for tagging cannot be used",
         ),
     ],
@@ -218,9 +218,9 @@ def test_what_a_config_of_transformers_means() -> None:
 
     assert task().labels == ("LABEL_0", "LABEL_1")  # As transformers has it.
     assert task(num_labels=3).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
-    assert task(id2label={"0": "x"}).kind == "regression"
+    assert task(id2label={"0": "x"}).type == "regression"
     one_class = task(id2label={"0": "x"}, problem_type="single_label_classification")
-    assert (one_class.kind, one_class.labels) == ("classification", ("x",))
+    assert (one_class.type, one_class.labels) == ("classification", ("x",))
     assert predict.train_of({}, 64) == Train(max_length=64, row_length=64)
     assert predict.train_of({}, 10**30) == Train(max_length=512, row_length=512)
 

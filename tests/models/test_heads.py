@@ -16,9 +16,10 @@ from flax import nnx
 from flaxfer.evaluation.step import cast_for_eval
 from flaxfer.models import attention, layers
 from flaxfer.models.families import FAMILIES, read_config
-from flaxfer.models.heads import HEAD_OF, EncoderModel
+from flaxfer.models.heads import EncoderModel
 from flaxfer.models.layers import Execution
 from flaxfer.models.pretrained import parameter_names, parameter_shapes
+from flaxfer.tasks import TASK_TYPES
 from tests.models import tiny
 
 
@@ -340,7 +341,7 @@ def test_the_state_is_parameters_alone_under_the_documented_names(family: str) -
 
 
 def test_every_kind_of_task_has_a_head_in_every_family() -> None:
-    assert set(HEAD_OF.values()) == set(tiny.OUTPUTS)
+    assert {each.head for each in TASK_TYPES.values()} == set(tiny.OUTPUTS)
     for family in FAMILIES.values():
         assert set(family.heads) == set(tiny.OUTPUTS)
         assert all(

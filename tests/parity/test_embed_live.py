@@ -15,6 +15,7 @@ from flaxfer.config import Source
 from flaxfer.data.examples import Examples
 from flaxfer.data.sources import read_source
 from flaxfer.interop.embed import SIMILARITY, Embedder, retrieval_scores, sts_scores
+from flaxfer.tasks import task_type
 
 pytestmark = pytest.mark.parity
 
@@ -60,7 +61,9 @@ def torch_vectors(folder: Path, texts: Sequence[str]) -> np.ndarray:
 
 def similarity_pairs(shared: Path, language: str) -> Examples:
     path = shared / "data" / "stsb-multi-mt" / f"stsb-{language}-test.csv"
-    return read_source(Source(path=str(path), columns=COLUMNS, header=False), SIMILARITY)
+    return read_source(
+        Source(path=str(path), columns=COLUMNS, header=False), SIMILARITY, task_type(SIMILARITY)
+    )
 
 
 def unit(vector_nD: np.ndarray) -> np.ndarray:

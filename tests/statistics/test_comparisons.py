@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flaxfer.config import METRICS, Kind, Task
+from flaxfer.config import Task
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DataError
 from flaxfer.evaluation.evaluator import write_predictions
@@ -17,9 +17,7 @@ from flaxfer.statistics import inference
 from flaxfer.statistics.comparisons import compare
 from flaxfer.statistics.records import Comparison, Estimate
 from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT
-from flaxfer.statistics.sets import SMALLER_IS_BETTER
-from flaxfer.tasks import answers, entities, metrics
-from flaxfer.tasks.predictions import predictions_of
+from flaxfer.tasks import TASK_TYPES, answers, entities, task_type
 from tests.helpers import random_tokenized
 
 N = 120  # Half of them en, half de.
@@ -34,7 +32,7 @@ Files = dict[tuple[str, int], np.ndarray]
 
 def outputs(task: Task, data: Tokenized, noise: float, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    if task.kind == "regression":
+    if task.type == "regression":
         return (data.label + noise * rng.standard_normal(N))[:, None].astype(np.float32)
     return (np.eye(3)[data.label] + noise * rng.standard_normal((N, 3))).astype(np.float32)
 
@@ -57,8 +55,8 @@ def write_study(
     record = {
         "name": workdir.name,
         "metric": task.metric,
-        "metrics": METRICS[task.kind],
-        "larger_is_better": metrics.METRICS[task.metric],
+        "metrics": task_type(task).metrics,
+        "larger_is_better": task_type(task).larger_is_better(task.metric),
         "task": dataclasses.asdict(task),
         "conditions": ["direct", "staged"],
         "seeds": sorted({seed for _, seed in runs}),
@@ -116,11 +114,11 @@ def of(found: Sequence[Comparison], language: str) -> Comparison:
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_scores_are_those_of_the_evaluation(tmp_path: Path, kind: Kind) -> None:
+def test_scores_are_those_of_the_evaluation(tmp_path: Path, kind: str) -> None:
     task, data = (SCORES, DATA) if kind == "regression" else (CLASSES, CLASS_DATA)
     files = noisy(task, data, {"direct": 1.0, "staged": 0.7}, 2)
     workdir = study(tmp_path / "a", task, files, data)
-    for metric in METRICS[kind]:
+    for metric in TASK_TYPES[kind].metrics:
         made = compare([workdir], metric=metric, draws=DRAWS)
         assert [(one.language, one.set, one.n) for one in made.comparisons] == [
             ("en", "test", N // 2), ("de", "test", N // 2),
@@ -129,16 +127,14 @@ def test_scores_are_those_of_the_evaluation(tmp_path: Path, kind: Kind) -> None:
             chosen = np.array(data.language) == one.language
             for path, scores in (("direct", one.all_runs.direct), ("staged", one.all_runs.staged)):
                 expected = [
-                    predictions_of(task, data, files[path, seed]).scores(chosen)[metric]
+                    task_type(task)
+                    .predictions(task, data, files[path, seed])
+                    .scores(chosen)[metric]
                     for seed in scores.seeds
                 ]
                 assert scores.scores == pytest.approx(expected, rel=1e-5)
                 assert scores.mean == pytest.approx(np.mean(expected))
                 assert scores.sd == pytest.approx(np.std(expected, ddof=1), rel=1e-4)
-
-
-def test_what_smaller_values_are_better_of() -> None:
-    assert {name for name, larger in metrics.METRICS.items() if not larger} == {*SMALLER_IS_BETTER}
 
 
 def test_verdicts_of_a_family(tmp_path: Path) -> None:
@@ -304,7 +300,7 @@ def test_tags(tmp_path: Path) -> None:
         for key, made in runs.items()
     }
     workdir = write_lines(tmp_path / "a", task, lines)
-    for metric in METRICS["tagging"]:
+    for metric in TASK_TYPES["tagging"].metrics:
         for one in compare([workdir], metric=metric, draws=DRAWS).comparisons:
             own = slice(0 if one.language == "en" else 1, None, 2)
             for path in ("direct", "staged"):
@@ -331,7 +327,7 @@ def test_answers_and_choices(tmp_path: Path) -> None:
         for seed in (0, 1)
     }
     workdir = write_lines(tmp_path / "qa", task, lines)
-    for metric in METRICS["question_answering"]:
+    for metric in TASK_TYPES["question_answering"].metrics:
         one = of(compare([workdir], metric=metric, draws=DRAWS).comparisons, "de")
         for path in texts:
             made = [record["prediction"] for record in lines[path, 0]][1::2]

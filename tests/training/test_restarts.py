@@ -16,6 +16,7 @@ import pytest
 
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.spec import ModelSpec
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import loop, restarts
 from flaxfer.training.stage_run import StageRun
 from tests.training.test_loop import (
@@ -199,7 +200,7 @@ def test_a_finished_stage_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_counts_as_not_learned(
     kind: Any, dev: dict[str, float], n: int, choices: int, why: str
 ) -> None:
-    found = restarts.why_not_learned(kind, dev, n, choices)
+    found = restarts.why_not_learned(*TASK_TYPES[kind].learning_score(dev, choices), n)
     assert why in found and bool(found) == bool(why)
 
 

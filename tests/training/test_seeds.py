@@ -24,6 +24,7 @@ from flaxfer.models.layers import dropout
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.runtime.sharding import row_shards, seed_mesh
+from flaxfer.tasks.models import model_spec
 from flaxfer.training import loop, state, step
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.optimizer import make_optimizer
@@ -77,7 +78,7 @@ def run_of(
         train=random_tokenized(14, classes),
         dev=random_tokenized(9, classes, seed=1),
         evaluator=Evaluator(
-            ModelSpec(encoder, num_outputs=task.num_outputs),
+            model_spec(encoder, task),
             task,
             settings,
             jnp.dtype("float32"),
@@ -89,9 +90,7 @@ def run_of(
 
 
 def start_of(run: StageRun, encoder: EncoderConfig = BERT) -> Callable[[], Any]:
-    return lambda: ModelSpec(encoder, num_outputs=run.settings.task.num_outputs).random_params(
-        run.seed
-    )
+    return lambda: model_spec(encoder, run.settings.task).random_params(run.seed)
 
 
 def together(runs: Sequence[StageRun], encoder: EncoderConfig = BERT) -> None:
