@@ -1,12 +1,13 @@
-r"""Does inference training help causal choice, in languages never trained on?
+r"""Does training on natural language inference help causal reasoning in unseen languages?
 
-What: inference (English) -> choice of the likelier cause or effect -> XCOPA (Ponti et al. 2020) in
-eleven languages. The metric is accuracy; guessing has 0.5.
+English inference -> choice of the more plausible cause or effect -> XCOPA (Ponti et al. 2020) in
+eleven languages. The metric is accuracy; chance is 0.5.
 
 Presets
-  local   a folder with glue-samples/MNLI and xcopa/, and any local XLM-R checkpoint. There is no
-          English COPA in it: training takes the validation sets of ten languages (1,000 examples,
-          the same hundred in each), dev that of Vietnamese, test is XCOPA's in all languages.
+  local   A folder with glue-samples/MNLI and xcopa/, and a local XLM-R checkpoint. The folder has
+          no English COPA, so the model trains on the validation sets of ten languages (1,000
+          examples, the same hundred in each), dev is the validation set of Vietnamese, and test is
+          the XCOPA test set in all languages.
   base    XLM-R base, MNLI, COPA (English) and XCOPA from the hub.
 
 Commands
@@ -36,7 +37,7 @@ QUESTIONS = dict(cause="What was the cause?", effect="What happened as a result?
 
 
 def get_config(preset: str = "local") -> ConfigDict:
-    """The config of a preset."""
+    """Return the config of a preset."""
     presets = {"local": local, "base": base}
     if preset not in presets:
         raise ValueError(f"there is no preset {preset!r}; there are {', '.join(presets)}")
@@ -50,7 +51,7 @@ def get_config(preset: str = "local") -> ConfigDict:
 
 
 def local() -> dict:
-    """Published data sets in a folder, a local checkpoint."""
+    """Return settings for published data sets in a folder and a local checkpoint."""
 
     def nli(split: str) -> dict:
         return dict(
@@ -83,7 +84,7 @@ def local() -> dict:
 
 
 def base() -> dict:
-    """XLM-R base, data sets from the hub."""
+    """Return settings for XLM-R base and data sets from the hub."""
 
     def nli(split: str) -> dict:
         return dict(

@@ -1,13 +1,13 @@
-r"""Does training on film reviews help to judge reviews of other things?
+r"""Does training on film reviews help to classify reviews of other products?
 
-What: IMDB film reviews -> reviews of books -> reviews of clothes, electronics, health and kitchen
-goods, never trained on. The encoder and the languages stay; the domain changes. IMDB is the
-intermediate task of Mohapatra & Mohapatra (2022); the target and its domains are our choice.
+IMDB film reviews -> book reviews -> zero-shot, reviews of clothing, electronics, health and kitchen
+products. The encoder and the language stay the same; the domain changes. IMDB is the intermediate
+task of Mohapatra & Mohapatra (2022); the target and its domains are our choice.
 
 Presets
-  local   a folder with the published data sets (fdu-mtl) and any local checkpoint. The film
-          reviews are the 1,600 of fdu-mtl.
-  hub     BERT base, all 25,000 IMDB reviews and Amazon's product reviews from the hub.
+  local   A folder with the published data sets (fdu-mtl) and any local checkpoint. The film
+          reviews are the 1,600 in fdu-mtl.
+  hub     BERT base, all 25,000 IMDB reviews and Amazon product reviews from the hub.
 
 Commands
   python -m flaxfer.main --config configs/classification_domain.py:local \
@@ -15,8 +15,8 @@ Commands
   python -m flaxfer.main --config configs/classification_domain.py:hub
 
 Expected: not measured yet.
-Time: `local` on two CPU cores without AMX trains some 3,600 texts of up to 256 tokens an epoch:
-minutes an epoch with a checkpoint of 6 layers and width 384. `hub` wants an accelerator.
+Time: `local` trains on about 3,600 texts of up to 256 tokens per epoch, which takes minutes on two
+CPU cores without AMX for a checkpoint with 6 layers and width 384. `hub` needs an accelerator.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ DOMAINS = ("apparel", "electronics", "health_personal_care", "kitchen_housewares
 
 
 def sentiment(name: str) -> dict:
-    """Two classes."""
+    """Return a task with two classes."""
     return dict(
         name=name, type="classification", metric="accuracy", labels=("negative", "positive")
     )
 
 
 def get_config(preset: str = "local") -> ConfigDict:
-    """The config of a preset."""
+    """Return the config of a preset."""
     presets = {"local": local, "hub": hub}
     if preset not in presets:
         raise ValueError(f"there is no preset {preset!r}; there are {', '.join(presets)}")
@@ -43,7 +43,7 @@ def get_config(preset: str = "local") -> ConfigDict:
 
 
 def local() -> dict:
-    """Published data sets in a folder, a local checkpoint."""
+    """Return settings for published data sets in a folder and a local checkpoint."""
 
     def reviews(domain: str, split: str) -> dict:
         return dict(
@@ -66,7 +66,7 @@ def local() -> dict:
         ),
         target=dict(
             task=sentiment("product reviews"),
-            # Dev is cut from train, 15 in 85; the published test set is the test set.
+            # Dev is 15/85 of train; the published test set is the test set.
             data=dict(train=reviews("books", "train"), test=reviews("books", "test")),
             evaluate={domain: reviews(domain, "test") for domain in DOMAINS},
         ),
@@ -74,7 +74,7 @@ def local() -> dict:
 
 
 def hub() -> dict:
-    """BERT base; IMDB and Amazon reviews from the hub."""
+    """Return settings for BERT base, with IMDB and Amazon reviews from the hub."""
     labels = dict(neg="negative", pos="positive")
 
     def films(split: str) -> dict:
@@ -104,7 +104,7 @@ def hub() -> dict:
         ),
         target=dict(
             task=sentiment("product reviews"),
-            # A tenth of the intermediate set's size, the ratio of the paper's design.
+            # A tenth of the intermediate set, as in the paper's design.
             data=dict(train=products("train", 0.0007), test=products("test", 0.01)),
         ),
     )

@@ -1,15 +1,14 @@
-r"""Does inference training help question answering, in languages never trained on?
+r"""Does training on natural language inference help question answering in unseen languages?
 
-What: inference (English) -> extractive question answering (English SQuAD) -> XQuAD (Artetxe et al.
-2020) in other languages, zero-shot. F1 and exact match are those of SQuAD's script, as XTREME has
-them.
+English inference -> extractive question answering (English SQuAD) -> XQuAD (Artetxe et al. 2020) in
+other languages, zero-shot. F1 and exact match follow SQuAD's script, as in XTREME.
 
 Presets
-  local   a folder with glue-samples/MNLI and xquad/xquad.{en,de,es}.json, and any local XLM-R
-          checkpoint. There is no SQuAD in it: the English XQuAD is divided instead, so that
-          questions about one paragraph lie in train, dev and test; and German and Spanish are its
-          translations. Scores say only whether answers carry over between languages, not how well
-          new questions are answered.
+  local   A folder with glue-samples/MNLI and xquad/xquad.{en,de,es}.json, and any local XLM-R
+          checkpoint. The folder has no SQuAD, so the English XQuAD is split instead. Questions
+          about the same paragraph occur in train, dev and test, and German and Spanish are
+          translations of them. Scores therefore show only whether answers transfer between
+          languages, not how well new questions are answered.
   base    XLM-R base, MNLI, SQuAD and XQuAD from the hub.
 
 Commands
@@ -36,7 +35,7 @@ WINDOWS = dict(batch_size=16, max_length=384, row_length=384, doc_stride=128)
 
 
 def get_config(preset: str = "local") -> ConfigDict:
-    """The config of a preset."""
+    """Return the config of a preset."""
     presets = {"local": local, "base": base}
     if preset not in presets:
         raise ValueError(f"there is no preset {preset!r}; there are {', '.join(presets)}")
@@ -50,7 +49,7 @@ def get_config(preset: str = "local") -> ConfigDict:
 
 
 def local() -> dict:
-    """Published data sets in a folder, a local checkpoint."""
+    """Return settings for published data sets in a folder and a local checkpoint."""
 
     def nli(split: str) -> dict:
         return dict(
@@ -75,7 +74,7 @@ def local() -> dict:
 
 
 def base() -> dict:
-    """XLM-R base, data sets from the hub."""
+    """Return settings for XLM-R base and data sets from the hub."""
 
     def nli(split: str) -> dict:
         return dict(

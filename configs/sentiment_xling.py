@@ -1,10 +1,11 @@
-r"""Does training on English film reviews help sentiment of tweets, in eight languages?
+r"""Does training on English film reviews help sentiment analysis of tweets in eight languages?
 
-What: SST-2 (two classes, English films) -> English tweets (three classes) -> tweets in English and,
-zero-shot, Arabic, French, German, Hindi, Italian, Portuguese and Spanish (Barbieri et al. 2022).
+SST-2 (two classes, English film reviews) -> English tweets (three classes) -> tweets in English
+and, zero-shot, Arabic, French, German, Hindi, Italian, Portuguese and Spanish (Barbieri et al.
+2022).
 
 Presets
-  local   a folder with the published data sets (glue-samples/SST-2, xlm-t-sentiment) and any local
+  local   A folder with the published data sets (glue-samples/SST-2, xlm-t-sentiment) and any local
           XLM-R checkpoint.
   base    XLM-R base and the full data sets, from the hub.
 
@@ -14,8 +15,8 @@ Commands
   python -m flaxfer.main --config configs/sentiment_xling.py:base
 
 Expected: not measured yet.
-Time: on two CPU cores without AMX, `local` trains some 30,000 short texts a seed: below an hour
-with a checkpoint of 12 layers and width 384. `base` wants an accelerator.
+Time: `local` trains on about 30,000 short texts per seed, which takes less than an hour on two CPU
+cores without AMX for a checkpoint with 12 layers and width 384. `base` needs an accelerator.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ TWEETS = dict(
 
 
 def get_config(preset: str = "local") -> ConfigDict:
-    """The config of a preset."""
+    """Return the config of a preset."""
     presets = {"local": local, "base": base}
     if preset not in presets:
         raise ValueError(f"there is no preset {preset!r}; there are {', '.join(presets)}")
@@ -62,7 +63,7 @@ def get_config(preset: str = "local") -> ConfigDict:
 
 
 def local() -> dict:
-    """Published data sets in a folder, a local checkpoint."""
+    """Return settings for published data sets in a folder and a local checkpoint."""
 
     def films(split: str) -> dict:
         return dict(
@@ -96,7 +97,7 @@ def local() -> dict:
 
 
 def base() -> dict:
-    """XLM-R base, data sets from the hub."""
+    """Return settings for XLM-R base and data sets from the hub."""
 
     def films(split: str) -> dict:
         return dict(
@@ -106,7 +107,7 @@ def base() -> dict:
         )
 
     def tweets(language: str, split: str) -> dict:
-        # The data set is a loading script; its branch of converted files needs none.
+        # The main branch is a loading script; this branch has converted files.
         return dict(
             hub="cardiffnlp/tweet_sentiment_multilingual",
             subset=language,

@@ -1,16 +1,19 @@
-r"""How well does a checkpoint learn English similarity? The yardstick against other trainers.
+r"""How well does a checkpoint learn English similarity, compared with other trainers?
 
-What: STS-B English, all weights updated, 3 epochs of batch 32, six seeds, test Pearson of the best
-dev epoch. benchmarks/peer_sts.py does the same with transformers' PyTorch Trainer.
+STS-B English, all weights updated, 3 epochs with batch size 32, six seeds; test Pearson of the
+epoch with the best dev score. benchmarks/peer_sts.py does the same with the PyTorch Trainer of
+transformers.
 
-Command
+Preset
+  local   A folder with stsb-multi-mt/stsb-en-{train,dev,test}.csv and any local checkpoint.
+
+Commands
   python -m flaxfer.main --config configs/sts_english.py \
       --config.data_dir=DATA --config.model.path=MODEL
   python benchmarks/peer_sts.py --model MODEL --data DATA
 
-DATA is a folder with stsb-multi-mt/stsb-en-{train,dev,test}.csv.
-Expected: BENCHMARKS.md has the figures for all-MiniLM-L6-v2, with their spread; about three minutes
-a seed on two CPU cores.
+Expected: BENCHMARKS.md has the scores of all-MiniLM-L6-v2 with their spread.
+Time: about three minutes per seed on two CPU cores.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from ml_collections import ConfigDict
 
 
 def get_config(preset: str = "local") -> ConfigDict:
-    """The only preset is `local`."""
+    """Return the config; `local` is the only preset."""
     if preset != "local":
         raise ValueError(f"there is no preset {preset!r}; there is local")
 

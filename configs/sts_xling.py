@@ -1,12 +1,12 @@
-r"""Does paraphrase or inference training help similarity in languages never trained on?
+r"""Does training on paraphrases or inference help semantic similarity in unseen languages?
 
-What: intermediate task (English) -> semantic textual similarity (English) -> zero-shot similarity
-in other languages, `direct` (without the intermediate stage) beside `staged`.
+English intermediate task -> English semantic textual similarity -> zero-shot similarity in other
+languages, with (`staged`) and without (`direct`) the intermediate stage.
 
 Presets
-  demo    the embedded data and weights: paraphrase -> similarity -> six languages, with the control
-          `scratch` (random encoder weights). No network, no accelerator.
-  local   a folder with the published data sets (stsb-multi-mt, glue-samples/MNLI) and any local
+  demo    Embedded data and weights: paraphrase -> similarity -> six languages, with the control
+          condition `scratch` (random encoder weights). Needs no network and no accelerator.
+  local   A folder with the published data sets (stsb-multi-mt, glue-samples/MNLI) and any local
           XLM-R checkpoint: MNLI sample -> STS-B -> ten other languages, three seeds.
   base    XLM-R base from the hub: MNLI -> STS-B -> ten other languages.
   large   XLM-R large from the hub: QQP -> STS-B -> ten other languages.
@@ -18,17 +18,18 @@ Commands
   python -m flaxfer.main --config configs/sts_xling.py:base
 
 Expected
-  demo    zero-shot mean Pearson over five languages 0.69 direct, 0.62 staged, 0.10 scratch: one
-          run of one seed, which says nothing of others. With --config.seeds='(0,1,2,3,4)': direct
+  demo    Zero-shot mean Pearson over five languages: 0.69 direct, 0.62 staged, 0.10 scratch. This
+          is one seed, which says nothing about others. With --config.seeds='(0,1,2,3,4)': direct
           0.681 ± 0.021, staged 0.643 ± 0.043, scratch 0.135 ± 0.037; staged minus direct -0.038
-          [-0.110, +0.030], no evidence. Steps on so little data amplify rounding: an earlier
-          version, in float32, has the first seed's losses of the first ten steps, then others, and
-          ended with 0.64 direct and 0.75 staged. Under five minutes on two CPU cores.
-  local   not measured whole. One seed with a 12-layer encoder of width 384, cut short by
-          --config.intermediate.train.max_steps=141 --config.target.train.max_steps=90, took ten
+          [-0.110, +0.030], no evidence. With so little data, training amplifies rounding
+          differences: an earlier version in float32 had the same losses in the first ten steps of
+          the first seed, then diverged and ended at 0.64 direct and 0.75 staged. Takes under five
+          minutes on two CPU cores.
+  local   Not measured in full. One seed of an encoder with 12 layers and width 384, stopped early
+          by --config.intermediate.train.max_steps=141 --config.target.train.max_steps=90, took ten
           minutes on two CPU cores and learned little: zero-shot mean 0.02 direct, 0.13 staged.
-  base    not measured by us
-  large   not measured by us
+  base    Not measured.
+  large   Not measured.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ PARAPHRASE = dict(
 
 
 def get_config(preset: str = "demo") -> ConfigDict:
-    """The config of a preset."""
+    """Return the config of a preset."""
     presets = {"demo": demo, "local": local, "base": base, "large": large}
     if preset not in presets:
         raise ValueError(f"there is no preset {preset!r}; there are {', '.join(presets)}")
@@ -68,11 +69,11 @@ def get_config(preset: str = "demo") -> ConfigDict:
 
 
 def demo() -> dict:
-    """Embedded data, weights from an installed package."""
+    """Return settings for embedded data and weights from an installed package."""
     model = weights.model_path()
     if not Path(model, "config.json").exists():
         raise DataError(
-            "the demo's weights are not there yet",
+            "the demo's weights do not exist yet",
             where=model,
             hint="run `python -m flaxfer.demo.weights` once; `make demo` does.",
         )
@@ -83,11 +84,11 @@ def demo() -> dict:
 
     scored = dict(label="score", domain="domain")
     return dict(
-        # Without dropout, and from the mean score: a run this short has no steps to spare.
+        # So short a run does without dropout and starts from the mean score.
         model=dict(path=model, dropout=0.0),
         conditions=("direct", "staged", "scratch"),
         optimizer=dict(learning_rate=1e-4, weight_decay=0.01, warmup=0.1),
-        # Each size of a packed batch is a program to compile: few, for a run this short.
+        # Each bucket size is compiled; so short a run affords only one.
         train=dict(batch_size=16, max_length=64, row_length=64, log_every=5, max_bucket_sizes=1),
         intermediate=dict(
             task=PARAPHRASE,
@@ -95,7 +96,7 @@ def demo() -> dict:
                 train=file("paraphrase-train.tsv", label="label"),
                 dev=file("paraphrase-dev.tsv", label="label"),
             ),
-            # A higher rate leaves this small encoder with little of what it came with.
+            # At higher rates this small encoder forgets its pretraining.
             optimizer=dict(learning_rate=5e-5),
             train=dict(epochs=3),
         ),
@@ -115,7 +116,7 @@ def demo() -> dict:
 
 
 def local() -> dict:
-    """Published data sets in a folder, a local checkpoint."""
+    """Return settings for published data sets in a folder and a local checkpoint."""
 
     def sts(language: str, split: str) -> dict:
         return dict(
@@ -147,7 +148,7 @@ def local() -> dict:
 
 
 def base() -> dict:
-    """XLM-R base: MNLI as the intermediate task."""
+    """Return settings for XLM-R base with MNLI as the intermediate task."""
     glue = dict(hub="nyu-mll/glue", subset="mnli")
     columns = dict(text_a="premise", text_b="hypothesis", label="label")
     return hub(
@@ -163,11 +164,11 @@ def base() -> dict:
 
 
 def large() -> dict:
-    """XLM-R large: QQP as the intermediate task."""
+    """Return settings for XLM-R large with QQP as the intermediate task."""
     glue = dict(hub="nyu-mll/glue", subset="qqp")
     columns = dict(text_a="question1", text_b="question2", label="label")
     labels = dict(not_duplicate="different", duplicate="paraphrase")
-    # QQP has a few records whose question is empty.
+    # A few QQP records have an empty question.
     drop = dict(text_a=("",), text_b=("",))
     config = hub(
         "FacebookAI/xlm-roberta-large",
@@ -185,7 +186,7 @@ def large() -> dict:
 
 
 def hub(model: str, intermediate: dict) -> dict:
-    """STS-B in eleven languages from the hub, after an intermediate stage."""
+    """Return settings for STS-B in eleven languages from the hub."""
 
     def sts(language: str, split: str) -> dict:
         return dict(

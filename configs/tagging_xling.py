@@ -1,11 +1,11 @@
-r"""Does one kind of tagging help another, in languages never trained on?
+r"""Does part-of-speech tagging help named entity recognition in unseen languages?
 
-What: parts of speech (English Universal Dependencies) -> named entities (English PAN-X, Pan et al.
-2017) -> named entities in other languages, zero-shot. The metric is seqeval's entity F1.
+Parts of speech (English Universal Dependencies) -> named entities (English PAN-X, Pan et al. 2017)
+-> named entities in other languages, zero-shot. The metric is seqeval's entity F1.
 
 Presets
-  local   a folder with the published data sets (panx, ud-en-ewt) and any local XLM-R checkpoint.
-          Of Universal Dependencies it needs the dev file alone, and divides it.
+  local   A folder with the published data sets (panx, ud-en-ewt) and any local XLM-R checkpoint.
+          Only the dev file of Universal Dependencies is used, and split.
   base    XLM-R base and the full data sets, from the hub.
 
 Commands
@@ -14,7 +14,7 @@ Commands
   python -m flaxfer.main --config configs/tagging_xling.py:base
 
 Expected: not measured yet.
-Time: not measured yet; `base` wants an accelerator.
+Time: not measured yet; `base` needs an accelerator.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SPEECH = dict(
 
 
 def get_config(preset: str = "local") -> ConfigDict:
-    """The config of a preset."""
+    """Return the config of a preset."""
     presets = {"local": local, "base": base}
     if preset not in presets:
         raise ValueError(f"there is no preset {preset!r}; there are {', '.join(presets)}")
@@ -70,7 +70,7 @@ def get_config(preset: str = "local") -> ConfigDict:
 
 
 def local() -> dict:
-    """Published data sets in a folder, a local checkpoint."""
+    """Return settings for published data sets in a folder and a local checkpoint."""
 
     def entities(split: str, language: str) -> dict:
         return dict(
@@ -94,7 +94,7 @@ def local() -> dict:
 
 
 def base() -> dict:
-    """XLM-R base, data sets from the hub."""
+    """Return settings for XLM-R base and data sets from the hub."""
 
     def entities(split: str, language: str) -> dict:
         return dict(
@@ -106,7 +106,7 @@ def base() -> dict:
         )
 
     def speech(split: str) -> dict:
-        # The data set is a loading script; its branch of converted files needs none.
+        # The main branch is a loading script; this branch has converted files.
         return dict(
             hub="universal-dependencies/universal_dependencies",
             subset="en_ewt",

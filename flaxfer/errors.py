@@ -1,4 +1,4 @@
-"""Errors that say what is wrong, where, and how to mend it, with the exit code of their kind."""
+"""Errors that say what is wrong, where, and what to do, each with an exit code."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ MAX_DETAILS = 40
 
 
 class FlaxferError(Exception):
-    """Base of every error flaxfer raises on purpose.
+    """Base class of all errors that flaxfer raises on purpose.
 
     Args:
-      what: one sentence, what is wrong.
-      where: file, line, column, config key or array the sentence is about.
-      hint: what the reader should do now.
-      details: further findings of the same kind, one a line, listed under the sentence.
+      what: what is wrong, in one sentence.
+      where: the file, line, column, config key or array at fault.
+      hint: what to do about it.
+      details: individual findings, listed below the sentence.
     """
 
     exit_code = 1
@@ -28,7 +28,7 @@ class FlaxferError(Exception):
         details: Sequence[str] = (),
     ):
         self.what, self.where, self.hint, self.details = what, where, hint, tuple(details)
-        # One argument, as pickle and copy call the class with what stands here.
+        # One argument only: pickle and copy call the class with the arguments passed here.
         super().__init__(what)
 
     def __str__(self) -> str:
@@ -48,36 +48,36 @@ class ConfigError(FlaxferError):
 
 
 class DataError(FlaxferError):
-    """A data set, tokenizer or model file cannot be used as it is."""
+    """A data set, tokenizer or model file cannot be used."""
 
     exit_code = 3
 
 
 class CheckpointError(FlaxferError):
-    """A checkpoint or pretrained weights cannot be read, or do not fit the model."""
+    """A checkpoint or pretrained weights are unreadable or do not fit the model."""
 
     exit_code = 4
 
 
 class DivergedError(FlaxferError):
-    """Training left the finite numbers."""
+    """The loss or gradient became NaN or infinite."""
 
     exit_code = 5
 
 
 class ClaimLostError(FlaxferError):
-    """What this process worked on may belong to another by now."""
+    """The claim of this process on a stage has expired; another may hold it."""
 
     exit_code = 6
 
 
 class UnavailableError(FlaxferError):
-    """What was asked for needs a program that is not installed here, or that does not start."""
+    """A required program is not installed, or does not start."""
 
     exit_code = 69
 
 
 class PreemptedError(FlaxferError):
-    """The run was asked to stop; the same command continues it."""
+    """The run was asked to stop; the same command resumes it."""
 
     exit_code = 75

@@ -1,90 +1,135 @@
-"""The command line: a config file and overrides in, a study or a grid of them out."""
+"""The command line: a table of subcommands, and the place where logging starts and errors end."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import importlib
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any, NamedTuple, NoReturn
 
-from flaxfer.config import loading
+from flaxfer.config.loading import split_overrides
 from flaxfer.errors import ConfigError, FlaxferError
-from flaxfer.tasks import TASK_TYPES
 
-USAGE = """\
-python -m flaxfer.main --config FILE[:PRESET] [--config.KEY=VALUE ...]
 
-Runs the study of a config file, or goes on with it: intermediate task, target task, zero-shot
-evaluation, direct and staged side by side, with a report. Or a grid of such studies. The same
-command may be started several times, on all machines that see the work directory: each process
-does what no other does.
+class Subcommand(NamedTuple):
+    """A subcommand and the module that implements it.
 
-  --config configs/sts_xling.py             the config's default preset
-  --config configs/sts_xling.py:base        another preset
-  --config.optimizer.learning_rate=3e-5     any field, for all stages or for one
-  --config.target.train.epochs=5
-  --config.targets.NAME.train.epochs=5      of a grid
-  --check                                   only check the configuration
-  --dry_run                                 only show what is done, what is left, and how long it
-                                            may take
-"""
+    Attributes:
+      module: has `add_arguments(parser)` and `run(args)`, which returns an exit code. It is
+        imported only when its subcommand is used, so that a quick one does not wait for JAX.
+      summary: shown by `--help`.
+      defaults: arguments that differ from the module's defaults.
+    """
+
+    module: str
+    summary: str
+    defaults: Mapping[str, Any] = {}
+
+
+SUBCOMMANDS = {
+    "run": Subcommand("flaxfer.study.command", "run or resume a study, or a grid of studies"),
+    "check": Subcommand(
+        "flaxfer.study.command", "check the configuration of a study", {"check": True}
+    ),
+    "plan": Subcommand(
+        "flaxfer.study.command", "list finished and pending stages, with times", {"dry_run": True}
+    ),
+    "report": Subcommand(
+        "flaxfer.report.command", "rebuild the report of a study, or combine several"
+    ),
+    "export": Subcommand("flaxfer.interop.export", "export a finished stage for transformers"),
+    "predict": Subcommand("flaxfer.interop.predict", "predict texts or pairs from a file"),
+    "embed": Subcommand("flaxfer.interop.embed", "score sentence embeddings without training"),
+    "convert": Subcommand("flaxfer.interop.convert", "convert pytorch_model.bin to safetensors"),
+    "aot": Subcommand("flaxfer.aot.command", "compile a study's steps for another accelerator"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises its errors as `ConfigError`."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error that argparse would print."""
+        raise ConfigError(message, where="command line", hint=f"see {self.prog} --help.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a study and returns the exit code: 0, or that of the error."""
+    """Run a subcommand and return the exit code of the process."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("flaxfer").setLevel(logging.INFO)
+    if words[:1] in (["-h"], ["--help"]):
+        print(usage())
+        return 0
     try:
-        parsed, overrides = parse(words)
-        config = loading.load_any(parsed.config, TASK_TYPES, overrides)
-        if parsed.check:
-            print("the configuration is valid")
-            return 0
-        # Imported late: a wrong configuration is refused before JAX has started.
-        from flaxfer.study import studies
-
-        if parsed.dry_run:
-            studies.show(config)
-            return 0
-        studies.run(config, shlex.join(["python", "-m", "flaxfer.main", *words]))
+        module, args = parse(words)
+        return int(module.run(args))
     except FlaxferError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    return 0
 
 
-def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
-    """Splits the command line into its options and the overrides (dotted key, text).
+def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
+    """Return the module of a subcommand and its arguments.
+
+    A command line that begins with an option is that of `run`. Beside the arguments of the
+    subcommand, the namespace has `overrides`, the pairs of key and text of `--config.KEY=TEXT`,
+    and `command`, the command line as a shell takes it.
 
     Raises:
-      ConfigError: a word that is neither.
+      ConfigError: there is no such subcommand, or it does not take these arguments.
     """
-    parser = argparse.ArgumentParser(
-        usage=USAGE, add_help=True, allow_abbrev=False, exit_on_error=False
+    if not words:
+        raise ConfigError("no subcommand is given", where="command line", hint=_HINT)
+    name, rest = ("run", words) if words[0].startswith("-") else (words[0], words[1:])
+    if name not in SUBCOMMANDS:
+        near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
+        raise ConfigError(
+            f"there is no subcommand {name!r}",
+            where="command line",
+            hint=f"did you mean {near[0]!r}?" if near else _HINT,
+        )
+    module_name, summary, defaults = SUBCOMMANDS[name]
+    module = importlib.import_module(module_name)
+    parser = Parser(
+        prog=f"flaxfer {name}",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--config", help=argparse.SUPPRESS)
-    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--dry_run", action="store_true", help=argparse.SUPPRESS)
-    overrides, rest = loading.split_overrides(words)
-    try:
-        parsed, unknown = parser.parse_known_args(rest)
-    except argparse.ArgumentError as error:
-        raise ConfigError(str(error), where="command line", hint="see --help.") from error
-    if unknown:
-        raise ConfigError(
-            f"cannot make sense of {shlex.join(unknown)}",
-            where="command line",
-            hint="overrides are written --config.KEY=VALUE; see --help.",
-        )
-    if not parsed.config:
-        raise ConfigError(
-            "no config file is named",
-            where="command line",
-            hint="pass --config FILE, for example --config configs/sts_xling.py.",
-        )
-    return parsed, overrides
+    module.add_arguments(parser)
+    parser.set_defaults(**defaults)
+    overrides, rest = split_overrides(rest)
+    args = parser.parse_args(rest)
+    if overrides and "config" not in args:
+        parser.error(f"{name} takes no --config.KEY=VALUE")
+    program = ["python", "-m", "flaxfer.main"] if words[0].startswith("-") else ["flaxfer"]
+    args.overrides, args.command = overrides, shlex.join([*program, *words])
+    return module, args
+
+
+def usage() -> str:
+    """Return the text that `flaxfer --help` prints."""
+    width = max(map(len, SUBCOMMANDS))
+    lines = [f"  {name:<{width}}  {entry.summary}" for name, entry in SUBCOMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: flaxfer SUBCOMMAND ...",
+            "       python -m flaxfer.main --config FILE ...   as flaxfer run",
+            "",
+            *lines,
+            "",
+            "flaxfer SUBCOMMAND --help lists the options of a subcommand.",
+        ]
+    )
+
+
+_HINT = "flaxfer --help lists the subcommands."
 
 
 if __name__ == "__main__":

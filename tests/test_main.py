@@ -47,11 +47,11 @@ def file(tmp_path: Path) -> str:
     return str(path)
 
 
-def run(*words: str) -> Run:
-    """Runs `python -m flaxfer.main`; seconds are those of the processor, whatever else it does."""
+def run(*words: str, module: str = "flaxfer") -> Run:
+    """Run a module in a process of its own, and measure its processor time in seconds."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "importtime", "-m", "flaxfer.main", *words],
+        [sys.executable, "-W", "error", "-X", "importtime", "-m", module, *words],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         capture_output=True,
@@ -70,20 +70,22 @@ def run(*words: str) -> Run:
     )
 
 
-def test_a_wrong_config_is_refused_whole_before_jax_has_started(file: str) -> None:
-    done = run(
+@pytest.mark.parametrize("module", ["flaxfer", "flaxfer.main"])
+def test_a_wrong_config_is_refused_before_jax_is_imported(file: str, module: str) -> None:
+    words = [
         f"--config={file}",
         "--config.train.batch_sise=8",
         "--config.model.hub=some/model",
         "--config.optimizer.warmup=-1",
-    )
+    ]
+    done = run(*["run"] * (module == "flaxfer"), *words, module=module)
     assert done.code == 2
     assert done.out == ""
     assert done.err.splitlines() == [
         f"error: {file}: 3 error(s) in the configuration",
+        "  - optimizer.warmup: should be greater than or equal to 0; is -1",
         "  - train.batch_sise: unknown key; did you mean 'batch_size'?",
-        "  - model.path: name either a local folder (model.path) or a hub id (model.hub), not both",
-        "  - optimizer.warmup: must not be negative, is -1.0",
+        "  - model.path: set either a local folder (model.path) or a hub id (model.hub), not both",
         "  Hint: change the config file, or pass --config.KEY=VALUE.",
     ]
     assert {"flaxfer.config.loading", "pydantic"} < done.imported
@@ -91,56 +93,93 @@ def test_a_wrong_config_is_refused_whole_before_jax_has_started(file: str) -> No
     assert done.seconds < 3
 
 
-def test_check_says_that_the_demo_is_valid() -> None:
-    done = run("--config", "configs/sts_xling.py", "--check")
+def test_a_report_needs_no_jax(tmp_path: Path) -> None:
+    done = run("report", str(tmp_path))
+    assert done.code == 3
+    assert done.err.startswith("error: ")
+    assert "jax" not in done.imported
+
+
+def test_the_demo_is_valid_and_checking_it_needs_no_jax() -> None:
+    done = run("check", "--config", "configs/sts_xling.py")
     assert (done.code, done.out, done.err) == (0, "the configuration is valid\n", "")
     assert done.imported & HEAVY == set()
 
 
-def test_help() -> None:
-    done = run("--help")
-    assert (done.code, done.err) == (0, "")
-    assert "python -m flaxfer.main --config FILE[:PRESET] [--config.KEY=VALUE ...]" in done.out
-    for named in re.findall(r"configs/\w+\.py", done.out):
-        assert (ROOT / named).is_file()
+@pytest.mark.parametrize("words", [["check"], ["run", "--check"], ["--check"]])
+def test_check_is_an_option_of_run_too(words: list[str]) -> None:
+    assert main.parse([*words, "--config=x.py"])[1].check
+
+
+@pytest.mark.parametrize("words", [["plan"], ["run", "--dry_run"], ["--dry_run"]])
+def test_a_plan_is_a_dry_run(words: list[str]) -> None:
+    assert main.parse([*words, "--config=x.py"])[1].dry_run
+
+
+def test_help_lists_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, entry in main.SUBCOMMANDS.items():
+        assert [line.split(maxsplit=1)[1:] for line in lines if line.split()[:1] == [name]] == [
+            [entry.summary]
+        ]
+
+
+@pytest.mark.parametrize("name", main.SUBCOMMANDS)
+def test_every_subcommand_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main.main([name, "--help"])
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: flaxfer {name} ")
+    for config in re.findall(r"configs/\w+\.py", text):
+        assert (ROOT / config).is_file()
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        ([], "no config file is named"),
-        (["--check"], "no config file is named"),
+        ([], "no subcommand is given"),
+        (["--check"], "the following arguments are required: --config"),
+        (["run"], "the following arguments are required: --config"),
         (["--config"], "expected one argument"),
-        (["--config", "FILE", "--che"], "cannot make sense of --che"),
-        (["--config", "FILE", "--conf.seeds=1"], "cannot make sense of --conf.seeds=1"),
-        (["--config", "FILE", "--config.seeds", "1"], "cannot make sense of --config.seeds 1"),
-        (["--config", "FILE", "also this"], "cannot make sense of 'also this'"),
+        (["--config", "FILE", "--che"], "unrecognized arguments: --che"),
+        (["--config", "FILE", "--conf.seeds=1"], "unrecognized arguments: --conf.seeds=1"),
+        (["check", "--config", "FILE", "--config.seeds", "1"], "arguments: --config.seeds 1"),
+        (["--config", "FILE", "also this"], "unrecognized arguments: also this"),
         (["--config", "FILE", "--check=yes"], "ignored explicit argument"),
-        (["--config", "no.py"], "there is no such config file"),
+        (["plan", "--config", "no.py"], "the config file does not exist"),
         (["--config", "FILE:large"], "get_config() takes 0 positional arguments but 1 was given"),
+        (["reprot", "DIR"], "did you mean 'report'?"),
+        (["xyz"], "flaxfer --help lists the subcommands"),
+        (["report", "--config.a=1", "DIR"], "report takes no --config.KEY=VALUE"),
+        (["report", "A", "B"], "add --output FOLDER"),
+        (["convert", "FOLDER"], "the following arguments are required: out"),
     ],
 )
 def test_a_wrong_command_line_is_refused(
-    words: list[str], said: str, file: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main.main([word.replace("FILE", file) for word in words]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
-    assert said in err
+    assert message in err
 
 
 def test_overrides_may_stand_anywhere_and_hold_anything() -> None:
-    parsed, overrides = main.parse(
-        ["--config.a.b=c=d", "--config=x.py:p", "--config.name=", "--check", "--config.f=--check"]
-    )
-    assert (parsed.config, parsed.check) == ("x.py:p", True)
-    assert overrides == [("a.b", "c=d"), ("name", ""), ("f", "--check")]
+    words = ["--config.a.b=c=d", "--config=x.py:p", "--config.name=", "--check", "--config.f=--a b"]
+    overrides = [("a.b", "c=d"), ("name", ""), ("f", "--a b")]
+    tail = "--config.a.b=c=d --config=x.py:p --config.name= --check '--config.f=--a b'"
+    for before, command in (([], "python -m flaxfer.main"), (["run"], "flaxfer run")):
+        _, args = main.parse([*before, *words])
+        assert (args.config, args.check, args.overrides) == ("x.py:p", True, overrides)
+        assert args.command == f"{command} {tail}"
 
 
 @pytest.fixture
 def compilation_cache() -> Iterator[None]:
-    """What a study sets for the whole process is put back."""
+    """Restore what a study sets for the whole process."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     values = {name: getattr(jax.config, name) for name in names}
     yield
@@ -149,7 +188,7 @@ def compilation_cache() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("compilation_cache")
-def test_data_that_is_not_there(
+def test_missing_data_is_an_error(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [
@@ -169,7 +208,7 @@ def test_data_that_is_not_there(
 
 
 @pytest.mark.usefixtures("compilation_cache")
-def test_a_work_directory_that_cannot_be_made(
+def test_a_work_directory_that_cannot_be_written_is_an_error(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "taken").write_text("a file")

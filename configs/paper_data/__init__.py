@@ -1,1 +1,1 @@
-"""What configs/paper.py trains and scores, by preset."""
+"""Presets of configs/paper.py."""

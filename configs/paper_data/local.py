@@ -1,4 +1,4 @@
-"""Published data sets in a folder, local checkpoints; sized for two CPU cores."""
+"""Presets `local` and `local_trained`: published data sets in a folder and local checkpoints."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from paper_data.tasks import (
 
 
 def local(trained_in: str) -> dict:
-    """Published data sets in a folder, local checkpoints; sized for two CPU cores."""
+    """Return the settings of a preset, sized for two CPU cores."""
     families = (local_reviews, local_sentiment, local_similarity)
     return dict(
-        # Without dropout: a run this short has no steps to spare.
+        # So short a run does without dropout.
         models=dict(bert=dict(path="BERT", dropout=0.0), xlmr=dict(path="XLMR", dropout=0.0)),
         data_dir="DATA",
         seeds=(0, 1, 2, 3, 4),
@@ -33,7 +33,7 @@ def local(trained_in: str) -> dict:
             patience=2,
             max_length=96,
             row_length="auto",
-            # Each size of a packed batch is a program to compile.
+            # Each bucket size is compiled.
             max_bucket_sizes=2,
         ),
         **joined(*(family(trained_in) for family in families)),
@@ -41,18 +41,18 @@ def local(trained_in: str) -> dict:
 
 
 def shortly(task: dict, train: dict) -> dict:
-    """An intermediate stage of up to two epochs."""
+    """Return an intermediate stage of at most two epochs."""
     return dict(
         task=task,
         data=dict(train=train),
-        # A higher rate leaves small encoders with little of what they came with.
+        # At higher rates small encoders forget their pretraining.
         optimizer=dict(learning_rate=5e-5, schedule="constant", warmup=20),
         train=dict(batch_size=32, epochs=2, patience=1),
     )
 
 
 def local_reviews(trained_in: str) -> dict:
-    """IMDB (2,013 reviews to train on) -> product reviews (200); -> book reviews (200)."""
+    """Return IMDB (2,013 training reviews) -> product reviews (200); -> book reviews (200)."""
 
     def products(domain: str, split: str, fraction: float) -> dict:
         return dict(
@@ -97,7 +97,7 @@ def local_reviews(trained_in: str) -> dict:
         zh_takeaway=chinese("waimai_10k", "takeaway", 0.025),
     )
     if trained_in != "en":
-        # French film reviews, undivided: their own test split takes the place of `fr`.
+        # The French film reviews have no splits; their test split replaces `fr`.
         language = dict(train=others.pop("fr") | dict(fraction=1.0), train_fraction=0.19)
     return dict(
         intermediates=dict(imdb=shortly(polarity("film reviews"), film_reviews("imdb", 0.115))),
@@ -119,7 +119,7 @@ def local_reviews(trained_in: str) -> dict:
 
 
 def local_sentiment(trained_in: str) -> dict:
-    """SST-2 (2,502 sentences to train on) -> customer reviews (250); -> tweets (250)."""
+    """Return SST-2 (2,502 training sentences) -> customer reviews (250); -> tweets (250)."""
     films = dict(
         path="glue-samples/SST-2/train.tsv",
         columns=dict(text_a="text", label="label"),
@@ -168,7 +168,7 @@ def local_sentiment(trained_in: str) -> dict:
 
 
 def local_similarity(trained_in: str) -> dict:
-    """QQP (2,502 pairs to train on) -> captions (250); -> STS (250)."""
+    """Return QQP (2,502 training pairs) -> captions (250); -> STS (250)."""
     qqp = dict(
         path="glue-samples/QQP/train.tsv",
         columns=dict(text_a="text_a", text_b="text_b", label="label"),
@@ -195,7 +195,7 @@ def local_similarity(trained_in: str) -> dict:
             fraction=fraction,
         )
 
-    # Relatedness from 1 to 5, of sentences made out of captions.
+    # Relatedness from 1 to 5 of sentences derived from captions.
     sick = dict(
         path="sick/SICK_test_annotated.txt",
         format="tsv",

@@ -1,9 +1,9 @@
-"""The tasks, and what several presets name alike."""
+"""Tasks and constants shared by several presets."""
 
 from __future__ import annotations
 
 DEV_OF_TRAIN = (0.70, 0.30, 0.0)
-"""Shares of train, dev and test where only the test set is published apart."""
+"""Fractions of train, dev and test for data with a published test set."""
 PRODUCTS = ("apparel", "electronics", "health_personal_care", "kitchen_housewares")
 GENRES = dict(captions="main-captions", news="main-news", forums="main-forums")
 STS_LANGUAGES = ("en", "de", "es", "fr", "it", "ja", "nl", "pl", "pt", "ru", "zh")
@@ -39,12 +39,12 @@ NLI = dict(
 
 
 def polarity(name: str) -> dict:
-    """A task of two classes."""
+    """Return a task with two classes."""
     return dict(name=name, type="classification", metric="accuracy", labels=NEGATIVE_POSITIVE)
 
 
 def joined(*families: dict) -> dict:
-    """The intermediate and target stages of several families."""
+    """Return the intermediate and target stages of several families."""
     return {
         key: {name: stage for family in families for name, stage in family[key].items()}
         for key in ("intermediates", "targets")

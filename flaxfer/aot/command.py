@@ -1,23 +1,17 @@
-"""Whether a config fits a named accelerator, and how fast it would be there, without having it.
-
-python -m flaxfer.aot.command --config FILE[:PRESET] --topology NAME
-"""
+"""Whether a config fits a named accelerator, and how fast it would be there, without having it."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-import logging
 import os
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from flaxfer import config
 from flaxfer.config import Mesh, loading
-from flaxfer.errors import ConfigError, FlaxferError
+from flaxfer.errors import ConfigError
 from flaxfer.runtime.progress import say, table
 from flaxfer.tasks import TASK_TYPES
 
@@ -25,65 +19,56 @@ if TYPE_CHECKING:
     from flaxfer.aot.programs import Workload
 
 GIB = 2**30
-ABOUT = """\
-Compiles the train and the eval step of a config for an accelerator that need not be there. Says
-whether they fit, which collectives they have, and what time the compiler ESTIMATES for them.
-
-  --config configs/sts_xling.py:base --config.train.batch_size=64   as of python -m flaxfer.main
+EXAMPLES = """\
+examples:
+  --config configs/sts_xling.py:base --config.train.batch_size=64   as for flaxfer run
   --topology v5e:8        also v5e:2x4, v5p:2x2x1, v6e:16, h100:8
-  --mesh data=4,fsdp=2    instead of the config's; --search tries all
-  --model_config config.json --rows 32 --examples_per_row 4   without model and data at hand
+  --mesh data=4,fsdp=2    instead of the config's mesh; --search tries all meshes
+  --model_config config.json --rows 32 --examples_per_row 4   without the model and its data
+
+The exit code is 0 if the steps fit into the accelerator's memory, 1 if they do not, and 69 if its
+compiler is not installed. The compiler's times are estimates.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the report and returns the exit code: 0 if the config fits, 1 if it does not.
-
-    Errors have the codes of `flaxfer.errors`, 69 where the compiler is not installed.
-    """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    # Nothing runs but the CPU, and a TPU in use by others is left alone. Read when JAX starts.
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    try:
-        options, overrides = parse(words)
-        report = run(options, loading.load(options.config, TASK_TYPES, overrides))
-        if options.json:
-            from flaxfer.runtime.files import write_atomically
-
-            write_atomically(Path(options.json), json.dumps(report, indent=1))
-    except FlaxferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0 if report["fits"] else 1
-
-
-def parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
-    """Options and the overrides of the config (dotted key, text).
-
-    Raises:
-      ConfigError: a word that is neither.
-    """
-    parser = _Parser(description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `flaxfer aot`."""
+    parser.epilog = EXAMPLES
     parser.add_argument("--config", required=True, metavar="FILE[:PRESET]")
     parser.add_argument("--topology", required=True, metavar="NAME")
     parser.add_argument("--stage", choices=("intermediate", "target"), default="target")
     parser.add_argument("--mesh", type=mesh_sizes, metavar="AXIS=SIZE,...")
     parser.add_argument("--search", action="store_true", help="find the fastest mesh that fits")
-    parser.add_argument("--json", metavar="FILE", help="write the report here, too")
+    parser.add_argument("--json", metavar="FILE", help="also write the report to this file")
     parser.add_argument("--model_config", metavar="FILE", help="a config.json; reads no data")
     parser.add_argument("--rows", type=_count, default=0, help="packed rows of a micro-batch")
     parser.add_argument("--examples_per_row", type=_count, default=0)
     parser.add_argument("--vocabulary", type=_count, default=0, help="rows of the embedding in use")
-    overrides, rest = loading.split_overrides(words)
-    options = parser.parse_args(rest)
-    if options.model_config and not (options.rows and options.examples_per_row):
-        parser.error("--model_config needs --rows and --examples_per_row, as no data are read")
-    if not options.model_config and (options.examples_per_row or options.vocabulary):
-        parser.error("--examples_per_row and --vocabulary go with --model_config")
-    if options.search and options.mesh:
-        parser.error("--search tries all meshes; leave out --mesh")
-    return options, overrides
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report and return 0 if the config fits, 1 if it does not."""
+    _check(args)
+    # Only the CPU runs anything, and a TPU that others use is left alone. Read when JAX starts.
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    report = compile_steps(args, loading.load(args.config, TASK_TYPES, args.overrides))
+    if args.json:
+        from flaxfer.runtime.files import write_atomically
+
+        write_atomically(Path(args.json), json.dumps(report, indent=1))
+    return 0 if report["fits"] else 1
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.model_config and not (args.rows and args.examples_per_row):
+        what = "--model_config needs --rows and --examples_per_row, as no data are read"
+    elif not args.model_config and (args.examples_per_row or args.vocabulary):
+        what = "--examples_per_row and --vocabulary go with --model_config"
+    elif args.search and args.mesh:
+        what = "--search tries all meshes; leave out --mesh"
+    else:
+        return
+    raise ConfigError(what, where="command line", hint="see flaxfer aot --help.")
 
 
 def mesh_sizes(text: str) -> config.Mesh:
@@ -98,8 +83,8 @@ def mesh_sizes(text: str) -> config.Mesh:
     return config.Mesh(**sizes)
 
 
-def run(options: argparse.Namespace, settings: config.Config) -> dict[str, Any]:
-    """Compiles what the options ask for, prints what came out, and returns it.
+def compile_steps(options: argparse.Namespace, settings: config.Config) -> dict[str, Any]:
+    """Compile the steps of a stage, print the report and return it.
 
     Raises:
       FlaxferError: of the kind of what is wrong.
@@ -199,12 +184,3 @@ def _count(text: str) -> int:
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message, where="command line", hint="see --help.")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

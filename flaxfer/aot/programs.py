@@ -28,12 +28,13 @@ from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
 from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import read_json
-from flaxfer.runtime import sharding
+from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
+from flaxfer.training.data import read_study_data
 from flaxfer.training.optimizer import make_optimizer
-from flaxfer.training.stage_run import placed
+from flaxfer.training.record import placed
 from flaxfer.training.state import TrainState
 from flaxfer.training.step import StepSpec, make_train_step
 
@@ -168,19 +169,14 @@ def read_workload(config: Config, stage: str, rows: int) -> Workload:
     Raises:
       FlaxferError: data, tokenizer or config.json cannot be read. Weights are not needed.
     """
-    from flaxfer.config import Mesh as Sizes
-    from flaxfer.runtime import platform
-    from flaxfer.study.study import Study
-
-    local = dataclasses.replace(config, mesh=Sizes())  # The study's own mesh is not used.
-    study = Study(local, Path(config.workdir), platform.cache_dir(config.cache))
-    splits = study.data[stage]
+    data = read_study_data(config, platform.cache_dir(config.cache))
+    settings = data.stages[stage]
     return Workload(
-        settings=study.stages[stage],
-        encoder=study.encoder_with(study.vocabularies[stage]),
-        vocabulary=study.encoder.vocab_size,
-        train=splits["train"],
-        dev=splits["dev"],
+        settings=settings.settings,
+        encoder=settings.model.encoder,
+        vocabulary=data.encoder.vocab_size,
+        train=settings.train,
+        dev=settings.dev,
         fixed_rows=rows,
     )
 

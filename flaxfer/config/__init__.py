@@ -1,7 +1,7 @@
 """Configuration: schema, loading, validation and grids."""
 
 from flaxfer.config.schema import (
-    ENDINGS,
+    FORMAT_OF_SUFFIX,
     Common,
     Condition,
     Config,
@@ -9,7 +9,6 @@ from flaxfer.config.schema import (
     Mesh,
     Model,
     Optimizer,
-    RowLength,
     Source,
     Stage,
     Task,
@@ -17,7 +16,7 @@ from flaxfer.config.schema import (
 )
 
 __all__ = [
-    "ENDINGS",
+    "FORMAT_OF_SUFFIX",
     "Common",
     "Condition",
     "Config",
@@ -25,7 +24,6 @@ __all__ = [
     "Mesh",
     "Model",
     "Optimizer",
-    "RowLength",
     "Source",
     "Stage",
     "Task",

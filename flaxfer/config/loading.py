@@ -1,13 +1,14 @@
-"""From a config file and the command line to a `Config`, or one error that lists all that is wrong.
+"""Load a config file and command-line overrides, or report every error at once.
 
-Nothing here touches devices, data or models.
+No JAX is imported here, so a wrong configuration is refused before devices, data or models are
+touched. Pydantic checks each field; the checks in `validation` and `grids` compare fields.
 """
 
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
-import difflib
 import functools
 import json
 import re
@@ -15,58 +16,63 @@ import runpy
 import sys
 import traceback
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, cast
 
 import pydantic
 
 from flaxfer.config import Config, grids, validation
+from flaxfer.config.findings import Finding, suggestion
 from flaxfer.config.grids import Grid
-from flaxfer.config.sources import Finding
 from flaxfer.config.task_types import TaskTypes
 from flaxfer.errors import ConfigError, FlaxferError
 
+RENAMED = {
+    "accumulation": "gradient_accumulation_steps",
+    "decay_share": "decay_fraction",
+    "keep": "remat",
+    "kind": "type",
+    "l2_start": "l2_sp",
+    "max_programs": "max_bucket_sizes",
+    "paths": "conditions",
+    "rehearse": "rehearsal_examples",
+    "restarts": "max_restarts",
+    "retained": "evaluate_retention",
+    "rows": "num_records",
+    "seeds_at_once": "batched_seeds",
+    "wise": "wise_ft_alphas",
+}
+"""Earlier names of fields, for error messages."""
+
+RENAMED_VALUES = {"remat": {"all": "none", "products": "matmuls", "inputs": "full"}}
+"""Earlier values, by field."""
+
+STAND_INS: Mapping[str, Any] = {
+    **{section: {} for section in ("data", "model", "target", "task")},
+    **{"name": "-", "metric": "-", "type": "-", "train": [{}]},
+}
+"""Values for missing required fields, so that the other fields can be checked."""
+
 SHARED_SECTIONS = ("optimizer", "train")
-STAGES = ("intermediate", "target")
-SECTIONS_OF_STAGES = ("intermediates", "targets")
 STAGE_KEY = re.compile(
-    rf"(?:{'|'.join(STAGES)}|(?:{'|'.join(SECTIONS_OF_STAGES)})\.[^.]+)"
-    rf"\.(?=(?:{'|'.join(SHARED_SECTIONS)})\.)"
+    r"\b(?:intermediate|target|(?:intermediates|targets)\.[^.]+)\.(?=(?:optimizer|train)\b)"
 )
-"""What is before the key in a shared section that a stage has been filled from."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Override:
-    """The text behind `--config.key=`, not yet of the type of its field."""
-
-    text: str
-
-    def candidates(self) -> list[Any]:
-        """What the text may mean: a Python literal first, then itself, then a list of words."""
-        named = {"true": True, "false": False, "none": None}
-        if self.text.lower() in named:
-            return [named[self.text.lower()], self.text]
-        try:
-            return [ast.literal_eval(self.text), self.text]
-        except (ValueError, SyntaxError):
-            words = [tuple(self.text.split(","))] if "," in self.text else []
-            return [self.text, *words]
+"""The stage in a key whose value may come from a shared section."""
 
 
 def load(file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] = ()) -> Config:
-    """Builds the config of a single study, see `load_any`.
+    """Load the config of a single study, see `load_any`.
 
     Raises:
-      ConfigError: it is wrong, or describes a grid.
+      ConfigError: If it is invalid or describes a grid.
     """
     config = load_any(file, task_types, overrides)
     if isinstance(config, Grid):
         raise ConfigError(
-            f"this is a grid of {len(grids.cells(config))} studies, and one is needed",
+            f"the config describes a grid of {len(grids.cells(config))} studies instead of one",
             where=file,
-            hint="name a config with one model, one target and at most one intermediate task.",
+            hint="use a config with one model, one target and at most one intermediate task.",
         )
     return config
 
@@ -74,41 +80,62 @@ def load(file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] 
 def load_any(
     file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] = ()
 ) -> Config | Grid:
-    """Builds the config of `file` (a path, or `path:preset`) with `overrides` (`a.b.c`, text).
+    """Load the config in `file` (FILE or FILE:PRESET), with `overrides` (dotted key, text).
 
     Raises:
-      ConfigError: with every unknown key, wrong type and contradiction found.
+      ConfigError: With every unknown key, wrong value and contradiction.
     """
-    raw = _run_config_file(file)
-    errors: list[str] = []
+    return build(_run_config_file(file), task_types, overrides, where=file)
+
+
+def build(
+    settings: Mapping[str, Any],
+    task_types: TaskTypes,
+    overrides: Sequence[tuple[str, str]] = (),
+    where: str = "",
+) -> Config | Grid:
+    """Build a config from nested settings, with `overrides` (dotted key, text).
+
+    Args:
+      settings: Nested settings.
+      task_types: The possible types of tasks, `flaxfer.tasks.TASK_TYPES`.
+      overrides: Dotted keys and texts.
+      where: File of the settings, for error messages.
+
+    Raises:
+      ConfigError: With every unknown key, wrong value and contradiction.
+    """
+    tree = _plain(settings)
+    texts: dict[str, list[Any]] = {}
+    details: list[str] = []
     for key, text in overrides:
-        _place(raw, key, Override(text), errors)
-    own = _fill_stages(raw, errors)
-    bad: set[str] = set()
-    of_grid = bool(grids.KEYS & raw.keys())
-    check: Any = grids.check if of_grid else validation.check
-    config = _build(Grid if of_grid else Config, raw, "", errors, bad)
-    if not config.workdir:
-        config = dataclasses.replace(config, workdir=f"runs/{config.name}")
-    findings: list[Finding] = [((text.partition(":")[0],), text) for text in errors]
-    # A check that reads a field already reported would only repeat it in other words.
-    findings += [
-        found for found in check(config, task_types) if not any(_within(k, bad) for k in found[0])
-    ]
-    if findings:
-        # An error in a shared section stands in every stage; say it once, and where it was made.
-        details = list(dict.fromkeys(_at_its_section(*found, own) for found in findings))
+        texts.pop(key, None)  # The last override of a key is used, in its own position.
+        texts[key] = _candidates(text)
+        try:
+            tree = _with_value(tree, key, texts[key][0])
+        except ValueError as error:
+            details.append(f"{key}: {error}")
+            del texts[key]
+    tree = _choose_candidates(tree, texts)
+    config, invalid, findings = _validate(tree)
+    check: Any = grids.check if isinstance(config, Grid) else validation.check
+    # A check that reads an invalid value would only repeat its error in other words.
+    checked = check(config, task_types)
+    findings += [finding for finding in checked if not _overlap(finding[0], invalid)]
+    # An error in a shared section occurs in every stage: report it once, for the shared section.
+    details += dict.fromkeys(_in_shared_section(*finding, tree) for finding in findings)
+    if details:
         raise ConfigError(
             f"{len(details)} error(s) in the configuration",
-            where=file,
+            where=where or None,
             hint="change the config file, or pass --config.KEY=VALUE.",
             details=details,
         )
-    return typing.cast(Config | Grid, config)
+    return dataclasses.replace(config, workdir=config.workdir or f"runs/{config.name}")
 
 
 def split_overrides(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The overrides of a command line, `--config.KEY=TEXT`, and the words that are none."""
+    """Split command-line words into overrides (`--config.KEY=TEXT`) and other words."""
     overrides, rest = [], []
     for word in words:
         key, equals, text = word.removeprefix("--config.").partition("=")
@@ -120,41 +147,41 @@ def split_overrides(words: Sequence[str]) -> tuple[list[tuple[str, str]], list[s
 
 
 def to_dict(config: Config | Grid) -> dict[str, Any]:
-    """The config as plain, JSON-ready values."""
-    return typing.cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
+    """Return the config as JSON-compatible values."""
+    return cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
 
 
 def _run_config_file(file: str) -> dict[str, Any]:
     path, _, preset = file.partition(":")
     if not Path(path).is_file():
         raise ConfigError(
-            "there is no such config file",
+            "the config file does not exist",
             where=str(Path(path).absolute()),
-            hint="pass --config FILE or --config FILE:PRESET; examples lie in configs/.",
+            hint="pass --config FILE or --config FILE:PRESET; examples are in configs/.",
         )
     folder = str(Path(path).absolute().parent)
-    sys.path.append(folder)  # As a script, a config may import what lies beside it.
+    sys.path.append(folder)  # Like a script, a config may import modules in its folder.
     try:
         get_config = runpy.run_path(path).get("get_config")
         if not callable(get_config):
-            raise ConfigError("the file defines no function get_config(preset)", where=path)
-        raw = _plain(get_config(preset) if preset else get_config())
+            raise ConfigError("the file does not define get_config(preset)", where=path)
+        settings = _plain(get_config(preset) if preset else get_config())
     except FlaxferError:
         raise
-    # A config file is a program of the user's: whatever it raises is reported with its line.
+    # A config file is the user's program: whatever it raises is reported with its line.
     except Exception as error:
         raise ConfigError(
-            f"the config file fails: {type(error).__name__}: {error}", where=_line(error, path)
+            f"the config file failed: {type(error).__name__}: {error}", where=_line(error, path)
         ) from error
     finally:
         sys.path.remove(folder)
-    if not isinstance(raw, dict):
-        raise ConfigError(f"get_config returns {raw!r}, not a ConfigDict", where=path)
-    return raw
+    if not isinstance(settings, dict):
+        raise ConfigError(f"get_config returned {settings!r}, not a ConfigDict", where=path)
+    return settings
 
 
 def _line(error: Exception, path: str) -> str:
-    """`path:line` of the config file's own line that failed, in whatever library it ended."""
+    """Return `path:line` of the innermost line of the config file in the traceback."""
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
     if isinstance(error, SyntaxError) and error.filename == path:
         lines.append(error.lineno)
@@ -162,199 +189,191 @@ def _line(error: Exception, path: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """ConfigDicts and mappings as dicts, all the way down."""
+    """Copy nested ConfigDicts, mappings and sequences as dicts and lists."""
     if hasattr(value, "to_dict"):
         value = value.to_dict()
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_plain(item) for item in value)
-    return value
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _place(raw: dict[str, Any], key: str, value: Override, errors: list[str]) -> None:
-    """Puts `value` at the dotted `key`, making sections on the way; tuple items go by number."""
+def _candidates(text: str) -> list[Any]:
+    """Return possible values of an override: a Python literal, the text, and a list of words."""
+    constants = {"true": True, "false": False, "none": None}
+    if text.lower() in constants:
+        return [constants[text.lower()], text]
+    try:
+        return [_plain(ast.literal_eval(text)), text]
+    except (ValueError, SyntaxError):
+        return [text, text.split(",")] if "," in text else [text]
+
+
+def _choose_candidates(tree: dict[str, Any], candidates: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Replace the first candidate of each override by another one that avoids errors."""
+    errors = _error_locations(tree)
+    for key, (_, *others) in candidates.items():
+        for value in others if errors else ():
+            trial = _with_value(tree, key, value)
+            if (remaining := _error_locations(trial)) < errors:
+                tree, errors = trial, remaining
+    return tree
+
+
+def _with_value(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Copy `tree` with `value` at a dotted key; missing sections are created."""
+    tree = copy.deepcopy(tree)
     *parents, last = key.split(".")
-    node: Any = raw
+    node: Any = tree
     for part in parents:
         if part == "0" and "data" in parents[1:3] and isinstance(node, dict):
-            continue  # One source need not be wrapped.
-        index: Any = int(part) if isinstance(node, list) and part.isdigit() else part
-        try:
-            child = node[index]
-        except KeyError:
-            child = {}
-        except (IndexError, TypeError):
-            errors.append(f"{key}: there is no item {part!r} here")
-            return
-        child = dict(child) if isinstance(child, Mapping) else child
-        child = list(child) if isinstance(child, tuple) else child
-        if child is None:
-            child = {}
-        if not isinstance(child, dict | list):
-            errors.append(f"{key}: {part!r} is a value, not a section")
-            return
-        node[index] = child
-        node = child
+            continue  # A single source need not be in a list.
+        index: Any = part
+        if isinstance(node, list):
+            if not part.isdigit() or int(part) >= len(node):
+                raise ValueError(f"there is no item {part!r} here")
+            index = int(part)
+        elif node.get(part) is None:
+            node[part] = {}
+        node = node[index]
+        if not isinstance(node, dict | list):
+            raise ValueError(f"{part!r} is a value, not a section")
     if isinstance(node, list):
-        errors.append(f"{key}: set the whole tuple, or one field of an item of it")
+        raise ValueError("set the whole tuple, or one field of one of its items")
+    node[last] = value
+    return tree
+
+
+def _with_shared_sections(tree: dict[str, Any]) -> dict[str, Any]:
+    """Copy `tree` with the shared sections moved into the stages."""
+    tree = copy.deepcopy(tree)
+    shared = {name: tree.pop(name, None) or {} for name in SHARED_SECTIONS}
+    stages: list[Any] = [tree.get(name) for name in ("intermediate", "target")]
+    for name in ("intermediates", "targets"):
+        stages += tree[name].values() if isinstance(tree.get(name), dict) else ()
+    for stage in stages:
+        for name, settings in shared.items() if isinstance(stage, dict) else ():
+            own = stage.get(name)
+            if isinstance(settings, dict) and isinstance(own, dict):
+                stage[name] = settings | own
+            elif own is None:
+                stage[name] = copy.copy(settings)
+    return tree
+
+
+@functools.cache
+def _adapter(config_type: type) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(config_type)
+
+
+def _config_type(tree: dict[str, Any]) -> type:
+    return Grid if grids.KEYS & tree.keys() else Config
+
+
+def _try_to_build(tree: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """Return the config of a tree without shared sections, or pydantic's errors."""
+    try:
+        return _adapter(_config_type(tree)).validate_python(tree), []
+    except pydantic.ValidationError as error:
+        return None, error.errors(include_url=False)
+
+
+def _error_locations(tree: dict[str, Any]) -> set[tuple[Any, ...]]:
+    """Return the locations of errors, without indices of tuples."""
+    _, errors = _try_to_build(_with_shared_sections(tree))
+    return {tuple(part for part in error["loc"] if isinstance(part, str)) for error in errors}
+
+
+def _validate(tree: dict[str, Any]) -> tuple[Config | Grid, set[str], list[Finding]]:
+    """Build a config, with a default or stand-in for each invalid value.
+
+    Returns:
+      The config, the keys of the invalid values, and an error for each of them.
+    """
+    tree = _with_shared_sections(tree)
+    invalid: set[str] = set()
+    messages: dict[str, str] = {}
+    config, errors = _try_to_build(tree)
+    while errors:
+        first_round = not messages  # Later errors are about the contents of stand-ins.
+        for error in errors:
+            location = error["loc"]
+            if location[-1] in ("[key]", "str", "int", "bool"):  # Of a mapping; of a union.
+                location = location[:-1]
+            key = ".".join(map(str, location))
+            if first_round:
+                messages.setdefault(key, _message(_config_type(tree), location, error))
+            invalid.add(key)
+            _repair(tree, location, error["type"] == "missing")
+        config, errors = _try_to_build(tree)
+    return config, invalid, [((key,), f"{key}: {text}") for key, text in messages.items()]
+
+
+def _repair(tree: dict[str, Any], location: tuple[Any, ...], missing: bool) -> None:
+    """Remove an invalid value, or insert a stand-in for a missing one."""
+    owner, name, node = tree, location[0], cast(Any, tree)
+    for part in location:
+        if isinstance(node, dict):
+            if part == 0:
+                continue  # A single source need not be in a list.
+            owner, name, node = node, part, node.get(part)
+        elif isinstance(node, list) and part < len(node):
+            node = node[part]
+    if missing and name == location[-1]:
+        owner[name] = copy.deepcopy(STAND_INS[name])
     else:
-        literal = value.candidates()[0]
-        node[last] = literal if isinstance(literal, Mapping) else value
+        owner.pop(name, None)
 
 
-def _fill_stages(raw: dict[str, Any], errors: list[str]) -> set[str]:
-    """Moves the shared sections into the stages; gives the keys that a stage sets itself."""
-    own: set[str] = set()
-    places = [("", raw, name) for name in STAGES]
-    for name in SECTIONS_OF_STAGES:
-        if isinstance(raw.get(name), Mapping):
-            raw[name] = dict(raw[name])
-            places += [(f"{name}.", raw[name], key) for key in raw[name]]
-    for section in SHARED_SECTIONS:
-        shared = raw.pop(section, None)
-        if shared is not None and not isinstance(shared, Mapping):
-            errors.append(_no_section(section, shared))
-            shared = None
-        for at, parent, name in places:
-            stage = parent.get(name)
-            settings = stage.get(section) if isinstance(stage, Mapping) else None
-            if isinstance(stage, Mapping) and (settings is None or isinstance(settings, Mapping)):
-                own |= {f"{at}{name}.{section}.{key}" for key in settings or {}}
-                parent[name] = {**stage, section: {**(shared or {}), **(settings or {})}}
-    return own
+def _message(config_type: type, location: tuple[Any, ...], error: Mapping[str, Any]) -> str:
+    name, value = location[-1], error["input"]
+    match error["type"]:
+        case "missing":
+            return "is missing"
+        case "unexpected_keyword_argument":
+            names = _field_names(config_type, location[:-1])
+            if (new := RENAMED.get(name)) in names:
+                return f"renamed to {'.'.join(map(str, (*location[:-1], new)))}"
+            return f"unknown key; {suggestion(str(name), names)}"
+        case "dataclass_type" | "dict_type":
+            return f"should be a section with keys; is {value!r}"
+    if isinstance(value, str) and (new := RENAMED_VALUES.get(name, {}).get(value)):
+        return f"{value!r} is renamed to {new!r}"
+    text = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"{text[0].lower()}{text[1:]}; is {value!r}"
 
 
-def _at_its_section(keys: tuple[str, ...], text: str, own: set[str]) -> str:
-    """`text` without the stage that it begins with, if what it is about came from a shared one."""
-    if all(STAGE_KEY.match(key) and key not in own for key in keys):
-        return STAGE_KEY.sub("", text, count=1)
+def _field_names(section: Any, location: tuple[Any, ...]) -> list[str]:
+    """Return the names of the fields in the section at a location."""
+    parts = iter(location)
+    for part in parts:
+        field_type = typing.get_type_hints(section)[part]
+        if typing.get_origin(field_type) in (tuple, Mapping):
+            next(parts)  # The index or name of a section.
+        types = (field_type, *typing.get_args(field_type))
+        section = next(one for one in types if dataclasses.is_dataclass(one))
+    names = [field.name for field in dataclasses.fields(section)]
+    return names if location else [*names, *SHARED_SECTIONS]
+
+
+def _in_shared_section(keys: tuple[str, ...], text: str, tree: dict[str, Any]) -> str:
+    """Remove the stage from `text` if all values that it is about come from a shared section."""
+    if all(STAGE_KEY.match(key) and not _contains(tree, key) for key in keys):
+        return STAGE_KEY.sub("", text)
     return text
 
 
-def _within(key: str, bad: set[str]) -> bool:
-    return any(key == wrong or key.startswith(f"{wrong}.") for wrong in bad)
+def _contains(tree: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(tree, dict):
+            return True  # An item of a tuple.
+        if part not in tree:
+            return False
+        tree = tree[part]
+    return True
 
 
-@functools.cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
-
-
-@functools.cache
-def _adapter(kind: Any) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(kind, config={"allow_inf_nan": False})
-
-
-def _build(cls: Any, raw: Any, at: str, errors: list[str], bad: set[str]) -> Any:
-    """A `cls`; what is wrong or missing is left at its default or a stand-in, its key in `bad`."""
-    if not isinstance(raw, Mapping):
-        bad.add(at)
-        errors.append(_no_section(at, raw))
-        raw, errors, bad = {}, [], set()
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    names = list(fields) + (list(SHARED_SECTIONS) if not at else [])
-    for key in [key for key in raw if key not in fields]:
-        near = difflib.get_close_matches(str(key), names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}"
-        errors.append(f"{_join(at, key)}: unknown key{hint}")
-    values: dict[str, Any] = {}
-    for name, field in fields.items():
-        here, kind = _join(at, name), _hints(cls)[name]
-        required = field.default is dataclasses.MISSING and (
-            field.default_factory is dataclasses.MISSING
-        )
-        if name in raw:
-            value = _value(kind, raw[name], here, errors, bad)
-            if here not in bad:
-                values[name] = value
-        elif required:
-            bad.add(here)
-            errors.append(f"{here}: is missing")
-        if required and name not in values:
-            values[name] = _stand_in(kind)
-    return cls(**values)
-
-
-def _stand_in(kind: Any) -> Any:
-    """Something of the kind, so that the rest can be checked; never part of a valid config."""
-    if dataclasses.is_dataclass(kind):
-        return _build(kind, {}, "", [], set())
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    return arguments[0] if origin is Literal else (origin or kind)()
-
-
-def _value(kind: Any, raw: Any, at: str, errors: list[str], bad: set[str]) -> Any:
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if _is_mapping(kind):
-        return _mapping(arguments[1], raw, at, errors, bad)
-    classes = (a for a in (kind, *arguments) if isinstance(a, type))
-    section = next((a for a in classes if dataclasses.is_dataclass(a)), None)
-    if section is None:
-        return _leaf(kind, raw, at, errors, bad)
-    if isinstance(raw, Override):
-        raw = raw.candidates()[0]
-    if origin is tuple:
-        items = raw if isinstance(raw, list | tuple) else (raw,)  # One source need not be wrapped.
-        return tuple(_build(section, r, f"{at}.{i}", errors, bad) for i, r in enumerate(items))
-    if raw is None and type(None) in arguments:
-        return None
-    return _build(section, raw, at, errors, bad)
-
-
-def _mapping(kind: Any, raw: Any, at: str, errors: list[str], bad: set[str]) -> dict[str, Any]:
-    """The values of `raw`, each of the kind; keys are text."""
-    if not isinstance(raw, Mapping):
-        bad.add(at)
-        errors.append(_no_section(at, raw))
-        return {}
-    built = {}
-    for key, item in raw.items():
-        here = _join(at, key)
-        if isinstance(key, str):
-            built[key] = _value(kind, item, here, errors, bad)
-        else:
-            bad.add(here)
-            errors.append(f"{here}: a key is text, this one is {key!r}")
-    if not dataclasses.is_dataclass(kind) and any(_join(at, key) in bad for key in raw):
-        bad.add(at)
-    return built
-
-
-def _leaf(kind: Any, raw: Any, at: str, errors: list[str], bad: set[str]) -> Any:
-    problem = ""
-    for candidate in raw.candidates() if isinstance(raw, Override) else [raw]:
-        try:
-            return _adapter(kind).validate_python(_tuples(kind, candidate), strict=True)
-        except pydantic.ValidationError as error:
-            problem = problem or error.errors()[0]["msg"].lower()
-    bad.add(at)
-    errors.append(f"{at}: {problem}; is {_shown(raw)}")
-    return None
-
-
-def _tuples(kind: Any, value: Any) -> Any:
-    """Wraps what a tuple field may leave out: `seeds=3` for `seeds=(3,)`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple:
-        if isinstance(value, list):
-            return tuple(value)
-        if len(arguments) == 2 and arguments[1] is ... and not isinstance(value, tuple):
-            return (value,)
-    return value
-
-
-def _is_mapping(kind: Any) -> bool:
-    return typing.get_origin(kind) is Mapping
-
-
-def _no_section(at: str, raw: Any) -> str:
-    return f"{at}: should be a section with keys, is {_shown(raw)}"
-
-
-def _shown(raw: Any) -> str:
-    return repr(raw.text if isinstance(raw, Override) else raw)
-
-
-def _join(at: str, key: Any) -> str:
-    return f"{at}.{key}" if at else str(key)
+def _overlap(keys: Iterable[str], others: Iterable[str]) -> bool:
+    """Return whether any key is equal to, within or around any of the others."""
+    return any(
+        f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in keys for b in others
+    )

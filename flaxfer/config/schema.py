@@ -1,22 +1,24 @@
-"""The configuration: frozen dataclasses, built from a config file with all errors reported at once.
+"""The configuration schema: frozen dataclasses with a default for every optional setting.
 
-A config file defines `get_config(preset) -> ml_collections.ConfigDict`. `config_build.load`
-runs it, applies the overrides of the command line, fills each stage's `optimizer` and `train` from
-the sections of the same name at the top, and builds `Config`. This file and the files in configs/
-are the only places with defaults.
+A config file defines `get_config(preset)`, which returns an `ml_collections.ConfigDict` (or a
+dict) with these fields. `flaxfer.config.loading` calls it, applies the overrides of the command
+line, copies the top-level sections `optimizer` and `train` into every stage (settings of the stage
+itself take precedence), and builds a `Config`. Defaults are set only here and in configs/.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
-import pydantic
+from pydantic import ConfigDict, Field
+
+from flaxfer.config import fields
 
 Condition = Literal["direct", "staged", "scratch"]
 
-ENDINGS: Mapping[str, str] = {
+FORMAT_OF_SUFFIX: Mapping[str, str] = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".jsonl": "jsonl",
@@ -26,62 +28,63 @@ ENDINGS: Mapping[str, str] = {
     ".conll": "conll",
     ".conllu": "conllu",
 }
-"""How a file is written, by the ending of its name, after which .gz may follow."""
+"""File format by suffix; .gz may follow."""
 
 ROLES_OF_FORMAT: Mapping[str, Mapping[str, str]] = {
     "conllu": {"words": "FORM", "tags": "UPOS"},
     "squad": {"text_a": "question", "text_b": "context", "answers": "answers", "id": "id"},
 }
-"""The columns of roles that a format settles by itself."""
+"""Default columns of the formats that fix them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One data set on disk or on the hub, with the mapping of its columns.
+    """One data set, on disk or on the hub, and how its columns map to roles.
 
-    Roles of columns, by the kind of task; `id`, `language` and `domain` go with every kind:
+    Roles by task type; every type also accepts `id`, `language` and `domain`:
 
-    - classification, regression: `text_a`, `text_b` (pairs), `label` (class or score);
-    - tagging: `words` and `tags`, a column of a conll file, elsewhere a list in every record;
+    - classification, regression: `text_a`, optionally `text_b` (pairs), and `label` (class or
+      score);
+    - tagging: `words` and `tags`: columns of a conll file, or columns that hold lists;
     - question_answering: `text_a` (question), `text_b` (context), `answers` (`{"text": [...],
       "answer_start": [...]}`); a squad file needs no columns;
-    - multiple_choice: `text_a`, `choice_1`, `choice_2` and so on, `label` (number of the right
-      choice, counted from 0), `question` (see `questions`).
+    - multiple_choice: `text_a`, `choice_1`, `choice_2` and so on, `label` (zero-based index of the
+      correct choice), optionally `question` (see `questions`).
 
     Attributes:
-      path: local file; with `format="lines"` the folder of the files named in `aligned`.
-        Relative paths start at `Config.data_dir`.
-      hub: id of a data set on the Hugging Face hub; the hub is contacted only when this is set.
-      subset, split, revision: which part of the hub's data set.
-      format: how the file is written; `auto` goes by its ending. `conll`: a word a line, with its
-        tag in another column, a blank line between sentences. `conllu`: Universal Dependencies;
-        columns by number or name (FORM, UPOS, XPOS), `words` FORM and `tags` UPOS unless named;
-        `id="sent_id"` takes a sentence's id from the comment of that name. `squad`: the JSON of
-        SQuAD 1.1 and 2.0.
-      header: whether the first line of a csv or tsv file names the columns.
-      delimiter: one character; empty for the format's own. For conll files the default is a tab,
-        and a space stands for any white space.
-      quotes: `csv` for quoted fields, `literal` where a quote is a character like any other;
-        `auto` is `csv` for csv files and `literal` for tsv files.
-      encoding: of the file; a byte order mark is dropped.
-      max_columns: if not 0, a line is split into so many columns, and the last one takes the rest.
-      columns: role -> name of the column, or its zero-based number.
-      aligned: role -> text file whose line n belongs to record n; its name starts at the folder
-        of `path`.
-      labels: label, or tag, as written -> label name of the task; empty if they are the same. For
-        multiple choice: as written -> number of the choice, counted from 0, such as "0".
-      questions: as written in the column of the role `question` -> the question, which `text_a` is
-        followed by.
-      word_prefix: what every word of a conll file begins with and is to be freed of, such as `en:`.
-      keep: column or role -> values; only records with one of these values are used. The value of a
-        list is its items with spaces between.
-      drop: column or role -> values; records with one of these values are left out, and counted.
-      drop_unlabeled: leave out, and count, records without a label instead of refusing them. A word
-        without a tag stays, and does not count, if others of its sentence have one.
-      language: of every record, unless `columns` or `aligned` names the role.
-      domain: of every record, likewise.
-      fraction: share of the records to use, drawn by seed.
-      rows: number of records that the file must hold; 0 if not known.
+      path: Local file, or, with `format="lines"`, the folder of the files named in `aligned`.
+        Relative paths are resolved against `Config.data_dir`.
+      hub: Data set id on the Hugging Face hub, which is contacted only if this is set.
+      subset, split, revision: Part of the hub data set to read.
+      format: File format; `auto` infers it from the suffix. `conll`: one word per line with its
+        tag in another column, and a blank line between sentences. `conllu`: Universal Dependencies;
+        columns by number or name (FORM, UPOS, XPOS), by default `words` from FORM and `tags` from
+        UPOS; `id="sent_id"` reads ids from the sentences' comments. `squad`: the JSON format of
+        SQuAD 1.1 and 2.0. `lines`: text files aligned line by line.
+      header: Whether the first line of a csv or tsv file names the columns.
+      delimiter: Column separator, one character; empty for the format's default. In conll files
+        the default is a tab, and a space means any whitespace.
+      quotes: `csv` if fields may be quoted, `literal` if quotes are ordinary characters; `auto`
+        means `csv` for csv files and `literal` for tsv files.
+      encoding: Text encoding; a byte order mark is removed.
+      max_columns: If not 0, split each line into at most this many columns; the last one keeps
+        the rest of the line.
+      columns: Role to column name or zero-based column number.
+      aligned: Role to a text file, in the folder of `path`, whose line n belongs to record n.
+      labels: Label (or tag) in the file to label of the task; empty if they are the same. For
+        multiple choice the values are zero-based indices of choices, such as "0".
+      questions: Value in the column `question` to the question text that is appended to `text_a`.
+      word_prefix: Prefix to remove from every word of a conll file, such as `en:`.
+      keep: Column or role to values; only records with one of the values are used. Lists are
+        compared as their items joined by spaces.
+      drop: Column or role to values; records with one of the values are excluded and counted.
+      drop_unlabeled: Exclude and count records without a label instead of raising an error. In
+        tagging, a word without a tag is kept but not scored if other words of the sentence have
+        tags.
+      language: Language of all records, unless `columns` or `aligned` has the role `language`.
+      domain: Domain of all records, unless `columns` or `aligned` has the role `domain`.
+      fraction: Fraction of the records to use, sampled with `Data.split_seed`.
+      num_records: Number of records that the file must contain; 0 if unknown.
     """
 
     path: str = ""
@@ -92,255 +95,264 @@ class Source:
     format: Literal[
         "auto", "csv", "tsv", "jsonl", "json", "parquet", "lines", "conll", "conllu", "squad"
     ] = "auto"
-    header: bool = True
-    delimiter: str = ""
+    header: fields.Bool = True
+    delimiter: Annotated[str, Field(max_length=1)] = ""
     quotes: Literal["auto", "csv", "literal"] = "auto"
     encoding: str = "utf-8"
-    max_columns: int = 0
-    columns: Mapping[str, str | int] = dataclasses.field(default_factory=dict)
+    max_columns: fields.NonNegativeInt = 0
+    columns: Mapping[str, str | fields.Int] = dataclasses.field(default_factory=dict)
     aligned: Mapping[str, str] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     questions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     word_prefix: str = ""
-    keep: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    drop: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    drop_unlabeled: bool = False
+    keep: Mapping[str, fields.Tuple[str]] = dataclasses.field(default_factory=dict)
+    drop: Mapping[str, fields.Tuple[str]] = dataclasses.field(default_factory=dict)
+    drop_unlabeled: fields.Bool = False
     language: str = "en"
     domain: str = ""
-    fraction: float = 1.0
-    rows: int = 0
+    fraction: fields.Fraction = 1.0
+    num_records: fields.NonNegativeInt = 0
 
     @property
-    def written_as(self) -> str:
-        """The format, which for `auto` is that of the ending; empty if that tells nothing."""
+    def file_format(self) -> str:
+        """File format with `auto` resolved by the suffix; empty for an unknown suffix."""
         if self.format != "auto":
             return self.format
         name = self.path.lower().removesuffix(".gz")
-        return next((kind for end, kind in ENDINGS.items() if name.endswith(end)), "")
+        return next((f for suffix, f in FORMAT_OF_SUFFIX.items() if name.endswith(suffix)), "")
 
     @property
     def roles(self) -> dict[str, str | int]:
-        """Role -> column, with those that the format settles."""
-        settled = ROLES_OF_FORMAT.get("" if self.hub else self.written_as, {})
-        free = {role: key for role, key in settled.items() if role not in self.aligned}
+        """Columns by role, including the default columns of the format."""
+        defaults = ROLES_OF_FORMAT.get("" if self.hub else self.file_format, {})
+        free = {role: key for role, key in defaults.items() if role not in self.aligned}
         return {**free, **self.columns}
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The splits of one task. Sources of one split are joined in their order.
+    """The splits of one task. Several sources of a split are concatenated in order.
 
     Attributes:
-      train, dev, test: sources. Where `dev` and `test` are both empty, `train` is divided by
-        `split`; where `dev` alone is empty, dev is cut from train in the proportion train : dev.
-      split: shares of train, dev and test.
-      split_seed: of the division and of the fractions; the same for every seed of a study.
-      train_fraction: share of the train split to use, drawn by seed after the division, which dev
-        and test are left as they are by; a smaller share is part of a larger one.
+      train, dev, test: Sources of each split. If `dev` and `test` are both empty, `train` is
+        divided according to `split`; if only `dev` is empty, it is taken from train in the
+        proportion train : dev.
+      split: Fractions of train, dev and test.
+      split_seed: Seed for dividing and subsampling; the same for all seeds of a study.
+      train_fraction: Fraction of the training split to use, subsampled after splitting; dev and
+        test are unaffected. Smaller fractions are subsets of larger ones.
     """
 
-    train: tuple[Source, ...]
-    dev: tuple[Source, ...] = ()
-    test: tuple[Source, ...] = ()
-    split: tuple[float, float, float] = (0.70, 0.15, 0.15)
-    split_seed: int = 0
-    train_fraction: float = 1.0
+    train: Annotated[fields.Tuple[Source], Field(min_length=1)]
+    dev: fields.Tuple[Source] = ()
+    test: fields.Tuple[Source] = ()
+    split: tuple[fields.Float, fields.Float, fields.Float] = (0.70, 0.15, 0.15)
+    split_seed: fields.Int = 0
+    train_fraction: fields.Fraction = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What one input and one prediction is.
+    """Task type, labels and metric.
 
     Attributes:
-      name: appears in reports and directories.
-      type: `classification` over `labels`; `regression` of a score within `score_range`; `tagging`
-        of every word with one of `labels`; `question_answering` by a span of the context;
-        `multiple_choice` of the best of several continuations; see `flaxfer.tasks`.
-      labels: names of the classes, or tags, in the order of the logits.
-      score_range: smallest and largest valid score.
-      metric: the dev metric that chooses the best checkpoint.
-      no_answer: whether a question may have no answer in its context, as in SQuAD 2.0.
-      max_answer_tokens: most tokens of a predicted answer.
-      n_best: start and end positions that are combined to predict an answer, the likeliest ones.
-      answer_style: whose script answers are compared by: SQuAD 1.1's, which is XQuAD's too
-        (`squad`), SQuAD 2.0's (`squad2`), or MLQA's, which normalises by language (`mlqa`).
+      name: Name used in reports and directories.
+      type: `classification` into `labels`; `regression` of a score in `score_range`; `tagging` of
+        each word with one of `labels`; `question_answering` by a span of the context;
+        `multiple_choice` between several continuations; or another of `flaxfer.tasks.TASK_TYPES`.
+      labels: Names of the classes or tags, in the order of the logits.
+      score_range: Smallest and largest valid score.
+      metric: Dev metric that selects the best checkpoint.
+      no_answer: Whether questions may have no answer in their context, as in SQuAD 2.0.
+      max_answer_tokens: Maximum length of a predicted answer.
+      n_best: Number of most likely start and end positions that are combined into answers.
+      answer_style: Official script that answers are normalised and compared as: `squad` (SQuAD
+        1.1 and XQuAD), `squad2` (SQuAD 2.0), or `mlqa` (MLQA, normalised by language).
     """
 
     name: str
     type: str
     metric: str
-    labels: tuple[str, ...] = ()
-    score_range: tuple[float, float] = (0.0, 5.0)
-    no_answer: bool = False
-    max_answer_tokens: int = 30
-    n_best: int = 20
+    labels: fields.Tuple[str] = ()
+    score_range: tuple[fields.Float, fields.Float] = (0.0, 5.0)
+    no_answer: fields.Bool = False
+    max_answer_tokens: fields.PositiveInt = 30
+    n_best: fields.PositiveInt = 20
     answer_style: Literal["squad", "squad2", "mlqa"] = "squad"
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """The pretrained encoder: a Hugging Face folder or a hub id, not both.
+    """The pretrained encoder: either a Hugging Face folder or a hub id.
 
     Attributes:
-      path: local folder with config.json, *.safetensors and the tokenizer.
-      hub: model id on the hub; the hub is contacted only when this is set.
-      revision: of the hub's model.
-      tokenizer: local folder of another tokenizer; empty for the model's own.
-      dropout: replaces every dropout rate of the checkpoint's config, if given.
-      attention_dropout: replaces that of the probabilities, if given.
+      path: Local folder with config.json, *.safetensors and the tokenizer.
+      hub: Model id on the hub, which is contacted only if this is set.
+      revision: Revision of the hub model.
+      tokenizer: Local folder of another tokenizer; empty for the model's own.
+      dropout: If set, replaces all dropout rates in the checkpoint's config.
+      attention_dropout: If set, replaces the dropout rate of attention probabilities.
     """
 
     path: str = ""
     hub: str = ""
     revision: str = "main"
     tokenizer: str = ""
-    dropout: float | None = None
-    attention_dropout: float | None = None
+    dropout: fields.BelowOne | None = None
+    attention_dropout: fields.BelowOne | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-    """Optimiser and schedule; steps are optimiser updates.
+    """Optimizer and learning rate schedule. Steps are optimizer updates.
 
     Attributes:
-      weight_decay: decoupled; not applied to parameters that match `no_decay`.
-      schedule: shape after the warm-up; `wsd` is warm-up, stable, decay.
-      warmup: share of all steps if below 1, else a number of steps.
-      end_factor: last learning rate over the largest.
-      power: of the polynomial schedule.
-      decay_share: share of all steps that the decay of `wsd` takes.
-      clip_norm: largest global norm of the gradient; 0 for no clipping.
-      layer_decay: factor on the learning rate from one layer to the layer below; 1 for none.
-      freeze: regular expressions, searched in parameter paths such as `encoder/layers/0/...`.
-      no_decay: likewise.
-      l2_sp: strength of the pull towards where the stage began (L2-SP), decoupled like
-        `weight_decay` and in its place: only what is new in a head is decayed then. Takes memory
-        for the parameters once more. 0 for none; a start from random weights has none.
+      weight_decay: Decoupled weight decay; parameters that match `no_decay` are exempt.
+      schedule: Learning rate after the warm-up; `wsd` is warm-up, stable, decay.
+      warmup: Warm-up steps, as a fraction of all steps if below 1, otherwise as a number.
+      end_factor: Final learning rate as a fraction of the peak.
+      power: Exponent of the polynomial schedule.
+      decay_fraction: Fraction of all steps in the decay phase of `wsd`.
+      clip_norm: Maximum global norm of the gradient; 0 disables clipping.
+      layer_decay: Factor on the learning rate from each layer to the one below; 1 for none.
+      freeze: Regular expressions, searched in parameter paths such as `encoder/layers/0/...`;
+        matching parameters are not trained.
+      no_decay: Regular expressions of the parameters without weight decay.
+      l2_sp: Strength of L2-SP, decay towards the stage's initial parameters. Decoupled like
+        `weight_decay`, which then applies only to new parameters of the head. Stores another copy
+        of the parameters. 0 disables it; it never applies to stages that start from random weights.
     """
 
     name: Literal["adamw", "adafactor", "lion"] = "adamw"
-    learning_rate: float = 2e-5
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    weight_decay: float = 0.01
+    learning_rate: fields.Positive = 2e-5
+    b1: fields.BelowOne = 0.9
+    b2: fields.BelowOne = 0.999
+    eps: fields.Positive = 1e-8
+    weight_decay: fields.NonNegative = 0.01
     schedule: Literal["linear", "cosine", "inverse_sqrt", "polynomial", "constant", "wsd"] = (
         "linear"
     )
-    warmup: float = 0.1
-    end_factor: float = 0.0
-    power: float = 2.0
-    decay_share: float = 0.2
-    clip_norm: float = 1.0
-    layer_decay: float = 1.0
-    freeze: tuple[str, ...] = ()
-    no_decay: tuple[str, ...] = (r"/bias$", r"norm/scale$")
-    l2_sp: float = 0.0
-
-
-RowLength: TypeAlias = Annotated[
-    int, pydantic.BeforeValidator(lambda given: 0 if given == "auto" else given)
-]
-"""Tokens of a row; `auto` is kept as 0."""
+    warmup: fields.NonNegative = 0.1
+    end_factor: fields.NonNegative = 0.0
+    power: fields.Positive = 2.0
+    decay_fraction: fields.Fraction = 0.2
+    clip_norm: fields.NonNegative = 1.0
+    layer_decay: fields.Positive = 1.0
+    freeze: fields.Tuple[fields.Regex] = ()
+    no_decay: fields.Tuple[fields.Regex] = (r"/bias$", r"norm/scale$")
+    l2_sp: fields.NonNegative = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-    """The fine-tuning loop of a stage.
+    """Training loop of a stage.
 
     Attributes:
-      batch_size: examples a step, over all devices.
-      epochs: passes over the train split.
-      max_steps: if not 0, the number of steps instead of `epochs`.
-      gradient_accumulation_steps: micro-batches a step; must divide `batch_size`.
-      max_length: tokens of an example, special tokens included; longer ones are truncated, and
-        longer sentences (tagging) and contexts (question_answering) are divided.
-      doc_stride: tokens that two windows of a long context share.
-      row_length: tokens of a packed row; `auto` (kept as 0) for the multiple of 64 that costs least
-        with the lengths of the train split, see `packing.best_row_length`.
-      max_bucket_sizes: row counts of packed batches, each compiled once; more of them pad less.
-      packing: several examples in a row; without it every example has a row of its own.
-      eval_rows: packed rows that each device takes in a step of evaluation. The last step of a set
-        is filled up with empty rows, so many of them cost time.
-      eval_every: steps between evaluations on dev; 0 for every epoch.
-      patience: evaluations without a better dev metric before the stage stops; 0 for never.
-      log_every: steps between lines in metrics.jsonl.
-      compute_dtype: of the matrix products; parameters stay float32. `auto` goes by platform.
-      keep: what a layer keeps for its backward pass: `all`; `products` with its kernels, the rest
-        being computed again; its `inputs` alone, for the least memory.
-      attention: `xla`; a kernel that keeps no probabilities and drops none out, `cudnn` on a GPU or
-        `splash` on a TPU; `auto` for a kernel where it can compute what is asked for and gains.
-      output_bias: where the bias of a new regression head starts: `zero`, as transformers has it,
-        or the `mean` score of train, which a short training need not find first.
-      label_smoothing: share of the target's probability spread over all classes.
+      batch_size: Examples per step, over all devices.
+      epochs: Passes over the training split.
+      max_steps: If not 0, the number of steps; `epochs` is then ignored.
+      gradient_accumulation_steps: Micro-batches per step; must divide `batch_size`.
+      max_length: Maximum tokens per example, including special tokens. Longer examples are
+        truncated, except that long sentences (tagging) and contexts (question_answering) are
+        divided into several sequences.
+      doc_stride: Tokens shared by consecutive windows of a long context.
+      row_length: Tokens per packed row; `auto` (stored as 0) for the multiple of 64 with the
+        lowest cost for the lengths in the training split, see `packing.best_row_length`.
+      max_bucket_sizes: Maximum number of bucket sizes of packed batches. Each is compiled once;
+        more of them means less padding.
+      packing: Pack several examples into a row; if false, each example gets its own row.
+      eval_rows: Packed rows per device in an evaluation step. The last step of a set is padded
+        with empty rows, so large values can waste time.
+      eval_every: Steps between evaluations on dev; 0 for once per epoch.
+      patience: Evaluations without an improvement on dev before the stage stops; 0 disables early
+        stopping.
+      log_every: Steps between lines in metrics.jsonl.
+      compute_dtype: Dtype of matmuls; parameters are always float32. `auto` depends on the
+        platform.
+      remat: Rematerialisation policy, i.e. which activations of a layer the backward pass
+        recomputes: `none`; `matmuls` stores the results of matmuls and recomputes the rest; `full`
+        stores only the inputs of layers and needs the least memory.
+      attention: `xla`, or a fused kernel, which never stores the attention probabilities and does
+        not support dropout on them: `cudnn` on GPUs, `splash` on TPUs. `auto` selects a kernel
+        where it is applicable and faster.
+      output_bias: Initial output bias of a new regression head: `zero` as in transformers, or the
+        `mean` training score, which helps short runs.
+      label_smoothing: Probability mass distributed evenly over all classes.
     """
 
-    batch_size: int = 32
-    epochs: float = 3.0
-    max_steps: int = 0
-    gradient_accumulation_steps: int = 1
-    max_length: int = 128
-    doc_stride: int = 128
-    row_length: RowLength = 128
-    max_bucket_sizes: int = 6
-    packing: bool = True
-    eval_rows: int = 16
-    eval_every: int = 0
-    patience: int = 0
-    log_every: int = 10
+    batch_size: fields.PositiveInt = 32
+    epochs: fields.Float = 3.0
+    max_steps: fields.NonNegativeInt = 0
+    gradient_accumulation_steps: fields.PositiveInt = 1
+    max_length: Annotated[fields.Int, Field(ge=4)] = 128
+    doc_stride: fields.NonNegativeInt = 128
+    row_length: fields.RowLength = 128
+    max_bucket_sizes: fields.PositiveInt = 6
+    packing: fields.Bool = True
+    eval_rows: fields.PositiveInt = 16
+    eval_every: fields.NonNegativeInt = 0
+    patience: fields.NonNegativeInt = 0
+    log_every: fields.PositiveInt = 10
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     remat: Literal["none", "matmuls", "full"] = "none"
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     output_bias: Literal["zero", "mean"] = "zero"
-    label_smoothing: float = 0.0
+    label_smoothing: fields.BelowOne = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One fine-tuning.
+    """One fine-tuning stage.
 
-    `rehearse`, `wise` and `retained` are of the target stage, against forgetting or to measure it.
-    `retained` and `wise` train nothing, so they may be set after a study too. Every stage starts
-    its schedule and its moments anew, re-warmed by the `warmup` of its own section `optimizer`
-    (Gupta et al. 2023): for a target that is not re-warmed set `warmup=0` and the `learning_rate`
-    that the intermediate stage ends with, its `learning_rate` times `end_factor`.
+    `rehearsal_examples`, `wise_ft_alphas` and `evaluate_retention` reduce or measure forgetting;
+    they are for the target stage. The latter two do not affect training, so they can also be set
+    after a study has finished. Each stage starts with a new schedule and new optimizer moments,
+    re-warmed as its own `optimizer.warmup` says (Gupta et al. 2023). For a target stage without
+    re-warming, set `warmup=0` and the `learning_rate` at which the intermediate stage ends, its
+    `learning_rate` times `end_factor`.
 
     Attributes:
-      task, data: what is learnt, from what.
-      evaluate: sets to score without training, by name.
-      optimizer, train: how.
-      rehearse: examples of each batch of `train.batch_size` that are of the intermediate task, out
-        of its train split and with its own head, on the path `staged`; the loss is the mean of both
-        tasks' by their shares. An epoch counts the target's examples. 0 for none.
-      wise: shares of the result in a mixture with the start of the stage that is scored as the
-        result itself is (WiSE-FT, Wortsman et al. 2022): 1 is the result, 0 the start with the new
-        parts of the result's head. Nothing is chosen by these scores. Not on the path `scratch`.
-      retained: whether the intermediate task is scored again after this stage on the path `staged`,
-        with the encoder of now and its own head: as it was, or as it is if it was rehearsed.
-      restarts: how often a run that has not learned, by its own dev scores, is trained anew from
-        another draw, see `flaxfer.training.restarts`. Each is in the report.
+      task, data: Task and data to train on.
+      evaluate: Further sets to evaluate zero-shot, by name.
+      optimizer, train: Optimizer and training loop.
+      rehearsal_examples: Examples of the intermediate task in each batch of `train.batch_size`,
+        drawn from its training split and trained with its own head, in the condition `staged`. The
+        loss is the mean over all examples of both tasks. Epochs count examples of the target
+        task. 0 for none.
+      wise_ft_alphas: Weights of the fine-tuned parameters in interpolations with the initial
+        parameters that are evaluated too (WiSE-FT, Wortsman et al. 2022): 1 is the fine-tuned
+        model, 0 the initial encoder with the new parts of the fine-tuned head. Nothing is selected
+        by these scores. Ignored in the condition `scratch`.
+      evaluate_retention: Evaluate the intermediate task again after this stage, in the condition
+        `staged`, with the current encoder and the intermediate task's head (as rehearsed, if
+        `rehearsal_examples` is set).
+      max_restarts: How often a run whose dev scores show no learning is trained again with
+        another seed, see `flaxfer.training.restarts`. The report lists every attempt.
     """
 
     task: Task
     data: Data
-    evaluate: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    evaluate: Mapping[Annotated[str, Field(pattern=r"^[\w.-]+$")], Source] = dataclasses.field(
+        default_factory=dict
+    )
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
-    rehearse: int = 0
-    wise: tuple[float, ...] = ()
-    retained: bool = False
-    restarts: int = 0
+    rehearsal_examples: fields.NonNegativeInt = 0
+    wise_ft_alphas: fields.Distinct[fields.UnitInterval] = ()
+    evaluate_retention: fields.Bool = False
+    max_restarts: fields.NonNegativeInt = 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """Devices along the axes; -1 for all that the others leave. A data set's rows are split over
-    `data` and `fsdp`, parameters over `fsdp` and `tensor`.
+    """Number of devices along each mesh axis; -1 means all devices that remain.
+
+    Rows of a batch are sharded over `data` and `fsdp`, parameters over `fsdp` and `tensor`.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    tensor: int = 1
+    data: fields.Int = -1
+    fsdp: fields.Int = 1
+    tensor: fields.Int = 1
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -350,57 +362,65 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Common:
-    """What a study and a grid of studies have in common.
+    """Settings shared by a study and a grid of studies.
 
     Attributes:
-      name: of the study or grid, for the report.
-      conditions: `direct` trains the target from the pretrained encoder, `staged` after the
+      name: Name of the study or grid in the report.
+      conditions: `direct` trains the target task from the pretrained encoder, `staged` after the
         intermediate stage, `scratch` from random encoder weights, as a control.
-      seeds: one run of every path each: order of the data, heads, dropout.
-      seeds_at_once: seeds that train as one program, with the results that they have one by one. 1
-        for one by one; 0 for eight where steps are so small that this is faster, else one.
-      workdir: everything that is written; the same command continues what lies there. Empty for
-        `runs/<name>`.
-      store: where stages lie, which several studies and grids may share; empty for WORKDIR/stages.
-      data_dir: where relative paths of sources start; empty for the current directory.
-      cache: tokenised data and compiled programs; empty for the user's cache directory.
-      compiler_options: XLA options by name; they override those of `flaxfer.runtime.platform`.
-      trackers: further sinks of the metrics.
-      overlap: what is done about train examples that stand in a set that is evaluated on, by
-        `flaxfer.data.overlap`: `report` counts them; `remove` leaves them out, of the target's
-        train split if they stand in the target's own sets, of that of the intermediate stage if
-        they stand in any; `forbid` is an error where `remove` would leave some out.
-      transferability: examples of the target's train split used to score beforehand which start
-        suits it (`flaxfer.study.transferability`); 0 for no such scores.
+      seeds: Seeds of the runs in each condition: example order, new heads and dropout.
+      batched_seeds: Number of seeds trained as one program, with the same results as one by one.
+        1 trains them one by one; 0 trains up to eight together if steps are so small that this is
+        faster.
+      mesh: Device mesh.
+      workdir: Folder for all results; the same command resumes there. Empty for `runs/<name>`.
+      store: Folder of the stage store, which studies and grids may share; empty for
+        WORKDIR/stages.
+      data_dir: Folder that relative paths of sources are resolved against; empty for the current
+        directory.
+      cache: Folder for tokenised data and compiled programs; empty for the user's cache folder.
+      compiler_options: XLA options by name; they override those in `flaxfer.runtime.platform`.
+      trackers: Additional metric trackers.
+      overlap: Treatment of training examples that also occur in an evaluation set
+        (`flaxfer.data.overlap`): `report` counts them; `remove` excludes them, from the target's
+        training split if they occur in a set of the target stage, and from the intermediate one's
+        if they occur in any set; `forbid` raises an error where `remove` would exclude any.
+      transferability: Number of target training examples used to estimate, before training, which
+        initial encoder suits the target (`flaxfer.study.transferability`); 0 disables this.
     """
 
-    name: str
-    conditions: tuple[Condition, ...] = ("direct", "staged")
-    seeds: tuple[int, ...] = (0,)
-    seeds_at_once: int = 0
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    conditions: Annotated[fields.Distinct[Condition], Field(min_length=1)] = ("direct", "staged")
+    seeds: Annotated[fields.Distinct[fields.NonNegativeInt], Field(min_length=1)] = (0,)
+    batched_seeds: fields.NonNegativeInt = 0
     mesh: Mesh = Mesh()
     workdir: str = ""
     store: str = ""
     data_dir: str = ""
     cache: str = ""
-    compiler_options: Mapping[str, bool | int | str] = dataclasses.field(default_factory=dict)
-    trackers: tuple[Literal["tensorboard", "wandb"], ...] = ()
+    compiler_options: Mapping[str, fields.Bool | fields.Int | str] = dataclasses.field(
+        default_factory=dict
+    )
+    trackers: fields.Tuple[Literal["tensorboard", "wandb"]] = ()
     overlap: Literal["report", "remove", "forbid"] = "report"
-    transferability: int = 500
+    transferability: fields.NonNegativeInt = 500
 
     @property
     def stages(self) -> str:
-        """The folder that stages lie in."""
+        """Folder of the stage store."""
         return self.store or f"{self.workdir}/stages"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Common):
-    """A study: every path, every seed.
+    """A study: all conditions and seeds for one target task.
 
     Attributes:
-      target: the stage whose evaluations are compared.
-      intermediate: the stage before it on the path `staged`.
+      model: The pretrained encoder.
+      target: The stage whose evaluations are compared.
+      intermediate: The stage before it in the condition `staged`.
     """
 
     model: Model

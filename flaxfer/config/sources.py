@@ -1,15 +1,12 @@
-"""What a source of examples must satisfy, by the kind of task that it is for."""
+"""Checks of sources, by the type of their task."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 
 from flaxfer.config import Source, Task
+from flaxfer.config.findings import Finding, suggestion
 from flaxfer.config.task_types import TaskType, TaskTypes
-
-Finding = tuple[tuple[str, ...], str]
-"""The keys that a finding read, and the finding, which begins with the key to change."""
 
 COMMON_ROLES = ("id", "language", "domain")
 
@@ -22,34 +19,27 @@ def check_source(
     task_type: TaskType,
     task_types: TaskTypes,
 ) -> Iterator[Finding]:
-    """Yields everything wrong in a source.
+    """Yield every contradiction in a source.
 
     Args:
-      at: its dotted key.
-      source: what stands there.
-      task_at: the key of its task.
-      task: what stands there.
-      task_type: Its type.
+      at: Dotted key of the source.
+      source: The source.
+      task_at: Dotted key of its task.
+      task: Its task.
+      task_type: Type of the task.
       task_types: All task types by name.
     """
     if bool(source.path) == bool(source.hub):
         yield (
             (f"{at}.path", f"{at}.hub"),
             (
-                f"{at}.path: name either a local file (path) or a hub id (hub), "
+                f"{at}.path: set either a local file (path) or a hub id (hub), "
                 f"not {'both' if source.path else 'neither'}"
             ),
         )
     yield from _roles(at, source, task_at, task_type, task_types)
-    yield from _format(at, source, task_at, task_type, task_types)
+    yield from _format(at, source, task_at, task_type)
     yield from _labels(at, source, task_at, task, task_type)
-    if len(source.delimiter) > 1:
-        yield (f"{at}.delimiter",), f"{at}.delimiter: one character, is {source.delimiter!r}"
-    for key in ("max_columns", "rows"):
-        if getattr(source, key) < 0:
-            yield (f"{at}.{key}",), f"{at}.{key}: must not be negative, is {getattr(source, key)}"
-    if not 0 < source.fraction <= 1:
-        yield (f"{at}.fraction",), f"{at}.fraction: must be in (0, 1], is {source.fraction}"
     if source.questions and "question" not in {*source.columns, *source.aligned}:
         yield (
             (f"{at}.questions", f"{at}.columns"),
@@ -77,7 +67,6 @@ def _labels(
 def _roles(
     at: str, source: Source, task_at: str, task_type: TaskType, task_types: TaskTypes
 ) -> Iterator[Finding]:
-    """Whether the roles of columns are those of the task type."""
     type_key = f"{task_at}.type"
     own = [*task_type.roles, *COMMON_ROLES]
     for mapping, key in ((source.columns, "columns"), (source.aligned, "aligned")):
@@ -85,11 +74,9 @@ def _roles(
             if role in own or task_type.has_role(role):
                 continue
             known = any(other.has_role(role) for other in task_types.values())
-            near = difflib.get_close_matches(role, own, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(own)}"
             what = f"no role of {task_type.name}" if known else "unknown role"
             read = (f"{at}.{key}", *([type_key] if known else []))
-            yield read, f"{at}.{key}.{role}: {what}; {hint}"
+            yield read, f"{at}.{key}.{role}: {what}; {suggestion(role, own)}"
     twice = sorted(source.columns.keys() & source.aligned.keys())
     if twice:
         yield (
@@ -98,32 +85,29 @@ def _roles(
         )
     named = {*source.roles, *source.aligned}
     keys = (f"{at}.columns", f"{at}.aligned", f"{at}.format", f"{at}.path", f"{at}.hub", type_key)
-    fits = source.hub or not _of_another_type(source.written_as, task_type, task_types)
+    fits = source.hub or not _of_another_type(source.file_format, task_type, task_types)
     for role in task_type.required_roles(named):
         if fits and role not in named:
             yield keys, f"{at}.columns.{role}: is missing"
 
 
 def _of_another_type(file_format: str, task_type: TaskType, task_types: TaskTypes) -> bool:
-    """Whether files of a format hold only examples of other task types."""
+    """Return whether files of a format only contain examples of other task types."""
     return file_format not in task_type.formats and any(
         file_format in other.special_formats for other in task_types.values()
     )
 
 
-def _format(
-    at: str, source: Source, task_at: str, task_type: TaskType, task_types: TaskTypes
-) -> Iterator[Finding]:
-    """Whether a file of this format can hold what the task type needs."""
-    written_as = "" if source.hub else source.written_as
-    if written_as and written_as not in task_type.formats:
+def _format(at: str, source: Source, task_at: str, task_type: TaskType) -> Iterator[Finding]:
+    file_format = "" if source.hub else source.file_format
+    if file_format and file_format not in task_type.formats:
         yield (
             (f"{at}.format", f"{at}.path", f"{at}.hub", f"{task_at}.type"),
-            f"{at}.format: {task_type.name} is not read from {written_as} files; it is from "
+            f"{at}.format: {task_type.name} is not read from {file_format} files; it is from "
             f"{', '.join(task_type.formats)}",
         )
     for role in COMMON_ROLES:
-        if role in source.columns and written_as == "conll":
+        if role in source.columns and file_format == "conll":
             yield (
                 (f"{at}.columns", f"{at}.format", f"{at}.path", f"{at}.hub"),
                 f"{at}.columns.{role}: a conll file has words and tags; align another file to it",
@@ -134,7 +118,7 @@ def _format(
                 (f"{at}.aligned", f"{task_at}.type"),
                 f"{at}.aligned.{role}: a line cannot hold a list; name a column",
             )
-    if source.word_prefix and written_as != "conll":
+    if source.word_prefix and file_format != "conll":
         yield (
             (f"{at}.word_prefix", f"{at}.format", f"{at}.path", f"{at}.hub"),
             f"{at}.word_prefix: is for conll files",

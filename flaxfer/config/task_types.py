@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from flaxfer.config import Task, Train
-    from flaxfer.config.sources import Finding
+    from flaxfer.config.findings import Finding
 
 
 class TaskType(Protocol):

@@ -34,7 +34,7 @@ def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
       DataError: the file is missing, damaged, not in its encoding, or lacks a column.
     """
     keys = list(dict.fromkeys(keys))
-    kind = source.written_as
+    kind = source.file_format
     if not kind:
         raise ConfigError(
             f"the ending of {path.name!r} does not tell how the file is written",

@@ -45,11 +45,11 @@ def read_source(
       DataError: with file, line and column of everything that is wrong.
     """
     where, columns, size, problems = _read(source, data_dir)
-    if source.rows and size != source.rows:
+    if source.num_records and size != source.num_records:
         raise DataError(
-            f"holds {size} records, not {source.rows}",
+            f"holds {size} records, not {source.num_records}",
             where=where,
-            hint="fetch the file again if it is cut off; else set `rows` to what it holds.",
+            hint="fetch the file again if it is cut off; else set `num_records` to what it holds.",
         )
     wanted = _filter(source, columns, size)
     # A column that is only filtered by may have the name of a role.

@@ -10,7 +10,7 @@ from typing import Any
 import pydantic
 
 from flaxfer.config import Task
-from flaxfer.config.grids import Place
+from flaxfer.config.grids import CellKey
 from flaxfer.errors import DataError
 
 CONDITIONS = ("direct", "staged", "scratch")
@@ -43,9 +43,9 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Scores of `share` of a stage's result and the rest of its start."""
+    """Scores of `alpha` of a stage's result and the rest of its start."""
 
-    share: float
+    alpha: float
     dev: Metrics
     evaluations: list[Evaluation]
 
@@ -90,7 +90,7 @@ class Run:
     examples_per_s: float | None = None
     useful_tokens_per_s: float | None = None
     padding_share: float | None = None
-    wise: list[Mixture] = dataclasses.field(default_factory=list)
+    wise_ft: list[Mixture] = dataclasses.field(default_factory=list)
     retained: list[Retained] = dataclasses.field(default_factory=list)
     restarts: list[Restart] = dataclasses.field(default_factory=list)
 
@@ -199,7 +199,7 @@ class Study:
     overlap: list[Shared] = dataclasses.field(default_factory=list)
     transferability: list[StartScores] = dataclasses.field(default_factory=list)
     size_rule: SizeRule | None = None
-    cell: Place | None = None
+    cell: CellKey | None = None
 
 
 def read_study(workdir: Path) -> Study:

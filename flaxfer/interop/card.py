@@ -1,221 +1,198 @@
-"""The model card of an exported stage. Every statement in it follows from the stage's records."""
+"""The model card of an exported stage, derived from the stage's records alone."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
 from flaxfer.evaluation.records import MIXED
-from flaxfer.report.document import Block, Code, Heading, Table, Text, to_markdown
-from flaxfer.statistics.scores import number
 from flaxfer.tasks import task_type
-from flaxfer.training.finished import Finished
+from flaxfer.training.record import StageRecord
+
+TEMPLATE = Path(__file__).with_name("card.md.j2")
 
 
-def model_card(done: Finished, name: str, class_name: str) -> str:
-    """README.md of an export: front matter for the hub, then text and tables.
+def model_card(stage: StageRecord, name: str, class_name: str) -> ModelCard:
+    """Return the card of an export.
 
     Args:
-      done: the stage.
-      name: of the export.
+      stage: the exported stage.
+      name: name of the export.
       class_name: transformers' class of the model.
     """
-    blocks = [
-        Heading(name, 1),
-        Text(_made_by(done)),
-        Text(f"It predicts {task_type(done.task).describe(done.task)}."),
-        Heading("Scores"),
-        _score_table(done),
-        Heading("Data"),
-        _data_table(done),
-        Heading("Use"),
-        *_use(done, name, class_name),
-        Heading("What was measured, and what was not"),
-        Text(_measured(done)),
-        Heading("Training"),
-        *_training(done),
-    ]
-    return _front_matter(done, name) + to_markdown(blocks)
+    auto_class = f"AutoModel{class_name[class_name.index('For') :].removesuffix('Simple')}"
+    best, total = stage.done()["best_step"], stage.done()["total_steps"]
+    return ModelCard.from_template(
+        _metadata(stage, name),
+        template_path=str(TEMPLATE),
+        escape=_escape,
+        quote=shlex.quote,
+        repr=repr,
+        name=name,
+        stage=stage,
+        origin=_origin(stage),
+        output=task_type(stage.task()).describe(stage.task()),
+        best_step=f"step {best:,} of {total:,}",
+        max_length=stage.train().max_length,
+        auto_class=auto_class,
+        predicts_texts=task_type(stage.task()).single_label,
+        limits=_limits(stage),
+        scores=_scores(stage),
+        data=_data(stage),
+        settings=_settings(stage),
+        versions=stage.origin()["versions"]
+        and _table(["package", "version"], stage.origin()["versions"].items()),
+    )
 
 
-def base_name(done: Finished) -> str:
-    """The hub id of the pretrained model, or the name of its folder."""
-    return done.model.hub or done.model_folder.name
+def base_name(stage: StageRecord) -> str:
+    """Return the hub id of the pretrained model, or the name of its folder."""
+    return stage.model_config().hub or Path(stage.origin()["model"]["folder"]).name
 
 
-def _front_matter(done: Finished, name: str) -> str:
-    """YAML, every value written as JSON, which YAML includes."""
-    fields: dict[str, Any] = {
-        "language": _languages(done),
-        "library_name": "transformers",
-        "pipeline_tag": task_type(done.task).pipeline_tag,
-        "tags": ["flaxfer", done.task.type.replace("_", "-")],
-    }
-    if done.model.hub:
-        fields["base_model"] = done.model.hub
-    fields["metrics"] = list(task_type(done.task).metrics)
-    results = _hub_results(done)
-    if results:
-        fields["model-index"] = [{"name": name, "results": results}]
-    lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in fields.items()]
-    return "\n".join(["---", *lines, "---", "", ""])
-
-
-def _hub_results(done: Finished) -> list[dict[str, Any]]:
-    """The scores as the hub's model index has them; what is undefined has no place there."""
-    return [
-        {
-            "task": {"type": task_type(done.task).pipeline_tag, "name": done.task.name},
-            "dataset": {
-                "type": _sources(done, evaluation.set),
-                "name": f"{evaluation.set} ({evaluation.language})",
-                "config": evaluation.language,
-                "split": evaluation.set,
-            },
-            "metrics": [
-                {"type": metric, "value": value, "name": metric}
-                for metric, value in evaluation.metrics.items()
-                if value is not None
-            ],
-        }
-        for evaluation in done.evaluations
-    ]
-
-
-def _made_by(done: Finished) -> str:
-    base, flaxfer = base_name(done), done.versions.get("flaxfer", "")
-    by = f"with flaxfer {flaxfer}".strip()
-    first, last = done.lineage[0], done.lineage[-1]
-    if first.start == "random":
-        return (
-            f"This model has the architecture and the tokenizer of {base}, began with random "
-            f"weights, and was trained on {last.task.name} {by}."
+def _metadata(stage: StageRecord, name: str) -> ModelCardData:
+    """Return the front matter; the hub's model index has no place for undefined scores."""
+    pipeline = task_type(stage.task()).pipeline_tag
+    results = [
+        EvalResult(
+            task_type=pipeline,
+            task_name=stage.task().name,
+            dataset_type=_sources(stage, evaluation.set),
+            dataset_name=f"{evaluation.set} ({evaluation.language})",
+            dataset_config=evaluation.language,
+            dataset_split=evaluation.set,
+            metric_type=metric,
+            metric_name=metric,
+            metric_value=value,
         )
-    if first is last:
-        return f"This model is {base}, fine-tuned on {last.task.name} {by}."
-    before = " and ".join(
-        f"{each.task.name} ({each.task.type.replace('_', ' ')})" for each in done.lineage[:-1]
+        for evaluation in stage.evaluations()
+        for metric, value in evaluation.metrics.items()
+        if value is not None
+    ]
+    return ModelCardData(
+        language=_languages(stage),
+        library_name="transformers",
+        pipeline_tag=pipeline,
+        tags=["flaxfer", stage.task().type.replace("_", "-")],
+        base_model=stage.model_config().hub or None,
+        metrics=list(task_type(stage.task()).metrics),
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+
+
+def _origin(stage: StageRecord) -> str:
+    base, version = base_name(stage), stage.origin()["versions"].get("flaxfer", "")
+    trained = f"{stage.task().name} with flaxfer {version}".strip()
+    first, *_ = stage.lineage()
+    if first.identity()["start"] == "random":
+        return (
+            f"This model has the architecture and the tokenizer of {base}, was initialised with "
+            f"random weights, and was trained on {trained}."
+        )
+    if first is stage:
+        return f"This model is {base}, fine-tuned on {trained}."
+    earlier = " and ".join(
+        f"{each.task().name} ({each.task().type.replace('_', ' ')})"
+        for each in stage.lineage()[:-1]
     )
     return (
-        f"This model is {base}, fine-tuned on the intermediate task {before} first, and then on "
-        f"{last.task.name} {by}."
+        f"This model is {base}, fine-tuned on the intermediate task {earlier} first, and then on "
+        f"{trained}."
     )
 
 
-def _score_table(done: Finished) -> Table:
-    metrics = list(task_type(done.task).metrics)
-    (dev,) = (entry for entry in done.data if entry["split"] == "dev")
-    rows = [["dev", ", ".join(dev["languages"]), f"{dev['examples']:,}"]]
-    rows[0] += [_score(done.done["dev"].get(metric)) for metric in metrics]
-    for each in done.evaluations:
-        scores = [_score(each.metrics.get(metric)) for metric in metrics]
-        rows.append([each.set, each.language, f"{each.n:,}", *scores])
-    steps = f"step {done.done['best_step']:,} of {done.done['total_steps']:,}"
-    return Table(
-        f"Scores of this very model: one run, seed {done.seed}.",
-        ["set", "language", "examples", *metrics],
-        rows,
-        "llr" + "r" * len(metrics),
-        [f"dev chose the checkpoint ({steps}, by {done.task.metric}), so its scores flatter."],
-    )
-
-
-def _data_table(done: Finished) -> Table:
-    rows = [
-        [
-            each.task.name,
-            entry["split"],
-            ", ".join(entry["sources"]) or "cut from train",
-            _amounts(entry["languages"]),
-            f"{entry['examples']:,}",
-            f"{entry['tokens']:,}",
-            f"{entry['truncated']:,}",
-        ]
-        for each in done.lineage
-        for entry in each.data
-    ]
-    header = ["task", "split", "source", "examples by language", "examples", "tokens", "cut"]
-    note = "cut: examples that were truncated to train.max_length tokens."
-    return Table("What it was trained and evaluated on.", header, rows, "llllrrr", [note])
-
-
-def _use(done: Finished, name: str, class_name: str) -> Iterator[Block]:
-    auto = f"AutoModel{class_name[class_name.index('For') :].removesuffix('Simple')}"
-    length = done.train.max_length
-    yield Text(f"In transformers, with up to {length} tokens a text or pair, as it was trained:")
-    yield Code(
-        f"from transformers import {auto}, AutoTokenizer\n\n"
-        f"model = {auto}.from_pretrained({name!r})\n"
-        f"tokenizer = AutoTokenizer.from_pretrained({name!r}, model_max_length={length})"
-    )
-    yield Text("In flaxfer, as the pretrained model of a study:")
-    yield Code(f"python -m flaxfer.main --config FILE {shlex.quote(f'--config.model.path={name}')}")
-    if task_type(done.task).single_label:
-        yield Text("In flaxfer, to predict as it was evaluated:")
-        yield Code(f"python -m flaxfer.interop.predict {shlex.quote(name)} TEXTS.jsonl")
-
-
-def _measured(done: Finished) -> str:
-    trained = {language for each in done.lineage for language in _trained(each)}
-    seen = {each.language for each in done.evaluations} - {MIXED}
-    parts = [
-        f"Measured were {_join(task_type(done.task).metrics)} on the sets of the table of scores."
-    ]
-    if new := sorted(seen - trained):
-        parts.append(f"It was not trained on texts in {_join(new)}: those scores are zero-shot.")
-    parts.append(
+def _limits(stage: StageRecord) -> str:
+    trained = {language for each in stage.lineage() for language in _trained_on(each)}
+    evaluated = {evaluation.language for evaluation in stage.evaluations()} - {MIXED}
+    metrics = _join(task_type(stage.task()).metrics)
+    sentences = [f"The measurements are {metrics} on the sets in the table of scores."]
+    if unseen := sorted(evaluated - trained):
+        sentences.append(
+            f"The model was not trained on texts in {_join(unseen)}: those scores are zero-shot."
+        )
+    sentences.append(
         "Nothing else was measured: no other task, domain or language, no other seed of this "
         "model, and neither bias nor robustness. The pretrained model and the data have licences "
         "of their own."
     )
-    return " ".join(parts)
+    return " ".join(sentences)
 
 
-def _training(done: Finished) -> Iterator[Block]:
+def _scores(stage: StageRecord) -> str:
+    metrics = task_type(stage.task()).metrics
+    (dev,) = (entry for entry in stage.origin()["data"] if entry["split"] == "dev")
+    sets = [("dev", ", ".join(dev["languages"]), dev["examples"], stage.done()["dev"])]
+    sets += [(each.set, each.language, each.n, each.metrics) for each in stage.evaluations()]
+    rows = [
+        [name, language, f"{n:,}", *(_score(scores.get(metric)) for metric in metrics)]
+        for name, language, n, scores in sets
+    ]
+    return _table(["set", "language", "examples", *metrics], rows, numbers=1 + len(metrics))
+
+
+def _data(stage: StageRecord) -> str:
+    rows = [
+        [
+            each.task().name,
+            entry["split"],
+            ", ".join(entry["sources"]) or "cut from train",
+            ", ".join(f"{language} {n:,}" for language, n in entry["languages"].items()),
+            *(f"{entry[count]:,}" for count in ("examples", "tokens", "truncated")),
+        ]
+        for each in stage.lineage()
+        for entry in each.origin()["data"]
+    ]
+    header = ["task", "split", "source", "examples by language", "examples", "tokens", "truncated"]
+    return _table(header, rows, numbers=3)
+
+
+def _settings(stage: StageRecord) -> str:
     columns = [
         {
-            "seed": each.seed,
-            "steps taken": each.done["steps"],
-            "best step": each.done["best_step"],
-            "dtype of matrix products": each.dtype,
-            **{f"optimizer.{k}": v for k, v in dataclasses.asdict(each.optimizer).items()},
-            **{f"train.{k}": v for k, v in dataclasses.asdict(each.train).items()},
+            "seed": each.identity()["seed"],
+            "steps taken": each.done()["steps"],
+            "best step": each.done()["best_step"],
+            "dtype of matmuls": each.identity()["dtype"],
+            **{f"optimizer.{k}": v for k, v in dataclasses.asdict(each.optimizer()).items()},
+            **{f"train.{k}": v for k, v in dataclasses.asdict(each.train()).items()},
         }
-        for each in done.lineage
+        for each in stage.lineage()
     ]
     rows = [[key, *(_word(column[key]) for column in columns)] for key in columns[0]]
-    names = [each.task.name for each in done.lineage]
-    yield Table("Settings by task.", ["setting", *names], rows, "l" * (1 + len(names)))
-    if done.versions:
-        rows = [[package, version] for package, version in done.versions.items()]
-        yield Table("Versions.", ["package", "version"], rows, "ll")
+    return _table(["setting", *(each.task().name for each in stage.lineage())], rows)
 
 
-def _languages(done: Finished) -> list[str]:
-    """All languages of the data, those of the training data first."""
-    found = [language for each in done.lineage for language in _trained(each)]
-    found += [language for entry in done.data for language in entry["languages"]]
-    return [language for language in dict.fromkeys(found) if language != MIXED]
+def _languages(stage: StageRecord) -> list[str]:
+    """Return all languages of the data, starting with the training data's."""
+    languages = [language for each in stage.lineage() for language in _trained_on(each)]
+    languages += [language for entry in stage.origin()["data"] for language in entry["languages"]]
+    return [language for language in dict.fromkeys(languages) if language != MIXED]
 
 
-def _trained(done: Finished) -> list[str]:
-    return [code for entry in done.data if entry["split"] == "train" for code in entry["languages"]]
+def _trained_on(stage: StageRecord) -> list[str]:
+    splits = (entry for entry in stage.origin()["data"] if entry["split"] == "train")
+    return [language for entry in splits for language in entry["languages"]]
 
 
-def _sources(done: Finished, split: str) -> str:
-    names = [name for entry in done.data if entry["split"] == split for name in entry["sources"]]
+def _sources(stage: StageRecord, split: str) -> str:
+    names = [
+        name
+        for entry in stage.origin()["data"]
+        if entry["split"] == split
+        for name in entry["sources"]
+    ]
     return ", ".join(names) or split
 
 
-def _amounts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
-
-
 def _score(value: float | None) -> str:
-    return "undefined" if value is None else f"{number(value):.4f}"
+    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _join(parts: Sequence[str]) -> str:
@@ -225,3 +202,16 @@ def _join(parts: Sequence[str]) -> str:
 
 def _word(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: int = 0) -> str:
+    """Return a Markdown table whose last columns, `numbers` many, are aligned right."""
+    rule = ["---"] * (len(header) - numbers) + ["---:"] * numbers
+    cells = [map(_escape, header), rule, *(map(_escape, row) for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _escape(text: str) -> str:
+    """Return a line of text in which no character is Markdown."""
+    text = re.sub(r"([\\`*\[\]|<>~]|(?<!\w)_|_(?!\w)|&(?=#?\w+;))", r"\\\1", text)
+    return " ".join(text.split())

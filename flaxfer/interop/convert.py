@@ -1,7 +1,4 @@
-"""Weights from PyTorch's pickles to safetensors, once, for whoever trusts where they come from.
-
-python -m flaxfer.interop.convert FOLDER OUT --allow-torch
-"""
+"""Conversion of PyTorch's pickled weights to safetensors, for files from a trusted source."""
 
 from __future__ import annotations
 
@@ -10,12 +7,11 @@ import json
 import re
 import shlex
 import shutil
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
+from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.interop.folders import copy_tokenizer, new_folder
 from flaxfer.models.weights import INDEX, WEIGHTS, read_headers, read_json
 
@@ -23,46 +19,46 @@ BIN = "pytorch_model.bin"
 BIN_INDEX = f"{BIN}.index.json"
 
 SAFE_TORCH = (2, 6)
-"""Before this version `torch.load(weights_only=True)` itself could be made to run code."""
+"""In earlier versions, a crafted file runs code in spite of `weights_only` (CVE-2025-32434)."""
 
 
 def convert(folder: Path, out: Path, allow_torch: bool) -> Path:
-    """Writes `out` with the weights of `folder` as safetensors, its config.json and tokenizer.
+    """Write the model of a folder to `out`, with its weights as safetensors.
 
-    One file becomes model.safetensors, shards become as many shards with their index. Arrays that
-    share memory, as tied embeddings do, are stored each by itself.
+    A single file becomes model.safetensors; shards become as many shards with an index. Arrays
+    that share memory, such as tied embeddings, are stored separately.
 
     Args:
-      folder: with config.json and pytorch_model.bin, or shards of it with their index.
+      folder: holds config.json and pytorch_model.bin, or shards of it with their index.
       out: a new or empty folder.
-      allow_torch: whether the files may be opened, which PyTorch has to do.
+      allow_torch: whether PyTorch may open the files.
 
     Raises:
-      ConfigError: it is not allowed, or PyTorch is absent or too old, or `out` is in use.
+      ConfigError: PyTorch is not allowed, missing or too old, or `out` is in use.
       DataError: a file is missing.
       CheckpointError: a file is damaged, or holds something else than arrays.
     """
-    files = _files(folder)
+    files = _pickles(folder)
     if not allow_torch:
-        names = ", ".join(file.name for file in files)
+        command = shlex.join(["flaxfer", "convert", str(folder), str(out), "--allow-torch"])
         raise ConfigError(
-            f"{names} can only be read by way of a format that can run code",
+            f"{', '.join(file.name for file in files)}: the format of PyTorch can run code",
             where=str(folder),
-            hint="if you trust where the file is from, allow it to be opened, with unpickling "
-            "restricted to arrays: " + shlex.join(_command(folder, out)),
+            hint="if you trust the source of the files, open them with unpickling restricted to "
+            f"arrays: {command}",
         )
-    torch = _torch()
+    torch = _import_torch()
     weight_map: dict[str, str] = {}
     size = 0
     with new_folder(out) as temporary:
         for number, file in enumerate(files, start=1):
             tensors = _separate(torch, _load(torch, file), file)
-            if twice := sorted(tensors.keys() & weight_map.keys()):
+            if duplicates := sorted(tensors.keys() & weight_map.keys()):
                 raise CheckpointError(
-                    "arrays are stored in two shards", where=str(file), details=twice
+                    "arrays are stored in two shards", where=str(file), details=duplicates
                 )
-            name = WEIGHTS if len(files) == 1 else f"model-{number:05}-of-{len(files):05}"
-            name = name.removesuffix(".safetensors") + ".safetensors"
+            shard = f"model-{number:05}-of-{len(files):05}.safetensors"
+            name = shard if len(files) > 1 else WEIGHTS
             _save(tensors, temporary / name)
             weight_map |= dict.fromkeys(tensors, name)
             size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
@@ -71,71 +67,80 @@ def convert(folder: Path, out: Path, allow_torch: bool) -> Path:
             (temporary / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
         shutil.copyfile(folder / "config.json", temporary / "config.json")
         copy_tokenizer(folder, temporary)
-        read_headers(temporary)  # What was written can be read.
+        read_headers(temporary)  # Checks that the new files can be read.
     return out
 
 
-def _files(folder: Path) -> list[Path]:
-    """The pickles of a folder, in the order of their names."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `flaxfer convert`."""
+    parser.add_argument("folder", type=Path, help="a model with pytorch_model.bin, or its shards")
+    parser.add_argument("out", type=Path, help="the new folder")
+    parser.add_argument(
+        "--allow-torch",
+        action="store_true",
+        help="open the files with PyTorch; only for weights from a trusted source",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert the weights of a model and print the path of the new folder."""
+    print(convert(args.folder, args.out, args.allow_torch))
+    return 0
+
+
+def _pickles(folder: Path) -> list[Path]:
+    """Return the weight files of a folder, ordered by name."""
+
+    def holds(name: str) -> bool:
+        return (folder / name).is_file()
+
     if not folder.is_dir():
-        raise DataError(
-            "there is no such folder", where=str(folder), hint="name a folder that has a " + BIN
-        )
-    if (folder / WEIGHTS).is_file() or (folder / INDEX).is_file():
-        raise DataError(
-            "the folder has safetensors files already: nothing is to be converted",
-            where=str(folder),
-            hint="use it as it is.",
-        )
-    if not (folder / "config.json").is_file():
-        raise DataError(
-            "config.json is missing", where=str(folder), hint="copy the model's config.json there."
-        )
-    if (folder / BIN).is_file():
+        what, hint = "there is no such folder", f"name a folder with a {BIN}."
+    elif holds(WEIGHTS) or holds(INDEX):
+        what, hint = "the folder already has safetensors files", "use it as it is."
+    elif not holds("config.json"):
+        what, hint = "config.json is missing", "copy the model's config.json there."
+    elif holds(BIN):
         return [folder / BIN]
-    if not (folder / BIN_INDEX).is_file():
-        raise DataError(
-            f"there is no {BIN} and no {BIN_INDEX}",
-            where=str(folder),
-            hint="name a folder that has one of them; other formats are not converted.",
-        )
+    elif holds(BIN_INDEX):
+        return _shards(folder)
+    else:
+        what = f"there is no {BIN} and no {BIN_INDEX}"
+        hint = "name a folder with one of them; other formats are not converted."
+    raise DataError(what, where=str(folder), hint=hint)
+
+
+def _shards(folder: Path) -> list[Path]:
     weight_map = read_json(folder / BIN_INDEX, CheckpointError).get("weight_map")
     if not isinstance(weight_map, dict) or not all(
         isinstance(name, str) and name == Path(name).name for name in weight_map.values()
     ):
         raise CheckpointError(
-            "weight_map does not map the names of arrays to files of the folder",
+            "weight_map does not map names of arrays to files of the folder",
             where=str(folder / BIN_INDEX),
             hint="download or copy it again.",
         )
     files = [folder / name for name in sorted(set(weight_map.values()))]
     if missing := [file.name for file in files if not file.is_file()]:
         raise CheckpointError(
-            "shards are missing",
-            where=str(folder),
-            details=missing,
-            hint="copy them there too.",
+            "shards are missing", where=str(folder), details=missing, hint="copy them there too."
         )
     return files
 
 
-def _command(folder: Path, out: Path) -> list[str]:
-    return ["python", "-m", "flaxfer.interop.convert", str(folder), str(out), "--allow-torch"]
-
-
-def _torch() -> Any:
+def _import_torch() -> Any:
     try:
         import torch
     except ImportError as error:
         raise ConfigError(
-            "PyTorch is not installed, and no other program reads its files",
+            "PyTorch, which alone reads its files, is not installed",
             where="torch",
-            hint='install it here, or wherever you convert: pip install "torch>=2.6".',
+            hint='install it here, or on the machine that converts: pip install "torch>=2.6".',
         ) from error
-    found = re.match(r"(\d+)\.(\d+)", torch.__version__)
-    if found is None or (int(found[1]), int(found[2])) < SAFE_TORCH:
+    version = re.match(r"(\d+)\.(\d+)", torch.__version__)
+    if version is None or (int(version[1]), int(version[2])) < SAFE_TORCH:
         raise ConfigError(
-            f"PyTorch {torch.__version__} can be made to run code even by restricted unpickling",
+            f"PyTorch {torch.__version__} can run code even with restricted unpickling",
             where="torch",
             hint='install a newer one: pip install "torch>=2.6".',
         )
@@ -145,13 +150,13 @@ def _torch() -> Any:
 def _load(torch: Any, file: Path) -> Mapping[str, Any]:
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    # PyTorch's reader raises what its formats raise, from KeyError to errors of its zip reader.
+    # PyTorch raises the errors of its formats, from KeyError to those of its zip reader.
     except Exception as error:
         raise CheckpointError(
             "the file is damaged, or holds something else than arrays, such as code to be run; "
             f"nothing of it was executed ({_reason(error)})",
             where=str(file),
-            hint="download it again from a source that you trust, or one with safetensors files.",
+            hint="download it again from a trusted source, or one with safetensors files.",
         ) from error
     if not isinstance(content, Mapping) or not all(
         isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items()
@@ -165,25 +170,25 @@ def _load(torch: Any, file: Path) -> Mapping[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What PyTorch found, without its advice on how to run the code all the same."""
+    """Return PyTorch's finding, without its advice on how to run the code nevertheless."""
     text = str(error)
-    if found := re.search(r"GLOBAL (\S+)", text):
-        return f"it asks for {found[1]}"
+    if unknown := re.search(r"GLOBAL (\S+)", text):
+        return f"it asks for {unknown[1]}"
     _, _, reason = text.rpartition("WeightsUnpickler error:")
     return f"{type(error).__name__}: {reason.strip().partition(chr(10))[0]}"
 
 
 def _separate(torch: Any, tensors: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The tensors, each dense and in memory of its own, which is all that safetensors holds."""
-    if odd := sorted(name for name, t in tensors.items() if t.layout != torch.strided):
-        raise CheckpointError("arrays are sparse", where=str(file), details=odd)
+    """Return dense tensors that share no memory, as safetensors requires."""
+    if sparse := sorted(name for name, t in tensors.items() if t.layout != torch.strided):
+        raise CheckpointError("arrays are sparse", where=str(file), details=sparse)
     seen: set[int] = set()
     separate = {}
     for name, tensor in tensors.items():
         tensor = tensor.detach().contiguous()
-        memory = tensor.untyped_storage().data_ptr()
-        separate[name] = tensor.clone() if memory in seen else tensor
-        seen.add(memory)
+        address = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if address in seen else tensor
+        seen.add(address)
     return separate
 
 
@@ -191,29 +196,3 @@ def _save(tensors: dict[str, Any], file: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(tensors, str(file), metadata={"format": "pt"})
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flaxfer.interop.convert",
-        description="Write the weights of a pytorch_model.bin as safetensors.",
-    )
-    parser.add_argument("folder", type=Path, help="a model with pytorch_model.bin, or its shards")
-    parser.add_argument("out", type=Path, help="the new folder")
-    parser.add_argument(
-        "--allow-torch",
-        action="store_true",
-        help="open the file with PyTorch: only for weights from a source that you trust",
-    )
-    parsed = parser.parse_args(arguments)
-    try:
-        print(convert(parsed.folder, parsed.out, parsed.allow_torch))
-    except FlaxferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,17 +1,11 @@
-"""A finished stage as a Hugging Face folder: config, weights, tokenizer and model card.
-
-python -m flaxfer.interop.export RUN OUT [--path PATH --seed N]
-"""
+"""Export of a finished stage as a Hugging Face folder: config, weights, tokenizer, model card."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import json
 import shlex
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +14,14 @@ import numpy as np
 import safetensors.numpy
 
 from flaxfer import __version__
-from flaxfer.config import Model, Task
+from flaxfer.config import Model
 from flaxfer.data import tokenize
 from flaxfer.data.tokenizer import cls_is_last
-from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
-from flaxfer.evaluation import records
+from flaxfer.errors import CheckpointError, ConfigError, DataError
+from flaxfer.evaluation.records import CONDITIONS, Run, read_study
 from flaxfer.interop import card
 from flaxfer.interop.folders import copy_tokenizer, new_folder
+from flaxfer.interop.names import class_name
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.pretrained import weights_fingerprint
@@ -34,133 +29,126 @@ from flaxfer.models.weights import WEIGHTS, read_json
 from flaxfer.runtime.trees import Params
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
-from flaxfer.training import finished, rows, stage_run
-from flaxfer.training.checkpoints import CheckpointStore, restore
-from flaxfer.training.finished import Finished
+from flaxfer.training.record import DONE, IDENTITY, StageRecord, open_finished
+from flaxfer.training.vocabulary import recover_rows, with_word_table, word_table
 
-CLASSES = {
-    "bert": "Bert",
-    "ernie": "Ernie",
-    "roberta": "Roberta",
-    "xlm-roberta": "XLMRoberta",
-    "camembert": "Camembert",
-    "data2vec-text": "Data2VecText",
-    "xlnet": "XLNet",
-}
-"""What transformers' classes of a family begin with."""
+TRAIN_SETTINGS = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
+"""Training settings that `flaxfer predict` needs to give the predictions of the evaluation."""
 
-LONGEST = 10**6
-"""Tokens; a tokenizer that takes more than this has no limit, which transformers writes as 1e30."""
+UNLIMITED = 10**6
+"""Lengths above this many tokens mean "no limit", which transformers writes as 1e30."""
 
 
 def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None = None) -> Path:
-    """Writes the best parameters of a stage as a folder that transformers loads.
+    """Write the best parameters of a stage to a folder that transformers loads.
 
     Args:
-      folder: of a finished stage.
+      folder: folder of a finished stage.
       out: a new or empty folder.
-      overwrite: whether an earlier export at `out` is replaced.
-      model: where the pretrained model lies now, if not where it was.
+      overwrite: whether to replace an earlier export at `out`.
+      model: folder of the pretrained model, if it has moved since training.
 
     Raises:
-      FlaxferError: of the kind of what is wrong; nothing is left at `out` then.
+      FlaxferError: the stage, the model or `out` cannot be used; nothing is left at `out`.
     """
-    done = finished.read(folder)
-    source = _model_folder(done, model)
+    stage = open_finished(folder)
+    source = _model_folder(stage, model)
     settings = read_json(source / "config.json", DataError)
-    whole = pretrained.load_encoder_config(source)
-    _check_weights(done, source, whole)
-    head = task_type(done.task).head
+    encoder = pretrained.load_encoder_config(source)
+    _check_weights(stage, source, encoder)
     with new_folder(out, overwrite) as temporary:
-        _write_json(temporary / "config.json", config_json(settings, done))
-        _copy_tokenizer(done, source, temporary)
-        arrays = pretrained.checkpoint_arrays(whole_params(done, whole, source), whole, head)
+        _write_json(temporary / "config.json", config_json(settings, stage))
+        _copy_tokenizer(stage, source, temporary)
+        arrays = pretrained.checkpoint_arrays(
+            whole_params(stage, encoder, source), encoder, task_type(stage.task()).head
+        )
         safetensors.numpy.save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
-        text = card.model_card(done, out.absolute().name, class_name(whole.family, done.task))
-        (temporary / "README.md").write_text(text, encoding="utf-8", newline="\n")
+        model_class = class_name(encoder.family, stage.task())
+        card.model_card(stage, out.absolute().name, model_class).save(temporary / "README.md")
     return out
 
 
-def class_name(family: str, task: Task) -> str:
-    """The class of transformers for a family and a task type."""
-    form = task_type(task)
-    simple = "Simple" if (family, form.head) == ("xlnet", "span") else ""
-    return f"{CLASSES[family]}{form.architecture}{simple}"
+def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:
+    """Return the config.json of an export.
 
+    Its key `flaxfer`, which transformers keeps and ignores, is for `flaxfer predict`.
 
-def config_json(settings: dict[str, Any], done: Finished) -> dict[str, Any]:
-    """The pretrained model's config.json, made that of the exported one.
-
-    What `flaxfer.interop.predict` needs to give the same predictions stands under `flaxfer`, which
-    transformers keeps and does not read.
+    Args:
+      settings: config.json of the pretrained model.
+      stage: the exported stage.
     """
-    task = done.task
+    task = stage.task()
     replaced = ("torch_dtype", "num_labels", "id2label", "label2id", "problem_type")
     config = {key: value for key, value in settings.items() if key not in replaced}
-    config |= {
-        "architectures": [class_name(settings["model_type"], task)],
-        "dtype": "float32",
-    }
+    config |= {"architectures": [class_name(settings["model_type"], task)], "dtype": "float32"}
     if labels := task_type(task).exported_labels(task):
         config |= {
             "id2label": {str(i): label for i, label in enumerate(labels)},
             "label2id": {label: i for i, label in enumerate(labels)},
         }
-    if problem_type := task_type(task).problem_type:
-        config["problem_type"] = problem_type
-    kept = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
-    train = dataclasses.asdict(done.train)
+    if problem := task_type(task).problem_type:
+        config["problem_type"] = problem
+    train = {name: getattr(stage.train(), name) for name in TRAIN_SETTINGS}
     config["flaxfer"] = {
         "version": __version__,
-        "stage": done.folder.name,
+        "stage": stage.folder.name,
         "task": dataclasses.asdict(task),
-        "train": {key: train[key] for key in kept} | {"compute_dtype": done.dtype},
+        "train": train | {"compute_dtype": stage.identity()["dtype"]},
     }
     return config
 
 
-def whole_params(done: Finished, whole: EncoderConfig, source: Path) -> Params:
-    """The best parameters of a stage, with the rows of the embedding that it had cut away."""
-    params = _restored(done, whole)
-    first = done.lineage[0]
+def whole_params(stage: StageRecord, encoder: EncoderConfig, source: Path) -> Params:
+    """Return the best parameters of a stage on the host, with all rows of the embedding."""
+    device = np.array(jax.devices()[:1]).reshape(1, 1, 1)
+    mesh = jax.sharding.Mesh(device, ("data", "fsdp", "tensor"))
 
-    def start(ids: np.ndarray) -> np.ndarray:
-        if first.start == "random":
-            return rows.random_table(whole, first.task, first.attempt_seed)[ids]
-        return rows.word_table(pretrained.load_pretrained(source, whole))[ids]
+    def params_of(record: StageRecord) -> Params:
+        on_host: Params = jax.tree.map(np.asarray, record.best_params(encoder, mesh))
+        return on_host
 
-    stages = [
-        rows.Trained(
-            each.vocabulary,
-            (lambda: params) if each is done else functools.partial(_restored, each, whole),
-            each.optimizer,
-            each.done["best_step"],
-            each.done["total_steps"],
-        )
-        for each in done.lineage
-    ]
-    return rows.with_table(params, rows.rows_after(np.arange(whole.vocab_size), stages, start))
+    def first_rows(ids: np.ndarray) -> np.ndarray:
+        first = stage.lineage()[0]
+        if first.identity()["start"] == "random":
+            model = model_spec(encoder, first.task())
+            return word_table(model.random_params(first.attempt_seed()))[ids]
+        return word_table(pretrained.load_pretrained(source, encoder))[ids]
+
+    params = params_of(stage)
+    table = recover_rows(
+        np.arange(encoder.vocab_size),
+        stage.lineage(),
+        first_rows,
+        lambda record: params if record == stage else params_of(record),
+    )
+    return with_word_table(params, table)
 
 
-def find(run: Path, out: Path, path: str | None, seed: int | None, name: str | None) -> Path:
-    """The stage folder that the command line means.
+def find_stage(
+    run: Path,
+    out: Path,
+    condition: str | None = None,
+    seed: int | None = None,
+    stage: str | None = None,
+) -> Path:
+    """Return the folder of the stage that a command line selects.
 
     Args:
-      run: a stage folder, or the work directory of a study.
-      out: for the commands that the error proposes.
-      path: of the study.
-      seed: of the study.
-      name: `intermediate` or `target`; target if None.
+      run: the folder of a stage, or the work directory of a study.
+      out: the output folder, for the commands that an error proposes.
+      condition: a condition of the study.
+      seed: a seed of the study.
+      stage: `intermediate` or `target`; None for the target.
 
     Raises:
-      ConfigError: no stage fits, or several do.
-      DataError: `run` is neither.
+      ConfigError: no stage matches, or several do.
+      DataError: `run` is neither a stage nor a work directory.
     """
-    if (run / finished.IDENTITY).is_file():
-        if path is not None or seed is not None or name is not None:
+    if (run / IDENTITY).is_file():
+        if (condition, seed, stage) != (None, None, None):
             raise ConfigError(
-                "--path, --seed and --stage choose a stage of a work directory, and this is the "
-                "folder of one stage",
+                "--condition, --seed and --stage select a stage of a work directory, but this is "
+                "the folder of one stage",
                 where=str(run),
                 hint="leave them out, or name the work directory.",
             )
@@ -170,126 +158,98 @@ def find(run: Path, out: Path, path: str | None, seed: int | None, name: str | N
             "this is neither the folder of a stage nor the work directory of a finished study",
             where=str(run),
             hint="run the study to its end, or name one of its finished stages.",
-            details=[str(done.parent) for done in sorted(run.glob(f"stages/*/{finished.DONE}"))],
+            details=[str(file.parent) for file in sorted(run.glob(f"stages/*/{DONE}"))],
         )
-    runs = records.read_study(run).runs
-    wanted = name or "target"
-    fitting = [
-        r
-        for r in runs
-        if r.stage == wanted and path in (None, r.condition) and seed in (None, r.seed)
+    records = read_study(run).runs
+    matches = [
+        record
+        for record in records
+        if record.stage == (stage or "target")
+        and condition in (None, record.condition)
+        and seed in (None, record.seed)
     ]
-    if len({r.id for r in fitting}) == 1:
-        return run / fitting[0].dir
-    shown = fitting or runs
+    if len({record.id for record in matches}) == 1:
+        return run / matches[0].dir
     raise ConfigError(
-        "several stages fit" if fitting else "no stage of the study fits",
+        "several stages match" if matches else "no stage of the study matches",
         where=str(run),
         hint="use one of these commands.",
-        details=[_command(run, out, r) for r in shown],
+        details=[_command(run, out, record) for record in matches or records],
     )
 
 
-def _command(run: Path, out: Path, record: records.Run) -> str:
-    words = [str(run), str(out), "--path", record.condition, "--seed", str(record.seed)]
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `flaxfer export`."""
+    parser.add_argument("run", type=Path, help="a stage folder, or the work directory of a study")
+    parser.add_argument("out", type=Path, help="the new folder")
+    parser.add_argument("--condition", choices=CONDITIONS, help="of a work directory")
+    parser.add_argument("--seed", type=int, help="of a work directory")
+    parser.add_argument("--stage", choices=("intermediate", "target"), help="target by default")
+    parser.add_argument("--model", type=Path, help="folder of the pretrained model, if it moved")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export a stage and print the path of its folder."""
+    folder = find_stage(args.run, args.out, args.condition, args.seed, args.stage)
+    print(export(folder, args.out, args.overwrite, args.model))
+    return 0
+
+
+def _command(run: Path, out: Path, record: Run) -> str:
+    words = [str(run), str(out), "--condition", record.condition, "--seed", str(record.seed)]
     if record.stage != "target":
         words += ["--stage", record.stage]
-    return shlex.join(["python", "-m", "flaxfer.interop.export", *words])
+    return shlex.join(["flaxfer", "export", *words])
 
 
-def _model_folder(done: Finished, model: Path | None) -> Path:
-    """Where the pretrained model lies. Nothing is asked of the hub."""
-    folder = model or done.model_folder
+def _model_folder(stage: StageRecord, model: Path | None) -> Path:
+    """Return the folder of the pretrained model, without asking the hub."""
+    folder = model or Path(stage.origin()["model"]["folder"])
     if not folder.is_dir():
         raise DataError(
-            f"the pretrained model of the stage, {card.base_name(done)}, is not there",
+            f"the pretrained model of the stage, {card.base_name(stage)}, is missing",
             where=str(folder),
-            hint="its config, its tokenizer and the rows of unused tokens are taken from it: put "
-            "it back, or name the folder where it is with --model FOLDER.",
+            hint="the export needs its config, its tokenizer and its embeddings of unused tokens: "
+            "put it back, or name its folder with --model FOLDER.",
         )
     return folder
 
 
-def _check_weights(done: Finished, source: Path, whole: EncoderConfig) -> None:
-    encoder = whole.with_dropout(done.model.dropout, done.model.attention_dropout)
-    if weights_fingerprint(source, encoder) != done.weights:
+def _check_weights(stage: StageRecord, source: Path, encoder: EncoderConfig) -> None:
+    trained = encoder.with_dropout(
+        stage.model_config().dropout, stage.model_config().attention_dropout
+    )
+    if weights_fingerprint(source, trained) != stage.identity()["model"]:
         raise CheckpointError(
-            "config.json or the weights are not those that the stage began with",
+            "config.json or the weights are not those that the stage started from",
             where=str(source),
             hint="name the folder of the same model with --model FOLDER.",
         )
 
 
-def _copy_tokenizer(done: Finished, source: Path, target: Path) -> None:
-    """Copies the tokenizer, and checks that in its new place it does what it did.
+def _copy_tokenizer(stage: StageRecord, source: Path, target: Path) -> None:
+    """Copy the tokenizer, and check that the copy tokenises as in training.
 
-    Its config is made to name what the model reads: without token types in it, transformers would
-    give a BERT none, and without the side of the padding an XLNet padding as its last token.
+    Its config names the model's inputs and its padding side. Without them, transformers would
+    give a BERT no token types, and an XLNet padding as its last token.
     """
-    copy_tokenizer(Path(done.model.tokenizer or source).expanduser(), target)
+    copy_tokenizer(Path(stage.model_config().tokenizer or source).expanduser(), target)
     tokenizer = tokenize.load_tokenizer(Model(path=str(target)))
-    if tokenize.tokenizer_fingerprint(tokenizer) != done.tokenizer:
+    if tokenize.tokenizer_fingerprint(tokenizer) != stage.origin()["tokenizer"]:
         raise DataError(
             "the tokenizer is not the one that the stage was trained with",
-            where=done.model.tokenizer or str(source),
-            hint="put the files of that one back.",
+            where=stage.model_config().tokenizer or str(source),
+            hint="restore the files of that tokenizer.",
         )
     file = target / "tokenizer_config.json"
     settings = read_json(file, DataError) if file.exists() else {}
     settings["model_input_names"] = tokenizer.model_input_names
     settings["padding_side"] = "left" if cls_is_last(tokenizer) else "right"
-    if tokenizer.model_max_length < LONGEST:
+    if tokenizer.model_max_length < UNLIMITED:
         settings["model_max_length"] = tokenizer.model_max_length
     _write_json(file, settings)
 
 
-def _restored(done: Finished, whole: EncoderConfig) -> Params:
-    """The best parameters of a stage, on the host."""
-    store = CheckpointStore(
-        done.folder / "checkpoints", task_type(done.task).larger_is_better(done.task.metric)
-    )
-    best = store.best() or store.newest()
-    if best is None or best.step != done.done["best_step"]:
-        raise CheckpointError(
-            "the stage is marked as finished, but its best checkpoint is gone",
-            where=str(done.folder),
-            hint="delete this folder and run the study again: it repeats this stage.",
-        )
-    one = np.array(jax.devices()[:1]).reshape(1, 1, 1)
-    mesh = jax.sharding.Mesh(one, ("data", "fsdp", "tensor"))
-    cut = dataclasses.replace(whole, vocab_size=len(done.vocabulary))
-    shapes = model_spec(cut, done.task).param_shapes()
-    params = restore(best, {"params": stage_run.placed(shapes, mesh)})["params"]
-    on_host: Params = jax.tree.map(np.asarray, params)
-    return on_host
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m flaxfer.interop.export",
-        description="Write a finished stage as a folder that transformers and flaxfer load.",
-    )
-    parser.add_argument("run", type=Path, help="a stage folder, or the work directory of a study")
-    parser.add_argument("out", type=Path, help="the new folder")
-    parser.add_argument("--path", choices=records.CONDITIONS, help="of a work directory")
-    parser.add_argument("--seed", type=int, help="of a work directory")
-    parser.add_argument("--stage", choices=("intermediate", "target"), help="target by default")
-    parser.add_argument("--model", type=Path, help="where the pretrained model lies now")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
-    words = parser.parse_args(arguments)
-    try:
-        folder = find(words.run, words.out, words.path, words.seed, words.stage)
-        print(export(folder, words.out, words.overwrite, words.model))
-    except FlaxferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

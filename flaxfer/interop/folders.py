@@ -1,4 +1,4 @@
-"""Folders that are there whole or not at all."""
+"""Folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from flaxfer.models.pretrained import TOKENIZER_FILES
 
 @contextlib.contextmanager
 def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary folder that takes the place of `out` at the end, or vanishes with an error.
+    """Yield a temporary folder that replaces `out` at the end, or is deleted on an error.
 
     Args:
-      out: what there must be nothing of yet, or an empty folder.
-      overwrite: whether it may also be an earlier export, which is replaced as a whole.
+      out: a path that does not exist yet, or an empty folder.
+      overwrite: whether `out` may also be an earlier export.
 
     Raises:
-      ConfigError: there is something at `out` that must not be replaced.
+      ConfigError: `out` cannot be written, or must not be replaced.
     """
     out = out.absolute()
     _check_free(out, overwrite)
@@ -36,9 +36,9 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
         ) from error
     try:
         yield temporary
-        for file in temporary.iterdir():  # safetensors makes files that only their owner reads.
+        for file in temporary.iterdir():  # safetensors makes its files readable to the owner only.
             file.chmod(temporary.stat().st_mode & 0o666)
-        # Only now may the earlier export go: what fails before this leaves it as it was.
+        # The earlier export is deleted last, so that a failure leaves it as it was.
         if out.exists() and any(out.iterdir()):
             shutil.rmtree(out)
         os.replace(temporary, out)
@@ -47,7 +47,7 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copies the files of a tokenizer from one folder to another."""
+    """Copy the files of a tokenizer to another folder."""
     for pattern in TOKENIZER_FILES:
         for file in sorted(source.glob(pattern)):
             shutil.copyfile(file, target / file.name)
@@ -64,13 +64,13 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise ConfigError(
             "the folder is not empty",
             where=str(out),
-            hint="name a new folder; an earlier export is replaced with --overwrite.",
+            hint="name a new folder, or pass --overwrite to replace an earlier export.",
         )
     if not _is_export(out):
         raise ConfigError(
-            "the folder holds something else than an export, which --overwrite will not delete",
+            "the folder is not an export, so --overwrite will not delete it",
             where=str(out),
-            hint="name another folder, or empty this one yourself.",
+            hint="name another folder, or empty this one first.",
         )
 
 

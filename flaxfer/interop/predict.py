@@ -1,7 +1,4 @@
-"""Predictions of a fine-tuned model for texts in a file, by json lines.
-
-python -m flaxfer.interop.predict MODEL INPUT [--output FILE]
-"""
+"""Predictions of a fine-tuned model for the texts or pairs of a file, as JSON lines."""
 
 from __future__ import annotations
 
@@ -9,60 +6,63 @@ import argparse
 import csv
 import dataclasses
 import json
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import pydantic
 
-from flaxfer import config
-from flaxfer.config import Source, Task, Train
+from flaxfer.config import Model, Source, Task, Train
 from flaxfer.data import readers, tokenize
 from flaxfer.data.examples import Examples
 from flaxfer.data.files import decode, read_bytes, split_lines
 from flaxfer.data.values import text_fault, written
-from flaxfer.errors import ConfigError, DataError, FlaxferError
+from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models import pretrained
 from flaxfer.models.weights import read_json
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.files import write_atomically
-from flaxfer.tasks import Predictions, task_type
+from flaxfer.tasks import TASK_TYPES, Predictions, task_type
 from flaxfer.tasks.models import model_spec
 
+Record = TypeVar("Record")
+
 ROLES = ("text_a", "text_b", "id", "language", "domain")
-"""Columns that are read, by their names; all but the first may be absent."""
+"""Names of the columns that are read; only the first is required."""
 
-LENGTH = 512
-"""Tokens of a text for a model that does not say how many it was evaluated with."""
+MAX_LENGTH = 512
+"""Most tokens of a text for a model whose config.json does not name the evaluation's length."""
 
 
-def predict(folder: Path, file: Path) -> Iterator[dict[str, Any]]:
-    """One record an example: id, prediction, and for classes their probabilities.
+def predict(
+    folder: Path, file: Path, mesh: jax.sharding.Mesh | None = None
+) -> Iterator[dict[str, Any]]:
+    """Predict the examples of a file and yield a record for each.
 
-    An exported model predicts what it did when it was evaluated, bit for bit on the same kind of
-    machine with the same number of devices, if the file holds the examples of a set in its order.
+    A record has `id`, `prediction`, and for classes their `probabilities`. An exported model
+    repeats the predictions of its evaluation, bit for bit on a machine of the same kind and with
+    as many devices, if the file holds the examples of an evaluated set in their order.
 
     Args:
-      folder: a Hugging Face model with a head that classifies or scores texts.
-      file: csv, tsv or json lines with the column `text_a` and perhaps others of `ROLES`.
+      folder: a Hugging Face model with a head for classification or regression of texts.
+      file: csv, tsv or JSON lines with a column `text_a` and optionally others of `ROLES`.
+      mesh: devices over which rows are split; None for all devices.
 
     Raises:
-      FlaxferError: of the kind of what is wrong.
+      ConfigError, DataError, CheckpointError: the model or the file cannot be used.
     """
     settings = read_json(folder / "config.json", DataError)
-    task = task_of(settings, str(folder))
-    tokenizer = tokenize.load_tokenizer(config.Model(path=str(folder)))
-    train = train_of(settings, tokenizer.model_max_length)
-    examples = read_texts(file, task)
-    data = tokenize.tokenize(examples, tokenizer, train.max_length, None)
+    task = read_task(settings, str(folder))
+    tokenizer = tokenize.load_tokenizer(Model(path=str(folder)))
+    train = read_train(settings, tokenizer.model_max_length)
+    data = tokenize.tokenize(read_texts(file, task), tokenizer, train.max_length, None)
     encoder = pretrained.load_encoder_config(folder)
     model = model_spec(encoder, task)
-    mesh = sharding.make_mesh()
+    mesh = mesh or sharding.make_mesh()
     params = pretrained.load_pretrained(folder, encoder, outputs=model.num_outputs)
     params = jax.device_put(params, sharding.tree_shardings(params, mesh))
     evaluator = Evaluator(
@@ -76,65 +76,68 @@ def predict(folder: Path, file: Path) -> Iterator[dict[str, Any]]:
     return _records(evaluator.predictions(data, outputs))
 
 
-def task_of(settings: dict[str, Any], where: str) -> Task:
-    """The task of a model, from its config.json.
+def read_task(settings: dict[str, Any], where: str) -> Task:
+    """Return the task of a model, from its config.json.
 
     Raises:
-      ConfigError: its head is not for texts or pairs, or its labels are not named by number.
+      ConfigError: its head does not classify or score texts, or its labels are not numbered.
     """
     hint = "name a model that was exported from a stage of classification or regression."
-    own = settings.get("flaxfer")
-    if isinstance(own, dict):
-        task: Task = _checked(Task, own.get("task"), where)
+    if isinstance(export := settings.get("flaxfer"), dict):
+        task = _validate(Task, export.get("task"), where)
         if not task_type(task).single_label:
             what = f"a model for {task.type.replace('_', ' ')} cannot be used for texts or pairs"
             raise ConfigError(what, where=where, hint=hint)
         return task
-    architectures = settings.get("architectures") or ["none"]
-    if not str(architectures[0]).endswith("ForSequenceClassification"):
+    architecture = str((settings.get("architectures") or ["none"])[0])
+    if not architecture.endswith(TASK_TYPES["classification"].architecture):
         raise ConfigError(
-            f"the model has no head for sequences; its architecture is {architectures[0]}",
+            f"the model has no head for sequences; its architecture is {architecture}",
             where=where,
             hint=hint,
         )
     labels = _labels(settings, where)
     problem = settings.get("problem_type") or ("regression" if len(labels) == 1 else "single")
     if problem == "regression" and len(labels) == 1:
-        return Task("score", "regression", "pearson")
+        return Task("score", "regression", TASK_TYPES["regression"].metrics[0])
     if not problem.startswith("single"):
         what = f"its problem_type is {problem}, for {len(labels)} label(s)"
         raise ConfigError(what, where=where, hint=hint)
-    return Task("class", "classification", "accuracy", labels)
+    return Task("class", "classification", TASK_TYPES["classification"].metrics[0], labels)
 
 
-def train_of(settings: dict[str, Any], longest: int) -> Train:
-    """How a model is to be evaluated: as it was if it is an export, else in rows of its length."""
-    own = settings.get("flaxfer")
-    if isinstance(own, dict):
-        train: Train = _checked(Train, own.get("train"), "config.json")
-        return train
-    length = min(longest, LENGTH)
+def read_train(settings: dict[str, Any], longest: int) -> Train:
+    """Return the settings to evaluate a model with, from its config.json.
+
+    They are those of the evaluation for an export. For other models, texts are cut to `longest`
+    tokens, or to `MAX_LENGTH` if that is less.
+    """
+    if isinstance(export := settings.get("flaxfer"), dict):
+        return _validate(Train, export.get("train"), "config.json")
+    length = min(longest, MAX_LENGTH)
     return dataclasses.replace(Train(), max_length=length, row_length=length)
 
 
 def read_texts(file: Path, task: Task) -> Examples:
-    """The texts or pairs of a file; their labels mean nothing.
+    """Read the texts or pairs of a file, with placeholders as labels.
 
     Raises:
-      DataError: with file, line and column of everything that is wrong.
-      ConfigError: the ending of the file is none of those that are read.
+      DataError: the file has no records or wrong ones; all are listed with line and column.
+      ConfigError: the file's ending is not a supported one.
     """
-    roles = [role for role in ROLES if role in _names(file) or role == "text_a"]
+    names = _column_names(file)
+    roles = [role for role in ROLES if role in names or role == "text_a"]
     table = readers.read_table(file, Source(path=str(file)), roles)
     problems = list(table.problems)
-    broken = {record for record, _ in problems}
+    malformed = {record for record, _ in problems}
     for role in roles:
         column = table.columns[role]
         for i, value in enumerate(column.values):
-            fault = text_fault(value) if role.startswith("text") else not written(value)
-            if fault and i not in broken:
-                text = fault if isinstance(fault, str) else "is empty"
-                problems.append((i, f"{column.place(i)}: {text}"))
+            if i in malformed:
+                continue
+            fault = text_fault(value) if role.startswith("text") else ""
+            if fault or not written(value):
+                problems.append((i, f"{column.place(i)}: {fault or 'is empty'}"))
     if problems or not table.size:
         raise DataError(
             f"{len(problems)} finding(s) in the data" if problems else "the file has no record",
@@ -158,14 +161,38 @@ def read_texts(file: Path, task: Task) -> Examples:
     )
 
 
-def _names(file: Path) -> set[str]:
-    """The names of the file's columns; what cannot be read is left for the reader to report."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `flaxfer predict`."""
+    parser.add_argument("model", type=Path, help="an exported folder, or another of transformers")
+    parser.add_argument("input", type=Path, help=f"csv, tsv or jsonl; columns {', '.join(ROLES)}")
+    parser.add_argument("--output", type=Path, help="file to write instead of printing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict the examples of a file, and print or write the records."""
+    records = predict(args.model, args.input)
+    text = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
+    if not args.output:
+        sys.stdout.write(text)
+        return 0
+    try:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(args.output, text)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be written: {error}", where=str(args.output), hint="name another file."
+        ) from error
+    return 0
+
+
+def _column_names(file: Path) -> set[str]:
+    """Return the names of a file's columns; malformed lines are left to the reader to report."""
     suffix = Path(file.name.removesuffix(".gz")).suffix
     if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson"):
         raise ConfigError(
-            f"the ending of {file.name!r} is not one of those that are read",
+            f"the ending of {file.name!r} is not a supported one",
             where=str(file),
-            hint="write csv, tsv or json lines (.csv, .tsv, .jsonl; .gz after them).",
+            hint="write csv, tsv or JSON lines (.csv, .tsv, .jsonl; optionally with .gz).",
         )
     lines = split_lines(decode(read_bytes(file, "INPUT"), "utf-8", file))
     if suffix in (".csv", ".tsv"):
@@ -181,76 +208,38 @@ def _names(file: Path) -> set[str]:
 
 
 def _labels(settings: dict[str, Any], where: str) -> tuple[str, ...]:
-    """Names of the classes in the order of the logits; two of them are what transformers assumes
-    where config.json says nothing.
+    """Return the names of the classes in the order of the logits.
+
+    The defaults are those of transformers: two classes, LABEL_0 and LABEL_1.
     """
     count = settings.get("num_labels", 2)
-    named = settings.get("id2label") or {i: f"LABEL_{i}" for i in range(count)}
-    labels = {str(number): str(label) for number, label in named.items()}
+    id2label = settings.get("id2label") or {i: f"LABEL_{i}" for i in range(count)}
+    labels = {str(number): str(label) for number, label in id2label.items()}
     if set(labels) != set(map(str, range(len(labels)))):
         raise ConfigError(
-            f"id2label does not name the classes by number: {named}",
+            f"id2label does not number the classes: {id2label}",
             where=where,
             hint="number them from 0, in the order of the logits.",
         )
     return tuple(labels[str(i)] for i in range(len(labels)))
 
 
-def _checked(kind: Any, value: Any, where: str) -> Any:
+def _validate(record_type: type[Record], value: Any, where: str) -> Record:
     try:
-        return pydantic.TypeAdapter(kind).validate_python(value)
+        return pydantic.TypeAdapter(record_type).validate_python(value)
     except pydantic.ValidationError as error:
         raise ConfigError(
-            "`flaxfer` in config.json is not what an export writes",
+            "the key `flaxfer` of config.json is not as an export writes it",
             where=where,
-            hint="export the model again, or delete the key to have the defaults.",
+            hint="export the model again, or delete the key to use the defaults.",
             details=[f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()],
         ) from error
 
 
 def _records(predictions: Predictions) -> Iterator[dict[str, Any]]:
-    """As `evaluate.write_predictions` has them, without the labels."""
+    """Yield records like those of an evaluation's predictions file, but without labels."""
     data = predictions.data
     for i, identity in enumerate(data.id):
-        known = {"id": identity, "language": data.language[i], "domain": data.domain[i]}
-        record = {key: value for key, value in known.items() if value} | predictions.record(i)
+        columns = {"id": identity, "language": data.language[i], "domain": data.domain[i]}
+        record = {key: value for key, value in columns.items() if value} | predictions.record(i)
         yield {key: value for key, value in record.items() if key not in ("label", "score")}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("flaxfer").setLevel(logging.INFO)
-    parser = argparse.ArgumentParser(
-        prog="python -m flaxfer.interop.predict",
-        description="Predict for texts or pairs in a file.",
-    )
-    parser.add_argument("model", type=Path, help="an exported folder, or another of transformers")
-    parser.add_argument("input", type=Path, help=f"csv, tsv or jsonl; columns {', '.join(ROLES)}")
-    parser.add_argument("--output", type=Path, help="where to write; else it is printed")
-    words = parser.parse_args(arguments)
-    try:
-        lines = [json.dumps(r, ensure_ascii=False) for r in predict(words.model, words.input)]
-        text = "".join(f"{line}\n" for line in lines)
-        if words.output:
-            _write(words.output, text)
-        else:
-            sys.stdout.write(text)
-    except FlaxferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, text)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot be written: {error}", where=str(path), hint="name another file."
-        ) from error
-
-
-if __name__ == "__main__":
-    sys.exit(main())

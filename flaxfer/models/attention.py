@@ -119,7 +119,7 @@ def _obstacles(
     if scored:
         yield "it knows content alone, not XLNet's distances and types"
     if execution.mesh is not None and "seed" in execution.mesh.axis_names:
-        yield "it runs one seed at a time: set seeds_at_once = 1"
+        yield "it runs one seed at a time: set batched_seeds = 1"
 
 
 def _cudnn(

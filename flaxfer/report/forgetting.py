@@ -1,83 +1,86 @@
-"""What the target stage leaves of the intermediate task, and mixtures of a stage with its start."""
+"""What the target stage forgets of the intermediate task, and mixtures of it with its start."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 
 import numpy as np
 
 from flaxfer.evaluation.records import Metrics, Mixture, Run, Study
 from flaxfer.report import plots
-from flaxfer.report.document import Block, Figure, Heading, Table
-from flaxfer.report.languages import plot_name
-from flaxfer.report.material import Entry, Material
-from flaxfer.report.wording import spread
+from flaxfer.report.data import Entry, ReportData
+from flaxfer.report.document import Block, Figure, Heading, Table, table_of
+from flaxfer.report.formatting import spread
 from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT, Scores, number
 
 
-def forgetting_blocks(material: Material) -> list[Block]:
-    """Scores of the intermediate task before and after, and of mixtures by their share."""
-    blocks = material.by_study(_of_study)
+def forgetting_blocks(data: ReportData) -> list[Block]:
+    """Return scores of the intermediate task before and after, and scores of mixtures."""
+    blocks = data.by_study(_study_blocks)
     return [Heading("Forgetting"), *blocks] if blocks else []
 
 
-def _of_study(entry: Entry) -> list[Block]:
+def _study_blocks(entry: Entry) -> list[Block]:
     runs = [run for run in entry.study.runs if run.stage == "target"]
     blocks: list[Block] = []
-    if kept := [run for run in runs if run.retained]:
-        blocks.append(_retained(entry, kept))
-    if mixed := [run for run in runs if run.wise]:
-        blocks += _mixtures(entry, mixed)
+    if retained := [run for run in runs if run.retained]:
+        blocks.append(_retained_table(entry, retained))
+    if mixed := [run for run in runs if run.wise_ft]:
+        blocks += _mixture_blocks(entry, mixed)
     return blocks
 
 
-def _retained(entry: Entry, runs: list[Run]) -> Table:
+def _retained_table(entry: Entry, runs: list[Run]) -> Table:
     metric = entry.metric_of("intermediate")
-    found: dict[tuple[str, str, str], list[tuple[Metrics, Metrics]]] = {}
+    by_set: dict[tuple[str, str, int], list[tuple[Metrics, Metrics]]] = defaultdict(list)
     for run in runs:
         for one in run.retained:
-            place = (one.language, one.set, f"{one.n:,}")
-            found.setdefault(place, []).append((one.before, one.after))
-    rows = []
-    for place, pairs in found.items():
+            by_set[one.language, one.set, one.n].append((one.before, one.after))
+    records = []
+    for (language, name, n), pairs in by_set.items():
         before, after = (
-            np.array([number(pair[i].get(metric)) for pair in pairs]) for i in range(2)
+            np.array([number(metrics.get(metric)) for metrics in seeds])
+            for seeds in zip(*pairs, strict=True)
         )
-        values = (spread("", before), spread("", after), spread(DIFFERENCE, after - before))
-        rows.append([*place, *values])
+        records.append({
+            "language": language, "set": name, "n": n, "before": spread("", before),
+            "after": spread("", after), "after minus before": spread(DIFFERENCE, after - before),
+        })  # fmt: skip
     caption = f"{metric} of {entry.intermediate} before and after the target stage."
-    header = ["language", "set", "n", "before", "after", "after minus before"]
-    return Table(caption, header, rows, "llrrrr")
+    return table_of(caption, records, "ll")
 
 
-def _mixtures(entry: Entry, runs: list[Run]) -> list[Block]:
-    """The mean over languages by the share of the result, as lines and over seeds."""
+def _mixture_blocks(entry: Entry, runs: list[Run]) -> list[Block]:
+    """Return the mean over languages by the weight of the result."""
     metric = entry.study.metric
     lines = []
-    found: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    by_alpha: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
-        shares = np.array([one.share for one in run.wise])
-        means = np.array([_mean(entry.study, run, one) for one in run.wise])
-        lines.append(plots.Curve(run.condition, run.seed, shares, means))
-        for one, mean in zip(run.wise, means.tolist(), strict=True):
-            values = (number(one.dev.get(metric)), mean)
-            found.setdefault((run.condition, one.share), []).append(values)
+        means = [_mean(entry.study, run, mixture) for mixture in run.wise_ft]
+        alphas = np.array([mixture.alpha for mixture in run.wise_ft])
+        lines.append(plots.Curve(run.condition, run.seed, alphas, np.array(means)))
+        for mixture, mean in zip(run.wise_ft, means, strict=True):
+            dev = number(mixture.dev.get(metric))
+            by_alpha[run.condition, mixture.alpha].append((dev, mean))
     quantity = f"{ZERO_SHOT if Scores(entry.study).zero_shot else MEAN} of {metric}"
-    over = "share of the result in the mixture"
-    svg = plots.curves(plot_name("mixtures", entry), lines, quantity, over)
-    caption = f"Mixtures of the target stage with its start: {quantity} by share (WiSE-FT)."
-    rows = [
-        [path, f"{share:g}", *(spread("", np.array(of)) for of in zip(*values, strict=True))]
-        for (path, share), values in sorted(found.items())
-    ]
-    header = ["condition", "share", f"dev {metric}", quantity]
-    table = Table("Mixtures over seeds: 0 is the start, 1 the result.", header, rows, "lrrr")
-    return [Figure(svg, caption), table]
+    over = "alpha (weight of the result in the mixture)"
+    svg = plots.curves(entry.plot_name("mixtures"), lines, quantity, over)
+    caption = f"Mixtures of the target stage with its start: {quantity} by alpha (WiSE-FT)."
+    records = []
+    for (condition, alpha), pairs in sorted(by_alpha.items()):
+        dev_scores, means_S = np.array(pairs).T
+        records.append({
+            "condition": condition, "alpha": f"{alpha:g}",
+            f"dev {metric}": spread("", dev_scores), quantity: spread("", means_S),
+        })  # fmt: skip
+    title = "Mixtures over seeds: 0 is the start, 1 the result."
+    return [Figure(svg, caption), table_of(title, records, "l")]
 
 
 def _mean(study: Study, run: Run, mixture: Mixture) -> float:
-    """The zero-shot mean of a mixture, or else the mean over all languages."""
-    only = dataclasses.replace(run, evaluations=mixture.evaluations)
-    scores = Scores(dataclasses.replace(study, runs=[only], seeds=[run.seed]))
+    """Return the zero-shot mean of a mixture, or else its mean over all languages."""
+    mixed = dataclasses.replace(run, evaluations=mixture.evaluations)
+    scores = Scores(dataclasses.replace(study, runs=[mixed], seeds=[run.seed]))
     means = scores.means(run.condition, study.metric)
     return float(means.get(ZERO_SHOT, means.get(MEAN, np.full(1, np.nan)))[0])

@@ -1,16 +1,18 @@
-"""Plots of a study as SVG elements for one HTML page: no fonts, no scripts, no outside references.
+"""Plots as SVG elements for one HTML page: no fonts, no scripts, no external references.
 
-The colours are the page's CSS variables, so that a plot follows the page into dark mode. The same
-numbers give the same bytes.
+Colours are the page's CSS variables, so that a plot follows the page into dark mode. The same
+numbers give the same bytes. Every plot needs a name that is unique within its page.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -23,6 +25,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from flaxfer.report.document import GLYPH
+from flaxfer.statistics.records import Estimate
 
 FONT = "DejaVu Sans"  # comes with matplotlib
 INK, LINE, HOLLOW = "#1b1f24", "#d0d7de", "#ffffff"
@@ -30,7 +33,7 @@ COLOR = {"direct": "#0072b2", "staged": "#d55e00", "scratch": "#6b6b6b"}
 MARKER = {"direct": "o", "staged": "s", "scratch": "^"}
 DASH = {"direct": "-", "staged": (0, (5, 1.5)), "scratch": (0, (1, 1.2))}
 VARIABLE = {INK: "--ink", LINE: "--line", HOLLOW: "--paper"} | {
-    c: f"--{path}" for path, c in COLOR.items()
+    color: f"--{condition}" for condition, color in COLOR.items()
 }
 
 STYLE: Any = {
@@ -42,199 +45,157 @@ STYLE: Any = {
     "font.family": FONT,
     "font.size": 11,
     "grid.color": LINE,
+    "legend.borderaxespad": 0.3,
     "legend.frameon": False,
+    "legend.handlelength": 2.2,
     "svg.fonttype": "path",  # glyphs as outlines: the same on every device
-    "svg.hashsalt": "flaxfer",  # ids by content instead of by chance
+    "svg.hashsalt": "flaxfer",  # deterministic ids
     "text.color": INK,
     "text.parse_math": False,
     "xtick.color": INK,
     "ytick.color": INK,
 }
-WIDTH = 5.2  # inches; on a phone the text is still of readable size
+WIDTH = 5.2  # inches; text stays readable when scaled down to a phone
 LONGEST = 36  # characters of a label
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """A line of a path and seed: steps (or shares), values, both (points,); NaN leaves a hole."""
+    """The line of a condition and seed: x and y values, both (points,); NaN in y leaves a gap."""
 
     condition: str
     seed: int
-    steps: np.ndarray
-    values: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
 
 
 def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metric: str) -> str:
-    """Horizontal bars of the means over seeds, a dot for every seed if there are several.
+    """Plot horizontal bars of the means over seeds, with a dot for each of several seeds.
 
-    Args:
-      name: of the plot, unique within the page.
-      rows: labels.
-      series: path -> values of shape (rows, seeds); NaN where undefined.
-      metric: label of the axis.
-
-    Returns:
-      An SVG element.
+    `series` maps conditions to values of shape (rows, seeds), NaN where undefined.
     """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 1.2 + len(rows) * (0.2 * len(series) + 0.16)), dpi=72)
-        figure.set_layout_engine("constrained")
-        axes = figure.subplots()
+    with _axes(1.2 + len(rows) * (0.2 * len(series) + 0.16)) as axes:
         thickness = 0.82 / len(series)
-        for place, (path, values_RS) in enumerate(series.items()):
+        for place, (condition, values_RS) in enumerate(series.items()):
             y_R = np.arange(len(rows)) + (place - (len(series) - 1) / 2) * thickness
             means_R = values_RS.mean(axis=1)
             defined = np.isfinite(means_R)
-            height = thickness * 0.92
-            axes.barh(y_R[defined], means_R[defined], height, color=COLOR[path])
+            axes.barh(y_R[defined], means_R[defined], thickness * 0.92, color=COLOR[condition])
             for y, values, mean in zip(y_R, values_RS, means_R, strict=True):
                 if values.size > 1:
                     axes.plot(values, [y] * values.size, "o", ms=3.5, mfc=LINE, mec=INK, mew=0.8)
                 if np.isnan(mean):
                     axes.annotate(" undefined", (0, y), va="center", fontsize=9)
-        axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
-        axes.tick_params(axis="y", length=0)
         axes.margins(y=0.02)
         axes.invert_yaxis()
-        axes.spines.left.set_visible(False)
-        axes.axvline(0, color=INK, lw=0.8)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.grid(axis="x")
-        axes.set_xlabel(_drawable(metric))
-        _legend(axes, [Patch(color=COLOR[path], label=path) for path in series])
-        label = f"Bars of {metric} by {', '.join(series)} for {', '.join(rows)}."
-        return _svg(figure, name, label)
+        _label_rows(axes, rows, metric, ticks=6)
+        _add_legend(axes, [Patch(color=COLOR[condition], label=condition) for condition in series])
+        return _svg(axes, name, f"Bars of {metric} by {', '.join(series)} for {', '.join(rows)}.")
 
 
-def intervals(
-    name: str,
-    rows: Sequence[str],
-    differences: np.ndarray,
-    ends: np.ndarray,
-    decided: Sequence[bool],
-    quantity: str,
-) -> str:
-    """Differences with their intervals, one below the other, beside a line at 0.
-
-    Args:
-      name: of the plot, unique within the page.
-      rows: labels.
-      differences: (rows,).
-      ends: (rows, 2), the ends of the intervals.
-      decided: whether there is a verdict; the point is full then, and hollow else.
-      quantity: label of the axis.
-
-    Returns:
-      An SVG element.
-    """
+def intervals(name: str, rows: Sequence[str], estimates: Sequence[Estimate], quantity: str) -> str:
+    """Plot the difference and interval of each row; a filled point has a verdict."""
     color = COLOR["staged"]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.9 + len(rows) * 0.3), dpi=72)
-        figure.set_layout_engine("constrained")
-        axes = figure.subplots()
-        axes.axvline(0, color=INK, lw=0.8)
-        for y, (difference, (low, high), sure) in enumerate(
-            zip(differences, ends, decided, strict=True)
-        ):
-            axes.plot([low, high], [y, y], color=color, lw=2.2, solid_capstyle="butt")
-            fill = color if sure else HOLLOW
-            axes.plot([difference], [y], "o", ms=7, mfc=fill, mec=color, mew=1.6)
-        axes.set_yticks(range(len(rows)), [_short(row) for row in rows])
-        axes.tick_params(axis="y", length=0)
+    with _axes(0.9 + len(rows) * 0.3) as axes:
+        for y, estimate in enumerate(estimates):
+            ends = [estimate.low, estimate.high]
+            axes.plot(ends, [y, y], color=color, lw=2.2, solid_capstyle="butt")
+            fill = HOLLOW if estimate.verdict == "no evidence" else color
+            axes.plot([estimate.difference], [y], "o", ms=7, mfc=fill, mec=color, mew=1.6)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.spines.left.set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        axes.grid(axis="x")
-        axes.set_xlabel(_drawable(quantity))
-        label = f"Intervals of {quantity} for {', '.join(rows)}."
-        return _svg(figure, name, label)
+        _label_rows(axes, rows, quantity, ticks=5)
+        return _svg(axes, name, f"Intervals of {quantity} for {', '.join(rows)}.")
 
 
 def curves(name: str, lines: Sequence[Curve], quantity: str, over: str = "step") -> str:
-    """A line for every path and seed over steps; the seeds of a path look the same.
-
-    Args:
-      name: of the plot, unique within the page.
-      lines: at least one.
-      quantity: label of the axis.
-      over: what is counted along the other one, in whole numbers if it is `step`.
-
-    Returns:
-      An SVG element.
-    """
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 3.3), dpi=72)
-        figure.set_layout_engine("constrained")
-        axes = figure.subplots()
-        paths: list[str] = []
+    """Plot a line for every condition and seed; the seeds of a condition look the same."""
+    with _axes(3.3) as axes:
+        first_lines: dict[str, Artist] = {}
         for line in lines:
-            marker = MARKER[line.condition] if len(line.steps) <= 25 else ""
-            axes.plot(
-                line.steps,
-                line.values,
+            (artist,) = axes.plot(
+                line.x,
+                line.y,
                 color=COLOR[line.condition],
                 ls=DASH[line.condition],
                 lw=1.6,
-                marker=marker,
+                marker=MARKER[line.condition] if len(line.x) <= 25 else "",
                 ms=4,
-                label="_" if line.condition in paths else line.condition,  # a legend leaves "_" out
+                label=line.condition,
             )
-            paths += [] if line.condition in paths else [line.condition]
+            first_lines.setdefault(line.condition, artist)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=over == "step"))
         axes.grid()
         axes.set_xlabel(_drawable(over))
         axes.set_ylabel(_drawable(quantity))
-        _legend(axes, axes.get_legend_handles_labels()[0])
+        _add_legend(axes, list(first_lines.values()))
         seeds = len({line.seed for line in lines})
-        label = f"Curves of {quantity} by {over}: {', '.join(paths)}; {seeds} seed(s)."
-        return _svg(figure, name, label)
+        label = f"Curves of {quantity} by {over}: {', '.join(first_lines)}; {seeds} seed(s)."
+        return _svg(axes, name, label)
 
 
-def _legend(axes: Axes, handles: Sequence[Artist]) -> None:
-    axes.legend(
-        handles=handles,
-        ncols=len(handles),
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        borderaxespad=0.3,
-        handlelength=2.2,
-    )
+@contextlib.contextmanager
+def _axes(height: float) -> Iterator[Axes]:
+    """Yield the axes of a new figure, with the style in effect."""
+    with mpl.rc_context(STYLE):
+        yield Figure(figsize=(WIDTH, height), dpi=72, layout="constrained").subplots()
 
 
-def _short(text: str) -> str:
-    """A label that leaves room for the plot; the whole one is in the text for screen readers."""
+def _label_rows(axes: Axes, rows: Sequence[str], quantity: str, ticks: int) -> None:
+    """Label the rows and the horizontal axis of a plot, and mark 0."""
+    axes.set_yticks(range(len(rows)), [_shorten(row) for row in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.spines.left.set_visible(False)
+    axes.axvline(0, color=INK, lw=0.8, zorder=1.5)  # above bars, below points
+    axes.xaxis.set_major_locator(MaxNLocator(ticks))
+    axes.grid(axis="x")
+    axes.set_xlabel(_drawable(quantity))
+
+
+def _add_legend(axes: Axes, handles: Sequence[Artist]) -> None:
+    axes.legend(handles=handles, ncols=len(handles), loc="lower left", bbox_to_anchor=(0, 1))
+
+
+def _shorten(text: str) -> str:
+    """Return a label that leaves room for the plot; screen readers get the whole text."""
     text = " ".join(text.split())
     return _drawable(text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}...")
 
 
+@functools.cache
+def _font_characters() -> frozenset[int]:
+    return frozenset(get_font(findfont(FontProperties(family=[FONT]))).get_charmap())
+
+
 def _drawable(text: str) -> str:
-    """The text, with the code point in place of a character that the font does not have."""
-    known = get_font(findfont(FontProperties(family=[FONT]))).get_charmap()
-    shown = (c if ord(c) in known else f"<U+{ord(c):04X}>" for c in " ".join(text.split()))
-    return "".join(shown)
+    """Return the text with the code points of characters that the font does not have."""
+    known = _font_characters()
+    return "".join(c if ord(c) in known else f"<U+{ord(c):04X}>" for c in " ".join(text.split()))
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as an element that can stand in a page beside others."""
+def _svg(axes: Axes, name: str, label: str) -> str:
+    """Return the figure as an element that can be embedded in a page with others."""
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
     figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :].strip()
-    # Ids are unique only within a figure, but for those of glyphs, which are the same in all; its
-    # style sheet and groups are of no use to a page, nor is less than a thousandth of a point.
+    # Drop what a page does not need: comments, style sheet, ids of groups, whitespace, and digits
+    # beyond a thousandth of a point.
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r">\s+<", "><", svg).replace(" \n", "\n")  # A page has many of them.
-    svg = re.sub(r"scale\([^)]*\)|-?\d+\.\d{4,}", _rounded, svg)
+    svg = re.sub(r">\s+<", "><", svg).replace(" \n", "\n")
+    svg = re.sub(r"scale\([^)]*\)|-?\d+\.\d{4,}", _round_length, svg)
+    # Ids are unique only within a figure, except those of glyphs, which figures share.
     svg = re.sub(rf'(\bid="|href="#|url\(#)(?!{GLYPH})', rf"\g<1>{name}-", svg)
     for color, variable in VARIABLE.items():
         svg = svg.replace(color, f"var({variable})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
 
-def _rounded(number: re.Match[str]) -> str:
-    """A length with three decimals; a scale as it is."""
-    text = number[0]
+def _round_length(match: re.Match[str]) -> str:
+    """Return a length with three decimals, and a scale unchanged."""
+    text = match[0]
     return text if text.startswith("scale") else f"{float(text):.3f}".rstrip("0").rstrip(".")

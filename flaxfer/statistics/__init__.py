@@ -1,5 +1,5 @@
-"""Whether two paths differ by more than chance: intervals, tests, verdicts, from predictions.
+"""Comparisons of conditions from predictions: intervals, tests and verdicts, without JAX.
 
-`comparisons` is the way in: it reads what studies left, and gives a verdict with its numbers for
-every evaluated set. The rest knows arrays alone, and nothing of studies.
+`comparisons.compare` is the entry point: it reads the records and predictions of studies and
+returns a verdict with its statistics for every evaluated set. Other modules work on arrays.
 """

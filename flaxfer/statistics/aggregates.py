@@ -1,13 +1,14 @@
 """Means over languages and tasks as XTREME and XTREME-R report them.
 
-Hu et al. (2020), table 3: the score of a task is its mean over languages, that of a model the mean
-over tasks; table 4: the transfer gap of a task is the score on the English test set minus the mean
-over the other languages. XTREME-R (Ruder et al. 2021) keeps both.
+Hu et al. (2020), table 3: the score of a task is the mean over its languages, and the score of a
+model is the mean over tasks; table 4: the transfer gap of a task is the score on the English test
+set minus the mean over the other languages. XTREME-R (Ruder et al. 2021) keeps both.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -18,21 +19,21 @@ from flaxfer.statistics.languages import language
 from flaxfer.statistics.scores import Scores
 
 Values = Mapping[str, Mapping[str, np.ndarray]]
-"""Task -> language code -> scores: one number, or (seeds,)."""
+"""Task -> language code -> scores of shape () or (seeds,)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Aggregate:
-    """Means of scores of the shape that was given, () or (seeds,); NaN spreads into them.
+    """Means of scores, each of shape () or (seeds,) as the scores are; NaN propagates.
 
     Attributes:
-      tasks: mean over the languages of each task.
-      mean: over tasks.
-      gaps: of each task that has the source language and another one.
+      tasks: by task, the mean over its languages.
+      mean: mean over tasks.
+      gaps: transfer gaps, of the tasks that have the source language and another one.
       gap: mean of `gaps`; None if there are none.
-      families: by language family, the mean over the tasks that have it of their means over its
-        languages.
-      scripts: likewise by script.
+      families: by language family, the mean over the tasks that have it, where a task counts with
+        the mean over its languages of the family.
+      scripts: the same by script.
     """
 
     tasks: dict[str, np.ndarray]
@@ -44,20 +45,20 @@ class Aggregate:
 
 
 def aggregate(values: Values, source: str = "en") -> Aggregate:
-    """All means of some tasks.
+    """Compute all means.
 
     Args:
-      values: scores, larger being better in all tasks alike.
-      source: code of the language that the transfer gap starts from.
+      values: scores; larger must be better for all tasks.
+      source: language code that transfer gaps start from.
 
     Raises:
-      DataError: there is no task, or one without a language.
+      DataError: there is no task, or a task without a language.
     """
     if not values or not all(values.values()):
         raise DataError(
-            "there is nothing to take a mean of",
+            "there is nothing to average",
             where="aggregate",
-            hint="give at least one task, and each task at least one language",
+            hint="pass at least one task, and at least one language for each task",
         )
     tasks = {task: _mean(scores.values()) for task, scores in values.items()}
     gaps = {
@@ -70,48 +71,48 @@ def aggregate(values: Values, source: str = "en") -> Aggregate:
         mean=_mean(tasks.values()),
         gaps=gaps,
         gap=_mean(gaps.values()) if gaps else None,
-        families=_grouped(values, lambda code: language(code).family),
-        scripts=_grouped(values, lambda code: language(code).script),
+        families=_group_means(values, lambda code: language(code).family),
+        scripts=_group_means(values, lambda code: language(code).script),
     )
 
 
-def scores_of(studies: Sequence[Study], path: str, metric: str = "") -> Values:
-    """Study -> language -> (seeds,), for `aggregate`; several sets of a language count as one.
+def scores_of(studies: Sequence[Study], condition: str, metric: str = "") -> Values:
+    """Return study -> language -> (seeds,) for `aggregate`, averaged over a language's sets.
 
     Args:
-      studies: one a task, of equally many seeds, each with the path.
-      path: `direct`, `staged` or `scratch`.
-      metric: empty for the dev metric of each study.
+      studies: one per task, with equally many seeds, each with the condition.
+      condition: `direct`, `staged` or `scratch`.
+      metric: metric to read; empty for the dev metric of each study.
 
     Raises:
-      DataError: two studies have one name.
+      DataError: two studies have the same name.
     """
-    made: dict[str, dict[str, np.ndarray]] = {}
+    values: dict[str, dict[str, np.ndarray]] = {}
     for study in studies:
-        if study.name in made:
+        if study.name in values:
             raise DataError(
                 f"two studies are called {study.name}",
                 where="aggregate",
-                hint="give one study a task, or rename one",
+                hint="pass one study per task, or rename one",
             )
         scores = Scores(study)
-        made[study.name] = {
-            code: scores.language_mean(path, [code], metric or study.metric)
-            for code in scores.trained + scores.zero_shot
+        by_row = scores.by_row(condition, metric or study.metric)
+        values[study.name] = {
+            code: scores.language_mean([code], by_row) for code in scores.trained + scores.zero_shot
         }
-    return made
+    return values
 
 
-def _grouped(values: Values, group_of: Callable[[str], str]) -> dict[str, np.ndarray]:
-    """By group of languages, in alphabetical order."""
-    groups: dict[str, list[np.ndarray]] = {}
+def _group_means(values: Values, group_of: Callable[[str], str]) -> dict[str, np.ndarray]:
+    """Average by group of languages within each task, then over tasks; groups are sorted."""
+    means: dict[str, list[np.ndarray]] = defaultdict(list)
     for scores in values.values():
-        own: dict[str, list[np.ndarray]] = {}
+        groups: dict[str, list[np.ndarray]] = defaultdict(list)
         for code, score in scores.items():
-            own.setdefault(group_of(code), []).append(score)
-        for group, found in own.items():
-            groups.setdefault(group, []).append(_mean(found))
-    return {group: _mean(groups[group]) for group in sorted(groups)}
+            groups[group_of(code)].append(score)
+        for group, members in groups.items():
+            means[group].append(_mean(members))
+    return {group: _mean(means[group]) for group in sorted(means)}
 
 
 def _mean(scores: Iterable[np.ndarray]) -> np.ndarray:

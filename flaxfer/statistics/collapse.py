@@ -1,27 +1,27 @@
-"""Runs that have not learned: degenerate fine-tuning.
+"""Detection of runs that learned nothing: degenerate fine-tuning.
 
 Fine-tuning pretrained encoders on small data sometimes fails altogether with one seed and works
 with the next (Devlin et al. 2019, section 4.1, "degenerate" runs; Phang et al. 2018, whose scores
-over seeds have two modes). Mosbach et al. (2021) call a run failed if it ends no better than a
-majority classifier. Scores of such runs are of another distribution than those of the others, and
-one of them among three seeds decides mean and spread.
+over seeds are bimodal). Mosbach et al. (2021) call a run failed if it ends no better than a
+majority classifier. The scores of such runs follow another distribution, and one of them among
+three seeds dominates mean and standard deviation.
 
-A run has collapsed if it has learned nothing on any set in a language that it was trained in (on
-any set at all, if there is none such). One that has learned there, and not in another language, has
-not failed: that it transfers nothing is a result. On a set a run has learned nothing if
+A run has collapsed if it learned nothing on any set in a language that it was trained on (or on any
+set at all, if there is none in such a language). A run that learned there, but nothing in another
+language, has not collapsed: a lack of transfer is a result. A run learned nothing on a set if
 
-- its predictions are constant: one class (of tags: one tag, of answers: one text) for at least
-  99 % of the examples, where no class has that share of the labels; or outputs whose standard
-  deviation is below 1 % of that of the scores;
-- or its score is at the level of chance while another run of the same comparison has learned.
+- its predictions are constant: one class (or tag, or answer text) for at least 99 % of the
+  examples, although no class makes up as much of the labels; or outputs whose standard deviation is
+  below 1 % of that of the true scores;
+- or its score is at chance level while another run of the same comparison has learned.
 
-The score is one that chance brings to 0 whatever the shares of the classes: Matthews' correlation
-for classes and choices, Pearson's for scores, F1 for tags and answers. With balanced classes
-Matthews' is the accuracy beyond the majority's, as a share of what there is to gain; with others
-accuracy can stay at the majority's while something is learned, and is no criterion by itself.
-Chance is up to 0.05, or two standard errors of a correlation that is 0, 2 / sqrt(n), if that is
-more; learned is at least 0.2 and twice the former. Between the two nothing is decided: a weak
-transfer is a result, and no collapse.
+The score is one with expectation 0 under chance for any class frequencies: Matthews' correlation
+for classes and choices, Pearson's for scores, F1 for tags and answers. With balanced classes,
+Matthews' correlation is the gain in accuracy over the majority class relative to the largest
+possible gain; with unbalanced classes accuracy may stay at the majority's although something is
+learned, so accuracy is no criterion. `evaluation.chance` defines the chance level. A run has
+learned at 0.2 and twice the chance level. Scores in between decide nothing: weak transfer is a
+result and no collapse.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ LEARNED = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Collapsed:
-    """A run that has learned nothing on a set, or on sets of a mean.
+    """A run that learned nothing on a set, or on sets of a mean.
 
     Attributes:
-      path, seed: of the run.
-      stage_id: of its folder in the store of stages.
-      why: in words, with numbers.
+      condition, seed: of the run.
+      stage_id: name of its folder in the store of stages.
+      why: reason, with numbers.
     """
 
     condition: str
@@ -50,8 +50,8 @@ class Collapsed:
     why: str
 
 
-def why_nothing(runs: list[Learning], n: int) -> list[str]:
-    """For each run on a set of n examples why it has learned nothing; empty if it has."""
+def why_unlearned(runs: list[Learning], n: int) -> list[str]:
+    """Return by run why it learned nothing on n examples; empty if it learned something."""
     at_most = chance(n)
     best = max(run.score for run in runs)
     learned = best >= max(LEARNED, 2 * at_most)

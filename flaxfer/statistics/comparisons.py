@@ -1,26 +1,23 @@
-"""Every comparison of staged with direct that some studies allow, each with its verdict.
+"""Comparisons of staged with direct on every evaluated set and mean of some studies.
 
-A comparison is one evaluated set and language of one study: the runs of both paths on the same
-examples. Means over languages, as `results.Scores` defines them, are compared likewise, the
-examples of all sets being resampled. The verdicts of all sets are one family for Holm's correction,
-those of all means another.
+A comparison covers one set and language of one study: the runs of both conditions on the same
+examples. Means over languages, as `scores.Scores` defines them, are compared in the same way, with
+the examples of all sets resampled. Holm's correction treats the comparisons of sets as one family
+and those of means as another.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from flaxfer.evaluation.records import Run
 from flaxfer.statistics import inference
 from flaxfer.statistics.collapse import Collapsed
-from flaxfer.statistics.distributions import MOST_SEEDS, needed_seeds
 from flaxfer.statistics.records import Comparison, ConditionScores, Estimate, Evidence
-from flaxfer.statistics.sets import CONDITIONS, Compared, StudyRuns, resample
+from flaxfer.statistics.sets import COMPARED, SetScores, StudyRuns
 
 
 def compare(
@@ -32,18 +29,18 @@ def compare(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Evidence:
-    """Compares staged with direct on all that the studies in some work directories evaluated.
+    """Compare staged with direct on everything that the studies evaluated.
 
-    The same files give the same numbers. A comparison's own numbers do not depend on the other
-    studies; `p_holm` and the verdict do. Memory is bounded by the predictions of one study.
+    Results are deterministic. Those of a comparison do not depend on the other studies, except for
+    `p_holm` and the verdict. Memory is bounded by the predictions of one study.
 
     Args:
-      workdirs: each with study.json and the predictions in its stages.
-      metric: to compare; empty for the dev metric of each study.
-      draws: resamples of the examples.
-      level: of the intervals.
-      alpha: level of the verdicts.
-      seed: of everything that is drawn.
+      workdirs: directories with study.json and stages.
+      metric: metric to compare; empty for the dev metric of each study.
+      draws: number of resamples of the examples.
+      level: nominal coverage of the intervals.
+      alpha: family-wise error rate of the verdicts.
+      seed: seed of all random draws.
 
     Raises:
       DataError: a record or a predictions file is wrong, or runs predicted different examples.
@@ -52,15 +49,15 @@ def compare(
     means: list[Comparison] = []
     skipped: list[str] = []
     for workdir in workdirs:
-        study = StudyRuns(workdir, metric, skipped)
-        sets = study.sets()
-        resample(sets, draws, seed)
-        estimate = _Estimator(study.runs, level, seed)
-        comparisons += [_comparison(study, one, estimate) for one in sets]
-        means += [_comparison(study, one, estimate) for one in study.means(sets)]
+        study = StudyRuns(workdir, metric)
+        sets = study.sets(draws, seed)
+        collapsed = study.collapsed(list(sets.values()))
+        comparisons += [_compare(study, one, collapsed, level, seed) for one in sets.values()]
+        means += [_compare(study, one, collapsed, level, seed) for one in study.means(sets)]
+        skipped += study.skipped
     return Evidence(
-        tuple(_judged(comparisons, alpha)),
-        tuple(_judged(means, alpha)),
+        tuple(_judge(comparisons, alpha)),
+        tuple(_judge(means, alpha)),
         tuple(skipped),
         level,
         alpha,
@@ -68,19 +65,19 @@ def compare(
     )
 
 
-def _comparison(study: StudyRuns, one: Compared, estimate: _Estimator) -> Comparison:
-    """The comparison of a set or a mean; its verdicts are still to come."""
-    nothing = [
-        Collapsed(run.condition, run.seed, run.id, why)
-        for run, why in zip(study.runs, one.nothing, strict=True)
-    ]
-    collapsed = tuple(
-        dataclasses.replace(of, why=of.why or "it learned nothing in the languages of its training")
-        for of, failed in zip(nothing, one.failed, strict=True)
-        if failed
-    )
-    every, sound = np.ones(len(study.runs), bool), ~one.failed
-    left = {run.condition for run, kept in zip(study.runs, sound, strict=True) if kept}
+def _compare(
+    study: StudyRuns, scores: SetScores, collapsed_R: np.ndarray, level: float, seed: int
+) -> Comparison:
+    """Return the comparison on a set or mean, without its verdicts."""
+    collapsed, not_transferred = [], []
+    for run, failed, why in zip(study.runs, collapsed_R, scores.unlearned, strict=True):
+        if failed:
+            why = why or "it learned nothing in the languages of its training"
+            collapsed.append(Collapsed(run.condition, run.seed, run.id, why))
+        elif why:
+            not_transferred.append(Collapsed(run.condition, run.seed, run.id, why))
+    remaining = {run.condition for run, bad in zip(study.runs, collapsed_R, strict=True) if not bad}
+    partly = collapsed and len(remaining) == len(COMPARED)
     record = study.study
     return Comparison(
         workdir=str(study.workdir),
@@ -89,106 +86,95 @@ def _comparison(study: StudyRuns, one: Compared, estimate: _Estimator) -> Compar
         intermediate=record.intermediate_task.name if record.intermediate_task else "",
         target=record.task.name,
         metric=study.metric,
-        larger_is_better=one.larger_is_better,
-        language=one.row.language,
-        set=one.row.set,
-        n=one.row.n,
-        all_runs=estimate(one, every),
-        collapsed=collapsed,
-        not_transferred=tuple(
-            of for of, failed in zip(nothing, one.failed, strict=True) if of.why and not failed
-        ),
-        without_collapsed=(
-            estimate(one, sound) if collapsed and len(left) == len(CONDITIONS) else None
-        ),
+        larger_is_better=scores.larger_is_better,
+        language=scores.language,
+        set=scores.set,
+        n=scores.n,
+        all_runs=_estimate(study, scores, np.full_like(collapsed_R, True), level, seed),
+        collapsed=tuple(collapsed),
+        not_transferred=tuple(not_transferred),
+        without_collapsed=_estimate(study, scores, ~collapsed_R, level, seed) if partly else None,
     )
 
 
-class _Estimator:
-    """Estimates from chosen runs."""
-
-    def __init__(self, runs: Sequence[Run], level: float, seed: int):
-        self._runs, self._level, self._seed = runs, level, seed
-
-    def __call__(self, one: Compared, chosen: np.ndarray) -> Estimate:
-        """The estimate from the runs that `chosen`, (R,) bool, selects."""
-        own = [
-            [i for i, run in enumerate(self._runs) if run.condition == path and chosen[i]]
-            for path in CONDITIONS
-        ]
-        direct, staged = (one.scores[i] for i in own)
-        rng = np.random.default_rng((self._seed, one.row.n, 1))
-        interval = inference.hierarchical_interval(
-            direct, staged, one.drawn[:, own[0]], one.drawn[:, own[1]], level=self._level, rng=rng
-        )
-        p_seeds, least = inference.permute_seeds(direct, staged, len(one.drawn), rng)
-        sd = inference.pooled_sd(direct, staged)
-        return Estimate(
-            direct=self._path(own[0], one.scores),
-            staged=self._path(own[1], one.scores),
-            **dataclasses.asdict(interval),
-            p_holm=None,
-            p_seeds=p_seeds,
-            p_seeds_least=least,
-            p_examples=self._by_examples(one, chosen),
-            pooled_sd=sd,
-            effect_size=inference.hedges_g(direct, staged),
-            needed_seeds=_needed(interval.difference, sd),
-            verdict="no evidence",
-        )
-
-    def _path(self, own: Sequence[int], scores: np.ndarray) -> ConditionScores:
-        values = scores[list(own)]
-        return ConditionScores(
-            tuple(self._runs[i].seed for i in own),
-            tuple(values.tolist()),
-            float(values.mean()),
-            float(values.std(ddof=1)) if len(values) > 1 else None,
-        )
-
-    def _by_examples(self, one: Compared, chosen: np.ndarray) -> float | None:
-        first, second = (np.array(own, int) for own in one.pairs)
-        kept = chosen[first] & chosen[second]
-        if not kept.any():
-            return None
-        observed = (one.scores[second] - one.scores[first])[kept].mean()
-        return inference.share_beyond(one.exchanged[:, kept].mean(axis=1), observed, exact=False)
+def _estimate(
+    study: StudyRuns, scores: SetScores, kept: np.ndarray, level: float, seed: int
+) -> Estimate:
+    """Return the estimate from the runs that `kept`, (R,) bool, selects."""
+    first, second = (
+        [i for i, run in enumerate(study.runs) if run.condition == condition and kept[i]]
+        for condition in COMPARED
+    )
+    direct, staged = scores.scores[first], scores.scores[second]
+    rng = np.random.default_rng((seed, scores.n, 1))
+    resampled = scores.resampled[:, first], scores.resampled[:, second]
+    interval = inference.hierarchical_interval(direct, staged, *resampled, level=level, rng=rng)
+    p_seeds, least = inference.permute_seeds(direct, staged, len(scores.resampled), rng)
+    sd = inference.pooled_sd(direct, staged)
+    return Estimate(
+        direct=_condition_scores(study, first, direct),
+        staged=_condition_scores(study, second, staged),
+        **dataclasses.asdict(interval),
+        p_holm=None,
+        p_seeds=p_seeds,
+        p_seeds_least=least,
+        p_examples=_permute_examples(study, scores, kept),
+        pooled_sd=sd,
+        effect_size=inference.hedges_g(direct, staged),
+        needed_seeds=inference.needed_seeds(interval.difference, sd),
+        verdict="no evidence",
+    )
 
 
-def _needed(difference: float, sd: float | None) -> int | None:
-    if not sd or abs(difference) / sd < 8 / math.sqrt(MOST_SEEDS):
+def _condition_scores(
+    study: StudyRuns, indices: Sequence[int], scores: np.ndarray
+) -> ConditionScores:
+    return ConditionScores(
+        tuple(study.runs[i].seed for i in indices),
+        tuple(scores.tolist()),
+        float(scores.mean()),
+        float(scores.std(ddof=1)) if len(scores) > 1 else None,
+    )
+
+
+def _permute_examples(study: StudyRuns, scores: SetScores, kept: np.ndarray) -> float | None:
+    """Return the p value of exchanging predictions between runs of the same seed."""
+    first, second = (np.array(runs, int) for runs in study.pairs)
+    paired = kept[first] & kept[second]
+    if not paired.any():
         return None
-    return needed_seeds(difference, sd)
+    observed = (scores.scores[second] - scores.scores[first])[paired].mean()
+    differences = scores.exchanged[:, paired].mean(axis=1)
+    return inference.permutation_p(differences, observed, exact=False)
 
 
-def _judged(family: Sequence[Comparison], alpha: float) -> list[Comparison]:
-    """The comparisons with adjusted p values and verdicts.
+def _judge(family: Sequence[Comparison], alpha: float) -> list[Comparison]:
+    """Return the comparisons with adjusted p values and verdicts.
 
-    The estimates without collapsed runs make a family of their own, with the estimates over all
-    runs of the comparisons where none collapsed.
+    The estimates without collapsed runs form a family of their own, together with the estimates
+    over all runs where none collapsed.
     """
-    every = _adjusted([one.all_runs for one in family], family, alpha)
-    sound = _adjusted([one.without_collapsed or one.all_runs for one in family], family, alpha)
+    better = [one.larger_is_better for one in family]
+    every = _adjust([one.all_runs for one in family], better, alpha)
+    sound = _adjust([one.without_collapsed or one.all_runs for one in family], better, alpha)
     return [
         dataclasses.replace(
-            one, all_runs=first, without_collapsed=second if one.without_collapsed else None
+            one, all_runs=all_runs, without_collapsed=without if one.without_collapsed else None
         )
-        for one, first, second in zip(family, every, sound, strict=True)
+        for one, all_runs, without in zip(family, every, sound, strict=True)
     ]
 
 
-def _adjusted(
-    estimates: Sequence[Estimate], family: Sequence[Comparison], alpha: float
+def _adjust(
+    estimates: Sequence[Estimate], larger_is_better: Sequence[bool], alpha: float
 ) -> list[Estimate]:
     tested = [i for i, one in enumerate(estimates) if one.over == "seeds and examples"]
-    adjusted = dict(zip(tested, inference.holm([estimates[i].p for i in tested]), strict=True))
+    p_holm = dict(zip(tested, inference.holm([estimates[i].p for i in tested]), strict=True))
     return [
         dataclasses.replace(
             one,
-            p_holm=adjusted.get(i),
-            verdict=inference.verdict(
-                one.difference, adjusted.get(i), family[i].larger_is_better, alpha
-            ),
+            p_holm=p_holm.get(i),
+            verdict=inference.verdict(one.difference, p_holm.get(i), larger_is_better[i], alpha),
         )
         for i, one in enumerate(estimates)
     ]

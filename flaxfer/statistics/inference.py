@@ -1,24 +1,25 @@
-"""From the scores of two paths' runs, and of resamples of their examples, to a verdict.
+"""Intervals, tests, effect sizes and verdicts for staged minus direct.
 
-Two things are drawn by chance: the examples of a test set, and the seeds of the runs. The interval
-covers both. Its model is that of crossed random effects: the score of a run is that of its path,
-plus an effect of the examples, which all runs share, plus an effect of the seed, plus what a seed
-does to single examples, which averages out over examples like the former.
+Two things vary by chance: the examples of a test set and the seeds of the runs. The interval covers
+both with a model of crossed random effects: a run's score is the mean of its condition, plus an
+effect of the examples that all runs share, plus an effect of the seed, plus an interaction of seed
+and examples, which averages out over examples.
 
-- **Examples** are resampled with replacement (Efron 1979), the same ones for all runs of both
-  paths. This gives the variance of the difference by examples, and by resampling the runs' own
-  deviations from their path's mean also the part of the variance over seeds that is only theirs.
-- **Seeds** are not resampled. Of 3 runs, resampling finds 2/3 of the variance and none of the
-  uncertainty about it, and 95 % intervals cover about 85 % where seeds matter. Instead the effect
-  of the seeds is drawn from what is known of it: a normal variable whose variance is the observed
-  variance of the means over a chi-squared draw (a fiducial or generalised interval, Weerahandi
-  1993; for infinitely many examples it is the t interval). The part that resampling the examples
-  already covers is taken off first.
-- Runs of the two paths are **not paired by seed**, though a seed gives both the same order of data
-  and head. Pairing would leave as many degrees of freedom as one path has. Unpaired, the variances
-  of both paths add up, with the degrees of freedom of Welch (1947): right where the paths'
-  scores are uncorrelated over seeds, too wide where they go up and down together, and good also
-  for paths with different numbers of runs. `benchmarks/coverage.py` measures both.
+- **Examples** are resampled with replacement (Efron 1979), identically for all runs of both
+  conditions. This yields the variance of the difference over examples. Resampling the runs'
+  deviations from the mean of their condition yields the interaction, which is part of the observed
+  variance over seeds.
+- **Seeds** are not resampled. With 3 runs, a bootstrap recovers 2/3 of the variance and none of the
+  uncertainty about it, and 95 % intervals cover about 85 % where seeds matter. Instead the seed
+  effect is drawn from a normal distribution whose variance is the observed variance of the means
+  over a chi-squared draw (a fiducial or generalised interval, Weerahandi 1993; with infinitely many
+  examples it is the t interval). The part already covered by resampling examples is subtracted
+  first.
+- Runs of the two conditions are **not paired by seed**, although a seed fixes the order of the data
+  and the head in both. Pairing would leave only the degrees of freedom of one condition. Unpaired,
+  the variances of the conditions add up, with the degrees of freedom of Welch (1947). This is right
+  if the scores of the conditions are uncorrelated over seeds, conservative if they are positively
+  correlated, and allows different numbers of runs. `benchmarks/coverage.py` measures all of these.
 
 The p value is the level at which the interval would reach 0.
 """
@@ -32,23 +33,25 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-
-from flaxfer.statistics.distributions import chi2_quantiles, normal_cdf
+from scipy import stats
 
 Over = Literal["seeds and examples", "examples alone"]
 Verdict = Literal["helps", "hurts", "no evidence"]
 
+MIN_EFFECT = 0.008
+"""Smallest standardised difference for `needed_seeds`; it takes about 250,000 seeds."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A difference, staged minus direct.
+    """Interval and p value of a difference, staged minus direct.
 
     Attributes:
       difference: of the mean scores.
       low, high: ends of the interval.
-      over: what the interval is over. `examples alone` is conditional on these very runs, and says
-        nothing of other seeds.
-      p: two-sided, of no difference; at least one over the number of resamples.
+      over: sources of variation. `examples alone` is conditional on these runs and says nothing
+        about other seeds.
+      p: two-sided p value of no difference; at least 1 / number of resamples.
     """
 
     difference: float
@@ -67,93 +70,98 @@ def hierarchical_interval(
     level: float = 0.95,
     rng: np.random.Generator,
 ) -> Interval:
-    """Interval of staged minus direct over seeds and examples, as this module describes it.
+    """Compute the interval of staged minus direct over seeds and examples (see the module).
 
-    With one run of a path there is no variance over seeds, and the interval is over examples alone.
+    If a condition has a single run, the interval is over examples alone.
 
     Args:
-      direct, staged: (R,) scores of the runs of a path, over all examples.
-      direct_BR, staged_BR: the same in B resamples of the examples.
-      level: that the interval is to cover.
-      rng: draws the effect of the seeds.
+      direct, staged: (R,) scores of the runs on all examples.
+      direct_BR, staged_BR: their scores in B resamples of the examples.
+      level: nominal coverage.
+      rng: generator for the seed effect.
     """
     by_examples = staged_BR.mean(axis=1) - direct_BR.mean(axis=1)
     over: Over = "examples alone"
     deviation = np.zeros(len(by_examples))
     if min(len(direct), len(staged)) > 1:
         over = "seeds and examples"
-        seeds = np.array([runs.var(ddof=1) / len(runs) for runs in (direct, staged)])
-        covered = sum(_own(runs_BR) for runs_BR in (direct_BR, staged_BR))
+        variances = np.array([runs.var(ddof=1) / len(runs) for runs in (direct, staged)])
+        covered = _interaction_variance(direct_BR) + _interaction_variance(staged_BR)
         freedom = np.array([len(direct) - 1, len(staged) - 1])
-        if seeds.sum() > 0:
-            df = float(seeds.sum() ** 2 / (seeds**2 / freedom).sum())
-            chi2 = rng.permutation(chi2_quantiles(df, len(by_examples)))
-            deviation = np.sqrt(np.maximum(seeds.sum() * df / chi2 - covered, 0))
+        if (variance := variances.sum()) > 0:
+            df = variance**2 / (variances**2 / freedom).sum()
+            quantiles = (np.arange(len(by_examples)) + 0.5) / len(by_examples)
+            chi2 = rng.permutation(stats.chi2.ppf(quantiles, df))
+            deviation = np.sqrt(np.maximum(variance * df / chi2 - covered, 0))
     drawn = by_examples + deviation * rng.standard_normal(len(by_examples))
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    # The normal variable is integrated rather than drawn, which reaches further into the tail.
+    # Integrating over the normal variable instead of drawing it resolves smaller p values.
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(by_examples == 0, 0.0, by_examples / deviation)
-    below = normal_cdf(-z).mean()
+    below = stats.norm.sf(z).mean()
     p = max(2 * min(below, 1 - below), 1 / len(by_examples))
-    return Interval(
-        float(staged.mean() - direct.mean()), float(low), float(high), over, float(min(p, 1.0))
-    )
+    difference = staged.mean() - direct.mean()
+    return Interval(float(difference), float(low), float(high), over, float(min(p, 1.0)))
 
 
-def _own(runs_BR: np.ndarray) -> float:
-    """Variance by examples of what sets runs apart, of the mean of R runs."""
+def _interaction_variance(runs_BR: np.ndarray) -> float:
+    """Return the variance over examples of the mean of R runs' deviations from their mean."""
     runs = runs_BR.shape[1]
-    apart = runs_BR - runs_BR.mean(axis=1, keepdims=True)
-    return float(apart.var(axis=0).sum() / (runs - 1) / runs)
+    deviations = runs_BR - runs_BR.mean(axis=1, keepdims=True)
+    return float(deviations.var(axis=0).sum() / (runs - 1) / runs)
 
 
 def permute_seeds(
-    direct: np.ndarray, staged: np.ndarray, most: int, rng: np.random.Generator
+    direct: np.ndarray, staged: np.ndarray, max_permutations: int, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Permutation test over runs: the paths' names are dealt to the runs anew (Fisher 1935).
+    """Permute condition labels across runs (Fisher 1935), conditional on the examples.
 
-    The examples are taken as given. Every deal is made if there are at most `most`.
+    Unlike `scipy.stats.permutation_test`, which doubles the smaller tail, this compares absolute
+    differences; the two disagree if the conditions have different numbers of runs.
 
     Args:
       direct, staged: (R,) scores of the runs.
-      most: permutations.
-      rng: draws them if there are more.
+      max_permutations: number of permutations to draw if there are more than that.
+      rng: generator for drawn permutations.
 
     Returns:
-      The two-sided p value and the smallest that so few runs can give: 0.1 for 3 and 3.
+      The two-sided p value, and the smallest p value possible with so many runs, such as 0.1 for 3
+      and 3.
     """
     scores = np.concatenate([direct, staged])
-    chosen = len(staged)
-    deals = math.comb(len(scores), chosen)
-    exact = deals <= most
+    size = len(staged)
+    permutations = math.comb(len(scores), size)
+    exact = permutations <= max_permutations
     if exact:
-        picked = np.array(list(itertools.combinations(range(len(scores)), chosen)))
+        picked = np.array(list(itertools.combinations(range(len(scores)), size)))
     else:
-        picked = rng.permuted(np.tile(np.arange(len(scores)), (most, 1)), axis=1)[:, :chosen]
+        rows = np.tile(np.arange(len(scores)), (max_permutations, 1))
+        picked = rng.permuted(rows, axis=1)[:, :size]
     total = scores[picked].sum(axis=1)
-    differences = total / chosen - (scores.sum() - total) / len(direct)
+    differences = total / size - (scores.sum() - total) / len(direct)
     observed = staged.mean() - direct.mean()
-    # With as many runs in both paths, exchanging them all is as far on the other side.
-    fewest = (2 if len(direct) == len(staged) else 1) / deals
-    return share_beyond(differences, observed, exact), max(fewest, 0 if exact else 1 / (most + 1))
+    # With equally many runs, swapping all labels gives a difference of the same absolute value.
+    smallest = (2 if len(direct) == len(staged) else 1) / permutations
+    if not exact:
+        smallest = max(smallest, 1 / (max_permutations + 1))
+    return permutation_p(differences, observed, exact), smallest
 
 
-def share_beyond(differences: np.ndarray, observed: float, exact: bool) -> float:
-    """Two-sided p value of a permutation test.
+def permutation_p(differences: np.ndarray, observed: float, exact: bool) -> float:
+    """Return the two-sided p value of a permutation test.
 
     Args:
-      differences: under permutations: all of them if `exact`, else drawn, when the observed one
-        counts as a further one (Phipson & Smyth 2010).
-      observed: as it is.
-      exact: whether these are all permutations.
+      differences: one for each permutation. Unless `exact`, they are a random sample, and the
+        observed difference counts as one more (Phipson & Smyth 2010).
+      observed: difference without permutation.
+      exact: `differences` covers all permutations.
     """
     beyond = int((np.abs(differences) >= abs(observed) * (1 - 1e-6) - 1e-12).sum())
     return beyond / len(differences) if exact else (beyond + 1) / (len(differences) + 1)
 
 
 def pooled_sd(direct: np.ndarray, staged: np.ndarray) -> float | None:
-    """Standard deviation over seeds within the paths; None unless both have two runs."""
+    """Return the pooled standard deviation over seeds; None if a condition has a single run."""
     if min(len(direct), len(staged)) < 2:
         return None
     squares = sum(((runs - runs.mean()) ** 2).sum() for runs in (direct, staged))
@@ -161,10 +169,10 @@ def pooled_sd(direct: np.ndarray, staged: np.ndarray) -> float | None:
 
 
 def hedges_g(direct: np.ndarray, staged: np.ndarray) -> float | None:
-    """Effect size: the difference over the pooled standard deviation over seeds.
+    """Return the effect size: the difference over the pooled standard deviation over seeds.
 
-    Corrected for its bias with few runs by 1 - 3 / (4 df - 1), df the degrees of freedom of the
-    standard deviation (Hedges 1981). None without that, or if it is 0.
+    The bias with few runs is corrected by 1 - 3 / (4 df - 1), where df are the degrees of freedom
+    of the standard deviation (Hedges 1981). None if the standard deviation is 0 or undefined.
     """
     sd = pooled_sd(direct, staged)
     if not sd:
@@ -173,24 +181,64 @@ def hedges_g(direct: np.ndarray, staged: np.ndarray) -> float | None:
     return float((staged.mean() - direct.mean()) / sd * (1 - 3 / (4 * df - 1)))
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """Adjusts p values, in the order given, for being a family (Holm 1979).
+def power(difference: float, sd: float, seeds: int, alpha: float = 0.05) -> float:
+    """Return the power of a two-sided t test of two conditions with `seeds` seeds each.
 
-    Rejecting what is at most alpha keeps the chance of any false rejection at most alpha.
+    Noncentral t (Cohen 1988, Statistical Power Analysis, ch. 2): both conditions have the standard
+    deviation `sd` over seeds, on a fixed test set.
+    """
+    df = 2 * (seeds - 1)
+    critical = stats.t.isf(alpha / 2, df)
+    noncentrality = abs(difference) / sd * math.sqrt(seeds / 2)
+    upper = stats.nct.sf(critical, df, noncentrality)
+    return float(upper + stats.nct.cdf(-critical, df, noncentrality))
+
+
+def needed_seeds(
+    difference: float, sd: float | None, target: float = 0.8, alpha: float = 0.05
+) -> int | None:
+    """Return the smallest number of seeds per condition, at least 2, that reaches a power.
+
+    Args:
+      difference: between the means of two conditions, of either sign.
+      sd: standard deviation over seeds within each condition.
+      target: power to reach.
+      alpha: level of the two-sided test.
+
+    Returns:
+      None if `sd` is 0 or None, or the difference is below `MIN_EFFECT` standard deviations.
+    """
+    if not sd or abs(difference) / sd < MIN_EFFECT:
+        return None
+    # The normal approximation is close, so the search starts there.
+    z = stats.norm.isf(alpha / 2) + stats.norm.ppf(target)
+    seeds = max(2, int(2 * (z * sd / difference) ** 2))
+    while power(difference, sd, seeds, alpha) < target:
+        seeds += 1
+    while seeds > 2 and power(difference, sd, seeds - 1, alpha) >= target:
+        seeds -= 1
+    return seeds
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Return p values adjusted for multiple testing (Holm 1979), in the order of `p`.
+
+    Rejecting adjusted p values of at most alpha keeps the probability of any false rejection at
+    most alpha. SciPy has corrections of the false discovery rate only.
     """
     order = np.argsort(p, kind="stable")
-    adjusted = np.asarray(p, float)[order] * np.arange(len(p), 0, -1)
-    made = np.empty(len(p))
-    made[order] = np.minimum(np.maximum.accumulate(adjusted), 1.0)
-    return made.tolist()
+    scaled = np.asarray(p, float)[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
+    return adjusted.tolist()
 
 
 def verdict(
     difference: float, p_holm: float | None, larger_is_better: bool, alpha: float
 ) -> Verdict:
-    """`helps` or `hurts` if the adjusted p value is at most `alpha`.
+    """Return `helps` or `hurts` if the adjusted p value is at most `alpha`.
 
-    Without one, as of runs of a single seed, there is no evidence about the paths.
+    Without a p value, as with a single seed, the verdict is `no evidence`.
     """
     if p_holm is None or p_holm > alpha or difference == 0:
         return "no evidence"

@@ -1,8 +1,8 @@
 """Families and scripts of languages: the 50 of XTREME-R (Ruder et al. 2021).
 
-Families, and branches of Indo-European ("IE"), are those of the table of languages in XTREME (Hu et
-al. 2020) and XTREME-R, which follow WALS and Glottolog; scripts are those that the data of these
-benchmarks is written in.
+Families, and branches of Indo-European ("IE"), follow the tables of languages in XTREME (Hu et al.
+2020) and XTREME-R, which are based on WALS and Glottolog. Scripts are those of these benchmarks'
+data.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ zh cmn Chinese; Sino-Tibetan; Chinese
 
 
 class Language(NamedTuple):
-    """A language; `family` and `script` are `UNKNOWN` for one that is not in the table."""
+    """A language; `family` and `script` are `UNKNOWN` outside the table."""
 
     name: str
     family: str
@@ -75,10 +75,10 @@ class Language(NamedTuple):
 
 
 LANGUAGES: dict[str, Language] = {}
-"""By ISO 639-1 code."""
+"""Languages by ISO 639-1 code."""
 
 _SHORT: dict[str, str] = {"zho": "zh", "fas": "fa", "swa": "sw", "fil": "tl"}
-"""ISO 639-3 to 639-1 codes, those of Tatoeba and of macrolanguages among them."""
+"""ISO 639-3 to ISO 639-1 codes, including Tatoeba's and those of macrolanguages."""
 
 for _line in _TABLE.strip().splitlines():
     _short, _long, _rest = _line.split(" ", 2)
@@ -87,8 +87,6 @@ for _line in _TABLE.strip().splitlines():
 
 
 def language(code: str) -> Language:
-    """The language of an ISO 639-1 or 639-3 code, whatever its case; what follows a hyphen or an
-    underscore, as in `pt-BR`, is not read.
-    """
+    """Return the language of an ISO 639-1 or 639-3 code, ignoring case and a `-BR` suffix."""
     short = re.split("[-_]", code.lower())[0]
     return LANGUAGES.get(_SHORT.get(short, short), Language(code, UNKNOWN, UNKNOWN))

@@ -1,4 +1,4 @@
-"""What is known of a comparison of two paths, as JSON and reports have it."""
+"""Results of comparing conditions, as reports show them; `dataclasses.asdict` gives JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flaxfer.statistics.inference import Over, Verdict
 
 @dataclasses.dataclass(frozen=True)
 class ConditionScores:
-    """Scores of the runs of one path; `sd` is None for a single run."""
+    """Scores of the runs of one condition; `sd` is None for a single run."""
 
     seeds: tuple[int, ...]
     scores: tuple[float, ...]
@@ -20,24 +20,24 @@ class ConditionScores:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Staged against direct over some runs.
+    """Staged against direct over some runs; `inference` defines the statistics.
 
     Attributes:
-      direct, staged: their scores; a correlation with constant predictions counts as 0.
-      difference: of the means, staged minus direct.
-      low, high: interval of the difference, see `inference`.
-      over: what the interval and `p` are over.
-      p: two-sided.
-      p_holm: adjusted for the family; None if a path has a single run.
-      p_seeds: of a permutation test over runs.
-      p_seeds_least: the smallest value that it could have with so many runs, 1 for 1 and 1.
-      p_examples: of a permutation test that exchanges both paths' predictions of an example, of
-        all seeds at once, conditional on these runs; None without a seed in both paths.
-      pooled_sd: over seeds within the paths, None if a path has a single run.
+      direct, staged: scores; a correlation with constant predictions counts as 0.
+      difference: staged minus direct.
+      low, high: ends of the interval of the difference.
+      over: sources of variation behind the interval and `p`.
+      p: two-sided p value.
+      p_holm: p value adjusted for the family; None if a condition has a single run.
+      p_seeds: p value of permuting the condition labels across runs.
+      p_seeds_least: smallest possible `p_seeds` for so many runs; 1 for 1 and 1.
+      p_examples: p value of exchanging the conditions' predictions of random examples, for all
+        seeds at once, conditional on these runs; None if the conditions share no seed.
+      pooled_sd: standard deviation over seeds within conditions; None if one has a single run.
       effect_size: Hedges' g over seeds.
-      needed_seeds: a path, to find a difference of this size over such a standard deviation with
-        power 0.8 at level 0.05 on this test set; None if there is no number.
-      verdict: `helps`, `hurts` or `no evidence`, by `p_holm`.
+      needed_seeds: seeds per condition for power 0.8 at level 0.05 on this test set, if the true
+        difference and standard deviation are as observed; None if there is no such number.
+      verdict: verdict by `p_holm`.
     """
 
     direct: ConditionScores
@@ -59,21 +59,21 @@ class Estimate:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One comparison.
+    """Staged against direct on one set, or on a mean over languages.
 
     Attributes:
-      workdir: of the study.
-      study, model, intermediate, target: names from its record.
-      metric: that is compared.
-      larger_is_better: of the metric, and of a transfer gap the other way round.
-      language: or the name of a mean.
-      set: empty for a mean.
-      n: examples.
-      all_runs: over every run, collapsed ones included.
-      collapsed: runs that have collapsed, with what is to be seen of it here.
-      not_transferred: runs that have not, and have learned nothing on the set, or on some of a
-        mean's sets.
-      without_collapsed: over the other runs; None if none collapsed, or all of a path did.
+      workdir: directory of the study.
+      study, model, intermediate, target: names from the record of the study.
+      metric: compared metric.
+      larger_is_better: direction of the scores; that of a transfer gap is opposite to the metric's.
+      language: language, or name of the mean.
+      set: name of the set; empty for a mean.
+      n: number of examples.
+      all_runs: estimate over all runs, including collapsed ones.
+      collapsed: collapsed runs, each with its symptom on this set.
+      not_transferred: other runs that learned nothing on this set, or on some set of the mean.
+      without_collapsed: estimate over the other runs; None if no run collapsed, or a whole
+        condition did.
     """
 
     workdir: str
@@ -94,15 +94,15 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What studies say; `dataclasses.asdict` of it is JSON.
+    """All comparisons of some studies.
 
     Attributes:
-      comparisons: of every set, in the order of the studies.
-      means: of means over languages.
-      skipped: what could not be compared, and why, a sentence each.
-      level: of the intervals.
-      alpha: level of the verdicts, family-wise.
-      draws: resamples of the examples.
+      comparisons: comparisons of sets, in the order of the studies.
+      means: comparisons of means over languages.
+      skipped: what could not be compared and why, one sentence each.
+      level: nominal coverage of the intervals.
+      alpha: family-wise error rate of the verdicts.
+      draws: number of resamples of the examples.
     """
 
     comparisons: tuple[Comparison, ...]

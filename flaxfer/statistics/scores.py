@@ -1,10 +1,10 @@
-"""The target's scores of a study by condition, seed and set, and their means over languages."""
+"""The target's scores by condition, seed and set, and their means over languages."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ DIFFERENCE = "staged minus direct"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One line of a table of scores: a set, or with `domain` the part of it in that domain."""
+    """One line of a table of scores: an evaluated set or, with `domain`, a domain of it."""
 
     language: str
     set: str
@@ -25,12 +25,12 @@ class Row:
 
 
 def number(value: float | None) -> float:
-    """The value, with NaN for undefined."""
+    """Return the value, or NaN if it is undefined."""
     return math.nan if value is None else value
 
 
 def scored(evaluation: Evaluation) -> Iterator[tuple[Row, Metrics]]:
-    """The whole set, then each of its domains if it has more than one."""
+    """Yield the metrics of the set, then those of its domains if it has several."""
     yield Row(evaluation.language, evaluation.set, evaluation.n), evaluation.metrics
     if len(evaluation.domains) > 1:
         for name, part in evaluation.domains.items():
@@ -42,14 +42,21 @@ class Scores:
     """The target's scores by condition, seed and row, and their means over languages.
 
     Arrays are float64 of shape (seeds,), in the order of `seeds`. NaN stands for undefined or
-    missing and spreads into every mean; `gaps` names each.
+    missing scores and propagates into means; `gaps` explains each.
+
+    The means are those of XTREME-R (Ruder et al. 2021): over all languages, over the zero-shot
+    languages, and the transfer gap, which is the mean over the training languages minus the
+    zero-shot mean. A language with several sets counts once, with their mean.
 
     Attributes:
-      seeds: of the study.
-      conditions: of the study, in the order of `CONDITIONS`.
-      training: languages of the target's train split.
-      rows: sets, those in training languages first, those of mixed language last.
+      seeds: seeds of the study.
+      conditions: conditions of the study, in the order of `CONDITIONS`.
+      training: languages of the target's training split.
+      rows: evaluated sets; training languages first, mixed languages last.
       domain_rows: domains of the sets that have more than one.
+      trained, zero_shot: evaluated languages within and outside of `training`.
+      mean_languages: by name of each mean that exists, the languages averaged and those whose mean
+        is subtracted.
     """
 
     def __init__(self, study: Study):
@@ -70,66 +77,66 @@ class Scores:
             for run in study.runs
             if run.stage == "target"
         }
-        found = list(dict.fromkeys(row for rows in self._metrics.values() for row in rows))
-        found.sort(key=lambda row: (row.language == MIXED, row.language not in self.training))
-        self.rows = [row for row in found if not row.domain]
-        self.domain_rows = [row for row in found if row.domain]
+        rows = list(dict.fromkeys(row for by_row in self._metrics.values() for row in by_row))
+        rows.sort(key=lambda row: (row.language == MIXED, row.language not in self.training))
+        self.rows = [row for row in rows if not row.domain]
+        self.domain_rows = [row for row in rows if row.domain]
         languages = list(dict.fromkeys(row.language for row in self.rows if row.language != MIXED))
         self.trained = [language for language in languages if language in self.training]
         self.zero_shot = [language for language in languages if language not in self.training]
+        self.mean_languages: dict[str, tuple[list[str], list[str]]] = {}
+        if languages:
+            self.mean_languages[MEAN] = (languages, [])
+        if self.zero_shot:
+            self.mean_languages[ZERO_SHOT] = (self.zero_shot, [])
+        if self.trained and self.zero_shot:
+            self.mean_languages[GAP] = (self.trained, self.zero_shot)
 
     def values(self, condition: str, row: Row, metric: str) -> np.ndarray:
-        """One value a seed; NaN where it is undefined or missing."""
-        scores = [self._metrics.get((condition, seed), {}).get(row, {}) for seed in self.seeds]
-        return np.array([number(metrics.get(metric)) for metrics in scores])
+        """Return one score per seed; NaN where it is undefined or missing."""
+        metrics = [self._metrics.get((condition, seed), {}).get(row, {}) for seed in self.seeds]
+        return np.array([number(by_name.get(metric)) for by_name in metrics])
 
-    def language_mean(self, condition: str, languages: Sequence[str], metric: str) -> np.ndarray:
-        """Mean over languages; a language with several sets counts once, with their mean."""
-        sets = [[row for row in self.rows if row.language == language] for language in languages]
-        return np.mean(
-            [
-                np.mean([self.values(condition, row, metric) for row in rows], axis=0)
-                for rows in sets
-            ],
-            axis=0,
-        )
+    def by_row(self, condition: str, metric: str) -> dict[Row, np.ndarray]:
+        """Return the scores of a condition on every set."""
+        return {row: self.values(condition, row, metric) for row in self.rows}
+
+    def language_mean(
+        self, languages: Sequence[str], by_row: Mapping[Row, np.ndarray]
+    ) -> np.ndarray:
+        """Average arrays over the sets of each language, then over languages."""
+        by_language = [
+            [by_row[row] for row in self.rows if row.language == language] for language in languages
+        ]
+        return np.mean([np.mean(arrays, axis=0) for arrays in by_language], axis=0)
+
+    def mean(self, name: str, by_row: Mapping[Row, np.ndarray]) -> np.ndarray:
+        """Compute a mean of `mean_languages` from one array for each set that it covers."""
+        languages, subtracted = self.mean_languages[name]
+        mean = self.language_mean(languages, by_row)
+        return mean - self.language_mean(subtracted, by_row) if subtracted else mean
 
     def means(self, condition: str, metric: str) -> dict[str, np.ndarray]:
-        """Mean, zero-shot mean and transfer gap as in XTREME-R (Ruder et al. 2021), if they exist.
-
-        The transfer gap is the mean over the training languages minus the zero-shot mean.
-        """
-        means: dict[str, np.ndarray] = {}
-        if self.trained or self.zero_shot:
-            means[MEAN] = self.language_mean(condition, self.trained + self.zero_shot, metric)
-        if self.zero_shot:
-            means[ZERO_SHOT] = self.language_mean(condition, self.zero_shot, metric)
-        if self.trained and self.zero_shot:
-            trained = self.language_mean(condition, self.trained, metric)
-            means[GAP] = trained - means[ZERO_SHOT]
-        return means
+        """Return every mean of a condition by name."""
+        by_row = self.by_row(condition, metric)
+        return {name: self.mean(name, by_row) for name in self.mean_languages}
 
     def row_columns(self, row: Row, metric: str) -> dict[str, np.ndarray]:
-        """The values of a row by condition, with their difference."""
-        return with_difference(
-            {condition: self.values(condition, row, metric) for condition in self.conditions}
-        )
+        """Return the scores of a row by condition, and their difference."""
+        return with_difference({c: self.values(c, row, metric) for c in self.conditions})
 
     def mean_columns(self, metric: str) -> dict[str, dict[str, np.ndarray]]:
-        """Name of the mean -> its values by condition, with their difference."""
+        """Return every mean by name, then by condition, with the difference."""
         means = {condition: self.means(condition, metric) for condition in self.conditions}
-        names = list(
-            dict.fromkeys(name for of_condition in means.values() for name in of_condition)
-        )
         return {
             name: with_difference(
-                {condition: of_condition[name] for condition, of_condition in means.items()}
+                {condition: by_name[name] for condition, by_name in means.items()}
             )
-            for name in names
+            for name in self.mean_languages
         }
 
     def missing_runs(self) -> list[str]:
-        """Conditions and seeds that have no finished run of the target."""
+        """List the conditions and seeds without a finished run of the target."""
         return [
             f"{condition} seed {seed}"
             for condition in self.conditions
@@ -138,23 +145,23 @@ class Scores:
         ]
 
     def gaps(self, rows: Sequence[Row], metric: str) -> list[str]:
-        """One sentence for every value that a finished run does not have."""
+        """Explain every score that a finished run lacks, in one sentence each."""
         notes = []
         for row in rows:
-            for (condition, seed), scores in self._metrics.items():
+            for (condition, seed), metrics in self._metrics.items():
                 name = " / ".join(filter(None, (row.language, row.set, row.domain)))
                 what = f"{metric} of {name}, {condition} seed {seed}"
-                if row not in scores:
+                if row not in metrics:
                     notes.append(f"{what}: not evaluated on n = {row.n}.")
-                elif metric not in scores[row]:
+                elif metric not in metrics[row]:
                     notes.append(f"{what}: not computed.")
-                elif not math.isfinite(number(scores[row][metric])):
+                elif not math.isfinite(number(metrics[row][metric])):
                     notes.append(f"{what}: undefined (constant predictions or labels).")
         return notes
 
 
 def with_difference(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The columns, and staged minus direct seed by seed behind the two where both are there."""
+    """Insert staged minus direct, seed by seed, after these two if both are present."""
     if "direct" in columns and "staged" in columns:
         columns = columns | {DIFFERENCE: columns["staged"] - columns["direct"]}
     order = ("direct", "staged", DIFFERENCE, "scratch")

@@ -1,199 +1,194 @@
-"""The runs of a study's two paths on every evaluated set, under resampling of the examples."""
+"""Scores of a study's direct and staged runs on evaluated sets, with resampled examples."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from flaxfer.evaluation.records import Run, Study, read_study
+from flaxfer.evaluation.records import read_study
 from flaxfer.statistics import reading
-from flaxfer.statistics.collapse import why_nothing
-from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, Row, Scores
+from flaxfer.statistics.collapse import why_unlearned
+from flaxfer.statistics.scores import GAP, Row, Scores
 from flaxfer.tasks import resampling, task_type
 from flaxfer.tasks.resampling import Resampled
 
-CONDITIONS = ("direct", "staged")
+COMPARED = ("direct", "staged")
 
 
-@dataclasses.dataclass
-class Compared:
-    """A set, or a mean over sets, with the scores of the R runs.
+@dataclasses.dataclass(frozen=True)
+class SetScores:
+    """Scores of R runs on an evaluated set, or on a mean over sets.
 
     Attributes:
-      row: language and set.
-      larger_is_better: of its scores.
-      nothing: by run why it has learned nothing here, empty if it has.
-      failed: (R,) bool, runs that have collapsed.
+      language: language, or name of the mean.
+      set: name of the set; empty for a mean.
+      n: number of examples.
+      larger_is_better: direction of the scores.
+      unlearned: by run, why it learned nothing here; empty if it learned something.
       scores: (R,).
-      drawn: (B, R), in resamples of the examples.
-      exchanged: (B, P), staged minus direct of the seeds in both paths, under exchanges.
-      measure: of a set, until it has been resampled.
-      pairs: of the P seeds in both paths the runs of direct, and those of staged.
+      resampled: (B, R), scores in resamples of the examples.
+      exchanged: (B, P), staged minus direct for P pairs of runs that exchange predictions.
     """
 
-    row: Row
+    language: str
+    set: str
+    n: int
     larger_is_better: bool
-    nothing: list[str]
+    unlearned: list[str]
     scores: np.ndarray
-    drawn: np.ndarray
+    resampled: np.ndarray
     exchanged: np.ndarray
-    measure: Resampled | None = None
-    pairs: tuple[list[int], list[int]] = ([], [])
-    failed: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, bool))
 
 
 class StudyRuns:
-    """The target's runs of both paths of a study, and what they predicted."""
+    """The target's direct and staged runs of a study, scored from their predictions.
 
-    def __init__(self, workdir: Path, metric: str, skipped: list[str]):
-        self.workdir, self.skipped = workdir, skipped
-        self.study: Study = read_study(workdir)
+    Attributes:
+      workdir, study: directory and record of the study.
+      metric, larger_is_better: metric of all scores, and its direction.
+      runs: R runs, direct before staged.
+      pairs: indices of the direct and of the staged runs of the P seeds in both conditions.
+      skipped: why the study, sets or means are left out, one sentence each.
+    """
+
+    def __init__(self, workdir: Path, metric: str):
+        self.workdir, self.study = workdir, read_study(workdir)
         self.metric = metric or self.study.metric
-        by_path = [
-            [run for run in self.study.runs if (run.condition, run.stage) == (path, "target")]
-            for path in CONDITIONS
+        self.larger_is_better = task_type(self.study.task).larger_is_better(self.metric)
+        self.runs = [
+            run
+            for condition in COMPARED
+            for run in self.study.runs
+            if (run.condition, run.stage) == (condition, "target")
         ]
-        self.runs: list[Run] = by_path[0] + by_path[1] if all(by_path) else []
-        if not self.runs:
+        self.skipped: list[str] = []
+        if {run.condition for run in self.runs} != set(COMPARED):
             self._skip("it has no finished runs of both direct and staged")
         if self.metric not in self.study.metrics:
             self._skip(f"it has no metric {self.metric}")
-            self.runs = []
-        self.larger_is_better = task_type(self.study.task).larger_is_better(self.metric)
-
-    def sets(self) -> list[Compared]:
-        """The sets that all runs have predictions of."""
-        if not self.runs:
-            return []
-        fingerprint = {
-            split.split: split.fingerprint for split in self.study.data if split.stage == "target"
-        }
-        rows: dict[str, list[Row]] = {}
-        for row in Scores(self.study).rows:
-            rows.setdefault(row.set, []).append(row)
-        made = []
-        for name, own in rows.items():
-            file = f"predictions/{name}-{fingerprint.get(name, '')[:12]}.jsonl"
-            paths = [self.workdir / run.dir / file for run in self.runs]
-            if missing := [str(path) for path in paths if not path.is_file()]:
-                self._skip(f"{name} has no predictions in {', '.join(missing)}")
-                continue
-            predicted = [reading.read(path, self.study.task) for path in paths]
-            made += [s for row in own if (s := self._set(row, predicted)) is not None]
-        trained = Scores(self.study).training
-        judged = [one for one in made if one.row.language in trained] or made
-        for one in made:
-            one.failed = np.all([[bool(why) for why in of.nothing] for of in judged], axis=0)
-        return made
-
-    def _set(self, row: Row, predicted: Sequence[dict[str, reading.Predicted]]) -> Compared | None:
-        chosen = [of.get(row.language, reading.Predicted(Path(), [], [], [])) for of in predicted]
-        if min(len(one.ids) for one in chosen) == 0:
-            self._skip(f"{row.set} has no predictions in {row.language}")
-            return None
-        if task_type(self.study.task).undefined(self.metric, chosen[0].gold):
-            self._skip(f"{self.metric} of {row.set} in {row.language}: all labels are the same")
-            return None
-        measure, learning = reading.measured(self.study.task, self.metric, row.language, chosen)
-        return Compared(
-            Row(row.language, row.set, measure.n),
-            self.larger_is_better,
-            why_nothing(learning, measure.n),
-            measure.observed(),
-            np.empty(0),
-            np.empty(0),
-            measure,
-            self._pairs(),
+        self._comparable = not self.skipped
+        direct, staged = (
+            {run.seed: i for i, run in enumerate(self.runs) if run.condition == condition}
+            for condition in COMPARED
         )
-
-    def _pairs(self) -> tuple[list[int], list[int]]:
-        place = {(run.condition, run.seed): i for i, run in enumerate(self.runs)}
-        both = [
-            (place["direct", run.seed], i)
-            for i, run in enumerate(self.runs)
-            if run.condition == "staged" and ("direct", run.seed) in place
-        ]
-        return [first for first, _ in both], [second for _, second in both]
-
-    def means(self, sets: Sequence[Compared]) -> Iterator[Compared]:
-        """The means over languages whose sets are all there."""
-        scores = Scores(self.study)
-        found = {(one.row.language, one.row.set): one for one in sets}
-
-        def shares(languages: Sequence[str], sign: float) -> dict[tuple[str, str], float]:
-            rows = [row for row in scores.rows if row.language in languages]
-            own = [row.language for row in rows]
-            return {
-                (row.language, row.set): sign / len(languages) / own.count(row.language)
-                for row in rows
-            }
-
-        trained, zero_shot = scores.trained, scores.zero_shot
-        wanted = {MEAN: shares(trained + zero_shot, 1), ZERO_SHOT: shares(zero_shot, 1)}
-        if trained and zero_shot:
-            wanted[GAP] = shares(trained, 1) | shares(zero_shot, -1)
-        for name, of in wanted.items():
-            if not self.runs or len(of) < 2:
-                continue
-            if missing := of.keys() - found.keys():
-                self._skip(f"{name}: no comparison of {', '.join(sorted(s for _, s in missing))}")
-                continue
-            parts = [(share, found[key]) for key, share in of.items()]
-            yield Compared(
-                Row(name, "", sum(part.row.n for _, part in parts)),
-                self.larger_is_better != (name == GAP),
-                _joined([part for _, part in parts]),
-                _sum(parts, lambda part: part.scores),
-                _sum(parts, lambda part: part.drawn),
-                _sum(parts, lambda part: part.exchanged),
-                pairs=parts[0][1].pairs,
-                failed=parts[0][1].failed,
-            )
+        both = [seed for seed in staged if seed in direct]
+        self.pairs = [direct[seed] for seed in both], [staged[seed] for seed in both]
+        self._scores = Scores(self.study)
 
     def _skip(self, why: str) -> None:
         self.skipped.append(f"{self.study.name} ({self.workdir}): {why}.")
 
+    def sets(self, draws: int, seed: int) -> dict[Row, SetScores]:
+        """Score every set on its examples, on resamples of them, and with exchanged predictions.
 
-def _sum(
-    parts: Sequence[tuple[float, Compared]], field: Callable[[Compared], np.ndarray]
-) -> np.ndarray:
-    """A linear combination of the arrays of some sets."""
-    return np.sum([share * field(part) for share, part in parts], axis=0)
+        Sets of the same size share the draws. That saves time and preserves the dependence between
+        parallel sets, which hold the same examples in several languages; other sets are
+        independent anyway.
+
+        Args:
+          draws: number of resamples.
+          seed: seed of the draws.
+        """
+        if not self._comparable:
+            return {}
+        measured = self._measure()
+        sets = {}
+        for n in sorted({measure.n for measure, _ in measured.values()}):
+            group = {row: one for row, one in measured.items() if one[0].n == n}
+            rng = np.random.default_rng((seed, n))
+            resamples = [
+                [measure.values(block) for measure, _ in group.values()]
+                for block in resampling.resamples(n, draws, rng)
+            ]
+            exchanges = [
+                [measure.swapped(block, *self.pairs) for measure, _ in group.values()]
+                for block in resampling.exchanges(n, draws, rng)
+            ]
+            for i, (row, (measure, unlearned)) in enumerate(group.items()):
+                sets[row] = SetScores(
+                    language=row.language,
+                    set=row.set,
+                    n=n,
+                    larger_is_better=self.larger_is_better,
+                    unlearned=unlearned,
+                    scores=measure.observed(),
+                    resampled=np.concatenate([block[i] for block in resamples]),
+                    exchanged=np.concatenate([block[i] for block in exchanges]),
+                )
+        return {row: sets[row] for row in measured}
+
+    def _measure(self) -> dict[Row, tuple[Resampled, list[str]]]:
+        """Read all predictions; return by set its metric and why runs learned nothing."""
+        task, rows = self.study.task, self._scores.rows
+        fingerprints = {
+            split.split: split.fingerprint[:12]
+            for split in self.study.data
+            if split.stage == "target"
+        }
+        measured = {}
+        for name in dict.fromkeys(row.set for row in rows):
+            file = f"predictions/{name}-{fingerprints.get(name, '')}.jsonl"
+            paths = [self.workdir / run.dir / file for run in self.runs]
+            if missing := [str(path) for path in paths if not path.is_file()]:
+                self._skip(f"{name} has no predictions in {', '.join(missing)}")
+                continue
+            predicted = [reading.read(path, task) for path in paths]
+            for row in (row for row in rows if row.set == name):
+                language = row.language
+                of_runs = [of[language] for of in predicted if language in of]
+                if len(of_runs) < len(predicted):
+                    self._skip(f"{name} has no predictions in {language}")
+                elif task_type(task).undefined(self.metric, of_runs[0].gold):
+                    self._skip(f"{self.metric} of {name} in {language}: all labels are the same")
+                else:
+                    measure, learning = reading.measured(task, self.metric, language, of_runs)
+                    measured[row] = measure, why_unlearned(learning, measure.n)
+        return measured
+
+    def collapsed(self, sets: Sequence[SetScores]) -> np.ndarray:
+        """Return (R,) bool: runs that learned nothing in the languages of training."""
+        judged = [one for one in sets if one.language in self._scores.training] or sets
+        unlearned = [one.unlearned for one in judged]
+        return np.array([all(reasons) for reasons in zip(*unlearned, strict=True)], bool)
+
+    def means(self, sets: Mapping[Row, SetScores]) -> list[SetScores]:
+        """Compute the means over languages of at least two sets, unless a set is missing."""
+        means = []
+        for name, (languages, subtracted) in self._scores.mean_languages.items():
+            rows = [row for row in self._scores.rows if row.language in (*languages, *subtracted)]
+            if len(rows) < 2 or not self._comparable:
+                continue
+            if missing := sorted(row.set for row in rows if row not in sets):
+                self._skip(f"{name}: no comparison of {', '.join(missing)}")
+                continue
+            parts = {row: sets[row] for row in rows}
+            arrays = (
+                self._scores.mean(name, {row: getattr(part, field) for row, part in parts.items()})
+                for field in ("scores", "resampled", "exchanged")
+            )
+            means.append(
+                SetScores(
+                    name,
+                    "",
+                    sum(part.n for part in parts.values()),
+                    self.larger_is_better != (name == GAP),
+                    _join_reasons(list(parts.values())),
+                    *arrays,
+                )
+            )
+        return means
 
 
-def _joined(sets: Sequence[Compared]) -> list[str]:
-    """By run why it has learned nothing on some of the sets."""
+def _join_reasons(sets: Sequence[SetScores]) -> list[str]:
+    """Return by run why it learned nothing on some of the sets."""
     return [
         "; ".join(
-            f"{one.row.language} / {one.row.set}: {one.nothing[i]}"
-            for one in sets
-            if one.nothing[i]
+            f"{one.language} / {one.set}: {why}"
+            for one, why in zip(sets, reasons, strict=True)
+            if why
         )
-        for i in range(len(sets[0].nothing))
+        for reasons in zip(*(one.unlearned for one in sets), strict=True)
     ]
-
-
-def resample(sets: Sequence[Compared], draws: int, seed: int) -> None:
-    """Fills in the scores under resampling and exchanges.
-
-    Sets of the same size share what is drawn. That saves time, and keeps what parallel sets, which
-    hold the same examples in several languages, have in common; to others it does nothing, as their
-    examples have nothing in common.
-    """
-    for n in sorted({one.row.n for one in sets}):
-        group = [(one, one.measure) for one in sets if one.row.n == n and one.measure is not None]
-        drawn: list[list[np.ndarray]] = [[] for _ in group]
-        exchanged: list[list[np.ndarray]] = [[] for _ in group]
-        rng = np.random.default_rng((seed, n))
-        for block in resampling.resamples(n, draws, rng):
-            for (_, measure), values in zip(group, drawn, strict=True):
-                values.append(measure.values(block))
-        for block in resampling.exchanges(n, draws, rng):
-            for (one, measure), values in zip(group, exchanged, strict=True):
-                values.append(measure.swapped(block, *one.pairs))
-        for (one, _), first, second in zip(group, drawn, exchanged, strict=True):
-            one.drawn, one.exchanged = np.concatenate(first), np.concatenate(second)
-            one.measure = None

@@ -1,4 +1,4 @@
-"""What a grid has done, what it will do, and how long that may take."""
+"""Forecast of a study or grid: what is done, what is left, and how long that may take."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from pathlib import Path
 
 from flaxfer.runtime.progress import say, table
 from flaxfer.study.claims import Claims
-from flaxfer.study.graph import Cell, Node
-from flaxfer.training.checkpoints import CheckpointStore
-from flaxfer.training.finished import IDENTITY
-from flaxfer.training.stage_run import DONE
+from flaxfer.study.plan import StudyPlan
+from flaxfer.training.record import DONE, IDENTITY
+from flaxfer.training.stage import StageSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,72 +21,72 @@ class Entry:
     """A folder of the store in the forecast.
 
     Attributes:
-      node: one of those that it is.
-      cells: names of the studies that it is part of.
-      state: `done`, `failed`, `to do`, or who works on it.
-      steps_left: optimiser updates, if it does not stop early.
-      seconds: an estimate of the time left; None if nothing is known of the model.
+      spec: one of the stages with this identity.
+      studies: names of the studies that it is part of.
+      state: `done`, `failed`, `to do`, or `running on` its owner.
+      steps_left: optimizer updates without early stopping.
+      seconds: estimate of the time left; None if the speed of the model is unknown.
     """
 
-    node: Node
-    cells: tuple[str, ...]
+    spec: StageSpec
+    studies: tuple[str, ...]
     state: str
     steps_left: int
     seconds: float | None
 
 
-def entries(cells: Sequence[Cell], claims: Claims) -> list[Entry]:
-    """All stages of the cells, each once, in the order that one process would take them in."""
+def entries(plans: Sequence[StudyPlan], claims: Claims) -> list[Entry]:
+    """Return all stages of some studies, each once, in the order of a single process."""
     users: dict[Path, list[str]] = {}
-    nodes: dict[Path, tuple[Node, str]] = {}
-    for cell in cells:
-        for node in cell.nodes:
-            names = users.setdefault(node.folder, [])
-            names += [] if cell.config.name in names else [cell.config.name]
-            nodes.setdefault(node.folder, (node, cell.facts["model"]["fingerprint"]))
+    specs: dict[Path, StageSpec] = {}
+    for plan in plans:
+        for spec in plan.stages:
+            names = users.setdefault(spec.folder, [])
+            names += [] if plan.config.name in names else [plan.config.name]
+            specs.setdefault(spec.folder, spec)
     speeds: dict[tuple[Path, str], float | None] = {}
-    found = []
-    for folder, (node, model) in nodes.items():
-        of = (folder.parent, model)
-        speed = speeds[of] = speeds[of] if of in speeds else tokens_per_s(*of)
-        owner = claims.owner(folder)
-        left = 0 if node.settled or node.trained else node.steps - _steps_taken(folder)
-        seconds = None if speed is None else left / node.steps * node.tokens / speed
-        state = "done" if node.done else "failed" if node.failed else "to do"
+    result = []
+    for folder, spec in specs.items():
+        key = (spec.store, spec.hashes["model"])
+        speed = speeds[key] = speeds[key] if key in speeds else tokens_per_s(*key)
+        owner, trained = claims.owner(folder), spec.record.is_trained()
+        left = 0 if spec.is_settled() or trained else spec.total_steps - _steps_taken(spec)
+        seconds = None if speed is None else left / spec.total_steps * spec.tokens / speed
+        state = "done" if spec.is_complete() else "failed" if spec.failure() else "to do"
         state = f"running on {owner}" if owner else state
-        found.append(Entry(node, tuple(users[folder]), state, left, seconds if left else 0.0))
-    return found
+        result.append(Entry(spec, tuple(users[folder]), state, left, seconds if left else 0.0))
+    return result
 
 
-def show(cells: Sequence[Cell], claims: Claims) -> None:
-    """Prints all stages, and the time that one process may need for the rest."""
-    found = entries(cells, claims)
+def show(plans: Sequence[StudyPlan], claims: Claims) -> None:
+    """Print all stages, and the time that one process may need for the rest."""
+    stages = entries(plans, claims)
     rows = [
         [
-            entry.node.folder.name,
-            f"{entry.node.condition}/{entry.node.stage}",
-            entry.node.seed,
+            entry.spec.folder.name,
+            f"{entry.spec.condition}/{entry.spec.name}",
+            entry.spec.seed,
             entry.state,
-            entry.node.steps,
-            _span(entry.seconds),
-            ", ".join(entry.cells),
+            entry.spec.total_steps,
+            _duration(entry.seconds),
+            ", ".join(entry.studies),
         ]
-        for entry in found
+        for entry in stages
     ]
     header = ["identity", "stage", "seed", "state", "steps", "time left", "of the studies"]
-    table(f"{len(found)} stages of {len(cells)} studies", header, rows)
-    known = [entry.seconds for entry in found if entry.seconds is not None]
-    unknown = len(found) - len(known)
-    total = _span(sum(known)) if known else "unknown"
+    table(f"{len(stages)} stages of {len(plans)} studies", header, rows)
+    known = [entry.seconds for entry in stages if entry.seconds is not None]
+    unknown = len(stages) - len(known)
+    total = _duration(sum(known)) if known else "unknown"
     if known and unknown:
-        total = f"{total}, and {unknown} stages of models that nothing is known of"
+        total = f"{total}, and {unknown} stages of models without a finished stage"
     say(f"time left for one process, by the speed of finished stages of the same model: {total}")
 
 
 def tokens_per_s(store: Path, model: str) -> float | None:
-    """Speed of finished stages of a model, with compilation and evaluation: the median.
+    """Return the median speed of a model's finished stages, compilation and evaluation included.
 
-    By tokens, as a task's texts may be longer than another's. None if none is finished.
+    In tokens, as one task's texts may be longer than another's. None if no stage is finished.
     """
     speeds = []
     for file in store.glob(f"*/{DONE}"):
@@ -100,13 +99,13 @@ def tokens_per_s(store: Path, model: str) -> float | None:
     return statistics.median(speeds) if speeds else None
 
 
-def _steps_taken(folder: Path) -> int:
-    """How far a stage has come that is not finished."""
-    newest = CheckpointStore(folder / "checkpoints", True).newest()
+def _steps_taken(spec: StageSpec) -> int:
+    """Return the steps up to the newest checkpoint of an unfinished stage."""
+    newest = spec.checkpoints.newest()
     return newest.step if newest else 0
 
 
-def _span(seconds: float | None) -> str:
+def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
     return str(datetime.timedelta(seconds=round(seconds)))

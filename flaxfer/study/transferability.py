@@ -1,59 +1,61 @@
-"""Which start suits a target, told from frozen features before the target is trained.
+"""Scores of the starts of a target stage, from frozen features before it is trained.
 
 The starts are the pretrained encoder and the encoder after the intermediate stage. The features of
 an example are the mean over its tokens in the last layer, of a pair as the one sequence that the
 model reads, so that its texts have seen each other. It is the mean because the CLS token of an
-encoder that is merely pretrained says little of the text (Reimers & Gurevych 2019).
+encoder that is only pretrained says little about the text (Reimers & Gurevych 2019).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from flaxfer.config import Task
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import finite
 from flaxfer.evaluation.transferability import NEIGHBOURS, knn_score, logme
-from flaxfer.interop.embed import embed_tokenized
+from flaxfer.interop.embedding import embed_tokenized
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
 from flaxfer.tasks import task_type
-from flaxfer.training.stage_run import StageRun
+from flaxfer.training.stage import StageSpec
 
 FEATURES = "mean over tokens, last layer"
 
 
-def file_of(run: StageRun, examples: int) -> Path | None:
-    """Where the scores of a target's start are kept, with its stage; None if it has none: at random
-    it is no start to choose, and other task types have more than one label an example.
-    """
-    single_label = task_type(run.settings.task).single_label
-    if not examples or run.start == "random" or not single_label:
-        return None
-    return run.folder / f"transferability-{examples}.json"
+def applies(task: Task, start: StageSpec | str) -> bool:
+    """Return whether a start can be scored: not random weights, and one label an example."""
+    return start != "random" and task_type(task).single_label
 
 
-def score(run: StageRun, params: Params, encoder: EncoderConfig, examples: int) -> dict[str, Any]:
-    """Scores a start by the train split of the target.
+def score(
+    encoder: EncoderConfig,
+    params: Params,
+    data: Tokenized,
+    examples: int,
+    mesh: jax.sharding.Mesh,
+) -> dict[str, Any]:
+    """Score a start by the train split of the target.
 
     Args:
-      run: the target stage.
-      params: what it starts from.
-      encoder: its config, of whatever vocabulary.
-      examples: most of the train split that are used, drawn at random, the same for every start.
+      encoder: config of the encoder, of any vocabulary.
+      params: the start.
+      data: the train split.
+      examples: largest number of examples to use, drawn at random, the same for every start.
+      mesh: of the devices.
 
     Returns:
       `logme`; `knn`, accuracy or Pearson's correlation; both None where undefined; `neighbours`,
       `examples` and `features`, what they were computed from.
     """
-    data = sample(run.train, examples)
-    feature_nD = features(encoder, params["encoder"], data, run.evaluator.mesh)
+    data = sample(data, examples)
+    feature_nD = features(encoder, params["encoder"], data, mesh)
     scores = {"logme": logme(feature_nD, data.label), "knn": knn_score(feature_nD, data.label)}
     about = {"neighbours": NEIGHBOURS, "examples": len(data), "features": FEATURES}
     return {**finite(scores), **about}
@@ -62,28 +64,24 @@ def score(run: StageRun, params: Params, encoder: EncoderConfig, examples: int) 
 def features(
     encoder: EncoderConfig, params: Params, data: Tokenized, mesh: jax.sharding.Mesh
 ) -> np.ndarray:
-    """The features of each example, float32 (n, D).
+    """Return the features of each example, float32 (n, D).
 
     Args:
-      encoder: its config; the size of the vocabulary is that of `params`.
+      encoder: config of the encoder; the size of the vocabulary follows from `params`.
       params: of the encoder.
       data: ids are rows of its table.
-      mesh: over which rows are split.
+      mesh: rows are split over it.
     """
     rows = len(params["embeddings"]["word"]["embedding"])
-    own = dataclasses.replace(encoder, vocab_size=rows)
+    encoder = dataclasses.replace(encoder, vocab_size=rows)
     placed = jax.device_put(params, sharding.tree_shardings(params, mesh))
-    return embed_tokenized(own, placed, data, (own.num_layers,), "mean", mesh)[0]
+    return embed_tokenized(encoder, placed, data, (encoder.num_layers,), "mean", mesh)[0]
 
 
 def sample(data: Tokenized, examples: int) -> Tokenized:
-    """At most so many examples of `data`, drawn at random, in their order.
+    """Return at most so many examples of `data`, drawn at random, in their order.
 
-    Equal ones are taken once: each would be the other's neighbour, and known by heart.
-
-    Args:
-      data: Of a task type with a single label per example.
-      examples: how many.
+    Duplicates are taken once: each would be the other's nearest neighbour.
     """
     chosen: dict[bytes, int] = {}
     for i in np.random.default_rng(0).permutation(len(data)).tolist():

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from flaxfer.config import Task
+from flaxfer.errors import ConfigError
 from flaxfer.tasks.base import Predictions, TaskType
 from flaxfer.tasks.classification import Classification
 from flaxfer.tasks.multiple_choice import MultipleChoice
@@ -36,5 +37,15 @@ for _type in (Classification, Regression, Tagging, QuestionAnswering, MultipleCh
 
 
 def task_type(task: Task) -> TaskType:
-    """Return the type of a task."""
+    """Return the type of a task.
+
+    Raises:
+      ConfigError: If no such type is registered.
+    """
+    if task.type not in TASK_TYPES:
+        raise ConfigError(
+            f"{task.type!r} is not a task type",
+            where=f"task {task.name!r}",
+            hint=f"use one of {', '.join(TASK_TYPES)}, or register the type in flaxfer.tasks.",
+        )
     return TASK_TYPES[task.type]

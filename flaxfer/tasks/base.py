@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flaxfer.config import Source, Task, Train
-from flaxfer.config.sources import Finding
+from flaxfer.config.findings import Finding
 from flaxfer.data.encode import Sequences
 from flaxfer.data.examples import Examples, LabelColumn, Texts
 from flaxfer.data.labels import Labels

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeAlias
 
 import flax
 import jax
@@ -19,7 +19,7 @@ from clu import metrics as clu_metrics
 
 from flaxfer.errors import DataError
 
-DeviceMetrics = clu_metrics.Collection
+DeviceMetrics: TypeAlias = clu_metrics.Collection
 Pair = tuple[jax.Array, jax.Array]
 
 _SMALLEST_SIZE = 64

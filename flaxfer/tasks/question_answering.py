@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 
 from flaxfer.config import Source, Task, Train
-from flaxfer.config.sources import Finding
+from flaxfer.config.findings import Finding
 from flaxfer.data.encode import Sequences, Template, chunks, pure_backend
 from flaxfer.data.examples import Examples, LabelColumn
 from flaxfer.data.labels import Labels

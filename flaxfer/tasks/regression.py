@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flaxfer.config import Source, Task
-from flaxfer.config.sources import Finding
+from flaxfer.config.findings import Finding
 from flaxfer.data.labels import Labels, read_single_labels
 from flaxfer.data.tables import Column
 from flaxfer.data.tokenize import Tokenized
@@ -119,7 +119,7 @@ class Regression(TaskType):
     def describe(self, task: Task) -> str:
         """Name the range of the scores."""
         low, high = task.score_range
-        return f"a score; those it was trained on go from {low:g} to {high:g}"
+        return f"a score; the scores it was trained on range from {low:g} to {high:g}"
 
 
 class _Outputs(Predictions):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from flaxfer.config import Source, Task
-from flaxfer.config.sources import Finding
+from flaxfer.config.findings import Finding
 from flaxfer.data.encode import Sequences, Template, chunks, pure_backend, word_splitter
 from flaxfer.data.examples import Examples, LabelColumn, Texts
 from flaxfer.data.labels import NO_LABEL, Labels, label_index

@@ -18,9 +18,11 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import traverse_util
 
 from flaxfer.errors import CheckpointError
 from flaxfer.runtime.files import write_atomically
+from flaxfer.runtime.trees import leaves_by_name, path_name
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("flaxfer.training.checkpoints")
@@ -28,7 +30,7 @@ log = logging.getLogger("flaxfer.training.checkpoints")
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A committed checkpoint: its step, the dev score at it, and what else the writer noted."""
+    """A committed checkpoint: its step, dev score, and the notes of its writer."""
 
     path: Path
     step: int
@@ -44,7 +46,7 @@ class CheckpointStore:
         self._sign = 1 if larger_is_better else -1
 
     def save(self, step: int, items: dict[str, Any], score: float, notes: dict[str, Any]) -> None:
-        """Writes `items` (name -> tree of arrays), commits them, and drops what is superseded.
+        """Write `items` (trees of arrays by name), commit them, and delete superseded checkpoints.
 
         Raises:
           CheckpointError: there is a committed checkpoint at this step or above.
@@ -73,8 +75,8 @@ class CheckpointStore:
         self._prune()
 
     def all(self) -> list[Checkpoint]:
-        """The committed checkpoints by step. Other folders and files are ignored."""
-        found = []
+        """Return the committed checkpoints by step. Other folders and files are ignored."""
+        checkpoints = []
         for path in sorted(self.folder.glob(f"*/{MANIFEST}")):
             try:
                 content = _read_manifest(path)
@@ -82,21 +84,21 @@ class CheckpointStore:
                 log.warning("%s is damaged (%s): this checkpoint does not count", path, error)
                 continue
             score = float("nan") if content["score"] is None else content["score"]
-            found.append(Checkpoint(path.parent, content["step"], score, content["notes"]))
-        return sorted(found, key=lambda checkpoint: checkpoint.step)
+            checkpoints.append(Checkpoint(path.parent, content["step"], score, content["notes"]))
+        return sorted(checkpoints, key=lambda checkpoint: checkpoint.step)
 
     def newest(self) -> Checkpoint | None:
-        """The one that a killed run continues from."""
-        found = self.all()
-        return found[-1] if found else None
+        """Return the checkpoint that a killed run continues from."""
+        checkpoints = self.all()
+        return checkpoints[-1] if checkpoints else None
 
     def best(self) -> Checkpoint | None:
-        """The one with the best dev score, the earlier of equals; never an undefined score."""
-        found = [checkpoint for checkpoint in self.all() if np.isfinite(checkpoint.score)]
-        return max(found, key=lambda c: (self._sign * c.score, -c.step)) if found else None
+        """Return the checkpoint with the best defined dev score, the earlier of equals."""
+        scored = [checkpoint for checkpoint in self.all() if np.isfinite(checkpoint.score)]
+        return max(scored, key=lambda c: (self._sign * c.score, -c.step), default=None)
 
     def newest_whole(self) -> Checkpoint | None:
-        """The newest that is not damaged; one that is, is named and put aside."""
+        """Return the newest intact checkpoint; log damaged ones and set them aside."""
         for checkpoint in reversed(self.all()):
             try:
                 _verify(checkpoint)
@@ -109,16 +111,16 @@ class CheckpointStore:
         return None
 
     def restore_newest(self, items: dict[str, Any]) -> tuple[Checkpoint, dict[str, Any]] | None:
-        """The newest checkpoint that is not damaged, and its items.
+        """Return the newest intact checkpoint and its items.
 
         Raises:
-          CheckpointError: it is whole, but does not fit.
+          CheckpointError: it is intact, but does not fit.
         """
         checkpoint = self.newest_whole()
         return None if checkpoint is None else (checkpoint, _read(checkpoint, items))
 
     def finish(self) -> None:
-        """Keeps, of a finished stage, the parameters of the best checkpoint alone."""
+        """Delete everything but the parameters of the best checkpoint, once a stage is finished."""
         best = self.best() or self.newest()
         for checkpoint in self.all():
             if best is None or checkpoint.step != best.step:
@@ -142,11 +144,11 @@ class CheckpointStore:
 
 
 def restore(checkpoint: Checkpoint, items: dict[str, Any]) -> dict[str, Any]:
-    """Reads items of a checkpoint after verifying every byte of it.
+    """Read items of a checkpoint after verifying every byte of it.
 
     Args:
       checkpoint: from a `CheckpointStore`.
-      items: name -> tree of `ShapeDtypeStruct` with shardings, as the arrays are wanted.
+      items: trees of `ShapeDtypeStruct` with the wanted shardings, by name.
 
     Raises:
       CheckpointError: a file is damaged or missing, or a shape or dtype is not the wanted one; all
@@ -165,8 +167,8 @@ def _read(checkpoint: Checkpoint, items: dict[str, Any]) -> dict[str, Any]:
             saved = checkpointer.metadata(path).item_metadata.tree if path.is_dir() else {}
             _compare(path, saved, target)
             tree = checkpointer.restore(path, target)
-            leaves = dict(_by_path(tree))
-            restored[name] = jax.tree.map_with_path(lambda p, _: leaves[_name(p)], wanted)  # noqa: B023
+            leaves = leaves_by_name(tree)
+            restored[name] = jax.tree.map_with_path(lambda p, _: leaves[path_name(p)], wanted)  # noqa: B023
     return restored
 
 
@@ -185,7 +187,7 @@ def _folder_name(step: int) -> str:
 
 
 def _sealed(manifest: dict[str, Any]) -> str:
-    """The text of a manifest with its own checksum in it."""
+    """Return the text of a manifest with its own checksum."""
     return json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1)
 
 
@@ -194,7 +196,7 @@ def _checksum(manifest: dict[str, Any]) -> str:
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
-    """A manifest; raises ValueError if it is damaged or of a checkpoint of another place."""
+    """Read a manifest; raise ValueError if it is damaged or belongs to another checkpoint."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or content.pop("checksum", None) != _checksum(content):
         raise ValueError("its checksum is not that of its contents")
@@ -205,11 +207,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _verify(checkpoint: Checkpoint) -> None:
     wanted = _read_manifest(checkpoint.path / MANIFEST)["files"]
-    found = _checksums(checkpoint.path)
+    actual = _checksums(checkpoint.path)
     damage = [
-        f"{name}: {'missing' if name not in found else 'changed since it was written'}"
+        f"{name}: {'missing' if name not in actual else 'changed since it was written'}"
         for name in wanted
-        if found.get(name) != wanted[name]
+        if actual.get(name) != wanted[name]
     ]
     if damage:
         raise CheckpointError(
@@ -222,8 +224,7 @@ def _verify(checkpoint: Checkpoint) -> None:
 
 
 def _compare(path: Path, saved: Any, wanted: Any) -> None:
-    have = {name: leaf for name, leaf in _by_path(saved)}
-    want = {name: leaf for name, leaf in _by_path(wanted)}
+    have, want = leaves_by_name(saved), leaves_by_name(wanted)
     differences = [f"{name}: have none" for name in sorted(want.keys() - have.keys())]
     differences += [f"{name}: not wanted" for name in sorted(have.keys() - want.keys())]
     for name in sorted(want.keys() & have.keys()):
@@ -238,21 +239,6 @@ def _compare(path: Path, saved: Any, wanted: Any) -> None:
         )
 
 
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _by_path(tree: Any) -> list[tuple[str, Any]]:
-    return [(_name(path), leaf) for path, leaf in jax.tree.leaves_with_path(tree)]
-
-
 def _string_keys(tree: Any) -> dict[str, Any]:
-    """The tree as nested dicts with string keys, which Orbax reads back without our classes."""
-    nested: dict[str, Any] = {}
-    for name, leaf in _by_path(tree):
-        *parents, last = name.split("/")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return nested
+    """Return the tree as nested dicts with string keys, which Orbax reads back without classes."""
+    return traverse_util.unflatten_dict(leaves_by_name(tree), sep="/")

@@ -76,7 +76,7 @@ def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
 
     `linear`, `cosine` and `polynomial` end at `end_factor` of the largest rate at `total_steps`;
     `inverse_sqrt` is the largest rate times sqrt(warm-up / step) (Vaswani et al. 2017); `wsd` stays
-    until its linear decay over the last `decay_share` (Hu et al. 2024).
+    until its linear decay over the last `decay_fraction` (Hu et al. 2024).
     """
     peak, end = optimizer.learning_rate, optimizer.learning_rate * optimizer.end_factor
     warmup = warmup_steps(optimizer, total_steps)
@@ -101,7 +101,7 @@ def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
                 return peak * jnp.sqrt(warmup / (warmup + jnp.asarray(count, jnp.float32)))
 
         case "wsd":
-            decay = min(max(round(optimizer.decay_share * total_steps), 1), rest)
+            decay = min(max(round(optimizer.decay_fraction * total_steps), 1), rest)
             after = optax.linear_schedule(peak, end, decay, transition_begin=rest - decay)
     if not warmup:
         return after

@@ -1,14 +1,14 @@
-"""Restarts: a run that has not learned is trained anew, from another draw.
+"""Restarts: a run that has not learned is trained again with another seed.
 
-Fine-tuning on small data fails altogether with some seeds (`statistics.collapse`), and a common
-remedy is to begin again (Devlin et al. 2019, section 4.1; Phang et al. 2018). What decides here is
-the run's own best dev score, and never another run or an evaluated set. Order of the data, new
-heads, dropout and random weights of the next attempt are those of another seed, while the run keeps
-its name and its place in the comparison.
+Fine-tuning on small data fails altogether with some seeds (`flaxfer.statistics.collapse`), and a
+common remedy is to start again (Devlin et al. 2019, section 4.1; Phang et al. 2018). The decision
+uses the run's own best dev score, never another run or an evaluated set. Data order, new heads,
+dropout and random weights of the next attempt follow another seed, while the run keeps its name and
+its place in the comparison.
 
 An attempt that was given up leaves STAGE/restarts/<attempt>.json, which says why, and
 <attempt>.jsonl, its metrics. The latter is moved there last: until then a kill may have left
-something to tidy up.
+something to complete.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 from flaxfer.evaluation.chance import chance
 from flaxfer.runtime.files import write_atomically
 
-CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
+FOLDER, CHECKPOINTS, METRICS = "restarts", "checkpoints", "metrics.jsonl"
 
 
-def drawn_seed(seed: int, attempt: int) -> int:
-    """The seed that an attempt draws from: the run's own for attempt 0, else one of 31 bits."""
+def attempt_seed(seed: int, attempt: int) -> int:
+    """Return the seed of an attempt: the run's own for attempt 0, else one of 31 bits."""
     if not attempt:
         return seed
     digest = hashlib.sha256(f"{seed}/{attempt}".encode()).digest()
@@ -35,17 +35,18 @@ def drawn_seed(seed: int, attempt: int) -> int:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """What the attempts of a stage left that were given up, the first one first."""
-    found = sorted((folder / "restarts").glob("*.json"), key=lambda file: int(file.stem))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in found]
+    """Return the notes of the attempts of a stage that were given up, in order."""
+    files = sorted((folder / FOLDER).glob("*.json"), key=lambda file: int(file.stem))
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
 def why_not_learned(name: str, score: float, n: int) -> str:
-    """Return why a run is considered not to have learned, with numbers; empty if it has.
+    """Return why a run counts as not having learned, with numbers; empty if it has learned.
 
     Args:
-      name, score: Best dev score of the run, see `flaxfer.tasks.base.TaskType.learning_score`.
-      n: Examples of dev.
+      name: name of its best dev score, see `flaxfer.tasks.base.TaskType.learning_score`.
+      score: value of the score.
+      n: examples of dev.
     """
     level = chance(n)
     if score > level:
@@ -54,17 +55,17 @@ def why_not_learned(name: str, score: float, n: int) -> str:
 
 
 def give_up(folder: Path, record: dict[str, Any]) -> None:
-    """Ends the attempt that a stage is at; the next one finds nothing of it in its way."""
-    kept = folder / "restarts"
+    """End the current attempt of a stage, and move its files out of the next one's way."""
+    kept = folder / FOLDER
     kept.mkdir(exist_ok=True)
     write_atomically(kept / f"{len(records(folder))}.json", json.dumps(record, indent=1))
-    tidy(folder)
+    complete(folder)
 
 
-def tidy(folder: Path) -> None:
-    """Completes `give_up`, if a kill came between. The parameters of the attempt go."""
+def complete(folder: Path) -> None:
+    """Complete a `give_up` that a kill interrupted. The attempt's parameters are deleted."""
     given_up = len(records(folder))
-    last = folder / "restarts" / f"{given_up - 1}.jsonl"
+    last = folder / FOLDER / f"{given_up - 1}.jsonl"
     if given_up and not last.exists():
         if (folder / CHECKPOINTS).exists():
             shutil.rmtree(folder / CHECKPOINTS)

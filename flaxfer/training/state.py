@@ -1,4 +1,4 @@
-"""The train state: what a step reads and writes, and where it lies."""
+"""The train state: what a step reads and writes, and where it lies on the mesh."""
 
 from __future__ import annotations
 
@@ -13,38 +13,54 @@ import optax
 from flaxfer.runtime.sharding import group_shardings, tree_shardings
 from flaxfer.runtime.trees import Params
 
+MODEL = ("encoder", "head")
+"""Keys of the model among the parameters; a rehearsed task's head lies beside them."""
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """The state after `step` optimiser updates; everything but `step` (int32) is float32."""
+    """The state after `step` optimizer updates; everything but `step` (int32) is float32."""
 
     step: jax.Array
     params: Params
     opt_state: optax.OptState
 
+    def items(self) -> dict[str, Any]:
+        """Return the items of a checkpoint: `params` of the model, other heads, `opt_state`."""
+        return {**param_items(self.params), "opt_state": self.opt_state}
+
+
+def param_items(params: Params) -> dict[str, Any]:
+    """Return parameters as items of a checkpoint: the model's under `params`, others beside it."""
+    others = {name: part for name, part in params.items() if name not in MODEL}
+    return {"params": {name: params[name] for name in MODEL}, **others}
+
+
+def from_items(step: jax.Array, items: dict[str, Any]) -> TrainState:
+    """Return the state whose `items` were saved."""
+    others = {name: item for name, item in items.items() if name not in ("params", "opt_state")}
+    return TrainState(step, {**items["params"], **others}, items["opt_state"])
+
 
 def init_state(
     params: Params, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
 ) -> TrainState:
-    """The state at step 0, every array placed on `mesh`.
+    """Return the state at step 0, every array placed on `mesh`.
 
     The step donates its state, so `params` are copied: the caller may use them again.
     """
-    shapes = jax.eval_shape(
-        lambda p: TrainState(jnp.zeros((), jnp.int32), p, optimizer.init(p)), params
-    )
-    shardings = tree_shardings(shapes, mesh)
 
-    def create(given: Params) -> TrainState:
-        copied = jax.tree.map(jnp.copy, given)
+    def create(params: Params) -> TrainState:
+        copied = jax.tree.map(jnp.copy, params)
         return TrainState(jnp.zeros((), jnp.int32), copied, optimizer.init(copied))
 
+    shardings = tree_shardings(jax.eval_shape(create, params), mesh)
     return jax.jit(create, out_shardings=shardings)(params)
 
 
 def stack(states: Sequence[TrainState], mesh: jax.sharding.Mesh) -> TrainState:
-    """The states of a group of seeds as one, every array with a leading axis of seeds.
+    """Return the states of several seeds as one, every array with a leading axis of seeds.
 
     Args:
       states: at the same step.
@@ -60,15 +76,15 @@ def stack(states: Sequence[TrainState], mesh: jax.sharding.Mesh) -> TrainState:
 
 
 def unstack(tree: Any, number: int, mesh: jax.sharding.Mesh) -> Any:
-    """What a tree of `stack` holds of one seed, placed on the whole mesh.
+    """Return one seed's part of a stacked tree, placed on the whole mesh.
 
     Args:
-      tree: parameters or optimiser state of a group.
-      number: the place of the seed in the group.
-      mesh: that the group's was made of.
+      tree: parameters or optimizer state of several seeds.
+      number: index of the seed.
+      mesh: the mesh that `sharding.seed_mesh` was derived from.
     """
-    own = _take(tree, number)
-    return jax.device_put(own, tree_shardings(own, mesh))
+    part = _take(tree, number)
+    return jax.device_put(part, tree_shardings(part, mesh))
 
 
 @jax.jit

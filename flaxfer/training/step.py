@@ -76,6 +76,13 @@ class StepSpec(Objective):
     rehearsed: RehearsedObjective | None = None
     fresh: tuple[str, ...] = ()
 
+    def param_shapes(self) -> Params:
+        """Return the trained parameters as `ShapeDtypeStruct`, a rehearsed head included."""
+        shapes = self.model.param_shapes()
+        if self.rehearsed is not None:
+            shapes[REHEARSED] = self.rehearsed.model.param_shapes()["head"]
+        return shapes
+
 
 # Cached: one compiled program serves every seed and condition whose specs are equal.
 @functools.cache

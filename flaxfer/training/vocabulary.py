@@ -1,25 +1,41 @@
-"""The tokens a stage never uses cost nothing: embeddings cut to the ids that occur in its data.
+"""The vocabulary cut: embeddings hold only the ids that occur in a stage's data.
 
-A row of the embedding that no text reaches has a zero gradient and is never read, so losses and
-predictions are the same without it; its optimiser state and its share of every update are saved.
-`flaxfer.training.rows` tells what it would have become.
+An embedding row that no text reaches has a zero gradient and is never read, so losses and
+predictions are the same without it; its optimizer state and its part of every update are saved.
+The optimizer does nothing to such a row but decay it: it is its start times a number, to the
+rounding of float32 (with L2-SP, its start). `recover_rows` computes it when another stage, an
+evaluation or an export needs it. Adafactor's step depends on the mean over all rows, so its stages
+cut nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from flaxfer.config import Optimizer
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.runtime.files import temporary_name
+from flaxfer.runtime.trees import Params, leaves_by_name
+from flaxfer.training.optimizer import make_optimizer
+
+if TYPE_CHECKING:
+    from flaxfer.training.record import StageRecord
 
 MULTIPLE = 128
-"""Rows are a multiple of this, so that a mesh can split them and hardware tiles fit."""
+"""The number of rows is a multiple of this, so that a mesh can split them and tiles fit."""
+
+EmbeddingRows = Callable[[np.ndarray], np.ndarray]
+"""Maps n ids to their rows, (n, D) float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +46,7 @@ class Vocabulary:
 
     @classmethod
     def used(cls, data: Iterable[Tokenized], size: int, pad_id: int) -> Vocabulary:
-        """The ids in `data`, with those up to the padding id, which keep their numbers.
+        """Return the ids in `data`, and all ids up to the padding id, which keep their numbers.
 
         RoBERTa derives its positions from the padding id, so that one must not move.
         """
@@ -44,12 +60,12 @@ class Vocabulary:
 
     @classmethod
     def whole(cls, size: int) -> Vocabulary:
-        """Every id, each its own."""
+        """Return the vocabulary of all ids."""
         return cls(np.arange(size))
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """The ids that `save` wrote.
+        """Read the ids that `save` wrote.
 
         Raises:
           OSError, ValueError: the file is missing or damaged.
@@ -57,21 +73,93 @@ class Vocabulary:
         return cls(np.load(path, allow_pickle=False))
 
     def save(self, path: Path) -> None:
-        """Writes the ids, all of them or nothing."""
+        """Write the ids atomically."""
         temporary = temporary_name(path).with_suffix(".npy")
         np.save(temporary, self.ids)
         os.replace(temporary, path)
 
     def __len__(self) -> int:
-        """How many ids there are."""
         return len(self.ids)
 
     def cut(self, data: Tokenized) -> Tokenized:
-        """`data` with the new ids."""
+        """Return `data` with the new ids."""
         token = np.searchsorted(self.ids, data.token).astype(np.int32)
         return dataclasses.replace(data, token=token)
 
     @property
     def fingerprint(self) -> str:
-        """Changes when any id comes or goes."""
+        """Content hash of the ids."""
         return hashlib.sha256(self.ids.astype(np.int64).tobytes()).hexdigest()
+
+
+def recover_rows(
+    ids: np.ndarray,
+    lineage: Sequence[StageRecord],
+    first: EmbeddingRows,
+    params_of: Callable[[StageRecord], Params],
+) -> np.ndarray:
+    """Return embedding rows as the last of some consecutive stages has them at its best step.
+
+    Args:
+      ids: (n,) token ids.
+      lineage: records of the stages, the first one first.
+      first: the rows that the first stage started from.
+      params_of: best parameters of a stage; only called for stages that hold some of the ids.
+
+    Returns:
+      (n, D) float32.
+    """
+    if not lineage:
+        return first(ids)
+    *before, last = lineage
+    params, vocabulary_ids = params_of(last), last.vocabulary().ids
+    table, in_table = word_table(params), np.isin(ids, vocabulary_ids)
+    rows = np.empty((len(ids), table.shape[1]), np.float32)
+    rows[in_table] = table[np.searchsorted(vocabulary_ids, ids[in_table])]
+    if not in_table.all():
+        done = last.done()
+        factor = row_decay(last.optimizer(), done["best_step"], done["total_steps"], params)
+        rows[~in_table] = factor * recover_rows(ids[~in_table], before, first, params_of)
+    return rows
+
+
+def row_decay(optimizer: Optimizer, steps: int, total_steps: int, params: Params) -> float:
+    """Return the factor that weight decay applies to an embedding row without gradient.
+
+    The real optimizer runs step by step with a scalar in place of every parameter; the product is
+    taken in float64.
+
+    Args:
+      optimizer: settings; not Adafactor, whose update depends on all rows.
+      steps: updates taken.
+      total_steps: of the stage, for the schedule.
+      params: arrays or `ShapeDtypeStruct`; only paths are read.
+    """
+    return float(_decay_products(optimizer, total_steps, tuple(leaves_by_name(params)))[steps])
+
+
+@functools.lru_cache(maxsize=16)
+def _decay_products(optimizer: Optimizer, total_steps: int, names: tuple[str, ...]) -> np.ndarray:
+    """Return `row_decay` after every number of steps, (total_steps + 1,) float64."""
+    ones = {name: jnp.ones(()) for name in names}
+    zeros = jax.tree.map(jnp.zeros_like, ones)
+    transform = make_optimizer(optimizer, total_steps, ones)
+
+    def step(opt_state: Any, _: None) -> tuple[Any, jax.Array]:
+        updates, opt_state = transform.update(zeros, opt_state, ones)
+        return opt_state, updates["encoder/embeddings/word/embedding"]
+
+    _, update = jax.lax.scan(step, transform.init(ones), length=total_steps)
+    return np.cumprod(np.append(1.0, 1 + np.asarray(update, np.float64)))
+
+
+def word_table(params: Params) -> np.ndarray:
+    """Return the word embedding of a model, (V, D) float32, on the host."""
+    return np.asarray(params["encoder"]["embeddings"]["word"]["embedding"], np.float32)
+
+
+def with_word_table(params: Params, table: np.ndarray) -> Params:
+    """Return a model's parameters with another word embedding."""
+    encoder = params["encoder"]
+    embeddings = {**encoder["embeddings"], "word": {"embedding": table}}
+    return {**params, "encoder": {**encoder, "embeddings": embeddings}}

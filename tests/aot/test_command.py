@@ -1,9 +1,8 @@
-"""The command line of aot: what it accepts, and what it says of what it does not."""
+"""The arguments of `flaxfer aot`."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,27 +12,26 @@ from flaxfer import config
 from flaxfer.aot import command, topology, verdict
 from flaxfer.config import loading
 from flaxfer.errors import ConfigError
+from flaxfer.main import main, parse
 from flaxfer.runtime import platform
 from flaxfer.tasks import TASK_TYPES
 
-BASE = ["--config", "configs/sts_english.py", "--topology", "v5e:4"]
+BASE = ["aot", "--config", "configs/sts_english.py", "--topology", "v5e:4"]
 
 
 def test_overrides_are_kept_apart_from_options() -> None:
-    options, overrides = command.parse(
-        [*BASE, "--config.train.batch_size=8", "--mesh", "data=2,fsdp=2"]
-    )
-    assert (options.config, options.topology, options.stage) == (*BASE[1::2], "target")
-    assert overrides == [("train.batch_size", "8")]
-    assert options.mesh == config.Mesh(data=2, fsdp=2, tensor=1)
+    _, args = parse([*BASE, "--config.train.batch_size=8", "--mesh", "data=2,fsdp=2"])
+    assert (args.config, args.topology, args.stage) == (*BASE[2::2], "target")
+    assert args.overrides == [("train.batch_size", "8")]
+    assert args.mesh == config.Mesh(data=2, fsdp=2, tensor=1)
 
 
 @pytest.mark.parametrize("text", ["data", "data=0", "rows=2", "data=-2", "data=two", ""])
-def test_a_mesh_that_is_none(text: str) -> None:
+def test_a_malformed_mesh_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is not AXIS=SIZE"):
         command.mesh_sizes(text)
     with pytest.raises(ConfigError):
-        command.parse([*BASE, f"--mesh={text}"])
+        parse([*BASE, f"--mesh={text}"])
 
 
 @pytest.mark.parametrize(
@@ -46,21 +44,15 @@ def test_a_mesh_that_is_none(text: str) -> None:
         (["--search", "--mesh", "data=4"], "leave out --mesh"),
         (["--stage", "first"], "invalid choice"),
         (["--wrong"], "unrecognized arguments: --wrong"),
+        (["--topology", "v7:4"], "there is no topology 'v7:4'"),
+        (["--config", "none.py"], "there is no such config file"),
     ],
 )
-def test_words_that_do_not_go_together(words: list[str], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        command.parse([*BASE, *words])
-    assert message in str(caught.value)
-
-
-def test_errors_end_the_program_with_their_code(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_wrong_arguments_are_refused(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert command.main(["--config", str(tmp_path / "none.py"), "--topology", "v5e:4"]) == 2
-    assert "there is no such config file" in capsys.readouterr().err
-    assert command.main(["--config", "configs/sts_english.py", "--topology", "v7:4"]) == 2
-    assert "there is no topology 'v7:4'" in capsys.readouterr().err
+    assert main([*BASE, *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -86,14 +78,14 @@ def test_programs_are_compiled_with_the_options_of_the_config(
     monkeypatch.setattr(command, "show", lambda _: None)
     monkeypatch.setattr(verdict, "judge", judge)
     monkeypatch.setattr(verdict, "whole", lambda *_: {})
-    options, overrides = command.parse([*BASE, f"--config.compiler_options.{name}={value}"])
-    settings = loading.load(options.config, TASK_TYPES, overrides)
+    _, args = parse([*BASE, f"--config.compiler_options.{name}={value}"])
+    settings = loading.load(args.config, TASK_TYPES, args.overrides)
     try:
         if name == "xla_no_such_option":
             with pytest.raises(ConfigError, match=name):
-                command.run(options, settings)
+                command.compile_steps(args, settings)
             return
-        assert command.run(options, settings) == {"compiler_options": {name: True}}
+        assert command.compile_steps(args, settings) == {"compiler_options": {name: True}}
         assert seen == [{name: True}]
     finally:
         platform.choose_compiler_options({})

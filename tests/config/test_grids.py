@@ -82,7 +82,7 @@ def test_a_grid_has_a_study_for_every_combination(file: str) -> None:
     assert only["small.alone"].conditions == ("direct",)
 
 
-def test_the_cell_of_a_study_is_the_study(tmp_path: Path) -> None:
+def test_a_single_study_is_its_own_cell(tmp_path: Path) -> None:
     path = tmp_path / "study.py"
     start = FILE.partition("def get_config")[0]
     own = "dict(name='own', model=dict(path='m'), conditions='direct', target=stage('t'))"
@@ -99,7 +99,7 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
         ("models.small.path", "elsewhere"),
         ("models.third.hub", "some/third"),
         ("targets.news.train.epochs", "1"),
-        ("targets.news.data.train.0.rows", "7"),
+        ("targets.news.data.train.0.num_records", "7"),
         ("train.max_length", "64"),
         ("targets.alone.intermediates", "para"),
         ("fractions", "0.5"),
@@ -108,7 +108,7 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
     assert list(grid.models) == ["small", "large", "third"]
     assert grid.models["small"].path == "elsewhere"
     assert [target.train.epochs for target in grid.targets.values()] == [1, 3, 3]
-    assert grid.targets["news"].data.train[0].rows == 7
+    assert grid.targets["news"].data.train[0].num_records == 7
     every = (*grid.intermediates.values(), *grid.targets.values())
     assert {stage.train.max_length for stage in every} == {64}
     rates = [stage.optimizer.learning_rate for stage in every]
@@ -122,29 +122,50 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
     ("overrides", "found"),
     [
         ({"model.path": "m"}, ["model: unknown key; did you mean 'models'?"]),
-        ({"targets": "{}"}, ["targets: names none"]),
-        ({"models": "{}"}, ["models: names none"]),
-        ({"models.large.path": "x"}, ["models.large.path: name either a local folder"]),
-        ({"models.small.dropout": "1.0"}, ["models.small.dropout: must be in [0, 1), is 1.0"]),
+        ({"targets": "{}"}, ["targets: is empty"]),
+        ({"models": "{}"}, ["models: is empty"]),
+        ({"models.large.path": "x"}, ["models.large.path: set either a local folder"]),
+        ({"models.small.dropout": "1.0"}, ["models.small.dropout: should be less than 1; is 1.0"]),
         (
-            {"targets.alone.retained": "True", "intermediates.nli.rehearse": "4"},
+            {
+                "targets.alone.evaluate_retention": "True",
+                "intermediates.nli.rehearsal_examples": "4",
+            },
             [
-                "targets.alone.retained: is for the target stage of the path staged",
-                "intermediates.nli.rehearse: is for the target stage of the path staged",
+                "targets.alone.evaluate_retention: applies only to the target stage",
+                "intermediates.nli.rehearsal_examples: applies only to the target stage",
             ],
         ),
-        ({"targets.news.retained": "True", "targets.news.wise": "2.0"}, ["must be in [0, 1]"]),
-        ({"targets.news.intermediates": "nlu"}, ["'nlu' is no intermediate stage; did you mean"]),
-        ({"targets.news.intermediates": "'nli', 'nli'"}, ["intermediates: holds a value twice"]),
-        ({"fractions": "0.5,0.5"}, ["fractions: holds a value twice"]),
-        ({"fractions": "0,1.5"}, ["fractions: must be in (0, 1]"]),
-        ({"fractions": "()"}, ["fractions: is empty"]),
-        ({"models": "{'a.b': {'path': 'x'}}"}, ["models.a.b: a name is letters"]),
-        ({"train.batch_size": "0"}, ["train.batch_size: must be at least 1, is 0"]),
+        (
+            {"targets.news.evaluate_retention": "True", "targets.news.wise_ft_alphas": "2.0"},
+            ["wise_ft_alphas.0: should be less than or equal to 1; is 2.0"],
+        ),
+        (
+            {"targets.news.intermediates": "nlu"},
+            ["'nlu' is not an intermediate stage; did you mean 'nli'?"],
+        ),
+        (
+            {"targets.news.intermediates": "'nli', 'nli'"},
+            ["intermediates: should not contain duplicates"],
+        ),
+        ({"fractions": "0.5,0.5"}, ["fractions: should not contain duplicates"]),
+        (
+            {"fractions": "0,1.5"},
+            [
+                "fractions.0: should be greater than 0",
+                "fractions.1: should be less than or equal to 1",
+            ],
+        ),
+        ({"fractions": "()"}, ["fractions: value should have at least 1 item"]),
+        ({"models": "{'a.b': {'path': 'x'}}"}, ["models.a.b: string should match pattern"]),
+        (
+            {"train.batch_size": "0"},
+            ["train.batch_size: should be greater than or equal to 1; is 0"],
+        ),
         ({"optimizer.learning_rat": "1"}, ["optimizer.learning_rat: unknown key; did you mean"]),
         (
             {"targets.news.train.batch_size": "0", "targets.news.train.epoch": "1"},
-            ["targets.news.train.epoch: unknown key", "targets.news.train.batch_size: must be"],
+            ["targets.news.train.epoch: unknown key", "targets.news.train.batch_size: should be"],
         ),
         (
             {"targets.news.data.train.0.columns": "{'words': 0}"},
@@ -152,12 +173,16 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
         ),
         (
             {"targets.news.data.train_fraction": "0.0", "seeds": "-1", "name": "a/b"},
-            ["name: letters", "seeds: must not be", "news.data.train_fraction: must be in (0, 1]"],
+            [
+                "name: string should match",
+                "seeds.0: should be",
+                "news.data.train_fraction: should be",
+            ],
         ),
     ],
     ids=str,
 )
-def test_all_that_is_wrong_in_a_grid_is_said_at_once(
+def test_errors_in_a_grid_are_reported_together(
     overrides: dict[str, str], found: list[str], file: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -168,6 +193,6 @@ def test_all_that_is_wrong_in_a_grid_is_said_at_once(
         assert any(text in detail for detail in details), details
 
 
-def test_what_needs_one_study_refuses_a_grid(file: str) -> None:
-    with pytest.raises(ConfigError, match="a grid of 16 studies, and one is needed"):
+def test_a_grid_is_not_a_single_study(file: str) -> None:
+    with pytest.raises(ConfigError, match="a grid of 16 studies instead of one"):
         loading.load(file, TASK_TYPES)

@@ -14,6 +14,7 @@ import pytest
 from flaxfer.config import Config, Data, Model, Source, Task, loading
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.tasks import TASK_TYPES
+from tests.config.helpers import VALID, changed, errors
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
 
@@ -63,7 +64,7 @@ def file(tmp_path: Path) -> str:
 
 
 def details(file: str, *overrides: tuple[str, str]) -> tuple[str, ...]:
-    """The findings of a config that must not build."""
+    """Return the errors of a config file that is not valid."""
     with pytest.raises(ConfigError) as caught:
         loading.load(file, TASK_TYPES, overrides)
     assert caught.value.where == file
@@ -83,7 +84,7 @@ def at(config: Any, key: str) -> Any:
     return config
 
 
-def test_every_value_of_a_file_stands_in_the_config(file: str) -> None:
+def test_a_config_has_the_values_of_its_file(file: str) -> None:
     columns = {"text_a": "one", "text_b": 1, "label": "score"}
     config = loading.load(file, TASK_TYPES)
     assert (config.name, config.workdir) == ("study-small", "runs/study-small")
@@ -103,7 +104,7 @@ def test_every_value_of_a_file_stands_in_the_config(file: str) -> None:
     }
 
 
-def test_shared_sections_fill_both_stages_and_give_way_to_their_own(file: str) -> None:
+def test_settings_of_a_stage_take_precedence_over_shared_sections(file: str) -> None:
     config = loading.load(
         file, TASK_TYPES, [("train.max_length", "64"), ("target.train.epochs", "7")]
     )
@@ -117,7 +118,7 @@ def test_shared_sections_fill_both_stages_and_give_way_to_their_own(file: str) -
         assert (stage.train.batch_size, stage.train.max_length) == (16, 64)
 
 
-def test_preset_then_override(file: str) -> None:
+def test_overrides_are_applied_to_a_preset(file: str) -> None:
     config = loading.load(f"{file}:large", TASK_TYPES, [("model.dropout", "0.3")])
     assert config.name == "study-large"
     assert config.model == Model(hub="some/large", dropout=0.3)
@@ -168,8 +169,8 @@ SOURCE = "target.data.train.1"
         (f"{SOURCE}.keep", "{'one': 'x', 'two': ['y', 'z']}", {"one": ("x",), "two": ("y", "z")}),
         (f"{SOURCE}.drop.one", "x", ("x",)),
         (f"{SOURCE}.drop.one", "'x', 'y'", ("x", "y")),
-        ("intermediate.data.train.0.rows", "9", 9),
-        ("target.evaluate.de.rows", "9", 9),
+        ("intermediate.data.train.0.num_records", "9", 9),
+        ("target.evaluate.de.num_records", "9", 9),
         ("mesh.fsdp", "2", 2),
     ],
 )
@@ -184,20 +185,23 @@ def test_override_takes_the_type_of_its_field(file: str, key: str, text: str, va
             assert at(config, field.name) == at(usual, field.name)
 
 
-def test_one_source_is_reached_with_and_without_its_number(file: str) -> None:
-    for key in ("intermediate.data.train.0.rows", "intermediate.data.train.rows"):
+def test_a_single_source_can_be_addressed_with_and_without_its_index(file: str) -> None:
+    for key in (
+        "intermediate.data.train.0.num_records",
+        "intermediate.data.train.num_records",
+    ):
         config = loading.load(file, TASK_TYPES, [(key, "9")])
         assert config.intermediate is not None
         (source,) = config.intermediate.data.train
-        assert (source.path, source.rows) == ("topic.tsv", 9)
+        assert (source.path, source.num_records) == ("topic.tsv", 9)
 
 
-def test_the_last_override_of_a_key_holds(file: str) -> None:
+def test_the_last_override_of_a_key_is_used(file: str) -> None:
     config = loading.load(file, TASK_TYPES, [("seeds", "1"), ("seeds", "2")])
     assert config.seeds == (2,)
 
 
-def test_sections_by_override(file: str) -> None:
+def test_overrides_set_and_remove_sections(file: str) -> None:
     set_ = "{'path': 'es.tsv', 'columns': {'text_a': 0, 'label': 1}}"
     config = loading.load(
         file,
@@ -218,7 +222,7 @@ def test_sections_by_override(file: str) -> None:
     assert (config.target.train.max_steps, config.target.train.batch_size) == (9, 16)
 
 
-def test_ten_errors_are_ten_findings(file: str) -> None:
+def test_ten_errors_are_reported_together(file: str) -> None:
     found = details(
         file,
         ("modle.path", "x"),  # an unknown section
@@ -236,13 +240,13 @@ def test_ten_errors_are_ten_findings(file: str) -> None:
         [
             "modle: unknown key; did you mean 'model'?",
             "optimizer.lerning_rate: unknown key; did you mean 'learning_rate'?",
-            "train.batch_size: input should be a valid integer; is 'many'",
-            "intermediate.train.packing: input should be a valid boolean; is '1'",
-            "target.optimizer.name: input should be 'adamw', 'adafactor' or 'lion'; is 'adam'",
-            "target.task.type: should be one of 'classification', 'regression', 'tagging', "
-            "'question_answering', 'multiple_choice'; is 'none'",
+            "train.batch_size: should be a valid integer; is 'many'",
+            "intermediate.train.packing: should be a valid boolean; is 1",
+            "target.optimizer.name: should be 'adamw', 'adafactor' or 'lion'; is 'adam'",
+            "target.task.type: 'none' is not a task type; there are classification, regression, "
+            "tagging, question_answering, multiple_choice",
             f"{SOURCE}.columns.text_c: unknown role; did you mean 'text_b'?",
-            "target.evaluate.de.fraction: must be in (0, 1], is 2.0",
+            "target.evaluate.de.fraction: should be less than or equal to 1; is 2",
             "intermediate.task.metric: 'accurracy' is no metric of classification; "
             "did you mean 'accuracy'?",
             "train.row_length: 32 tokens cannot hold an example of max_length 128",
@@ -253,39 +257,43 @@ def test_ten_errors_are_ten_findings(file: str) -> None:
 @pytest.mark.parametrize(
     ("key", "text", "finding"),
     [
-        ("seeds", "one", "seeds: input should be a valid integer; is 'one'"),
-        ("seeds", "1.5", "seeds: input should be a valid integer; is '1.5'"),
-        ("train.batch_size", "32.0", "train.batch_size: input should be a valid integer"),
-        ("train.batch_size", "true", "train.batch_size: input should be a valid integer"),
-        ("train.row_length", "all", "train.row_length: input should be a valid integer; is 'all'"),
-        ("optimizer.warmup", "1e999", "optimizer.warmup: input should be a finite number"),
-        ("optimizer.eps", "small", "optimizer.eps: input should be a valid number; is 'small'"),
-        ("target.task.score_range", "1", "target.task.score_range: "),
-        ("target.data.split", "(0.5, 0.5)", "target.data.split: "),
-        ("model.dropout", "no", "model.dropout: input should be a valid number; is 'no'"),
-        ("optimizer", "5", "optimizer: should be a section with keys, is '5'"),
-        ("target.optimizer", "5", "target.optimizer: should be a section with keys, is 5"),
-        ("target.evaluate", "5", "target.evaluate: should be a section with keys, is '5'"),
-        ("target.evaluate.de", "x", "target.evaluate.de: should be a section with keys, is 'x'"),
-        ("target", "none", "target: should be a section with keys, is None"),
+        ("seeds", "one", "seeds.0: should be a valid integer; is 'one'"),
+        ("seeds", "1.5", "seeds.0: should be a valid integer; is 1.5"),
+        ("train.batch_size", "32.0", "train.batch_size: should be a valid integer; is 32.0"),
+        ("train.batch_size", "true", "train.batch_size: should be a valid integer; is True"),
+        ("train.row_length", "all", "train.row_length: should be a valid integer; is 'all'"),
+        ("optimizer.warmup", "1e999", "optimizer.warmup: should be a finite number"),
+        ("optimizer.eps", "small", "optimizer.eps: should be a valid number; is 'small'"),
+        ("target.task.score_range", "1", "target.task.score_range: should be a valid tuple"),
+        ("target.data.split", "(0.5, 0.5)", "target.data.split.2: is missing"),
+        ("model.dropout", "no", "model.dropout: should be a valid number; is 'no'"),
+        ("optimizer", "5", "optimizer: should be a section with keys; is 5"),
+        ("target.optimizer", "5", "target.optimizer: should be a section with keys; is 5"),
+        ("target.evaluate", "5", "target.evaluate: should be a section with keys; is 5"),
+        ("target.evaluate.de", "x", "target.evaluate.de: should be a section with keys; is 'x'"),
+        ("target", "none", "target: should be a section with keys; is None"),
         ("target.data.dev", "x.tsv", "target.data.dev.0: should be a section with keys"),
-        (f"{SOURCE}.labels", "x", f"{SOURCE}.labels: should be a section with keys, is 'x'"),
-        (f"{SOURCE}.labels", "{0: 'no'}", f"{SOURCE}.labels.0: a key is text, this one is 0"),
+        (f"{SOURCE}.labels", "x", f"{SOURCE}.labels: should be a section with keys; is 'x'"),
+        (f"{SOURCE}.labels", "{0: 'no'}", f"{SOURCE}.labels.0: should be a valid string; is 0"),
         ("target.data.train.2.path", "x", "target.data.train.2.path: there is no item '2' here"),
         ("target.data.train.0", "x", "target.data.train.0: set the whole tuple"),
         ("name.first", "x", "name.first: 'name' is a value, not a section"),
         ("target.task.labelz", "x", "target.task.labelz: unknown key; did you mean 'labels'?"),
         ("trian.epochs", "1", "trian: unknown key; did you mean 'train'?"),
         ("zzzz", "1", "zzzz: unknown key; there are name, conditions, seeds, "),
-        ("target.train.batch_size", "0", "target.train.batch_size: must be at least 1, is 0"),
+        (
+            "target.train.batch_size",
+            "0",
+            "target.train.batch_size: should be greater than or equal to 1; is 0",
+        ),
     ],
 )
-def test_one_wrong_value_is_one_finding(file: str, key: str, text: str, finding: str) -> None:
+def test_one_wrong_value_is_one_error(file: str, key: str, text: str, finding: str) -> None:
     (found,) = details(file, (key, text))
     assert found.startswith(finding)
 
 
-def test_what_is_missing_does_not_hide_the_rest(tmp_path: Path) -> None:
+def test_missing_fields_do_not_hide_other_errors(tmp_path: Path) -> None:
     path = tmp_path / "study.py"
     path.write_text(
         "def get_config():\n"
@@ -294,28 +302,89 @@ def test_what_is_missing_does_not_hide_the_rest(tmp_path: Path) -> None:
         "                target=dict(task=task, data=dict(), train=dict(epochs=0)))\n"
     )
     assert sorted(details(str(path))) == [
-        "conditions: 'staged' needs the section intermediate, or leave it out of conditions",
-        "model.path: name either a local folder (model.path) or a hub id (model.hub), not both",
+        "conditions: 'staged' needs the section intermediate; add it, or leave 'staged' out",
+        "model.path: set either a local folder (model.path) or a hub id (model.hub), not both",
         "name: is missing",
-        "seeds: is empty",
+        "seeds: value should have at least 1 item after validation, not 0; is []",
         "target.data.train: is missing",
         "target.task.metric: is missing",
-        "target.train.epochs: must be positive, is 0.0",
+        "target.train.epochs: should be positive; is 0.0",
     ]
 
 
-def test_an_error_of_a_shared_section_is_said_once_where_it_was_made(file: str) -> None:
-    assert details(file, ("optimizer.b1", "2")) == ("optimizer.b1: must be in [0, 1), is 2.0",)
+def test_an_error_in_a_shared_section_is_reported_once(file: str) -> None:
+    assert details(file, ("optimizer.b1", "2")) == ("optimizer.b1: should be less than 1; is 2",)
     # The target's own rate is another one, and right.
     assert details(file, ("optimizer.learning_rate", "0")) == (
-        "optimizer.learning_rate: must be positive, is 0.0",
+        "optimizer.learning_rate: should be greater than 0; is 0",
     )
     assert details(file, ("intermediate.train.max_steps", "5"), ("optimizer.warmup", "5")) == (
-        "intermediate.optimizer.warmup: 5 steps of warm-up leave none of max_steps 5",
+        "intermediate.optimizer.warmup: 5 warm-up steps are all of max_steps 5",
     )
     assert details(file, ("train.label_smoothing", "0.1")) == (
         "target.train.label_smoothing: is for classification and tagging, not regression",
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("paths", ("direct",), "paths: renamed to conditions"),
+        ("seeds_at_once", 2, "seeds_at_once: renamed to batched_seeds"),
+        (
+            "target.train.accumulation",
+            2,
+            "target.train.accumulation: renamed to target.train.gradient_accumulation_steps",
+        ),
+        (
+            "train.accumulation",
+            2,
+            "train.accumulation: renamed to train.gradient_accumulation_steps",
+        ),
+        ("train.max_programs", 2, "train.max_programs: renamed to train.max_bucket_sizes"),
+        ("train.keep", "all", "train.keep: renamed to train.remat"),
+        ("train.remat", "all", "train.remat: 'all' is renamed to 'none'"),
+        ("train.remat", "products", "train.remat: 'products' is renamed to 'matmuls'"),
+        ("train.remat", "inputs", "train.remat: 'inputs' is renamed to 'full'"),
+        ("optimizer.l2_start", 0.1, "optimizer.l2_start: renamed to optimizer.l2_sp"),
+        (
+            "optimizer.decay_share",
+            0.1,
+            "optimizer.decay_share: renamed to optimizer.decay_fraction",
+        ),
+        ("target.rehearse", 4, "target.rehearse: renamed to target.rehearsal_examples"),
+        ("target.wise", (0.5,), "target.wise: renamed to target.wise_ft_alphas"),
+        ("target.retained", True, "target.retained: renamed to target.evaluate_retention"),
+        ("target.restarts", 1, "target.restarts: renamed to target.max_restarts"),
+        (
+            "target.data.train.0.rows",
+            9,
+            "target.data.train.0.rows: renamed to target.data.train.0.num_records",
+        ),
+    ],
+)
+def test_an_earlier_name_is_refused_with_the_new_one(key: str, value: Any, error: str) -> None:
+    assert errors(changed(VALID, {key: value})) == (error,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "at", "more"),
+    [
+        ({"target": {"task": {}, "data": {}}}, "target", ["model: is missing"]),
+        (
+            {"targets": {"a": {"task": {}, "data": {}}}, "models": {"m": {"path": "m"}}},
+            "targets.a",
+            [],
+        ),
+    ],
+    ids=["study", "grid"],
+)
+def test_every_missing_field_is_reported(
+    settings: dict[str, Any], at: str, more: list[str]
+) -> None:
+    expected = [f"{at}.task.{key}: is missing" for key in ("name", "type", "metric")]
+    expected += [f"{at}.data.train: is missing", "name: is missing", *more]
+    assert sorted(errors({"conditions": "direct", **settings})) == sorted(expected)
 
 
 @pytest.mark.parametrize(
@@ -326,8 +395,8 @@ def test_an_error_of_a_shared_section_is_said_once_where_it_was_made(file: str) 
         ("x = 1\nimport no_such_module\n", "ModuleNotFoundError: No module named", ":2"),
         ("x = 1\n\ndef get_config(:\n", "SyntaxError: ", ":3"),
         ("def get_config():\n    return 1\n", "TypeError: get_config() takes 0", ""),
-        ("def get_config(preset):\n    return None\n", "get_config returns None", ""),
-        ("get = 1\n", "the file defines no function get_config", ""),
+        ("def get_config(preset):\n    return None\n", "get_config returned None", ""),
+        ("get = 1\n", "the file does not define get_config", ""),
     ],
 )
 def test_a_file_that_fails_is_reported_with_its_line(
@@ -340,7 +409,7 @@ def test_a_file_that_fails_is_reported_with_its_line(
     assert caught.value.where == f"{path}{line}"
 
 
-def test_an_error_of_ours_keeps_its_kind(tmp_path: Path) -> None:
+def test_a_flaxfer_error_in_a_config_file_is_raised_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "study.py"
     path.write_text(
         "from flaxfer.errors import DataError\n"
@@ -350,7 +419,7 @@ def test_an_error_of_ours_keeps_its_kind(tmp_path: Path) -> None:
         loading.load(str(path), TASK_TYPES)
 
 
-def test_a_config_imports_what_lies_beside_it(tmp_path: Path, file: str) -> None:
+def test_a_config_imports_modules_in_its_folder(tmp_path: Path, file: str) -> None:
     (tmp_path / "beside_study.py").write_text("NAME = 'named-beside'\n")
     Path(file).write_text(
         FILE.replace('f"study-{preset}"', "beside_study.NAME") + "\nimport beside_study\n"
@@ -360,20 +429,19 @@ def test_a_config_imports_what_lies_beside_it(tmp_path: Path, file: str) -> None
     assert sys.path == before
 
 
-def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is no such config file") as caught:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the config file does not exist") as caught:
         loading.load(str(tmp_path / "none.py:preset"), TASK_TYPES)
     assert caught.value.where == str(tmp_path / "none.py")
 
 
-def test_to_dict_is_json_and_whole(file: str) -> None:
+def test_to_dict_is_json_and_builds_the_same_config(file: str) -> None:
     config = loading.load(f"{file}:large", TASK_TYPES)
     content = loading.to_dict(config)
     assert json.loads(json.dumps(content)) == content
     assert content["target"]["data"]["train"][1]["columns"]["text_b"] == 1
     assert content["model"] == dataclasses.asdict(config.model)
-    # Nothing is lost: what it says builds the same config.
-    assert loading._build(Config, content, "", [], set()) == config
+    assert loading.build(content, TASK_TYPES) == config
 
 
 def presets(path: Path) -> list[str]:

@@ -23,7 +23,7 @@ def test_formats(name: str, packed: bool, tmp_path: Path) -> None:
     if packed:
         path = tmp_path / f"{name}.gz"
         path.write_bytes(gzip.compress((tmp_path / name).read_bytes()))
-    examples = read(Source(path.name, columns=PAIRS, rows=3), NLI, str(tmp_path))
+    examples = read(Source(path.name, columns=PAIRS, num_records=3), NLI, str(tmp_path))
     assert examples.text_a == tuple(row[0] for row in ROWS)
     assert examples.text_b == tuple(row[1] for row in ROWS)
     assert examples.label.tolist() == [0, 1, 2] and examples.label.dtype == np.int32

@@ -46,10 +46,9 @@ def details(source: Source, task: Task = NER) -> tuple[str, ...]:
 )
 def test_conll(text: str, tmp_path: Path) -> None:
     columns = COLUMNS | {"tags": 2} if "\tx\t" in text else COLUMNS
-    examples = read(conll(tmp_path, text, columns=columns, rows=2), NER)
-    assert (
-        examples.text_a == ANNA and examples.text_b is None and examples.task_type.name == "tagging"
-    )
+    examples = read(conll(tmp_path, text, columns=columns, num_records=2), NER)
+    assert examples.text_a == ANNA and examples.text_b is None
+    assert examples.task_type.name == "tagging"
     assert examples.label == ((1, 2, 0), (0,))
     assert examples.id == ("data:1", "data:2") and examples.language == ("en", "en")
 
@@ -101,11 +100,11 @@ def test_f31_findings_of_conll_name_every_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", range(1, 7))
 def test_f32_conll_cut_off_in_its_last_line(cut: int, tmp_path: Path) -> None:
     text = "Anna\tB-PER\n\nAda\tB-PER"[:-cut]
-    refusal(conll(tmp_path, text, rows=2), NER)
+    refusal(conll(tmp_path, text, num_records=2), NER)
 
 
 def test_f32_sentences_are_counted(tmp_path: Path) -> None:
-    source = conll(tmp_path, CONLL, rows=3)
+    source = conll(tmp_path, CONLL, num_records=3)
     assert "holds 2 records, not 3" in str(refusal(source, NER))
 
 
@@ -158,7 +157,7 @@ CONLLU = """\
 
 def test_conllu(tmp_path: Path) -> None:
     path = text_file(tmp_path, CONLLU, "data.conllu")
-    examples = read(Source(path, rows=2), POS)
+    examples = read(Source(path, num_records=2), POS)
     assert examples.text_a == (("von", "dem", "Hund"), ("#",))
     assert examples.label == ((3, 2, 0), (0,)) and examples.id == ("data:1", "data:2")
     named: dict[str, str | int] = {"id": "sent_id", "words": "LEMMA", "tags": 4}
@@ -198,7 +197,7 @@ def test_f31_findings_of_conllu(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cut", range(2, 21))
 def test_f32_conllu_cut_off_in_its_last_line(cut: int, tmp_path: Path) -> None:
     path = text_file(tmp_path, CONLLU[:-cut], "data.conllu")
-    refusal(Source(path, rows=2), POS)
+    refusal(Source(path, num_records=2), POS)
 
 
 LISTS = [{"w": ["Anna", "sings"], "t": ["B-PER", "O"]}, {"w": ["x"], "t": ["O"]}]

@@ -45,7 +45,7 @@ def tags(examples: Examples, task: Task) -> Counter[str]:
 
 @pytest.mark.parametrize("name", PANX)
 def test_panx(name: str, shared: Path) -> None:
-    examples = panx(name, shared, rows=PANX[name])
+    examples = panx(name, shared, num_records=PANX[name])
     data = (shared / f"data/panx/{name}.tsv").read_bytes()
     assert len(examples) == len(re.findall(rb"[^\n]\n(?:\n|\Z)", data)) == PANX[name]
     found = Counter(tag.decode() for tag in re.findall(rb"\t(.+)$", data, re.MULTILINE))
@@ -59,7 +59,7 @@ def test_panx(name: str, shared: Path) -> None:
 )
 def test_treebanks(path: str, rows: int, shared: Path) -> None:
     file = shared / f"data/{path}.conllu"
-    examples = read(Source(str(file), columns={"id": "sent_id"}, rows=rows), POS)
+    examples = read(Source(str(file), columns={"id": "sent_id"}, num_records=rows), POS)
     data = file.read_bytes()
     lines = re.findall(rb"^\d+\t(.+?)\t.+?\t(.+?)\t", data, re.MULTILINE)
     assert [word for sentence in examples.text_a for word in sentence] == [
@@ -76,7 +76,7 @@ def test_treebanks(path: str, rows: int, shared: Path) -> None:
 def test_questions(path: str, shared: Path) -> None:
     """Every answer stands where it should: the reader would list those that do not."""
     file = shared / f"data/{path}.json"
-    examples = read(Source(str(file), format="squad", rows=1190), QA)
+    examples = read(Source(str(file), format="squad", num_records=1190), QA)
     text = file.read_text(encoding="utf-8")
     for key, values in (("id", examples.id), ("question", examples.text_a)):
         found = re.findall(rf'"{key}": ("(?:[^"\\]|\\.)*")', text)

@@ -244,7 +244,7 @@ def test_paws_x(file: str, shared: Path) -> None:
         columns=PAIR_THEN_LABEL,
         labels=DIFFERENT_SAME,
         drop={"text_a": ("NS",), "text_b": ("NS",)},
-        rows=2000,
+        num_records=2000,
     )
     examples = read(source, DUPLICATE, str(shared / "data"))
     lines = (shared / "data" / source.path).read_text(encoding="utf-8").rstrip("\n").split("\n")

@@ -11,7 +11,6 @@ import pytest
 from flaxfer.config import Data, Source, Task
 from flaxfer.data.examples import Examples
 from flaxfer.errors import ConfigError, DataError
-from flaxfer.tasks import TASK_TYPES
 from tests.data.helpers import (
     NLI,
     PAIRS,
@@ -49,10 +48,10 @@ def test_keep_and_drop_by_column_and_role(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_f33_row_count(tmp_path: Path) -> None:
-    source = Source(str(write_csv(tmp_path / "data.csv")), columns=PAIRS, rows=4)
+    source = Source(str(write_csv(tmp_path / "data.csv")), columns=PAIRS, num_records=4)
     assert "holds 3 records, not 4" in str(refusal(source))
     # Counted before anything is left out.
-    source = dataclasses.replace(source, rows=3, drop={"text_a": (ROWS[0][0],)})
+    source = dataclasses.replace(source, num_records=3, drop={"text_a": (ROWS[0][0],)})
     assert len(read(source, NLI)) == 2
 
 
@@ -210,13 +209,7 @@ def test_pairs_and_single_texts_do_not_mix(tmp_path: Path) -> None:
 
 def test_fingerprint_covers_everything() -> None:
     base = Examples(
-        TASK_TYPES["classification"],
-        ("ab", "c"),
-        ("d", "e"),
-        np.array([0, 1], np.int32),
-        ("1", "2"),
-        ("en", "de"),
-        ("", "x"),
+        ("ab", "c"), ("d", "e"), np.array([0, 1], np.int32), ("1", "2"), ("en", "de"), ("", "x")
     )
     changed = [
         dataclasses.replace(base, text_a=("a", "bc")),

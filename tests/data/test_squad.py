@@ -66,7 +66,7 @@ def question(data: Any, number: int = 0) -> dict[str, Any]:
 
 
 def test_squad(tmp_path: Path) -> None:
-    examples = read(squad(tmp_path, rows=3, language="de"), QA)
+    examples = read(squad(tmp_path, num_records=3, language="de"), QA)
     assert examples.task_type.name == "question_answering" and examples.id == ("q1", "q2", "q3")
     assert examples.text_a == ("Wie viele?", "Wer?", "Which?")
     assert examples.text_b == (CONTEXT, CONTEXT, "A second one.")

@@ -77,7 +77,7 @@ def test_what_is_evaluated_on_is_left_out_on_every_path(config: Config) -> None:
 def test_starts_are_scored_once_and_before_the_target(
     config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = dataclasses.replace(config, seeds=(0, 1), seeds_at_once=1)
+    config = dataclasses.replace(config, seeds=(0, 1), batched_seeds=1)
     scored: list[str] = []
     features = transferability.features
 

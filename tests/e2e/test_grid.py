@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flaxfer.study.study import Study
+from flaxfer.training.stage_run import DONE, FAILED, StageRun
 
 from flaxfer.config import Data, Model, Stage, Task, grids
 from flaxfer.config.grids import Grid, Target
@@ -27,9 +29,7 @@ from flaxfer.report import writing
 from flaxfer.runtime import sharding
 from flaxfer.study import graph, studies
 from flaxfer.study.claims import Claims
-from flaxfer.study.study import Study
 from flaxfer.training import loop
-from flaxfer.training.stage_run import DONE, FAILED, StageRun
 from tests.e2e.test_study import LABELS, OPTIMIZER, TRAIN, source, use_one_device, write_sets
 from tests.helpers import mesh_of, tiny_model
 
@@ -70,7 +70,7 @@ def grid_of(world: Path, workdir: Path) -> Grid:
             ),
         },
         fractions=(1.0, 0.5),
-        seeds_at_once=1,
+        batched_seeds=1,
         workdir=str(workdir),
         data_dir=str(world),
         cache=str(world / "cache"),

@@ -72,7 +72,8 @@ def unmoved(config: Config) -> dict[tuple[str, str], Json]:
     """A target stage that changes nothing."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         cut_close(monkeypatch)
-        return run(config, optimizer=UNMOVED, wise=(0.0, 0.25, 1.0), retained=True)
+        changes: Json = {"wise_ft_alphas": (0.0, 0.25, 1.0), "evaluate_retention": True}
+        return run(config, optimizer=UNMOVED, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +96,8 @@ def moved(config: Config, unmoved: Json, mixed: list[Any]) -> dict[tuple[str, st
         cut_close(monkeypatch)
         monkeypatch.setattr(retention, "mixture", mixture)
         optimizer = dataclasses.replace(config.target.optimizer, l2_sp=0.1)
-        changes: Json = {"optimizer": optimizer, "rehearse": 2}
-        return run(config, **changes, wise=(0.5, 1.0), retained=True)
+        changes: Json = {"optimizer": optimizer, "rehearsal_examples": 2}
+        return run(config, **changes, wise_ft_alphas=(0.5, 1.0), evaluate_retention=True)
 
 
 def up_kernel(params: Json) -> np.ndarray:
@@ -121,20 +122,20 @@ def test_where_nothing_moved_nothing_is_forgotten(unmoved: Any) -> None:
         assert close(record["after"], record["before"])
     for path in ("direct", "staged"):
         own = unmoved[path, "target"]
-        assert [mixed["share"] for mixed in own["wise"]] == [0.0, 0.25, 1.0]
-        for mixed in own["wise"]:
+        assert [mixed["alpha"] for mixed in own["wise_ft"]] == [0.0, 0.25, 1.0]
+        for mixed in own["wise_ft"]:
             assert close(mixed["dev"], own["dev"])
             for entry, first in zip(mixed["evaluations"], own["evaluations"], strict=True):
                 assert (entry["set"], entry["language"]) == (first["set"], first["language"])
                 assert close(entry["metrics"], first["metrics"])
-    assert not {"wise", "retained"} & (unmoved["scratch", "target"].keys() | before.keys())
+    assert not {"wise_ft", "retained"} & (unmoved["scratch", "target"].keys() | before.keys())
     assert "retained" not in unmoved["direct", "target"]
 
 
 def test_what_moved_is_scored_anew(moved: Any, unmoved: Any, mixed: Any, config: Config) -> None:
     assert moved["staged", "intermediate"]["id"] == unmoved["staged", "intermediate"]["id"]
     own = moved["staged", "target"]
-    _, whole = own["wise"]
+    _, whole = own["wise_ft"]
     assert close(whole["dev"], own["dev"])
     for entry, wanted in zip(whole["evaluations"], own["evaluations"], strict=True):
         assert close(entry["metrics"], wanted["metrics"])
@@ -161,8 +162,8 @@ def test_only_what_acts_on_a_stage_is_part_of_it(
     ids: dict[str, dict[str, str]] = {}
     for name, changes in {
         "plain": {},
-        "rehearse": {"rehearse": 2},
-        "scored": {"wise": (0.5,), "retained": True},
+        "rehearse": {"rehearsal_examples": 2},
+        "scored": {"wise_ft_alphas": (0.5,), "evaluate_retention": True},
         "pulled": {"optimizer": dataclasses.replace(config.target.optimizer, l2_sp=0.1)},
     }.items():
         made = dataclasses.replace(config, target=dataclasses.replace(config.target, **changes))

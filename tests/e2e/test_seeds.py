@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flaxfer.study.study import Study
 
 from flaxfer.config import Config
 from flaxfer.study import studies, study
-from flaxfer.study.study import Study
 from tests.e2e.test_study import (
     config_of,
     lines_of,
@@ -67,7 +67,7 @@ def test_a_study_of_groups(config: Config, tmp_path: Path, monkeypatch: pytest.M
     folders = []
     for at_once in (1, 2):
         own = dataclasses.replace(
-            config, seeds_at_once=at_once, workdir=str(tmp_path / str(at_once))
+            config, batched_seeds=at_once, workdir=str(tmp_path / str(at_once))
         )
         studies.run(own, "the command")
         folders.append(Path(own.workdir))
@@ -97,7 +97,7 @@ def test_a_study_of_groups(config: Config, tmp_path: Path, monkeypatch: pytest.M
         assert [line["id"] for line in one] == [line["id"] for line in other]
         scores = [[line["prediction"] for line in lines] for lines in (one, other)]
         np.testing.assert_allclose(*scores, atol=1e-5)
-    assert summary_of(own)["config"]["seeds_at_once"] == 2
+    assert summary_of(own)["config"]["batched_seeds"] == 2
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_study_of_groups(config: Config, tmp_path: Path, monkeypatch: pytest.M
 def test_seeds_at_once(
     seeds: tuple[int, ...], at_once: int, groups: list[tuple[int, ...]], config: Config
 ) -> None:
-    own = open_study(dataclasses.replace(config, seeds=seeds, seeds_at_once=at_once))
+    own = open_study(dataclasses.replace(config, seeds=seeds, batched_seeds=at_once))
     assert own.groups() == groups
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
+from flaxfer.study.study import Study
 
 from flaxfer.config import Config
 from flaxfer.data.tokenize import load_tokenizer
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.interop import export
 from flaxfer.study import studies
-from flaxfer.study.study import Study
 from flaxfer.training import loop, restarts, vocabulary
 from flaxfer.training.vocabulary import Vocabulary
 from tests import helpers
@@ -220,7 +220,7 @@ def test_a_run_that_began_anew_has_the_rows_of_its_own_draw(
     cut: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restarts, "why_not_learned", lambda *_: "nothing")
-    target = dataclasses.replace(with_extra_set(cut).target, restarts=1)
+    target = dataclasses.replace(with_extra_set(cut).target, max_restarts=1)
     made, exported = [], []
     for name in ("cut", "whole"):
         own = dataclasses.replace(

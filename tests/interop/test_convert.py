@@ -1,4 +1,4 @@
-"""PyTorch's files to safetensors: only when asked for, in any layout, and no code is run."""
+"""Conversion of PyTorch's files: only on demand, in any layout, and without running code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 import safetensors.numpy
 
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
-from flaxfer.interop import convert
+from flaxfer.interop.convert import convert
+from flaxfer.main import main
 from flaxfer.models.pretrained import load_encoder_config, load_pretrained
 from flaxfer.models.weights import INDEX, read_headers
 from tests.helpers import tiny_model
@@ -31,14 +32,14 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(model: Path, tmp_path: Path) -> Path:
-    """The same with a pickle in their place, of which the bytes do not matter."""
+    """The same model with a file named like a pickle instead, whose content does not matter."""
     copied = Path(shutil.copytree(model, tmp_path / "old model"))
     (copied / WEIGHTS).rename(copied / BIN)
     return copied
 
 
 def refused(capsys: pytest.CaptureFixture[str], code: int, *words: str) -> str:
-    assert convert.main(list(words)) == code
+    assert main(["convert", *words]) == code
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ")
     return err
@@ -47,34 +48,40 @@ def refused(capsys: pytest.CaptureFixture[str], code: int, *words: str) -> str:
 def test_the_error_without_safetensors_names_the_command(folder: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         read_headers(folder)
-    assert f"python -m flaxfer.interop.convert '{folder}' OUT --allow-torch" in str(
-        caught.value.hint
-    )
+    assert f"flaxfer convert '{folder}' OUT --allow-torch" in str(caught.value.hint)
 
 
-def test_nothing_is_opened_unless_it_is_allowed(
+def test_nothing_is_opened_without_permission(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(convert, "_torch", lambda: pytest.fail("torch is imported"))
+    monkeypatch.setitem(sys.modules, "torch", None)  # An import would be another error.
     out = tmp_path / "new"
     message = refused(capsys, 2, str(folder), str(out))
     assert "can run code" in message
-    assert f"python -m flaxfer.interop.convert '{folder}' {out} --allow-torch" in message
+    assert f"flaxfer convert '{folder}' {out} --allow-torch" in message
     assert not out.exists()
 
 
-def test_without_pytorch_it_is_said_how_to_install_it(
+def test_without_a_safe_pytorch_the_error_names_the_command_to_install_it(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     words = (str(folder), str(tmp_path / "new"), "--allow-torch")
     assert 'pip install "torch>=2.6"' in refused(capsys, 2, *words)
-    # Up to 2.5 a crafted file ran code in spite of weights_only (CVE-2025-32434).
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__="2.5.1+cpu"))
     message = refused(capsys, 2, *words)
     assert "2.5.1" in message and "torch>=2.6" in message
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__="2.10.0"))
-    assert convert._torch().__version__ == "2.10.0"
+
+    class Opened(Exception):
+        pass
+
+    def load(*_: Any, weights_only: bool, **__: Any) -> None:
+        assert weights_only
+        raise Opened
+
+    new = types.SimpleNamespace(__version__="2.10.0", load=load)
+    monkeypatch.setitem(sys.modules, "torch", new)
+    assert "Opened" in refused(capsys, 4, *words)
 
 
 def unlink(name: str) -> Any:
@@ -97,7 +104,7 @@ def sharded(content: Any, *names: str) -> Any:
         (shutil.rmtree, DataError, "no such folder"),
         (unlink(BIN), DataError, BIN_INDEX),
         (unlink("config.json"), DataError, "config.json is missing"),
-        (lambda folder: (folder / WEIGHTS).write_bytes(b""), DataError, "safetensors files alre"),
+        (lambda folder: (folder / WEIGHTS).write_bytes(b""), DataError, "already has safetensors"),
         (sharded({"weight_map": []}), CheckpointError, "weight_map"),
         (sharded({"weight_map": {"a": "../a.bin"}}, "../a.bin"), CheckpointError, "weight_map"),
         (sharded({"weight_map": {"a": "1.bin", "b": "2.bin"}}, "1.bin"), CheckpointError, "2.bin"),
@@ -109,13 +116,13 @@ def sharded(content: Any, *names: str) -> Any:
         ),
     ],
 )
-def test_what_cannot_be_converted_is_refused(
+def test_an_unsuitable_folder_is_refused(
     folder: Path, monkeypatch: Any, change: Any, kind: type[FlaxferError], words: str
 ) -> None:
-    monkeypatch.setattr(convert, "_torch", lambda: None)
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__version__="2.6"))
     change(folder)
     with pytest.raises(kind) as caught:
-        convert.convert(folder, folder.parent / "new", allow_torch=True)
+        convert(folder, folder.parent / "new", allow_torch=True)
     assert words in str(caught.value)
 
 
@@ -149,7 +156,7 @@ def test_a_pickle_becomes_the_same_model(
 
     torch.save(tensors_of(model), folder / BIN, _use_new_zipfile_serialization=not legacy)
     out = tmp_path / "deep" / "new"
-    assert convert.main([str(folder), str(out), "--allow-torch"]) == 0
+    assert main(["convert", str(folder), str(out), "--allow-torch"]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert_same_model(model, out)
     assert {p.name for p in out.iterdir()} == {p.name for p in model.iterdir()}
@@ -168,16 +175,16 @@ def test_shards_stay_shards(model: Path, folder: Path, tmp_path: Path) -> None:
     (folder / BIN_INDEX).write_text(json.dumps({"weight_map": weight_map}))
     for file in names:
         torch.save({k: v for k, v in tensors.items() if weight_map[k] == file}, folder / file)
-    out = convert.convert(folder, tmp_path / "new", allow_torch=True)
+    out = convert(folder, tmp_path / "new", allow_torch=True)
     index = json.loads((out / INDEX).read_text())
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
     assert sorted(p.name for p in out.glob("*.safetensors")) == shards
     assert set(index["weight_map"].values()) == set(shards)
     assert index["metadata"]["total_size"] == sum(4 * t.numel() for t in tensors.values())
     assert_same_model(model, out)
-    torch.save(tensors, folder / names[0])  # Holds what the other one has too.
+    torch.save(tensors, folder / names[0])  # Holds the arrays of the other shard too.
     with pytest.raises(CheckpointError, match="two shards"):
-        convert.convert(folder, tmp_path / "twice", allow_torch=True)
+        convert(folder, tmp_path / "twice", allow_torch=True)
     assert not (tmp_path / "twice").exists()
 
 
@@ -201,7 +208,7 @@ def test_shared_strided_and_half_precision_tensors(folder: Path, tmp_path: Path)
         "none either": torch.zeros(0, 4),
     }
     torch.save(tensors, folder / BIN)
-    stored = load_file(convert.convert(folder, tmp_path / "new", True) / WEIGHTS)
+    stored = load_file(convert(folder, tmp_path / "new", True) / WEIGHTS)
     assert stored.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert stored[name].dtype == tensor.dtype, name
@@ -209,7 +216,7 @@ def test_shared_strided_and_half_precision_tensors(folder: Path, tmp_path: Path)
 
 
 class Payload:
-    """Unpickled without restraint, it makes the folder of its name."""
+    """An object that creates a folder when it is unpickled without restrictions."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -234,7 +241,7 @@ def test_code_in_the_file_is_not_run(
     assert "weights_only=False" not in message
     assert not mark.exists() and not out.exists()
     torch.load(folder / BIN, weights_only=False)
-    assert mark.exists()  # The payload is a real one.
+    assert mark.exists()  # The payload does work.
 
 
 @pytest.mark.parity
@@ -242,7 +249,7 @@ def test_code_in_the_file_is_not_run(
 def test_damaged_files_are_refused(folder: Path, tmp_path: Path, content: bytes) -> None:
     (folder / BIN).write_bytes(content)
     with pytest.raises(CheckpointError, match="damaged") as caught:
-        convert.convert(folder, tmp_path / "new", True)
+        convert(folder, tmp_path / "new", True)
     assert str(folder / BIN) in str(caught.value)
     assert {p.name for p in tmp_path.iterdir()} == {"model", "old model"}
 
@@ -254,7 +261,7 @@ def test_only_arrays_by_name_are_weights(folder: Path, tmp_path: Path) -> None:
     for content in ([torch.ones(2)], {"model": {"a": torch.ones(2)}}, {1: torch.ones(2)}):
         torch.save(content, folder / BIN)
         with pytest.raises(CheckpointError, match="arrays by their names"):
-            convert.convert(folder, tmp_path / "new", True)
+            convert(folder, tmp_path / "new", True)
     torch.save({"a": torch.eye(3).to_sparse()}, folder / BIN)
     with pytest.raises(CheckpointError, match="sparse"):
-        convert.convert(folder, tmp_path / "new", True)
+        convert(folder, tmp_path / "new", True)

@@ -28,7 +28,7 @@ def test_schedules_are_those_of_transformers(warmup: int) -> None:
         (schedule,) = make(unused, num_warmup_steps=warmup, **settings).lr_lambdas
         return [PEAK * schedule(int(step)) for step in STEPS]
 
-    base = Optimizer(learning_rate=PEAK, warmup=float(warmup), power=2.0, decay_share=0.25)
+    base = Optimizer(learning_rate=PEAK, warmup=float(warmup), power=2.0, decay_fraction=0.25)
     total = {"num_training_steps": TOTAL}
     pairs: dict[str, list[float]] = {
         "linear": theirs("linear_schedule_with_warmup", **total),

@@ -1,6 +1,6 @@
-"""Work directories of a grid whose effects are known, with predictions, curves and all records.
+"""Work directories of a grid with known effects: predictions, curves and all records.
 
-python -m tests.reporting.synthetic FOLDER
+python -m tests.report.synthetic FOLDER
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LABELS = ("negative", "positive")
 FAMILIES = {"classification": "imdb", "sentiment": "sst2", "similarity": "qqp"}
 LANGUAGES = {"domain": ("en",), "language": ("en", "de", "fr", "zh")}
 BEST = {"helps": 0.55, "hurts": 1.9, "same": 1.0}
-"""By what the intermediate task does, the noise of staged over that of direct."""
+"""Noise of staged relative to direct, by the effect of the intermediate task."""
 
 EFFECTS = {
     "classification-domain": "helps", "classification-language": "same",
@@ -32,7 +32,7 @@ EFFECTS = {
     "similarity-domain": "same", "similarity-language": "helps",
 }  # fmt: skip
 
-ANEW = "classification-language"
+RESTARTED = "classification-language"
 RESTART = {"attempt_seed": 0, "why": "the best dev mcc is 0.000", "steps": 40, "seconds": 1000.0}
 
 Json = dict[str, Any]
@@ -40,13 +40,7 @@ Json = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """The size of a grid.
-
-    Attributes:
-      models, targets: names, the targets out of `EFFECTS`.
-      seeds: of every path.
-      n: examples of every set.
-    """
+    """The size of a grid: `targets` are keys of `EFFECTS`, every set has `n` examples."""
 
     models: Sequence[str] = ("bert", "xlmr")
     targets: Sequence[str] = tuple(EFFECTS)
@@ -55,9 +49,11 @@ class World:
 
 
 def write_grid(folder: Path, world: World) -> Path:
-    """A grid; of the first target the first run of direct has collapsed, and of the last the
-    staged target of the last seed has diverged, both with the first model. Of `ANEW`
-    the first run of staged has begun anew, and transfers nothing to zh.
+    """Write the studies of a grid, three of them with failures of the first model.
+
+    The first direct run of the first target has collapsed; the staged run with the last seed of
+    the last target has diverged; the first staged run of `RESTARTED` was restarted, and transfers
+    nothing to zh.
     """
     for model in world.models:
         for target in world.targets:
@@ -81,26 +77,32 @@ def _write_study(
     rng = np.random.default_rng([ord(c) for c in name])
     runs: list[Json] = []
     for seed in world.seeds:
-        for path in ("direct", "staged"):
-            noise = 0.8 * (BEST[EFFECTS[target]] if path == "staged" else 1) * rng.uniform(0.9, 1.1)
+        for condition in ("direct", "staged"):
+            noise = (
+                0.8
+                * (BEST[EFFECTS[target]] if condition == "staged" else 1)
+                * rng.uniform(0.9, 1.1)
+            )
             parent = ""
-            if path == "staged":
+            if condition == "staged":
                 parent = f"{model}-{intermediate}-{seed}"
-                runs.append(_run(folder, parent, path, seed, "intermediate", "accuracy"))
-            if path == "staged" and seed in failed:
+                runs.append(_run(folder, parent, condition, seed, "intermediate", "accuracy"))
+            if condition == "staged" and seed in failed:
                 continue
-            identity = f"{name}-{path}-{seed}"
-            run = _run(folder, identity, path, seed, "target", task.metric) | {"parent": parent}
-            place = (model, target, path, seed)
-            began_anew = place == (world.models[0], ANEW, "staged", world.seeds[0])
-            if began_anew:
+            identity = f"{name}-{condition}-{seed}"
+            run = _run(folder, identity, condition, seed, "target", task.metric) | {
+                "parent": parent
+            }
+            place = (model, target, condition, seed)
+            restarted = place == (world.models[0], RESTARTED, "staged", world.seeds[0])
+            if restarted:
                 run["restarts"] = [RESTART]
             scored = []
             for code, data in sets.items():
                 outputs = _outputs(task, data, noise, rng)
-                if collapsed and path == "direct" and seed == world.seeds[0]:
+                if collapsed and condition == "direct" and seed == world.seeds[0]:
                     outputs[:] = outputs[0]
-                if began_anew and code == "zh":
+                if restarted and code == "zh":
                     outputs[:] = outputs[0]
                 file = folder / "stages" / identity / f"predictions/{code}-{'f' * 12}.jsonl"
                 write_predictions(file, task, data, outputs)
@@ -108,7 +110,7 @@ def _write_study(
                     task_type(task).predictions(task, data, outputs).scores(np.ones(world.n, bool))
                 )
                 scored.append({"set": code, "language": code, "n": world.n, "metrics": scores})
-            runs.append(run | {"evaluations": scored, **_controls(path, scored, rng)})
+            runs.append(run | {"evaluations": scored, **_controls(condition, scored, rng)})
     cell = {"model": model, "intermediate": intermediate, "target": target, "fraction": 1.0}
     record = {
         "name": name,
@@ -138,13 +140,13 @@ def _write_study(
         "overlap": [_overlap(code) for code in sets],
         "transferability": [
             {
-                "condition": path, "seed": seed, "start": "x",
-                "logme": 0.1 * seed + (path == "staged"),
-                "knn": 0.6 - 0.1 * (path == "staged"), "neighbours": 5, "examples": 250,
+                "condition": condition, "seed": seed, "start": "x",
+                "logme": 0.1 * seed + (condition == "staged"),
+                "knn": 0.6 - 0.1 * (condition == "staged"), "neighbours": 5, "examples": 250,
                 "features": "mean over tokens, last layer",
             }
             for seed in world.seeds
-            for path in ("direct", "staged")
+            for condition in ("direct", "staged")
         ],
         "config": {"name": name, "target": {"train": {"epochs": 4, "batch_size": 16}}},
         "versions": {"jax": "0.12.0", "flax": "0.12.12"},
@@ -173,7 +175,7 @@ def _outputs(task: Task, data: Tokenized, noise: float, rng: np.random.Generator
     return np.asarray(noisy, np.float32)
 
 
-def _run(folder: Path, identity: str, path: str, seed: int, stage: str, metric: str) -> Json:
+def _run(folder: Path, identity: str, condition: str, seed: int, stage: str, metric: str) -> Json:
     lines = []
     for step in range(10, 410, 10):
         loss = 0.2 + float(np.exp(-step / 120)) + 0.02 * seed
@@ -184,15 +186,15 @@ def _run(folder: Path, identity: str, path: str, seed: int, stage: str, metric: 
     place.mkdir(parents=True, exist_ok=True)
     (place / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return {
-        "condition": path, "seed": seed, "stage": stage, "id": identity,
+        "condition": condition, "seed": seed, "stage": stage, "id": identity,
         "dir": f"../../stages/{identity}", "parent": None, "steps": 400, "best_step": 350,
         "seconds": 100.0 + seed, "examples_per_s": 60.0, "useful_tokens_per_s": 1500.0,
         "padding_share": 0.05, "dev": {metric: 0.75}, "evaluations": [],
     }  # fmt: skip
 
 
-def _controls(path: str, scored: list[Json], rng: np.random.Generator) -> Json:
-    """Mixtures of every target, and what is left of the intermediate task where there was one."""
+def _controls(condition: str, scored: list[Json], rng: np.random.Generator) -> Json:
+    """Return mixtures of a target run, and scores of the intermediate task if there was one."""
 
     def shrunk(share: float) -> list[Json]:
         return [
@@ -201,10 +203,10 @@ def _controls(path: str, scored: list[Json], rng: np.random.Generator) -> Json:
         ]
 
     dev = {"accuracy": 0.7, "pearson": 0.7}
-    mixtures = [{"share": x, "dev": dev, "evaluations": shrunk(x)} for x in (0, 0.25, 0.5, 0.75, 1)]
+    mixtures = [{"alpha": x, "dev": dev, "evaluations": shrunk(x)} for x in (0, 0.25, 0.5, 0.75, 1)]
     kept = {"set": "dev", "language": "en", "n": 300, "before": {"accuracy": 0.9}}
     retained = [kept | {"after": {"accuracy": float(rng.uniform(0.7, 0.8))}}]
-    return {"wise": mixtures, "retained": retained if path == "staged" else []}
+    return {"wise_ft": mixtures, "retained": retained if condition == "staged" else []}
 
 
 def _overlap(code: str) -> Json:

@@ -11,7 +11,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def shapes(svg: str, variable: str) -> list[np.ndarray]:
-    """Corners (points, 2) of every path within the axes that is painted in one of the colours."""
+    """Return the corners, (points, 2), of every SVG path within the axes in one colour."""
     return [
         np.array(re.findall(r"[ML] (\S+) (\S+)", path.attrib["d"]), dtype=float)
         for path in ElementTree.fromstring(svg).iter(f"{SVG}path")
@@ -27,21 +27,21 @@ def test_bars_are_as_long_as_the_means() -> None:
     svg = plots.bars("bars", ["en", "de", "fr"], series, "pearson")
     zero = shapes(svg, "--direct")[0][:, 0].min()
     lengths = {}
-    for path in series:
-        ends = [corners[:, 0] for corners in shapes(svg, f"--{path}")]
-        lengths[path] = [x[np.argmax(np.abs(x - zero))] - zero for x in ends]
+    for condition in series:
+        ends = [corners[:, 0] for corners in shapes(svg, f"--{condition}")]
+        lengths[condition] = [x[np.argmax(np.abs(x - zero))] - zero for x in ends]
     assert len(lengths["direct"]) == 2, "an undefined mean has no bar"
     drawn = np.array(lengths["direct"] + lengths["staged"])
     means = np.array([0.6, -0.2, 0.2, 0.85, 0.4])
     np.testing.assert_allclose(drawn / drawn[0], means / means[0], rtol=1e-4)
 
 
-def test_a_path_without_any_defined_value_stays_in_the_legend() -> None:
+def test_a_condition_without_any_defined_value_stays_in_the_legend() -> None:
     series = {"direct": np.array([[0.5]]), "staged": np.array([[np.nan]])}
     assert "var(--staged)" in plots.bars("bars", ["en"], series, "pearson")
 
 
-def test_curves_follow_the_values_and_leave_holes() -> None:
+def test_curves_follow_the_values_and_leave_gaps() -> None:
     steps = np.array([10, 20, 30, 40, 50])
     values = np.array([1.0, 4.0, np.nan, 2.0, 2.5])
     lines = [
@@ -58,4 +58,4 @@ def test_curves_follow_the_values_and_leave_holes() -> None:
         np.testing.assert_allclose(np.corrcoef(points[:, 0], steps[kept])[0, 1], 1, rtol=1e-9)
         np.testing.assert_allclose(np.corrcoef(points[:, 1], y[kept])[0, 1], -1, rtol=1e-9)
     path = re.search(r'd="([^"]*)"[^>]*var\(--direct\)', svg)
-    assert path and path[1].count("M ") == 2, "the hole parts the line"
+    assert path and path[1].count("M ") == 2, "the gap splits the line"

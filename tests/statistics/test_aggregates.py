@@ -6,11 +6,12 @@ import numpy as np
 import pydantic
 import pytest
 
+from flaxfer.config import Task
 from flaxfer.errors import DataError
 from flaxfer.evaluation.records import Study
 from flaxfer.statistics.aggregates import aggregate, scores_of
 from flaxfer.statistics.languages import LANGUAGES, UNKNOWN, language
-from tests.report.test_report import SEEDS, study_record, value
+from tests.statistics.helpers import study_record
 
 VALUES = {
     "xnli": {"en": np.array([0.9, 0.7]), "de": np.array([0.8, 0.6]), "sw": np.array([0.4, 0.5])},
@@ -20,71 +21,80 @@ VALUES = {
 
 
 def test_means_by_hand() -> None:
-    made = aggregate(VALUES)
-    np.testing.assert_allclose(made.tasks["xnli"], [0.7, 0.6])
-    np.testing.assert_allclose(made.tasks["xcopa"], [0.6, 0.7])
-    np.testing.assert_allclose(made.mean, [(0.7 + 0.6 + 0.2) / 3, (0.6 + 0.7 + 1.1 / 3) / 3])
+    means = aggregate(VALUES)
+    np.testing.assert_allclose(means.tasks["xnli"], [0.7, 0.6])
+    np.testing.assert_allclose(means.tasks["xcopa"], [0.6, 0.7])
+    np.testing.assert_allclose(means.mean, [(0.7 + 0.6 + 0.2) / 3, (0.6 + 0.7 + 1.1 / 3) / 3])
     # English minus the mean of the others; xcopa has no English and no gap.
-    assert list(made.gaps) == ["xnli", "paws"]
-    np.testing.assert_allclose(made.gaps["xnli"], [0.9 - 0.6, 0.7 - 0.55])
-    np.testing.assert_allclose(made.gaps["paws"], [0.3 - 0.15, 0.5 - 0.3])
-    np.testing.assert_allclose(made.gap, [0.225, 0.175])
+    assert list(means.gaps) == ["xnli", "paws"]
+    np.testing.assert_allclose(means.gaps["xnli"], [0.9 - 0.6, 0.7 - 0.55])
+    np.testing.assert_allclose(means.gaps["paws"], [0.3 - 0.15, 0.5 - 0.3])
+    np.testing.assert_allclose(means.gap, [0.225, 0.175])
 
 
-def test_groups_by_hand() -> None:
-    made = aggregate(VALUES)
-    assert list(made.families) == ["IE: Germanic", "Niger-Congo", "Sino-Tibetan"]
-    # Of each task that has the family the mean over its languages, then the mean over tasks.
+def test_means_of_groups_by_hand() -> None:
+    means = aggregate(VALUES)
+    assert list(means.families) == ["IE: Germanic", "Niger-Congo", "Sino-Tibetan"]
+    # The mean over a task's languages of the family, then over the tasks that have it.
     germanic = [(0.85 + 0.25) / 2, (0.65 + 0.35) / 2]
-    np.testing.assert_allclose(made.families["IE: Germanic"], germanic)
-    np.testing.assert_allclose(made.families["Niger-Congo"], [0.45, 0.55])
-    assert list(made.scripts) == ["Chinese", "Latin"]
-    np.testing.assert_allclose(made.scripts["Chinese"], [0.4, 0.6])
+    np.testing.assert_allclose(means.families["IE: Germanic"], germanic)
+    np.testing.assert_allclose(means.families["Niger-Congo"], [0.45, 0.55])
+    assert list(means.scripts) == ["Chinese", "Latin"]
+    np.testing.assert_allclose(means.scripts["Chinese"], [0.4, 0.6])
     np.testing.assert_allclose(
-        made.scripts["Latin"], [(0.7 + 0.5 + 0.25) / 3, (0.6 + 0.6 + 0.35) / 3]
+        means.scripts["Latin"], [(0.7 + 0.5 + 0.25) / 3, (0.6 + 0.6 + 0.35) / 3]
     )
 
 
 def test_single_numbers_and_tasks_without_the_source() -> None:
-    made = aggregate({"t": {"de": np.array(0.5), "tlh": np.array(0.25)}})
-    assert made.gap is None and made.gaps == {}
-    assert float(made.mean) == 0.375
-    assert {name: float(value) for name, value in made.families.items()} == {
+    means = aggregate({"t": {"de": np.array(0.5), "tlh": np.array(0.25)}})
+    assert means.gap is None and means.gaps == {}
+    assert float(means.mean) == 0.375
+    assert {name: float(value) for name, value in means.families.items()} == {
         "IE: Germanic": 0.5, UNKNOWN: 0.25,
     }  # fmt: skip
 
 
-def test_undefined_scores_spread() -> None:
-    made = aggregate({"a": {"en": np.array(np.nan), "de": np.array(1.0)}})
-    assert np.isnan(made.mean) and np.isnan(made.gaps["a"])
+def test_undefined_scores_propagate() -> None:
+    means = aggregate({"a": {"en": np.array(np.nan), "de": np.array(1.0)}})
+    assert np.isnan(means.mean) and np.isnan(means.gaps["a"])
 
 
-def test_nothing_to_take_a_mean_of() -> None:
+def test_nothing_to_average() -> None:
     for values in ({}, {"t": {}}):
-        with pytest.raises(DataError, match="nothing to take a mean of"):
+        with pytest.raises(DataError, match="nothing to average"):
             aggregate(values)
 
 
-def test_scores_of_studies() -> None:
-    record = study_record()
+def test_scores_of_studies_by_language() -> None:
+    task = Task("sts", "regression", "pearson")
+    runs = [(condition, seed) for condition in ("direct", "staged") for seed in range(3)]
+    sets = [("one", "en", 8), ("one", "de", 8), ("two", "fr", 4), ("mix", "mixed", 4)]
+    expected = {language: np.array([0.1, 0.2, 0.4]) + i for i, (_, language, _) in enumerate(sets)}
+    scores = {
+        (("staged", seed), language): float(value)
+        for language, by_seed in expected.items()
+        for seed, value in enumerate(by_seed)
+    }
+    record = study_record("", task, runs, sets, scores)
     studies = [
         pydantic.TypeAdapter(Study).validate_python(record | {"name": name}) for name in "ab"
     ]
-    made = scores_of(studies, "staged", "spearman")
-    assert list(made) == ["a", "b"] and list(made["a"]) == ["en", "de", "fr", "ja"]
-    expected = [value("staged", seed, "fr", "spearman") for seed in SEEDS]
-    np.testing.assert_allclose(made["b"]["fr"], expected)
-    assert aggregate(made).mean.shape == (len(SEEDS),)
+    values = scores_of(studies, "staged")
+    assert list(values) == ["a", "b"] and list(values["a"]) == ["en", "de", "fr"]
+    np.testing.assert_array_equal(values["b"]["fr"], expected["fr"])
+    np.testing.assert_allclose(aggregate(values).mean, expected["de"])
+    assert np.isnan(scores_of(studies, "staged", "mse")["a"]["de"]).all()
     with pytest.raises(DataError, match="two studies are called a"):
         scores_of([studies[0], studies[0]], "direct")
 
 
-def test_languages() -> None:
+def test_languages_of_codes_families_and_scripts() -> None:
     assert len(LANGUAGES) == 50
     assert language("pt-BR") == language("por") == ("Portuguese", "IE: Romance", "Latin")
     assert language("cmn") == language("zh_CN") == language("zho") == LANGUAGES["zh"]
     assert language("tlh") == ("tlh", UNKNOWN, UNKNOWN)
-    # XTREME-R counts 14 families, beside the isolate and the creole.
+    # XTREME-R counts 14 families, besides an isolate and a creole.
     families = {one.family.split(":")[0] for one in LANGUAGES.values()} - {"Basque", "Creole"}
     assert len(families) == 14
     assert {one.script for one in LANGUAGES.values()} == {

@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,19 +14,25 @@ from flaxfer.errors import DataError
 from flaxfer.evaluation.evaluator import write_predictions
 from flaxfer.statistics import inference
 from flaxfer.statistics.comparisons import compare
-from flaxfer.statistics.records import Comparison, Estimate
+from flaxfer.statistics.records import Comparison
 from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT
 from flaxfer.tasks import TASK_TYPES, answers, entities, task_type
 from tests.helpers import random_tokenized
+from tests.statistics.helpers import (
+    RunKey,
+    predictions_file,
+    write_lines,
+    write_record,
+    write_study,
+)
 
-N = 120  # Half of them en, half de.
+N = 120  # Half of them English, half German.
 DRAWS = 400
+CONDITIONS = ("direct", "staged")
 SCORES = Task("sts", "regression", "pearson")
 CLASSES = Task("nli", "classification", "accuracy", labels=("a", "b", "c"))
 DATA = random_tokenized(N)
 CLASS_DATA = random_tokenized(N, classes=3)
-
-Files = dict[tuple[str, int], np.ndarray]
 
 
 def outputs(task: Task, data: Tokenized, noise: float, seed: int) -> np.ndarray:
@@ -37,98 +42,44 @@ def outputs(task: Task, data: Tokenized, noise: float, seed: int) -> np.ndarray:
     return (np.eye(3)[data.label] + noise * rng.standard_normal((N, 3))).astype(np.float32)
 
 
-def write_study(
-    workdir: Path, task: Task, runs: Sequence[tuple[str, int]], sets: Sequence[str] = ("test",)
-) -> Path:
-    """study.json with the sets in en, which is trained on, and de."""
-    workdir.mkdir(exist_ok=True)
-    evaluated = [
-        {"set": name, "language": code, "n": N // 2, "metrics": {task.metric: 0.5}}
-        for name in sets
-        for code in ("de", "en")
-    ]
-    split = {"stage": "target", "tokens": 1, "truncated": 0, "examples": N}
-    data = [
-        {"split": "train", "languages": {"en": N}, **split},
-        *({"split": s, "languages": {}, "fingerprint": "f" * 64, **split} for s in sets),
-    ]
-    record = {
-        "name": workdir.name,
-        "metric": task.metric,
-        "metrics": task_type(task).metrics,
-        "larger_is_better": task_type(task).larger_is_better(task.metric),
-        "task": dataclasses.asdict(task),
-        "conditions": ["direct", "staged"],
-        "seeds": sorted({seed for _, seed in runs}),
-        "model": {"source": "model", "family": "bert", "parameters": 1},
-        "data": data,
-        "runs": [
-            {
-                "condition": path, "seed": seed, "stage": "target", "id": f"{path}{seed}",
-                "dir": f"stages/{path}{seed}", "steps": 1, "dev": {}, "evaluations": evaluated,
-            }
-            for path, seed in runs
-        ],
-    }  # fmt: skip
-    (workdir / "study.json").write_text(json.dumps(record))
-    return workdir
-
-
-def predictions(workdir: Path, path: str, seed: int, name: str = "test") -> Path:
-    return workdir / f"stages/{path}{seed}/predictions/{name}-{'f' * 12}.jsonl"
-
-
-def study(workdir: Path, task: Task, files: Files, data: Tokenized) -> Path:
-    write_study(workdir, task, list(files))
-    for (path, seed), made in files.items():
-        write_predictions(predictions(workdir, path, seed), task, data, made)
-    return workdir
-
-
-def noisy(task: Task, data: Tokenized, noise: dict[str, float], seeds: int) -> Files:
+def noisy(
+    direct: float, staged: float, seeds: int, task: Task = SCORES
+) -> dict[RunKey, np.ndarray]:
+    """Labels with noise of these scales."""
+    data = DATA if task is SCORES else CLASS_DATA
     return {
-        (path, seed): outputs(task, data, noise[path], 10 * seed + (path == "staged"))
-        for path in noise
+        (condition, seed): outputs(task, data, noise, 10 * seed + (condition == "staged"))
+        for condition, noise in zip(CONDITIONS, (direct, staged), strict=True)
         for seed in range(seeds)
     }
 
 
-def write_lines(
-    workdir: Path, task: Task, lines: dict[tuple[str, int], list[dict[str, Any]]]
-) -> Path:
-    write_study(workdir, task, list(lines))
-    for (path, seed), records in lines.items():
-        file = predictions(workdir, path, seed)
-        file.parent.mkdir(parents=True)
-        text = [
-            json.dumps({"id": str(i), "language": ("en", "de")[i % 2], **record})
-            for i, record in enumerate(records)
-        ]
-        file.write_text("\n".join(text))
-    return workdir
+def of_language(comparisons: Sequence[Comparison], language: str) -> Comparison:
+    (comparison,) = [one for one in comparisons if one.language == language]
+    return comparison
 
 
-def of(found: Sequence[Comparison], language: str) -> Comparison:
-    (one,) = [one for one in found if one.language == language]
-    return one
+def runs_of(comparison: Comparison) -> list[RunKey]:
+    return [(run.condition, run.seed) for run in comparison.collapsed]
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_scores_are_those_of_the_evaluation(tmp_path: Path, kind: str) -> None:
+def test_scores_equal_those_of_the_evaluation(tmp_path: Path, kind: str) -> None:
     task, data = (SCORES, DATA) if kind == "regression" else (CLASSES, CLASS_DATA)
-    files = noisy(task, data, {"direct": 1.0, "staged": 0.7}, 2)
-    workdir = study(tmp_path / "a", task, files, data)
+    runs = noisy(1.0, 0.7, 2, task)
+    workdir = write_study(tmp_path / "a", task, runs, data)
     for metric in TASK_TYPES[kind].metrics:
-        made = compare([workdir], metric=metric, draws=DRAWS)
-        assert [(one.language, one.set, one.n) for one in made.comparisons] == [
+        comparisons = compare([workdir], metric=metric, draws=DRAWS).comparisons
+        assert [(one.language, one.set, one.n) for one in comparisons] == [
             ("en", "test", N // 2), ("de", "test", N // 2),
         ]  # fmt: skip
-        for one in made.comparisons:
+        for one in comparisons:
             chosen = np.array(data.language) == one.language
-            for path, scores in (("direct", one.all_runs.direct), ("staged", one.all_runs.staged)):
+            for condition in CONDITIONS:
+                scores = getattr(one.all_runs, condition)
                 expected = [
                     task_type(task)
-                    .predictions(task, data, files[path, seed])
+                    .predictions(task, data, runs[condition, seed])
                     .scores(chosen)[metric]
                     for seed in scores.seeds
                 ]
@@ -137,76 +88,74 @@ def test_scores_are_those_of_the_evaluation(tmp_path: Path, kind: str) -> None:
                 assert scores.sd == pytest.approx(np.std(expected, ddof=1), rel=1e-4)
 
 
-def test_verdicts_of_a_family(tmp_path: Path) -> None:
-    better = noisy(SCORES, DATA, {"direct": 3.0, "staged": 0.3}, 5)
-    same = noisy(SCORES, DATA, {"direct": 1.0, "staged": 1.0}, 5)
-    other = {"direct": "staged", "staged": "direct"}
-    worse = {(path, seed): better[other[path], seed] for path, seed in better}
-    workdirs = [
-        study(tmp_path / name, SCORES, files, DATA)
-        for name, files in (("better", better), ("same", same), ("worse", worse))
-    ]
-    made = compare(workdirs, draws=DRAWS)
-    verdicts = [one.all_runs.verdict for one in made.comparisons]
-    assert verdicts == ["helps"] * 2 + ["no evidence"] * 2 + ["hurts"] * 2
-    p = [one.all_runs.p for one in made.comparisons]
-    assert [one.all_runs.p_holm for one in made.comparisons] == inference.holm(p)
-    for one in made.comparisons:
-        inside = one.all_runs.low <= 0 <= one.all_runs.high
-        assert inside == (one.all_runs.verdict == "no evidence")
-    # Smaller is better: the same runs, the other sign, the same verdict.
+def test_verdicts_follow_holms_correction_over_all_sets(tmp_path: Path) -> None:
+    better = noisy(3.0, 0.3, 5)
+    swapped = {"direct": "staged", "staged": "direct"}
+    worse = {(condition, seed): better[swapped[condition], seed] for condition, seed in better}
+    studies = {"better": better, "same": noisy(1.0, 1.0, 5), "worse": worse}
+    workdirs = [write_study(tmp_path / name, SCORES, of, DATA) for name, of in studies.items()]
+    evidence = compare(workdirs, draws=DRAWS)
+    estimates = [one.all_runs for one in evidence.comparisons]
+    assert [one.verdict for one in estimates] == (
+        ["helps"] * 2 + ["no evidence"] * 2 + ["hurts"] * 2
+    )
+    assert [one.p_holm for one in estimates] == inference.holm([one.p for one in estimates])
+    for one in estimates:
+        assert (one.low <= 0 <= one.high) == (one.verdict == "no evidence")
+    # Smaller is better: the same runs, the opposite sign, the same verdict.
     errors = compare(workdirs[:1], metric="mse", draws=DRAWS).comparisons
     assert all(one.all_runs.difference < 0 and one.all_runs.verdict == "helps" for one in errors)
-    assert json.loads(json.dumps(dataclasses.asdict(made)))["comparisons"][0]["study"] == "better"
+    record = json.loads(json.dumps(dataclasses.asdict(evidence)))
+    assert record["comparisons"][0]["study"] == "better"
 
 
-def test_tests_beside_the_interval(tmp_path: Path) -> None:
-    files = noisy(SCORES, DATA, {"direct": 3.0, "staged": 0.3}, 3)
-    (one, _) = compare([study(tmp_path / "a", SCORES, files, DATA)], draws=DRAWS).comparisons
-    made = one.all_runs
-    assert (made.p_seeds, made.p_seeds_least) == (0.1, 0.1)
-    assert made.p_examples == pytest.approx(1 / (DRAWS + 1))
-    direct, staged = (np.array(path.scores) for path in (made.direct, made.staged))
-    assert made.effect_size == inference.hedges_g(direct, staged)
-    assert made.needed_seeds == 2
-    same = {key: files["direct", key[1]] for key in files}
-    (one, _) = compare([study(tmp_path / "b", SCORES, same, DATA)], draws=DRAWS).comparisons
-    assert one.all_runs.p_examples == 1 and one.all_runs.needed_seeds is None
-    assert one.all_runs.p == pytest.approx(1, abs=0.1)
-    assert one.all_runs.difference == pytest.approx(0, abs=1e-12)
+def test_estimates_beside_the_interval(tmp_path: Path) -> None:
+    runs = noisy(3.0, 0.3, 3)
+    workdir = write_study(tmp_path / "a", SCORES, runs, DATA)
+    one = compare([workdir], draws=DRAWS).comparisons[0].all_runs
+    assert (one.p_seeds, one.p_seeds_least) == (0.1, 0.1)
+    assert one.p_examples == pytest.approx(1 / (DRAWS + 1))
+    direct, staged = np.array(one.direct.scores), np.array(one.staged.scores)
+    assert one.effect_size == inference.hedges_g(direct, staged)
+    assert one.needed_seeds == 2
+    same = {(condition, seed): runs["direct", seed] for condition, seed in runs}
+    workdir = write_study(tmp_path / "b", SCORES, same, DATA)
+    one = compare([workdir], draws=DRAWS).comparisons[0].all_runs
+    assert one.p_examples == 1 and one.needed_seeds is None
+    assert one.p == pytest.approx(1, abs=0.1)
+    assert one.difference == pytest.approx(0, abs=1e-12)
 
 
-def test_numbers_do_not_depend_on_other_studies(tmp_path: Path) -> None:
-    a = study(tmp_path / "a", SCORES, noisy(SCORES, DATA, {"direct": 1, "staged": 0.9}, 3), DATA)
-    b = study(tmp_path / "b", SCORES, noisy(SCORES, DATA, {"direct": 1, "staged": 0.5}, 3), DATA)
+def test_estimates_do_not_depend_on_other_studies(tmp_path: Path) -> None:
+    a = write_study(tmp_path / "a", SCORES, noisy(1, 0.9, 3), DATA)
+    b = write_study(tmp_path / "b", SCORES, noisy(1, 0.5, 3), DATA)
     alone, both = compare([b], draws=DRAWS), compare([a, b], draws=DRAWS)
     for first, second in zip(alone.comparisons, both.comparisons[2:], strict=True):
-        forget = {"p_holm": None, "verdict": "no evidence"}
-        assert dataclasses.replace(first.all_runs, **forget) == dataclasses.replace(
-            second.all_runs, **forget
+        family = {"p_holm": None, "verdict": "no evidence"}
+        assert dataclasses.replace(first.all_runs, **family) == dataclasses.replace(
+            second.all_runs, **family
         )
 
 
 def test_a_single_seed_is_no_evidence(tmp_path: Path) -> None:
-    files = noisy(SCORES, DATA, {"direct": 3.0, "staged": 0.1}, 1)
-    made = compare([study(tmp_path / "a", SCORES, files, DATA)], draws=DRAWS)
-    for one in made.comparisons + made.means:
-        found = one.all_runs
-        assert found.over == "examples alone" and found.verdict == "no evidence"
-        assert one.language == GAP or (found.low > 0 and found.p < 0.01)  # Of these very runs.
-        assert found.p_holm is found.direct.sd is found.pooled_sd is found.effect_size is None
+    evidence = compare([write_study(tmp_path / "a", SCORES, noisy(3.0, 0.1, 1), DATA)], draws=DRAWS)
+    for comparison in evidence.comparisons + evidence.means:
+        one = comparison.all_runs
+        assert one.over == "examples alone" and one.verdict == "no evidence"
+        # Conditional on these runs, the difference is significant.
+        assert comparison.language == GAP or (one.low > 0 and one.p < 0.01)
+        assert one.p_holm is one.direct.sd is one.pooled_sd is one.effect_size is None
 
 
 def test_collapsed_runs_are_listed_and_kept(tmp_path: Path) -> None:
-    files = noisy(SCORES, DATA, {"direct": 0.5, "staged": 0.5}, 3)
+    runs = noisy(0.5, 0.5, 3)
     rng = np.random.default_rng(0)
-    files["direct", 1] = np.full((N, 1), 2.5, np.float32) + 1e-3 * rng.random((N, 1), np.float32)
-    files["staged", 2] = rng.permutation(files["staged", 2])
-    workdir = study(tmp_path / "a", SCORES, files, DATA)
+    runs["direct", 1] = np.full((N, 1), 2.5, np.float32) + 1e-3 * rng.random((N, 1), np.float32)
+    runs["staged", 2] = rng.permutation(runs["staged", 2])
+    workdir = write_study(tmp_path / "a", SCORES, runs, DATA)
     for one in compare([workdir], draws=DRAWS).comparisons:
-        assert [(run.condition, run.seed, run.stage_id) for run in one.collapsed] == [
-            ("direct", 1, "direct1"), ("staged", 2, "staged2"),
-        ]  # fmt: skip
+        assert runs_of(one) == [("direct", 1), ("staged", 2)]
+        assert [run.stage_id for run in one.collapsed] == ["direct1", "staged2"]
         assert "standard deviation" in one.collapsed[0].why
         assert "is chance, while another run reaches 0.9" in one.collapsed[1].why
         assert one.all_runs.direct.seeds == one.all_runs.staged.seeds == (0, 1, 2)
@@ -217,74 +166,70 @@ def test_collapsed_runs_are_listed_and_kept(tmp_path: Path) -> None:
         assert without.pooled_sd < 0.1 < one.all_runs.pooled_sd
 
 
-def test_classes_collapse_to_one_of_them(tmp_path: Path) -> None:
-    files = noisy(CLASSES, CLASS_DATA, {"direct": 0.3, "staged": 0.3}, 2)
-    files["direct", 0][:, 1] += 100
-    made = compare([study(tmp_path / "a", CLASSES, files, CLASS_DATA)], draws=DRAWS)
-    for one in made.comparisons:
-        (run,) = one.collapsed
-        assert (run.condition, run.seed) == ("direct", 0)
-        assert run.why == "one prediction for 100.0% of the examples"
-    # All of a path: the runs that are left are of the other one alone.
-    files["direct", 1][:, 1] += 100
-    made = compare([study(tmp_path / "b", CLASSES, files, CLASS_DATA)], draws=DRAWS)
-    assert all(len(one.collapsed) == 2 for one in made.comparisons)
-    assert all(one.without_collapsed is None for one in made.comparisons)
+def test_a_run_that_predicts_one_class_has_collapsed(tmp_path: Path) -> None:
+    runs = noisy(0.3, 0.3, 2, CLASSES)
+    runs["direct", 0][:, 1] += 100
+    workdir = write_study(tmp_path / "a", CLASSES, runs, CLASS_DATA)
+    for one in compare([workdir], draws=DRAWS).comparisons:
+        assert runs_of(one) == [("direct", 0)]
+        assert one.collapsed[0].why == "one prediction for 100.0% of the examples"
+    # With all runs of a condition collapsed, nothing remains to be compared.
+    runs["direct", 1][:, 1] += 100
+    workdir = write_study(tmp_path / "b", CLASSES, runs, CLASS_DATA)
+    for one in compare([workdir], draws=DRAWS).comparisons:
+        assert len(one.collapsed) == 2 and one.without_collapsed is None
 
 
-def test_what_transfers_nothing_has_not_collapsed(tmp_path: Path) -> None:
-    """The study is trained in en: what a run makes of de is a result, whatever it is."""
+def test_a_lack_of_transfer_is_no_collapse(tmp_path: Path) -> None:
+    """The study is trained on English, so any result on German is a result."""
     german = np.array(DATA.language) == "de"
-    files = noisy(SCORES, DATA, {"direct": 0.5, "staged": 0.5}, 3)
-    files["direct", 1][german] = 2.5
-    files["staged", 0][~german] = 2.5
-    found = compare([study(tmp_path / "a", SCORES, files, DATA)], draws=DRAWS)
-    by_language = {one.language: one for one in (*found.comparisons, *found.means)}
+    runs = noisy(0.5, 0.5, 3)
+    runs["direct", 1][german] = 2.5
+    runs["staged", 0][~german] = 2.5
+    evidence = compare([write_study(tmp_path / "a", SCORES, runs, DATA)], draws=DRAWS)
+    by_language = {one.language: one for one in (*evidence.comparisons, *evidence.means)}
     for one in by_language.values():
-        assert [(run.condition, run.seed) for run in one.collapsed] == [("staged", 0)]
+        assert runs_of(one) == [("staged", 0)]
         assert one.without_collapsed is not None
         assert one.without_collapsed.direct.seeds == (0, 1, 2)
         assert one.without_collapsed.staged.seeds == (1, 2)
-    nothing = {
+    not_transferred = {
         name: [(run.condition, run.seed) for run in one.not_transferred]
         for name, one in by_language.items()
     }
-    assert nothing == {"en": []} | {name: [("direct", 1)] for name in ("de", MEAN, GAP)}
+    assert not_transferred == {"en": []} | {name: [("direct", 1)] for name in ("de", MEAN, GAP)}
     assert by_language["de"].not_transferred[0].why.startswith("predictions have a standard dev")
     (run,) = by_language["de"].collapsed
     assert run.why == "it learned nothing in the languages of its training"
 
 
-def test_where_nobody_learns_nobody_has_collapsed(tmp_path: Path) -> None:
+def test_no_run_has_collapsed_if_none_learned(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    chance = {
-        key: rng.normal(size=(N, 1)) for key in noisy(SCORES, DATA, {"direct": 1, "staged": 1}, 2)
-    }
-    made = compare([study(tmp_path / "a", SCORES, chance, DATA)], draws=DRAWS)
-    assert not any(one.collapsed for one in made.comparisons)
+    runs = {run: rng.normal(size=(N, 1)) for run in noisy(1, 1, 2)}
+    evidence = compare([write_study(tmp_path / "a", SCORES, runs, DATA)], draws=DRAWS)
+    assert not any(one.collapsed for one in evidence.comparisons)
 
 
 def test_means_over_languages(tmp_path: Path) -> None:
-    files = noisy(SCORES, DATA, {"direct": 2.0, "staged": 1.0}, 3)
-    workdir = write_study(tmp_path / "a", SCORES, list(files), ["one", "two"])
-    for (path, seed), made in files.items():
-        for name, sign in (("one", 1), ("two", -1)):
-            file = predictions(workdir, path, seed, name)
-            write_predictions(
-                file, SCORES, DATA, made[::1] if sign > 0 else made + DATA.label[:, None]
-            )
-    found = compare([workdir], draws=DRAWS)
-    sets = {(one.language, one.set): one.all_runs.difference for one in found.comparisons}
+    runs = noisy(2.0, 1.0, 3)
+    workdir = write_record(tmp_path / "a", SCORES, list(runs), N // 2, ["one", "two"])
+    for (condition, seed), output in runs.items():
+        for name, scale in (("one", 0), ("two", 1)):
+            file = predictions_file(workdir, condition, seed, name)
+            write_predictions(file, SCORES, DATA, output + scale * DATA.label[:, None])
+    evidence = compare([workdir], draws=DRAWS)
+    sets = {(one.language, one.set): one.all_runs.difference for one in evidence.comparisons}
     en, de = (np.mean([sets[code, name] for name in ("one", "two")]) for code in ("en", "de"))
-    means = {one.language: one for one in found.means}
-    # Two languages, one of them zero-shot with two sets.
+    means = {one.language: one for one in evidence.means}
+    # Two languages with two sets each, one of them zero-shot.
     assert means[MEAN].all_runs.difference == pytest.approx((en + de) / 2)
     assert means[ZERO_SHOT].all_runs.difference == pytest.approx(de)
     assert means[GAP].all_runs.difference == pytest.approx(en - de)
     assert (means[MEAN].n, means[ZERO_SHOT].n, means[MEAN].set) == (2 * N, N, "")
     assert (means[MEAN].larger_is_better, means[GAP].larger_is_better) == (True, False)
-    width = {name: one.all_runs.high - one.all_runs.low for name, one in means.items()}
-    assert 0 < width[MEAN] < max(one.all_runs.high - one.all_runs.low for one in found.comparisons)
+    mean_width = means[MEAN].all_runs.high - means[MEAN].all_runs.low
+    widths = [one.all_runs.high - one.all_runs.low for one in evidence.comparisons]
+    assert 0 < mean_width < max(widths)
 
 
 def test_tags(tmp_path: Path) -> None:
@@ -292,91 +237,87 @@ def test_tags(tmp_path: Path) -> None:
     task = Task("ner", "tagging", "f1", labels=tags)
     rng = np.random.default_rng(0)
     gold = [[None if i % 7 == 0 else tags[t] for t in rng.integers(0, 3, 5)] for i in range(40)]
-    runs = {(path, seed): [[tags[t] for t in rng.integers(0, 3, 5)] for _ in gold]
-            for path in ("direct", "staged") for seed in (0, 1)}  # fmt: skip
+    runs = {
+        (condition, seed): [[tags[t] for t in rng.integers(0, 3, 5)] for _ in gold]
+        for condition in CONDITIONS
+        for seed in (0, 1)
+    }
     runs["direct", 1] = [["O"] * 5 for _ in gold]
     lines = {
-        key: [{"prediction": p, "label": g} for p, g in zip(made, gold, strict=True)]
-        for key, made in runs.items()
+        run: [{"prediction": p, "label": g} for p, g in zip(tagged, gold, strict=True)]
+        for run, tagged in runs.items()
     }
     workdir = write_lines(tmp_path / "a", task, lines)
     for metric in TASK_TYPES["tagging"].metrics:
         for one in compare([workdir], metric=metric, draws=DRAWS).comparisons:
-            own = slice(0 if one.language == "en" else 1, None, 2)
-            for path in ("direct", "staged"):
+            examples = slice(0 if one.language == "en" else 1, None, 2)
+            for condition in CONDITIONS:
                 expected = [
-                    entities.entity_scores(gold[own], runs[path, seed][own])[metric]
+                    entities.entity_scores(gold[examples], runs[condition, seed][examples])[metric]
                     for seed in (0, 1)
                 ]
-                assert getattr(one.all_runs, path).scores == pytest.approx(expected)
+                assert getattr(one.all_runs, condition).scores == pytest.approx(expected)
             assert [run.why for run in one.collapsed] == [
                 "one prediction for 100.0% of the examples"
             ]
 
 
-def test_answers_and_choices(tmp_path: Path) -> None:
-    task = Task("qa", "question_answering", "f1")
+def test_answers(tmp_path: Path) -> None:
     golds = [[f"the {i} tower", f"tower {i}"] for i in range(40)]
     texts = {"direct": "big tower", "staged": "tower {}"}
     lines = {
-        (path, seed): [
+        (condition, seed): [
             {"prediction": text.format(i) if i % 3 else f"{i}", "answers": golds[i]}
             for i in range(40)
         ]
-        for path, text in texts.items()
+        for condition, text in texts.items()
         for seed in (0, 1)
     }
-    workdir = write_lines(tmp_path / "qa", task, lines)
+    workdir = write_lines(tmp_path / "qa", Task("qa", "question_answering", "f1"), lines)
     for metric in TASK_TYPES["question_answering"].metrics:
-        one = of(compare([workdir], metric=metric, draws=DRAWS).comparisons, "de")
-        for path in texts:
-            made = [record["prediction"] for record in lines[path, 0]][1::2]
-            expected = answers.answer_scores(made, golds[1::2])[metric]
-            assert getattr(one.all_runs, path).scores == pytest.approx([expected] * 2)
-    choice = Task("copa", "multiple_choice", "accuracy")
-    lines = {
-        (path, seed): [
-            {"prediction": i // 3 % 2 if i % 5 else 1, "label": i // 3 % 2} for i in range(40)
-        ]
-        for path in texts
-        for seed in (0, 1)
-    }
-    one = of(compare([write_lines(tmp_path / "c", choice, lines)], draws=DRAWS).comparisons, "en")
-    right = np.mean([i % 5 != 0 or i // 3 % 2 == 1 for i in range(0, 40, 2)])
+        one = of_language(compare([workdir], metric=metric, draws=DRAWS).comparisons, "de")
+        for condition in CONDITIONS:
+            predicted = [record["prediction"] for record in lines[condition, 0]][1::2]
+            expected = answers.answer_scores(predicted, golds[1::2])[metric]
+            assert getattr(one.all_runs, condition).scores == pytest.approx([expected] * 2)
+
+
+def test_choices(tmp_path: Path) -> None:
+    records = [{"prediction": i // 3 % 2 if i % 5 else 1, "label": i // 3 % 2} for i in range(40)]
+    lines = {(condition, seed): records for condition in CONDITIONS for seed in (0, 1)}
+    workdir = write_lines(tmp_path / "copa", Task("copa", "multiple_choice", "accuracy"), lines)
+    one = of_language(compare([workdir], draws=DRAWS).comparisons, "en")
+    right = np.mean([record["prediction"] == record["label"] for record in records[::2]])
     assert one.all_runs.staged.scores == pytest.approx([right] * 2)
 
 
-def test_what_can_not_be_compared_is_named(tmp_path: Path) -> None:
-    files = noisy(SCORES, DATA, {"direct": 1, "staged": 1}, 2)
-    gone = study(tmp_path / "gone", SCORES, files, DATA)
-    predictions(gone, "staged", 1).unlink()
-    direct = study(
-        tmp_path / "direct", SCORES, {k: v for k, v in files.items() if "direct" in k}, DATA
-    )
-    level = dataclasses.replace(DATA, label=np.full(N, 2.0, np.float32))
-    same = study(tmp_path / "level", SCORES, files, level)
-    made = compare([gone, direct, same], draws=DRAWS)
-    assert not made.comparisons and not made.means
-    text = "\n".join(made.skipped)
-    assert f"test has no predictions in {predictions(gone, 'staged', 1)}" in text
-    assert "direct" in text and "no finished runs of both direct and staged" in text
+def test_reasons_for_skipping_sets_means_and_studies(tmp_path: Path) -> None:
+    runs = noisy(1, 1, 2)
+    incomplete = write_study(tmp_path / "incomplete", SCORES, runs, DATA)
+    missing = predictions_file(incomplete, "staged", 1)
+    missing.unlink()
+    only_direct = {run: output for run, output in runs.items() if "direct" in run}
+    direct = write_study(tmp_path / "direct", SCORES, only_direct, DATA)
+    constant = dataclasses.replace(DATA, label=np.full(N, 2.0, np.float32))
+    same = write_study(tmp_path / "same", SCORES, runs, constant)
+    evidence = compare([incomplete, direct, same], draws=DRAWS)
+    assert not evidence.comparisons and not evidence.means
+    text = "\n".join(evidence.skipped)
+    assert f"test has no predictions in {missing}" in text
+    assert f"direct ({direct}): it has no finished runs of both direct and staged." in text
     assert text.count("all labels are the same") == 2
     assert "mean over all languages: no comparison of test" in text
-    assert "no metric mcc" in compare([gone], metric="mcc", draws=DRAWS).skipped[0]
+    assert "no metric mcc" in compare([incomplete], metric="mcc", draws=DRAWS).skipped[0]
 
 
 def test_different_examples_are_an_error(tmp_path: Path) -> None:
-    files = noisy(SCORES, DATA, {"direct": 1, "staged": 1}, 2)
-    workdir = study(tmp_path / "a", SCORES, files, DATA)
+    runs = noisy(1, 1, 2)
+    workdir = write_study(tmp_path / "a", SCORES, runs, DATA)
+    file = predictions_file(workdir, "staged", 0)
     other = dataclasses.replace(DATA, label=DATA.label[::-1].copy())
-    write_predictions(predictions(workdir, "staged", 0), SCORES, other, files["staged", 0])
+    write_predictions(file, SCORES, other, runs["staged", 0])
     with pytest.raises(DataError, match="are not those of"):
         compare([workdir], draws=DRAWS)
-    predictions(workdir, "staged", 0).write_text('{"id": "1"}\n')
+    file.write_text('{"id": "1"}\n')
     with pytest.raises(DataError, match="no file of predictions of a regression"):
         compare([workdir], draws=DRAWS)
-
-
-def test_a_record_is_whole() -> None:
-    names = {field.name for field in dataclasses.fields(Estimate)}
-    assert {field.name for field in dataclasses.fields(inference.Interval)} <= names

@@ -11,8 +11,8 @@ DIRECT, STAGED = np.array([0.70, 0.74, 0.71, 0.69]), np.array([0.75, 0.83, 0.74]
 B = 20_000
 
 
-def still(scores: np.ndarray) -> np.ndarray:
-    """Resamples that change nothing: those of infinitely many examples."""
+def unchanged(scores: np.ndarray) -> np.ndarray:
+    """Return resamples of infinitely many examples, which equal the scores."""
     return np.tile(scores, (B, 1))
 
 
@@ -20,51 +20,50 @@ def interval(direct: np.ndarray, staged: np.ndarray, *drawn: np.ndarray) -> infe
     return inference.hierarchical_interval(direct, staged, *drawn, rng=np.random.default_rng(0))
 
 
-def test_without_examples_to_draw_it_is_the_interval_of_welch() -> None:
-    made = interval(DIRECT, STAGED, still(DIRECT), still(STAGED))
+def test_with_infinitely_many_examples_the_interval_is_welchs() -> None:
+    result = interval(DIRECT, STAGED, unchanged(DIRECT), unchanged(STAGED))
     welch = stats.ttest_ind(STAGED, DIRECT, equal_var=False)
     ends = welch.confidence_interval()
-    assert made.over == "seeds and examples"
-    assert made.difference == pytest.approx(STAGED.mean() - DIRECT.mean())
-    assert (made.low, made.high) == pytest.approx((ends.low, ends.high), rel=0.05)
-    assert made.p == pytest.approx(welch.pvalue, rel=0.01)
+    assert result.over == "seeds and examples"
+    assert result.difference == pytest.approx(STAGED.mean() - DIRECT.mean())
+    assert (result.low, result.high) == pytest.approx((ends.low, ends.high), rel=0.05)
+    assert result.p == pytest.approx(welch.pvalue, rel=0.01)
 
 
-def test_without_spread_over_seeds_it_is_the_interval_of_the_examples() -> None:
+def test_without_variance_over_seeds_the_interval_is_the_bootstraps() -> None:
     shift = np.random.default_rng(1).normal(0, 0.02, (B, 1))
     direct, staged = np.full(3, 0.7), np.full(3, 0.72)
-    made = interval(direct, staged, still(direct), still(staged) + shift)
+    result = interval(direct, staged, unchanged(direct), unchanged(staged) + shift)
     low, high = np.quantile(0.02 + shift, [0.025, 0.975])
-    assert (made.low, made.high) == pytest.approx((low, high))
-    assert made.p == pytest.approx(2 * (0.02 + shift <= 0).mean())
+    assert (result.low, result.high) == pytest.approx((low, high))
+    assert result.p == pytest.approx(2 * (0.02 + shift <= 0).mean())
 
 
 @pytest.mark.parametrize("by_seed", [0.0, 2.0])
-def test_what_the_examples_explain_is_not_counted_twice(by_seed: float) -> None:
-    # Each run has an error of its own of sd 1 by the examples, which resampling them shows.
+def test_variance_explained_by_examples_is_not_counted_twice(by_seed: float) -> None:
+    # Each run has an independent error of sd 1 from the examples, which resampling shows.
     rng = np.random.default_rng(2)
     direct, staged = np.hypot(1, by_seed) * rng.standard_normal((2, 200))
     drawn = direct + rng.standard_normal((4000, 200)), staged + rng.standard_normal((4000, 200))
-    made = interval(direct, staged, *drawn)
+    result = interval(direct, staged, *drawn)
     half = 1.96 * np.sqrt(2 * (1 + by_seed**2) / 200)
-    assert (made.high - made.low) / 2 == pytest.approx(half, rel=0.1)
+    assert (result.high - result.low) / 2 == pytest.approx(half, rel=0.1)
 
 
-def test_one_seed_says_nothing_of_others() -> None:
+def test_with_one_seed_the_interval_is_over_examples_alone() -> None:
     shift = np.random.default_rng(1).normal(0, 0.02, (B, 1))
     one, two = np.array([0.7]), np.array([0.8, 0.9])
     for direct, staged in ((one, two), (two, one), (one, one + 0.1)):
-        made = interval(direct, staged, still(direct), still(staged) + shift)
-        assert made.over == "examples alone"
-        assert made.high - made.low == pytest.approx(2 * 1.96 * 0.02, rel=0.05)
+        result = interval(direct, staged, unchanged(direct), unchanged(staged) + shift)
+        assert result.over == "examples alone"
+        assert result.high - result.low == pytest.approx(2 * 1.96 * 0.02, rel=0.05)
 
 
 @pytest.mark.parametrize("most", [10_000, 30])
-def test_permutations_of_seeds(most: int) -> None:
+def test_permutations_of_seeds_match_brute_force(most: int) -> None:
     rng = np.random.default_rng(0)
     p, least = inference.permute_seeds(DIRECT, STAGED, most, rng)
     scores = np.concatenate([DIRECT, STAGED])
-    # By brute force over all orders.
     orders = np.array([rng.permutation(7) for _ in range(20_000)])
     differences = scores[orders[:, :3]].mean(axis=1) - scores[orders[:, 3:]].mean(axis=1)
     expected = (np.abs(differences) >= STAGED.mean() - DIRECT.mean() - 1e-9).mean()
@@ -72,7 +71,7 @@ def test_permutations_of_seeds(most: int) -> None:
     assert least == pytest.approx(1 / 35 if most > 35 else 1 / 31)
 
 
-def test_three_seeds_can_not_give_less_than_a_tenth() -> None:
+def test_smallest_p_of_three_seeds_is_a_tenth() -> None:
     rng = np.random.default_rng(0)
     direct, staged = np.array([0.1, 0.2, 0.3]), np.array([0.7, 0.8, 0.9])
     expected = stats.permutation_test(
@@ -81,10 +80,10 @@ def test_three_seeds_can_not_give_less_than_a_tenth() -> None:
     assert inference.permute_seeds(direct, staged, 100, rng) == (expected, 0.1)
 
 
-def test_a_drawn_permutation_counts_the_observed_one() -> None:
+def test_the_observed_difference_counts_among_drawn_permutations() -> None:
     differences = np.array([0.5, -0.3, 0.1, -0.5])
-    assert inference.share_beyond(differences, 0.5, exact=True) == 0.5
-    assert inference.share_beyond(differences, -0.5, exact=False) == pytest.approx(3 / 5)
+    assert inference.permutation_p(differences, 0.5, exact=True) == 0.5
+    assert inference.permutation_p(differences, -0.5, exact=False) == pytest.approx(3 / 5)
 
 
 def test_effect_size() -> None:
@@ -97,7 +96,31 @@ def test_effect_size() -> None:
     assert inference.hedges_g(np.full(2, 0.5), np.full(2, 0.5)) is None
 
 
-def test_holm() -> None:
+def test_needed_seeds_equal_cohens_tables() -> None:
+    # Cohen (1988), table 2.4.1, two-sided 0.05, power 0.8: seeds for d of 0.2, 0.5 and 0.8.
+    assert [inference.needed_seeds(d, 1.0) for d in (0.2, -0.5, 0.8)] == [394, 64, 26]
+
+
+@pytest.mark.parametrize(("difference", "target", "alpha"), [(1.7, 0.9, 0.01), (3.0, 0.8, 0.05)])
+def test_needed_seeds_is_the_smallest_number(
+    difference: float, target: float, alpha: float
+) -> None:
+    seeds = inference.needed_seeds(difference, 2.0, target, alpha)
+    assert seeds is not None
+    reached = [inference.power(difference, 2.0, n, alpha) for n in (seeds - 1, seeds)]
+    assert reached[0] < target <= reached[1]
+    # By simulation of t tests.
+    runs = np.random.default_rng(0).normal(0, 2, (2, 20_000, seeds))
+    rejected = stats.ttest_ind(runs[0], runs[1] + difference, axis=1).pvalue <= alpha
+    assert rejected.mean() == pytest.approx(reached[1], abs=0.01)
+
+
+def test_there_may_be_no_number_of_seeds() -> None:
+    for difference, sd in ((0.0, 1.0), (1.0, 0.0), (1.0, None), (1e-3, 1.0)):
+        assert inference.needed_seeds(difference, sd) is None
+
+
+def test_holms_correction() -> None:
     # By hand: 0.005 * 4, 0.01 * 3, 0.03 * 2, and 0.04 * 1, which must not be below the one before.
     assert inference.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert inference.holm([0.9, 0.5]) == [1.0, 1.0]
@@ -137,14 +160,14 @@ def test_coverage(metric: str, seeds: int, effect: float) -> None:
         assert made["rejected"] <= 0.05 + margin
 
 
-def test_coverage_where_seeds_are_all_that_matters() -> None:
-    # The plain bootstrap fails here, so the simulation can tell.
+def test_coverage_with_large_variance_over_seeds() -> None:
+    # The plain bootstrap fails here, so the simulation can detect bad coverage.
     made = coverage.simulate(coverage.World(n=200, sd=(0.5, 0.5)), 200)
     margin = 3 * np.sqrt(0.05 * 0.95 / 200)
     assert made["coverage"] >= 0.95 - margin > made["coverage_plain"]
 
 
-def test_false_positives_of_families() -> None:
+def test_family_wise_error_rate() -> None:
     world = coverage.World(n=200, sd=(0.1, 0.1))
     made = coverage.families(world, 25)
     assert made["any_after"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 25)

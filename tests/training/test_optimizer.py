@@ -108,7 +108,7 @@ def closed_form(optimizer: Optimizer, step: int, total: int) -> float:
     if optimizer.schedule == "inverse_sqrt":
         return peak * math.sqrt(warmup / step)
     if optimizer.schedule == "wsd":
-        decay = round(optimizer.decay_share * total)
+        decay = round(optimizer.decay_fraction * total)
         return peak + (end - peak) * min(max(step - (total - decay), 0) / decay, 1.0)
     return peak
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flaxfer.training.stage_run import StageRun
 
 from flaxfer.config import Optimizer, Task, Train
 from flaxfer.data import packing
@@ -23,7 +24,6 @@ from flaxfer.training import loop, rehearsal, step
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.rehearsal import Rehearsal
-from flaxfer.training.stage_run import StageRun
 from flaxfer.training.state import init_state
 from tests.helpers import encoder_config, mesh_of, random_tokenized
 from tests.training import test_seeds

@@ -13,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flaxfer.training.stage_run import StageRun
 
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.spec import ModelSpec
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import loop, restarts
-from flaxfer.training.stage_run import StageRun
 from tests.training.test_loop import (
     ENCODER,
     EVALUATIONS,
@@ -37,7 +37,7 @@ LOST, LEARNED = [0.1] * len(EVALUATIONS), [0.9] * len(EVALUATIONS)
 
 def restarting(folder: Path, times: int, **changes: Any) -> StageRun:
     run = run_of(folder)
-    settings = dataclasses.replace(run.settings, restarts=times)
+    settings = dataclasses.replace(run.settings, max_restarts=times)
     return dataclasses.replace(run, settings=settings, **changes)
 
 
@@ -176,7 +176,7 @@ def test_a_finished_stage_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     run = restarting(tmp_path, 1)
     train(run)
     before = without_times(run.done or {})
-    train(dataclasses.replace(run, settings=dataclasses.replace(run.settings, restarts=3)))
+    train(dataclasses.replace(run, settings=dataclasses.replace(run.settings, max_restarts=3)))
     assert without_times(run.done or {}) == before
 
 

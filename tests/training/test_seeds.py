@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flaxfer.training.stage_run import StageRun
 from jax.sharding import PartitionSpec
 
 from flaxfer.config import Data, Optimizer, Stage, Task, Train
@@ -28,7 +29,6 @@ from flaxfer.tasks.models import model_spec
 from flaxfer.training import loop, state, step
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.optimizer import make_optimizer
-from flaxfer.training.stage_run import StageRun
 from flaxfer.training.vocabulary import Vocabulary
 from tests.helpers import encoder_config, mesh_of, random_tokenized
 

@@ -1,4 +1,4 @@
-"""The report of several studies against the evidence, and against computations by hand."""
+"""The report of a grid, compared with the evidence and with computations by hand."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 from flaxfer.errors import DataError
-from flaxfer.report.checks import run_blocks
+from flaxfer.report.csv_tex import tex
+from flaxfer.report.data import ReportData, read_report_data
 from flaxfer.report.document import Text
-from flaxfer.report.files import tex
-from flaxfer.report.material import Material, gather
-from flaxfer.report.stages import nodes_of
-from flaxfer.report.writing import main, write_report
+from flaxfer.report.failures import failure_blocks
+from flaxfer.report.stages import stage_nodes
+from flaxfer.report.writing import write_report
 from flaxfer.statistics.records import Comparison, Estimate
+from tests.report.helpers import NASTY, Page, spread, table
 from tests.report.synthetic import RESTART, World, write_grid
-from tests.report.test_report import NASTY, Page, table
 
 WORLD = World(
     models=("bert", "xlmr"),
@@ -43,8 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def material(folder: Path) -> Material:
-    return gather([folder], folder)
+def data(folder: Path) -> ReportData:
+    return read_report_data([folder], folder)
 
 
 @pytest.fixture(scope="module")
@@ -57,35 +57,31 @@ def record(folder: Path, name: str) -> dict[str, Any]:
     return read
 
 
-def accuracies(folder: Path, name: str, path: str, code: str = "en") -> list[float]:
-    """By seed, from the predictions alone."""
-    found = []
+def accuracies(folder: Path, name: str, condition: str, code: str = "en") -> list[float]:
+    """Return the accuracies by seed, computed from the predictions."""
+    values = []
     for run in record(folder, name)["runs"]:
-        if (run["condition"], run["stage"]) == (path, "target"):
+        if (run["condition"], run["stage"]) == (condition, "target"):
             file = folder / "cells" / name / run["dir"] / f"predictions/{code}-{'f' * 12}.jsonl"
             lines = [json.loads(line) for line in file.read_text().splitlines()]
-            found.append(float(np.mean([line["prediction"] == line["label"] for line in lines])))
-    return found
+            values.append(float(np.mean([line["prediction"] == line["label"] for line in lines])))
+    return values
 
 
-def spread(values: Any, sign: str = "") -> str:
-    return f"{np.mean(values):{sign}.3f} ±{SPACE}{np.std(values, ddof=1):.3f}"
-
-
-def headlines(material: Material) -> dict[str, Comparison]:
-    return {entry.name: one for entry in material.entries if (one := entry.headline)}
+def headlines(data: ReportData) -> dict[str, Comparison]:
+    return {entry.name: one for entry in data.entries if (one := entry.headline)}
 
 
 def test_the_verdicts_come_first_and_are_those_of_the_evidence(
-    folder: Path, material: Material, page: Page
+    folder: Path, data: ReportData, page: Page
 ) -> None:
     text = (folder / "report.html").read_text()
     assert text.index('<ul class="verdicts">') < text.index("<h2") < text.index("<table>")
-    found = headlines(material)
-    assert len(found) == 6
-    assert found[COLLAPSED].set == "en" and found[FAILED].language == "zero-shot mean"
+    by_name = headlines(data)
+    assert len(by_name) == 6
+    assert by_name[COLLAPSED].set == "en" and by_name[FAILED].language == "zero-shot mean"
     items = [" ".join(item.split()) for item in page.texts["li"][:6]]
-    for name, one in found.items():
+    for name, one in by_name.items():
         model, intermediate, target = name.split(".")
         start = f"{one.all_runs.verdict}: {intermediate} before {target}, with {model}: "
         (item,) = [item for item in items if item.startswith(start)]
@@ -94,39 +90,41 @@ def test_the_verdicts_come_first_and_are_those_of_the_evidence(
         assert f"p {one.all_runs.p:.2g}, after Holm's correction {one.all_runs.p_holm:.2g}" in item
         assert ("Collapsed, and counted: direct seed 0; without, " in item) == (name == COLLAPSED)
         assert ("Diverged, and not counted: staged/target seed 2" in item) == (name == FAILED)
-    words = [one.all_runs.verdict for one in found.values()]
+    words = [one.all_runs.verdict for one in by_name.values()]
     counts = [f"{word} in {words.count(word)}" for word in ("helps", "hurts", "no evidence")]
     assert page.texts["p"][1] == f"6 comparisons of staged with direct: {', '.join(counts)}."
     assert words.count("helps") >= 1
 
 
-def test_targets_by_model_by_hand(folder: Path, material: Material, page: Page) -> None:
+def test_targets_by_model_equal_computations_by_hand(
+    folder: Path, data: ReportData, page: Page
+) -> None:
     rows = table(page, "Mean ± standard deviation over seeds, by target and model")
     assert [row[:2] for row in rows[1:]] == [
         [target, model] for target in sorted(WORLD.targets) for model in WORLD.models
     ]
     row = dict(zip(rows[0], rows[1], strict=True))
-    direct, staged = (accuracies(folder, COLLAPSED, path) for path in ("direct", "staged"))
+    direct, staged = (accuracies(folder, COLLAPSED, name) for name in ("direct", "staged"))
     assert (row["direct"], row["staged"]) == (spread(direct), spread(staged))
     difference = np.mean(staged) - np.mean(direct)
     assert row["staged minus direct"] == f"{difference:+.3f}"
-    one = headlines(material)[COLLAPSED].all_runs
+    one = headlines(data)[COLLAPSED].all_runs
     assert row["interval"] == f"[{one.low:+.3f},{SPACE}{one.high:+.3f}]"
     # The largest of the smallest values: 3 and 3 runs, against 3 and 2.
     assert any("smallest possible value is up to 0.1." in text for text in page.texts["li"])
 
 
-def test_comparisons_csv_has_every_digit(folder: Path, material: Material) -> None:
+def test_comparisons_csv_has_every_digit(folder: Path, data: ReportData) -> None:
     with (folder / "comparisons.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    wanted: list[tuple[Comparison, str, Estimate]] = []
-    for entry in material.entries:
+    expected: list[tuple[Comparison, str, Estimate]] = []
+    for entry in data.entries:
         for one in (*entry.comparisons, *entry.means):
-            wanted.append((one, "all", one.all_runs))
+            expected.append((one, "all", one.all_runs))
             if one.without_collapsed:
-                wanted.append((one, "without collapsed", one.without_collapsed))
-    assert len(lines) == len(wanted) > len(material.evidence.comparisons)
-    for line, (one, runs, estimate) in zip(lines, wanted, strict=True):
+                expected.append((one, "without collapsed", one.without_collapsed))
+    assert len(lines) == len(expected) > len(data.evidence.comparisons)
+    for line, (one, runs, estimate) in zip(lines, expected, strict=True):
         assert (line["study"], line["language"], line["set"]) == (one.study, one.language, one.set)
         assert (line["runs"], line["verdict"]) == (runs, estimate.verdict)
         assert line["direct_seeds"] == " ".join(map(str, estimate.direct.seeds))
@@ -136,38 +134,38 @@ def test_comparisons_csv_has_every_digit(folder: Path, material: Material) -> No
         assert float(line["staged_mean"]) == estimate.staged.mean
         assert line["collapsed"] == ("direct:0" if one.study == COLLAPSED else "")
     marked = [line["study"] for line in lines if line["headline"] == "yes"]
-    assert set(marked) == set(headlines(material)) and len(marked) == 6 + 1
+    assert set(marked) == set(headlines(data)) and len(marked) == 6 + 1
 
 
 def test_results_csv_has_every_score(folder: Path) -> None:
     with (folder / "results.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    found = {
+    scores = {
         (line["study"], line["condition"], line["seed"], line["language"], line["metric"]): line[
             "value"
         ]
         for line in lines
     }
-    wanted = {
+    expected = {
         (name, run["condition"], str(run["seed"]), entry["language"], metric): repr(value)
         for name in headlines_of(folder)
         for run in record(folder, name)["runs"]
         for entry in run["evaluations"]
         for metric, value in entry["metrics"].items()
     }
-    assert found == wanted and len(lines) == len(wanted)
+    assert scores == expected and len(lines) == len(expected)
 
 
 def headlines_of(folder: Path) -> list[str]:
     return sorted(path.parent.name for path in folder.glob("cells/*/study.json"))
 
 
-def test_latex_holds_the_numbers_and_escapes_names(folder: Path, material: Material) -> None:
+def test_latex_holds_the_numbers_and_escapes_names(folder: Path, data: ReportData) -> None:
     lines = (folder / "results.tex").read_text().splitlines()
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.count(" & ") == 8][1:]
     assert len(rows) == 6
     (row,) = [row for row in rows if row[:3] == ["similarity-language", "bert", "qqp"]]
-    one = headlines(material)[FAILED].all_runs
+    one = headlines(data)[FAILED].all_runs
     assert row[3:6] == [
         "pearson",
         rf"${one.direct.mean:.3f} \pm {one.direct.sd:.3f}$",
@@ -199,7 +197,7 @@ def test_the_page_loads_nothing_and_its_links_lead_somewhere(folder: Path, page:
     assert len(text) < 1.5e6
 
 
-def test_means_over_tasks_by_hand(folder: Path, page: Page) -> None:
+def test_means_over_tasks_equal_computations_by_hand(folder: Path, page: Page) -> None:
     rows = table(page, "Means with xlmr")
     kinds = {"imdb.classification-domain": ["en"], "imdb.classification-language": None}
     kinds |= {"qqp.similarity-language": None}
@@ -214,9 +212,9 @@ def test_means_over_tasks_by_hand(folder: Path, page: Page) -> None:
         means.append(scores.mean(axis=1))
         if codes is None:
             zero_shot.append(scores[:, 1:].mean(axis=1))  # All but en, which is first.
-    found = {row[2]: row[4] for row in rows if row[0] == "mean over tasks"}
-    assert found["mean over all languages"] == spread(np.mean(means, axis=0))
-    assert found["zero-shot mean"] == spread(np.mean(zero_shot, axis=0))
+    over_tasks = {row[2]: row[4] for row in rows if row[0] == "mean over tasks"}
+    assert over_tasks["mean over all languages"] == spread(np.mean(means, axis=0))
+    assert over_tasks["zero-shot mean"] == spread(np.mean(zero_shot, axis=0))
     # Of the other model a study lacks a seed, so there is no spread over tasks.
     rows = table(page, "Means with bert")
     assert all("±" not in row[4] for row in rows if row[0] == "mean over tasks")
@@ -225,17 +223,17 @@ def test_means_over_tasks_by_hand(folder: Path, page: Page) -> None:
     assert groups == {"IE: Germanic", "IE: Romance", "Sino-Tibetan", "Chinese", "Latin"}
 
 
-def test_stages_that_studies_share_stand_once(material: Material, page: Page) -> None:
-    nodes = nodes_of(material)
+def test_shared_stages_are_listed_once(data: ReportData, page: Page) -> None:
+    nodes = stage_nodes(data)
     (imdb,) = [n for n in nodes if (n.model, n.task) == ("bert", "imdb")]
     assert imdb.text == "imdb: 3 of 3 seeds done, shared by 2 studies"
-    after = [node.task for node in nodes if node.begins is imdb]
+    after = [node.task for node in nodes if node.parent is imdb]
     assert after == ["classification-domain", "classification-language"]
     bad = [text for text in page.texts["span"] if "diverged: " in text]
     assert bad == ["similarity-language, staged: 2 of 3 seeds done, diverged: seed 2"]
     rows = table(page, "Training by stage")
-    # 2 models: 3 targets on 2 paths, and 2 intermediate stages; seconds are 100 + seed. One run has
-    # an attempt before it.
+    # 2 models: 3 targets in 2 conditions, and 2 intermediate stages; seconds are 100 + seed. One
+    # run has an attempt before it.
     assert len(rows) == 1 + 2 * (3 * 2 + 2) + 1
     assert ["classification-domain", "bert", "staged after imdb"] in [row[:3] for row in rows]
     assert rows[-1][3:5] == [str(16 * 3 - 1), f"{16 * 303 - 102 + RESTART['seconds']:,.1f}"]
@@ -245,7 +243,7 @@ def test_regret_of_choosing_by_a_score(folder: Path, page: Page) -> None:
     rows = table(page, "Regret")
     by = {row[2]: row[3:] for row in rows if row[:2] == ["classification-domain", "xlmr"]}
     name = "xlmr.imdb.classification-domain"
-    direct, staged = (np.mean(accuracies(folder, name, path)) for path in ("direct", "staged"))
+    direct, staged = (np.mean(accuracies(folder, name, c)) for c in ("direct", "staged"))
     regret = staged - direct
     assert by["LogME"] == ["imdb", "imdb", "0.000", "0.0%", "+1.00"]
     assert by["nearest neighbours"] == [
@@ -253,7 +251,7 @@ def test_regret_of_choosing_by_a_score(folder: Path, page: Page) -> None:
     ]  # fmt: skip
 
 
-def test_forgetting_by_hand(folder: Path, tmp_path: Path) -> None:
+def test_forgetting_equals_computations_by_hand(folder: Path, tmp_path: Path) -> None:
     name = "xlmr.qqp.similarity-language"
     write_report(folder / "cells" / name, output=tmp_path)
     page = Page((tmp_path / "report.html").read_text())
@@ -266,8 +264,8 @@ def test_forgetting_by_hand(folder: Path, tmp_path: Path) -> None:
     assert row[2:] == ["300", f"0.900 ±{SPACE}0.000", spread(after), spread(change, "+")]
     rows = table(page, "Mixtures")
     assert [row[:2] for row in rows[1:]] == [
-        [path, share]
-        for path in ("direct", "staged")
+        [condition, share]
+        for condition in ("direct", "staged")
         for share in ("0", "0.25", "0.5", "0.75", "1")
     ]
     zero_shot = [
@@ -278,11 +276,11 @@ def test_forgetting_by_hand(folder: Path, tmp_path: Path) -> None:
     assert rows[3][3] == spread(0.8 * np.array(zero_shot))  # The share 0.5 is 0.6 + 0.2 of it.
 
 
-def test_what_may_be_wrong_is_listed(page: Page) -> None:
+def test_overlap_collapsed_restarted_and_diverged_runs_are_listed(page: Page) -> None:
     rows = table(page, "18 pairs of splits compared")
     assert {row[3] for row in rows[1:]} == {"target/de"} and len(rows) == 1 + 4
     assert rows[1][5] == "3" and rows[1][9] == "1.50%"
-    sizes = table(page, "Examples to train on")
+    sizes = table(page, "Training examples")
     assert sizes[1][1:] == ["2,500", "250", "10.0", "yes"] and len(sizes) == 7
     (collapsed,) = table(page, "Runs that have collapsed")[1:]
     assert collapsed[:5] == [COLLAPSED, "en", "en", "direct", "0"]
@@ -292,48 +290,47 @@ def test_what_may_be_wrong_is_listed(page: Page) -> None:
         [COLLAPSED, "all", "3 seeds"],
         [COLLAPSED, "without collapsed", "2 direct and 3 staged"],
     ]
-    anew = "bert.imdb.classification-language"
-    (nothing,) = table(page, "Sets that runs have learned nothing for")[1:]
-    assert nothing[:5] == [anew, "zh", "zh", "staged", "0"]
+    restarted_study = "bert.imdb.classification-language"
+    (nothing,) = table(page, "Sets on which runs have learned nothing")[1:]
+    assert nothing[:5] == [restarted_study, "zh", "zh", "staged", "0"]
     assert nothing[5] == "one prediction for 100.0% of the examples"
-    assert not any("would have begun anew" in text for text in page.texts["p"])
+    assert not any("would have been restarted" in text for text in page.texts["p"])
     (restarted,) = table(page, "Attempts that were given up")[1:]
-    assert restarted == [anew, "staged", "target", "0", "1", "0", "40", RESTART["why"]]
+    assert restarted == [restarted_study, "staged", "target", "0", "1", "0", "40", RESTART["why"]]
     (failed,) = table(page, "Runs that have diverged")[1:]
     assert failed == [FAILED, "staged", "target", "2", "the loss of step 7 is nan"]
 
 
-def test_a_restart_policy_that_found_nothing_to_do_says_so(material: Material) -> None:
-    (entry,) = [one for one in material.entries if one.name == COLLAPSED]
-    for restarts, told in ((2, 1), (0, 0)):
-        study = dataclasses.replace(entry.study, config={"target": {"restarts": restarts}})
-        own = dataclasses.replace(material, entries=[dataclasses.replace(entry, study=study)])
-        texts = [block.text for block in run_blocks(own) if isinstance(block, Text)]
-        assert sum("had not learned would have begun anew" in text for text in texts) == told
+def test_a_restart_policy_without_restarts_is_mentioned(data: ReportData) -> None:
+    (entry,) = [one for one in data.entries if one.name == COLLAPSED]
+    for restarts, sentences in ((2, 1), (0, 0)):
+        study = dataclasses.replace(entry.study, config={"target": {"max_restarts": restarts}})
+        one = dataclasses.replace(data, entries=(dataclasses.replace(entry, study=study),))
+        texts = [block.text for block in failure_blocks(one) if isinstance(block, Text)]
+        assert sum("would have been restarted" in text for text in texts) == sentences
 
 
-def test_folders_are_merged(folder: Path, tmp_path: Path) -> None:
-    other = write_grid(tmp_path / "other", dataclasses.replace(WORLD, models=("bert",)))
+def test_several_folders_give_one_report_and_one_family(folder: Path, tmp_path: Path) -> None:
+    world = dataclasses.replace(WORLD, models=("bert",), targets=WORLD.targets[-1:])
+    other = write_grid(tmp_path / "other", world)
     study = folder / "cells" / FAILED
     output = tmp_path / "merged" / "report"
     write_report(other, study, output=output)
-    made = gather([other, study], output)
-    assert len(made.entries) == 4
-    names = [entry.name for entry in made.entries if entry.name.startswith(FAILED)]
+    merged = read_report_data([other, study], output)
+    names = [entry.name for entry in merged.entries]
     assert names == [f"{FAILED} ({other / 'cells' / FAILED})", f"{FAILED} ({study})"]
     text = (output / "report.html").read_text()
     links = re.findall(r'href="(\./[^"]*)"', text)
     assert links and all((output / link).exists() for link in links)
     # One family: as many means in it as both have together.
-    alone = gather([study], output)
-    (own,) = alone.entries
-    assert made.entries[-1].headline and own.headline
-    p, p_holm = own.headline.all_runs.p, made.entries[-1].headline.all_runs.p_holm
-    assert made.entries[-1].headline.all_runs.p == p and p_holm and p_holm >= p
-    assert f"all {len(made.evidence.means)} means" in text
+    (alone,) = read_report_data([study], output).entries
+    assert merged.entries[-1].headline and alone.headline
+    p, p_holm = alone.headline.all_runs.p, merged.entries[-1].headline.all_runs.p_holm
+    assert merged.entries[-1].headline.all_runs.p == p and p_holm and p_holm >= p
+    assert f"all {len(merged.evidence.means)} means" in text
 
 
-def test_one_seed_is_worded_as_such(tmp_path: Path) -> None:
+def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
     one = World(models=("bert",), targets=("similarity-language",), seeds=(0,), n=40)
     grid = write_grid(tmp_path, one)
     record = json.loads((grid / "cells" / FAILED / "study.json").read_text())
@@ -347,8 +344,8 @@ def test_one_seed_is_worded_as_such(tmp_path: Path) -> None:
     page = Page((path / "report.html").read_text())
     (item,) = [item for item in page.texts["li"] if item.startswith("no evidence: ")]
     assert "1 seed, so the interval is over examples alone (p " in item
-    assert "conditional on these runs: it says nothing of other seeds" in item
-    assert any("With one seed in a path there is no verdict." in p for p in page.texts["p"])
+    assert "conditional on these runs: it says nothing about other seeds" in item
+    assert any("With one seed in a condition there is no verdict." in p for p in page.texts["p"])
 
 
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
@@ -367,23 +364,21 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     assert not re.search(r"(?<!\\)<script", markdown)
 
 
-def test_damaged_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_folders_are_errors_and_unfinished_studies_are_named(tmp_path: Path) -> None:
     small = World(models=("bert",), targets=("classification-domain",), seeds=(0, 1), n=40)
     grid = write_grid(tmp_path / "grid", small)
     study = grid / "cells" / COLLAPSED
     with pytest.raises(DataError, match="given twice") as caught:
         write_report(study, grid, output=tmp_path)
     assert caught.value.where == str(study) and caught.value.hint
-    with pytest.raises(SystemExit) as ended:
-        main([str(study), str(grid)])
-    assert ended.value.code == 2 and "--output" in capsys.readouterr().err
     (grid / "cells" / "bert.imdb.more").mkdir()
-    assert main([str(grid)]) == 0
+    write_report(grid)
     assert "not in this report: cells/bert.imdb.more" in (grid / "report.html").read_text()
     file = next(grid.glob(f"stages/{COLLAPSED}-staged-0/predictions/*"))
     file.write_text(file.read_text()[:-30])
-    assert main([str(grid)]) == DataError.exit_code
-    assert all(part in capsys.readouterr().err for part in (file.name,))
+    with pytest.raises(DataError) as caught:
+        write_report(grid)
+    assert file.name in str(caught.value)
     shutil.rmtree(study)
     with pytest.raises(DataError, match="no study in these folders is finished") as caught:
         write_report(grid)

@@ -4,9 +4,7 @@ import csv
 import json
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,194 +12,22 @@ from markdown_it import MarkdownIt
 
 from flaxfer.errors import DataError
 from flaxfer.evaluation.records import read_study
-from flaxfer.report.writing import main, write_report
+from flaxfer.report.writing import write_report
 from flaxfer.training.trackers import read_metrics
-
-NASTY = "<script>alert('x')</script> & \"q\" | `a` *b* _c_ $d$"
-LANGUAGES = ("de", "en", "fr", "ja")  # en is trained on, and not first
-SEEDS = (0, 1)
-METRICS = ("pearson", "spearman", "mse")
-TASK = {"name": f"sts {NASTY}", "type": "regression", "metric": "pearson", "score_range": [0, 5]}
-OTHER = {"name": "nli", "type": "classification", "metric": "accuracy", "labels": ["no", "yes"]}
-
-
-def value(path: str, seed: int, language: str, metric: str, domain: str = "") -> float:
-    """A score that no two places share."""
-    places = (
-        ("direct", "staged", "scratch").index(path),
-        seed,
-        LANGUAGES.index(language),
-        METRICS.index(metric),
-        len(domain),
-    )
-    return float(np.random.default_rng(places).uniform(-0.2, 1))
-
-
-def scores(path: str, seed: int, language: str, domain: str = "") -> dict[str, float | None]:
-    return {metric: value(path, seed, language, metric, domain) for metric in METRICS}
-
-
-def evaluation(path: str, seed: int, language: str) -> dict[str, Any]:
-    domains = {}
-    if language == "de":
-        names = ("captions", NASTY)
-        domains = {name: {"n": 30, "metrics": scores(path, seed, language, name)} for name in names}
-    return {
-        "set": f"test_{language}",
-        "language": language,
-        "n": 60 + LANGUAGES.index(language),
-        "metrics": scores(path, seed, language),
-        "domains": domains,
-    }
-
-
-def run(path: str, seed: int, stage: str, parent: str | None = None) -> dict[str, Any]:
-    name = f"{path}{seed}{stage}"
-    evaluated = [evaluation(path, seed, language) for language in LANGUAGES]
-    return {
-        "condition": path,
-        "seed": seed,
-        "stage": stage,
-        "id": name,
-        "dir": f"stages/{name}",
-        "parent": parent,
-        "steps": 1200,
-        "best_step": 1100,
-        "stopped_early": path == "staged",
-        "seconds": 1234.5,
-        "examples_per_s": 31.2,
-        "useful_tokens_per_s": 2345.6,
-        "padding_share": 0.0625,
-        "dev": {"accuracy": 0.75} if stage == "intermediate" else {"pearson": 0.5},
-        "evaluations": evaluated if stage == "target" else [],
-    }
-
-
-def study_record(paths: tuple[str, ...] = ("direct", "staged", "scratch")) -> dict[str, Any]:
-    runs = []
-    for seed in SEEDS:
-        for path in paths:
-            parent = None
-            if path == "staged":
-                runs.append(run(path, seed, "intermediate"))
-                parent = runs[-1]["id"]
-            runs.append(run(path, seed, "target", parent))
-    split = {"examples": 1300, "tokens": 45678, "truncated": 7, "fingerprint": "f" * 64}
-    return {
-        "name": f"study {NASTY}",
-        "metric": "pearson",
-        "metrics": list(METRICS),
-        "larger_is_better": True,
-        "task": TASK,
-        "intermediate_task": OTHER if "staged" in paths else None,
-        "conditions": list(paths),
-        "seeds": list(SEEDS),
-        "model": {"source": NASTY, "family": "xlm-roberta", "parameters": 278043648},
-        "config": {"name": NASTY, "target": {"data": ["```", "</pre>"]}},
-        "versions": {"jax": "0.10.2"},
-        "machine": {"cpu": NASTY, "cores": 2, "devices": ["cpu:0"], "memory_gib": 15.5},
-        "date": "2025-01-02T03:04:05+00:00",
-        "command": f"flaxfer {NASTY}",
-        "git": "abc123",
-        "seconds": 4321.0,
-        "data": [{"stage": "target", "split": "train", "languages": {"en": 1300}, **split}],
-        "runs": runs,
-    }
-
-
-def write_study(workdir: Path, record: dict[str, Any]) -> Path:
-    (workdir / "study.json").write_text(json.dumps(record))
-    for one in record["runs"]:
-        lines: list[dict[str, Any]] = []
-        metric = OTHER["metric"] if one["stage"] == "intermediate" else TASK["metric"]
-        for step in range(10, 210, 10):
-            loss = float(3 * np.exp(-step / 80) + one["seed"] / 10)
-            lines.append({"step": step, "kind": "train", "loss": loss, "learning_rate": 1e-5})
-            if step % 40 == 0:
-                metrics = {metric: 1 - loss / 3}
-                lines.append({"step": step, "kind": "dev", "metrics": metrics, "best": True})
-        directory = workdir / one["dir"]
-        directory.mkdir(parents=True, exist_ok=True)
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (directory / "metrics.jsonl").write_text(text)
-    return workdir
-
-
-def undefine(record: dict[str, Any], path: str, seed: int, language: str, metric: str) -> None:
-    (one,) = (
-        e
-        for r in record["runs"]
-        if (r["condition"], r["seed"], r["stage"]) == (path, seed, "target")
-        for e in r["evaluations"]
-        if e["language"] == language
-    )
-    one["metrics"][metric] = None
-
-
-class Page(HTMLParser):
-    """Text, tables by caption, and whether all tags are closed in their order."""
-
-    VOID = frozenset({"meta", "br", "link", "img"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.tables: dict[str, list[list[str]]] = {}
-        self.texts: dict[str, list[str]] = {}
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        if tag not in self.VOID:
-            self.open.append(tag)
-            self.texts.setdefault(tag, []).append("")
-        if tag == "tr":
-            self.tables[self.texts["caption"][-1]] = self.rows = self.tables.get(
-                self.texts["caption"][-1], []
-            )
-            self.rows.append([])
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        if tag in ("th", "td"):
-            self.rows[-1].append(self.texts[tag][-1])
-
-    def handle_data(self, data: str) -> None:
-        for tag in set(self.open):
-            self.texts[tag][-1] += data
-
-
-def markdown_tables(text: str) -> list[list[list[str]]]:
-    """The tables as a Markdown parser not ours reads them."""
-    tables: list[list[list[str]]] = []
-    inside = False
-    for token in MarkdownIt("commonmark").enable("table").parse(text):
-        inside = token.type == "table_open" or (inside and token.type != "table_close")
-        if token.type == "table_open":
-            tables.append([])
-        elif token.type == "tr_open":
-            tables[-1].append([])
-        elif token.type == "inline" and inside:
-            known = ("text", "text_special", "link_open", "link_close")
-            plain = all(child.type in known for child in token.children or [])
-            assert plain, token.content
-            tables[-1][-1].append("".join(child.content for child in token.children or []))
-    return tables
-
-
-def table(page: Page, caption: str) -> list[list[str]]:
-    (found,) = (rows for name, rows in page.tables.items() if name.startswith(caption))
-    return found
-
-
-def shown(values: Any, sign: str = "") -> str:
-    return f"{np.mean(values):{sign}.3f} ±\N{NO-BREAK SPACE}{np.std(values, ddof=1):.3f}"
+from tests.report.helpers import (
+    LANGUAGES,
+    METRICS,
+    NASTY,
+    SEEDS,
+    Page,
+    markdown_tables,
+    spread,
+    study_record,
+    table,
+    undefine,
+    value,
+    write_study,
+)
 
 
 @pytest.fixture(scope="module")
@@ -218,41 +44,42 @@ def page(workdir: Path) -> Page:
     return Page((workdir / "report.html").read_text())
 
 
-def test_languages_and_means_are_those_numpy_computes(page: Page) -> None:
+def test_languages_and_means_equal_numpy(page: Page) -> None:
     rows = table(page, "pearson by language")
     assert rows[0] == ["language", "set", "n", "direct", "staged", "staged minus direct", "scratch"]
     assert [row[0] for row in rows[1:]] == [
         "en", "de", "fr", "ja", "mean over all languages", "zero-shot mean", "transfer gap",
     ]  # fmt: skip
-    paths = ("direct", "staged", "scratch")
+    conditions = ("direct", "staged", "scratch")
     grid = np.array(
-        [[[value(p, s, la, "pearson") for la in LANGUAGES] for s in SEEDS] for p in paths]
+        [[[value(c, s, la, "pearson") for la in LANGUAGES] for s in SEEDS] for c in conditions]
     )
     en, others = grid[..., 1], grid[..., [0, 2, 3]]
     expected = [en, *np.moveaxis(others, -1, 0), grid.mean(-1), others.mean(-1)]
     expected.append(en - others.mean(-1))
     for row, (direct, staged, scratch) in zip(rows[1:], expected, strict=True):
         assert row[3:] == [
-            shown(direct), shown(staged), shown(staged - direct, "+"), shown(scratch)
+            spread(direct), spread(staged), spread(staged - direct, "+"), spread(scratch)
         ]  # fmt: skip
     assert rows[1][1:3] == ["test_en", "61"]
 
 
 def test_headline_is_the_zero_shot_mean(page: Page) -> None:
     direct, staged = (
-        [np.mean([value(path, s, la, "pearson") for la in ("de", "fr", "ja")]) for s in SEEDS]
-        for path in ("direct", "staged")
+        [np.mean([value(condition, s, la, "pearson") for la in ("de", "fr", "ja")]) for s in SEEDS]
+        for condition in ("direct", "staged")
     )
     lead = page.texts["p"][1]
     assert lead.startswith("Zero-shot mean of pearson over de, fr, ja (without en, trained on): ")
-    difference = shown(np.subtract(staged, direct), "+")
+    difference = spread(np.subtract(staged, direct), "+")
     assert (
-        f"direct {shown(direct)}, staged {shown(staged)}, staged minus direct {difference}" in lead
+        f"direct {spread(direct)}, staged {spread(staged)}, staged minus direct {difference}"
+        in lead
     )
     assert lead.endswith("Mean ± standard deviation over 2 seeds.")
 
 
-def test_an_undefined_value_spreads_into_the_means_and_is_named(page: Page) -> None:
+def test_an_undefined_value_makes_the_means_undefined_and_is_named(page: Page) -> None:
     rows = {row[0]: row[3:] for row in table(page, "spearman by language")[1:]}
     for name in ("ja", "mean over all languages", "zero-shot mean", "transfer gap"):
         assert ["undefined" in cell for cell in rows[name]] == [False, True, True, False]
@@ -262,13 +89,13 @@ def test_an_undefined_value_spreads_into_the_means_and_is_named(page: Page) -> N
     ]
 
 
-def test_domains(page: Page) -> None:
+def test_scores_by_domain_are_shown_for_sets_with_several(page: Page) -> None:
     rows = table(page, "pearson by domain")
     assert [row[:4] for row in rows[1:]] == [
         ["de", "test_de", domain, "30"] for domain in ("captions", NASTY)
     ]
     values = [value("staged", seed, "de", "pearson", NASTY) for seed in SEEDS]
-    assert rows[2][5] == shown(values)
+    assert rows[2][5] == spread(values)
 
 
 def test_csv_holds_every_score(workdir: Path) -> None:
@@ -300,7 +127,7 @@ def test_csv_holds_every_score(workdir: Path) -> None:
     assert undefined == 1
 
 
-def test_runs_and_data(page: Page) -> None:
+def test_runs_and_splits_are_listed(page: Page) -> None:
     rows = table(page, "Stages")
     assert len(rows) == 1 + 4 * len(SEEDS)
     assert rows[2] == [
@@ -348,7 +175,12 @@ def test_markdown_and_html_hold_the_same_tables(workdir: Path, page: Page) -> No
 def test_rebuilding_in_another_process_gives_the_same_bytes(workdir: Path) -> None:
     names = ("report.html", "report.md", "results.csv", "comparisons.csv", "results.tex")
     before = [(workdir / name).read_bytes() for name in names]
-    command = [sys.executable, "-W", "error", "-m", "flaxfer.report.writing", str(workdir)]
+    code = """if True:
+        import pathlib, sys
+        from flaxfer.report.writing import write_report
+        print(*write_report(pathlib.Path(sys.argv[1])), sep="\\n")
+    """
+    command = [sys.executable, "-W", "error", "-c", code, str(workdir)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert printed.splitlines() == [str(workdir / name) for name in names]
     assert [(workdir / name).read_bytes() for name in names] == before
@@ -366,7 +198,7 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     assert rows[1][3] == f"{value('direct', 0, 'en', 'pearson'):.3f}"
 
 
-def test_one_path_is_enough(tmp_path: Path) -> None:
+def test_one_condition_is_enough(tmp_path: Path) -> None:
     write_report(write_study(tmp_path, study_record(("direct",))))
     page = Page((tmp_path / "report.html").read_text())
     assert table(page, "pearson by language")[0] == ["language", "set", "n", "direct"]
@@ -374,7 +206,7 @@ def test_one_path_is_enough(tmp_path: Path) -> None:
     assert len(page.texts["svg"]) == 3
 
 
-def test_a_missing_run_is_said(tmp_path: Path) -> None:
+def test_a_missing_run_is_named(tmp_path: Path) -> None:
     record = study_record()
     record["runs"] = [
         one for one in record["runs"] if (one["condition"], one["seed"]) != ("staged", 1)
@@ -399,22 +231,22 @@ def test_sets_of_one_language_count_as_one_and_mixed_sets_not_at_all(tmp_path: P
         for language in ("en", "de", "fr")
     )
     assert [row[3] for row in rows[5:]] == [
-        shown((en + (de + fr) / 2) / 2), shown((de + fr) / 2), shown(en - (de + fr) / 2)
+        spread((en + (de + fr) / 2) / 2), spread((de + fr) / 2), spread(en - (de + fr) / 2)
     ]  # fmt: skip
 
 
-def test_no_zero_shot_language(tmp_path: Path) -> None:
+def test_without_zero_shot_languages_the_headline_is_the_mean(tmp_path: Path) -> None:
     record = study_record()
     record["data"][0]["languages"] = dict.fromkeys(LANGUAGES, 10)
     write_report(write_study(tmp_path, record))
     page = Page((tmp_path / "report.html").read_text())
     assert "no language was evaluated zero-shot" in page.texts["p"][1]
     direct = [np.mean([value("direct", s, la, "pearson") for la in LANGUAGES]) for s in SEEDS]
-    assert f"direct {shown(direct)}" in page.texts["p"][1]
+    assert f"direct {spread(direct)}" in page.texts["p"][1]
     assert table(page, "pearson by language")[-1][0] == "mean over all languages"
 
 
-def test_names_that_plots_cannot_draw_as_they_are(tmp_path: Path) -> None:
+def test_names_outside_the_font_of_plots_stay_whole_in_tables(tmp_path: Path) -> None:
     record = study_record(("direct",))
     for one in record["runs"]:
         one["evaluations"][3]["language"] = "日本語"
@@ -424,11 +256,10 @@ def test_names_that_plots_cannot_draw_as_they_are(tmp_path: Path) -> None:
     assert '<th scope="row">日本語</th>' in text
 
 
-def test_missing_and_invalid_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(DataError, match="run the study"):
-        read_study(tmp_path)
-    assert main([str(tmp_path)]) == DataError.exit_code
-    assert "study.json" in capsys.readouterr().err
+def test_missing_and_invalid_records_are_errors(tmp_path: Path) -> None:
+    for read in (read_study, write_report):
+        with pytest.raises(DataError, match=r"(?s)no study\.json here.*run the study"):
+            read(tmp_path)
     (tmp_path / "study.json").write_text('{"name": ')
     with pytest.raises(DataError, match="JSON"):
         read_study(tmp_path)
@@ -445,7 +276,7 @@ def test_missing_and_invalid_records(tmp_path: Path, capsys: pytest.CaptureFixtu
         read_study(tmp_path)
 
 
-def test_metrics_of_killed_and_resumed_runs(tmp_path: Path) -> None:
+def test_metrics_of_killed_and_resumed_runs_are_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     first = (
         '{"step": 10, "kind": "train", "loss": 2.0}\n{"step": 20, "kind": "train", "loss": 1.5}\n'
@@ -461,7 +292,7 @@ def test_metrics_of_killed_and_resumed_runs(tmp_path: Path) -> None:
         read_metrics(path)
 
 
-def test_missing_curves_are_said(tmp_path: Path) -> None:
+def test_missing_curves_are_named(tmp_path: Path) -> None:
     record = study_record()
     write_study(tmp_path, record)
     (tmp_path / "stages/direct1target/metrics.jsonl").unlink()

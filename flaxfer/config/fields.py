@@ -1,0 +1,54 @@
+"""Types of the configuration's fields: strict scalars with their ranges, and tuples."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
+
+T = TypeVar("T")
+
+
+def _as_tuple(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("should not contain duplicates")
+    return values
+
+
+def _regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"should be a regular expression ({error})") from error
+    return pattern
+
+
+# Strict, so that 32.0, "32" and True are not accepted for 32. An int is accepted for a float.
+Bool: TypeAlias = StrictBool
+Int: TypeAlias = Annotated[int, Field(strict=True)]
+NonNegativeInt: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
+PositiveInt: TypeAlias = Annotated[int, Field(strict=True, ge=1)]
+Float: TypeAlias = Annotated[float, Field(strict=True)]
+NonNegative: TypeAlias = Annotated[float, Field(strict=True, ge=0)]
+Positive: TypeAlias = Annotated[float, Field(strict=True, gt=0)]
+Fraction: TypeAlias = Annotated[float, Field(strict=True, gt=0, le=1)]
+UnitInterval: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=1)]
+BelowOne: TypeAlias = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Regex: TypeAlias = Annotated[str, AfterValidator(_regex)]
+Tuple: TypeAlias = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
+"""A tuple; a single item need not be wrapped."""
+Distinct: TypeAlias = Annotated[
+    tuple[T, ...], BeforeValidator(_as_tuple), AfterValidator(_distinct)
+]
+"""A tuple without duplicates; a single item need not be wrapped."""
+RowLength: TypeAlias = Annotated[
+    int,
+    BeforeValidator(lambda length: 0 if length == "auto" else length),
+    Field(strict=True, ge=0),
+]
+"""Tokens in a packed row; `auto` is stored as 0."""

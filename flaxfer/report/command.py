@@ -1,0 +1,29 @@
+"""The subcommand `report`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from flaxfer.errors import ConfigError
+from flaxfer.report.writing import write_report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `flaxfer report`."""
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="DIR", help="a study or grid, with study.json"
+    )
+    parser.add_argument("--output", type=Path, help="folder of the report; DIR if there is one")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write a report and print the paths of its files."""
+    if len(args.folders) > 1 and args.output is None:
+        raise ConfigError(
+            "a report of several folders needs an output folder",
+            where="command line",
+            hint="add --output FOLDER.",
+        )
+    print(*write_report(*args.folders, output=args.output), sep="\n")
+    return 0

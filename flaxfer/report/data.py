@@ -1,0 +1,161 @@
+"""The studies of a report, their names in it, and the statistical evidence from all of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from flaxfer.errors import DataError
+from flaxfer.evaluation.records import Run, Study, read_study
+from flaxfer.report.document import Block, Folded, Link
+from flaxfer.statistics.comparisons import compare
+from flaxfer.statistics.records import Comparison, Evidence
+from flaxfer.statistics.scores import MEAN, ZERO_SHOT, Scores
+
+RECORD = "study.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A study in a report, under a unique name.
+
+    Attributes:
+      model, intermediate, target: names from the grid cell or else the record; the target
+        includes the fraction of its data, and the study's name where the three are not unique.
+      headline: the comparison that gives the verdict, if there is one.
+      comparisons, means: comparisons of the sets, and of the means over languages.
+    """
+
+    workdir: Path
+    study: Study
+    name: str
+    model: str
+    intermediate: str
+    target: str
+    headline: Comparison | None
+    comparisons: tuple[Comparison, ...]
+    means: tuple[Comparison, ...]
+
+    def metric_of(self, stage: str) -> str:
+        """Return the dev metric of a stage."""
+        task = self.study.intermediate_task
+        return task.metric if stage == "intermediate" and task else self.study.metric
+
+    def folder(self, run: Run) -> Path:
+        """Return the normalized folder of a run."""
+        return Path(os.path.normpath(self.workdir / run.dir))
+
+    def plot_name(self, prefix: str) -> str:
+        """Return an identifier that no plot of another study has."""
+        return f"{prefix}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportData:
+    """The studies of a report, at least one, and the comparisons of all of them.
+
+    Links are relative to `output`, the folder of the report. Unfinished studies have no record.
+    """
+
+    entries: tuple[Entry, ...]
+    evidence: Evidence
+    output: Path
+    unfinished: tuple[Path, ...] = ()
+
+    @property
+    def single(self) -> bool:
+        """True for a report of one study."""
+        return len(self.entries) == 1
+
+    @property
+    def judged(self) -> list[tuple[Entry, Comparison]]:
+        """Studies with a verdict and the comparison that gives it, grouped by target."""
+        targets = list(dict.fromkeys(entry.target for entry in self.entries))
+        entries = sorted(self.entries, key=lambda entry: targets.index(entry.target))
+        return [(entry, entry.headline) for entry in entries if entry.headline is not None]
+
+    def link(self, path: Path) -> Link:
+        """Return a link to a file or folder, relative to the report."""
+        relative = Path(os.path.relpath(path, self.output)).as_posix()
+        return Link(relative, relative)
+
+    def by_study(self, blocks_of: Callable[[Entry], Sequence[Block]]) -> list[Block]:
+        """Return the blocks of all studies, folded if there are several studies."""
+        if self.single:
+            return list(blocks_of(self.entries[0]))
+        blocks = ((entry.name, blocks_of(entry)) for entry in self.entries)
+        return [Folded(name, of_study) for name, of_study in blocks if of_study]
+
+
+def read_report_data(folders: Sequence[Path], output: Path) -> ReportData:
+    """Read the studies in some folders and compare their conditions.
+
+    Args:
+      folders: folders of studies or of grids, whose studies are in `cells`.
+      output: folder of the report.
+
+    Raises:
+      DataError: a study is missing, invalid, or given twice.
+    """
+    workdirs, unfinished = [], []
+    for folder in folders:
+        cells = sorted((folder / "cells").glob("*/"))
+        if (folder / RECORD).exists() or not cells:
+            workdirs.append(folder)
+            continue
+        workdirs += [cell for cell in cells if (cell / RECORD).exists()]
+        unfinished += [cell for cell in cells if not (cell / RECORD).exists()]
+    counts = Counter(workdir.resolve() for workdir in workdirs)
+    if repeated := [str(workdir) for workdir, count in counts.items() if count > 1]:
+        raise DataError("a study is given twice", where=", ".join(repeated), hint="give it once.")
+    if not workdirs:
+        raise DataError(
+            "no study in these folders is finished",
+            where=", ".join(map(str, folders)),
+            hint="start the grid again; a study whose stages are all settled has a study.json.",
+        )
+    studies = {workdir: read_study(workdir) for workdir in workdirs}
+    evidence = compare(workdirs)
+    return ReportData(tuple(_entries(studies, evidence)), evidence, output, tuple(unfinished))
+
+
+def _entries(studies: dict[Path, Study], evidence: Evidence) -> Iterator[Entry]:
+    names = Counter(study.name for study in studies.values())
+    titles = Counter(_titles(study) for study in studies.values())
+    for workdir, study in studies.items():
+        name = study.name if names[study.name] == 1 else f"{study.name} ({workdir})"
+        model, intermediate, target = _titles(study)
+        if titles[model, intermediate, target] > 1:
+            target = f"{target} ({name})"
+        comparisons, means = (
+            tuple(one for one in family if one.workdir == str(workdir))
+            for family in (evidence.comparisons, evidence.means)
+        )
+        headline = _headline(study, comparisons, means)
+        yield Entry(workdir, study, name, model, intermediate, target, headline, comparisons, means)
+
+
+def _titles(study: Study) -> tuple[str, str, str]:
+    """Return the names of the model, the intermediate task and the target."""
+    if (cell := study.cell) is not None:
+        fraction = "" if cell.fraction == 1 else f" ({cell.fraction:.4g} of the data)"
+        return cell.model, cell.intermediate, cell.target + fraction
+    intermediate = study.intermediate_task.name if study.intermediate_task else ""
+    return study.model.source, intermediate, study.task.name
+
+
+def _headline(
+    study: Study, comparisons: Sequence[Comparison], means: Sequence[Comparison]
+) -> Comparison | None:
+    """Return the zero-shot mean, else the mean over all languages, or the only set."""
+    scores = Scores(study)
+    mean, languages = (ZERO_SHOT, scores.zero_shot) if scores.zero_shot else (MEAN, scores.trained)
+    rows = [row for row in scores.rows if row.language in languages] or scores.rows
+    if len(rows) > 1:
+        return next((one for one in means if one.language == mean), None)
+    sets = [(row.language, row.set) for row in rows]
+    return next((one for one in comparisons if (one.language, one.set) in sets), None)

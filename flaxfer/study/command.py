@@ -1,0 +1,45 @@
+"""The subcommands `run`, `check` and `plan`."""
+
+from __future__ import annotations
+
+import argparse
+
+from flaxfer.config import loading
+from flaxfer.tasks import TASK_TYPES
+
+EXAMPLES = """\
+examples:
+  --config configs/sts_xling.py                  the config's default preset
+  --config configs/sts_xling.py:base             another preset
+  --config.optimizer.learning_rate=3e-5          a field for all stages
+  --config.target.train.epochs=5                 a field for one stage
+  --config.targets.NAME.train.epochs=5           a field for one target of a grid
+
+The same command may be started several times, on all machines that see the work directory: each
+process takes stages that no other process holds. Finished stages are never repeated.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`, `check` and `plan`."""
+    parser.usage = f"{parser.prog} --config FILE[:PRESET] [--config.KEY=VALUE ...]"
+    parser.epilog = EXAMPLES
+    parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="a config file")
+    parser.add_argument("--check", action="store_true", help="as flaxfer check")
+    parser.add_argument("--dry_run", action="store_true", help="as flaxfer plan")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run a study or a grid, check its configuration, or print its plan."""
+    config = loading.load_any(args.config, TASK_TYPES, args.overrides)
+    if args.check:
+        print("the configuration is valid")
+        return 0
+    # Imported late, so that a wrong configuration is refused before JAX is imported.
+    from flaxfer.study import runner
+
+    if args.dry_run:
+        runner.show(config)
+    else:
+        runner.run(config, args.command)
+    return 0

@@ -1,0 +1,150 @@
+"""The plan of a study: its config and data to the stages of every condition and seed.
+
+Nothing here trains or writes. Stages that conditions or studies have in common get the same
+identity, and so are trained once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flaxfer.config import Config, Stage
+from flaxfer.data.loader import train_examples
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.runtime import platform
+from flaxfer.study import transferability
+from flaxfer.training.data import StageData, StudyData
+from flaxfer.training.stage import Measurement, StageSpec
+
+GROUP = 8
+"""Batched seeds where batching is faster."""
+
+SMALL_WORK = 2**13
+"""Largest workload (tokens of a micro-batch x width) for which seeds are batched by default.
+
+`benchmarks/seeds.py`, float32, 2 cores of an AMD EPYC shared with other work, November 2026;
+workload: batched over one by one. 7,000: 2.2 (width 32, batch 8). 28,000: 0.8 (width 128, batch 8).
+57,000: 0.7 (width 64, batch 32), 1.0 (width 256, batch 8). 114,000: 1.0 (width 128, batch 32).
+342,000: 1.0 (all-MiniLM-L6-v2, batch 32).
+"""
+
+STARTS = {"direct": "pretrained", "staged": "intermediate", "scratch": "random"}
+"""Start of the target stage by condition."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyPlan:
+    """The stages of a study.
+
+    Attributes:
+      config: of the study.
+      groups: specs that differ in seed alone and are trained as one program, in topological order.
+    """
+
+    config: Config
+    groups: tuple[tuple[StageSpec, ...], ...]
+
+    @property
+    def stages(self) -> Iterator[StageSpec]:
+        """All specs in topological order."""
+        for group in self.groups:
+            yield from group
+
+    def is_settled(self) -> bool:
+        """Return whether nothing is left to be done."""
+        return all(spec.is_settled() for spec in self.stages)
+
+
+def plan_study(data: StudyData) -> StudyPlan:
+    """Return the stages of every condition and seed of a study."""
+    config, groups = data.config, []
+    for seeds in seed_groups(data):
+        for condition in config.conditions:
+            parents: Sequence[StageSpec | None] = [None] * len(seeds)
+            for name in ("intermediate", "target") if condition == "staged" else ("target",):
+                start = STARTS[condition] if name == "target" else "pretrained"
+                group = tuple(
+                    _stage(data, condition, name, seed, parent or start)
+                    for seed, parent in zip(seeds, parents, strict=True)
+                )
+                groups.append(group)
+                parents = group
+    return StudyPlan(config, tuple(groups))
+
+
+def seed_groups(data: StudyData) -> list[tuple[int, ...]]:
+    """Return the seeds in groups that are trained as one program, by `Config.batched_seeds`."""
+    seeds, size = data.config.seeds, data.config.batched_seeds
+    if not size:
+        work = max(_workload(stage) for stage in data.stages.values())
+        size = GROUP if work <= SMALL_WORK else 1
+    return [seeds[i : i + size] for i in range(0, len(seeds), size)]
+
+
+def _workload(data: StageData) -> float:
+    """Return the tokens of a micro-batch times the width of the model."""
+    train = data.settings.train
+    sequences = train.batch_size / train.gradient_accumulation_steps * data.train.choices
+    return sequences * float(data.train.lengths.mean()) * data.encoder.hidden_size
+
+
+def _stage(
+    data: StudyData, condition: str, name: str, seed: int, start: StageSpec | str
+) -> StageSpec:
+    stage = data.stage(name, after_intermediate=isinstance(start, StageSpec))
+    settings = _without_pull(stage.settings) if start == "random" else stage.settings
+    total_steps = stage.total_steps()
+    mean_tokens = len(stage.train.token) / train_examples(stage.train)
+    examples = data.config.transferability
+    scores_start = name == "target" and transferability.applies(settings.task, start)
+    return StageSpec(
+        condition=condition,
+        name=name,
+        seed=seed,
+        settings=settings,
+        model=stage.model,
+        dtype=str(platform.compute_dtype(settings.train.compute_dtype)),
+        start=start,
+        hashes={
+            "train_data": stage.train.fingerprint,
+            "dev_data": stage.dev.fingerprint,
+            "vocabulary": stage.vocabulary.fingerprint,
+            "model": data.weights,
+        },
+        store=Path(data.config.stages),
+        total_steps=total_steps,
+        tokens=total_steps * settings.train.batch_size * mean_tokens,
+        measurements=tuple(_measurements(data, name, settings, start)),
+        start_scores=f"transferability-{examples}.json" if examples and scores_start else "",
+    )
+
+
+def _without_pull(settings: Stage) -> Stage:
+    """Return the settings without L2-SP: random weights are nothing to be pulled to."""
+    optimizer = dataclasses.replace(settings.optimizer, l2_sp=0.0)
+    return dataclasses.replace(settings, optimizer=optimizer)
+
+
+def _measurements(
+    data: StudyData, name: str, settings: Stage, start: StageSpec | str
+) -> Iterator[Measurement]:
+    """Yield what is measured once the stage is trained."""
+    for split, tokenized in data.stages[name].evaluated.items():
+        file = f"evaluations/{split}-{tokenized.fingerprint[:12]}.json"
+        yield Measurement("evaluations", file, split)
+    if start != "random":
+        dev = data.stage(name, after_intermediate=isinstance(start, StageSpec)).dev
+        for alpha in settings.wise_ft_alphas:
+            yield _note("wise_ft", f"wise_ft-{alpha:g}", dev, data.stages[name], repr(alpha))
+    if settings.evaluate_retention and isinstance(start, StageSpec):
+        intermediate = data.stages["intermediate"]
+        yield _note("retained", "retained", intermediate.dev, intermediate, "")
+
+
+def _note(key: str, stem: str, dev: Tokenized, stage: StageData, name: str) -> Measurement:
+    text = "".join(data.fingerprint for data in [dev, *stage.evaluated.values()])
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return Measurement(key, f"notes/{stem}-{digest[:12]}.json", name)

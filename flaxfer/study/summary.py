@@ -1,0 +1,201 @@
+"""What a study says about itself: tables at its start, and the record study.json."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import datetime
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from flaxfer.config import loading
+from flaxfer.config.grids import CellKey
+from flaxfer.data import overlap
+from flaxfer.models.spec import ModelSpec
+from flaxfer.runtime import platform, sharding
+from flaxfer.runtime.files import write_atomically
+from flaxfer.runtime.progress import say, table
+from flaxfer.study import workdirs
+from flaxfer.study.plan import StudyPlan
+from flaxfer.tasks import task_type
+from flaxfer.training.data import StudyData
+from flaxfer.training.stage import StageSpec
+
+SIZE_RATIO = 10
+"""Smallest ratio of training examples, intermediate task to target, in the design of Mohapatra &
+Mohapatra (2022).
+"""
+
+
+def introduce(data: StudyData, mesh: jax.sharding.Mesh) -> None:
+    """Print what will be done: model, devices, data, steps."""
+    config, model = data.config, model_facts(data)
+    dtype = platform.compute_dtype(config.target.train.compute_dtype)
+    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+    table(
+        f"study {config.name}",
+        None,
+        [
+            ("model", f"{model['source']} ({model['family']})"),
+            ("parameters", f"{model['parameters']:,}, {model['vocabulary']:,} tokens"),
+            *(
+                (f"{name} trains", f"{size:,}, {model['vocabulary_in_use'][name]:,} tokens")
+                for name, size in model["parameters_in_use"].items()
+            ),
+            ("devices", f"{platform.machine()['devices']}, mesh {axes}"),
+            ("compiler", platform.describe_compiler(mesh.devices.flat[0], dtype)),
+            ("conditions", ", ".join(config.conditions)),
+            ("seeds", ", ".join(map(str, config.seeds))),
+            ("workdir", config.workdir),
+        ],
+    )
+    header = ["stage", "split", "examples", "tokens", "mean", "cut", "rows of", "padding", "steps"]
+    table("data", header, [_data_row(data, entry, mesh) for entry in data.summary()])
+    if shared := list(overlap.rows(data.overlap)):
+        table("overlap", overlap.COLUMNS, shared)
+    rule = size_rule(data)
+    if rule is not None and not rule["holds"]:
+        say(
+            f"warning: the intermediate task has {rule['intermediate']:,} training examples, "
+            f"{rule['ratio']:.1f} times the target's {rule['target']:,}; the published design has "
+            f"at least {SIZE_RATIO} times as many"
+        )
+
+
+def _data_row(data: StudyData, entry: Mapping[str, Any], mesh: jax.sharding.Mesh) -> list[Any]:
+    stage, padding, steps = data.stages[entry["stage"]], "", ""
+    train = stage.settings.train
+    if entry["split"] == "train":
+        plan = stage.plan(data.config.seeds[:1], sharding.row_shards(mesh))
+        padding, steps = f"{plan.padding_share():.1%}", f"{plan.total_steps} x {train.batch_size}"
+    return [
+        *(entry[key] for key in ("stage", "split", "examples", "tokens")),
+        round(entry["tokens"] / entry["examples"], 1),
+        entry["truncated"],
+        train.row_length,
+        padding,
+        steps,
+    ]
+
+
+def size_rule(data: StudyData) -> dict[str, Any] | None:
+    """Return the training examples of both stages, their ratio, and whether `SIZE_RATIO` holds.
+
+    None without an intermediate task.
+    """
+    if "intermediate" not in data.stages:
+        return None
+    sizes = {name: len(data.stages[name].train.id) for name in ("intermediate", "target")}
+    ratio = sizes["intermediate"] / sizes["target"]
+    return {**sizes, "ratio": ratio, "holds": ratio >= SIZE_RATIO}
+
+
+def model_facts(data: StudyData) -> dict[str, Any]:
+    """Return the model's source and sizes, by stage without the embedding rows it never trains."""
+    in_use = {name: len(stage.vocabulary) for name, stage in data.stages.items()}
+    shapes = ModelSpec(data.encoder).param_shapes()
+    whole = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    size, width = data.encoder.vocab_size, data.encoder.hidden_size
+    return {
+        "source": data.config.model.hub or data.folder.name,
+        "family": data.encoder.family,
+        "parameters": whole,
+        "parameters_in_use": {n: whole - (size - used) * width for n, used in in_use.items()},
+        "vocabulary": size,
+        "vocabulary_in_use": in_use,
+        "fingerprint": data.weights,
+    }
+
+
+def study_facts(data: StudyData) -> dict[str, Any]:
+    """Return what study.json says beside the runs."""
+    config = data.config
+    task, intermediate = config.target.task, data.stages.get("intermediate")
+    return {
+        "name": config.name,
+        "metric": task.metric,
+        "metrics": list(task_type(task).metrics),
+        "larger_is_better": task_type(task).larger_is_better(task.metric),
+        "task": dataclasses.asdict(task),
+        "intermediate_task": dataclasses.asdict(intermediate.settings.task)
+        if intermediate
+        else None,
+        "conditions": list(config.conditions),
+        "seeds": list(config.seeds),
+        "model": model_facts(data),
+        "config": loading.to_dict(config),
+        "versions": platform.versions(),
+        "machine": platform.machine(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "git": workdirs.git_state(),
+        "data": data.summary(),
+        "overlap": [dataclasses.asdict(record) for record in data.overlap],
+        "size_rule": size_rule(data),
+    }
+
+
+def write_summary(
+    plan: StudyPlan, facts: Mapping[str, Any], place: CellKey | None
+) -> list[dict[str, Any]]:
+    """Write study.json of a settled study, and return the stages that failed.
+
+    Args:
+      plan: of the study.
+      facts: what the record says beside its runs.
+      place: of the study in its grid, if it has one.
+    """
+    order = {seed: i for i, seed in enumerate(plan.config.seeds)}
+    stages = sorted(plan.stages, key=lambda spec: order[spec.seed])  # Stable: stages in order.
+    workdir = Path(plan.config.workdir)
+    failed = [
+        {
+            "condition": spec.condition,
+            "seed": spec.seed,
+            "stage": spec.name,
+            "error": spec.failure(),
+        }
+        for spec in stages
+        if not spec.is_complete()
+    ]
+    record = {
+        **facts,
+        "cell": dataclasses.asdict(place) if place else None,
+        "transferability": [start for spec in stages for start in _start_scores(spec)],
+        "runs": [_run(spec, workdir) for spec in stages if spec.is_complete()],
+        "failed": failed,
+    }
+    write_atomically(workdir / "study.json", json.dumps(record, indent=1))
+    return failed
+
+
+def _run(spec: StageSpec, workdir: Path) -> dict[str, Any]:
+    """Return what study.json says about a complete stage."""
+    measured: dict[str, list[Any]] = collections.defaultdict(list, evaluations=[])
+    for one in spec.measurements:
+        measured[one.key] += json.loads((spec.folder / one.file).read_text(encoding="utf-8"))
+    return {
+        "condition": spec.condition,
+        "seed": spec.seed,
+        "stage": spec.name,
+        "id": spec.folder.name,
+        "dir": Path(os.path.relpath(spec.folder, workdir)).as_posix(),
+        "parent": spec.parent.folder.name if spec.parent else None,
+        **spec.record.done(),
+        **measured,
+    }
+
+
+def _start_scores(spec: StageSpec) -> list[dict[str, Any]]:
+    """Return what study.json says about the start of a stage, if its start was scored."""
+    file = spec.folder / spec.start_scores
+    if not spec.start_scores or not file.exists():
+        return []
+    start = spec.parent.folder.name if spec.parent else "pretrained"
+    scores = json.loads(file.read_text(encoding="utf-8"))
+    return [{"condition": spec.condition, "seed": spec.seed, "start": start, **scores}]

@@ -1,0 +1,266 @@
+"""The data of a study's stages: read, checked for overlap, tokenised, and numbered anew."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flaxfer.config import Config, Stage, Train
+from flaxfer.data import overlap, sources, tokenize
+from flaxfer.data.examples import Examples
+from flaxfer.data.loader import TrainPlan, total_steps
+from flaxfer.data.packing import best_row_length
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.models import pretrained
+from flaxfer.models.encoders import EncoderConfig
+from flaxfer.models.spec import ModelSpec
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
+from flaxfer.training.record import TRAINED_ON
+from flaxfer.training.rehearsal import Rehearsal
+from flaxfer.training.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True)
+class StageData:
+    """The splits of a stage.
+
+    Attributes:
+      settings: the stage's section of the config, with the row length resolved.
+      encoder: config of the pretrained encoder, with its whole vocabulary.
+      vocabulary: ids in train and dev, which the embedding is cut to.
+      splits: train and dev, their tokens numbered by `vocabulary`.
+      scoring_vocabulary: ids in all splits and evaluated sets.
+      evaluated: the other splits and sets, their tokens numbered by `scoring_vocabulary`.
+      rehearsal: what of another task is mixed into the batches.
+    """
+
+    settings: Stage
+    encoder: EncoderConfig
+    vocabulary: Vocabulary
+    splits: Mapping[str, Tokenized]
+    scoring_vocabulary: Vocabulary
+    evaluated: Mapping[str, Tokenized]
+    rehearsal: Rehearsal | None = None
+
+    @property
+    def train(self) -> Tokenized:
+        """The split that is trained on."""
+        return self.splits["train"]
+
+    @property
+    def dev(self) -> Tokenized:
+        """The split that chooses the best checkpoint."""
+        return self.splits["dev"]
+
+    @property
+    def model(self) -> ModelSpec:
+        """The model with an embedding cut to `vocabulary`."""
+        return self.model_with(self.vocabulary)
+
+    def model_with(self, vocabulary: Vocabulary) -> ModelSpec:
+        """Return the model with an embedding cut to some ids."""
+        model = model_spec(self.encoder, self.settings.task)
+        return model.with_vocabulary(len(vocabulary))
+
+    def plan(self, seeds: tuple[int, ...], multiple: int) -> TrainPlan:
+        """Return what every step trains on; the number of rows is a multiple of `multiple`."""
+        make = TrainPlan.make if self.rehearsal is None else self.rehearsal.plan
+        pad_id = self.encoder.pad_token_id
+        return make(self.train, self.settings.train, seeds, pad_id, multiple)
+
+    def total_steps(self) -> int:
+        """Return the optimizer updates without early stopping."""
+        train = self.settings.train
+        if self.rehearsal is not None:
+            batch_size = train.batch_size - self.rehearsal.examples
+            train = dataclasses.replace(train, batch_size=batch_size)
+        return total_steps(self.train, train)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return one record for every split and set, for study.json."""
+        return [
+            {
+                "split": split,
+                "examples": len(data.id),
+                "tokens": int(data.lengths.sum()),
+                "truncated": data.truncated,
+                "languages": _counts(data.language),
+                "fingerprint": data.fingerprint,
+            }
+            for split, data in {**self.splits, **self.evaluated}.items()
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyData:
+    """Everything that a study reads before it trains.
+
+    Attributes:
+      config: of the study.
+      folder: of the pretrained model.
+      encoder: its config, with its whole vocabulary and the dropout of the study.
+      tokenizer: content hash of the tokenizer.
+      stages: data by stage name, `intermediate` first if there is one.
+      rehearsing: data of the target stage after the intermediate stage, if it rehearses that.
+      overlap: what the splits share.
+    """
+
+    config: Config
+    folder: Path
+    encoder: EncoderConfig
+    tokenizer: str
+    stages: Mapping[str, StageData]
+    rehearsing: StageData | None
+    overlap: list[overlap.Overlap]
+
+    def stage(self, name: str, after_intermediate: bool = False) -> StageData:
+        """Return the data of a stage."""
+        if after_intermediate and self.rehearsing is not None:
+            return self.rehearsing
+        return self.stages[name]
+
+    @functools.cached_property
+    def weights(self) -> str:
+        """Content hash of the weight files and the encoder's config."""
+        return pretrained.weights_fingerprint(self.folder, self.encoder)
+
+    def ids(self) -> np.ndarray:
+        """Return the ids, ascending, whose pretrained embedding rows a stage may need."""
+        data = [*self.stages.values(), *([self.rehearsing] if self.rehearsing else [])]
+        vocabularies = [d.vocabulary for d in data] + [d.scoring_vocabulary for d in data]
+        return np.unique(np.concatenate([vocabulary.ids for vocabulary in vocabularies]))
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return one record for every split of every stage, for study.json."""
+        return [
+            {"stage": name, **record}
+            for name, data in self.stages.items()
+            for record in data.summary()
+        ]
+
+
+def read_study_data(config: Config, cache: Path) -> StudyData:
+    """Read the data of a study's stages, and the config of its model.
+
+    Args:
+      config: of the study.
+      cache: folder for tokenised data.
+
+    Raises:
+      FlaxferError: data, tokenizer or config.json cannot be used. Weights are not read.
+    """
+    settings = {"target": config.target}
+    if config.intermediate is not None and "staged" in config.conditions:
+        settings = {"intermediate": config.intermediate, **settings}
+    folder = pretrained.resolve(config.model)
+    tokenizer = tokenize.load_tokenizer(config.model)
+    encoder = pretrained.load_encoder_config(folder)
+    encoder = encoder.with_dropout(config.model.dropout, config.model.attention_dropout)
+    examples, shared = overlap.examine(
+        {name: _read(stage, config.data_dir) for name, stage in settings.items()},
+        {name: stage.task for name, stage in settings.items()},
+        config.overlap,
+    )
+    tokenized = {
+        name: _tokenize(examples[name], stage.train, tokenizer, cache / "tokenized")
+        for name, stage in settings.items()
+    }
+    stages = {name: _stage(stage, encoder, tokenized[name]) for name, stage in settings.items()}
+    return StudyData(
+        config=config,
+        folder=folder,
+        encoder=encoder,
+        tokenizer=tokenize.tokenizer_fingerprint(tokenizer),
+        stages=stages,
+        rehearsing=_rehearsing(stages, tokenized),
+        overlap=shared,
+    )
+
+
+def _read(settings: Stage, data_dir: str) -> dict[str, Examples]:
+    """Read the splits of a stage and the sets it is evaluated on."""
+    task, form = settings.task, task_type(settings.task)
+    splits = sources.load_splits(settings.data, task, form, data_dir)
+    for name, source in settings.evaluate.items():
+        splits[name] = sources.read_source(source, task, form, data_dir, settings.data.split_seed)
+    return splits
+
+
+def _tokenize(
+    splits: Mapping[str, Examples], train: Train, tokenizer: Any, folder: Path
+) -> dict[str, Tokenized]:
+    return {
+        name: tokenize.tokenize(examples, tokenizer, train.max_length, folder, train.doc_stride)
+        for name, examples in splits.items()
+    }
+
+
+def _stage(settings: Stage, encoder: EncoderConfig, splits: Mapping[str, Tokenized]) -> StageData:
+    """Number the tokens of a stage by its vocabularies, and resolve its row length."""
+    trained_on = {name: splits[name] for name in TRAINED_ON}
+    vocabulary = _vocabulary(settings, encoder, trained_on.values())
+    scoring = _vocabulary(settings, encoder, splits.values())
+    evaluated = {name: data for name, data in splits.items() if name not in TRAINED_ON}
+    return StageData(
+        settings=_with_row_length(settings, encoder, splits["train"]),
+        encoder=encoder,
+        vocabulary=vocabulary,
+        splits={name: vocabulary.cut(data) for name, data in trained_on.items()},
+        scoring_vocabulary=scoring,
+        evaluated={name: scoring.cut(data) for name, data in evaluated.items()},
+    )
+
+
+def _rehearsing(
+    stages: Mapping[str, StageData], tokenized: Mapping[str, Mapping[str, Tokenized]]
+) -> StageData | None:
+    """Return the data of a target stage that rehearses the intermediate one."""
+    target, intermediate = stages["target"], stages.get("intermediate")
+    if intermediate is None or not target.settings.rehearsal_examples:
+        return None
+    trained_on = {name: tokenized["target"][name] for name in TRAINED_ON}
+    rehearsed = tokenized["intermediate"]["train"]
+    vocabulary = _vocabulary(target.settings, target.encoder, [*trained_on.values(), rehearsed])
+    rehearsal = Rehearsal(
+        examples=target.settings.rehearsal_examples,
+        data=vocabulary.cut(rehearsed),
+        task=intermediate.settings.task,
+        train=intermediate.settings.train,
+        model=intermediate.model_with(vocabulary),
+    )
+    return dataclasses.replace(
+        target,
+        vocabulary=vocabulary,
+        splits={name: vocabulary.cut(data) for name, data in trained_on.items()},
+        rehearsal=rehearsal,
+    )
+
+
+def _with_row_length(settings: Stage, encoder: EncoderConfig, data: Tokenized) -> Stage:
+    """Return the settings with the row length chosen if it is `auto`."""
+    train = settings.train
+    if train.row_length:
+        return settings
+    length = train.max_length
+    if train.packing:
+        batch = train.batch_size // train.gradient_accumulation_steps * data.choices
+        length = best_row_length(data.lengths, batch, length, encoder.hidden_size)
+    return dataclasses.replace(settings, train=dataclasses.replace(train, row_length=length))
+
+
+def _vocabulary(settings: Stage, encoder: EncoderConfig, data: Iterable[Tokenized]) -> Vocabulary:
+    if settings.optimizer.name == "adafactor":
+        # Its step depends on the mean over all rows of a matrix, unused ones included.
+        return Vocabulary.whole(encoder.vocab_size)
+    return Vocabulary.used(data, encoder.vocab_size, encoder.pad_token_id)
+
+
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    names = list(values)
+    return {name: names.count(name) for name in sorted(set(names))}

@@ -1,0 +1,65 @@
+"""Hand-over between stages: which parts of a head survive a change of task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from flaxfer.config import Task
+from flaxfer.models.families import FAMILIES
+from flaxfer.runtime.trees import Params
+from flaxfer.tasks import task_type
+
+
+def same_question(one: Task, other: Task) -> bool:
+    """Return whether one head answers both tasks: same type, same classes in the same order."""
+    return (one.type, one.labels) == (other.type, other.labels)
+
+
+def pretrained_parts(family: str, task: Task) -> set[str]:
+    """Return the parts of a task's head that are pretrained (BERT's pooler)."""
+    names = FAMILIES[family].heads[task_type(task).head].pretrained_names
+    return {path.split("/")[1] for _, path, _ in names}
+
+
+def fresh_patterns(family: str, task: Task, before: Task | None) -> tuple[str, ...]:
+    """Return regular expressions for the parameters that a stage initialises.
+
+    Args:
+      family: of the model.
+      task: of the stage.
+      before: the task of the stage before, if there is one.
+    """
+    if before is not None and same_question(before, task):
+        return ()
+    kept = "|".join(sorted(pretrained_parts(family, task)))
+    return (f"^head/(?!({kept})/)" if kept else "^head/",)
+
+
+def hand_over(
+    params: Params, family: str, before: Task, task: Task, pretrained_head: Callable[[], Params]
+) -> Params:
+    """Return the parameters of a stage with the head parts that the next task keeps.
+
+    The whole head is kept for the same question. Otherwise only its pretrained parts are, taken
+    from the stage if it has them, else from the pretrained weights.
+    """
+    if same_question(before, task):
+        return params
+    kept = pretrained_parts(family, task)
+    trained = {name: part for name, part in params["head"].items() if name in kept}
+    return {**params, "head": {**pretrained_head(), **trained}}
+
+
+def merged(fresh: Params, start: Mapping[str, Any]) -> Params:
+    """Return `fresh` with the arrays of `start`, of the same shapes, in place of its own."""
+    result = dict(fresh)
+    for key, value in start.items():
+        if isinstance(value, Mapping):
+            result[key] = merged(fresh[key], value)
+        else:
+            assert np.shape(value) == np.shape(fresh[key]), key
+            result[key] = value
+    return result

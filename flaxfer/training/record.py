@@ -1,0 +1,244 @@
+"""What a stage leaves on disk, in its folder STORE/<identity>.
+
+The folder holds identity.json, origin.json and vocabulary.npy from the start; metrics.jsonl and
+checkpoints/ while it trains; done.json or failed.json at the end; then evaluations/, predictions/
+and notes/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import pydantic
+
+from flaxfer.config import Model, Optimizer, Task, Train
+from flaxfer.data.packing import REHEARSED
+from flaxfer.errors import CheckpointError, DataError
+from flaxfer.evaluation.records import Evaluation
+from flaxfer.models.encoders import EncoderConfig
+from flaxfer.models.spec import ModelSpec
+from flaxfer.runtime.sharding import tree_shardings
+from flaxfer.runtime.trees import Params
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
+from flaxfer.training import restarts
+from flaxfer.training.checkpoints import Checkpoint, CheckpointStore, restore
+from flaxfer.training.vocabulary import Vocabulary
+
+IDENTITY, ORIGIN, DONE, FAILED = "identity.json", "origin.json", "done.json", "failed.json"
+VOCABULARY, CHECKPOINTS = "vocabulary.npy", "checkpoints"
+TRAINED_ON = ("train", "dev")
+"""Splits that training reads."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRecord:
+    """The folder of a stage. Everything is read from disk when it is asked for."""
+
+    folder: Path
+
+    def is_trained(self) -> bool:
+        """Return whether training has ended."""
+        return (self.folder / DONE).exists()
+
+    def failure(self) -> str:
+        """Return why training diverged; empty if it did not."""
+        file = self.folder / FAILED
+        return str(_object(file)["error"]) if file.exists() else ""
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything that the result depends on."""
+        return _object(self.folder / IDENTITY)
+
+    def task(self) -> Task:
+        """Return the task's settings."""
+        return _typed(Task, self.identity()["task"])
+
+    def optimizer(self) -> Optimizer:
+        """Return the optimizer's settings."""
+        return _typed(Optimizer, self.identity()["optimizer"])
+
+    def train(self) -> Train:
+        """Return the settings of the loop."""
+        return _typed(Train, self.identity()["train"])
+
+    def origin(self) -> dict[str, Any]:
+        """Return where the stage comes from: stage name, model, tokenizer, data, versions."""
+        return _object(self.folder / ORIGIN)
+
+    def model_config(self) -> Model:
+        """Return the config's section `model`."""
+        settings = self.origin()["model"]
+        return _typed(Model, {key: settings[key] for key in settings if key != "folder"})
+
+    def vocabulary(self) -> Vocabulary:
+        """Return the ids that have a row in the stage's embedding."""
+        return Vocabulary.load(self.folder / VOCABULARY)
+
+    def done(self) -> dict[str, Any]:
+        """Return what was noted at the end of training."""
+        return _object(self.folder / DONE)
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """Return the notes of the attempts that were given up, in order."""
+        return restarts.records(self.folder)
+
+    def attempt_seed(self) -> int:
+        """Return the seed of the current or finished attempt."""
+        return restarts.attempt_seed(self.identity()["seed"], len(self.attempts()))
+
+    def parent(self) -> StageRecord | None:
+        """Return the record of the stage that this one started from, if it started from one."""
+        start = self.identity()["start"]
+        known = start in ("pretrained", "random")
+        return None if known else StageRecord(self.folder.parent / start)
+
+    def lineage(self) -> list[StageRecord]:
+        """Return the records of all stages up to this one, the first one first."""
+        parent = self.parent()
+        return [*(parent.lineage() if parent else ()), self]
+
+    def evaluations(self) -> list[Evaluation]:
+        """Return the scores of the sets that the stage was not trained on."""
+        scores: list[Evaluation] = []
+        for entry in self.origin()["data"]:
+            if entry["split"] not in TRAINED_ON:
+                name = f"{entry['split']}-{entry['fingerprint'][:12]}.json"
+                content = _json(self.folder / "evaluations" / name)
+                scores += _typed(list[Evaluation], content)
+        return scores
+
+    def checkpoints(self) -> CheckpointStore:
+        """Return the store of its checkpoints."""
+        task = self.task()
+        larger_is_better = task_type(task).larger_is_better(task.metric)
+        return CheckpointStore(self.folder / CHECKPOINTS, larger_is_better)
+
+    def best_checkpoint(self) -> Checkpoint:
+        """Return the best checkpoint on dev of a trained stage.
+
+        Raises:
+          CheckpointError: it is gone.
+        """
+        store = self.checkpoints()
+        best = store.best() or store.newest()
+        if best is None or (self.is_trained() and best.step != self.done()["best_step"]):
+            raise CheckpointError(
+                "the stage is marked as finished, but its best checkpoint is gone",
+                where=str(self.folder),
+                hint="delete this folder and run the study again: it repeats this stage.",
+            )
+        return best
+
+    def model(self, encoder: EncoderConfig) -> ModelSpec:
+        """Return the stage's model; `encoder` is that of the pretrained model."""
+        model = model_spec(encoder, self.task())
+        return model.with_vocabulary(len(self.vocabulary()))
+
+    def best_params(self, encoder: EncoderConfig, mesh: jax.sharding.Mesh) -> Params:
+        """Return the parameters of the best checkpoint, placed on the mesh.
+
+        Raises:
+          CheckpointError: it is gone, damaged, or does not fit.
+        """
+        shapes = self.model(encoder).param_shapes()
+        return restore(self.best_checkpoint(), {"params": placed(shapes, mesh)})["params"]
+
+    def rehearsed_head(self, encoder: EncoderConfig, mesh: jax.sharding.Mesh) -> Params:
+        """Return the head of the rehearsed task at the best checkpoint, placed on the mesh."""
+        parent = self.parent()
+        assert parent is not None
+        shapes = parent.model(encoder).param_shapes()["head"]
+        return restore(self.best_checkpoint(), {REHEARSED: placed(shapes, mesh)})[REHEARSED]
+
+
+def open_finished(folder: Path) -> StageRecord:
+    """Return the record of a finished stage, after checking that its files can be read.
+
+    Raises:
+      DataError: the folder is not one of a stage.
+      CheckpointError: the stage is not finished, or a file of it is missing or damaged.
+    """
+    if not (folder / IDENTITY).is_file():
+        raise DataError(
+            "this is not the folder of a stage",
+            where=str(folder),
+            hint="name a folder WORKDIR/stages/IDENTITY, or a work directory with study.json.",
+        )
+    record = StageRecord(folder)
+    rerun = _rerun_hint(folder)
+    if not record.is_trained():
+        raise CheckpointError(
+            "the stage is not finished",
+            where=str(folder),
+            hint=f"{rerun}; it continues where it stopped.",
+        )
+    try:
+        _check(record)
+    except FileNotFoundError as error:
+        problem = f"{Path(error.filename).relative_to(folder)} is missing"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = f"a file of the stage is damaged: {type(error).__name__}: {error}"
+    else:
+        if (parent := record.parent()) is not None:
+            open_finished(parent.folder)
+        return record
+    raise CheckpointError(
+        problem,
+        where=str(folder),
+        hint=f"{rerun}; it writes this file without training again. If that does not help, delete "
+        "this folder, and the stage is repeated.",
+    )
+
+
+def placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
+    """Return shapes and dtypes with their shardings on the mesh, for a restore."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        tree_shardings(shapes, mesh),
+    )
+
+
+def _check(record: StageRecord) -> None:
+    """Read everything that users of a finished stage need."""
+    identity, done = record.identity(), record.done()
+    if record.vocabulary().fingerprint != identity["vocabulary"]:
+        raise ValueError(f"{VOCABULARY} is of another study")
+    for read in (record.task, record.optimizer, record.train, record.model_config):
+        read()
+    origin = record.origin()
+    for content, names in (
+        (origin, ("stage", "tokenizer", "versions")),
+        (origin["model"], ("folder",)),
+        (identity, ("seed", "dtype", "start", "model")),
+        (done, ("best_step", "total_steps", "dev")),
+    ):
+        for name in names:
+            content[name]
+    record.evaluations()
+
+
+def _rerun_hint(folder: Path) -> str:
+    file = folder.absolute().parents[1] / ORIGIN
+    command = _object(file).get("command") if file.is_file() else None
+    return f"run the study again: {command}" if command else "run the study's command again"
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    return pydantic.TypeAdapter(kind).validate_python(value)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = _json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} holds no JSON object")
+    return content
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

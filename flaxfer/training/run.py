@@ -1,0 +1,256 @@
+"""One seed of a stage while it trains: its log, checkpoints, speed and patience."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.errors import DivergedError
+from flaxfer.evaluation.evaluator import finite
+from flaxfer.runtime.files import write_atomically
+from flaxfer.runtime.progress import say
+from flaxfer.runtime.trees import Params
+from flaxfer.tasks import task_type
+from flaxfer.tasks.base import Scores
+from flaxfer.training import restarts, trackers
+from flaxfer.training.record import DONE, FAILED
+from flaxfer.training.stage import StageSpec
+
+
+def always_ours() -> None:
+    """Confirm a claim that no other process can take over."""
+
+
+@dataclasses.dataclass
+class Speed:
+    """Work and time of a run: train steps, compilation and dev evaluation apart.
+
+    Of the `seconds` of train steps, `stall_seconds` were spent waiting for the next batch.
+    """
+
+    seconds: float = 0.0
+    stall_seconds: float = 0.0
+    compile_seconds: float = 0.0
+    dev_seconds: float = 0.0
+    examples: int = 0
+    tokens: int = 0
+
+    def add(self, seconds: float, stall_seconds: float, examples: int, tokens: int) -> None:
+        """Count a step."""
+        self.seconds += seconds
+        self.stall_seconds += stall_seconds
+        self.examples += examples
+        self.tokens += tokens
+
+    def rates(self) -> dict[str, float]:
+        """Return the rates of training; of batched seeds, those of the whole group."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "examples_per_s": self.examples / seconds,
+            "useful_tokens_per_s": self.tokens / seconds,
+            "input_stall_share": self.stall_seconds / seconds,
+        }
+
+    def summary(self) -> dict[str, float]:
+        """Return total and compile seconds, and the rates."""
+        return {
+            "seconds": self.seconds + self.compile_seconds + self.dev_seconds,
+            "compile_seconds": self.compile_seconds,
+            **self.rates(),
+        }
+
+
+class Run:
+    """A seed of a stage that is being trained.
+
+    Attributes:
+      spec: what is trained.
+      record: its folder.
+      start: returns the parameters to start from; called only without a checkpoint.
+      confirm: called before anything is written; raises ClaimLostError if the folder may belong to
+        another process by now.
+      speed: its part of the group's time.
+      ended: whether it has finished or diverged; nothing more is written then.
+      error: why it diverged.
+      given_up: note of this attempt if another one follows.
+    """
+
+    def __init__(
+        self,
+        spec: StageSpec,
+        start: Callable[[], Params],
+        confirm: Callable[[], None] = always_ours,
+    ):
+        self.spec, self.start, self.confirm = spec, start, confirm
+        self.record = spec.record
+        self._reset()
+
+    def _reset(self) -> None:
+        self.speed = Speed()
+        self.ended = False
+        self.error: DivergedError | None = None
+        self.given_up: dict[str, Any] | None = None
+        self._evaluations_without_gain = 0
+        self._log: trackers.MetricsLog | None = None
+
+    @property
+    def seed(self) -> int:
+        """Seed of the current attempt."""
+        return self.spec.attempt_seed()
+
+    def prepare(self) -> bool:
+        """Make the folder ready for training; return whether there is anything to train."""
+        self._reset()
+        if self.record.is_trained():
+            self.spec.checkpoints.finish()  # A kill may have come between the two.
+            return False
+        self.record.folder.mkdir(parents=True, exist_ok=True)
+        self.confirm()
+        restarts.complete(self.record.folder)
+        return True
+
+    def restore(self, shapes: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+        """Return step and items of the newest intact checkpoint, if there is one.
+
+        Args:
+          shapes: items as trees of `ShapeDtypeStruct` with shardings.
+        """
+        restored = self.spec.checkpoints.restore_newest(shapes)
+        if restored is None:
+            return None
+        checkpoint, items = restored
+        self._evaluations_without_gain = checkpoint.notes["evaluations_without_gain"]
+        self.speed = Speed(**checkpoint.notes["speed"])
+        say(f"{self.spec.title}: continues after step {checkpoint.step}")
+        return checkpoint.step, items
+
+    def open_log(self, step: int, tracker_names: tuple[str, ...]) -> None:
+        """Continue metrics.jsonl and the trackers after `step`."""
+        self.confirm()
+        folder = self.record.folder
+        sinks = trackers.make(tracker_names, folder, self.spec.title, step)
+        self._log = trackers.MetricsLog(folder, step, sinks)
+
+    def close_log(self) -> None:
+        """Close what `open_log` opened."""
+        if self._log is not None:
+            self._log.close()
+
+    def log_step(self, step: int, values: dict[str, float]) -> None:
+        """Log a step's metrics, or stop the run if they are not finite."""
+        # A gradient that is not finite has spoilt the parameters, whatever the loss was.
+        bad = [name for name in ("loss", "gradient_norm") if not np.isfinite(values[name])]
+        if bad:
+            self._fail(step, f"the {bad[0].replace('_', ' ')} of step {step} is {values[bad[0]]}")
+        elif step % self.spec.settings.train.log_every == 0 or step == 1:
+            seconds = self.speed.summary()["seconds"]
+            self._write(step, "train", **values, **self.speed.rates(), seconds=seconds)
+
+    def log_dev(self, step: int, scores: Scores) -> None:
+        """Log the dev scores of a step, and count the evaluations without gain."""
+        metric = self.spec.settings.task.metric
+        larger_is_better = task_type(self.spec.settings.task).larger_is_better(metric)
+        best = self.spec.checkpoints.best()
+        gains = _is_better(scores[metric], best.score if best else None, larger_is_better)
+        self._evaluations_without_gain = 0 if gains else self._evaluations_without_gain + 1
+        self._write(step, "dev", metrics=finite(scores), best=gains)
+        say(
+            f"{self.spec.title}  step {step}/{self.spec.total_steps}  dev {metric} "
+            f"{scores[metric]:.4f}{'  best so far' if gains else ''}"
+        )
+
+    def save(self, step: int, items: dict[str, Any], scores: Scores) -> None:
+        """Write a checkpoint of parameters and optimizer state."""
+        self.confirm()
+        notes = {
+            "dev": finite(scores),
+            "evaluations_without_gain": self._evaluations_without_gain,
+            "speed": dataclasses.asdict(self.speed),
+        }
+        score = scores[self.spec.settings.task.metric]
+        self.spec.checkpoints.save(step, items, score, notes)
+
+    def is_at_end(self, step: int) -> bool:
+        """Return whether all steps are taken or the patience has run out."""
+        patience = self.spec.settings.train.patience
+        out_of_patience = bool(patience) and self._evaluations_without_gain >= patience
+        return step >= self.spec.total_steps or out_of_patience
+
+    def finish(self, step: int, plan: dict[str, Any], dev: Tokenized) -> None:
+        """Mark the run as finished, or give the attempt up if it has not learned.
+
+        Args:
+          step: the last one.
+          plan: facts about the packing, for done.json.
+          dev: the dev split.
+        """
+        self.ended = True
+        attempts, store = self.record.attempts(), self.spec.checkpoints
+        best = store.best() or store.newest()
+        assert best is not None  # The last step is always evaluated and saved.
+        allowed = self.spec.settings.max_restarts
+        if len(attempts) < allowed and (why := self._why_not_learned(best.notes, dev)):
+            say(f"{self.spec.title}  restarts, {len(attempts) + 1} of {allowed}: {why}")
+            seconds = self.speed.summary()["seconds"]
+            self.given_up = {
+                "attempt_seed": self.seed,
+                "why": why,
+                "steps": step,
+                "seconds": seconds,
+            }
+            return
+        done = {
+            "steps": step,
+            "total_steps": self.spec.total_steps,
+            "best_step": best.step,
+            "stopped_early": step < self.spec.total_steps,
+            **plan,
+            **self.speed.summary(),
+            "dev": best.notes["dev"],
+            "restarts": attempts,
+        }
+        self.confirm()
+        # In this order: without the note, the next start needs all of the newest checkpoint.
+        write_atomically(self.record.folder / DONE, json.dumps(done, indent=1))
+        store.finish()
+
+    def give_up(self) -> None:
+        """Put the files of an attempt that was given up aside."""
+        assert self.given_up is not None
+        self.confirm()
+        restarts.give_up(self.record.folder, self.given_up)
+
+    def _fail(self, step: int, problem: str) -> None:
+        folder = self.record.folder
+        self.ended = True
+        self.error = DivergedError(
+            problem,
+            where=self.spec.title,
+            hint="lower optimizer.learning_rate, lengthen the warm-up, or compute in float32; the "
+            f"newest checkpoint is from before this step. Delete {FAILED} in {folder} to let the "
+            "same command try again.",
+        )
+        self.confirm()
+        note = {"step": step, "error": f"{self.error.where}: {self.error.what}"}
+        write_atomically(folder / FAILED, json.dumps(note, indent=1))
+
+    def _why_not_learned(self, notes: Mapping[str, Any], dev: Tokenized) -> str:
+        scores = {name: np.nan if x is None else x for name, x in notes["dev"].items()}
+        name, score = task_type(self.spec.settings.task).learning_score(scores, dev.choices)
+        return restarts.why_not_learned(name, score, len(dev.label))
+
+    def _write(self, step: int, kind: str, **values: Any) -> None:
+        assert self._log is not None
+        self.confirm()
+        self._log.write(step, kind, **values)
+
+
+def _is_better(score: float, best: float | None, larger_is_better: bool) -> bool:
+    if not np.isfinite(score):
+        return False
+    return best is None or (score > best if larger_is_better else score < best)
