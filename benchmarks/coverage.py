@@ -113,28 +113,28 @@ def intervals(
     return interval, (float(low), float(high))
 
 
-def simulate(world: World, studies: int, seed: int = 0) -> dict[str, Any]:
+def simulate(world: World, studies: int, seed: int = 0, draws: int = DRAWS) -> dict[str, Any]:
     """Return coverage, share of rejections and median width over simulated studies."""
     rng = np.random.default_rng((seed, world.n, world.seeds))
     truth = true_difference(world)
-    results = [intervals(world, rng) for _ in range(studies)]
-    own, plain = zip(*results, strict=True)
+    results = [intervals(world, rng, draws) for _ in range(studies)]
+    proposed, plain = zip(*results, strict=True)
     return {
         **world._asdict(),
         "studies": studies,
         "truth": round(truth, 5),
-        "coverage": float(np.mean([one.low <= truth <= one.high for one in own])),
+        "coverage": float(np.mean([one.low <= truth <= one.high for one in proposed])),
         "coverage_plain": float(np.mean([low <= truth <= high for low, high in plain])),
-        "rejected": float(np.mean([one.p <= ALPHA for one in own])),
-        "width": float(np.median([one.high - one.low for one in own])),
+        "rejected": float(np.mean([one.p <= ALPHA for one in proposed])),
+        "width": float(np.median([one.high - one.low for one in proposed])),
         "width_plain": float(np.median([high - low for low, high in plain])),
     }
 
 
-def families(world: World, count: int, seed: int = 1) -> dict[str, Any]:
+def families(world: World, count: int, seed: int = 1, draws: int = DRAWS) -> dict[str, Any]:
     """Return shares of families with a rejection, before and after Holm's correction."""
     rng = np.random.default_rng((seed, world.n, world.seeds))
-    p = np.array([[intervals(world, rng)[0].p for _ in range(FAMILY)] for _ in range(count)])
+    p = np.array([[intervals(world, rng, draws)[0].p for _ in range(FAMILY)] for _ in range(count)])
     adjusted = np.array([inference.holm(family) for family in p])
     return {
         **world._asdict(),

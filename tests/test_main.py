@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import pytest
 
 from flaxfer import main
-from tests.helpers import tiny_tokenizer
+from tests.helpers import restored_compilation_cache, tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"jax", "flax", "numpy", "transformers", "datasets", "pyarrow", "torch", "matplotlib"}
@@ -179,12 +178,8 @@ def test_overrides_may_stand_anywhere_and_hold_anything() -> None:
 
 @pytest.fixture
 def compilation_cache() -> Iterator[None]:
-    """Restore what a study sets for the whole process."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    values = {name: getattr(jax.config, name) for name in names}
-    yield
-    for name, value in values.items():
-        jax.config.update(name, value)
+    with restored_compilation_cache():
+        yield
 
 
 @pytest.mark.usefixtures("compilation_cache")

@@ -1,1 +1,1 @@
-"""Compile the steps of a config for an accelerator that is not there."""
+"""Ahead-of-time compilation of the steps of a config for an absent accelerator."""

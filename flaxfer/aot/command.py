@@ -1,4 +1,4 @@
-"""Whether a config fits a named accelerator, and how fast it would be there, without having it."""
+"""The subcommand `flaxfer aot`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import argparse
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flaxfer import config
-from flaxfer.config import Mesh, loading
+from flaxfer.config import Config, Mesh, loading
 from flaxfer.errors import ConfigError
 from flaxfer.runtime.progress import say, table
 
 if TYPE_CHECKING:
+    import jax
+
     from flaxfer.aot.programs import Workload
+    from flaxfer.aot.topology import Topology
+    from flaxfer.aot.verdict import Report
 
 GIB = 2**30
 EXAMPLES = """\
@@ -46,14 +50,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report and return 0 if the config fits, 1 if it does not."""
+    """Print the report and return 0 if the config fits, 1 if it does not.
+
+    Raises:
+      FlaxferError: the config is wrong, cannot be compiled, or the compiler is not installed.
+    """
     _check(args)
     # Only the CPU runs anything, and a TPU that others use is left alone. Read when JAX starts.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    report = compile_steps(args, loading.load(args.config, args.overrides))
-    if args.json:
-        from flaxfer.runtime.files import write_atomically
+    config = loading.load(args.config, args.overrides)
+    # Imported late: a wrong configuration is refused before JAX has started.
+    from flaxfer.aot import topology
+    from flaxfer.runtime.files import write_atomically
 
+    target = topology.parse(args.topology)
+    report = compile_steps(args, config, target, topology.devices(target))
+    show(report)
+    if args.json:
         write_atomically(Path(args.json), json.dumps(report, indent=1))
     return 0 if report["fits"] else 1
 
@@ -70,85 +83,70 @@ def _check(args: argparse.Namespace) -> None:
     raise ConfigError(what, where="command line", hint="see flaxfer aot --help.")
 
 
-def mesh_sizes(text: str) -> config.Mesh:
-    """The mesh that `data=4,fsdp=2` names; an axis that is not named has size 1."""
-    axes = [field.name for field in dataclasses.fields(config.Mesh)]
+def mesh_sizes(text: str) -> Mesh:
+    """Parse mesh sizes such as `data=4,fsdp=2`; other axes have size 1."""
+    axes = [field.name for field in dataclasses.fields(Mesh)]
     sizes = dict.fromkeys(axes, 1)
     for part in text.split(","):
         axis, _, size = part.partition("=")
         if axis not in sizes or not size.removeprefix("-").isdigit() or int(size) in (0, -2):
             raise argparse.ArgumentTypeError(f"{part!r} is not AXIS=SIZE with one of {axes}")
         sizes[axis] = int(size)
-    return config.Mesh(**sizes)
+    return Mesh(**sizes)
 
 
-def compile_steps(options: argparse.Namespace, settings: config.Config) -> dict[str, Any]:
-    """Compile the steps of a stage, print the report and return it.
+def compile_steps(
+    args: argparse.Namespace, config: Config, topology: Topology, devices: Sequence[jax.Device]
+) -> Report:
+    """Compile the steps of a stage for the devices and return the report.
 
     Raises:
-      FlaxferError: of the kind of what is wrong.
+      FlaxferError: the config does not go with the devices, or its data cannot be read.
     """
-    # Imported late: a wrong configuration is refused before JAX has started.
-    from flaxfer.aot import programs, topology, verdict
+    from flaxfer.aot import verdict
     from flaxfer.runtime import platform, sharding
 
-    wanted = topology.parse(options.topology)
-    devices = topology.devices(wanted)
-    platform.choose_compiler_options(settings.compiler_options, devices[0])
-    sizes: Mesh = options.mesh or settings.mesh
-    mesh = None if options.search else sharding.make_mesh(*sizes.sizes, devices=devices)
-    programs.check_stage(settings, options.stage)
-    work = _workload(options, settings)
-    if mesh is not None:
-        report = verdict.judge(work, wanted, mesh)
-    else:
-        say(f"tries {len(verdict.candidates(work, wanted.chips))} meshes on {wanted.name}")
-        reports = verdict.search(work, wanted, devices, lambda found: say(_line(found)))
-        keys = ("mesh", "fits", "peak_bytes", "examples_per_s_estimate", "estimated_cycles")
-        report = reports[0] | {"searched": [{k: r[k] for k in keys} for r in reports]}
-    used = platform.compiler_options(devices[0])
-    report = verdict.whole(work, wanted, report) | {"compiler_options": used}
-    show(report)
-    return report
+    platform.choose_compiler_options(config.compiler_options, devices[0])
+    if not args.search:
+        sizes: Mesh = args.mesh or config.mesh
+        mesh = sharding.make_mesh(*sizes.sizes, devices=devices)
+        return verdict.judge(_workload(args, config), topology, mesh)
+    work = _workload(args, config)
+    say(f"compiling for {len(verdict.candidates(work, topology.chips))} meshes on {topology.name}")
+    reports = verdict.search(work, topology, devices, lambda report: say(_line(report)))
+    keys = ("mesh", "fits", "peak_bytes", "examples_per_s_estimate", "estimated_cycles")
+    return reports[0] | {"searched": [{key: r[key] for key in keys} for r in reports]}
 
 
-def show(report: dict[str, Any]) -> None:
-    """Prints the report as tables."""
-    mesh = ", ".join(f"{axis} {size}" for axis, size in report["mesh"].items())
-    place = report["topology"]
-    used, free = report["peak_bytes"] / GIB, place["usable_bytes"] / GIB
-    rows = [
-        ("topology", f"{place['name']}, {place['chips']} x {place['chip']}, mesh {mesh}"),
-        ("fits", f"{'yes' if report['fits'] else 'NO'}: {used:.2f} of {free:.2f} GiB a chip"),
-        ("train batch", str(report["shapes"]["train"]["token_BT"])),
-        ("attention by", report.get("kernels", {}).get("attention", "")),
-    ]
-    if report["examples_per_s_estimate"]:
-        useful, every = report["utilisation_estimate"].values()
-        rows += [
-            ("examples/s", f"{report['examples_per_s_estimate']:,.0f} (ESTIMATE)"),
-            ("utilisation", f"{useful:.1%}, padding counted {every:.1%} (ESTIMATE)"),
-            ("cycles", f"{report['estimated_cycles']:,} a step (ESTIMATE)"),
-            ("collectives", f"{report['collectives_not_hidden_share']:.1%} of them not hidden"),
-        ]
-    table(f"{report['step']} for {place['name']}", None, rows)
+def _workload(args: argparse.Namespace, config: Config) -> Workload:
+    from flaxfer.aot import programs
+
+    if not args.model_config:
+        return programs.read_workload(config, args.stage, args.rows)
+    assumed = programs.Assumed(args.rows, args.examples_per_row, args.vocabulary)
+    return programs.assumed_workload(config, args.stage, Path(args.model_config), assumed)
+
+
+def show(report: Report) -> None:
+    """Print the report as tables."""
     steps = {"train": report, "eval": report["eval"]}
-    kinds = list(dict.fromkeys(kind for step in steps.values() for kind in step["bytes"]))
-    sizes = [[kind] + [f"{s['bytes'].get(kind, 0):,}" for s in steps.values()] for kind in kinds]
-    table("bytes on a chip", ["kind", *steps], sizes)
-    found = [
+    _show_summary(report)
+    names = list(dict.fromkeys(name for step in steps.values() for name in step["bytes"]))
+    sizes = [[name] + [f"{s['bytes'].get(name, 0):,}" for s in steps.values()] for name in names]
+    table("bytes on a chip", ["use", *steps], sizes)
+    collectives = [
         [step, kind, *values.values()]
         for step, entry in steps.items()
         for kind, values in entry["collectives"].items()
     ]
-    if found:
+    if collectives:
         header = ["step", "collective", "count", "bytes", "asynchronous", "cycles (ESTIMATE)"]
-        table("collectives on a chip", header, found)
+        table("collectives on a chip", header, collectives)
     if "parts" in report:
         cycles = {(x["part"], x["direction"]): x["cycles"] for x in report["parts"]}
-        ways = ("forward", "backward", "")
         parts = [
-            [x, *(cycles.get((x, y), 0) for y in ways)] for x in dict.fromkeys(x for x, _ in cycles)
+            [part, *(cycles.get((part, direction), 0) for direction in ("forward", "backward", ""))]
+            for part in dict.fromkeys(part for part, _ in cycles)
         ]
         header = ["cycles (ESTIMATE)", "forward", "backward", "neither"]
         table("train step by part", header, parts)
@@ -162,21 +160,32 @@ def show(report: dict[str, Any]) -> None:
         say(f"- {assumption}")
 
 
-def _workload(options: argparse.Namespace, settings: config.Config) -> Workload:
-    from flaxfer.aot import programs
+def _show_summary(report: Report) -> None:
+    mesh = ", ".join(f"{axis} {size}" for axis, size in report["mesh"].items())
+    target = report["topology"]
+    used, usable = report["peak_bytes"] / GIB, target["usable_bytes"] / GIB
+    rows: list[tuple[str, Any]] = [
+        ("topology", f"{target['name']}, {target['chips']} x {target['chip']}, mesh {mesh}"),
+        ("fits", f"{'yes' if report['fits'] else 'NO'}: {used:.2f} of {usable:.2f} GiB a chip"),
+        ("train batch", str(report["shapes"]["train"]["token_BT"])),
+        ("attention", report.get("kernels", {}).get("attention", "")),
+    ]
+    if report["examples_per_s_estimate"]:
+        useful, padded = report["utilisation_estimate"].values()
+        rows += [
+            ("examples/s", f"{report['examples_per_s_estimate']:,.0f} (ESTIMATE)"),
+            ("utilisation", f"{useful:.1%}, with padding {padded:.1%} (ESTIMATE)"),
+            ("cycles", f"{report['estimated_cycles']:,} a step (ESTIMATE)"),
+            ("collectives", f"{report['collectives_not_hidden_share']:.1%} not hidden"),
+        ]
+    table(f"{report['step']} for {target['name']}", None, rows)
 
-    if not options.model_config:
-        return programs.read_workload(settings, options.stage, options.rows)
-    assumed = programs.Assumed(options.rows, options.examples_per_row, options.vocabulary)
-    return programs.assumed_workload(settings, options.stage, Path(options.model_config), assumed)
 
-
-def _line(report: dict[str, Any]) -> str:
-    """One mesh of a search."""
+def _line(report: Report) -> str:
     rate = report["examples_per_s_estimate"]
-    told = f"{rate:,.0f} examples/s (ESTIMATE)" if rate else "no time"
+    speed = f"{rate:,.0f} examples/s (ESTIMATE)" if rate else "no time"
     fits = "fits" if report["fits"] else "does not fit"
-    return f"{report['mesh']}  {fits}, {report['peak_bytes'] / GIB:.2f} GiB  {told}"
+    return f"{report['mesh']}  {fits}, {report['peak_bytes'] / GIB:.2f} GiB  {speed}"
 
 
 def _count(text: str) -> int:

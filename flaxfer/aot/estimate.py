@@ -1,13 +1,13 @@
-"""How long a compiled program takes, by its compiler's own estimates: an estimate, never a timing.
+"""Estimated run time of a compiled program; an estimate, never a measurement.
 
-The instructions of a program run one after the other; copies between memories and collectives that
-are asynchronous run beside them, each on a queue of its own. Cycles have three sources:
+The instructions of a program run one after the other. Asynchronous copies and collectives run
+beside them, each kind on a queue of its own. Cycles have three sources:
 
-- the compiler's estimate, where it has made one;
-- bytes over the bandwidth of memory where it has not: gathers, scatters, random bits, and waits for
-  asynchronous copies. Kernels (Pallas) count by the operations and bytes that they declare, JAX's
-  splash attention, which declares none, by those that its source has;
-- for collectives the bytes that a ring has to send, or the latency of its hops if that is longer
+- the compiler's estimate, if it has one;
+- bytes over memory bandwidth for the rest: gathers, scatters, random bits, and waits for
+  asynchronous copies. Pallas kernels count by the operations and bytes they declare, and JAX's
+  splash attention, which declares none, by those in its source;
+- for collectives, the bytes that a ring sends or the latency of its hops, whichever takes longer
   (Patarasuk & Yuan 2009, J. Parallel Distrib. Comput. 69).
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 
 from flaxfer.aot.hlo import ARRAY, Instruction, Module, array_bytes, group_size
 from flaxfer.aot.parts import part_of
-from flaxfer.aot.topology import Topology
+from flaxfer.aot.topology import Chip, Topology
 
 FREE = (
     "parameter",
@@ -48,50 +48,57 @@ COLLECTIVES = (
 )
 KERNEL = "tpu_custom_call"
 FREE_CALLS = ("X64Combine", "X64SplitLow", "X64SplitHigh", "ConcatBitcast", "AllocateBuffer")
-"""Custom calls of the TPU compiler that only rename bits."""
+"""Custom calls of the TPU compiler that only reinterpret bits."""
 
 COPY_CALLS = ("ZeroCrop", "PadToStatic", "SliceToDynamic")
 """Custom calls of the TPU compiler that copy."""
 
 KERNEL_OVERHEAD = 2e-6
-"""Seconds added to each kernel for its start and the copies that nothing hides."""
+"""Seconds added to each kernel for its start and its exposed copies."""
 
 SPLASH = {"splash_mha_fwd": (2, 10), "splash_mha_dkv": (5, 15)}
-"""Of each kernel of splash attention: matrix products, and vector operations on each score, counted
-in its source (the backward pass in one kernel, as flaxfer asks for it)."""
+"""Matmuls, and vector operations per attention score, of each kernel of splash attention, counted
+in its source (with the backward pass fused into one kernel, as flaxfer configures it)."""
 
 VECTOR_OPERATIONS = 4 * 8 * 128
-"""Of a chip in a cycle, on float32 numbers: four units of 8 x 128."""
+"""float32 operations of a chip per cycle: four vector units of 8 x 128."""
 
 LANES = 128
-"""Side of the matrix unit: products over fewer dimensions take the time of as many."""
+"""Side of the matrix unit; matmuls over smaller dimensions take the same time."""
 
 HOP = 1e-6
-"""Seconds of latency from a chip to its neighbour."""
+"""Seconds of latency between neighbouring chips."""
 
 
 @dataclasses.dataclass
 class Collectives:
-    """Collectives of one kind: how many run, the bytes of their arrays on one chip, and cycles."""
+    """Collectives of one kind on one chip, with the bytes of their arrays."""
 
     count: int = 0
     bytes: int = 0
     asynchronous: int = 0
     cycles: float = 0.0
 
+    def add(self, other: Collectives, times: int = 1) -> None:
+        """Add other collectives, repeated `times` times."""
+        self.count += times * other.count
+        self.bytes += times * other.bytes
+        self.asynchronous += times * other.asynchronous
+        self.cycles += times * other.cycles
+
 
 @dataclasses.dataclass
 class Cost:
-    """What a computation takes on one chip.
+    """Cost of a computation on one chip.
 
     Attributes:
-      compiler: cycles by the compiler's estimate.
+      compiler: cycles estimated by the compiler.
       modelled: cycles by our own model of bytes and operations.
-      exposed: cycles in collectives that nothing hides.
-      parts: part of the model, direction -> cycles of any source.
-      instructions: (cycles, instruction, how often it runs), of those that have any.
-      collectives: by kind.
-      warnings: what the estimate does not know.
+      exposed: cycles of collectives that no other work hides.
+      parts: cycles of all sources by part of the model and direction.
+      instructions: (cycles, instruction, number of runs) of the instructions that take time.
+      collectives: collectives by kind.
+      warnings: limits of the estimate.
     """
 
     compiler: float = 0.0
@@ -101,101 +108,89 @@ class Cost:
         default_factory=lambda: collections.defaultdict(float)
     )
     instructions: list[tuple[float, Instruction, int]] = dataclasses.field(default_factory=list)
-    collectives: dict[str, Collectives] = dataclasses.field(default_factory=dict)
+    collectives: dict[str, Collectives] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(Collectives)
+    )
     warnings: set[str] = dataclasses.field(default_factory=set)
 
     @property
     def cycles(self) -> float:
-        """All cycles."""
+        """Cycles of all sources."""
         return self.compiler + self.modelled + self.exposed
 
     def add(self, other: Cost, times: int) -> None:
-        """Adds what a computation takes that is run so often."""
-        for source in ("compiler", "modelled", "exposed"):
-            setattr(self, source, getattr(self, source) + times * getattr(other, source))
+        """Add the cost of a computation that runs `times` times."""
+        self.compiler += times * other.compiler
+        self.modelled += times * other.modelled
+        self.exposed += times * other.exposed
         for part, cycles in other.parts.items():
             self.parts[part] += times * cycles
         self.instructions += [(times * c, item, times * n) for c, item, n in other.instructions]
-        for kind, found in other.collectives.items():
-            total = self.collectives.setdefault(kind, Collectives())
-            total.count += times * found.count
-            total.bytes += times * found.bytes
-            total.asynchronous += times * found.asynchronous
-            total.cycles += times * found.cycles
+        for kind, collective in other.collectives.items():
+            self.collectives[kind].add(collective, times)
         self.warnings |= other.warnings
 
 
 def estimate(module: Module, topology: Topology) -> Cost:
-    """What the program takes on one chip of the topology.
+    """Return the cost of a program on one chip of the topology.
 
-    On kinds of accelerators without a clock only `collectives` and `warnings` mean something.
+    For accelerators without a clock only `collectives` and `warnings` are meaningful.
     """
-    return _Clock(module, topology).run(module.entry)
+    return _Schedule(module, topology, module.entry).cost
 
 
-class _Clock:
-    """Runs a module's computations on paper."""
-
-    def __init__(self, module: Module, topology: Topology):
-        self._module, self._topology, self._chip = module, topology, topology.chip
-
-    def run(self, name: str) -> Cost:
-        """The cost of a computation, run once."""
-        return _Run(self, name).cost
-
-    def cycles(self, seconds: float) -> float:
-        """Of the chip's clock."""
-        return seconds * self._chip.clock
-
-    def copy(self, size: float) -> float:
-        """Cycles that bytes take between the chip and its memory."""
-        return self.cycles(size / self._chip.bandwidth) if self._chip.bandwidth else 0.0
-
-    def kernel(self, flops: float, size: float) -> float:
-        """Cycles of a kernel."""
-        if not self._chip.peak:
-            return 0.0
-        busiest = max(flops / self._chip.peak, size / self._chip.bandwidth)
-        return self.cycles(busiest + KERNEL_OVERHEAD)
-
-    def splash(self, query: Sequence[int], products: int, operations: int, size: float) -> float:
-        """Cycles of a kernel of splash attention, whose vector operations wait for its products.
-
-        Args:
-          query: its shape, (rows, heads, tokens, width).
-          products: of matrices.
-          operations: on each score, of the vector units.
-          size: bytes read and written.
-        """
-        if not self._chip.peak:
-            return 0.0
-        scores = math.prod(query[:3]) * query[2]
-        flops = 2 * products * scores * max(query[3], LANES)
-        computing = self.cycles(flops / self._chip.peak)
-        computing += operations * scores / VECTOR_OPERATIONS
-        return max(computing, self.copy(size)) + self.cycles(KERNEL_OVERHEAD)
-
-    def collective(self, kind: str, size: float, instruction: Instruction) -> float:
-        """Cycles of a collective of an array of so many bytes, gathered or still to be reduced."""
-        n = group_size(instruction, self._topology.chips)
-        if n == 1 or not self._chip.link:
-            return 0.0
-        if kind == "collective-permute":
-            sent, hops = size, 1
-        else:
-            # To the half way around the ring, in both directions at once.
-            sent, hops = size * (n - 1) / n, min(n, 2 * self._topology.side) // 2
-            sent *= {"all-reduce": 2, "all-to-all": n / (2 * (n - 1))}.get(kind, 1)
-        return self.cycles(max(sent / self._chip.link, hops * HOP))
+def _copy_cycles(chip: Chip, size: float) -> float:
+    """Return the cycles that `size` bytes take between the chip and its memory."""
+    return size / chip.bandwidth * chip.clock if chip.bandwidth else 0.0
 
 
-class _Run:
-    """One computation in its order, with the queues of what runs beside it."""
+def _kernel_cycles(chip: Chip, flops: float, size: float) -> float:
+    if not chip.peak:
+        return 0.0
+    return (max(flops / chip.peak, size / chip.bandwidth) + KERNEL_OVERHEAD) * chip.clock
 
-    def __init__(self, clock: _Clock, name: str):
+
+def _splash_cycles(
+    chip: Chip, query: Sequence[int], matmuls: int, operations: int, size: float
+) -> float:
+    """Return the cycles of splash attention, whose vector operations wait for its matmuls.
+
+    Args:
+      chip: the accelerator.
+      query: shape of the queries (rows, heads, tokens, width).
+      matmuls: number of matmuls.
+      operations: vector operations per score.
+      size: bytes read and written.
+    """
+    if not chip.peak:
+        return 0.0
+    scores = math.prod(query[:3]) * query[2]
+    flops = 2 * matmuls * scores * max(query[3], LANES)
+    computing = flops / chip.peak * chip.clock + operations * scores / VECTOR_OPERATIONS
+    return max(computing, _copy_cycles(chip, size)) + KERNEL_OVERHEAD * chip.clock
+
+
+def _collective_cycles(topology: Topology, kind: str, size: float, item: Instruction) -> float:
+    """Return the cycles of a collective; `size` is that of the gathered or unreduced array."""
+    chip, n = topology.chip, group_size(item, topology.chips)
+    if n == 1 or not chip.link:
+        return 0.0
+    if kind == "collective-permute":
+        sent, hops = size, 1
+    else:
+        # Half way around the ring, in both directions at once.
+        sent, hops = size * (n - 1) / n, min(n, 2 * topology.side) // 2
+        sent *= {"all-reduce": 2, "all-to-all": n / (2 * (n - 1))}.get(kind, 1)
+    return max(sent / chip.link, hops * HOP) * chip.clock
+
+
+class _Schedule:
+    """The instructions of one computation in order, with the queues that run beside them."""
+
+    def __init__(self, module: Module, topology: Topology, name: str):
         self.cost = Cost()
-        self._clock, self._module = clock, clock._module
-        self._items = self._module.computations[name]
+        self._module, self._topology, self._chip = module, topology, topology.chip
+        self._items = module.computations[name]
         self._now = 0.0
         self._free = {"network": 0.0, "copies": 0.0}
         self._pending: dict[str, tuple[float, str]] = {}
@@ -207,45 +202,44 @@ class _Run:
             return
         if item.opcode in ("while", "call", "conditional"):
             self._nested(item)
-        elif (found := self._collective(item)) is not None:
-            self._communicate(item, *found)
+        elif (collective := self._collective(item)) is not None:
+            self._communicate(item, *collective)
         elif item.cycles is not None:
             self._spend(item, item.cycles, "compiler")
         elif item.opcode.endswith("-start"):
             largest = max(array_bytes(item.shape), default=0)
-            self._begin(item.name, "copies", self._clock.copy(largest))
+            self._begin(item.name, "copies", _copy_cycles(self._chip, largest))
         elif item.opcode.endswith(("-done", "-update")):
             self._wait(item, item.operands[0])
         elif item.opcode == "custom-call":
             self._custom_call(item)
         else:
-            self._spend(item, self._clock.copy(self._traffic(item)), "modelled")
+            self._spend(item, _copy_cycles(self._chip, self._traffic(item)), "modelled")
 
     def _nested(self, item: Instruction) -> None:
         times = 1
         if item.opcode == "while":
-            found = self._module.trip_count(item)
-            if found is None:
-                self.cost.warnings.add(f"{item.name}: its trip count is not known and counts as 1")
-            times = found or 1
-            names = [item.called("body")]
+            trips = self._module.trip_count(item)
+            if trips is None:
+                self.cost.warnings.add(f"{item.name}: trip count unknown, counted as 1")
+            times, called = trips or 1, item.called("body")
         elif item.opcode == "call":
-            names = [item.called("to_apply")]
+            called = item.called("to_apply")
         else:
-            listed = item.text(r"branch_computations=\{([^}]*)\}") or ", ".join(
+            called = item.text(r"branch_computations=\{([^}]*)\}") or ", ".join(
                 (item.called("true_computation"), item.called("false_computation"))
             )
-            names = re.findall(r"[\w.\-]+", listed)
-        costs = [self._clock.run(name) for name in names if name in self._module.computations]
+        names = [n for n in re.findall(r"[\w.\-]+", called) if n in self._module.computations]
+        costs = [_Schedule(self._module, self._topology, name).cost for name in names]
         if costs:
             slowest = max(costs, key=lambda cost: cost.cycles)
             self.cost.add(slowest, times)
             self._now += times * slowest.cycles
 
     def _collective(self, item: Instruction) -> tuple[str, Instruction, str] | None:
-        """Kind, the operation itself and its role: `now`, `start`, `done`; None if it is none.
+        """Return kind, operation and role (`now`, `start`, `done`) of a collective, else None.
 
-        The TPU compiler splits an asynchronous collective into fusions that begin it, go on with it
+        The TPU compiler splits an asynchronous collective into fusions that begin it, continue it
         beside other work, and end it; each holds the same operation, with one channel.
         """
         kind, _, ending = item.opcode.rpartition("-")
@@ -261,44 +255,31 @@ class _Run:
         if not inside:
             return None
         operation = inside[0]
-        kind = operation.opcode
-        if item.called().startswith("all-reduce-scatter"):
-            kind = "reduce-scatter"
+        scattered = item.called().startswith("all-reduce-scatter")
+        kind = "reduce-scatter" if scattered else operation.opcode
         if item.opcode == "async-start" or item.name.startswith("async-collective-start"):
             return kind, operation, "start"
         if item.name.startswith("async-collective-done"):
             return kind, operation, "done"
         # Work beside a collective that has begun counts as work.
-        return None if self._channel(operation) in self._pending else (kind, operation, "now")
+        return None if _channel(operation) in self._pending else (kind, operation, "now")
 
     def _communicate(self, item: Instruction, kind: str, operation: Instruction, role: str) -> None:
         if role == "done":
-            known = [name for name in item.operands if name in self._pending]
-            self._wait(item, known[0] if known else self._channel(operation))
+            started = [name for name in item.operands if name in self._pending]
+            self._wait(item, started[0] if started else _channel(operation))
             return
-        size = max(self._operand_bytes(operation), self._gathered(operation))
-        if kind == "reduce-scatter":
-            size = sum(array_bytes(operation.shape)) if operation.opcode == "all-reduce" else size
-        cycles = self._clock.collective(kind, size, operation)
-        total = self.cost.collectives.setdefault(kind, Collectives())
-        total.count += 1
-        total.bytes += int(size)
-        total.cycles += cycles
-        total.asynchronous += role == "start"
+        size = max(self._operand_bytes(operation), _gathered_bytes(operation))
+        if kind == "reduce-scatter" and operation.opcode == "all-reduce":
+            size = operation.bytes
+        cycles = _collective_cycles(self._topology, kind, size, operation)
+        self.cost.collectives[kind].add(Collectives(1, size, role == "start", cycles))
         name = item.name
         if role == "start" and item.opcode == "fusion":
-            name = self._channel(operation)
+            name = _channel(operation)
         self._begin(name, "network", cycles)
         if role == "now":
             self._wait(item, name)
-
-    def _gathered(self, operation: Instruction) -> int:
-        """Bytes of the result; that of a start is a tuple of operands and results."""
-        sizes = array_bytes(operation.shape)
-        return max(sizes) if operation.opcode.endswith("-start") else sum(sizes)
-
-    def _channel(self, operation: Instruction) -> str:
-        return operation.text(r"(channel_id=\d+)") or operation.name
 
     def _begin(self, name: str, queue: str, cycles: float) -> None:
         self._free[queue] = max(self._now, self._free[queue]) + cycles
@@ -316,8 +297,8 @@ class _Run:
             return
         self._now += cycles
         setattr(self.cost, source, getattr(self.cost, source) + cycles)
-        own, direction = part_of(self._module, item)
-        self.cost.parts[part or own, direction] += cycles
+        model_part, direction = part_of(self._module, item)
+        self.cost.parts[part or model_part, direction] += cycles
         self.cost.instructions.append((cycles, item, 1))
 
     def _custom_call(self, item: Instruction) -> None:
@@ -326,45 +307,55 @@ class _Run:
             return
         size = float(self._operand_bytes(item) + item.bytes)
         if target in COPY_CALLS:
-            self._spend(item, self._clock.copy(size), "modelled")
+            self._spend(item, _copy_cycles(self._chip, size), "modelled")
             return
-        for name, (products, operations) in SPLASH.items():
+        for name, (matmuls, operations) in SPLASH.items():
             if item.name.startswith(name):
                 query = max(map(self._dimensions, item.operands), key=len)
-                cycles = self._clock.splash(query, products, operations, size)
+                cycles = _splash_cycles(self._chip, query, matmuls, operations, size)
                 self._spend(item, cycles, "modelled")
                 return
         flops = 0.0
-        stated = item.text(r'"cost_estimate":\{([^}]*)\}')
-        if stated:
-            numbers = dict(re.findall(r'"(\w+)":"(\d+)"', stated))
+        declared = item.text(r'"cost_estimate":\{([^}]*)\}')
+        if declared:
+            numbers = dict(re.findall(r'"(\w+)":"(\d+)"', declared))
             flops = float(numbers.get("flops", 0))
             size = float(numbers.get("bytes_accessed", size))
-        elif self._clock._chip.peak:
+        elif self._chip.peak:
             name = re.sub(r"[.\d]+$", "", item.name)
             self.cost.warnings.add(
-                f"the kernel {name} ({target}) states no cost_estimate: only its bytes count"
+                f"the kernel {name} ({target}) has no cost_estimate: only its bytes count"
             )
-        self._spend(item, self._clock.kernel(flops, size), "modelled")
+        self._spend(item, _kernel_cycles(self._chip, flops, size), "modelled")
 
     def _operand_bytes(self, item: Instruction) -> int:
-        """Bytes of the operands that stand in this computation, of those of a fusion its inputs."""
+        """Return the bytes of the operands that are in this computation."""
         return sum(self._items[name].bytes for name in item.operands if name in self._items)
 
     def _dimensions(self, name: str) -> tuple[int, ...]:
-        """The shape of an operand; empty where it stands elsewhere or is a scalar."""
-        found = ARRAY.search(self._items[name].shape) if name in self._items else None
-        return tuple(int(size) for size in found[2].split(",") if size) if found else ()
+        """Return the shape of an operand; () for a scalar and outside of this computation."""
+        match = ARRAY.search(self._items[name].shape) if name in self._items else None
+        return tuple(int(size) for size in match[2].split(",") if size) if match else ()
 
     def _traffic(self, item: Instruction) -> int:
-        """Bytes read and written; of a gather only the rows that it takes."""
+        """Return the bytes read and written; a gather reads only the rows it takes."""
         if "gather" in item.name or item.opcode in ("gather", "dynamic-slice"):
             return 2 * item.bytes
         return self._operand_bytes(item) + item.bytes
 
 
+def _channel(operation: Instruction) -> str:
+    return operation.text(r"(channel_id=\d+)") or operation.name
+
+
+def _gathered_bytes(operation: Instruction) -> int:
+    """Return the bytes of the result; a start's is a tuple of operands and results."""
+    sizes = array_bytes(operation.shape)
+    return max(sizes) if operation.opcode.endswith("-start") else sum(sizes)
+
+
 def by_part(cost: Cost) -> list[dict[str, Any]]:
-    """Cycles of each part and direction, the largest first."""
+    """Return the cycles of each part and direction, largest first."""
     return [
         {"part": part, "direction": direction, "cycles": round(cycles)}
         for (part, direction), cycles in sorted(cost.parts.items(), key=lambda item: -item[1])
@@ -372,12 +363,12 @@ def by_part(cost: Cost) -> list[dict[str, Any]]:
 
 
 def top(cost: Cost, module: Module, count: int) -> list[dict[str, Any]]:
-    """The instructions with the most cycles, those of loops with all their turns."""
+    """Return the instructions with the most cycles, summed over the iterations of loops."""
     largest = sorted(cost.instructions, key=lambda entry: -entry[0])[:count]
     return [
         {
             "instruction": item.name,
-            "shape": _largest(item.shape),
+            "shape": _largest_array(item.shape),
             "part": " ".join(filter(None, part_of(module, item))),
             "operation": item.op_name,
             "runs": runs,
@@ -387,8 +378,8 @@ def top(cost: Cost, module: Module, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def _largest(shape: str) -> str:
-    """The largest array of a result, and how many others there are."""
-    arrays = [found[0] for found in ARRAY.finditer(shape)]
+def _largest_array(shape: str) -> str:
+    """Return the largest array of a result, and the number of its other arrays."""
+    arrays = [match[0] for match in ARRAY.finditer(shape)]
     largest = max(arrays, key=lambda array: sum(array_bytes(array)))
     return largest + (f" and {len(arrays) - 1} more" if len(arrays) > 1 else "")

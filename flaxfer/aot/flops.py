@@ -1,27 +1,25 @@
-"""Operations of a model's matrix products, by definition and not by how they are computed.
+"""FLOPs of a model's matmuls, counted from its definition and not from its program.
 
-A product of (m, k) and (k, n) counts 2 m n k; the backward pass counts twice the forward pass
-(Kaplan et al. 2020, section 2.1). What is recomputed does not count, nor what padding costs.
+A matmul of (m, k) and (k, n) counts 2 m n k, and the backward pass twice as much as the forward
+pass (Kaplan et al. 2020, section 2.1). Recomputation and padding count nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 
-from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
-
-BACKWARD = 2
+from flaxfer.models.spec import ModelSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a batch holds, useful or in all.
+    """Size of a batch, with or without its padding.
 
     Attributes:
-      sequences: of the batch; without padding, or as many as its rows have slots for.
-      tokens: of all sequences.
-      pairs: of a query and a key of one sequence: the sum of squared lengths.
+      sequences: number of sequences, or of the slots for them.
+      tokens: tokens of all sequences.
+      pairs: pairs of a query and a key in one sequence: the sum of squared lengths.
     """
 
     sequences: float
@@ -29,23 +27,25 @@ class Work:
     pairs: float
 
 
-def forward_flops(encoder: EncoderConfig, head: str, outputs: int, work: Work) -> float:
-    """Of one pass over the work, head included; embeddings are looked up and count nothing."""
+def forward_flops(model: ModelSpec, work: Work) -> float:
+    """Return the FLOPs of a forward pass; embeddings are lookups and count nothing."""
+    encoder = model.encoder
     width, inner = encoder.hidden_size, encoder.intermediate_size
-    every = FAMILIES[encoder.family].heads[head].reads_every_token
-    # A head over CLS tokens leaves the last layer no other queries.
-    share = 1.0 if every or not work.tokens else work.sequences / work.tokens
+    every_token = FAMILIES[encoder.family].heads[model.head].reads_every_token
+    # A head that reads CLS tokens leaves the last layer no other queries.
+    share = 1.0 if every_token or not work.tokens else work.sequences / work.tokens
     relative = 2 if encoder.family == "xlnet" else 1  # Scores by content, and by distance.
     per_query = 2 * (2 * width * width + 2 * width * inner)
     keys = 2 * 2 * width * width * work.tokens
-    products = 2 * (relative + 1) * width * work.pairs
-    whole = per_query * work.tokens + keys + products
-    last = share * (per_query * work.tokens + products) + keys
-    read = work.tokens if every else work.sequences
-    dense = 0 if head in ("token", "span") else width * width
-    return (encoder.num_layers - 1) * whole + last + 2 * read * (dense + width * outputs)
+    attention = 2 * (relative + 1) * width * work.pairs
+    layer = per_query * work.tokens + keys + attention
+    last_layer = share * (per_query * work.tokens + attention) + keys
+    read = work.tokens if every_token else work.sequences
+    dense = 0 if model.head in ("token", "span") else width * width
+    head = 2 * read * (dense + width * model.num_outputs)
+    return (encoder.num_layers - 1) * layer + last_layer + head
 
 
-def train_flops(encoder: EncoderConfig, head: str, outputs: int, work: Work) -> float:
-    """Of a training step over the work: forward and backward."""
-    return (1 + BACKWARD) * forward_flops(encoder, head, outputs, work)
+def train_flops(model: ModelSpec, work: Work) -> float:
+    """Return the FLOPs of a train step: a forward pass, and a backward pass of twice as many."""
+    return 3 * forward_flops(model, work)

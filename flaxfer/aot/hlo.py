@@ -1,18 +1,18 @@
-"""Compiled programs as XLA prints them: computations, instructions, and where they come from.
+"""Parser of compiled programs in XLA's text format, limited to what the estimate needs.
 
-Only what the estimate needs is read. The programs are scheduled: the instructions of a computation
-run in the order in which they stand.
+The programs are scheduled: the instructions of a computation run in the order of the text.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Mapping
 
 BYTES = {"pred": 1.0, "token": 0.0, "opaque": 0.0, "bf16": 2.0, "s4": 0.5, "u4": 0.5, "s2": 0.25}
-"""Bytes of an element; the other types say their bits in their names."""
+"""Bytes of an element; the names of other types contain their number of bits."""
 
 ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\]")
 HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
@@ -29,11 +29,11 @@ class Instruction:
     Attributes:
       name: unique in its module.
       opcode: such as `fusion` or `all-gather-start`.
-      shape: the result, as printed.
-      operands: names.
-      attributes: all that follows the operands, as printed.
-      literal: what stands between the parentheses of a constant or a parameter.
-      root: whether it is what its computation returns.
+      shape: shape of the result, as printed.
+      operands: names of the operands.
+      attributes: everything after the operands, as printed.
+      literal: text between the parentheses of a constant or a parameter.
+      root: whether its computation returns it.
     """
 
     name: str
@@ -46,18 +46,18 @@ class Instruction:
 
     @functools.cached_property
     def bytes(self) -> int:
-        """Bytes of the result, that of all its arrays."""
+        """Bytes of all arrays of the result."""
         return sum(array_bytes(self.shape))
 
     @property
     def cycles(self) -> int | None:
-        """The compiler's own estimate, or None where it has made none."""
-        found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
-        return int(found[1]) if found else None
+        """The compiler's own estimate, or None without one."""
+        cycles = self.text(r'"estimated_cycles":"(\d+)"')
+        return int(cycles) if cycles else None
 
     @property
     def op_name(self) -> str:
-        """How JAX calls it, such as `jit(train_step)/jvp()/dot_general`."""
+        """JAX's name for it, such as `jit(train_step)/jvp()/dot_general`."""
         return self.text('op_name="([^"]*)"')
 
     @property
@@ -66,20 +66,20 @@ class Instruction:
         return int(self.text(r"stack_frame_id=(\d+)") or 0)
 
     def called(self, role: str = "calls") -> str:
-        """The computation that it calls in a role: calls, condition, body."""
+        """Return the computation it calls in a role: calls, condition or body."""
         return self.text(rf"\b{role}=%?([\w.\-]+)")
 
     def text(self, pattern: str) -> str:
-        """The first group of the pattern in its attributes, or nothing."""
-        found = re.search(pattern, self.attributes)
-        return found[1] if found else ""
+        """Return the first group of a pattern in the attributes, or an empty string."""
+        match = re.search(pattern, self.attributes)
+        return match[1] if match else ""
 
 
 Computation = Mapping[str, Instruction]
-"""Instructions by name, in the order in which they run."""
+"""Instructions by name, in execution order."""
 
 Frames = tuple[tuple[str, str], ...]
-"""File and function of each frame of a stack, the outermost first."""
+"""File and function of each frame of a stack, outermost first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +87,9 @@ class Module:
     """A compiled program.
 
     Attributes:
-      computations: by name.
-      entry: name of the one that is run.
-      frames: number of a stack frame -> the stack.
+      computations: computations by name.
+      entry: name of the computation that is run.
+      frames: stacks by the number of their innermost frame.
     """
 
     computations: Mapping[str, Computation]
@@ -97,49 +97,44 @@ class Module:
     frames: Mapping[int, Frames]
 
     def inner(self, instruction: Instruction) -> list[Instruction]:
-        """The instructions of what a fusion or an asynchronous operation calls, its root last."""
-        found = list(self.computations.get(instruction.called(), {}).values())
-        return sorted(found, key=lambda item: item.root)
+        """Return the instructions a fusion or an asynchronous operation calls, root last."""
+        called = self.computations.get(instruction.called(), {})
+        return sorted(called.values(), key=lambda item: item.root)
 
     def trip_count(self, loop: Instruction) -> int | None:
-        """How often the body of a while loop runs; None if the program does not say.
+        """Return how often the body of a while loop runs, or None if unknown.
 
-        A scan counts from 0 in steps of 1 until its counter is no longer below a constant.
+        A scan counts from 0 in steps of 1 while its counter is below a constant.
         """
         known = loop.text(r'"known_trip_count":\{"n":"(\d+)"')
         if known:
             return int(known)
         condition = self.computations.get(loop.called("condition"), {})
-        last = next((item for item in condition.values() if item.root), None)
-        if last is None or "direction=LT" not in last.attributes:
-            if last is None or last.opcode != "fusion":
-                return None
-            inner = self.inner(last)
-            if not inner or "direction=LT" not in inner[-1].attributes:
-                return None
-        limits = [
-            int(item.literal)
-            for item in condition.values()
-            if item.opcode == "constant" and re.fullmatch(r"\d+", item.literal)
-        ]
-        return limits[0] if len(limits) == 1 else None
+        for root in (item for item in condition.values() if item.root):
+            comparison = root if root.opcode != "fusion" else (self.inner(root) or [root])[-1]
+            limits = [
+                int(item.literal)
+                for item in condition.values()
+                if item.opcode == "constant" and re.fullmatch(r"\d+", item.literal)
+            ]
+            if "direction=LT" in comparison.attributes and len(limits) == 1:
+                return limits[0]
+        return None
 
 
 def array_bytes(shape: str) -> list[int]:
-    """Bytes of each array of a result as printed; tuples hold several, dynamic sizes their most."""
+    """Return the bytes of each array of a printed shape; dynamic sizes count at their maximum."""
     sizes = []
-    for kind, dimensions in ARRAY.findall(shape):
-        bits = re.match(r"[a-z]+(\d+)", kind)
-        each = BYTES.get(kind) or (int(bits[1]) / 8 if bits else 0.0)
-        count = 1
-        for size in filter(None, dimensions.replace("<=", "").split(",")):
-            count *= int(size)
+    for dtype, dimensions in ARRAY.findall(shape):
+        bits = re.match(r"[a-z]+(\d+)", dtype)
+        each = BYTES.get(dtype) or (int(bits[1]) / 8 if bits else 0.0)
+        count = math.prod(int(n) for n in dimensions.replace("<=", "").split(",") if n)
         sizes.append(int(each * count))
     return sizes
 
 
 def parse(text: str) -> Module:
-    """Reads what `compiled.as_text()` gives."""
+    """Parse the text of `compiled.as_text()`."""
     computations: dict[str, dict[str, Instruction]] = {}
     tables: dict[str, dict[int, str]] = {}
     entry, current, table = "", None, None
@@ -148,9 +143,8 @@ def parse(text: str) -> Module:
         if header:
             current, table = computations.setdefault(header[2], {}), None
             entry = header[2] if header[1] else entry
-        elif current is not None and (found := INSTRUCTION.match(line)):
-            made = _instruction(found[2], found[3], bool(found[1]))
-            current[made.name] = made
+        elif current is not None and (match := INSTRUCTION.match(line)):
+            current[match[2]] = _instruction(match[2], match[3], bool(match[1]))
         elif re.fullmatch(r"[A-Z][A-Za-z]+", line):
             table = tables.setdefault(line, {})
         elif table is not None and (row := ROW.match(line)):
@@ -159,23 +153,21 @@ def parse(text: str) -> Module:
 
 
 def group_size(instruction: Instruction, devices: int) -> int:
-    """How many devices a collective joins; `devices` is how many there are in all."""
+    """Return how many of the `devices` each group of a collective joins."""
     groups = instruction.attributes.partition("replica_groups=")[2]
-    if found := re.match(r"\{\{([\d,]+)\}", groups):
-        return len(found[1].split(","))
-    if found := re.match(r"\[\d+,(\d+)\]", groups):
-        return int(found[1])
-    if found := re.match(r"mesh\[(.*?)\] \{(.*?)\}", groups):
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", found[1]))
-        size = 1
-        for axis, part in re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", found[2]):
-            size *= int(part or sizes[axis])
-        return size
+    if match := re.match(r"\{\{([\d,]+)\}", groups):
+        return len(match[1].split(","))
+    if match := re.match(r"\[\d+,(\d+)\]", groups):
+        return int(match[1])
+    if match := re.match(r"mesh\[(.*?)\] \{(.*?)\}", groups):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", match[1]))
+        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", match[2])
+        return math.prod(int(part or sizes[axis]) for axis, part in axes)
     return devices
 
 
 def _instruction(name: str, text: str, root: bool) -> Instruction:
-    """From what follows the equals sign: shape, opcode, operands in parentheses, attributes."""
+    """Parse the text after the equals sign: shape, opcode, (operands), attributes."""
     end = _closing(text, 0) + 1 if text.startswith("(") else text.index(" ")
     shape, rest = text[:end], text[end:].lstrip()
     start = rest.index("(")
@@ -193,32 +185,32 @@ def _instruction(name: str, text: str, root: bool) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """Place of the parenthesis that closes the one at `start`."""
+    """Return the position of the parenthesis that closes the one at `start`."""
     depth = 0
-    for found in PARENTHESIS.finditer(text, start):
-        depth += 1 if found[0] == "(" else -1
+    for match in PARENTHESIS.finditer(text, start):
+        depth += 1 if match[0] == "(" else -1
         if not depth:
-            return found.start()
+            return match.start()
     return len(text)
 
 
 def _frames(tables: Mapping[str, Mapping[int, str]]) -> dict[int, Frames]:
-    """The stacks, from the four tables at the head of a program."""
+    """Read the stacks from the four tables at the head of a program."""
 
     def field(text: str, name: str) -> int:
-        found = re.search(rf"\b{name}=(\d+)", text)
-        return int(found[1]) if found else 0
+        match = re.search(rf"\b{name}=(\d+)", text)
+        return int(match[1]) if match else 0
 
     files, functions = tables.get("FileNames", {}), tables.get("FunctionNames", {})
-    places, rows = tables.get("FileLocations", {}), tables.get("StackFrames", {})
-    # A frame without a parent says 1 where the numbers of parents are one too high, else 0.
+    locations, rows = tables.get("FileLocations", {}), tables.get("StackFrames", {})
+    # A frame without a parent has 0 in some versions of XLA; in others all parents are one higher.
     shift = field(rows.get(1, ""), "parent_frame_id")
     stacks: dict[int, Frames] = {}
     for number, row in sorted(rows.items()):
-        place = places.get(field(row, "file_location_id"), "")
-        own = (
-            files.get(field(place, "file_name_id"), "").strip('"'),
-            functions.get(field(place, "function_name_id"), "").strip('"'),
+        location = locations.get(field(row, "file_location_id"), "")
+        frame = (
+            files.get(field(location, "file_name_id"), "").strip('"'),
+            functions.get(field(location, "function_name_id"), "").strip('"'),
         )
-        stacks[number] = (*stacks.get(field(row, "parent_frame_id") - shift, ()), own)
+        stacks[number] = (*stacks.get(field(row, "parent_frame_id") - shift, ()), frame)
     return stacks

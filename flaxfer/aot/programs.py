@@ -1,4 +1,4 @@
-"""The train and eval step of a config, compiled for devices that need not be there.
+"""The train and eval step of a config, compiled for devices that need not be present.
 
 Axes: A micro-batches, B rows, T tokens, E sequences a row.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from flaxfer.aot.flops import Work
 from flaxfer.config import Config, Stage
@@ -24,7 +24,6 @@ from flaxfer.data.loader import TrainPlan, eval_batches
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
-from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
 from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.spec import ModelSpec
@@ -39,17 +38,19 @@ from flaxfer.training.state import TrainState
 from flaxfer.training.step import StepSpec, make_train_step
 
 ASSUMED_STEPS = 1000
-"""Steps of a stage whose data are not read; the number is a constant of the schedule alone."""
+"""Steps of a stage without data; the number is only a constant of the schedule."""
+
+Shapes = dict[str, jax.ShapeDtypeStruct]
 
 
 @dataclasses.dataclass(frozen=True)
 class Assumed:
-    """What stands for data that are not read.
+    """Assumptions in place of data.
 
     Attributes:
-      rows: B of a micro-batch.
-      sequences_per_row: E, all slots in use and all rows full.
-      vocabulary: rows of the word embedding; 0 for all of the model's.
+      rows: rows of a micro-batch (B).
+      sequences_per_row: sequences in each row (E), which fill it.
+      vocabulary: rows of the word embedding; 0 for the model's vocabulary.
     """
 
     rows: int
@@ -59,19 +60,19 @@ class Assumed:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Workload:
-    """What a stage asks of the devices, whatever their mesh.
+    """The work of a stage, independent of the mesh.
 
     Attributes:
-      settings: the stage.
-      encoder: with the vocabulary in use.
-      vocabulary: rows of the embedding before the cut.
-      train, dev: the splits; None if they are assumed.
-      assumed: instead of them.
-      fixed_rows: B of a micro-batch where the user names it; 0 for the most that the plan needs.
+      settings: settings of the stage.
+      model: encoder and head; the vocabulary is cut to the ids in use.
+      vocabulary: size of the uncut vocabulary.
+      train, dev: the splits, or None if they are assumed.
+      assumed: assumptions in place of the splits.
+      fixed_rows: rows of a micro-batch (B); 0 for the largest bucket size of the plan.
     """
 
     settings: Stage
-    encoder: EncoderConfig
+    model: ModelSpec
     vocabulary: int
     train: Tokenized | None = None
     dev: Tokenized | None = None
@@ -79,83 +80,80 @@ class Workload:
     fixed_rows: int = 0
 
     @property
-    def model(self) -> ModelSpec:
-        """Encoder and head."""
-        return ModelSpec(self.encoder, self.head, self.settings.task.num_outputs)
-
-    @property
-    def head(self) -> str:
-        """The head of its kind of task."""
-        return HEAD_OF[self.settings.task.kind]
-
-    @property
     def examples(self) -> float:
-        """Examples of a step; where data are assumed, sequences."""
+        """Examples of a step; with assumed data, sequences."""
         return self.settings.train.batch_size if self.train else self.useful().sequences
 
     @property
     def dtype(self) -> Any:
-        """Of the matrix products: `auto` is bfloat16 on every accelerator."""
-        setting = self.settings.train.compute_dtype
-        return jnp.dtype("bfloat16" if setting == "auto" else setting)
+        """The dtype of the matmuls on an accelerator."""
+        return platform.compute_dtype(self.settings.train.compute_dtype, "tpu")
 
     @functools.cache  # noqa: B019 - a workload lives as long as its process.
-    def plan(self, multiple: int) -> TrainPlan | None:
-        """The plan of the stage's steps; None if its data are assumed."""
+    def plan(self, row_shards: int) -> TrainPlan | None:
+        """Return the plan of the stage's steps, or None with assumed data."""
         if self.train is None:
             return None
-        pad = self.encoder.pad_token_id
-        return TrainPlan.make(self.train, self.settings.train, (0,), pad, multiple)
+        pad_id = self.model.encoder.pad_token_id
+        return TrainPlan.make(self.train, self.settings.train, (0,), pad_id, row_shards)
 
-    def rows(self, multiple: int) -> int:
-        """B of the largest train program, which the others need less memory than."""
-        plan = self.plan(multiple)
-        wanted = self.fixed_rows or (plan.bucket_sizes[-1] if plan else 0)
-        wanted = wanted or (self.assumed.rows if self.assumed else 0)
-        return math.ceil(wanted / multiple) * multiple
+    def rows(self, row_shards: int) -> int:
+        """Return B of the largest train program, which needs the most memory."""
+        plan = self.plan(row_shards)
+        planned = plan.bucket_sizes[-1] if plan else self._assumed.rows
+        return math.ceil((self.fixed_rows or planned) / row_shards) * row_shards
 
-    def train_shapes(self, multiple: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """The arrays of a train batch, leading with A."""
-        settings, plan = self.settings.train, self.plan(multiple)
+    def train_shapes(self, row_shards: int) -> Shapes:
+        """Return the shapes of a train batch; they lead with A."""
+        plan = self.plan(row_shards)
         slots = plan.slots if plan else self._assumed.sequences_per_row
-        batch = empty_batch(self, self.rows(multiple), slots)
-        return {
-            name: jax.ShapeDtypeStruct(
-                (settings.gradient_accumulation_steps, *array.shape), array.dtype
-            )
-            for name, array in batch.items()
-        }
+        batch = empty_batch(self, self.rows(row_shards), slots)
+        lead = self.settings.train.gradient_accumulation_steps
+        return {k: jax.ShapeDtypeStruct((lead, *x.shape), x.dtype) for k, x in batch.items()}
 
-    def eval_shapes(self, multiple: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """The arrays of an eval batch."""
-        settings = self.settings.train
+    def eval_shapes(self, row_shards: int) -> Shapes:
+        """Return the shapes of an eval batch."""
+        settings, pad_id = self.settings.train, self.model.encoder.pad_token_id
         if self.dev is not None:
-            pad = self.encoder.pad_token_id
-            batch = next(eval_batches(self.dev, settings, pad, multiple))
+            batch = next(eval_batches(self.dev, settings, pad_id, row_shards))
         else:
             slots = 1 << (self._assumed.sequences_per_row - 1).bit_length()
-            batch = empty_batch(self, settings.eval_rows * multiple, slots)
+            batch = empty_batch(self, settings.eval_rows * row_shards, slots)
         return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()}
 
     def useful(self) -> Work:
-        """What a train step has to do, on the mean over the train split."""
+        """Return the work of a train step without padding, on average over the train split."""
+        settings = self.settings.train
         if self.train is None:
-            assumed, settings = self._assumed, self.settings.train
-            rows = assumed.rows * settings.gradient_accumulation_steps
-            sequences = rows * assumed.sequences_per_row
+            rows = self._assumed.rows * settings.gradient_accumulation_steps
+            sequences = rows * self._assumed.sequences_per_row
             tokens = rows * settings.row_length
             return Work(sequences, tokens, tokens * tokens / sequences)
         lengths = self.train.lengths.astype(np.float64)
-        sequences = self.settings.train.batch_size * self.train.choices
+        sequences = settings.batch_size * self.train.choices
         mean, square = float(lengths.mean()), float(np.square(lengths).mean())
         return Work(sequences, sequences * mean, sequences * square)
 
-    def computed(self, multiple: int) -> Work:
-        """What the rows of a train step have room for, padding and empty slots included."""
-        micro, rows, tokens = self.train_shapes(multiple)["token_BT"].shape
-        slots = self.train_shapes(multiple)["cls_BE"].shape[2]
-        rows *= micro
-        return Work(rows * slots, rows * tokens, rows * tokens * tokens)
+    def padded(self, row_shards: int) -> Work:
+        """Return the work of a train step with padding and empty slots."""
+        shapes = self.train_shapes(row_shards)
+        micro_batches, rows, tokens = shapes["token_BT"].shape
+        rows *= micro_batches
+        return Work(rows * shapes["cls_BE"].shape[2], rows * tokens, rows * tokens * tokens)
+
+    def train_spec(self, row_shards: int) -> StepSpec:
+        """Return the spec of the train step."""
+        settings, plan = self.settings.train, self.plan(row_shards)
+        return StepSpec(
+            model=self.model,
+            task=self.settings.task,
+            label_smoothing=settings.label_smoothing,
+            optimizer=self.settings.optimizer,
+            total_steps=plan.total_steps if plan else ASSUMED_STEPS,
+            dtype=self.dtype,
+            remat=settings.remat,
+            attention=settings.attention,
+        )
 
     @property
     def _assumed(self) -> Assumed:
@@ -164,44 +162,61 @@ class Workload:
 
 
 def read_workload(config: Config, stage: str, rows: int) -> Workload:
-    """The workload of a stage with its data and vocabulary, as the study reads them.
+    """Read the data and the vocabulary of a stage, as a study does.
 
     Raises:
       FlaxferError: data, tokenizer or config.json cannot be read. Weights are not needed.
     """
+    stage_settings(config, stage)
     data = read_study_data(config, platform.cache_dir(config.cache))
-    settings = data.stages[stage]
+    spec = data.stages[stage]
     return Workload(
-        settings=settings.settings,
-        encoder=settings.model.encoder,
+        settings=spec.settings,
+        model=spec.model,
         vocabulary=data.encoder.vocab_size,
-        train=settings.train,
-        dev=settings.dev,
+        train=spec.train,
+        dev=spec.dev,
         fixed_rows=rows,
     )
 
 
 def assumed_workload(config: Config, stage: str, file: Path, assumed: Assumed) -> Workload:
-    """The workload of a stage with the sizes of a config.json, and no data.
+    """Return the workload of a stage with the model of a config.json and no data.
 
     Raises:
       DataError: there is no such file.
-      ConfigError: what it describes is not implemented.
+      ConfigError: its model is not supported.
     """
     encoder = read_config(read_json(file, DataError), str(file))
     encoder = encoder.with_dropout(config.model.dropout, config.model.attention_dropout)
-    size = encoder.vocab_size
-    encoder = dataclasses.replace(encoder, vocab_size=assumed.vocabulary or size)
-    settings = config.target if stage == "target" else config.intermediate
-    assert settings is not None
+    settings = stage_settings(config, stage)
     if not settings.train.row_length:  # Without data there is nothing to choose it by.
         train = dataclasses.replace(settings.train, row_length=settings.train.max_length)
         settings = dataclasses.replace(settings, train=train)
-    return Workload(settings=settings, encoder=encoder, vocabulary=size, assumed=assumed)
+    model = ModelSpec(encoder, HEAD_OF[settings.task.kind], settings.task.num_outputs)
+    model = model.with_vocabulary(assumed.vocabulary or encoder.vocab_size)
+    return Workload(settings, model, encoder.vocab_size, assumed=assumed)
+
+
+def stage_settings(config: Config, stage: str) -> Stage:
+    """Return the settings of a stage.
+
+    Raises:
+      ConfigError: the config does not have the stage.
+    """
+    if stage == "target":
+        return config.target
+    if config.intermediate is None or "staged" not in config.conditions:
+        raise ConfigError(
+            "this config has no intermediate stage",
+            where="--stage",
+            hint="leave the option out, or use a config with the condition staged.",
+        )
+    return config.intermediate
 
 
 def empty_batch(work: Workload, rows: int, slots: int) -> packing.Batch:
-    """The host arrays of a batch without any sequence, of the shapes of a full one."""
+    """Return a batch without any sequence; its arrays have the shapes of a full one."""
     kind = work.settings.task.kind
     shape = {"question_answering": (1, 2)}.get(kind, (1,))
     one = np.zeros(1, np.int32)
@@ -218,102 +233,64 @@ def empty_batch(work: Workload, rows: int, slots: int) -> packing.Batch:
         fingerprint="",
         kind=kind,
     )
-    length, pad = work.settings.train.row_length, work.encoder.pad_token_id
-    return packing.build_rows(data, np.zeros(0, np.int64), [], rows, length, slots, pad)
+    length, pad_id = work.settings.train.row_length, work.model.encoder.pad_token_id
+    return packing.build_rows(data, np.zeros(0, np.int64), [], rows, length, slots, pad_id)
 
 
-def state_shapes(work: Workload, mesh: Mesh, total_steps: int) -> TrainState:
-    """The train state as shapes with their places on the mesh."""
+def state_shapes(work: Workload, mesh: Mesh) -> TrainState:
+    """Return the shapes of the train state, with their shardings on the mesh."""
     params = work.model.param_shapes()
-    optimizer = make_optimizer(work.settings.optimizer, total_steps, params)
+    optimizer = make_optimizer(work.settings.optimizer, ASSUMED_STEPS, params)
     shapes = jax.eval_shape(
         lambda p: TrainState(jnp.zeros((), jnp.int32), p, optimizer.init(p)), params
     )
-    made: TrainState = placed(shapes, mesh)
-    return made
+    state: TrainState = placed(shapes, mesh)
+    return state
 
 
 def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
-    """The train step of the largest number of rows."""
-    multiple = sharding.row_shards(mesh)
-    plan, task = work.plan(multiple), work.settings.task
-    steps = plan.total_steps if plan else ASSUMED_STEPS
-    train = work.settings.train
-    spec = StepSpec(
-        model=work.model,
-        task=task,
-        label_smoothing=train.label_smoothing,
-        optimizer=work.settings.optimizer,
-        total_steps=steps,
-        dtype=work.dtype,
-        remat=train.remat,
-        attention=train.attention,
-    )
-    step: Any = make_train_step(spec, mesh)
-    platform = mesh.devices.flat[0].platform
-    key = jax.eval_shape(lambda: dropout_key(0, platform, mesh.size))
-    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=sharding.whole(mesh))
-    batch = _on_rows(work.train_shapes(multiple), mesh, axis=1)
-    compiled: jax.stages.Compiled = step.lower(
-        state_shapes(work, mesh, steps), batch, key
-    ).compile()
+    """Compile the train step for the largest number of rows."""
+    row_shards = sharding.row_shards(mesh)
+    step: Any = make_train_step(work.train_spec(row_shards), mesh)
+    rows = NamedSharding(mesh, PartitionSpec(None, *sharding.ROWS))
+    batch = _with_sharding(work.train_shapes(row_shards), rows)
+    backend = mesh.devices.flat[0].platform
+    key = jax.eval_shape(lambda: dropout_key(0, backend, mesh.size))
+    key = _with_sharding(key, sharding.whole(mesh))
+    compiled: jax.stages.Compiled = step.lower(state_shapes(work, mesh), batch, key).compile()
     return compiled
 
 
 def compile_eval(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
-    """The eval step, as dev is scored with it."""
+    """Compile the eval step with which dev is scored."""
     task = work.settings.task
     spec = EvalSpec(work.model, task, work.dtype, work.settings.train.attention)
     step: Any = make_eval_step(spec, mesh)
-    params = jax.tree.map(
-        lambda whole, narrow: jax.ShapeDtypeStruct(
-            narrow.shape, narrow.dtype, sharding=whole.sharding
-        ),
-        given := state_shapes(work, mesh, ASSUMED_STEPS).params,
-        jax.eval_shape(cast_for_eval(work.dtype), given),
-    )
+    params = placed(jax.eval_shape(cast_for_eval(work.dtype), work.model.param_shapes()), mesh)
     empty = jax.eval_shape(metrics.collection(task.kind, task.num_outputs).empty)
-    accumulated = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding.whole(mesh)), empty
-    )
-    batch = _on_rows(work.eval_shapes(sharding.row_shards(mesh)), mesh, axis=0)
+    accumulated = _with_sharding(empty, sharding.whole(mesh))
+    shapes = work.eval_shapes(sharding.row_shards(mesh))
+    batch = _with_sharding(shapes, NamedSharding(mesh, sharding.ROWS))
     compiled: jax.stages.Compiled = step.lower(params, batch, accumulated).compile()
     return compiled
 
 
 def bytes_on_chip(tree: Any) -> int:
-    """Bytes that a tree of placed shapes has on one chip."""
+    """Return the bytes that a tree of shapes with shardings takes on one chip."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
     )
 
 
-def check_stage(config: Config, stage: str) -> None:
-    """Refuses a stage that the config does not have.
-
-    Raises:
-      ConfigError: that.
-    """
-    if stage == "intermediate" and (
-        config.intermediate is None or "staged" not in config.conditions
-    ):
-        raise ConfigError(
-            "this config has no intermediate stage",
-            where="--stage",
-            hint="leave the option out, or name a config with the path staged.",
-        )
-
-
-def summary(work: Workload, multiple: int) -> dict[str, Any]:
-    """The shapes that are compiled, for the report."""
-    plan = work.plan(multiple)
-    encoder, settings = work.encoder, work.settings.train
+def summary(work: Workload, row_shards: int) -> dict[str, Any]:
+    """Return the compiled shapes as JSON values."""
+    plan, encoder = work.plan(row_shards), work.model.encoder
     return {
-        "train": {k: list(v.shape) for k, v in work.train_shapes(multiple).items()},
-        "eval": {k: list(v.shape) for k, v in work.eval_shapes(multiple).items()},
+        "train": {k: list(x.shape) for k, x in work.train_shapes(row_shards).items()},
+        "eval": {k: list(x.shape) for k, x in work.eval_shapes(row_shards).items()},
         "bucket_sizes": list(plan.bucket_sizes) if plan else [],
-        "batch_size": settings.batch_size,
+        "batch_size": work.settings.train.batch_size,
         "vocabulary": work.vocabulary,
         "vocabulary_in_use": encoder.vocab_size,
         "encoder": json.loads(json.dumps(dataclasses.asdict(encoder))),
@@ -321,12 +298,8 @@ def summary(work: Workload, multiple: int) -> dict[str, Any]:
     }
 
 
-def _on_rows(
-    shapes: dict[str, jax.ShapeDtypeStruct], mesh: Mesh, axis: int
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """Rows, the given axis, split over the mesh as `loader.put_rows` does."""
-    spec = PartitionSpec(*(None,) * axis, *sharding.ROWS)
-    return {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
-        for name, x in shapes.items()
-    }
+def _with_sharding(tree: Any, where: Sharding) -> Any:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        tree,
+    )

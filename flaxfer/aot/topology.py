@@ -1,4 +1,4 @@
-"""Accelerators by name: their public figures, and devices to compile for that are not there."""
+"""Accelerators by name: their published figures, and absent devices to compile for."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ import jax
 from flaxfer.errors import ConfigError, UnavailableError
 
 CALIBRATION = 8192
-"""A product of square bfloat16 matrices of this size runs at the peak of every TPU here; the cycles
-that the compiler estimates for it give the clock of those cycles."""
+"""Side of a square bfloat16 matmul that runs at the peak of every TPU here. The compiler's estimate
+of its cycles gives the clock of those cycles."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One kind of accelerator. A figure that is 0 is not used, and no time is estimated.
+    """A kind of accelerator. Figures of 0 are unknown, and then no time is estimated.
 
     Attributes:
-      title: its name.
-      memory: bytes of a chip's HBM as sold.
-      usable: bytes of it that the compiler lets a program have.
-      peak: bfloat16 FLOP/s of matrix products.
+      title: full name.
+      memory: bytes of HBM of a chip, as sold.
+      usable: bytes of HBM that the compiler lets a program use.
+      peak: bfloat16 FLOP/s of matmuls.
       bandwidth: bytes/s of HBM.
-      link: bytes/s that a chip sends over one axis of the torus, both directions together.
-      calibration_cycles: the compiler's estimate for the product of `CALIBRATION`.
+      link: bytes/s that a chip sends over one axis of the torus, in both directions together.
+      calibration_cycles: the compiler's estimate for the matmul of `CALIBRATION`.
     """
 
     title: str
@@ -41,7 +41,7 @@ class Chip:
 
     @property
     def clock(self) -> float:
-        """Estimated cycles a second."""
+        """Estimated cycles per second."""
         return self.calibration_cycles * self.peak / (2 * CALIBRATION**3)
 
 
@@ -58,21 +58,21 @@ CHIPS: Mapping[str, Chip] = {
 FLAT = ("1x1", "1x2", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 SOLID = ("1x1x1", "1x1x2", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8")
 LAYOUTS: Mapping[str, tuple[str, ...]] = {"v5e": FLAT, "v6e": FLAT, "v5p": SOLID}
-"""The usual slices of a kind, from one chip to 256."""
+"""The usual slices of each kind, from one chip to 256."""
 
 GPUS = (1, 2, 4, 8)
-"""GPUs of one machine."""
+"""Numbers of GPUs in one machine."""
 
 ENVIRONMENT = {
-    # Else libtpu asks a metadata server, and warns that it finds no other hosts.
+    # Otherwise libtpu asks a metadata server, and warns that it finds no other hosts.
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",
-    # Nothing is run on a TPU, so several processes may compile for one.
+    # Nothing runs on a TPU, so several processes may compile for one.
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_LOG_DIR": "disabled",
 }
-"""Read when libtpu starts."""
+"""Environment variables that libtpu reads when it starts."""
 
 H100 = """
 gpu_device_info {
@@ -90,7 +90,7 @@ gpu_device_info {
 platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 }
 device_description_str: "NVIDIA H100 80GB HBM3"
 """
-"""What the CUDA driver says of an H100."""
+"""Description of an H100, as the CUDA driver gives it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +98,9 @@ class Topology:
     """A slice of TPUs or a machine with GPUs.
 
     Attributes:
-      name: as the compiler calls it, such as `v5e:2x4`; of GPUs such as `h100:8`.
-      kind: a key of `CHIPS`.
-      chips: how many there are.
+      name: the compiler's name, such as `v5e:2x4`; for GPUs, such as `h100:8`.
+      kind: key of `CHIPS`.
+      chips: number of chips.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Topology:
 
     @property
     def chip(self) -> Chip:
-        """Its kind's figures."""
+        """Figures of its kind of chip."""
         return CHIPS[self.kind]
 
     @property
@@ -119,38 +119,38 @@ class Topology:
 
 
 def parse(name: str) -> Topology:
-    """The topology that a user names: `v5e:8`, `v5e:2x4`, `v5p:2x2x1`, `h100:8`.
+    """Return the topology of a name such as `v5e:8`, `v5e:2x4`, `v5p:2x2x1` or `h100:8`.
 
     Raises:
-      ConfigError: there is none of this name.
+      ConfigError: there is no such topology.
     """
     kind, _, layout = name.lower().partition(":")
     if kind == "h100" and layout in map(str, GPUS):
         return Topology(f"{kind}:{layout}", kind, int(layout))
-    for known in LAYOUTS.get(kind, ()):
-        chips = math.prod(map(int, known.split("x")))
-        if layout in (known, str(chips)):
-            return Topology(f"{kind}:{known}", kind, chips)
+    for sides in LAYOUTS.get(kind, ()):
+        chips = math.prod(map(int, sides.split("x")))
+        if layout in (sides, str(chips)):
+            return Topology(f"{kind}:{sides}", kind, chips)
     raise ConfigError(
         f"there is no topology {name!r}",
         where="--topology",
-        hint="name one of these; the number of chips alone will do, as in v5e:8.",
+        hint="use one of these, or only the number of chips, as in v5e:8.",
         details=[f"{kind}: {', '.join(layouts)}" for kind, layouts in LAYOUTS.items()]
         + [f"h100: {', '.join(map(str, GPUS))}"],
     )
 
 
 def devices(topology: Topology) -> list[jax.Device]:
-    """Devices to build a mesh and compile on; nothing can run on them.
+    """Return devices to build a mesh of and compile for; nothing can run on them.
 
     Raises:
-      UnavailableError: the compiler for them is not installed, or does not start.
+      UnavailableError: their compiler is not installed, or does not start.
     """
     gpu = topology.kind == "h100"
     package, extra = ("jax_cuda12_plugin", "cuda") if gpu else ("libtpu", "tpu")
     if importlib.util.find_spec(package) is None:
         raise UnavailableError(
-            f"{package}, which holds the compiler, is not installed",
+            f"{package}, which contains the compiler, is not installed",
             where=topology.name,
             hint=f'pip install "flaxfer[{extra}]" on Linux with Python 3.12 or later; no '
             f"{'GPU' if gpu else 'TPU'} is needed.",
@@ -160,12 +160,12 @@ def devices(topology: Topology) -> list[jax.Device]:
     try:
         if gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-            found = topologies.get_topology_desc(
+            description = topologies.get_topology_desc(
                 platform="cuda", topology=f"1x1x{topology.chips}", target_config=H100
             )
         else:
             os.environ.update(ENVIRONMENT)
-            found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
+            description = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
     except (RuntimeError, NotImplementedError, ValueError) as error:
         raise UnavailableError(
             f"the compiler does not start: {error}",
@@ -173,4 +173,4 @@ def devices(topology: Topology) -> list[jax.Device]:
             hint="install the versions of constraints.txt; on Python 3.11 jax is older and may "
             "not know this accelerator.",
         ) from error
-    return list(found.devices)
+    return list(description.devices)

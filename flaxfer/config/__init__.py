@@ -1,7 +1,6 @@
 """Configuration: schema, loading, validation and grids."""
 
 from flaxfer.config.schema import (
-    FORMAT_OF_SUFFIX,
     METRICS,
     Common,
     Condition,
@@ -18,7 +17,6 @@ from flaxfer.config.schema import (
 )
 
 __all__ = [
-    "FORMAT_OF_SUFFIX",
     "METRICS",
     "Common",
     "Condition",

@@ -243,7 +243,7 @@ def _with_shared_sections(tree: dict[str, Any]) -> dict[str, Any]:
             if isinstance(settings, dict) and isinstance(own, dict):
                 stage[name] = settings | own
             elif own is None:
-                stage[name] = copy.copy(settings)
+                stage[name] = settings
     return tree
 
 
@@ -256,17 +256,17 @@ def _config_type(tree: dict[str, Any]) -> type:
     return Grid if grids.KEYS & tree.keys() else Config
 
 
-def _try_to_build(tree: dict[str, Any]) -> tuple[Any, list[Any]]:
+def _try_to_build(config_type: type, tree: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Return the config of a tree without shared sections, or pydantic's errors."""
     try:
-        return _adapter(_config_type(tree)).validate_python(tree), []
+        return _adapter(config_type).validate_python(tree), []
     except pydantic.ValidationError as error:
         return None, error.errors(include_url=False)
 
 
 def _error_locations(tree: dict[str, Any]) -> set[tuple[Any, ...]]:
     """Return the locations of errors, without indices of tuples."""
-    _, errors = _try_to_build(_with_shared_sections(tree))
+    _, errors = _try_to_build(_config_type(tree), _with_shared_sections(tree))
     return {tuple(part for part in error["loc"] if isinstance(part, str)) for error in errors}
 
 
@@ -276,10 +276,10 @@ def _validate(tree: dict[str, Any]) -> tuple[Config | Grid, set[str], list[Findi
     Returns:
       The config, the keys of the invalid values, and an error for each of them.
     """
-    tree = _with_shared_sections(tree)
+    config_type, tree = _config_type(tree), _with_shared_sections(tree)
     invalid: set[str] = set()
     messages: dict[str, str] = {}
-    config, errors = _try_to_build(tree)
+    config, errors = _try_to_build(config_type, tree)
     while errors:
         first_round = not messages  # Later errors are about the contents of stand-ins.
         for error in errors:
@@ -288,10 +288,10 @@ def _validate(tree: dict[str, Any]) -> tuple[Config | Grid, set[str], list[Findi
                 location = location[:-1]
             key = ".".join(map(str, location))
             if first_round:
-                messages.setdefault(key, _message(_config_type(tree), location, error))
+                messages.setdefault(key, _message(config_type, location, error))
             invalid.add(key)
             _repair(tree, location, error["type"] == "missing")
-        config, errors = _try_to_build(tree)
+        config, errors = _try_to_build(config_type, tree)
     return config, invalid, [((key,), f"{key}: {text}") for key, text in messages.items()]
 
 
@@ -307,8 +307,9 @@ def _repair(tree: dict[str, Any], location: tuple[Any, ...], missing: bool) -> N
             node = node[part]
     if missing and name == location[-1]:
         owner[name] = copy.deepcopy(STAND_INS[name])
-    else:
-        owner.pop(name, None)
+    else:  # Pydantic's location of a key that is not a string may be a string.
+        for key in [key for key in owner if str(key) == str(name)]:
+            del owner[key]
 
 
 def _message(config_type: type, location: tuple[Any, ...], error: Mapping[str, Any]) -> str:

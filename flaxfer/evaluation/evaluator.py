@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Evaluator:
     train: Train
     dtype: Any
     mesh: jax.sharding.Mesh
+    batches: Callable[..., Iterator[Batch]] = eval_batches
 
     @property
     def pad_id(self) -> int:
@@ -72,7 +73,7 @@ class Evaluator:
         outputs = np.full((seeds, size, self.task.num_outputs), np.nan, np.float32)
         pending: list[tuple[Batch, jax.Array]] = []
         multiple = sharding.row_shards(self.mesh)
-        for batch in eval_batches(data, self.train, self.pad_id, multiple):
+        for batch in self.batches(data, self.train, self.pad_id, multiple):
             placed = put_rows(batch, self.mesh)
             accumulated, logits = eval_step(params, placed, accumulated)
             pending.append((batch, logits))

@@ -28,6 +28,7 @@ from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.pretrained import weights_fingerprint
 from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import WEIGHTS, read_json
+from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
 from flaxfer.training.record import DONE, IDENTITY, StageRecord, open_finished
 from flaxfer.training.vocabulary import recover_rows, with_word_table, word_table
@@ -100,8 +101,7 @@ def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:
 
 def whole_params(stage: StageRecord, encoder: EncoderConfig, source: Path) -> Params:
     """Return the best parameters of a stage on the host, with all rows of the embedding."""
-    device = np.array(jax.devices()[:1]).reshape(1, 1, 1)
-    mesh = jax.sharding.Mesh(device, ("data", "fsdp", "tensor"))
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
 
     def params_of(record: StageRecord) -> Params:
         on_host: Params = jax.tree.map(np.asarray, record.best_params(encoder, mesh))

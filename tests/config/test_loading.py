@@ -1,4 +1,4 @@
-"""From a config file and the command line to a `Config`."""
+"""Config files and overrides: the configs that they build, and the errors they report."""
 
 from __future__ import annotations
 
@@ -172,14 +172,14 @@ SOURCE = "target.data.train.1"
     ],
 )
 def test_override_takes_the_type_of_its_field(file: str, key: str, text: str, value: Any) -> None:
-    usual, config = loading.load(file), loading.load(file, [(key, text)])
+    default, config = loading.load(file), loading.load(file, [(key, text)])
     shared = key.startswith(("optimizer", "train"))
-    found = at(config, f"target.{key}" if shared else key)
-    assert (found, type(found)) == (value, type(value))
-    touched = {"intermediate", "target"} if shared else {key.partition(".")[0], "workdir"}
+    actual = at(config, f"target.{key}" if shared else key)
+    assert (actual, type(actual)) == (value, type(value))
+    affected = {"intermediate", "target"} if shared else {key.partition(".")[0], "workdir"}
     for field in dataclasses.fields(Config):
-        if field.name not in touched:
-            assert at(config, field.name) == at(usual, field.name)
+        if field.name not in affected:
+            assert at(config, field.name) == at(default, field.name)
 
 
 def test_a_single_source_can_be_addressed_with_and_without_its_index(file: str) -> None:
@@ -219,7 +219,7 @@ def test_overrides_set_and_remove_sections(file: str) -> None:
 
 
 def test_ten_errors_are_reported_together(file: str) -> None:
-    found = details(
+    reported = details(
         file,
         ("modle.path", "x"),  # an unknown section
         ("optimizer.lerning_rate", "1e-5"),  # an unknown key of a shared section
@@ -229,10 +229,10 @@ def test_ten_errors_are_reported_together(file: str) -> None:
         ("target.task.kind", "none"),  # a wrong required key
         (f"{SOURCE}.columns.text_c", "2"),  # an unknown role
         ("target.evaluate.de.fraction", "2"),  # out of range
-        ("intermediate.task.metric", "accurracy"),  # of another kind of task
+        ("intermediate.task.metric", "accurracy"),  # of another task type
         ("train.row_length", "32"),  # against train.max_length
     )
-    assert sorted(found) == sorted(
+    assert sorted(reported) == sorted(
         [
             "modle: unknown key; did you mean 'model'?",
             "optimizer.lerning_rate: unknown key; did you mean 'learning_rate'?",
@@ -251,7 +251,7 @@ def test_ten_errors_are_reported_together(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "text", "finding"),
+    ("key", "text", "error"),
     [
         ("seeds", "one", "seeds.0: should be a valid integer; is 'one'"),
         ("seeds", "1.5", "seeds.0: should be a valid integer; is 1.5"),
@@ -284,9 +284,9 @@ def test_ten_errors_are_reported_together(file: str) -> None:
         ),
     ],
 )
-def test_one_wrong_value_is_one_error(file: str, key: str, text: str, finding: str) -> None:
-    (found,) = details(file, (key, text))
-    assert found.startswith(finding)
+def test_one_wrong_value_is_one_error(file: str, key: str, text: str, error: str) -> None:
+    (reported,) = details(file, (key, text))
+    assert reported.startswith(error)
 
 
 def test_missing_fields_do_not_hide_other_errors(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_missing_fields_do_not_hide_other_errors(tmp_path: Path) -> None:
 
 def test_an_error_in_a_shared_section_is_reported_once(file: str) -> None:
     assert details(file, ("optimizer.b1", "2")) == ("optimizer.b1: should be less than 1; is 2",)
-    # The target's own rate is another one, and right.
+    # The target sets its own, valid rate.
     assert details(file, ("optimizer.learning_rate", "0")) == (
         "optimizer.learning_rate: should be greater than 0; is 0",
     )
@@ -381,6 +381,22 @@ def test_every_missing_field_is_reported(
     expected = [f"{at}.task.{key}: is missing" for key in ("name", "kind", "metric")]
     expected += [f"{at}.data.train: is missing", "name: is missing", *more]
     assert sorted(errors({"conditions": "direct", **settings})) == sorted(expected)
+
+
+def test_keys_that_are_not_text_are_reported() -> None:
+    settings = {**VALID, None: 1, 0: 2, "train": {0: 3}}
+    assert sorted(errors(settings)) == [
+        "0: keys should be strings; is 0",
+        "None: keys should be strings; is None",
+        "train.0: keys should be strings; is 0",
+    ]
+
+
+def test_an_invalid_section_of_a_grid_does_not_make_it_a_study() -> None:
+    assert errors({"name": "grid", "targets": 5}) == (
+        "targets: should be a section with keys; is 5",
+        "models: is empty",
+    )
 
 
 @pytest.mark.parametrize(

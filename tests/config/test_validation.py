@@ -102,7 +102,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
         "intermediate.train.label_smoothing: should be less than 1; is 1.0",
     ),
     ({f"{TRAIN}.label_smoothing": 0.1}, f"{TRAIN}.label_smoothing: is for classification"),
-    # The optimiser.
+    # The optimizer.
     *[
         ({f"{OPTIMIZER}.{key}": 0.0}, f"{OPTIMIZER}.{key}: should be greater than 0; is 0.0")
         for key in ("learning_rate", "eps", "power", "layer_decay")
@@ -189,16 +189,16 @@ def wrong_type(changes: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("changes", "error"), CASES, ids=[case[1] for case in CASES])
 def test_a_contradiction_is_one_error(changes: dict[str, Any], error: str) -> None:
-    (found,) = errors(changed(VALID, changes))
-    assert found.startswith(error)
+    (reported,) = errors(changed(VALID, changes))
+    assert reported.startswith(error)
 
 
 @pytest.mark.parametrize("changes", [case[0] for case in CASES], ids=str)
 def test_a_check_is_skipped_if_it_reads_an_invalid_value(changes: dict[str, Any]) -> None:
-    found = errors(changed(VALID, wrong_type(changes)))
-    assert len(found) == len(changes)
+    reported = errors(changed(VALID, wrong_type(changes)))
+    assert len(reported) == len(changes)
     for key in changes:
-        assert any(error.startswith(key) for error in found)
+        assert any(error.startswith(key) for error in reported)
 
 
 TAGS = {"name": "ner", "kind": "tagging", "metric": "f1", "labels": ("O", "B-PER", "I-PER")}
@@ -295,8 +295,8 @@ def test_a_contradiction_with_the_task_type_is_one_error(
 ) -> None:
     changes = {f"target.{key}": value for key, value in changes.items()}
     settings = changed(VALID, {"target": KINDS[kind]})
-    (found,) = errors(changed(settings, changes))
-    assert found.startswith(f"target.{error}")
+    (reported,) = errors(changed(settings, changes))
+    assert reported.startswith(f"target.{error}")
     assert len(errors(changed(settings, wrong_type(changes)))) == len(changes)
 
 

@@ -14,7 +14,8 @@ from transformers import AutoTokenizer
 from flaxfer.config import Source
 from flaxfer.data.examples import Examples
 from flaxfer.data.sources import read_source
-from flaxfer.interop.embed import SIMILARITY, Embedder, retrieval_scores, sts_scores
+from flaxfer.interop.embed import SIMILARITY, retrieval_scores, sts_scores
+from flaxfer.interop.embedding import Embedder
 
 pytestmark = pytest.mark.parity
 
