@@ -26,8 +26,15 @@ def on_one_device() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_device() -> Iterator[None]:
-    """One device, and a compilation cache that is the module's own."""
-    with on_one_device(), restored_compilation_cache():
+    """One device, and no compiled programs on disk, which pay only for several processes."""
+    with on_one_device(), restored_compilation_cache(), jax.enable_compilation_cache(False):
+        yield
+
+
+@pytest.fixture(scope="module")
+def programs_on_disk(one_device: None) -> Iterator[None]:
+    """Compiled programs in the cache of the studies, where other processes find them."""
+    with jax.enable_compilation_cache(True):
         compilation_cache.reset_cache()  # JAX stays with the folder that it used first.
         yield
         compilation_cache.reset_cache()
