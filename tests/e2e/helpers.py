@@ -44,9 +44,6 @@ TRAIN = Train(
     log_every=1,
 )
 OPTIMIZER = Optimizer(learning_rate=1e-3)
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}
-"""Compiler options that compile faster."""
-
 TIMES = {"seconds", "compile_seconds", "examples_per_s", "useful_tokens_per_s", "input_stall_share"}
 Json = dict[str, Any]
 
@@ -89,7 +86,6 @@ def config_of(folder: Path) -> Config:
         workdir=str(folder / "work"),
         data_dir=str(folder),
         cache=str(folder / "cache"),
-        compiler_options=UNOPTIMIZED,
     )
 
 
@@ -144,7 +140,6 @@ def grid_of(world: Path, workdir: Path) -> Grid:
         workdir=str(workdir),
         data_dir=str(world),
         cache=str(world / "cache"),
-        compiler_options=UNOPTIMIZED,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,8 @@ def main() -> int:
     folder.mkdir(parents=True)
     write_grid_world(folder)
     whole = grid_of(folder, folder / "whole")
+    # Without compiled programs on disk, most of the time would be spent on compiling.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder.absolute() / "programs"))
     began = time.monotonic()
     process = start_worker(whole)
     process.communicate()

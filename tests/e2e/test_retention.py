@@ -31,7 +31,7 @@ from tests.e2e.helpers import (
 )
 from tests.helpers import tiny_model
 
-pytestmark = pytest.mark.usefixtures("exact_vocabulary", "plain_code")
+pytestmark = pytest.mark.usefixtures("exact_vocabulary")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 from flaxfer.study import runner
-from tests.e2e.helpers import UNOPTIMIZED, Json, lines_of, runs_of, summary_of
+from tests.e2e.helpers import Json, lines_of, runs_of, summary_of
 from tests.helpers import WORDS, tiny_model
 
 OPTIMIZER = Optimizer(learning_rate=3e-3, warmup=5)
@@ -97,7 +97,6 @@ def test_a_task_type_is_learned_and_reported(
         workdir=str(tmp_path / "work"),
         data_dir=str(tmp_path),
         cache=str(tmp_path / "cache"),
-        compiler_options=UNOPTIMIZED,
     )
     report = runner.run(config, "command").read_text(encoding="utf-8")
     run = runs_of(config)["direct/target"]

@@ -37,7 +37,7 @@ from tests.e2e.helpers import (
 )
 from tests.helpers import WORDS, tiny_model
 
-pytestmark = pytest.mark.usefixtures("exact_vocabulary", "plain_code")
+pytestmark = pytest.mark.usefixtures("exact_vocabulary")
 
 ROWS = 300
 

@@ -46,7 +46,6 @@ from tests.training.helpers import (
 
 __all__ = ["saved"]
 
-pytestmark = pytest.mark.usefixtures("plain_code")
 
 TOPIC = Task("topic", "classification", "accuracy", ("a", "b", "c"))
 BERT = encoder_config(layers=1, dropout=0.1)
