@@ -1,69 +1,78 @@
-.PHONY: help setup demo test test-oldest lint parity parity-table reference gate gate-record \
-	bench bench-setup bench-report clean
+.PHONY: help setup demo test test-all test-oldest lint parity parity-table reference gate \
+	gate-record bench bench-setup bench-report clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
 PARITY := .venv-parity/bin/python
 TPU := .venv-tpu/bin/python
+# Each file is run by one worker, in the order of tests/conftest.py.
+WORKERS := -n 2 --dist loadfile --no-loadscope-reorder
+# The optimization level of users; tests compile without optimization otherwise.
+OPTIMIZED := XLA_FLAGS="--xla_backend_optimization_level=3 $(XLA_FLAGS)"
 
-help: ## Shows the targets.
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+help: ## Show the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
-setup: ## Makes .venv with the newest Python >= 3.11 and installs flaxfer.
+setup: ## Create .venv with the newest Python (3.11 or later) and install flaxfer.
 	@tools/setup.sh .venv demo
 
-demo: setup ## Runs the main job on the embedded data and says where the report lies.
+demo: setup ## Run the main job on the embedded data and print the path of its report.
 	@$(PYTHON) -m flaxfer.demo.weights
-	@$(PYTHON) -m flaxfer.main --config configs/sts_xling.py
+	@$(PYTHON) -m flaxfer run --config configs/sts_xling.py
 
-test: ## All fast tests.
+test: ## Run the fast tests, which cover every module.
 	@tools/setup.sh .venv test
 	@$(PYTHON) -m flaxfer.demo.weights
-	@$(PYTHON) -m pytest -q -n 2 --dist loadfile
+	@$(PYTHON) -m pytest -q $(WORKERS)
 
-test-oldest: ## The same tests on Python 3.11, the oldest supported.
+test-all: ## Run the fast and the slow tests.
+	@tools/setup.sh .venv test
+	@$(PYTHON) -m flaxfer.demo.weights
+	@$(PYTHON) -m pytest -q $(WORKERS) -m "not parity and not gate"
+
+test-oldest: ## Run the fast tests on Python 3.11, the oldest supported version.
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m flaxfer.demo.weights
-	@$(PARITY) -m pytest -q -n 2 --dist loadfile
+	@$(PARITY) -m pytest -q $(WORKERS)
 
-lint: ## Style and types, of Python and of shell scripts.
+lint: ## Check style and types, of Python and of shell scripts.
 	@tools/setup.sh .venv test
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 	@.venv/bin/shellcheck -x launch/*.sh tools/*.sh .ci/run
 
-parity: ## Compares with PyTorch, on Python 3.11: committed reference values, then live.
+parity: ## Compare with PyTorch on Python 3.11: the committed reference values, then live.
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m tests.parity.generate --check
-	@$(PARITY) -m pytest -q -m parity tests
+	@$(OPTIMIZED) $(PARITY) -m pytest -q -m parity tests
 
-parity-table: ## Prints the largest differences from PyTorch, by family and quantity.
+parity-table: ## Print the largest differences from PyTorch by family and quantity.
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m tests.parity.table
 
-reference: ## Writes the committed reference values anew.
+reference: ## Regenerate the committed reference values.
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m tests.parity.generate
 
-bench-setup: ## Makes the three environments of the benchmarks.
+bench-setup: ## Create the three environments of the benchmarks.
 	@tools/bench_setup.sh
 
-bench: ## Times flaxfer beside its peers: DATA=FOLDER [XLMR=FOLDER] [ONLY=NAME] [ROUNDS=5].
+bench: ## Time flaxfer beside its peers: DATA=FOLDER [XLMR=FOLDER] [ONLY=NAME] [ROUNDS=5].
 	@$(PYTHON) -m benchmarks.run $(if $(DATA),--data "$(DATA)") $(if $(XLMR),--xlmr "$(XLMR)") \
 		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
 
-bench-report: ## Writes BENCHMARKS.md from the stored runs.
+bench-report: ## Write BENCHMARKS.md from the stored runs.
 	@$(PYTHON) -m benchmarks.report
 
-gate: ## Compiles steps for a TPU, without one, and compares with the record.
+gate: ## Compile steps for a TPU, without one, and compare with the record.
 	@tools/setup.sh .venv-tpu test,tpu 3.12
 	@$(TPU) -m pytest -q -n 2 -m gate tests/aot
 
-gate-record: ## Writes the record of the gate anew.
+gate-record: ## Regenerate the record of the gate.
 	@tools/setup.sh .venv-tpu test,tpu 3.12
 	@$(TPU) -m tests.aot.measure
 
-clean: ## Removes environments, caches in this folder and runs.
+clean: ## Remove environments, caches in this folder and runs.
 	rm -rf .venv .venv-parity .venv-tpu .venv-bench-torch .venv-bench-flax \
 		runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import common, summary
-from flaxfer.statistics import inference, resampled
-from flaxfer.statistics.resampled import Resampled
+from flaxfer.statistics import inference
+from flaxfer.tasks import resampling
+from flaxfer.tasks.resampling import Resampled
 
 DRAWS = 1000
 ALPHA = 0.05
@@ -75,11 +76,11 @@ def measure(world: World, rng: np.random.Generator) -> Resampled:
     """Return the metric of the runs of a simulated study."""
     quality = simulate_quality(world, rng)
     if world.metric == "accuracy":
-        return resampled.mean(quality > 0)
+        return resampling.mean(quality > 0)
     score = rng.standard_normal(len(quality))
     # The error shrinks with quality. Its sign belongs to the example, so that runs agree on it.
     error = np.exp(-0.4 * quality) * rng.standard_normal((len(quality), 1))
-    return resampled.pearson(score[:, None] + error, score)
+    return resampling.pearson(score[:, None] + error, score)
 
 
 def true_difference(world: World) -> float:
@@ -99,7 +100,7 @@ def intervals(
     """Return the interval of a simulated study, and that of a bootstrap that resamples seeds."""
     runs = measure(world, rng)
     scores = runs.observed()
-    drawn = np.concatenate([runs.values(w) for w in resampled.resamples(world.n, draws, rng)])
+    drawn = np.concatenate([runs.values(w) for w in resampling.resamples(world.n, draws, rng)])
     direct, staged = np.split(np.arange(2 * world.seeds), 2)
     interval = inference.hierarchical_interval(
         scores[direct], scores[staged], drawn[:, direct], drawn[:, staged], rng=rng
@@ -113,28 +114,28 @@ def intervals(
     return interval, (float(low), float(high))
 
 
-def simulate(world: World, studies: int, seed: int = 0) -> dict[str, Any]:
+def simulate(world: World, studies: int, seed: int = 0, draws: int = DRAWS) -> dict[str, Any]:
     """Return coverage, share of rejections and median width over simulated studies."""
     rng = np.random.default_rng((seed, world.n, world.seeds))
     truth = true_difference(world)
-    results = [intervals(world, rng) for _ in range(studies)]
-    own, plain = zip(*results, strict=True)
+    results = [intervals(world, rng, draws) for _ in range(studies)]
+    proposed, plain = zip(*results, strict=True)
     return {
         **world._asdict(),
         "studies": studies,
         "truth": round(truth, 5),
-        "coverage": float(np.mean([one.low <= truth <= one.high for one in own])),
+        "coverage": float(np.mean([one.low <= truth <= one.high for one in proposed])),
         "coverage_plain": float(np.mean([low <= truth <= high for low, high in plain])),
-        "rejected": float(np.mean([one.p <= ALPHA for one in own])),
-        "width": float(np.median([one.high - one.low for one in own])),
+        "rejected": float(np.mean([one.p <= ALPHA for one in proposed])),
+        "width": float(np.median([one.high - one.low for one in proposed])),
         "width_plain": float(np.median([high - low for low, high in plain])),
     }
 
 
-def families(world: World, count: int, seed: int = 1) -> dict[str, Any]:
+def families(world: World, count: int, seed: int = 1, draws: int = DRAWS) -> dict[str, Any]:
     """Return shares of families with a rejection, before and after Holm's correction."""
     rng = np.random.default_rng((seed, world.n, world.seeds))
-    p = np.array([[intervals(world, rng)[0].p for _ in range(FAMILY)] for _ in range(count)])
+    p = np.array([[intervals(world, rng, draws)[0].p for _ in range(FAMILY)] for _ in range(count)])
     adjusted = np.array([inference.holm(family) for family in p])
     return {
         **world._asdict(),

@@ -1,18 +1,40 @@
-"""Fixtures that every test may use."""
+"""Settings and fixtures for all tests."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-# Read when JAX starts: eight simulated devices, for the tests that split arrays.
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+# JAX reads these when it is imported. Eight simulated devices, for the tests that split arrays.
+FLAGS = ["--xla_force_host_platform_device_count=8", os.environ.get("XLA_FLAGS", "")]
+# Programs are compiled once and run for milliseconds: without optimization, compiling takes half
+# the time. `make parity` sets the level of users.
+if "xla_backend_optimization_level" not in FLAGS[-1]:
+    FLAGS.append("--xla_backend_optimization_level=0")
+os.environ["XLA_FLAGS"] = " ".join(FLAGS)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# A folder of compiled programs that several test runs share, as those of .ci/run do. JAX locks it
+# only if its size is limited, and without a lock a worker may read what another is still writing.
+if PROGRAMS := os.environ.get("FLAXFER_TEST_PROGRAMS"):
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**32)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+
+LONGEST = ("e2e", "training", "interop", "benchmarks", "parity")
+"""Packages with the longest files, which workers start with, so that they finish together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the packages with the longest files first."""
+
+    def place(item: pytest.Item) -> int:
+        package = item.path.parent.name
+        return LONGEST.index(package) if package in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +44,3 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data sets and models in {folder}, which are not there")
     return folder.resolve()
-
-
-@pytest.fixture(scope="module")
-def plain_code() -> Iterator[None]:
-    """Machine code that is not optimised: for tests of what the host does between many programs."""
-    from flaxfer.runtime import platform
-
-    platform.choose_compiler_options({"xla_backend_optimization_level": 0})
-    yield
-    platform.choose_compiler_options({})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -66,13 +68,14 @@ def tiny_model(
     seed: int = 0,
     vocab_size: int = 0,
     deviation: float = 0.05,
+    layers: int = 0,
 ) -> Path:
     """Writes a whole Hugging Face model: config.json, tokenizer, and random weights by their names.
 
     Two layers of width 32 with four heads and dropout 0.1; BERT has its pooler, as after
     pretraining, and neither has a classifier. `vocab_size`: rows of the embedding, if there are to
     be more of them than the tokenizer has tokens; `deviation`: of the weights, from zero or, for
-    the scale of a norm, from one.
+    the scale of a norm, from one; `layers`: if not two.
     """
     # Not at the top: tests of data need no JAX.
     from flaxfer.models.families import FAMILIES, read_config
@@ -82,6 +85,7 @@ def tiny_model(
     tiny_tokenizer(folder, family)
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8")) | TINY_SIZES
     settings["vocab_size"] = vocab_size or settings["vocab_size"]
+    settings["num_hidden_layers"] = layers or settings["num_hidden_layers"]
     (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     config = read_config(settings)
     shapes = parameter_shapes(config, 1)
@@ -117,6 +121,7 @@ def encoder_config(layers: int = 2, dropout: float = 0.0) -> EncoderConfig:
 def random_tokenized(n: int, classes: int = 0, seed: int = 0, longest: int = 12) -> Tokenized:
     """Random examples for `encoder_config`; without classes the labels are scores from 0 to 5."""
     from flaxfer.data.tokenize import Tokenized
+    from flaxfer.tasks import TASK_TYPES
 
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, longest + 1, n)
@@ -132,7 +137,22 @@ def random_tokenized(n: int, classes: int = 0, seed: int = 0, longest: int = 12)
         domain=tuple(("news", "films", "")[i % 3] for i in range(n)),
         truncated=0,
         fingerprint=f"{n}-{classes}-{seed}-{longest}",
+        task_type=TASK_TYPES["classification" if classes else "regression"],
     )
+
+
+@contextlib.contextmanager
+def restored_compilation_cache() -> Iterator[None]:
+    """Restore JAX's compilation cache, which a study sets for the whole process."""
+    import jax
+
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    values = {name: getattr(jax.config, name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in values.items():
+            jax.config.update(name, value)
 
 
 def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1) -> jax.sharding.Mesh:

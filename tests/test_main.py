@@ -11,20 +11,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import pytest
 
 from flaxfer import main
-from tests.helpers import tiny_tokenizer
+from tests.helpers import restored_compilation_cache, tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"jax", "flax", "numpy", "transformers", "datasets", "pyarrow", "torch", "matplotlib"}
+HEAVY = {"jax", "flax", "transformers", "datasets", "pyarrow", "torch", "matplotlib"}
 
 FILE = """
 COLUMNS = dict(text_a=0, label=1)
 
 def get_config():
-    task = dict(name="score", kind="regression", metric="pearson")
+    task = dict(name="score", type="regression", metric="pearson")
     data = dict(train=dict(path="train.tsv", header=False, columns=COLUMNS))
     return dict(
         name="s", model=dict(path="model"), conditions="direct", target=dict(task=task, data=data)
@@ -179,12 +178,8 @@ def test_overrides_may_stand_anywhere_and_hold_anything() -> None:
 
 @pytest.fixture
 def compilation_cache() -> Iterator[None]:
-    """Restore what a study sets for the whole process."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    values = {name: getattr(jax.config, name) for name in names}
-    yield
-    for name, value in values.items():
-        jax.config.update(name, value)
+    with restored_compilation_cache():
+        yield
 
 
 @pytest.mark.usefixtures("compilation_cache")

@@ -1,13 +1,10 @@
 """Configuration: schema, loading, validation and grids."""
 
 from flaxfer.config.schema import (
-    FORMAT_OF_SUFFIX,
-    METRICS,
     Common,
     Condition,
     Config,
     Data,
-    Kind,
     Mesh,
     Model,
     Optimizer,
@@ -18,13 +15,10 @@ from flaxfer.config.schema import (
 )
 
 __all__ = [
-    "FORMAT_OF_SUFFIX",
-    "METRICS",
     "Common",
     "Condition",
     "Config",
     "Data",
-    "Kind",
     "Mesh",
     "Model",
     "Optimizer",

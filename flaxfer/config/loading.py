@@ -25,6 +25,7 @@ import pydantic
 from flaxfer.config import Config, grids, validation
 from flaxfer.config.findings import Finding, suggestion
 from flaxfer.config.grids import Grid
+from flaxfer.config.task_types import TaskTypes
 from flaxfer.errors import ConfigError, FlaxferError
 
 RENAMED = {
@@ -49,7 +50,7 @@ RENAMED_VALUES = {"remat": {"all": "none", "products": "matmuls", "inputs": "ful
 
 STAND_INS: Mapping[str, Any] = {
     **{section: {} for section in ("data", "model", "target", "task")},
-    **{"name": "-", "metric": "-", "kind": "classification", "train": [{}]},
+    **{"name": "-", "metric": "-", "type": "-", "train": [{}]},
 }
 """Values for missing required fields, so that the other fields can be checked."""
 
@@ -60,13 +61,13 @@ STAGE_KEY = re.compile(
 """The stage in a key whose value may come from a shared section."""
 
 
-def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+def load(file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     """Load the config of a single study, see `load_any`.
 
     Raises:
       ConfigError: If it is invalid or describes a grid.
     """
-    config = load_any(file, overrides)
+    config = load_any(file, task_types, overrides)
     if isinstance(config, Grid):
         raise ConfigError(
             f"the config describes a grid of {len(grids.cells(config))} studies instead of one",
@@ -76,19 +77,30 @@ def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     return config
 
 
-def load_any(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config | Grid:
+def load_any(
+    file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] = ()
+) -> Config | Grid:
     """Load the config in `file` (FILE or FILE:PRESET), with `overrides` (dotted key, text).
 
     Raises:
       ConfigError: With every unknown key, wrong value and contradiction.
     """
-    return build(_run_config_file(file), overrides, where=file)
+    return build(_run_config_file(file), task_types, overrides, where=file)
 
 
 def build(
-    settings: Mapping[str, Any], overrides: Sequence[tuple[str, str]] = (), where: str = ""
+    settings: Mapping[str, Any],
+    task_types: TaskTypes,
+    overrides: Sequence[tuple[str, str]] = (),
+    where: str = "",
 ) -> Config | Grid:
     """Build a config from nested settings, with `overrides` (dotted key, text).
+
+    Args:
+      settings: Nested settings.
+      task_types: The possible types of tasks, `flaxfer.tasks.TASK_TYPES`.
+      overrides: Dotted keys and texts.
+      where: File of the settings, for error messages.
 
     Raises:
       ConfigError: With every unknown key, wrong value and contradiction.
@@ -108,7 +120,8 @@ def build(
     config, invalid, findings = _validate(tree)
     check: Any = grids.check if isinstance(config, Grid) else validation.check
     # A check that reads an invalid value would only repeat its error in other words.
-    findings += [finding for finding in check(config) if not _overlap(finding[0], invalid)]
+    checked = check(config, task_types)
+    findings += [finding for finding in checked if not _overlap(finding[0], invalid)]
     # An error in a shared section occurs in every stage: report it once, for the shared section.
     details += dict.fromkeys(_in_shared_section(*finding, tree) for finding in findings)
     if details:
@@ -243,7 +256,7 @@ def _with_shared_sections(tree: dict[str, Any]) -> dict[str, Any]:
             if isinstance(settings, dict) and isinstance(own, dict):
                 stage[name] = settings | own
             elif own is None:
-                stage[name] = copy.copy(settings)
+                stage[name] = settings
     return tree
 
 
@@ -256,17 +269,17 @@ def _config_type(tree: dict[str, Any]) -> type:
     return Grid if grids.KEYS & tree.keys() else Config
 
 
-def _try_to_build(tree: dict[str, Any]) -> tuple[Any, list[Any]]:
+def _try_to_build(config_type: type, tree: dict[str, Any]) -> tuple[Any, list[Any]]:
     """Return the config of a tree without shared sections, or pydantic's errors."""
     try:
-        return _adapter(_config_type(tree)).validate_python(tree), []
+        return _adapter(config_type).validate_python(tree), []
     except pydantic.ValidationError as error:
         return None, error.errors(include_url=False)
 
 
 def _error_locations(tree: dict[str, Any]) -> set[tuple[Any, ...]]:
     """Return the locations of errors, without indices of tuples."""
-    _, errors = _try_to_build(_with_shared_sections(tree))
+    _, errors = _try_to_build(_config_type(tree), _with_shared_sections(tree))
     return {tuple(part for part in error["loc"] if isinstance(part, str)) for error in errors}
 
 
@@ -276,10 +289,10 @@ def _validate(tree: dict[str, Any]) -> tuple[Config | Grid, set[str], list[Findi
     Returns:
       The config, the keys of the invalid values, and an error for each of them.
     """
-    tree = _with_shared_sections(tree)
+    config_type, tree = _config_type(tree), _with_shared_sections(tree)
     invalid: set[str] = set()
     messages: dict[str, str] = {}
-    config, errors = _try_to_build(tree)
+    config, errors = _try_to_build(config_type, tree)
     while errors:
         first_round = not messages  # Later errors are about the contents of stand-ins.
         for error in errors:
@@ -288,10 +301,10 @@ def _validate(tree: dict[str, Any]) -> tuple[Config | Grid, set[str], list[Findi
                 location = location[:-1]
             key = ".".join(map(str, location))
             if first_round:
-                messages.setdefault(key, _message(_config_type(tree), location, error))
+                messages.setdefault(key, _message(config_type, location, error))
             invalid.add(key)
             _repair(tree, location, error["type"] == "missing")
-        config, errors = _try_to_build(tree)
+        config, errors = _try_to_build(config_type, tree)
     return config, invalid, [((key,), f"{key}: {text}") for key, text in messages.items()]
 
 
@@ -307,8 +320,9 @@ def _repair(tree: dict[str, Any], location: tuple[Any, ...], missing: bool) -> N
             node = node[part]
     if missing and name == location[-1]:
         owner[name] = copy.deepcopy(STAND_INS[name])
-    else:
-        owner.pop(name, None)
+    else:  # Pydantic's location of a key that is not a string may be a string.
+        for key in [key for key in owner if str(key) == str(name)]:
+            del owner[key]
 
 
 def _message(config_type: type, location: tuple[Any, ...], error: Mapping[str, Any]) -> str:

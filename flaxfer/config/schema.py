@@ -17,26 +17,9 @@ from pydantic import ConfigDict, Field
 from flaxfer.config import fields
 
 Condition = Literal["direct", "staged", "scratch"]
-Kind = Literal["classification", "regression", "tagging", "question_answering", "multiple_choice"]
 
-METRICS: Mapping[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "macro_f1", "mcc"),
-    "regression": ("pearson", "spearman", "mse"),
-    "tagging": ("f1", "precision", "recall", "accuracy"),
-    "question_answering": ("f1", "exact_match"),
-    "multiple_choice": ("accuracy",),
-}
-"""The metrics of each task type, the usual one first."""
-
-FORMAT_OF_SUFFIX: Mapping[str, str] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".conll": "conll",
-    ".conllu": "conllu",
+FORMAT_OF_SUFFIX: Mapping[str, str] = {".ndjson": "jsonl"} | {
+    f".{name}": name for name in ("csv", "tsv", "jsonl", "json", "parquet", "conll", "conllu")
 }
 """File format by suffix; .gz may follow."""
 
@@ -88,11 +71,9 @@ class Source:
       keep: Column or role to values; only records with one of the values are used. Lists are
         compared as their items joined by spaces.
       drop: Column or role to values; records with one of the values are excluded and counted.
-      drop_unlabeled: Exclude and count records without a label instead of raising an error. In
-        tagging, a word without a tag is kept but not scored if other words of the sentence have
-        tags.
-      language: Language of all records, unless `columns` or `aligned` has the role `language`.
-      domain: Domain of all records, unless `columns` or `aligned` has the role `domain`.
+      drop_unlabeled: Exclude and count records without a label instead of raising an error. Words
+        without a tag in a sentence that has tags are kept but not scored.
+      language, domain: Of all records, unless `columns` or `aligned` has the role.
       fraction: Fraction of the records to use, sampled with `Data.split_seed`.
       num_records: Number of records that the file must contain; 0 if unknown.
     """
@@ -144,9 +125,8 @@ class Data:
     """The splits of one task. Several sources of a split are concatenated in order.
 
     Attributes:
-      train, dev, test: Sources of each split. If `dev` and `test` are both empty, `train` is
-        divided according to `split`; if only `dev` is empty, it is taken from train in the
-        proportion train : dev.
+      train, dev, test: Sources of each split. If `dev` and `test` are empty, `train` is divided
+        according to `split`; if only `dev` is empty, train is divided in the ratio train : dev.
       split: Fractions of train, dev and test.
       split_seed: Seed for dividing and subsampling; the same for all seeds of a study.
       train_fraction: Fraction of the training split to use, subsampled after splitting; dev and
@@ -167,9 +147,9 @@ class Task:
 
     Attributes:
       name: Name used in reports and directories.
-      kind: `classification` into `labels`; `regression` of a score in `score_range`; `tagging` of
+      type: `classification` into `labels`; `regression` of a score in `score_range`; `tagging` of
         each word with one of `labels`; `question_answering` by a span of the context;
-        `multiple_choice` between several continuations.
+        `multiple_choice` between several continuations; or another of `flaxfer.tasks.TASK_TYPES`.
       labels: Names of the classes or tags, in the order of the logits.
       score_range: Smallest and largest valid score.
       metric: Dev metric that selects the best checkpoint.
@@ -181,7 +161,7 @@ class Task:
     """
 
     name: str
-    kind: Kind
+    type: str
     metric: str
     labels: fields.Tuple[str] = ()
     score_range: tuple[fields.Float, fields.Float] = (0.0, 5.0)
@@ -189,13 +169,6 @@ class Task:
     max_answer_tokens: fields.PositiveInt = 30
     n_best: fields.PositiveInt = 20
     answer_style: Literal["squad", "squad2", "mlqa"] = "squad"
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of outputs of the model's head per example, choice or token."""
-        if self.kind == "question_answering":
-            return 2
-        return max(len(self.labels), 1) if self.kind in ("classification", "tagging") else 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,29 +242,23 @@ class Train:
       epochs: Passes over the training split.
       max_steps: If not 0, the number of steps; `epochs` is then ignored.
       gradient_accumulation_steps: Micro-batches per step; must divide `batch_size`.
-      max_length: Maximum tokens per example, including special tokens. Longer examples are
-        truncated, except that long sentences (tagging) and contexts (question_answering) are
-        divided into several sequences.
+      max_length: Maximum tokens per example, including special tokens. Longer sentences (tagging)
+        and contexts (question_answering) are divided, other examples truncated.
       doc_stride: Tokens shared by consecutive windows of a long context.
       row_length: Tokens per packed row; `auto` (stored as 0) for the multiple of 64 with the
         lowest cost for the lengths in the training split, see `packing.best_row_length`.
-      max_bucket_sizes: Maximum number of bucket sizes of packed batches. Each is compiled once;
-        more of them means less padding.
+      max_bucket_sizes: Maximum number of bucket sizes; each is compiled, but more reduce padding.
       packing: Pack several examples into a row; if false, each example gets its own row.
       eval_rows: Packed rows per device in an evaluation step. The last step of a set is padded
         with empty rows, so large values can waste time.
       eval_every: Steps between evaluations on dev; 0 for once per epoch.
-      patience: Evaluations without an improvement on dev before the stage stops; 0 disables early
-        stopping.
+      patience: Evaluations on dev without improvement before early stopping; 0 disables it.
       log_every: Steps between lines in metrics.jsonl.
-      compute_dtype: Dtype of matmuls; parameters are always float32. `auto` depends on the
-        platform.
-      remat: Rematerialisation policy, i.e. which activations of a layer the backward pass
-        recomputes: `none`; `matmuls` stores the results of matmuls and recomputes the rest; `full`
-        stores only the inputs of layers and needs the least memory.
-      attention: `xla`, or a fused kernel, which never stores the attention probabilities and does
-        not support dropout on them: `cudnn` on GPUs, `splash` on TPUs. `auto` selects a kernel
-        where it is applicable and faster.
+      compute_dtype: Dtype of matmuls (`auto`: by platform); parameters are always float32.
+      remat: Rematerialisation policy: `none`; `matmuls` stores only the results of matmuls, `full`
+        only the inputs of layers, which needs the least memory; the rest is recomputed.
+      attention: `xla`, or a fused kernel that neither stores nor drops out the attention
+        probabilities: `cudnn` (GPU), `splash` (TPU). `auto` uses a kernel where it is faster.
       output_bias: Initial output bias of a new regression head: `zero` as in transformers, or the
         `mean` training score, which helps short runs.
       label_smoothing: Probability mass distributed evenly over all classes.
@@ -321,28 +288,25 @@ class Train:
 class Stage:
     """One fine-tuning stage.
 
-    `rehearsal_examples`, `wise_ft_alphas` and `evaluate_retention` reduce or measure forgetting;
-    they are for the target stage. The latter two do not affect training, so they can also be set
-    after a study has finished. Each stage starts with a new schedule and new optimizer moments,
-    re-warmed as its own `optimizer.warmup` says (Gupta et al. 2023). For a target stage without
-    re-warming, set `warmup=0` and the `learning_rate` at which the intermediate stage ends, its
-    `learning_rate` times `end_factor`.
+    `rehearsal_examples`, `wise_ft_alphas` and `evaluate_retention` reduce or measure forgetting in
+    the target stage. The latter two do not affect training, so they can be set after a study has
+    finished. Each stage starts with new moments and a new schedule with its own warm-up (Gupta et
+    al. 2023). To start the target stage without re-warming, set `warmup=0` and `learning_rate` to
+    the final rate of the intermediate stage, its `learning_rate` times `end_factor`.
 
     Attributes:
       task, data: Task and data to train on.
       evaluate: Further sets to evaluate zero-shot, by name.
       optimizer, train: Optimizer and training loop.
       rehearsal_examples: Examples of the intermediate task in each batch of `train.batch_size`,
-        drawn from its training split and trained with its own head, in the condition `staged`. The
-        loss is the mean over all examples of both tasks. Epochs count examples of the target
-        task. 0 for none.
-      wise_ft_alphas: Weights of the fine-tuned parameters in interpolations with the initial
-        parameters that are evaluated too (WiSE-FT, Wortsman et al. 2022): 1 is the fine-tuned
-        model, 0 the initial encoder with the new parts of the fine-tuned head. Nothing is selected
-        by these scores. Ignored in the condition `scratch`.
+        drawn from its training split and trained with its own head, in the condition `staged`.
+        The loss is the mean over both tasks' examples; epochs count only the target's.
+      wise_ft_alphas: Weights of the fine-tuned parameters in interpolations with the initial ones
+        that are evaluated too (WiSE-FT, Wortsman et al. 2022): 1 is the fine-tuned model, 0 the
+        initial encoder with the new parts of the fine-tuned head. Nothing is selected by these
+        scores. Ignored in the condition `scratch`.
       evaluate_retention: Evaluate the intermediate task again after this stage, in the condition
-        `staged`, with the current encoder and the intermediate task's head (as rehearsed, if
-        `rehearsal_examples` is set).
+        `staged`, with the current encoder and that task's head (as rehearsed, if it was).
       max_restarts: How often a run whose dev scores show no learning is trained again with
         another seed, see `flaxfer.training.restarts`. The report lists every attempt.
     """
@@ -386,9 +350,8 @@ class Common:
       conditions: `direct` trains the target task from the pretrained encoder, `staged` after the
         intermediate stage, `scratch` from random encoder weights, as a control.
       seeds: Seeds of the runs in each condition: example order, new heads and dropout.
-      batched_seeds: Number of seeds trained as one program, with the same results as one by one.
-        1 trains them one by one; 0 trains up to eight together if steps are so small that this is
-        faster.
+      batched_seeds: Number of seeds trained as one program, with the same results as one by one;
+        0 means eight if steps are so small that this is faster, otherwise 1.
       mesh: Device mesh.
       workdir: Folder for all results; the same command resumes there. Empty for `runs/<name>`.
       store: Folder of the stage store, which studies and grids may share; empty for

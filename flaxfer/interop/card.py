@@ -11,9 +11,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from flaxfer.config import METRICS
 from flaxfer.evaluation.records import MIXED
-from flaxfer.interop.names import TASK_TYPES, describe_output
+from flaxfer.tasks import task_type
 from flaxfer.training.record import StageRecord
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -28,7 +27,7 @@ def model_card(stage: StageRecord, name: str, class_name: str) -> ModelCard:
       class_name: transformers' class of the model.
     """
     auto_class = f"AutoModel{class_name[class_name.index('For') :].removesuffix('Simple')}"
-    best, total = stage.done()["best_step"], stage.done()["total_steps"]
+    task, versions = stage.task(), stage.origin()["versions"]
     return ModelCard.from_template(
         _metadata(stage, name),
         template_path=str(TEMPLATE),
@@ -36,19 +35,19 @@ def model_card(stage: StageRecord, name: str, class_name: str) -> ModelCard:
         quote=shlex.quote,
         repr=repr,
         name=name,
-        stage=stage,
         origin=_origin(stage),
-        output=describe_output(stage.task()),
-        best_step=f"step {best:,} of {total:,}",
+        task=task,
+        output=task_type(task).describe(task),
+        predicts_texts=task_type(task).single_label,
+        seed=stage.identity()["seed"],
+        done=stage.done(),
         max_length=stage.train().max_length,
         auto_class=auto_class,
-        predicts_texts=bool(TASK_TYPES[stage.task().kind].problem),
         limits=_limits(stage),
-        scores=_scores(stage),
-        data=_data(stage),
-        settings=_settings(stage),
-        versions=stage.origin()["versions"]
-        and _table(["package", "version"], stage.origin()["versions"].items()),
+        scores_table=_scores_table(stage),
+        data_table=_data_table(stage),
+        settings_table=_settings_table(stage),
+        versions_table=versions and _table(["package", "version"], versions.items()),
     )
 
 
@@ -59,12 +58,14 @@ def base_name(stage: StageRecord) -> str:
 
 def _metadata(stage: StageRecord, name: str) -> ModelCardData:
     """Return the front matter; the hub's model index has no place for undefined scores."""
-    pipeline = TASK_TYPES[stage.task().kind].pipeline
+    task, hub = stage.task(), stage.model_config().hub
+    pipeline = task_type(task).pipeline_tag
+    sources = {entry["split"]: ", ".join(entry["sources"]) for entry in _splits(stage)}
     results = [
         EvalResult(
             task_type=pipeline,
-            task_name=stage.task().name,
-            dataset_type=_sources(stage, evaluation.set),
+            task_name=task.name,
+            dataset_type=sources.get(evaluation.set) or evaluation.set,
             dataset_name=f"{evaluation.set} ({evaluation.language})",
             dataset_config=evaluation.language,
             dataset_split=evaluation.set,
@@ -80,9 +81,9 @@ def _metadata(stage: StageRecord, name: str) -> ModelCardData:
         language=_languages(stage),
         library_name="transformers",
         pipeline_tag=pipeline,
-        tags=["flaxfer", stage.task().kind.replace("_", "-")],
-        base_model=stage.model_config().hub or None,
-        metrics=list(METRICS[stage.task().kind]),
+        tags=["flaxfer", task.type.replace("_", "-")],
+        base_model=hub or None,
+        metrics=list(task_type(task).metrics),
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -100,7 +101,7 @@ def _origin(stage: StageRecord) -> str:
     if first is stage:
         return f"This model is {base}, fine-tuned on {trained}."
     earlier = " and ".join(
-        f"{each.task().name} ({each.task().kind.replace('_', ' ')})"
+        f"{each.task().name} ({each.task().type.replace('_', ' ')})"
         for each in stage.lineage()[:-1]
     )
     return (
@@ -112,7 +113,7 @@ def _origin(stage: StageRecord) -> str:
 def _limits(stage: StageRecord) -> str:
     trained = {language for each in stage.lineage() for language in _trained_on(each)}
     evaluated = {evaluation.language for evaluation in stage.evaluations()} - {MIXED}
-    metrics = _join(METRICS[stage.task().kind])
+    metrics = _join(task_type(stage.task()).metrics)
     sentences = [f"The measurements are {metrics} on the sets in the table of scores."]
     if unseen := sorted(evaluated - trained):
         sentences.append(
@@ -126,9 +127,9 @@ def _limits(stage: StageRecord) -> str:
     return " ".join(sentences)
 
 
-def _scores(stage: StageRecord) -> str:
-    metrics = METRICS[stage.task().kind]
-    (dev,) = (entry for entry in stage.origin()["data"] if entry["split"] == "dev")
+def _scores_table(stage: StageRecord) -> str:
+    metrics = task_type(stage.task()).metrics
+    (dev,) = _splits(stage, "dev")
     sets = [("dev", ", ".join(dev["languages"]), dev["examples"], stage.done()["dev"])]
     sets += [(each.set, each.language, each.n, each.metrics) for each in stage.evaluations()]
     rows = [
@@ -138,7 +139,7 @@ def _scores(stage: StageRecord) -> str:
     return _table(["set", "language", "examples", *metrics], rows, numbers=1 + len(metrics))
 
 
-def _data(stage: StageRecord) -> str:
+def _data_table(stage: StageRecord) -> str:
     rows = [
         [
             each.task().name,
@@ -148,13 +149,13 @@ def _data(stage: StageRecord) -> str:
             *(f"{entry[count]:,}" for count in ("examples", "tokens", "truncated")),
         ]
         for each in stage.lineage()
-        for entry in each.origin()["data"]
+        for entry in _splits(each)
     ]
     header = ["task", "split", "source", "examples by language", "examples", "tokens", "truncated"]
     return _table(header, rows, numbers=3)
 
 
-def _settings(stage: StageRecord) -> str:
+def _settings_table(stage: StageRecord) -> str:
     columns = [
         {
             "seed": each.identity()["seed"],
@@ -173,23 +174,17 @@ def _settings(stage: StageRecord) -> str:
 def _languages(stage: StageRecord) -> list[str]:
     """Return all languages of the data, starting with the training data's."""
     languages = [language for each in stage.lineage() for language in _trained_on(each)]
-    languages += [language for entry in stage.origin()["data"] for language in entry["languages"]]
+    languages += [language for entry in _splits(stage) for language in entry["languages"]]
     return [language for language in dict.fromkeys(languages) if language != MIXED]
 
 
 def _trained_on(stage: StageRecord) -> list[str]:
-    splits = (entry for entry in stage.origin()["data"] if entry["split"] == "train")
-    return [language for entry in splits for language in entry["languages"]]
+    return [language for entry in _splits(stage, "train") for language in entry["languages"]]
 
 
-def _sources(stage: StageRecord, split: str) -> str:
-    names = [
-        name
-        for entry in stage.origin()["data"]
-        if entry["split"] == split
-        for name in entry["sources"]
-    ]
-    return ", ".join(names) or split
+def _splits(stage: StageRecord, name: str = "") -> list[dict[str, Any]]:
+    """Return the records of a stage's splits, or of those with a name."""
+    return [entry for entry in stage.origin()["data"] if name in ("", entry["split"])]
 
 
 def _score(value: float | None) -> str:

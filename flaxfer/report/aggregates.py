@@ -10,7 +10,7 @@ import numpy as np
 
 from flaxfer.evaluation.records import CONDITIONS, Study
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Folded, Heading, Table, table_of
+from flaxfer.report.document import Block, Folded, Heading, Table
 from flaxfer.report.formatting import join, plural, spreads
 from flaxfer.statistics.aggregates import Aggregate, Values, aggregate, scores_of
 from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, Scores, with_difference
@@ -84,7 +84,7 @@ def _model_blocks(
         if not same_seeds:
             notes.append("The studies have different numbers of seeds: no ± over tasks.")
     caption = f"Means with {model}, ± standard deviation over seeds."
-    table = table_of(caption, records + over_tasks, "lll", notes, len(over_tasks))
+    table = Table(caption, records + over_tasks, "lll", notes, len(over_tasks))
 
     languages = {code for of in values[conditions[0]].values() for code in of}
     summary = f"By language family and script: {model}, {plural(len(languages), 'language')}"
@@ -123,4 +123,4 @@ def _group_table(model: str, aggregates: Mapping[str, Aggregate]) -> Table:
         for group in getattr(first, kind)
     ]
     caption = f"By family and script with {model}: mean over the tasks that have it."
-    return table_of(caption, records, "ll")
+    return Table(caption, records, "ll")

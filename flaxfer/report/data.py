@@ -80,8 +80,7 @@ class ReportData:
 
     def link(self, path: Path) -> Link:
         """Return a link to a file or folder, relative to the report."""
-        relative = Path(os.path.relpath(path, self.output)).as_posix()
-        return Link(relative, relative)
+        return Link(Path(os.path.relpath(path, self.output)).as_posix())
 
     def by_study(self, blocks_of: Callable[[Entry], Sequence[Block]]) -> list[Block]:
         """Return the blocks of all studies, folded if there are several studies."""

@@ -9,8 +9,8 @@ import dataclasses
 import re
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jinja2
 
@@ -18,22 +18,13 @@ GLYPH = "DejaVuSans-"
 """Prefix of the ids of glyphs in figures; equal ids are equal glyphs in all figures."""
 
 
-class Link(NamedTuple):
-    """A link to a file or folder, relative to the page."""
-
-    text: str
-    path: str
-
-    def __str__(self) -> str:
-        return self.text
+class Link(str):
+    """A path, relative to the page, that is shown as a link."""
 
     @property
     def url(self) -> str:
         """The quoted path; `./` because a colon in the first folder's name would end a scheme."""
-        return "./" + urllib.parse.quote(self.path)
-
-
-Cell = str | Link
+        return "./" + urllib.parse.quote(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,40 +45,36 @@ class Text:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table whose first column names the rows, and whose last `foot` rows are summaries.
+    """Records that map the names of the columns to cells; the first column names the rows.
 
-    `align` has a letter for every column, l for words and r for numbers. Notes stand below.
+    Integers are shown with thousands separators, None as an empty cell. `align` has a letter for
+    each of the first columns, l for words and r for numbers; the others hold numbers. Notes stand
+    below the table. The last `foot` records are summaries.
     """
 
     caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    records: Sequence[Mapping[str, Any]]
     align: str
     notes: Sequence[str] = ()
     foot: int = 0
 
+    @property
+    def columns(self) -> dict[str, bool]:
+        """The names of the columns, and whether they hold numbers."""
+        names = list(self.records[0]) if self.records else []
+        align = self.align.ljust(len(names), "r")
+        return {name: letter == "r" for name, letter in zip(names, align, strict=False)}
 
-def table_of(
-    caption: str,
-    records: Sequence[Mapping[str, Any]],
-    align: str,
-    notes: Sequence[str] = (),
-    foot: int = 0,
-) -> Table:
-    """Return a table of records that map the names of the columns to cells.
-
-    Integers get thousands separators, and None becomes an empty cell. Columns beyond `align` hold
-    numbers. Without records the table has only its caption and notes.
-    """
-
-    def cell(value: Cell | int | None) -> Cell:
-        if value is None:
-            return ""
-        return f"{value:,}" if isinstance(value, int) else value
-
-    header = list(records[0]) if records else []
-    rows = [[cell(value) for value in record.values()] for record in records]
-    return Table(caption, header, rows, align.ljust(len(header), "r"), notes, foot)
+    @property
+    def rows(self) -> list[list[str]]:
+        """The cells as text or links."""
+        return [
+            [
+                "" if value is None else f"{value:,}" if isinstance(value, int) else value
+                for value in record.values()
+            ]
+            for record in self.records
+        ]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,16 +198,18 @@ def _markdown_tree(tree: Tree, depth: int = 0) -> Iterator[str]:
 
 
 def _markdown_table(table: Table) -> str:
-    def row(cells: Sequence[str]) -> str:
+    def row(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |\n"
 
-    def cell(content: Cell) -> str:
-        text = _escape(str(content))
+    def cell(content: str) -> str:
+        text = _escape(content)
         return f"[{text}](<{content.url}>)" if isinstance(content, Link) else text
 
-    lines = [row([cell(name) for name in table.header])] if table.header else []
-    lines += [row(["---:" if letter == "r" else "---" for letter in table.align])] if lines else []
-    lines += [row([cell(content) for content in cells]) for cells in table.rows]
+    lines = []
+    if table.columns:
+        lines.append(row(map(_escape, table.columns)))
+        lines.append(row("---:" if numeric else "---" for numeric in table.columns.values()))
+    lines += [row(map(cell, cells)) for cells in table.rows]
     parts = [f"{_escape(table.caption)}\n", "".join(lines)]
     parts.append("".join(f"- {_escape(note)}\n" for note in table.notes))
     return "\n".join(filter(None, parts))

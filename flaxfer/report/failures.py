@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from flaxfer.report.data import ReportData
-from flaxfer.report.document import Block, Heading, Table, Text, table_of
+from flaxfer.report.document import Block, Heading, Table, Text
 from flaxfer.report.formatting import DASH, count_seeds, interval, join, plural, signed
 from flaxfer.statistics.scores import DIFFERENCE
 
@@ -37,29 +37,28 @@ def _collapsed(data: ReportData) -> list[Block]:
             for one in entry.comparisons
             for run in one.collapsed
         ]  # fmt: skip
-    if not records:
-        compared = plural(len(data.evidence.comparisons), "comparison")
-        return [Text(f"No run has collapsed in any of {compared}.")]
-    return [table_of("Runs that have collapsed; all results count them.", records, "llllrll")]
+    if records:
+        return [Table("Runs that have collapsed; all results count them.", records, "llllrll")]
+    compared = plural(len(data.evidence.comparisons), "comparison")
+    return [Text(f"No run has collapsed in any of {compared}.")]
 
 
 def _without_collapsed(data: ReportData) -> list[Block]:
     """Return the headlines that include collapsed runs, with and without those runs."""
     affected = [(entry, one) for entry, one in data.judged if one.collapsed]
-    if not affected:
-        return []
-    rows = []
+    records = []
     for entry, one in affected:
         for runs, estimate in (("all", one.all_runs), ("without collapsed", one.without_collapsed)):
-            cells = ["a condition has none left", DASH, DASH, DASH]
-            if estimate is not None:
-                difference = signed(estimate.difference)
-                cells = [count_seeds(estimate), difference, interval(estimate), estimate.verdict]
-            rows.append([entry.name, runs, *cells])
+            seeds = count_seeds(estimate) if estimate else "a condition has none left"
+            records.append({
+                "study": entry.name, "runs": runs, "seeds": seeds,
+                DIFFERENCE: signed(estimate.difference) if estimate else DASH,
+                "interval": interval(estimate) if estimate else DASH,
+                "verdict": estimate.verdict if estimate else DASH,
+            })  # fmt: skip
     scores = join(dict.fromkeys(f"{one.metric}, {one.language}" for _, one in affected))
     caption = f"Results with collapsed runs and without: {scores}."
-    header = ["study", "runs", "seeds", DIFFERENCE, "interval", "verdict"]
-    return [Table(caption, header, rows, "lllrrl")]
+    return [Table(caption, records, "lllrrl")] if records else []
 
 
 def _not_transferred(data: ReportData) -> list[Block]:
@@ -78,13 +77,12 @@ def _not_transferred(data: ReportData) -> list[Block]:
                 }
                 for condition, runs in by_condition.items()
             ]  # fmt: skip
-    if not records:
-        return []
     caption = (
         "Sets on which runs have learned nothing, although they have learned something in a "
         "language of their training."
     )
-    return [table_of(caption, records, "llllll", ["They have not collapsed: it is a result."])]
+    notes = ["They have not collapsed: it is a result."]
+    return [Table(caption, records, "llllll", notes)] if records else []
 
 
 def _restarted(data: ReportData) -> list[Block]:
@@ -101,7 +99,7 @@ def _restarted(data: ReportData) -> list[Block]:
     ]  # fmt: skip
     if records:
         caption = "Attempts that were given up; the run was restarted, and no result counts them."
-        return [table_of(caption, records, "lllrrrrl")]
+        return [Table(caption, records, "lllrrrrl")]
     configs = (entry.study.config for entry in data.entries)
     stages = (config.get(name) for config in configs for name in ("intermediate", "target"))
     if any(stage and stage.get("max_restarts") for stage in stages):
@@ -118,6 +116,5 @@ def _diverged(data: ReportData) -> Block:
         for entry in data.entries
         for one in entry.study.failed
     ]  # fmt: skip
-    if not records:
-        return Text("No run has diverged.")
-    return table_of("Runs that have diverged; no result counts them.", records, "lllrl")
+    caption = "Runs that have diverged; no result counts them."
+    return Table(caption, records, "lllrl") if records else Text("No run has diverged.")

@@ -10,9 +10,9 @@ import numpy as np
 from flaxfer.evaluation.records import Metrics, Mixture, Run, Study
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Figure, Heading, Table, table_of
+from flaxfer.report.document import Block, Figure, Heading, Table
 from flaxfer.report.formatting import spread
-from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT, Scores, number
+from flaxfer.statistics.scores import MEAN, ZERO_SHOT, Scores, number
 
 
 def forgetting_blocks(data: ReportData) -> list[Block]:
@@ -44,15 +44,15 @@ def _retained_table(entry: Entry, runs: list[Run]) -> Table:
             for seeds in zip(*pairs, strict=True)
         )
         records.append({
-            "language": language, "set": name, "n": n, "before": spread("", before),
-            "after": spread("", after), "after minus before": spread(DIFFERENCE, after - before),
+            "language": language, "set": name, "n": n, "before": spread(before),
+            "after": spread(after), "after minus before": spread(after - before, "+"),
         })  # fmt: skip
     caption = f"{metric} of {entry.intermediate} before and after the target stage."
-    return table_of(caption, records, "ll")
+    return Table(caption, records, "ll")
 
 
 def _mixture_blocks(entry: Entry, runs: list[Run]) -> list[Block]:
-    """Return the mean over languages by the weight of the result."""
+    """Return the mean over languages by alpha, the weight of the result."""
     metric = entry.study.metric
     lines = []
     by_alpha: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
@@ -72,10 +72,10 @@ def _mixture_blocks(entry: Entry, runs: list[Run]) -> list[Block]:
         dev_scores, means_S = np.array(pairs).T
         records.append({
             "condition": condition, "alpha": f"{alpha:g}",
-            f"dev {metric}": spread("", dev_scores), quantity: spread("", means_S),
+            f"dev {metric}": spread(dev_scores), quantity: spread(means_S),
         })  # fmt: skip
     title = "Mixtures over seeds: 0 is the start, 1 the result."
-    return [Figure(svg, caption), table_of(title, records, "l")]
+    return [Figure(svg, caption), Table(title, records, "l")]
 
 
 def _mean(study: Study, run: Run, mixture: Mixture) -> float:

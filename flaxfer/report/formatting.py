@@ -28,11 +28,10 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def spread(column: str, values: np.ndarray) -> str:
-    """Return mean ± sample standard deviation over seeds, signed in a column of differences."""
+def spread(values: np.ndarray, sign: str = "") -> str:
+    """Return mean ± sample standard deviation over seeds; the sign `+` marks differences."""
     if not np.all(np.isfinite(values)):
         return "undefined"
-    sign = "+" if column == DIFFERENCE else ""
     # The no-break space keeps "±" from ending a line in a narrow column.
     deviation = f" ±{SPACE}{values.std(ddof=1):.3f}" if values.size > 1 else ""
     return f"{values.mean():{sign}.3f}{deviation}"
@@ -40,7 +39,10 @@ def spread(column: str, values: np.ndarray) -> str:
 
 def spreads(columns: Mapping[str, np.ndarray]) -> dict[str, str]:
     """Return `spread` of every column; arrays without axes are means over seeds."""
-    return {name: spread(name, np.atleast_1d(values)) for name, values in columns.items()}
+    return {
+        name: spread(np.atleast_1d(values), "+" if name == DIFFERENCE else "")
+        for name, values in columns.items()
+    }
 
 
 def spread_note(seeds: Sequence[int]) -> str:

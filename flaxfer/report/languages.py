@@ -10,7 +10,7 @@ import numpy as np
 from flaxfer.evaluation.records import MIXED, Study
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Figure, Folded, Heading, Table, Text, table_of
+from flaxfer.report.document import Block, Figure, Folded, Heading, Table, Text
 from flaxfer.report.formatting import amount, interval, join, p_value, signed, spread_note, spreads
 from flaxfer.statistics.records import Comparison
 from flaxfer.statistics.scores import DIFFERENCE, GAP, MEAN, ZERO_SHOT, Row, Scores
@@ -90,7 +90,7 @@ def _difference_table(entry: Entry, level: float) -> Table:
         for one in (*entry.comparisons, *entry.means)
     ]  # fmt: skip
     caption = f"{entry.study.metric}: {DIFFERENCE} by language, over all runs."
-    return table_of(caption, records, "llrrrlrrrrr", foot=len(entry.means))
+    return Table(caption, records, "llrrrlrrrrr", foot=len(entry.means))
 
 
 def mean_sentence(study: Study) -> str:
@@ -131,7 +131,7 @@ def _score_table(
     ]
     notes = [*scores.gaps(rows, metric), *notes]
     align = "lll" if by_domain else "ll"
-    return table_of(f"{caption} {spread_note(scores.seeds)}", records, align, notes, len(means))
+    return Table(f"{caption} {spread_note(scores.seeds)}", records, align, notes, len(means))
 
 
 def _mean_notes(scores: Scores) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Heading, Table, Text, table_of
+from flaxfer.report.document import Block, Heading, Table, Text
 from flaxfer.report.formatting import plural
 
 
@@ -37,7 +37,7 @@ def _overlap(entries: list[Entry]) -> Block:
         "Counted in examples of the second split. Left out: examples of the first that were not "
         "trained on because of the second."
     ]
-    return table_of(f"{summary} Pairs with shared texts:", records, "llll", notes)
+    return Table(f"{summary} Pairs with shared texts:", records, "llll", notes)
 
 
 def _sizes(entries: list[Entry]) -> Table:
@@ -50,4 +50,4 @@ def _sizes(entries: list[Entry]) -> Table:
         if (rule := entry.study.size_rule)
     ]  # fmt: skip
     caption = "Training examples, and whether the intermediate task has ten times the target's."
-    return table_of(caption, records, "lrrrl")
+    return Table(caption, records, "lrrrl")

@@ -9,7 +9,7 @@ import numpy as np
 
 from flaxfer.evaluation.records import Split
 from flaxfer.report.data import RECORD, Entry, ReportData
-from flaxfer.report.document import Block, Cell, Code, Folded, Heading, Table, Text, table_of
+from flaxfer.report.document import Block, Code, Folded, Heading, Table, Text
 from flaxfer.report.formatting import amount, join, spread
 from flaxfer.statistics.scores import number
 
@@ -36,7 +36,7 @@ def _study_table(data: ReportData) -> Table:
         }
         for entry in data.entries
     ]  # fmt: skip
-    return table_of("The studies of this report.", records, "lllllll")
+    return Table("The studies of this report.", records, "lllllll")
 
 
 def _run_table(data: ReportData, entry: Entry) -> Table:
@@ -44,7 +44,7 @@ def _run_table(data: ReportData, entry: Entry) -> Table:
     records = []
     for run in entry.study.runs:
         metric = entry.metric_of(run.stage)
-        dev = spread("", np.array([number(run.dev.get(metric))]))
+        dev = spread(np.array([number(run.dev.get(metric))]))
         records.append({
             "condition": run.condition, "seed": str(run.seed), "stage": run.stage,
             "dev metric": f"{metric} {dev}", "steps": run.steps, "best step": run.best_step,
@@ -54,7 +54,7 @@ def _run_table(data: ReportData, entry: Entry) -> Table:
             "padding share": "" if run.padding_share is None else f"{run.padding_share:.1%}",
             "directory": data.link(entry.folder(run)), "parent": run.parent,
         })  # fmt: skip
-    return table_of("Stages, each with its directory.", records, "llllrrrrrrrll")
+    return Table("Stages, each with its directory.", records, "llllrrrrrrrll")
 
 
 def _split_table(splits: Sequence[Split]) -> Table:
@@ -67,12 +67,12 @@ def _split_table(splits: Sequence[Split]) -> Table:
         }
         for split in splits
     ]  # fmt: skip
-    return table_of("Examples and tokens by stage and split.", records, "llll")
+    return Table("Examples and tokens by stage and split.", records, "llll")
 
 
 def _setup(data: ReportData, entry: Entry) -> Folded:
     study = entry.study
-    setup: dict[str, Cell] = {
+    setup = {
         "study": study.name,
         "record": data.link(entry.workdir / RECORD),
         "model": f"{study.model.source} ({study.model.family})",
@@ -87,7 +87,8 @@ def _setup(data: ReportData, entry: Entry) -> Folded:
         "git": study.git or "",
         "seconds": amount(study.seconds, 1),
     }
-    table = Table("How this study was run.", ["what", "value"], list(setup.items()), "ll")
+    records = [{"what": name, "value": value} for name, value in setup.items()]
+    table = Table("How this study was run.", records, "ll")
     config = json.dumps(study.config, indent=2, ensure_ascii=False)
     summary = "Model, versions, machine and config" + ("" if data.single else f": {entry.name}")
     return Folded(summary, [table, Text("Resolved config:"), Code(config)])

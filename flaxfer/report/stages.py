@@ -92,7 +92,7 @@ def graph_blocks(data: ReportData) -> list[Block]:
         }
         blocks += [Tree(start, trees(some)) for start, some in starts.items() if some]
     if data.unfinished:
-        names = join(data.link(folder).text for folder in data.unfinished)
+        names = join(data.link(folder) for folder in data.unfinished)
         blocks.append(Text(f"Unfinished studies, not in this report: {names}."))
     return blocks
 
@@ -100,11 +100,7 @@ def graph_blocks(data: ReportData) -> list[Block]:
 def cost_blocks(data: ReportData) -> list[Block]:
     """Return time and speed by stage; a stage that studies share is counted once."""
     nodes = [node for node in stage_nodes(data) if node.runs]
-    header = [
-        "stage", "model", "condition", "runs", "seconds, all runs", "steps, all runs", "examples/s",
-        "useful tokens/s", "padding share",
-    ]  # fmt: skip
-    rows, total = [], 0.0
+    records, total = [], 0.0
     for node in nodes:
         runs = list(node.runs.values())
         seconds = _known(run.seconds for run in runs)
@@ -113,22 +109,25 @@ def cost_blocks(data: ReportData) -> list[Block]:
         padding = _mean(run.padding_share for run in runs)
         condition = node.condition if node.stage == "target" else node.stage
         condition += f" after {node.parent.task}" if node.parent else ""
-        rows.append([
-            node.task, node.model, condition, str(len(runs)),
-            amount(sum(seconds) if seconds else None, 1),
-            amount(sum(run.steps for run in runs)),
-            amount(_mean(run.examples_per_s for run in runs), 1),
-            amount(_mean(run.useful_tokens_per_s for run in runs)),
-            "" if padding is None else f"{padding:.1%}",
-        ])  # fmt: skip
-    count = sum(len(node.runs) for node in nodes)
-    rows.append(["all stages", "", "", str(count), amount(total, 1), "", "", "", ""])
+        records.append({
+            "stage": node.task, "model": node.model, "condition": condition, "runs": len(runs),
+            "seconds, all runs": amount(sum(seconds) if seconds else None, 1),
+            "steps, all runs": sum(run.steps for run in runs),
+            "examples/s": amount(_mean(run.examples_per_s for run in runs), 1),
+            "useful tokens/s": amount(_mean(run.useful_tokens_per_s for run in runs)),
+            "padding share": "" if padding is None else f"{padding:.1%}",
+        })  # fmt: skip
+    records.append({
+        "stage": "all stages", "model": "", "condition": "",
+        "runs": sum(len(node.runs) for node in nodes), "seconds, all runs": amount(total, 1),
+        "steps, all runs": "", "examples/s": "", "useful tokens/s": "", "padding share": "",
+    })  # fmt: skip
     notes = [
         "Rates and padding are means over runs. Seconds include attempts that were given up, but "
         "not evaluation."
     ]
     caption = "Training by stage, each stage once."
-    return [Heading("Costs"), Table(caption, header, rows, "lllrrrrrr", notes, foot=1)]
+    return [Heading("Costs"), Table(caption, records, "lll", notes, foot=1)]
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

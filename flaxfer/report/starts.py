@@ -10,7 +10,7 @@ import numpy as np
 
 from flaxfer.evaluation.transferability import selection
 from flaxfer.report.data import ReportData
-from flaxfer.report.document import Block, Heading, Text, table_of
+from flaxfer.report.document import Block, Heading, Table, Text
 from flaxfer.report.formatting import DASH, join, spread
 from flaxfer.statistics.scores import number
 
@@ -49,7 +49,7 @@ def start_blocks(data: ReportData) -> list[Block]:
     records = [
         {
             "target": target, "model": model, "start": name,
-            **{title: spread("", start.scores[key]) for key, title in SCORES.items()},
+            **{title: spread(start.scores[key]) for key, title in SCORES.items()},
             "outcome": f"{start.outcome:.3f}",
         }
         for (target, model), by_name in starts.items()
@@ -57,7 +57,7 @@ def start_blocks(data: ReportData) -> list[Block]:
     ]  # fmt: skip
     caption = "Scores of frozen features of each start, and the outcome of training from it."
     note = "Larger scores promise more. Outcome: the score behind the verdict, mean over seeds."
-    table = table_of(caption, records, "lll", [note])
+    table = Table(caption, records, "lll", [note])
     return [Heading("Choice of the intermediate task"), table, _regret(starts)]
 
 
@@ -85,4 +85,4 @@ def _regret(starts: Starts) -> Block:
         return Text(left_out_note)
     notes = ["Regret: the best outcome minus the outcome of the start with the largest score."]
     notes += [left_out_note] if left_out else []
-    return table_of("Regret of choosing by a score.", records, "lllll", notes)
+    return Table("Regret of choosing by a score.", records, "lllll", notes)

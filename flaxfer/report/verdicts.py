@@ -9,15 +9,7 @@ import numpy as np
 
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import (
-    Block,
-    Figure,
-    Folded,
-    Heading,
-    Text,
-    Verdicts,
-    table_of,
-)
+from flaxfer.report.document import Block, Figure, Folded, Heading, Table, Text, Verdicts
 from flaxfer.report.formatting import (
     amount,
     count_seeds,
@@ -49,7 +41,7 @@ def verdict_blocks(data: ReportData) -> list[Block]:
         blocks.append(_plot(data))
     if skipped := data.evidence.skipped:
         caption = "Sets and means that could not be compared."
-        table = table_of(caption, [{"why": reason} for reason in skipped], "l")
+        table = Table(caption, [{"why": reason} for reason in skipped], "l")
         blocks.append(Folded(f"Not compared: {plural(len(skipped), 'set or mean')}", [table]))
     return blocks
 
@@ -81,15 +73,13 @@ def _difference(estimate: Estimate) -> str:
 
 def _certainty(estimate: Estimate) -> str:
     """Return the p values and seeds, or that one seed is no evidence about other seeds."""
+    seeds, p, p_holm = count_seeds(estimate), p_value(estimate.p), p_value(estimate.p_holm)
     if estimate.p_holm is None:
         return (
-            f"{count_seeds(estimate)}, so the interval is over examples alone (p "
-            f"{p_value(estimate.p)}), conditional on these runs: it says nothing about other seeds"
+            f"{seeds}, so the interval is over examples alone (p {p}), conditional on these runs: "
+            "it says nothing about other seeds"
         )
-    return (
-        f"p {p_value(estimate.p)}, after Holm's correction {p_value(estimate.p_holm)}; "
-        f"{count_seeds(estimate)}"
-    )
+    return f"p {p}, after Holm's correction {p_holm}; {seeds}"
 
 
 def _score_name(entry: Entry, comparison: Comparison) -> str:
@@ -130,11 +120,8 @@ def _plot(data: ReportData) -> Figure:
     differs = [len(set(column)) > 1 for column in zip(*names, strict=True)]
     rows = [join(itertools.compress(row, differs)) for row in names]
     estimates = [comparison.all_runs for _, comparison in data.judged]
-    svg = plots.intervals("verdicts", rows, estimates, DIFFERENCE)
-    caption = (
-        f"{DIFFERENCE} with its {data.evidence.level:.0%} interval; a full point has a verdict."
-    )
-    return Figure(svg, caption)
+    svg, level = plots.intervals("verdicts", rows, estimates, DIFFERENCE), data.evidence.level
+    return Figure(svg, f"{DIFFERENCE} with its {level:.0%} interval; a full point has a verdict.")
 
 
 def target_blocks(data: ReportData) -> list[Block]:
@@ -146,8 +133,8 @@ def target_blocks(data: ReportData) -> list[Block]:
         estimate = comparison.all_runs
         records.append({
             "target": entry.target, "model": entry.model, "intermediate task": entry.intermediate,
-            "verdict": estimate.verdict, "direct": spread("", np.array(estimate.direct.scores)),
-            "staged": spread("", np.array(estimate.staged.scores)),
+            "verdict": estimate.verdict, "direct": spread(np.array(estimate.direct.scores)),
+            "staged": spread(np.array(estimate.staged.scores)),
             DIFFERENCE: signed(estimate.difference), "interval": interval(estimate),
             "p after Holm": p_value(estimate.p_holm),
             "score": join([comparison.metric, comparison.language]), "p": p_value(estimate.p),
@@ -164,4 +151,4 @@ def target_blocks(data: ReportData) -> list[Block]:
         "difference with power 0.8 at level 0.05; empty where there is no number.",
     ]
     caption = "Mean ± standard deviation over seeds, by target and model; all runs count."
-    return [Heading("Targets by model"), table_of(caption, records, "llllrrrrrlrrrrr", notes)]
+    return [Heading("Targets by model"), Table(caption, records, "llllrrrrrlrrrrr", notes)]

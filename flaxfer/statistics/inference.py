@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy import special  # Importing scipy.stats takes several times as long.
 
 Over = Literal["seeds and examples", "examples alone"]
 Verdict = Literal["helps", "hurts", "no evidence"]
@@ -91,14 +91,14 @@ def hierarchical_interval(
         if (variance := variances.sum()) > 0:
             df = variance**2 / (variances**2 / freedom).sum()
             quantiles = (np.arange(len(by_examples)) + 0.5) / len(by_examples)
-            chi2 = rng.permutation(stats.chi2.ppf(quantiles, df))
+            chi2 = rng.permutation(2 * special.gammaincinv(df / 2, quantiles))
             deviation = np.sqrt(np.maximum(variance * df / chi2 - covered, 0))
     drawn = by_examples + deviation * rng.standard_normal(len(by_examples))
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     # Integrating over the normal variable instead of drawing it resolves smaller p values.
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(by_examples == 0, 0.0, by_examples / deviation)
-    below = stats.norm.sf(z).mean()
+    below = special.ndtr(-z).mean()
     p = max(2 * min(below, 1 - below), 1 / len(by_examples))
     difference = staged.mean() - direct.mean()
     return Interval(float(difference), float(low), float(high), over, float(min(p, 1.0)))
@@ -184,14 +184,13 @@ def hedges_g(direct: np.ndarray, staged: np.ndarray) -> float | None:
 def power(difference: float, sd: float, seeds: int, alpha: float = 0.05) -> float:
     """Return the power of a two-sided t test of two conditions with `seeds` seeds each.
 
-    Noncentral t (Cohen 1988, Statistical Power Analysis, ch. 2): both conditions have the standard
-    deviation `sd` over seeds, on a fixed test set.
+    Both conditions have the standard deviation `sd` over seeds, on a fixed test set (Cohen 1988,
+    Statistical Power Analysis, ch. 2). The square of the noncentral t statistic is noncentral F,
+    which covers both tails; SciPy's lower tail of the former is NaN for some arguments.
     """
     df = 2 * (seeds - 1)
-    critical = stats.t.isf(alpha / 2, df)
-    noncentrality = abs(difference) / sd * math.sqrt(seeds / 2)
-    upper = stats.nct.sf(critical, df, noncentrality)
-    return float(upper + stats.nct.cdf(-critical, df, noncentrality))
+    critical = special.stdtrit(df, alpha / 2) ** 2
+    return float(1 - special.ncfdtr(1, df, (difference / sd) ** 2 * seeds / 2, critical))
 
 
 def needed_seeds(
@@ -211,7 +210,7 @@ def needed_seeds(
     if not sd or abs(difference) / sd < MIN_EFFECT:
         return None
     # The normal approximation is close, so the search starts there.
-    z = stats.norm.isf(alpha / 2) + stats.norm.ppf(target)
+    z = special.ndtri(target) - special.ndtri(alpha / 2)
     seeds = max(2, int(2 * (z * sd / difference) ** 2))
     while power(difference, sd, seeds, alpha) < target:
         seeds += 1

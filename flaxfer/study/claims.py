@@ -1,18 +1,18 @@
-"""Who works on which folder of a shared directory, agreed by its files alone.
+"""Claims: which process works on which folder of a shared directory, agreed through files.
 
 A claim on a folder is the file `claims/<n>` in it, where n counts from 1 and the highest is in
-force. The file names its owner, whose heartbeat sets its modification time; a claim without
-heartbeat for longer than the lease is void, and so is one whose owner ran here and is gone. A void
-claim is taken over by making the file n + 1, which exactly one of many contenders can. No file is
-ever removed or renamed, so a contender that is slow can take nothing from a newer owner.
+force. The file names its owner, whose heartbeat sets its modification time. A claim expires without
+heartbeat for longer than the lease, or when its owner ran on this machine and is gone. An expired
+claim is taken over by creating the file n + 1, which only one of many contenders can do. No file is
+ever removed or renamed, so a slow contender cannot take anything from a newer owner.
 
-What is assumed of the file system, local or NFS version 3 or later: a file is made by one client
-alone (`O_EXCL`), and one that is opened shows its newest times (close-to-open consistency).
-Age is a difference of two times of the file system's own clock; those of machines are not compared.
+The file system, local or NFS version 3 or later, must create a file for one client only (`O_EXCL`)
+and show the newest times of a file that is opened (close-to-open consistency). Ages are differences
+of two times of the file system's clock; clocks of machines are not compared.
 
-What no file system can promise: an owner that is stopped (suspended, not slow) in the middle of a
-write for longer than the lease completes that one write when it wakes. It finds its claim lost at
-the next one. Whoever writes must therefore write what is whole or not at all.
+No file system can prevent one thing: an owner that is suspended in the middle of a write for longer
+than the lease completes that write when it wakes, and finds its claim lost at the next one. So
+every write must be atomic.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from typing import Any
 from flaxfer.errors import ClaimLostError
 
 LEASE = 60.0
-"""Seconds without heartbeat after which a claim is void."""
+"""Seconds without heartbeat after which a claim expires."""
 
 BEATS = 6
-"""Heartbeats within a lease."""
+"""Heartbeats per lease."""
 
 FOLDER = "claims"
 
@@ -47,27 +47,27 @@ log = logging.getLogger("flaxfer.study.claims")
 
 
 def file_system_time(folder: Path) -> float:
-    """Seconds by the clock that times the files of `folder`: that of a file just touched there."""
+    """Return the time of a folder's file system, read off a file touched there."""
     with tempfile.TemporaryFile(dir=folder) as file:
         os.utime(file.fileno())
         return os.fstat(file.fileno()).st_mtime
 
 
 def uptime() -> float:
-    """Seconds that also pass while this process, or its machine, is suspended."""
+    """Return a clock in seconds that also runs while this process or machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @dataclasses.dataclass(eq=False)
 class Claim:
-    """A folder that is ours until `release`, or until we fail to say so in time.
+    """A folder owned by this process until `release` or until a heartbeat is overdue.
 
     Attributes:
-      folder: what is claimed.
-      file: that says so.
-      lease: seconds without heartbeat after which it is void.
-      clock: that of this process, in seconds.
-      beaten: when the last heartbeat began, by this clock.
+      folder: the claimed folder.
+      file: the file of the claim.
+      lease: seconds without heartbeat after which the claim expires.
+      clock: clock of this process, in seconds.
+      beaten: start of the last heartbeat, by this clock.
     """
 
     folder: Path
@@ -77,14 +77,14 @@ class Claim:
     beaten: float
 
     def beat(self) -> None:
-        """Says that the owner is alive, unless it is too late for that."""
+        """Renew the claim, unless it has expired."""
         began = self.clock()
         if began - self.beaten <= self.lease:
             os.utime(self.file)  # Without times: the server sets its own.
             self.beaten = began
 
     def confirm(self) -> None:
-        """Returns if the folder is still ours: to be called before anything is written in it.
+        """Return if the folder is still owned; call it before anything is written there.
 
         Raises:
           ClaimLostError: it may belong to another process by now.
@@ -92,20 +92,20 @@ class Claim:
         silent = self.clock() - self.beaten
         if silent > self.lease or _newest(self.folder) != int(self.file.name):
             raise ClaimLostError(
-                f"another process may have taken this over: there was no sign of life from here "
-                f"for {silent:.0f} s, and {self.lease:.0f} s are allowed",
+                f"another process may have taken this over: this one sent no heartbeat for "
+                f"{silent:.0f} s, and {self.lease:.0f} s are allowed",
                 where=str(self.folder),
-                hint="look what stops this process, or its access to the directory, for so long.",
+                hint="find out what stops this process, or its access to the folder, for so long.",
             )
 
 
 class Claims:
-    """The claims of this process; a thread keeps them alive. To be used in a `with` statement.
+    """Claims of this process, renewed by a thread; a context manager.
 
     Args:
       lease: seconds; the same for all processes that share a directory.
-      now: gives the time by the clock of the file system that a folder is on.
-      clock: gives the time by a clock of this process.
+      now: returns the time of the file system of a folder.
+      clock: returns the time of this process.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Claims:
             self.release(claim)
 
     def take(self, folder: Path) -> Claim | None:
-        """Claims a folder, which is made if it is not there; None if it belongs to another."""
+        """Claim a folder, created if it is missing; return None if another process owns it."""
         claims = folder / FOLDER
         claims.mkdir(parents=True, exist_ok=True)
         newest = _newest(folder)
@@ -148,9 +148,9 @@ class Claims:
 
     @contextlib.contextmanager
     def taking(self, folders: Sequence[Path]) -> Iterator[list[Claim]]:
-        """Claims all of the folders for the time of a `with` block; gives none if one is not free.
+        """Claim all of some folders within a `with` block; yield none if one is not free.
 
-        All processes should name them in the same order, so that one of them gets all.
+        All processes should list them in the same order, so that one of them gets all.
         """
         taken: list[Claim] = []
         try:
@@ -165,23 +165,23 @@ class Claims:
                 self.release(claim)
 
     def release(self, claim: Claim) -> None:
-        """Makes a claim void, so that others need not wait for the end of its lease."""
+        """End a claim, so that others need not wait until it expires."""
         with self._lock:  # No heartbeat may come after it.
             self._held.discard(claim)
             os.utime(claim.file, (0, 0))  # Older than any lease.
 
     def owner(self, folder: Path) -> str | None:
-        """Host and process that a folder belongs to, or None."""
+        """Return host and process of a folder's owner, or None."""
         newest = _newest(folder)
         owner = self._owner(folder / FOLDER / str(newest)) if newest else None
         return f"{owner['host']}:{owner['pid']}" if owner else None
 
     def _owner(self, file: Path) -> dict[str, Any] | None:
-        """What a claim says of its owner, if it is in force."""
-        with open(file, encoding="utf-8") as opened:  # Opened, NFS shows its time of now.
+        """Return the owner that a claim names, if the claim is in force."""
+        with open(file, encoding="utf-8") as opened:  # Opening makes NFS show the current time.
             changed = os.fstat(opened.fileno()).st_mtime
             text = opened.read()
-        # Made and not yet written: whose it is will be known.
+        # Created but not yet written: its owner is not known yet.
         owner: dict[str, Any] = json.loads(text) if text else UNKNOWN
         if _is_gone(owner) or self._now(file.parent) - changed > self._lease:
             return None
@@ -193,12 +193,12 @@ class Claims:
                 for claim in self._held:
                     try:
                         claim.beat()
-                    except OSError as error:  # `confirm` says so if it lasts.
+                    except OSError as error:  # `confirm` raises if it lasts.
                         log.warning("no heartbeat for %s: %s", claim.folder, error)
 
 
 def _newest(folder: Path) -> int:
-    """The number of the claim in force or void; 0 if there was none ever."""
+    """Return the number of the newest claim; 0 if there is none."""
     try:
         names = os.listdir(folder / FOLDER)
     except FileNotFoundError:
@@ -207,7 +207,7 @@ def _newest(folder: Path) -> int:
 
 
 def _make(file: Path, text: str) -> bool:
-    """Makes a file with its contents; False if there is one of the name."""
+    """Create a file with its contents; return False if it exists."""
     try:
         with open(file, "x", encoding="utf-8") as opened:
             opened.write(text)
@@ -218,27 +218,27 @@ def _make(file: Path, text: str) -> bool:
 
 
 def _process() -> dict[str, Any]:
-    """Of this process, what tells it from all others."""
+    """Return what distinguishes this process from all others."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "system": _system(), "started": _start(pid)}
 
 
 def _is_gone(owner: dict[str, Any]) -> bool:
-    """Whether an owner ran on this very system and does so no more."""
+    """Return whether an owner ran on this system and has ended."""
     if not owner["system"] or owner["system"] != _system():
         return False
     try:
         os.kill(owner["pid"], 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # Of another user: there is one of this number, whichever it is.
+    except PermissionError:  # A process of another user has this number.
         return False
     return _start(owner["pid"]) != owner["started"]
 
 
 @functools.cache
 def _system() -> str:
-    """The boot and the namespace that process numbers are of; empty where /proc does not tell."""
+    """Return boot and namespace of process numbers; empty without /proc."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -247,7 +247,7 @@ def _system() -> str:
 
 
 def _start(pid: int) -> str:
-    """When a process started, in ticks since the boot; empty if it is not there, or dead."""
+    """Return when a process started, in ticks since boot; empty if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

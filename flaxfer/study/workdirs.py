@@ -1,4 +1,4 @@
-"""The work directory of a study or grid: who may write there, and what its numbers came from."""
+"""The work directory of a study or grid, with the origin of its numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flaxfer.runtime.files import write_atomically
 
 
 def prepare(config: Config | Grid, command: str) -> Path:
-    """Makes the work directory, with the resolved config, versions and git state, and the store.
+    """Create the store and the work directory, with resolved config, versions and git state.
 
     Raises:
       ConfigError: the directory cannot be written.
@@ -37,12 +37,12 @@ def prepare(config: Config | Grid, command: str) -> Path:
 
 
 def dump(content: Any) -> str:
-    """JSON for people."""
+    """Return JSON for people."""
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 def git_state() -> str:
-    """Commit of the code that runs, with `-dirty` if files differ from it; empty if unknown."""
+    """Return the commit of the running code, with `-dirty` if files differ; empty if unknown."""
     try:
         finished = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
@@ -51,6 +51,6 @@ def git_state() -> str:
             text=True,
             timeout=10,
         )
-    except (OSError, subprocess.TimeoutExpired):  # No git here; the versions still tell.
+    except (OSError, subprocess.TimeoutExpired):  # Without git the versions remain.
         return ""
     return finished.stdout.strip() if finished.returncode == 0 else ""

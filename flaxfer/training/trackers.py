@@ -1,4 +1,4 @@
-"""Where the numbers of a running stage go: metrics.jsonl always, other sinks by config."""
+"""Sinks for the metrics of a running stage: metrics.jsonl, and trackers by config."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Tracker(Protocol):
     """A sink of scalars."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Takes values such as `train/loss` at a step."""
+        """Log values such as `train/loss` at a step."""
 
     def close(self) -> None:
-        """Writes out what is held back."""
+        """Flush and close."""
 
 
 class MetricsLog:
@@ -38,7 +38,7 @@ class MetricsLog:
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  Closed by close().
 
     def write(self, step: int, kind: str, **values: Any) -> None:
-        """Appends one record and passes its numbers on."""
+        """Append one record and pass its numbers to the trackers."""
         self._file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         self._file.flush()
         numbers = {**values, **values.get("metrics", {})}
@@ -51,14 +51,14 @@ class MetricsLog:
             tracker.scalars(step, scalars)
 
     def close(self) -> None:
-        """Closes the file and the trackers."""
+        """Close the file and the trackers."""
         self._file.close()
         for tracker in self._trackers:
             tracker.close()
 
 
 def make(names: tuple[str, ...], folder: Path, run: str, resume_step: int) -> list[Tracker]:
-    """The trackers of one stage by name; what they hold of steps past `resume_step` goes.
+    """Return the trackers of a stage by name; they drop steps past `resume_step`.
 
     Raises:
       ConfigError: the package behind a tracker is not installed.
@@ -67,17 +67,17 @@ def make(names: tuple[str, ...], folder: Path, run: str, resume_step: int) -> li
         "tensorboard": _TensorBoard,
         "wandb": _WeightsAndBiases,
     }
-    made: list[Tracker] = []
+    sinks: list[Tracker] = []
     for name in names:
         try:
-            made.append(makers[name](folder, run, resume_step))
+            sinks.append(makers[name](folder, run, resume_step))
         except ImportError as error:
             raise ConfigError(
                 f"the tracker {name!r} is not installed ({error})",
                 where="trackers",
                 hint=f'pip install "flaxfer[{name}]", or leave it out of trackers.',
             ) from error
-    return made
+    return sinks
 
 
 class _TensorBoard:
@@ -102,7 +102,7 @@ class _WeightsAndBiases:
             project="flaxfer",
             name=run,
             dir=str(folder),
-            # Online only if the user says so: a run must not depend on a network.
+            # Online only on request: a run must not depend on a network.
             mode=os.environ.get("WANDB_MODE", "offline"),
             reinit="create_new",  # Several seeds may train at once.
         )
@@ -115,7 +115,7 @@ class _WeightsAndBiases:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a metrics.jsonl, by step; of a step's records of one kind the last counts.
+    """Return the records of a metrics.jsonl by step; the last one of a step and kind counts.
 
     Raises:
       DataError: a line is not a record.
@@ -125,7 +125,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for line_number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            # A resumed run repeats the steps after its checkpoint: what it wrote last is in force.
+            # A resumed run repeats the steps after its checkpoint; its last record counts.
             records[record["kind"], record["step"]] = record
         except (ValueError, KeyError, TypeError) as error:
             if line_number == len(lines) and isinstance(error, ValueError):

@@ -18,6 +18,7 @@ from flaxfer.config import loading
 from flaxfer.errors import ConfigError
 from flaxfer.main import main, parse
 from flaxfer.runtime import platform
+from flaxfer.tasks import TASK_TYPES
 
 BASE = ["aot", "--config", "configs/sts_english.py", "--topology", "v5e:4"]
 
@@ -71,16 +72,18 @@ def args(tmp_path: Path) -> Iterator[argparse.Namespace]:
     platform.choose_compiler_options({})
 
 
-def compile_steps(args: argparse.Namespace, **options: int) -> dict[str, Any]:
+def compile_steps(args: argparse.Namespace, **options: bool) -> dict[str, Any]:
     """Compile for a CPU instead of the topology, whose compiler need not be installed."""
-    config = loading.load(args.config, [("train.row_length", "16"), ("train.max_length", "16")])
+    config = loading.load(
+        args.config, TASK_TYPES, [("train.row_length", "16"), ("train.max_length", "16")]
+    )
     config = dataclasses.replace(config, compiler_options=options)
     return command.compile_steps(args, config, topology.parse("v5e:1"), jax.devices()[:1])
 
 
 def test_steps_are_compiled_with_the_options_of_the_config(args: argparse.Namespace) -> None:
-    report = compile_steps(args, xla_backend_optimization_level=0)
-    assert report["compiler_options"]["xla_backend_optimization_level"] == 0
+    report = compile_steps(args, xla_cpu_enable_fast_min_max=True)
+    assert report["compiler_options"]["xla_cpu_enable_fast_min_max"] is True
     assert report["fits"] and report["topology"]["name"] == "v5e:1x1"
     assert report["shapes"]["train"]["token_BT"] == [1, 2, 16]
     assert 0 < report["eval"]["bytes"]["peak"] < report["bytes"]["peak"] <= report["peak_bytes"]

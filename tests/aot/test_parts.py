@@ -13,6 +13,7 @@ from clu import metrics as clu_metrics
 from flaxfer.aot import hlo, parts
 from flaxfer.models import attention, bert, layers
 from flaxfer.tasks import losses, metrics
+from flaxfer.tasks.regression import Regression
 from flaxfer.training import optimizer, step
 
 Functions = tuple[Callable[..., Any], ...]
@@ -31,9 +32,10 @@ def part(*functions: Callable[..., Any]) -> str:
         ((optimizer.make_optimizer, optax.apply_updates), "optimizer"),
         ((optimizer.make_schedule,), "optimizer"),
         ((optax.apply_updates,), "optimizer"),
-        ((losses.loss_sum,), "loss"),
-        ((losses.loss_sum, optax.softmax_cross_entropy), "loss"),
-        ((metrics.scores,), "metrics"),
+        ((Regression.loss,), "loss"),
+        ((losses.class_loss, optax.softmax_cross_entropy), "loss"),
+        ((Regression.accumulate,), "metrics"),
+        ((metrics.accumulate,), "metrics"),
         ((clu_metrics.Collection.merge,), "metrics"),
         ((bert.Layer.__call__, bert.SelfAttention.__call__, attention.attention), "attention"),
         ((bert.Layer.__call__, bert.SelfAttention.__call__), "attention projections"),

@@ -55,7 +55,7 @@ def test_shapes_are_those_of_the_batches_of_a_run(row_shards: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "names"),
+    ("name", "targets"),
     [
         ("classification", {"label_BE": np.int32}),
         ("regression", {"label_BE": np.float32}),
@@ -64,11 +64,11 @@ def test_shapes_are_those_of_the_batches_of_a_run(row_shards: int) -> None:
         ("multiple_choice", {"label_BE": np.float32, "unit_BE": np.int32}),
     ],
 )
-def test_every_task_type_has_its_targets(kind: Any, names: dict[str, Any]) -> None:
-    stage = Stage(dataclasses.replace(TASK, kind=kind), Data(train=()), train=TRAIN)
+def test_every_task_type_has_its_targets(name: Any, targets: dict[str, Any]) -> None:
+    stage = Stage(dataclasses.replace(TASK, type=name), Data(train=()), train=TRAIN)
     batch = programs.empty_batch(workload(settings=stage), rows=3, slots=2)
-    targets = {k: v.dtype for k, v in batch.items() if k.split("_")[0] in "label start end unit"}
-    assert targets == names
+    arrays = {k: v.dtype for k, v in batch.items() if k.split("_")[0] in "label start end unit"}
+    assert arrays == targets
     sizes = {"BT": (3, 32), "BE": (3, 2)}
     assert all(x.shape == sizes[name[-2:]] for name, x in batch.items())
     assert not batch["mask_BE"].any() and not batch["segment_BT"].any()

@@ -24,8 +24,6 @@ KEYS = {
     "seconds",
     "steps",
 }
-pytestmark = pytest.mark.usefixtures("plain_code")
-
 EXAMPLES, BATCH, STEPS = 48, 16, 5
 
 

@@ -1,4 +1,4 @@
-"""From a config file to a grid, and from a grid to its studies."""
+"""Grids: loading them, their studies, and their errors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pytest
 from flaxfer.config import Config, Model, grids, loading
 from flaxfer.config.grids import Grid
 from flaxfer.errors import ConfigError
+from flaxfer.tasks import TASK_TYPES
 
 FILE = """
 COLUMNS = dict(text_a="one", text_b=1, label="score")
 
 def stage(name, **more):
     data = dict(train=dict(path=f"{name}.tsv", columns=COLUMNS))
-    return dict(task=dict(name=name, kind="regression", metric="pearson"), data=data, **more)
+    return dict(task=dict(name=name, type="regression", metric="pearson"), data=data, **more)
 
 def get_config(preset="two"):
     return dict(
@@ -46,7 +47,7 @@ def file(tmp_path: Path) -> str:
 
 
 def load(file: str, *overrides: tuple[str, str]) -> Grid:
-    grid = loading.load_any(file, overrides)
+    grid = loading.load_any(file, TASK_TYPES, overrides)
     assert isinstance(grid, Grid)
     return grid
 
@@ -84,12 +85,12 @@ def test_a_grid_has_a_study_for_every_combination(file: str) -> None:
 def test_a_single_study_is_its_own_cell(tmp_path: Path) -> None:
     path = tmp_path / "study.py"
     start = FILE.partition("def get_config")[0]
-    own = "dict(name='own', model=dict(path='m'), conditions='direct', target=stage('t'))"
-    path.write_text(f"{start}def get_config():\n    return {own}\n")
-    config = loading.load_any(str(path))
+    study = "dict(name='study', model=dict(path='m'), conditions='direct', target=stage('t'))"
+    path.write_text(f"{start}def get_config():\n    return {study}\n")
+    config = loading.load_any(str(path), TASK_TYPES)
     assert isinstance(config, Config)
-    assert grids.cells(config) == {"own": config}
-    assert config.stages == "runs/own/stages"
+    assert grids.cells(config) == {"study": config}
+    assert config.stages == "runs/study/stages"
 
 
 def test_overrides_reach_into_a_grid(file: str) -> None:
@@ -118,7 +119,7 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "found"),
+    ("overrides", "expected"),
     [
         ({"model.path": "m"}, ["model: unknown key; did you mean 'models'?"]),
         ({"targets": "{}"}, ["targets: is empty"]),
@@ -182,16 +183,16 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
     ids=str,
 )
 def test_errors_in_a_grid_are_reported_together(
-    overrides: dict[str, str], found: list[str], file: str
+    overrides: dict[str, str], expected: list[str], file: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         load(file, *overrides.items())
     details = caught.value.details
-    assert len(details) == len(found), details
-    for text in found:
+    assert len(details) == len(expected), details
+    for text in expected:
         assert any(text in detail for detail in details), details
 
 
 def test_a_grid_is_not_a_single_study(file: str) -> None:
     with pytest.raises(ConfigError, match="a grid of 16 studies instead of one"):
-        loading.load(file)
+        loading.load(file, TASK_TYPES)

@@ -1,6 +1,6 @@
-"""The grid of configs/paper.py: its six targets, what its presets read, and the ten-to-one rule.
+"""The grid of configs/paper.py: its targets, sources and sizes.
 
-Records and labels of a file are counted a second time on its lines, apart from the readers.
+The expected records and labels of a file are counted here independently of flaxfer's readers.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import pytest
 from flaxfer.config import Source, Stage, Task, grids, loading
 from flaxfer.config.grids import Grid
 from flaxfer.data import sources
-from flaxfer.demo import reviews
+from flaxfer.demo import packages, reviews
 from flaxfer.errors import DataError
+from flaxfer.tasks import TASK_TYPES, task_type
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper.py"
 PRESETS = ("hub", "hub_trained", "local", "local_trained", "demo")
@@ -33,11 +34,11 @@ MEANING = {
     ("negative", "neutral", "positive"): {"0": "negative", "1": "neutral", "2": "positive"},
     ("different", "paraphrase"): {"0": "different", "1": "paraphrase"},
 }
-"""What the labels of the published files say, by those of the task."""
+"""Task label by label in the published files, for each set of task labels."""
 
 
 def grid(preset: str, data_dir: str = "DATA") -> Grid:
-    built = loading.load_any(f"{PAPER}:{preset}", [("data_dir", data_dir)])
+    built = loading.load_any(f"{PAPER}:{preset}", TASK_TYPES, [("data_dir", data_dir)])
     assert isinstance(built, Grid)
     return built
 
@@ -48,13 +49,13 @@ def every_source(stage: Stage) -> Iterator[Source]:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_six_targets_stand_after_and_without_their_intermediate_task(preset: str) -> None:
+def test_six_targets_are_trained_with_and_without_their_intermediate_task(preset: str) -> None:
     paper = grid(preset)
     assert list(paper.targets) == [f"{f}-{of}" for f in FAMILIES for of in ("domain", "language")]
     assert paper.conditions == ("direct", "staged")
     for cell in grids.cells(paper).values():
         assert cell.intermediate is not None
-        # The paper's: all weights are updated, on 70 % where the data is not divided.
+        # As in the paper: all weights are updated, with 70 % of data without published splits.
         for stage in (cell.intermediate, cell.target):
             assert stage.optimizer.freeze == () and stage.train.patience > 0
             assert stage.data.dev or stage.data.split[0] == 0.7
@@ -68,7 +69,7 @@ def test_the_six_targets_stand_after_and_without_their_intermediate_task(preset:
 
 
 @pytest.mark.parametrize("preset", PRESETS[:4])
-def test_languages(preset: str) -> None:
+def test_evaluated_languages(preset: str) -> None:
     targets = grid(preset).targets
     spoken = {
         family: {source.language for source in targets[f"{family}-language"].evaluate.values()}
@@ -80,7 +81,7 @@ def test_languages(preset: str) -> None:
         for source in targets[f"{family}-language"].data.train
     }
     assert trained == {"fr" if preset.endswith("trained") else "en"}
-    # The French reviews of `local_trained` are divided, and scored on their own test split.
+    # The French reviews of `local_trained` are split, and evaluated on their own test split.
     reviews_in = {"en", "fr", "nl", "de", "zh"} - ({"fr"} if preset == "local_trained" else set())
     assert spoken == {
         "classification": reviews_in,
@@ -89,8 +90,8 @@ def test_languages(preset: str) -> None:
     }
 
 
-def labels_counted_again(source: Source, folder: Path) -> Counter[str]:
-    """The labels of a file as written, after `keep` and `drop`, before `fraction`."""
+def count_labels(source: Source, folder: Path) -> Counter[str]:
+    """Count the labels as written in a file, after `keep` and `drop`, before `fraction`."""
     path = folder / source.path
     if source.format == "lines":
         return Counter((path / source.aligned["label"]).read_text("utf-8").splitlines())
@@ -112,31 +113,33 @@ def labels_counted_again(source: Source, folder: Path) -> Counter[str]:
     return Counter(row[at["label"]] for row in rows)
 
 
-def assert_read_right(source: Source, task: Task, folder: Path) -> None:
-    whole = sources.read_source(dataclasses.replace(source, fraction=1.0), task, str(folder))
-    part = sources.read_source(source, task, str(folder))
-    again = labels_counted_again(source, folder)
+def assert_read_correctly(source: Source, task: Task, folder: Path) -> None:
+    whole = sources.read_source(
+        dataclasses.replace(source, fraction=1.0), task, task_type(task), str(folder)
+    )
+    part = sources.read_source(source, task, task_type(task), str(folder))
+    counts = count_labels(source, folder)
     expected: Counter[str | float] = Counter()
-    for label, count in again.items():
-        scored = task.kind == "regression"
+    for label, count in counts.items():
+        scored = task.type == "regression"
         expected[round(float(label), 3) if scored else MEANING[task.labels][label]] += count
-    if task.kind == "regression":
-        found = Counter(round(float(score), 3) for score in whole.label)
+    if task.type == "regression":
+        read = Counter(round(float(score), 3) for score in whole.label)
     else:
-        found = Counter(task.labels[i] for i in whole.label)
-    assert found == expected, source.path
-    assert len(part) == round(source.fraction * again.total()), source.path
+        read = Counter(task.labels[i] for i in whole.label)
+    assert read == expected, source.path
+    assert len(part) == round(source.fraction * counts.total()), source.path
     assert set(part.id) <= set(whole.id)
 
 
 @pytest.mark.parametrize("preset", ["local", "local_trained"])
-def test_every_local_source_is_read_whole(preset: str, shared: Path) -> None:
+def test_local_sources_are_read_completely(preset: str, shared: Path) -> None:
     paper = grid(preset)
     seen: list[Source] = []
     for stage in (*paper.intermediates.values(), *paper.targets.values()):
         for source in every_source(stage):
             if source not in seen:
-                assert_read_right(source, stage.task, shared / "data")
+                assert_read_correctly(source, stage.task, shared / "data")
                 seen.append(source)
 
 
@@ -168,13 +171,15 @@ SIZES["local_trained"] = SIZES["local"]
 
 
 @pytest.mark.parametrize("preset", SIZES)
-def test_the_intermediate_task_has_ten_times_the_examples(
+def test_intermediate_tasks_have_ten_times_the_examples_of_targets(
     preset: str, request: pytest.FixtureRequest
 ) -> None:
     folder = str(request.getfixturevalue("shared") / "data") if preset != "demo" else ""
     paper = grid(preset, folder)
     sizes = {
-        name: len(sources.load_splits(stage.data, stage.task, folder)["train"])
+        name: len(
+            sources.load_splits(stage.data, stage.task, task_type(stage.task), folder)["train"]
+        )
         for name, stage in (*paper.intermediates.items(), *paper.targets.items())
     }
     assert sizes == SIZES[preset]
@@ -184,7 +189,7 @@ def test_the_intermediate_task_has_ten_times_the_examples(
         for name in stage.intermediates
         if sizes[name] < 10 * sizes[target]
     }
-    # As the config says: embedded data sets are too small for it, and one pair is not the paper's.
+    # The exceptions that the config names.
     assert short == (
         {("paraphrase", "similarity-domain"), ("paraphrase", "similarity-language")}
         if preset == "demo"
@@ -192,15 +197,14 @@ def test_the_intermediate_task_has_ten_times_the_examples(
     )
 
 
-def test_film_reviews_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reviews, "PACKAGE", "no_such_package")
+def test_film_reviews_need_their_package() -> None:
     with pytest.raises(DataError, match="no_such_package is not installed") as caught:
-        reviews.reviews_path()
+        packages.package_folder("no_such_package", reviews.INSTALL)
     assert caught.value.hint == 'pip install "flaxfer[demo]"'
 
 
 def test_film_reviews_are_all_of_imdb_train() -> None:
-    """25,000 reviews, half of them positive (Maas et al. 2011), counted apart from the readers."""
+    """IMDB has 25,000 training reviews, half of them positive (Maas et al. 2011)."""
     with open(reviews.reviews_path(), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     counts = Counter((row["source"], row["label"]) for row in rows)

@@ -115,7 +115,7 @@ def test_a_kind_of_task_is_learnt_and_reported(
     lines: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
     assert len(lines) == entry["n"]
     right = [line["prediction"] in answers_of(line) for line in lines]
-    if task.kind != "tagging":
+    if task.type != "tagging":
         share = entry["metrics"]["exact_match" if "exact_match" in scores else "accuracy"]
         assert np.mean(right) == pytest.approx(share)
 

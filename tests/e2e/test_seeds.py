@@ -23,8 +23,6 @@ from tests.e2e.test_study import (
 )
 from tests.helpers import tiny_model
 
-pytestmark = pytest.mark.usefixtures("plain_code")
-
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch: pytest.MonkeyPatch) -> None:

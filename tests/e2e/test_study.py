@@ -17,6 +17,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from flaxfer.study.study import Study
+from flaxfer.training.stage_run import StageRun
 
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 from flaxfer.data.packing import best_row_length
@@ -24,9 +26,7 @@ from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
 from flaxfer.study import inputs, studies, study
-from flaxfer.study.study import Study
 from flaxfer.training import loop, stage_run
-from flaxfer.training.stage_run import StageRun
 from tests.helpers import WORDS, mesh_of, tiny_model
 
 COLUMNS = {"text_a": 0, "text_b": 1, "label": 2, "language": 3, "domain": 4}

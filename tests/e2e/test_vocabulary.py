@@ -35,8 +35,6 @@ from tests.e2e.test_study import (
 )
 from tests.helpers import WORDS, tiny_model
 
-pytestmark = pytest.mark.usefixtures("plain_code")
-
 ROWS = 300
 Json = dict[str, Any]
 

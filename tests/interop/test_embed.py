@@ -1,7 +1,8 @@
-"""Embeddings do not depend on packing, order or the layers asked for; scores are the field's."""
+"""Embeddings do not depend on packing, order or the layers requested; scores equal SciPy's."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from flax import nnx
 from flaxfer.config import Model
 from flaxfer.data.tokenize import load_tokenizer
 from flaxfer.errors import ConfigError, DataError
-from flaxfer.interop import embed
-from flaxfer.interop.embed import Embedder, layer_numbers
+from flaxfer.interop.embed import retrieval_scores
+from flaxfer.interop.embedding import Embedder, layer_numbers
 from flaxfer.interop.embedding_step import make_embed_step
+from flaxfer.main import main
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.models.pretrained import load_encoder, load_encoder_config
-from flaxfer.training import vocabulary
 from flaxfer.training.step import compiled_programs
 from tests.helpers import WORDS, mesh_of, tiny_model
 
@@ -32,7 +33,23 @@ FAMILY_NAMES = ("bert", "xlm-roberta", "xlnet")
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
-    return {name: tiny_model(root / name, name, vocab_size=700) for name in FAMILY_NAMES}  # type: ignore[arg-type]
+    for name in FAMILY_NAMES:
+        spread(tiny_model(root / name, name, vocab_size=700))  # type: ignore[arg-type]
+    return {name: root / name for name in FAMILY_NAMES}
+
+
+def spread(folder: Path) -> None:
+    """Move all but the special tokens to ids so high that embeddings are cut and ids change."""
+    file, fillers = folder / "tokenizer.json", 300
+    content = json.loads(file.read_text(encoding="utf-8"))
+    special, vocabulary = len(content["added_tokens"]), content["model"]["vocab"]
+    if isinstance(vocabulary, dict):
+        moved = {piece: i + fillers * (i >= special) for piece, i in vocabulary.items()}
+        vocabulary = moved | {f"[unused{i}]": special + i for i in range(fillers)}
+    else:
+        vocabulary[special:special] = [[f"[unused{i}]", -99.0] for i in range(fillers)]
+    content["model"]["vocab"] = vocabulary
+    file.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +60,11 @@ def model(folders: dict[str, Path]) -> Embedder:
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
     rng = np.random.default_rng(0)
-    # Words with high ids alone, so that others are cut out from among them.
     return [" ".join(rng.choice(WORDS[9:], rng.integers(1, 12))) for _ in range(40)]
 
 
-@pytest.fixture(autouse=True)
-def small_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vocabulary, "MULTIPLE", 8)
-
-
 def one_by_one(folder: Path, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over the tokens and CLS token's output, (N + 1, n, D) each; a row for each text."""
+    """Return the mean over the tokens and the CLS token's output, (N + 1, n, D) each, unpacked."""
     config = load_encoder_config(folder)
     params = jax.device_put(load_encoder(folder, config))
     encoder = nnx.merge(encoder_graph(config), params)
@@ -73,8 +84,8 @@ def one_by_one(folder: Path, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     states = encoder.hidden_states(batch | {"segment_BT": mask_BT})
     x_NBTD = np.stack(states)
     sum_NBD = (x_NBTD * mask_BT[..., None]).sum(axis=2)
-    summary_B = (token_BT == tokenizer.cls_token_id).argmax(axis=1)
-    return sum_NBD / mask_BT.sum(axis=1)[:, None], x_NBTD[:, np.arange(len(texts)), summary_B]
+    cls_B = (token_BT == tokenizer.cls_token_id).argmax(axis=1)
+    return sum_NBD / mask_BT.sum(axis=1)[:, None], x_NBTD[:, np.arange(len(texts)), cls_B]
 
 
 def encoder_graph(config: EncoderConfig) -> Any:
@@ -86,11 +97,11 @@ def encoder_graph(config: EncoderConfig) -> Any:
 def test_all_layers_equal_those_of_each_text_alone(
     family: str, folders: dict[str, Path], texts: list[str]
 ) -> None:
-    mean_LnD, summary_LnD = one_by_one(folders[family], texts)
-    for pooling, wanted_LnD in (("mean", mean_LnD), ("cls", summary_LnD)):
-        own = Embedder(folders[family], pooling=pooling, mesh=mesh_of())  # type: ignore[arg-type]
-        vector_LnD = own.embed(texts, "all")
-        assert vector_LnD.shape == (3, 40, own.config.hidden_size)
+    mean_LnD, cls_LnD = one_by_one(folders[family], texts)
+    for pooling, wanted_LnD in (("mean", mean_LnD), ("cls", cls_LnD)):
+        embedder = Embedder(folders[family], pooling=pooling, mesh=mesh_of())  # type: ignore[arg-type]
+        vector_LnD = embedder.embed(texts, "all")
+        assert vector_LnD.shape == (3, 40, embedder.config.hidden_size)
         assert vector_LnD.dtype == np.float32
         np.testing.assert_allclose(vector_LnD, wanted_LnD, atol=1e-5)
 
@@ -103,11 +114,11 @@ def test_single_layers_equal_those_of_one_pass(model: Embedder, texts: list[str]
     np.testing.assert_allclose(model.embed(texts, [2, 0]), vector_LnD[[2, 0]], atol=1e-6)
 
 
-def test_the_order_is_that_of_the_texts_and_the_company_changes_nothing(
-    model: Embedder, texts: list[str]
-) -> None:
+def test_a_vector_depends_on_its_text_alone(model: Embedder, texts: list[str]) -> None:
     (vector_nD,) = model.embed(texts)
-    assert len(np.unique(vector_nD.round(4), axis=0)) == len(set(texts)), "texts are told apart"
+    assert len(np.unique(vector_nD.round(4), axis=0)) == len(set(texts)), (
+        "different texts have different vectors"
+    )
     order = np.random.default_rng(1).permutation(len(texts))
     (shuffled_nD,) = model.embed([texts[i] for i in order])
     np.testing.assert_allclose(shuffled_nD, vector_nD[order], atol=1e-5)
@@ -116,51 +127,39 @@ def test_the_order_is_that_of_the_texts_and_the_company_changes_nothing(
     np.testing.assert_array_equal(few_nD[0], few_nD[2])
 
 
-def test_devices_change_nothing(
+def test_a_mesh_of_many_devices_gives_the_same_vectors(
     model: Embedder, folders: dict[str, Path], texts: list[str]
 ) -> None:
     many = Embedder(folders["xlm-roberta"], mesh=mesh_of(2, 2, 2))
     np.testing.assert_allclose(many.embed(texts), model.embed(texts), atol=1e-5)
 
 
-def test_calls_share_a_program_and_only_rows_in_use_are_sent(
-    folders: dict[str, Path], texts: list[str], monkeypatch: pytest.MonkeyPatch
+def test_calls_share_a_program_that_holds_only_rows_in_use(
+    folders: dict[str, Path], texts: list[str]
 ) -> None:
-    made: list[Any] = []
-    own_make = make_embed_step
-
-    def make(*arguments: Any) -> Any:
-        function = own_make(*arguments)
-
-        def record(params: Any, batch: Any) -> Any:
-            made.append((function, params["embeddings"]["word"]["embedding"].shape))
-            return function(params, batch)
-
-        return record
-
-    monkeypatch.setattr(embed, "make_embed_step", make)
-    own = Embedder(folders["bert"], mesh=mesh_of())
+    embedder = Embedder(folders["bert"], mesh=mesh_of())
     for part in (texts, texts[::-1], [text.replace("plays", "man") for text in texts]):
-        own.embed(part, (1,))
-    ((function, shape),) = set(made)
-    assert shape == (16, 32)
-    assert compiled_programs(function) == 1
+        embedder.embed(part, (1,))
+    cut = dataclasses.replace(embedder.config, vocab_size=128)
+    assert compiled_programs(make_embed_step(encoder_graph(cut), (1,), "mean")) == 1
 
 
-def test_float32_products_are_asked_for_whatever_the_device(folders: dict[str, Path]) -> None:
+def test_matmuls_are_float32_on_any_device(folders: dict[str, Path]) -> None:
     params = load_encoder(folders["bert"], config := load_encoder_config(folders["bert"]))
     batch = {f"{k}_BT": jnp.zeros((1, 8), jnp.int32) for k in ("token", "type", "position")}
     batch |= {"segment_BT": jnp.ones((1, 8), jnp.int32), "cls_BE": jnp.zeros((1, 2), jnp.int32)}
     lowered = make_embed_step(encoder_graph(config), (-1,), "mean").lower(  # type: ignore[attr-defined]
         params, batch
     )
-    products = [line for line in lowered.as_text().splitlines() if "stablehlo.dot_general" in line]
-    # Two layers of query, key and value in one, scores, values, output, up, down; and the mean.
-    assert len(products) == 2 * 6 + 1
-    assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+    matmuls = [line for line in lowered.as_text().splitlines() if "stablehlo.dot_general" in line]
+    # In each of two layers: query, key and value in one, scores, values, output, up, down; pooling.
+    assert len(matmuls) == 2 * 6 + 1
+    assert all("precision = [HIGHEST, HIGHEST]" in line for line in matmuls)
 
 
-def test_normalised(folders: dict[str, Path], model: Embedder, texts: list[str]) -> None:
+def test_normalised_vectors_have_length_1(
+    folders: dict[str, Path], model: Embedder, texts: list[str]
+) -> None:
     unit = Embedder(folders["xlm-roberta"], normalise=True, mesh=mesh_of())
     vector_LnD, plain_LnD = unit.embed(texts, "all"), model.embed(texts, "all")
     lengths_Ln1 = np.linalg.norm(plain_LnD, axis=-1, keepdims=True)
@@ -168,10 +167,12 @@ def test_normalised(folders: dict[str, Path], model: Embedder, texts: list[str])
     np.testing.assert_allclose(vector_LnD, plain_LnD / lengths_Ln1, atol=1e-6)
 
 
-def test_prefix(folders: dict[str, Path], model: Embedder, texts: list[str]) -> None:
-    asking = Embedder(folders["xlm-roberta"], prefix="the man ", mesh=mesh_of())
+def test_the_prefix_is_put_before_every_text(
+    folders: dict[str, Path], model: Embedder, texts: list[str]
+) -> None:
+    prefixed = Embedder(folders["xlm-roberta"], prefix="the man ", mesh=mesh_of())
     wanted = model.embed([f"the man {text}" for text in texts])
-    np.testing.assert_allclose(asking.embed(texts), wanted, atol=1e-6)
+    np.testing.assert_allclose(prefixed.embed(texts), wanted, atol=1e-6)
     assert abs(wanted - model.embed(texts)).max() > 0.01
 
 
@@ -202,7 +203,7 @@ def test_too_long_texts_are_cut_and_counted(
         ("a man", "not a sequence of texts"),
     ],
 )
-def test_what_cannot_be_embedded_is_refused(model: Embedder, texts: Any, wanted: str) -> None:
+def test_texts_without_an_embedding_are_refused(model: Embedder, texts: Any, wanted: str) -> None:
     with pytest.raises(DataError) as caught:
         model.embed(texts)
     assert wanted in str(caught.value)
@@ -210,15 +211,12 @@ def test_what_cannot_be_embedded_is_refused(model: Embedder, texts: Any, wanted:
         assert "text 2 is empty" in str(caught.value) and "text 4 is empty" in str(caught.value)
 
 
-def test_numbers_of_layers() -> None:
+def test_layers_are_counted_from_either_end() -> None:
     assert layer_numbers("all", 3) == (0, 1, 2, 3)
     assert layer_numbers((-1, 0, 3, -4), 3) == (3, 0, 3, 0)
     for wrong in ((4,), (-5,), ()):
         with pytest.raises(ConfigError, match="layer"):
             layer_numbers(wrong, 3)
-
-
-# The command.
 
 
 @pytest.fixture
@@ -231,11 +229,11 @@ def pairs(tmp_path: Path, texts: list[str]) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
-    code = embed.main([str(word) for word in words])
+    code = main(["embed", *map(str, words)])
     return code, *capsys.readouterr()
 
 
-def test_sts_command(
+def test_sts_scores_equal_those_of_scipy(
     pairs: Path, folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = folders["xlm-roberta"]
@@ -273,12 +271,12 @@ def last(result: dict[str, Any]) -> dict[str, float]:
     return scores
 
 
-def test_retrieval_command(
+def test_retrieval_counts_right_neighbours_in_both_directions(
     folders: dict[str, Path], texts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = folders["bert"]
     source = sorted(set(texts), key=texts.index)[:12]
-    # Two of the targets change places: four wrong answers of 12, whatever the direction.
+    # Two pairs of targets are swapped: four wrong neighbours of 12 in either direction.
     target = [*source[:8], source[9], source[8], source[11], source[10]]
     for name, lines in (("a.txt", source), ("b.txt", target)):
         (tmp_path / name).write_text("".join(f"{line}\n" for line in lines))
@@ -289,24 +287,25 @@ def test_retrieval_command(
     assert result["scores"] == [
         {"layer": 2, "source_to_target": 8 / 12, "target_to_source": 8 / 12}
     ]
-    # Different neighbours in the two directions.
-    a_nD, b_nD = one_by_one(folder, source)[0][-1], one_by_one(folder, texts[28:])[0][-1]
+    # The directions differ for texts that are no translations.
+    unrelated = texts[10:22]
+    a_nD, b_nD = one_by_one(folder, source)[0][-1], one_by_one(folder, unrelated)[0][-1]
     a_nD, b_nD = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a_nD, b_nD))
-    own = np.arange(12)
+    right = np.arange(12)
     wanted = {
         "layer": 2,
-        "source_to_target": ((a_nD @ b_nD.T).argmax(axis=1) == own).mean(),
-        "target_to_source": ((a_nD @ b_nD.T).argmax(axis=0) == own).mean(),
+        "source_to_target": ((a_nD @ b_nD.T).argmax(axis=1) == right).mean(),
+        "target_to_source": ((a_nD @ b_nD.T).argmax(axis=0) == right).mean(),
     }
     assert wanted["source_to_target"] != wanted["target_to_source"]
     embedder = Embedder(folder, mesh=mesh_of())
-    assert embed.retrieval_scores(embedder, source, texts[28:]) == [wanted]
+    assert retrieval_scores(embedder, source, unrelated) == [wanted]
 
 
 @pytest.mark.parametrize(
     ("words", "code", "wanted"),
     [
-        ((), 2, "COMMAND"),
+        ((), 2, "SUBCOMMAND"),
         (("sts", "--model", "M"), 2, "--data"),
         (("sts", "--model", "M", "--data", "no.csv", "--layers", "x"), 2, "--layers"),
         (("sts", "--model", "M", "--data", "no.csv", "--columns", "a,b"), 2, "--columns"),
@@ -319,7 +318,7 @@ def test_retrieval_command(
         (("retrieval", "--model", "M", "--source", "P", "--target", "E"), 3, "text 2 is empty"),
     ],
 )
-def test_errors_of_the_command(
+def test_a_wrong_command_is_refused(
     words: tuple[str, ...],
     code: int,
     wanted: str,
@@ -330,12 +329,12 @@ def test_errors_of_the_command(
 ) -> None:
     (tmp_path / "short.txt").write_text("a\nb\n")
     (tmp_path / "blank.txt").write_text("a\n\n")
-    stands = {
+    values = {
         "M": folders["bert"],
         "P": pairs,
         "S": tmp_path / "short.txt",
         "E": tmp_path / "blank.txt",
     }
-    got, out, err = run(capsys, *(stands.get(word, word) for word in words))
-    assert (got, out) == (code, "")
+    returned, out, err = run(capsys, *(values.get(word, word) for word in words))
+    assert (returned, out) == (code, "")
     assert err.startswith("error: ") and wanted in err

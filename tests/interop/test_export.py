@@ -1,12 +1,13 @@
-"""Exports: transformers and flaxfer load them, and they predict what the stage predicted."""
+"""Exports are loaded by transformers and flaxfer, and repeat the predictions of their stage."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import json
+import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,71 +16,47 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxfer.config import Config, Optimizer
+from flaxfer.config import Config
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
-from flaxfer.interop import export, predict
+from flaxfer.interop.card import model_card
+from flaxfer.interop.export import config_json, export, find_stage
+from flaxfer.interop.predict import predict
+from flaxfer.main import main
+from flaxfer.models import pretrained
 from flaxfer.models.weights import read_headers
-from flaxfer.study import studies
-from flaxfer.study.study import Study
-from flaxfer.training import finished
-from flaxfer.training.stage_run import StageRun
-from flaxfer.training.vocabulary import Vocabulary
-from tests import helpers
-from tests.e2e.test_study import COLUMNS, config_of, use_one_device, write_sets
-from tests.helpers import tiny_model
+from flaxfer.study import runner
+from flaxfer.training.record import open_finished
+from flaxfer.training.vocabulary import word_table
+from tests.helpers import mesh_of, restored_compilation_cache, tiny_model
+from tests.interop.helpers import COLUMNS, ROWS, write_study
 
-# So strong that the rows without a gradient shrink by far more than rounding.
-OPTIMIZER = Optimizer(learning_rate=3e-3, weight_decay=1.0)
-ROWS = 300  # Of the whole embedding; the studies use 128.
+MESH = mesh_of()
 WORD = "embeddings.word_embeddings.weight"
 Json = dict[str, Any]
+Exporter = Callable[..., Path]
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The mesh of a machine with one device."""
-    use_one_device(monkeypatch)
-
-
-def run(folder: Path, family: Any, changes: Callable[[Config], Config]) -> Config:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setitem(helpers.TINY_SIZES, "num_hidden_layers", 1)  # Compiles faster.
-        tiny_model(folder / "model", family, vocab_size=ROWS)
-    write_sets(folder)
-    config = config_of(folder)
-    assert config.intermediate is not None
-    config = dataclasses.replace(
-        config,
-        intermediate=dataclasses.replace(config.intermediate, optimizer=OPTIMIZER),
-        target=dataclasses.replace(config.target, optimizer=OPTIMIZER),
-        conditions=("direct", "staged"),
-    )
-    config = changes(config)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        use_one_device(monkeypatch)
-        studies.run(config, "python -m flaxfer.main --config tiny.py")
+def run(config: Config) -> Config:
+    with restored_compilation_cache():
+        runner.run(config, "flaxfer run --config tiny.py")
     return config
 
 
 @pytest.fixture(scope="module")
 def scores(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A finished study of a BERT: classes first, then scores."""
-    return run(tmp_path_factory.mktemp("scores"), "bert", lambda config: config)
+    """A finished study of a BERT: classification first, then regression."""
+    return run(write_study(tmp_path_factory.mktemp("scores"), "bert"))
 
 
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A finished study of an XLM-R: classes alone, from random weights too."""
-
-    def changes(config: Config) -> Config:
-        assert config.intermediate is not None
-        data = dataclasses.replace(config.intermediate.data, dev=(), split=(0.6, 0.2, 0.2))
-        target = dataclasses.replace(config.intermediate, data=data)
-        return dataclasses.replace(
-            config, intermediate=None, target=target, conditions=("direct", "scratch")
-        )
-
-    return run(tmp_path_factory.mktemp("classes"), "xlm-roberta", changes)
+    """A finished study of an XLM-R: classification only, also from random weights."""
+    config = write_study(tmp_path_factory.mktemp("classes"), "xlm-roberta")
+    assert config.intermediate is not None
+    data = dataclasses.replace(config.intermediate.data, dev=(), split=(0.6, 0.2, 0.2))
+    target = dataclasses.replace(config.intermediate, data=data)
+    changes = {"intermediate": None, "target": target, "conditions": ("direct", "scratch")}
+    return run(dataclasses.replace(config, **changes))
 
 
 def records(config: Config) -> list[Json]:
@@ -87,31 +64,28 @@ def records(config: Config) -> list[Json]:
     return runs
 
 
-def record_of(config: Config, path: str, stage: str = "target") -> Json:
-    (found,) = (r for r in records(config) if (r["condition"], r["stage"]) == (path, stage))
-    return found
+def record_of(config: Config, condition: str, stage: str = "target") -> Json:
+    (record,) = (r for r in records(config) if (r["condition"], r["stage"]) == (condition, stage))
+    return record
 
 
-def stage_of(config: Config, path: str, stage: str = "target") -> Path:
-    return Path(config.workdir) / str(record_of(config, path, stage)["dir"])
-
-
-Exporter = Callable[..., Path]
+def stage_of(config: Config, condition: str, stage: str = "target") -> Path:
+    return Path(config.workdir) / str(record_of(config, condition, stage)["dir"])
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
-    """Exports a stage, each only once."""
+    """Export a stage of a study; each stage is exported once."""
 
     @functools.cache
-    def make(stage: Path) -> Path:
-        return export.export(stage, tmp_path_factory.mktemp("exports") / "my model")
+    def export_once(stage: Path) -> Path:
+        return export(stage, tmp_path_factory.mktemp("exports") / "my model")
 
-    return lambda config, *of: make(stage_of(config, *of))
+    return lambda config, *names: export_once(stage_of(config, *names))
 
 
 def texts_of(config: Config, folder: Path, name: str) -> Path:
-    """The texts that a stage predicted the set `name` for, in the order of its predictions."""
+    """Write the texts of an evaluated set, in the order of the stage's predictions."""
     (file,) = folder.glob(f"predictions/{name}-*.jsonl")
     lines = []
     for line in file.read_text().splitlines():
@@ -128,22 +102,22 @@ def texts_of(config: Config, folder: Path, name: str) -> Path:
 
 @pytest.fixture(params=["scores direct", "scores staged", "classes direct", "classes scratch"])
 def case(request: pytest.FixtureRequest) -> tuple[Config, str]:
-    name, path = request.param.split()
-    return request.getfixturevalue(name), path
+    name, condition = request.param.split()
+    return request.getfixturevalue(name), condition
 
 
-def test_the_round_trip_gives_the_same_predictions_bit_for_bit(
+def test_an_export_repeats_the_predictions_bit_for_bit(
     case: tuple[Config, str], exported: Exporter
 ) -> None:
-    config, path = case
-    folder, out = stage_of(config, path), exported(*case)
+    config, condition = case
+    folder, out = stage_of(config, condition), exported(*case)
     sets = ["test", "german"] if config.intermediate else ["test"]
     for name in sets:
         (file,) = folder.glob(f"predictions/{name}-*.jsonl")
         before = [json.loads(line) for line in file.read_text().splitlines()]
-        for one in before:
-            assert one.pop("label" if "label" in one else "score") is not None
-        after = list(predict.predict(out, texts_of(config, folder, name)))
+        for record in before:
+            assert record.pop("label" if "label" in record else "score") is not None
+        after = list(predict(out, texts_of(config, folder, name)))
         assert after == before and len(after) > 6
 
 
@@ -154,8 +128,8 @@ def test_transformers_loads_it_and_predicts_the_same(
     import torch
     import transformers
 
-    config, path = case
-    out, folder = exported(*case), stage_of(config, path)
+    config, condition = case
+    out, folder = exported(*case), stage_of(config, condition)
     model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
         out, output_loading_info=True
     )
@@ -183,7 +157,7 @@ def test_transformers_loads_it_and_predicts_the_same(
             assert float(logits) == pytest.approx(wanted["prediction"], abs=1e-5)
 
 
-def test_config_json_is_the_models_own_with_the_task_in_it(
+def test_config_json_is_that_of_the_pretrained_model_with_the_task(
     scores: Config, classes: Config, exported: Exporter
 ) -> None:
     one, other = (
@@ -199,12 +173,12 @@ def test_config_json_is_the_models_own_with_the_task_in_it(
     assert other["label2id"] == {"no": 0, "maybe": 1, "yes": 2}
     assert other["problem_type"] == "single_label_classification"
     assert one["dtype"] == "float32"
-    given = {"id2label": {"0": "x", "1": "y"}, "num_labels": 2, "torch_dtype": "float16"}
-    done = finished.read(stage_of(scores, "direct"))
-    assert json.loads(json.dumps(export.config_json(before | given, done))) == one
+    replaced = {"id2label": {"0": "x", "1": "y"}, "num_labels": 2, "torch_dtype": "float16"}
+    stage = open_finished(stage_of(scores, "direct"))
+    assert json.loads(json.dumps(config_json(before | replaced, stage))) == one
 
 
-def test_the_folder_holds_the_tokenizer_and_nothing_of_this_machine(
+def test_the_folder_holds_the_tokenizer_and_no_local_paths(
     scores: Config, exported: Exporter
 ) -> None:
     out, model = exported(scores, "staged"), Path(scores.model.path)
@@ -229,44 +203,33 @@ def test_the_folder_holds_the_tokenizer_and_nothing_of_this_machine(
 
 
 def tables(config: Config, out: Path, prefix: str) -> tuple[np.ndarray, np.ndarray]:
-    """The embedding before training and of the export."""
+    """Return the word embeddings of the pretrained model and of the export."""
     folders = Path(config.model.path), out
     one, other = (safetensors.numpy.load_file(f / "model.safetensors") for f in folders)
     return one[f"{prefix}.{WORD}"], other[f"{prefix}.{WORD}"]
 
 
-def test_the_table_is_that_of_a_training_with_all_its_rows(
-    scores: Config, exported: Exporter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Study, "_vocabulary", lambda *_: Vocabulary.whole(ROWS))
-    whole = dataclasses.replace(scores, workdir=str(tmp_path), conditions=("staged",))
-    runs: list[StageRun] = []
-    real = Study._score
-
-    def score(self: Study, *rest: Any) -> Any:
-        runs.append(rest[2])
-        return real(self, *rest)
-
-    monkeypatch.setattr(Study, "_score", score)
-    studies.run(whole, "")
-    ids = np.load(stage_of(scores, "staged") / "vocabulary.npy")
-    unused = np.setdiff1d(np.arange(ROWS), ids)
-    assert len(unused) == ROWS - 128
-    shrunk = []
-    for name, made in zip(("intermediate", "target"), runs, strict=True):
-        before, table = tables(scores, exported(scores, "staged", name), "bert")
-        wanted = np.asarray(made.best_params()["encoder"]["embeddings"]["word"]["embedding"])
-        np.testing.assert_allclose(table[unused], wanted[unused], rtol=1e-6, atol=0)
-        np.testing.assert_allclose(table, wanted, atol=1e-4)
-        shrunk.append(table[unused] / before[unused])
-        assert shrunk[-1].std() < 1e-6
-    assert shrunk[0].mean() < 0.995 and shrunk[1].mean() < shrunk[0].mean() - 0.001
-    # With all rows in the run, its export is the run's own table.
-    out = export.export(stage_of(whole, "staged"), tmp_path / "out")
-    np.testing.assert_array_equal(tables(scores, out, "bert")[1], wanted)
+def test_unused_rows_are_decayed_as_the_optimizer_would(scores: Config, exported: Exporter) -> None:
+    factor = 1.0
+    for stage in ("intermediate", "target"):
+        record = open_finished(stage_of(scores, "staged", stage))
+        before, table = tables(scores, exported(scores, "staged", stage), "bert")
+        ids = record.vocabulary().ids
+        unused = np.setdiff1d(np.arange(ROWS), ids)
+        assert len(unused) == ROWS - 128
+        params = record.best_params(pretrained.load_encoder_config(Path(scores.model.path)), MESH)
+        np.testing.assert_array_equal(table[ids], word_table(params))
+        lines = (record.folder / "metrics.jsonl").read_text().splitlines()
+        rates = [
+            step["learning_rate"] for step in map(json.loads, lines) if "learning_rate" in step
+        ]
+        earlier = factor
+        factor *= math.prod(1 - rate * 1.0 for rate in rates[: record.done()["best_step"]])
+        assert factor < earlier - 1e-3
+        np.testing.assert_allclose(table[unused], factor * before[unused], rtol=2e-6)
 
 
-def test_rows_after_random_weights_are_random_too(classes: Config, exported: Exporter) -> None:
+def test_unused_rows_are_random_after_random_weights(classes: Config, exported: Exporter) -> None:
     folder = stage_of(classes, "scratch")
     ids = np.load(folder / "vocabulary.npy")
     before, table = tables(classes, exported(classes, "scratch"), "roberta")
@@ -275,7 +238,7 @@ def test_rows_after_random_weights_are_random_too(classes: Config, exported: Exp
     assert table[unused].std() == pytest.approx(0.02, rel=0.1)  # The config's initializer_range.
 
 
-def test_the_card_holds_the_figures_of_the_study(
+def test_the_card_holds_the_results_of_the_study(
     scores: Config, classes: Config, exported: Exporter
 ) -> None:
     out = exported(scores, "staged")
@@ -316,11 +279,12 @@ def test_the_card_holds_the_figures_of_the_study(
     assert "no, maybe, yes" in scratch and "zero-shot" not in scratch
 
 
-def test_the_card_names_the_model_of_the_hub(scores: Config) -> None:
-    done = finished.read(stage_of(scores, "direct"))
-    of_the_hub = dataclasses.replace(done.model, hub="someone/some-model")
-    done = dataclasses.replace(done, model=of_the_hub)
-    card = huggingface_hub.ModelCard(export.card.model_card(done, "m", "BertForQuestionAnswering"))
+def test_the_card_names_the_model_of_the_hub(copied: Path, scores: Config) -> None:
+    folder = copied / str(record_of(scores, "direct")["dir"])
+    origin = json.loads((folder / "origin.json").read_text())
+    origin["model"]["hub"] = "someone/some-model"
+    (folder / "origin.json").write_text(json.dumps(origin))
+    card = model_card(open_finished(folder), "m", "BertForQuestionAnswering")
     assert card.data.base_model == "someone/some-model"
     assert "This model is someone/some-model, fine-tuned" in card.text
     assert "import AutoModelForQuestionAnswering, AutoTokenizer" in card.text
@@ -330,26 +294,25 @@ def test_the_command_line_finds_the_stage(
     scores: Config, exported: Exporter, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    out.mkdir()  # Empty, so it may be used.
-    assert export.main([scores.workdir, str(out), "--path", "staged", "--seed", "0"]) == 0
+    out.mkdir()  # An empty folder may be used.
+    words = ["export", scores.workdir]
+    assert main([*words, str(out), "--condition", "staged", "--seed", "0"]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert read_json(out)["flaxfer"] == read_json(exported(scores, "staged"))["flaxfer"]
-    assert export.main([scores.workdir, str(out), "--stage", "intermediate", "--overwrite"]) == 0
+    assert main([*words, str(out), "--stage", "intermediate", "--overwrite"]) == 0
     assert read_json(out)["flaxfer"]["task"]["name"] == "nli"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     capsys.readouterr()
-    assert export.main([scores.workdir, str(tmp_path / "a b")]) == 2
+    assert main([*words, str(tmp_path / "a b")]) == 2
     message = capsys.readouterr().err
-    assert "several stages fit" in message
-    for path in ("direct", "staged"):
-        command = (
-            f"flaxfer.interop.export {scores.workdir} '{tmp_path}/a b' --path {path} --seed 0\n"
-        )
-        assert command in message
-    assert export.main([scores.workdir, str(tmp_path / "a"), "--seed", "7"]) == 2
+    assert "several stages match" in message
+    for condition in ("direct", "staged"):
+        command = f"flaxfer export {scores.workdir} '{tmp_path}/a b' --condition {condition}"
+        assert f"{command} --seed 0\n" in message
+    assert main([*words, str(tmp_path / "a"), "--seed", "7"]) == 2
     message = capsys.readouterr().err
-    assert "no stage of the study fits" in message
-    assert "--path staged --seed 0 --stage intermediate" in message
+    assert "no stage of the study matches" in message
+    assert "--condition staged --seed 0 --stage intermediate" in message
     assert not (tmp_path / "a").exists()
 
 
@@ -359,14 +322,14 @@ def read_json(folder: Path) -> Json:
 
 
 @pytest.fixture
-def copied(scores: Config, tmp_path: Path) -> Iterator[Path]:
-    """The work directory of the study, to be damaged."""
-    yield Path(shutil.copytree(scores.workdir, tmp_path / "work"))
+def copied(scores: Config, tmp_path: Path) -> Path:
+    """A copy of the study's work directory, to be damaged."""
+    return Path(shutil.copytree(scores.workdir, tmp_path / "work"))
 
 
 def refused(kind: type[FlaxferError], *arguments: Any, **keywords: Any) -> str:
     with pytest.raises(kind) as caught:
-        export.export(*arguments, **keywords)
+        export(*arguments, **keywords)
     return str(caught.value)
 
 
@@ -377,7 +340,7 @@ def test_a_stage_that_is_not_finished_is_refused(copied: Path, scores: Config) -
     (parent / "done.json").rename(parent / "kept.json")
     message = refused(CheckpointError, folder, out)
     assert "is not finished" in message and str(parent) in message
-    assert "run the study again: python -m flaxfer.main --config tiny.py" in message
+    assert "run the study again: flaxfer run --config tiny.py" in message
     (parent / "kept.json").rename(parent / "done.json")
     (folder / "done.json").unlink()
     assert "is not finished" in refused(CheckpointError, folder, out)
@@ -394,31 +357,30 @@ def test_a_missing_or_damaged_record_is_refused(
     file.unlink() if content is None else file.write_text(content + "x")
     message = refused(CheckpointError, folder, copied.parent / "out")
     assert ("is missing" if content is None else "is damaged") in message
-    assert "run the study again: python -m" in message and "without training again" in message
+    assert "run the study again: flaxfer run" in message and "without training again" in message
 
 
-def test_the_study_started_again_writes_what_was_missing(copied: Path, scores: Config) -> None:
+def test_running_the_study_again_restores_missing_records(copied: Path, scores: Config) -> None:
     config = dataclasses.replace(scores, workdir=str(copied))
     folder = copied / str(record_of(scores, "direct")["dir"])
-    before = finished.read(folder)
+    record = open_finished(folder)
+    origin, ids = record.origin(), record.vocabulary().ids
     for name in ("origin.json", "vocabulary.npy"):
         (folder / name).unlink()
-    studies.run(config, "")
-    after = finished.read(folder)
-    assert after.versions == {}  # Those of now need not be those of then.
-    np.testing.assert_array_equal(after.vocabulary.ids, before.vocabulary.ids)
-    assert after.data == before.data and after.model == before.model
-    studies.run(dataclasses.replace(config, seeds=(0,)), "")
-    other = finished.read(copied / str(record_of(scores, "staged")["dir"]))
-    assert other.versions == before.versions
+    run(config)
+    # Versions are unknown: those of now need not be those of the training.
+    assert open_finished(folder).origin() == origin | {"versions": {}}
+    np.testing.assert_array_equal(record.vocabulary().ids, ids)
+    other = open_finished(copied / str(record_of(scores, "staged")["dir"]))
+    assert other.origin()["versions"] == origin["versions"]
 
 
-def test_other_mistakes(copied: Path, scores: Config, tmp_path: Path) -> None:
+def test_a_wrong_export_is_refused(copied: Path, scores: Config, tmp_path: Path) -> None:
     folder, out = copied / str(record_of(scores, "direct")["dir"]), tmp_path / "out"
     model = Path(scores.model.path)
     assert "--model FOLDER" in refused(DataError, folder, out, model=tmp_path / "none")
     other = tiny_model(tmp_path / "other", "bert", seed=1, vocab_size=ROWS)
-    assert "not those that the stage began with" in refused(
+    assert "not those that the stage started from" in refused(
         CheckpointError, folder, out, model=other
     )
     moved = Path(shutil.copytree(model, tmp_path / "moved"))
@@ -428,7 +390,7 @@ def test_other_mistakes(copied: Path, scores: Config, tmp_path: Path) -> None:
         DataError, folder, out, model=moved
     )
     (moved / "tokenizer.json").write_text(tokenizer)
-    assert export.export(folder, out, model=moved) == out
+    assert export(folder, out, model=moved) == out
     assert "--overwrite" in refused(ConfigError, folder, out)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "config.json").write_text("{}")
@@ -450,22 +412,22 @@ def test_other_mistakes(copied: Path, scores: Config, tmp_path: Path) -> None:
     [
         ("", {"condition": "direct"}, ConfigError, "leave them out"),
         ("..", {}, DataError, "neither"),
-        ("../..", {"condition": "scratch"}, ConfigError, "no stage of the study fits"),
+        ("../..", {"condition": "scratch"}, ConfigError, "no stage of the study matches"),
     ],
 )
-def test_what_the_command_line_cannot_mean(
+def test_a_wrong_selection_of_a_stage_is_refused(
     scores: Config, at: str, words: Json, kind: type[FlaxferError], message: str
 ) -> None:
     place = (stage_of(scores, "direct") / at).resolve()
     with pytest.raises(kind, match=message):
-        export.find(place, Path("out"), *(words.get(k) for k in ("condition", "seed", "name")))
+        find_stage(place, Path("out"), **words)
 
 
 def test_an_unfinished_study_lists_its_finished_stages(copied: Path) -> None:
     (copied / "study.json").unlink()
     with pytest.raises(DataError, match="finished study") as caught:
-        export.find(copied, Path("out"), None, None, None)
+        find_stage(copied, Path("out"))
     stages = sorted(str(p) for p in (copied / "stages").iterdir())
     assert list(caught.value.details) == stages and len(stages) == 3
     with pytest.raises(DataError, match="not the folder of a stage"):
-        finished.read(copied)
+        open_finished(copied)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from flaxfer.errors import DataError
+from flaxfer.main import main
 from flaxfer.report.csv_tex import tex
 from flaxfer.report.data import ReportData, read_report_data
 from flaxfer.report.document import Text
@@ -364,21 +365,24 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     assert not re.search(r"(?<!\\)<script", markdown)
 
 
-def test_damaged_folders_are_errors_and_unfinished_studies_are_named(tmp_path: Path) -> None:
+def test_damaged_folders_are_errors_and_unfinished_studies_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = World(models=("bert",), targets=("classification-domain",), seeds=(0, 1), n=40)
     grid = write_grid(tmp_path / "grid", small)
     study = grid / "cells" / COLLAPSED
     with pytest.raises(DataError, match="given twice") as caught:
         write_report(study, grid, output=tmp_path)
     assert caught.value.where == str(study) and caught.value.hint
+    assert main(["report", str(study), str(grid)]) == 2
+    assert "--output" in capsys.readouterr().err
     (grid / "cells" / "bert.imdb.more").mkdir()
-    write_report(grid)
+    assert main(["report", str(grid)]) == 0
     assert "not in this report: cells/bert.imdb.more" in (grid / "report.html").read_text()
     file = next(grid.glob(f"stages/{COLLAPSED}-staged-0/predictions/*"))
     file.write_text(file.read_text()[:-30])
-    with pytest.raises(DataError) as caught:
-        write_report(grid)
-    assert file.name in str(caught.value)
+    assert main(["report", str(grid)]) == DataError.exit_code
+    assert file.name in capsys.readouterr().err
     shutil.rmtree(study)
     with pytest.raises(DataError, match="no study in these folders is finished") as caught:
         write_report(grid)

@@ -175,12 +175,7 @@ def test_markdown_and_html_hold_the_same_tables(workdir: Path, page: Page) -> No
 def test_rebuilding_in_another_process_gives_the_same_bytes(workdir: Path) -> None:
     names = ("report.html", "report.md", "results.csv", "comparisons.csv", "results.tex")
     before = [(workdir / name).read_bytes() for name in names]
-    code = """if True:
-        import pathlib, sys
-        from flaxfer.report.writing import write_report
-        print(*write_report(pathlib.Path(sys.argv[1])), sep="\\n")
-    """
-    command = [sys.executable, "-W", "error", "-c", code, str(workdir)]
+    command = [sys.executable, "-W", "error", "-m", "flaxfer.main", "report", str(workdir)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert printed.splitlines() == [str(workdir / name) for name in names]
     assert [(workdir / name).read_bytes() for name in names] == before
@@ -216,6 +211,15 @@ def test_a_missing_run_is_named(tmp_path: Path) -> None:
     assert "No finished run of the target: staged seed 1" in " ".join(page.texts["p"])
     for row in table(page, "pearson by language")[1:]:
         assert ["undefined" in cell for cell in row[3:]] == [False, True, True, False]
+
+
+def test_a_study_without_finished_runs_has_a_report(tmp_path: Path) -> None:
+    write_report(write_study(tmp_path, study_record() | {"runs": [], "data": []}))
+    page = Page((tmp_path / "report.html").read_text())
+    assert "No finished run of the target: direct seed 0" in " ".join(page.texts["p"])
+    assert page.tables["Stages, each with its directory."] == [[]]
+    assert table(page, "Training by stage")[1][:4] == ["all stages", "", "", "0"]
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 1
 
 
 def test_sets_of_one_language_count_as_one_and_mixed_sets_not_at_all(tmp_path: Path) -> None:

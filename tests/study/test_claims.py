@@ -238,7 +238,7 @@ def test_age_is_by_the_clock_of_the_file_system(tmp_path: Path) -> None:
     claim.confirm()
     here.time += 0.001
     for _ in range(2):
-        with pytest.raises(ClaimLostError, match=r"no sign of life from here for 60 s"):
+        with pytest.raises(ClaimLostError, match=r"sent no heartbeat for 60 s"):
             claim.confirm()
         claim.beat()  # Too late: it does not count.
     assert claim.file.stat().st_mtime == pytest.approx(server.time)

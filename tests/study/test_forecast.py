@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flaxfer.study.graph import Cell, Node
+from flaxfer.training.stage_run import DONE, FAILED
 
 from flaxfer.config import Config, Data, Model, Stage, Task
 from flaxfer.runtime import progress
 from flaxfer.runtime.files import write_atomically
 from flaxfer.study import forecast
 from flaxfer.study.claims import Claims
-from flaxfer.study.graph import Cell, Node
-from flaxfer.training.stage_run import DONE, FAILED
 
 CONFIG = Config(
     name="first",

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flaxfer.training.stage_run import placed
 
 from flaxfer.config import Optimizer
 from flaxfer.errors import CheckpointError
 from flaxfer.training import checkpoints as checkpoints
 from flaxfer.training.checkpoints import MANIFEST, CheckpointStore, restore
 from flaxfer.training.optimizer import make_optimizer
-from flaxfer.training.stage_run import placed
 from flaxfer.training.state import TrainState, init_state
 from tests.helpers import mesh_of
 
@@ -82,7 +82,7 @@ def test_round_trip_is_bitwise(store: CheckpointStore) -> None:
     assert leaf.sharding.mesh.shape == mesh_of().shape
 
 
-def test_f14_saved_on_one_device_restored_split_on_four(store: CheckpointStore) -> None:
+def test_saved_on_one_device_restored_split_on_four(store: CheckpointStore) -> None:
     mesh = mesh_of(1, 2, 2)
     shapes = {"x": {"query": {"kernel": jax.ShapeDtypeStruct((8, 4, 2), jnp.float32)}}}
     array = np.random.default_rng(0).normal(size=(8, 4, 2)).astype(np.float32)
@@ -121,7 +121,7 @@ def test_best_and_newest_are_kept(
     assert sorted(path.name for path in store.folder.iterdir()) == [f"{s:08d}" for s in kept]
 
 
-def test_f13_nothing_but_undefined_scores_has_no_best(store: CheckpointStore) -> None:
+def test_nothing_but_undefined_scores_has_no_best(store: CheckpointStore) -> None:
     for step in (1, 2):
         store.save(step, {"params": {"x": np.zeros(1, np.float32)}}, NAN, {})
     assert store.best() is None
@@ -129,7 +129,7 @@ def test_f13_nothing_but_undefined_scores_has_no_best(store: CheckpointStore) ->
     assert np.isnan(store.all()[0].score)
 
 
-def test_f04_f05_what_was_not_committed_is_not_chosen(
+def test_what_was_not_committed_is_not_chosen(
     store: CheckpointStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(store, 0.1, 0.2, keep=True)
@@ -178,7 +178,7 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, empty, Path.unlink])
-def test_f02_f03_damage_in_any_file_is_found_and_named(
+def test_damage_in_any_file_is_found_and_named(
     two_checkpoints: Path, damage: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     newest = CheckpointStore(two_checkpoints, True).newest()
@@ -202,7 +202,7 @@ def test_f02_f03_damage_in_any_file_is_found_and_named(
     restore(newest, items)
 
 
-def test_f02_a_damaged_checkpoint_is_put_aside_for_the_one_before(
+def test_a_damaged_checkpoint_is_put_aside_for_the_one_before(
     store: CheckpointStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(store, 0.1, 0.2, keep=True)
@@ -219,7 +219,7 @@ def test_f02_a_damaged_checkpoint_is_put_aside_for_the_one_before(
     assert found is not None and found[0].step == 20
 
 
-def test_f02_a_manifest_that_was_changed_does_not_count(store: CheckpointStore) -> None:
+def test_a_manifest_that_was_changed_does_not_count(store: CheckpointStore) -> None:
     save(store, 0.1)
     path = store.folder / "00000010" / MANIFEST
     for key, value in (("step", 11), ("score", 0.9), ("notes", {}), ("files", {})):
@@ -232,7 +232,7 @@ def test_f02_a_manifest_that_was_changed_does_not_count(store: CheckpointStore) 
     assert store.all() == []
 
 
-def test_f07_f09_every_difference_is_listed(store: CheckpointStore) -> None:
+def test_every_difference_is_listed(store: CheckpointStore) -> None:
     save(store, 0.1)
     newest = store.newest()
     assert newest is not None
@@ -256,7 +256,7 @@ def test_f07_f09_every_difference_is_listed(store: CheckpointStore) -> None:
 
 
 @pytest.mark.parametrize("step", [5, 10])
-def test_f10_an_old_step_is_not_saved(store: CheckpointStore, step: int) -> None:
+def test_an_old_step_is_not_saved(store: CheckpointStore, step: int) -> None:
     save(store, 0.1)
     before = (store.folder / "00000010" / MANIFEST).read_bytes()
     with pytest.raises(CheckpointError, match="not after the newest checkpoint, step 10"):

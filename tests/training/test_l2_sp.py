@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from flaxfer.config import Optimizer
-from flaxfer.training import rows
 from flaxfer.training.optimizer import make_optimizer
-from tests.training.test_optimizer import (
+from flaxfer.training.vocabulary import row_decay
+from tests.training.optimizers import (
     SHAPES,
     TOTAL,
     Rule,
@@ -98,8 +98,8 @@ def test_what_has_no_gradient_stays_to_the_bit(name: Any) -> None:
     for path in PULLED:
         np.testing.assert_array_equal(found[path], np.float32(start[path]))
     shapes = nested(start)
-    assert rows.decay(optimizer, 5, TOTAL, shapes) == 1
-    assert rows.decay(dataclasses.replace(optimizer, l2_sp=0.0), 5, TOTAL, shapes) < 1
+    assert row_decay(optimizer, 5, TOTAL, shapes) == 1
+    assert row_decay(dataclasses.replace(optimizer, l2_sp=0.0), 5, TOTAL, shapes) < 1
 
 
 @pytest.mark.parametrize("name", ["adamw", "lion"])

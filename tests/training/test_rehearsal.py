@@ -18,28 +18,36 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.trees import Params
-from flaxfer.training import loop, rehearsal, step
+from flaxfer.tasks import TASK_TYPES
+from flaxfer.training import step
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.rehearsal import Rehearsal
-from flaxfer.training.stage_run import StageRun
 from flaxfer.training.state import init_state
 from tests.helpers import encoder_config, mesh_of, random_tokenized
-from tests.training import test_seeds
-from tests.training.test_seeds import (
-    BERT,
+from tests.training.helpers import (
     SCORE,
-    TOPIC,
+    Case,
     Killed,
     Saves,
-    assert_close,
-    assert_same,
-    log_of,
+    assert_close_trees,
+    assert_equal_trees,
+    assert_same_run,
+    kill_at,
+    no_start,
+    record_saves,
+    saved,
+    saves_of,
+    stage_case,
+    train,
 )
 
-pytestmark = pytest.mark.usefixtures("plain_code")
-saved = test_seeds.saved
+__all__ = ["saved"]
 
+
+TOPIC = Task("topic", "classification", "accuracy", ("a", "b", "c"))
+BERT = encoder_config(layers=1, dropout=0.1)
+OPTIMIZER = Optimizer(learning_rate=1e-2, eps=1e-3)
 DRY = encoder_config(layers=1)
 OWN, OTHER = random_tokenized(14), random_tokenized(11, 3, seed=4, longest=20)
 TAGS = Task("tags", "tagging", "accuracy", ("x", "y"))
@@ -48,7 +56,7 @@ TAGS = Task("tags", "tagging", "accuracy", ("x", "y"))
 def tagged() -> Tokenized:
     data = random_tokenized(11, 2, seed=5)
     label = np.random.default_rng(6).integers(-1, 2, len(data.token)).astype(np.int32)
-    return dataclasses.replace(data, label=label, kind="tagging")
+    return dataclasses.replace(data, label=label, task_type=TASK_TYPES["tagging"])
 
 
 def rehearsal_of(encoder: EncoderConfig, examples: int = 2, task: Task = TOPIC) -> Rehearsal:
@@ -68,13 +76,9 @@ def params_of(encoder: EncoderConfig, seed: int, task: Task = TOPIC) -> Params:
     return {**ModelSpec(encoder, num_outputs=1).random_params(seed), "rehearsed": other}
 
 
-def run_of(folder: Path, seed: int, **changes: Any) -> StageRun:
-    run = test_seeds.run_of(folder, seed, **changes)
-    return dataclasses.replace(run, rehearsal=rehearsal_of(BERT))
-
-
-def train(*runs: StageRun) -> None:
-    loop.train([(run, lambda run=run: params_of(BERT, run.seed)) for run in runs])
+def rehearsing_case(store: Path, seed: int, encoder: EncoderConfig = BERT, **train: Any) -> Case:
+    changes = {"optimizer": OPTIMIZER, "max_steps": 7} | train
+    return stage_case(store, seed, encoder=encoder, rehearsal=rehearsal_of(encoder), **changes)
 
 
 # --- the step ----------------------------------------------------------------------------------
@@ -85,7 +89,7 @@ def mean_loss(model: Any, params: Params, data: Tokenized, indices: np.ndarray) 
     rows = [[i] for i in range(len(indices))]
     batch = packing.build_rows(data, indices, rows, len(rows), 48, 1, pad_id=0)
     logits = model.apply(params, batch)
-    if data.kind == "tagging":
+    if data.task_type.name == "tagging":
         label_BT = batch["label_BT"]
         probability = jax.nn.softmax(logits)[..., 1]
         right = jnp.where(label_BT == 1, probability, 1 - probability)
@@ -115,7 +119,7 @@ def test_the_gradient_is_the_mean_of_both_tasks_by_their_shares(
         max_bucket_sizes=2,
     )
     other, mesh = rehearsal_of(DRY, 2, task), mesh_of()
-    plan = rehearsal.plan(OWN, own, (3,), 0, 1, other)
+    plan = other.plan(OWN, own, (3,), 0, 1)
     model, params = ModelSpec(DRY), params_of(DRY, 1, task)
     indices = plan.indices(0), plan.rehearsed.indices(0)  # type: ignore[union-attr]
     assert [len(numbers) for numbers in indices] == [6, 2]
@@ -156,7 +160,7 @@ def test_the_gradient_is_the_mean_of_both_tasks_by_their_shares(
 @pytest.mark.parametrize("packing_", [True, False], ids=["packed", "unpacked"])
 def test_a_batch_is_a_function_of_seed_and_step(packing_: bool) -> None:
     settings = Train(batch_size=8, epochs=3, row_length=32, max_bucket_sizes=2, packing=packing_)
-    plan = rehearsal.plan(OWN, settings, (3,), 0, 1, rehearsal_of(DRY, 2))
+    plan = rehearsal_of(DRY, 2).plan(OWN, settings, (3,), 0, 1)
     assert plan.total_steps == 7, "three epochs of 14 examples, six a step"
     assert plan.rehearsed is not None and plan.rehearsed.total_steps == 7
     assert len(plan.rehearsed.bucket_sizes) == 1, "no more programs than without"
@@ -185,82 +189,57 @@ def test_a_batch_is_a_function_of_seed_and_step(packing_: bool) -> None:
 
 
 @pytest.fixture(scope="module")
-def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[StageRun], Saves]:
+def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Case], Saves]:
     """Two seeds one by one, undisturbed."""
-    found: Saves = {}
-    real = CheckpointStore.save
-
-    def save(self: CheckpointStore, step: int, items: Any, *rest: Any) -> None:
-        found[str(self.folder.parent), step] = jax.tree.map(np.array, items)
-        real(self, step, items, *rest)
-
     folder = tmp_path_factory.mktemp("apart")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(CheckpointStore, "save", save)
-        runs = [run_of(folder, seed) for seed in (0, 5)]
-        for run in runs:
-            train(run)
-    return runs, found
+        saves = record_saves(monkeypatch)
+        cases = [rehearsing_case(folder, seed) for seed in (0, 5)]
+        for case in cases:
+            train(case)
+    return cases, saves
 
 
-def test_a_group_equals_its_seeds_one_by_one(
-    apart: tuple[list[StageRun], Saves], tmp_path: Path, saved: Saves
+def test_batched_seeds_equal_single_ones(
+    apart: tuple[list[Case], Saves], tmp_path: Path, saved: Saves
 ) -> None:
-    runs, wanted = apart
-    group = [run_of(tmp_path, seed) for seed in (0, 5)]
+    cases, wanted = apart
+    group = [rehearsing_case(tmp_path, seed) for seed in (0, 5)]
     train(*group)
-    for run, want in zip(group, runs, strict=True):
-        assert_same(run, want, saved | wanted)
-        losses = [[r["rehearsed_loss"] for r in log_of(each, "train")] for each in (run, want)]
+    for case, expected in zip(group, cases, strict=True):
+        assert_same_run(case, expected, saved | wanted)
+        losses = [[r["rehearsed_loss"] for r in one.log("train")] for one in (case, expected)]
         np.testing.assert_allclose(*losses, atol=1e-5)
         assert len(set(losses[0])) == 7
 
 
-def test_a_killed_run_goes_on_to_the_same_end(
-    apart: tuple[list[StageRun], Saves], tmp_path: Path, saved: Saves
+def test_a_killed_run_continues_to_the_same_end(
+    apart: tuple[list[Case], Saves], tmp_path: Path, saved: Saves
 ) -> None:
-    runs, wanted = apart
-    run = run_of(tmp_path, 5)
+    cases, wanted = apart
+    case = rehearsing_case(tmp_path, 5)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        real, calls = CheckpointStore.save, iter(range(1, 9))
-
-        def save(self: CheckpointStore, *rest: Any) -> None:
-            if next(calls) == 3:
-                raise Killed
-            real(self, *rest)
-
-        monkeypatch.setattr(CheckpointStore, "save", save)
+        kill_at(monkeypatch, CheckpointStore, "save", 3)
         with pytest.raises(Killed):
-            train(run)
-
-    def no_start() -> Params:
-        raise AssertionError("it has a checkpoint to continue from")
-
-    loop.train([(run, no_start)])
-    for number in (2, 4, 6, 7):
-        one, other = saved[str(run.folder), number], wanted[str(runs[1].folder), number]
-        assert jax.tree.structure(one) == jax.tree.structure(other)
-        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-            np.testing.assert_array_equal(a, b)
+            train(case)
+    train(case, starts=[no_start])
+    assert_equal_trees(saves_of(saved, case), saves_of(wanted, cases[1]))
 
 
 def test_the_other_head_lies_beside_the_model_in_a_checkpoint(
-    apart: tuple[list[StageRun], Saves],
+    apart: tuple[list[Case], Saves],
 ) -> None:
-    (run, _), wanted = apart
-    assert run.done is not None
-    items = wanted[str(run.folder), run.done["best_step"]]
+    (case, _), wanted = apart
+    items = saves_of(wanted, case)[case.done()["best_step"]]
     assert set(items) == {"params", "rehearsed", "opt_state"}
-    assert_close(run.rehearsed_head(), items["rehearsed"])
-    assert_close(run.best_params(), items["params"])
-    assert set(run.best_params()) == {"encoder", "head"}
+    assert_close_trees(case.best_params(), items["params"])
+    assert set(case.best_params()) == {"encoder", "head"}
 
 
 def test_packing_changes_nothing(tmp_path: Path) -> None:
     losses = []
     for packed in (True, False):
-        run = run_of(tmp_path / str(packed), 0, packing=packed, encoder=DRY, max_steps=3)
-        run = dataclasses.replace(run, rehearsal=rehearsal_of(DRY), dropout=False)
-        loop.train([(run, lambda: params_of(DRY, 0))])
-        losses.append([(r["loss"], r["rehearsed_loss"]) for r in log_of(run, "train")])
+        case = rehearsing_case(tmp_path / str(packed), 0, DRY, packing=packed, max_steps=3)
+        train(case)
+        losses.append([(r["loss"], r["rehearsed_loss"]) for r in case.log("train")])
     np.testing.assert_allclose(*losses, atol=1e-4)

@@ -2,181 +2,154 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import pytest
-from flaxfer.training.stage_run import StageRun
 
-from flaxfer.evaluation.evaluator import Evaluator
-from flaxfer.models.spec import ModelSpec
-from flaxfer.training import loop, restarts
-from tests.training.test_loop import (
-    ENCODER,
-    EVALUATIONS,
+from flaxfer.tasks import TASK_TYPES
+from flaxfer.training import restarts
+from tests.training.helpers import (
+    Case,
     Killed,
-    fail,
-    log_of,
-    run_of,
-    script,
-    spy_on_saves,
+    assert_equal_trees,
+    kill_at,
+    record_saves,
+    saves_of,
+    script_scores,
+    stage_case,
+    train,
     without_times,
 )
 
+EVALUATIONS = [2, 4, 6, 8, 9]
 LOST, LEARNED = [0.1] * len(EVALUATIONS), [0.9] * len(EVALUATIONS)
 """Dev scores of an attempt; of 9 examples, 2 / 3 is chance."""
 
 
-def restarting(folder: Path, times: int, **changes: Any) -> StageRun:
-    run = run_of(folder)
-    settings = dataclasses.replace(run.settings, max_restarts=times)
-    return dataclasses.replace(run, settings=settings, **changes)
-
-
-def begin(run: StageRun) -> Callable[[], Any]:
-    return lambda: ModelSpec(ENCODER, num_outputs=1).random_params(run.attempt_seed)
-
-
-def train(*runs: StageRun) -> None:
-    loop.train([(run, begin(run)) for run in runs])
-
-
 def assert_same(saved: dict[int, Any], other: dict[int, Any]) -> None:
     assert list(saved) == list(other) == EVALUATIONS
-    for one, two in zip(*map(jax.tree.leaves, (saved, other)), strict=True):
-        np.testing.assert_array_equal(one, two)
+    assert_equal_trees(saved, other)
 
 
 @pytest.fixture
 def second(tmp_path: Path) -> tuple[dict[int, Any], list[dict[str, Any]]]:
-    """Checkpoints and metrics of the seed that the second attempt of seed 0 draws from."""
+    """Checkpoints and metrics of a run whose seed is that of the second attempt of seed 0."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        script(monkeypatch, LEARNED)
-        saved = spy_on_saves(monkeypatch)
-        run = dataclasses.replace(run_of(tmp_path / "second"), seed=restarts.drawn_seed(0, 1))
-        train(run)
-        return dict(saved), log_of(run)
+        script_scores(monkeypatch, LEARNED)
+        saves = record_saves(monkeypatch)
+        case = stage_case(tmp_path / "second", restarts.attempt_seed(0, 1))
+        train(case)
+        return saves_of(saves, case), case.log()
 
 
-def test_the_next_attempt_is_what_its_seed_makes(
+def test_the_next_attempt_is_the_run_of_its_seed(
     second: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    script(monkeypatch, LOST + LEARNED)
-    saved = spy_on_saves(monkeypatch)
-    run = restarting(tmp_path, 2)
-    train(run)
-    assert_same(saved, second[0])
-    assert log_of(run) == second[1]
-    assert run.attempt_seed == restarts.drawn_seed(0, 1) != run.seed == 0
-    assert run.done is not None
-    (record,) = run.done["restarts"]
-    assert record == restarts.records(tmp_path)[0]
+    script_scores(monkeypatch, LOST + LEARNED)
+    saves = record_saves(monkeypatch)
+    case = stage_case(tmp_path, max_restarts=2)
+    train(case)
+    assert_same(saves_of(saves, case), second[0])
+    assert case.log() == second[1]
+    assert case.spec.attempt_seed() == restarts.attempt_seed(0, 1) != case.spec.seed == 0
+    (record,) = case.done()["restarts"]
+    assert record == restarts.records(case.folder)[0]
     assert (record["attempt_seed"], record["steps"]) == (0, 9) and record["seconds"] > 0
     assert record["why"] == "the best dev pearson is 0.100: up to 0.667 is chance"
-    assert "starts anew, 1 of 2: the best dev pearson is 0.100" in capsys.readouterr().err
-    lost = [json.loads(x) for x in (tmp_path / "restarts" / "0.jsonl").read_text().splitlines()]
+    assert "restarts, 1 of 2: the best dev pearson is 0.100" in capsys.readouterr().err
+    lines = (case.folder / "restarts" / "0.jsonl").read_text().splitlines()
+    lost = [json.loads(line) for line in lines]
     assert [r["metrics"]["pearson"] for r in lost if r["kind"] == "dev"] == LOST
-    first = [r["loss"] for r in lost if r["kind"] == "train"]
-    assert first != [r["loss"] for r in log_of(run) if r["kind"] == "train"]
+    losses = [r["loss"] for r in lost if r["kind"] == "train"]
+    assert losses != [r["loss"] for r in case.log("train")]
 
 
 @pytest.mark.parametrize("times", [0, 1, 2])
 def test_the_last_attempt_counts_whatever_it_is(
     times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script(monkeypatch, LOST)
-    run = restarting(tmp_path, times)
-    train(run)
-    assert run.done is not None
-    draws = [record["attempt_seed"] for record in run.done["restarts"]]
-    assert draws == [restarts.drawn_seed(0, i) for i in range(times)]
-    assert len({*draws, run.attempt_seed}) == times + 1
-    assert run.done["dev"]["pearson"] == 0.1
+    script_scores(monkeypatch, LOST)
+    case = stage_case(tmp_path, max_restarts=times)
+    train(case)
+    seeds = [record["attempt_seed"] for record in case.done()["restarts"]]
+    assert seeds == [restarts.attempt_seed(0, i) for i in range(times)]
+    assert len({*seeds, case.spec.attempt_seed()}) == times + 1
+    assert case.done()["dev"]["pearson"] == 0.1
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "when", "after"),
+    ("owner", "name", "within", "after"),
     [
-        (restarts, "give_up", 1, False),
-        (restarts, "write_atomically", 1, False),
-        (restarts, "write_atomically", 1, True),
-        (shutil, "rmtree", -1, False),
-        (os, "replace", -1, False),
-        (os, "replace", -1, True),
+        (restarts, "give_up", False, False),
+        (restarts, "write_atomically", False, False),
+        (restarts, "write_atomically", False, True),
+        (shutil, "rmtree", True, False),
+        (os, "replace", True, False),
+        (os, "replace", True, True),
     ],
 )
-def test_f25_killed_between_two_attempts(
+def test_a_kill_between_two_attempts_changes_nothing(
     owner: Any,
     name: str,
-    when: int,
+    within: bool,
     after: bool,
     second: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    script(monkeypatch, LOST + LEARNED)
-    saved = spy_on_saves(monkeypatch)
-    run = restarting(tmp_path, 1)
-    real = restarts.tidy
+    script_scores(monkeypatch, LOST + LEARNED)
+    saves = record_saves(monkeypatch)
+    case = stage_case(tmp_path, max_restarts=1)
+    real = restarts.complete
+
+    def complete(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            if restarts.records(folder):  # Not the call before the first attempt.
+                kill_at(patch, owner, name, 1, after)
+            real(folder)
+
     with pytest.MonkeyPatch.context() as patch:
-        if when > 0:
-            fail(patch, owner, name, when, after)
-        else:  # Within `tidy`, but for the call at the start, which has nothing to do.
-
-            def tidy(folder: Path) -> None:
-                with pytest.MonkeyPatch.context() as within:
-                    if restarts.records(folder):
-                        fail(within, owner, name, 1, after)
-                    real(folder)
-
-            patch.setattr(restarts, "tidy", tidy)
+        if within:
+            patch.setattr(restarts, "complete", complete)
+        else:
+            kill_at(patch, owner, name, 1, after)
         with pytest.raises(Killed):
-            train(run)
-    assert run.done is None
-    train(run)
-    assert_same(saved, second[0])
-    assert log_of(run) == second[1]
-    assert run.done is not None and len(run.done["restarts"]) == 1
-    assert {file.name for file in (tmp_path / "restarts").iterdir()} == {"0.json", "0.jsonl"}
+            train(case)
+    assert not case.is_done()
+    train(case)
+    assert_same(saves_of(saves, case), second[0])
+    assert case.log() == second[1]
+    assert len(case.done()["restarts"]) == 1
+    names = {file.name for file in (case.folder / "restarts").iterdir()}
+    assert names == {"0.json", "0.jsonl"}
 
 
-def test_of_a_group_only_what_has_not_learned_begins_anew(
+def test_of_a_group_only_the_seed_that_has_not_learned_restarts(
     second: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    numbers = iter([(0.9, 0.1)] * len(EVALUATIONS) + [(0.8,)] * len(EVALUATIONS))
-
-    def predict(self: Evaluator, params: Any, data: Any, seeds: int) -> Any:
-        scores = next(numbers)
-        assert len(scores) == seeds
-        outputs = np.zeros((len(data), 1))
-        return [(outputs, {"pearson": s, "spearman": s, "mse": 1.0}) for s in scores]
-
-    monkeypatch.setattr(Evaluator, "predict_seeds", predict)
-    saved = spy_on_saves(monkeypatch)
-    one, two = (restarting(tmp_path / str(seed), 1, seed=seed) for seed in (5, 0))
+    script_scores(monkeypatch, [0.9] * len(EVALUATIONS) + [0.8], [0.1])
+    saves = record_saves(monkeypatch)
+    one, two = (stage_case(tmp_path, seed, max_restarts=1) for seed in (5, 0))
     train(one, two)
-    assert_same(saved, second[0])
-    assert one.done is not None and two.done is not None
-    assert (one.done["restarts"], one.attempt_seed) == ([], 5)
-    assert [record["attempt_seed"] for record in two.done["restarts"]] == [0]
-    losses = [r["loss"] for r in log_of(two) if r["kind"] == "train"]
+    assert_same(saves_of(saves, two), second[0])
+    assert (one.done()["restarts"], one.spec.attempt_seed()) == ([], 5)
+    assert [record["attempt_seed"] for record in two.done()["restarts"]] == [0]
+    losses = [record["loss"] for record in two.log("train")]
     assert losses == [r["loss"] for r in second[1] if r["kind"] == "train"]
 
 
-def test_a_finished_stage_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script(monkeypatch, LOST)
-    run = restarting(tmp_path, 1)
-    train(run)
-    before = without_times(run.done or {})
-    train(dataclasses.replace(run, settings=dataclasses.replace(run.settings, max_restarts=3)))
-    assert without_times(run.done or {}) == before
+def test_a_finished_stage_does_not_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script_scores(monkeypatch, LOST)
+    case: Case = stage_case(tmp_path, max_restarts=1)
+    train(case)
+    before = without_times(case.done())
+    train(case)
+    assert without_times(case.done()) == before
 
 
 @pytest.mark.parametrize(
@@ -199,12 +172,12 @@ def test_a_finished_stage_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_counts_as_not_learned(
     kind: Any, dev: dict[str, float], n: int, choices: int, why: str
 ) -> None:
-    found = restarts.why_not_learned(kind, dev, n, choices)
-    assert why in found and bool(found) == bool(why)
+    reason = restarts.why_not_learned(*TASK_TYPES[kind].learning_score(dev, choices), n)
+    assert why in reason and bool(reason) == bool(why)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**40])
-def test_draws_are_of_their_own(seed: int) -> None:
-    draws: Sequence[int] = [restarts.drawn_seed(seed, attempt) for attempt in range(20)]
-    assert draws[0] == seed and len(set(draws)) == 20
-    assert all(0 <= draw < 2**31 for draw in draws[1:])
+def test_attempts_have_seeds_of_their_own(seed: int) -> None:
+    seeds: Sequence[int] = [restarts.attempt_seed(seed, attempt) for attempt in range(20)]
+    assert seeds[0] == seed and len(set(seeds)) == 20
+    assert all(0 <= number < 2**31 for number in seeds[1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,12 +10,16 @@ import numpy as np
 import optax
 import pytest
 
-from flaxfer.config import Optimizer, Task
+from flaxfer.config import Optimizer
 from flaxfer.models.families import read_config
 from flaxfer.models.spec import ModelSpec
-from flaxfer.training import rows
-from flaxfer.training.rows import Trained
-from flaxfer.training.vocabulary import Vocabulary
+from flaxfer.training.vocabulary import (
+    Vocabulary,
+    recover_rows,
+    row_decay,
+    with_word_table,
+    word_table,
+)
 
 Json = dict[str, Any]
 
@@ -45,7 +50,7 @@ def test_what_decay_does_to_a_row_without_gradient(changes: Json, wanted: float)
     sizes = {"vocab_size": 9, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
     config = read_config({"model_type": "bert", "num_hidden_layers": 2, **sizes})
     shapes = ModelSpec(config, num_outputs=1).param_shapes()
-    factor = rows.decay(Optimizer(**settings), 5, 6, shapes)
+    factor = row_decay(Optimizer(**settings), 5, 6, shapes)
     assert factor == pytest.approx(wanted, rel=1e-8)
 
 
@@ -55,10 +60,29 @@ def test_small_decays_are_not_lost_to_rounding() -> None:
     shapes = ModelSpec(config).param_shapes()
     # A single step is 1e-8, below what float32 can tell from 1.
     optimizer = Optimizer(learning_rate=1e-6, warmup=0, schedule="constant")
-    assert 1 - rows.decay(optimizer, 1000, 1000, shapes) == pytest.approx(1e-5, rel=1e-4)
+    assert 1 - row_decay(optimizer, 1000, 1000, shapes) == pytest.approx(1e-5, rel=1e-4)
 
 
 SIZE, WIDTH, STEPS = 40, 3, 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What `recover_rows` asks of the record of a stage."""
+
+    ids: Vocabulary
+    settings: Optimizer
+    best_step: int
+    params: Json
+
+    def vocabulary(self) -> Vocabulary:
+        return self.ids
+
+    def optimizer(self) -> Optimizer:
+        return self.settings
+
+    def done(self) -> Json:
+        return {"best_step": self.best_step, "total_steps": STEPS}
 
 
 def whole_training(
@@ -93,12 +117,11 @@ def test_rows_are_those_of_a_training_with_the_whole_table() -> None:
             learning_rate=3e-2, warmup=0, schedule="linear", weight_decay=decay, no_decay=()
         )
         table = whole_training(optimizer, table, ids, rng)[best]
-        own = params_of(table[ids])
-        stages.append(Trained(Vocabulary(ids), lambda own=own: own, optimizer, best, STEPS))
+        stages.append(Stage(Vocabulary(ids), optimizer, best, params_of(table[ids])))
         seen.append(set(ids.tolist()))
         order = rng.permutation(SIZE)
-        found = rows.rows_after(order, stages, lambda ids: start[ids])
-        np.testing.assert_allclose(found, table[order], rtol=1e-6, atol=0)
+        rows = recover_rows(order, stages, lambda ids: start[ids], lambda stage: stage.params)
+        np.testing.assert_allclose(rows, table[order], rtol=1e-6, atol=0)
     first, second, third = seen
     kinds = [third - first - second, second - third, first - second - third]
     untouched = sorted(set(range(SIZE)) - first - second - third)
@@ -112,28 +135,31 @@ def test_what_is_not_needed_is_not_read() -> None:
 
     ids, table = np.array([2, 5]), np.eye(2, dtype=np.float32)
     adafactor = Optimizer(name="adafactor")
-    older = Trained(Vocabulary(ids), refuse, adafactor, 1, 1)
-    last = Trained(Vocabulary(ids), lambda: params_of(table), adafactor, 1, 1)
-    found = rows.rows_after(np.array([5, 2, 5]), [older, last], refuse)
-    np.testing.assert_array_equal(found, table[[1, 0, 1]])
+    older = Stage(Vocabulary(ids), adafactor, 1, {})
+    last = Stage(Vocabulary(ids), adafactor, 1, params_of(table))
+
+    def params_of_last(stage: Any) -> Any:
+        assert stage is last, "the parameters of the older stage are not needed"
+        return stage.params
+
+    rows = recover_rows(np.array([5, 2, 5]), [older, last], refuse, params_of_last)
+    np.testing.assert_array_equal(rows, table[[1, 0, 1]])
 
 
-def test_a_random_row_is_that_of_its_id() -> None:
+def test_a_random_row_depends_on_seed_and_id_alone() -> None:
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = read_config({"model_type": "bert", "vocab_size": 9, "intermediate_size": 8, **sizes})
-    task = Task("topic", "classification", "accuracy", ("a", "b"))
-    table = rows.random_table(config, task, 3)
+    model = ModelSpec(config, num_outputs=2)
+    table = word_table(model.random_params(3))
     assert table.shape == (9, 8)
-    np.testing.assert_array_equal(
-        table, rows.word_table(ModelSpec(config, num_outputs=2).random_params(3))
-    )
-    assert not np.allclose(table, rows.random_table(config, task, 4))
+    np.testing.assert_array_equal(table, word_table(model.random_params(3)))
+    assert not np.allclose(table, word_table(model.random_params(4)))
 
 
 def test_the_table_is_replaced_in_a_copy() -> None:
     params = {"encoder": {"embeddings": {"word": {"embedding": 1}, "type": 2}, "x": 3}, "head": 4}
-    made = rows.with_table(params, np.zeros(2))
+    made = with_word_table(params, np.zeros(2))
     assert params["encoder"]["embeddings"]["word"] == {"embedding": 1}  # type: ignore[index]
-    np.testing.assert_array_equal(rows.word_table(made), np.zeros(2, np.float32))
+    np.testing.assert_array_equal(word_table(made), np.zeros(2, np.float32))
     made["encoder"]["embeddings"]["word"] = {"embedding": 1}
     assert made == params

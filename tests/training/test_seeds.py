@@ -1,10 +1,8 @@
-"""Seeds that train as one program give what they give one by one, whatever comes between."""
+"""Batched seeds give the results that they have one by one, whatever comes between."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from flaxfer.config import Data, Optimizer, Stage, Task, Train
+from flaxfer.config import Optimizer, Task
 from flaxfer.data.loader import TrainPlan
 from flaxfer.errors import DivergedError
 from flaxfer.evaluation.evaluator import Evaluator
@@ -27,94 +25,40 @@ from flaxfer.runtime.sharding import row_shards, seed_mesh
 from flaxfer.training import loop, state, step
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.optimizer import make_optimizer
-from flaxfer.training.stage_run import StageRun
-from flaxfer.training.vocabulary import Vocabulary
 from tests.helpers import encoder_config, mesh_of, random_tokenized
+from tests.training.helpers import (
+    SCORE,
+    TRAIN,
+    Case,
+    Killed,
+    Saves,
+    assert_close_trees,
+    assert_same_run,
+    kill_at,
+    no_start,
+    record_saves,
+    saved,
+    saves_of,
+    script_scores,
+    stage_case,
+    train,
+)
 
-pytestmark = pytest.mark.usefixtures("plain_code")
+__all__ = ["saved"]
 
-SCORE = Task("score", "regression", "pearson")
+
 TOPIC = Task("topic", "classification", "accuracy", ("a", "b", "c"))
 BERT = encoder_config(layers=1, dropout=0.1)
 XLNET_SIZES = {"d_model": 16, "n_layer": 1, "n_head": 4, "d_inner": 32, "vocab_size": 48}
 XLNET = read_config({"model_type": "xlnet", "pad_token_id": 0, **XLNET_SIZES}).with_dropout(0.1)
 # A large eps: what is rounding in a gradient that is zero must not become a step.
 OPTIMIZER = Optimizer(learning_rate=1e-2, eps=1e-3)
-# Fourteen examples: an epoch ends in the middle of the fourth step.
-TRAIN = Train(
-    batch_size=4,
-    gradient_accumulation_steps=2,
-    max_steps=7,
-    eval_every=2,
-    row_length=32,
-    max_bucket_sizes=1,
-    eval_rows=4,
-    log_every=1,
-)
 EVALUATIONS = [2, 4, 6, 7]
 SEEDS = (0, 1, 5)
-Saves = dict[tuple[str, int], Any]
 
 
-class Killed(Exception):
-    """Stands for a kill: nothing catches it."""
-
-
-def run_of(
-    folder: Path,
-    seed: int,
-    task: Task = SCORE,
-    encoder: EncoderConfig = BERT,
-    mesh: jax.sharding.Mesh | None = None,
-    **train: Any,
-) -> StageRun:
-    settings, classes = dataclasses.replace(TRAIN, **train), len(task.labels)
-    return StageRun(
-        name="direct/target",
-        folder=folder / f"seed-{seed}",
-        settings=Stage(task, Data(()), {}, OPTIMIZER, settings),
-        seed=seed,
-        train=random_tokenized(14, classes),
-        dev=random_tokenized(9, classes, seed=1),
-        evaluator=Evaluator(
-            ModelSpec(encoder, num_outputs=task.num_outputs),
-            task,
-            settings,
-            jnp.dtype("float32"),
-            mesh or mesh_of(),
-        ),
-        vocabulary=Vocabulary.whole(encoder.vocab_size),
-        start="random",
-    )
-
-
-def start_of(run: StageRun, encoder: EncoderConfig = BERT) -> Callable[[], Any]:
-    return lambda: ModelSpec(encoder, num_outputs=run.settings.task.num_outputs).random_params(
-        run.seed
-    )
-
-
-def together(runs: Sequence[StageRun], encoder: EncoderConfig = BERT) -> None:
-    loop.train([(run, start_of(run, encoder)) for run in runs])
-
-
-def one_by_one(runs: Sequence[StageRun], encoder: EncoderConfig = BERT) -> None:
-    for run in runs:
-        together([run], encoder)
-
-
-@pytest.fixture
-def saved(monkeypatch: pytest.MonkeyPatch) -> Saves:
-    """What is saved, by the stage's folder and step."""
-    found: Saves = {}
-    real = CheckpointStore.save
-
-    def save(self: CheckpointStore, step: int, items: Any, *rest: Any) -> None:
-        found[str(self.folder.parent), step] = jax.tree.map(np.array, items)
-        real(self, step, items, *rest)
-
-    monkeypatch.setattr(CheckpointStore, "save", save)
-    return found
+def seed_case(store: Path, seed: int, **changes: Any) -> Case:
+    return stage_case(store, seed, **{"optimizer": OPTIMIZER, "max_steps": 7} | changes)
 
 
 @pytest.fixture
@@ -124,55 +68,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def log_of(run: StageRun, kind: str) -> list[dict[str, Any]]:
-    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
-    return [record for record in map(json.loads, lines) if record["kind"] == kind]
-
-
-def done_of(run: StageRun) -> dict[str, Any]:
-    assert run.done is not None
-    return run.done
-
-
-def assert_close(one: Any, other: Any) -> None:
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-
-
-def assert_same(run: StageRun, wanted: StageRun, saved: Saves) -> None:
-    """Every loss, dev score, saved array, note and prediction; and the files."""
-    logs = [log_of(r, "train") for r in (run, wanted)]
-    assert [r["step"] for r in logs[0]] == [r["step"] for r in logs[1]]
-    assert len({record["loss"] for record in logs[1]}) == len(logs[1])
-    for name in ("loss", "gradient_norm", "learning_rate"):
-        values, want = ([record[name] for record in log] for log in logs)
-        np.testing.assert_allclose(values, want, atol=1e-5, rtol=1e-5)
-    devs = [log_of(r, "dev") for r in (run, wanted)]
-    for dev, want in zip(*devs, strict=True):
-        assert (dev["step"], dev["best"]) == (want["step"], want["best"])
-        assert dev["metrics"] == pytest.approx(want["metrics"], abs=1e-5)
-    steps = [[s for folder, s in saved if folder == str(r.folder)] for r in (run, wanted)]
-    assert set(steps[0]) == set(steps[1]) == {record["step"] for record in devs[1]}
-    for number in steps[1]:
-        assert_close(saved[str(run.folder), number], saved[str(wanted.folder), number])
-    done, want = done_of(run), done_of(wanted)
-    assert done.keys() == want.keys()
-    for name in ("steps", "total_steps", "best_step", "stopped_early"):
-        assert done[name] == want[name]
-    assert done["dev"] == pytest.approx(want["dev"], abs=1e-5)
-    outputs = [r.evaluator.predict(r.best_params(), r.dev)[0] for r in (run, wanted)]
-    np.testing.assert_allclose(*outputs, atol=1e-5)
-    files = [{p.relative_to(r.folder) for p in r.folder.glob("*")} for r in (run, wanted)]
-    assert files[0] == files[1]
-    checkpoints = [
-        sorted(p.name for p in (r.folder / "checkpoints").iterdir()) for r in (run, wanted)
-    ]
-    assert checkpoints == [[f"{want['best_step']:08d}"]] * 2
-
-
 @pytest.mark.parametrize(
-    ("task", "encoder", "train"),
+    ("task", "encoder", "changes"),
     [
         pytest.param(SCORE, BERT, {}, id="bert-regression-accumulated"),
         pytest.param(TOPIC, XLNET, {"gradient_accumulation_steps": 1}, id="xlnet-classification"),
@@ -181,161 +78,136 @@ def assert_same(run: StageRun, wanted: StageRun, saved: Saves) -> None:
         ),
     ],
 )
-def test_a_group_equals_its_seeds_one_by_one(
-    task: Task, encoder: EncoderConfig, train: dict[str, Any], tmp_path: Path, saved: Saves
+def test_batched_seeds_equal_single_ones(
+    task: Task, encoder: EncoderConfig, changes: dict[str, Any], tmp_path: Path, saved: Saves
 ) -> None:
-    seeds = SEEDS if train == {} else SEEDS[:2]
-    apart = [run_of(tmp_path / "apart", seed, task, encoder, **train) for seed in seeds]
-    group = [run_of(tmp_path / "group", seed, task, encoder, **train) for seed in seeds]
-    one_by_one(apart, encoder)
-    together(group, encoder)
-    for run, wanted in zip(group, apart, strict=True):
-        assert_same(run, wanted, saved)
-    losses = [log_of(run, "train")[0]["loss"] for run in group]
-    assert len(set(losses)) == len(seeds)
-    shares = [done_of(run)["examples_per_s"] for run in group]
-    assert shares == pytest.approx([shares[0]] * len(seeds)), "each has its share of the time"
+    seeds = SEEDS if not changes else SEEDS[:2]
+    apart, group = (
+        [seed_case(tmp_path / n, s, task=task, encoder=encoder, **changes) for s in seeds]
+        for n in ("apart", "group")
+    )
+    for case in apart:
+        train(case)
+    train(*group)
+    for case, expected in zip(group, apart, strict=True):
+        assert_same_run(case, expected, saved)
+    assert len({case.log("train")[0]["loss"] for case in group}) == len(seeds)
+    rates = [case.done()["examples_per_s"] for case in group]
+    assert rates == pytest.approx([rates[0]] * len(seeds)), "each has its part of the time"
 
 
 @pytest.fixture(scope="module")
-def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[StageRun], Saves]:
+def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Case], Saves]:
     """The seeds one by one, undisturbed."""
-    found: Saves = {}
-    real = CheckpointStore.save
-
-    def save(self: CheckpointStore, step: int, items: Any, *rest: Any) -> None:
-        found[str(self.folder.parent), step] = jax.tree.map(np.array, items)
-        real(self, step, items, *rest)
-
     folder = tmp_path_factory.mktemp("apart")
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(CheckpointStore, "save", save)
-        runs = [run_of(folder, seed) for seed in SEEDS[:2]]
-        one_by_one(runs)
-    return runs, found
+        saves = record_saves(monkeypatch)
+        cases = [seed_case(folder, seed) for seed in SEEDS[:2]]
+        for case in cases:
+            train(case)
+    return cases, saves
 
 
 @pytest.mark.parametrize(
-    ("when", "line"),
+    ("call", "line"),
     [
         pytest.param(3, [], id="both-after-step-2"),
         pytest.param(4, ["seed 0 after step 4; seed 1 after step 2"], id="between-two-saves"),
         pytest.param(9, [], id="after-the-last-save"),
     ],
 )
-def test_a_group_that_is_killed_goes_on(
-    when: int, line: list[str], apart: Any, tmp_path: Path, saved: Saves, said: list[str]
+def test_killed_batched_seeds_continue(
+    call: int, line: list[str], apart: Any, tmp_path: Path, saved: Saves, said: list[str]
 ) -> None:
-    """The `when`-th save does not come about, or the note of the end."""
-    group = [run_of(tmp_path, seed) for seed in SEEDS[:2]]
+    """The numbered save does not happen, or the cleaning up at the end."""
+    group = [seed_case(tmp_path, seed) for seed in SEEDS[:2]]
     with pytest.MonkeyPatch.context() as monkeypatch:
-        real, calls = CheckpointStore.save, iter(range(1, 9))
-
-        def save(self: CheckpointStore, *rest: Any) -> None:
-            if next(calls) == when:
-                raise Killed
-            real(self, *rest)
-
-        def finish(self: CheckpointStore) -> None:
-            raise Killed
-
-        monkeypatch.setattr(CheckpointStore, "save", save)
-        monkeypatch.setattr(CheckpointStore, "finish", finish)
+        kill_at(monkeypatch, CheckpointStore, "save", call)
+        kill_at(monkeypatch, CheckpointStore, "finish", 1)
         with pytest.raises(Killed):
-            together(group)
-    loop.train([(run, no_start) for run in group])
-    runs, wanted = apart
-    for run, want in zip(group, runs, strict=True):
-        assert_same(run, want, saved | wanted)
-    apart_lines = [text for text in said if "continues apart" in text]
-    assert [text.partition("steps: ")[2] for text in apart_lines] == line
+            train(*group)
+    train(*group, starts=[no_start] * 2)
+    cases, wanted = apart
+    for case, expected in zip(group, cases, strict=True):
+        assert_same_run(case, expected, saved | wanted)
+    assert [text.partition("apart: ")[2] for text in said if "continue apart" in text] == line
 
 
-def no_start() -> Any:
-    raise AssertionError("it has a checkpoint to continue from")
-
-
-def test_seeds_that_are_finished_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    group = [run_of(tmp_path, seed, max_steps=2) for seed in SEEDS]
-    together(group[1:2])
+def test_finished_seeds_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = [seed_case(tmp_path, seed, max_steps=2) for seed in SEEDS]
+    train(group[1])
     noted = (group[1].folder / "done.json").read_bytes()
-    asked: list[int] = []
+    evaluated: list[int] = []
     real = Evaluator.predict_seeds
 
     def predict(self: Evaluator, params: Any, data: Any, seeds: int) -> Any:
-        asked.append(seeds)
+        evaluated.append(seeds)
         return real(self, params, data, seeds)
 
     monkeypatch.setattr(Evaluator, "predict_seeds", predict)
-    loop.train([(run, start_of(run) if run is not group[1] else no_start) for run in group])
-    assert asked == [2]
-    assert [done_of(run)["steps"] for run in group] == [2, 2, 2]
+    train(*group, starts=[None, no_start, None])
+    assert evaluated == [2]
+    assert [case.done()["steps"] for case in group] == [2, 2, 2]
     assert (group[1].folder / "done.json").read_bytes() == noted
 
 
-def test_one_seed_stops_early_and_the_other_goes_on(
-    apart: Any, tmp_path: Path, saved: Saves, monkeypatch: pytest.MonkeyPatch
+def test_one_seed_stops_early_and_the_other_continues(
+    apart: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scripts = [[0.5, 0.4, 0.3, 0.9], [0.1, 0.2, 0.1, 0.3]]
-    columns = iter(zip(*scripts, strict=True))
-
-    def predict(self: Evaluator, params: Any, data: Any, seeds: int) -> Any:
-        zeros = np.zeros((len(data), 1))
-        return [(zeros, {"pearson": s, "spearman": s, "mse": 1.0}) for s in next(columns)]
-
-    monkeypatch.setattr(Evaluator, "predict_seeds", predict)
-    group = [run_of(tmp_path, seed, patience=2) for seed in SEEDS[:2]]
+    script_scores(monkeypatch, [0.5, 0.4, 0.3, 0.9], [0.1, 0.2, 0.1, 0.3])
+    group = [seed_case(tmp_path, seed, patience=2) for seed in SEEDS[:2]]
     first = group[0].folder / "done.json"
-    there: dict[int, bool] = {}
-    real = CheckpointStore.save
+    saves = record_saves(monkeypatch)
+    existed: dict[int, bool] = {}
+    recording = CheckpointStore.save
 
     def save(self: CheckpointStore, step: int, *rest: Any) -> None:
-        there[step] = first.exists()
-        real(self, step, *rest)
+        existed[step] = first.exists()
+        recording(self, step, *rest)
 
     monkeypatch.setattr(CheckpointStore, "save", save)
-    together(group)
-    stopped, whole = map(done_of, group)
+    train(*group)
+    stopped, whole = (case.done() for case in group)
     assert (stopped["steps"], stopped["best_step"], stopped["stopped_early"]) == (6, 2, True)
     assert (whole["steps"], whole["best_step"], whole["stopped_early"]) == (7, 7, False)
-    assert there == {2: False, 4: False, 6: False, 7: True}, "it is finished while the other is not"
-    assert [r["step"] for r in log_of(group[0], "train")] == [1, 2, 3, 4, 5, 6]
-    assert [r["step"] for r in log_of(group[0], "dev")] == [2, 4, 6]
-    runs, wanted = apart
-    for run, want, number in zip(group, runs, (6, 7), strict=True):
-        steps = [s for folder, s in saved if folder == str(run.folder)]
-        assert steps == [s for s in EVALUATIONS if s <= number]
-        assert_close(saved[str(run.folder), number], wanted[str(want.folder), number])
+    assert existed == {2: False, 4: False, 6: False, 7: True}, "finished while the other is not"
+    assert [r["step"] for r in group[0].log("train")] == [1, 2, 3, 4, 5, 6]
+    assert [r["step"] for r in group[0].log("dev")] == [2, 4, 6]
+    cases, wanted = apart
+    for case, expected, number in zip(group, cases, (6, 7), strict=True):
+        own = saves_of(saves, case)
+        assert list(own) == [step for step in EVALUATIONS if step <= number]
+        assert_close_trees(own[number], saves_of(wanted, expected)[number])
 
 
 def test_one_seed_diverges_and_the_other_comes_to_its_end(
     apart: Any, tmp_path: Path, saved: Saves, said: list[str]
 ) -> None:
-    group = [run_of(tmp_path, seed) for seed in SEEDS[:2]]
-    spoilt = start_of(group[0])()
-    spoilt["head"]["output"]["kernel"] *= 1e30  # As a step of an absurd learning rate leaves it.
-    jobs = [(group[0], lambda: spoilt), (group[1], start_of(group[1]))]
+    group = [seed_case(tmp_path, seed) for seed in SEEDS[:2]]
     with pytest.raises(DivergedError, match=r"the loss of step 1 is (inf|nan)") as caught:
-        loop.train(jobs)
+        train(*group, starts=[lambda: spoilt(group[0]), None])
     assert caught.value.where == "direct/target seed 0" and caught.value.details == ()
-    assert group[0].done is None and group[0].store.newest() is None
-    assert log_of(group[0], "train") == []
-    runs, wanted = apart
-    assert_same(group[1], runs[1], saved | wanted)
-    assert any("seed 0" in line and "the other seeds go on" in line for line in said)
+    assert not group[0].is_done() and group[0].spec.checkpoints.newest() is None
+    assert group[0].log("train") == []
+    cases, wanted = apart
+    assert_same_run(group[1], cases[1], saved | wanted)
+    assert any("seed 0" in line and "the other seeds continue" in line for line in said)
 
 
 def test_all_seeds_diverge(tmp_path: Path, saved: Saves) -> None:
-    group = [run_of(tmp_path, seed) for seed in SEEDS[:2]]
-    spoilt = start_of(group[0])()
-    spoilt["head"]["output"]["kernel"] *= 1e30
+    group = [seed_case(tmp_path, seed) for seed in SEEDS[:2]]
     with pytest.raises(DivergedError) as caught:
-        loop.train([(run, lambda: spoilt) for run in group])
+        train(*group, starts=[lambda: spoilt(group[0])] * 2)
     assert caught.value.where == "direct/target seed 0"
     assert [detail[:20] for detail in caught.value.details] == ["direct/target seed 1"]
     assert saved == {}
+
+
+def spoilt(case: Case) -> Any:
+    """Parameters as a step of an absurd learning rate leaves them."""
+    params = case.start()
+    params["head"]["output"]["kernel"] *= 1e30
+    return params
 
 
 @pytest.mark.parametrize(
@@ -343,7 +215,7 @@ def test_all_seeds_diverge(tmp_path: Path, saved: Saves) -> None:
     [((2, 1, 1), (2, 1, 1, 1), 2), ((2, 1, 1), (1, 2, 1, 1), 3), ((4, 1, 2), (2, 2, 1, 2), 2)],
     ids=str,
 )
-def test_a_group_on_a_mesh(
+def test_batched_seeds_on_a_mesh(
     sizes: tuple[int, int, int],
     shape: tuple[int, ...],
     number: int,
@@ -372,20 +244,20 @@ def test_a_group_on_a_mesh(
 
     monkeypatch.setattr(loop, "make_train_step", make)
     mesh = mesh_of(*sizes)
-    own = seed_mesh(mesh, number)
-    assert own.devices.shape == shape and row_shards(own) == shape[1]
-    assert own.devices.ravel().tolist() == mesh.devices.ravel().tolist()
-    group = [run_of(tmp_path, seed, mesh=mesh) for seed in SEEDS[:number]]
-    together(group)
+    seeds = seed_mesh(mesh, number)
+    assert seeds.devices.shape == shape and row_shards(seeds) == shape[1]
+    assert seeds.devices.ravel().tolist() == mesh.devices.ravel().tolist()
+    group = [seed_case(tmp_path, seed, mesh=mesh) for seed in SEEDS[:number]]
+    train(*group)
     assert step.compiled_programs(functions[0]) == 1, "the state comes out where it goes in"
     (kernel, rows), *others = specs
     assert {*others} == {(kernel, rows)}
     tensor = "tensor" if sizes[2] > 1 else None
     assert (*kernel, None, None, None)[:3] == ("seed" if shape[0] > 1 else None, None, tensor)
     assert rows == PartitionSpec("seed", None, ("data", "fsdp"))
-    runs, wanted = apart
-    for run, want in zip(group, runs, strict=False):
-        assert_same(run, want, saved | wanted)
+    cases, wanted = apart
+    for case, expected in zip(group, cases, strict=False):
+        assert_same_run(case, expected, saved | wanted)
 
 
 def test_batches_of_a_group_are_those_of_its_seeds() -> None:
@@ -412,7 +284,7 @@ def test_optimiser_state_is_stacked_and_taken_apart_again() -> None:
     mesh = mesh_of(2)
     states = []
     for seed in SEEDS[:2]:
-        params = ModelSpec(BERT, num_outputs=1).random_params(seed)
+        params = ModelSpec(BERT).random_params(seed)
         optimizer = make_optimizer(OPTIMIZER, 10, params)
         states.append(state.init_state(params, optimizer, mesh))
     stacked = state.stack(states, seed_mesh(mesh, 2))

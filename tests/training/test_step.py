@@ -130,7 +130,7 @@ def assert_took_the_step(
 @pytest.mark.parametrize(
     ("packed", "gradient_accumulation_steps"), [(True, 1), (True, 4), (False, 1)]
 )
-def test_f42_gradient_is_that_of_the_mean_over_examples(
+def test_the_gradient_is_that_of_the_mean_over_examples(
     packed: bool, gradient_accumulation_steps: int, reference: tuple[float, dict[str, Any]]
 ) -> None:
     trainer = Trainer(
@@ -146,7 +146,7 @@ def test_f42_gradient_is_that_of_the_mean_over_examples(
     assert metrics["learning_rate"] == 1.0
 
 
-def test_f42_micro_batches_of_uneven_numbers_of_examples(
+def test_micro_batches_of_uneven_numbers_of_examples(
     reference: tuple[float, dict[str, Any]],
 ) -> None:
     trainer = Trainer()
@@ -175,7 +175,7 @@ def test_loss_of_a_classification_with_label_smoothing() -> None:
     assert loss == pytest.approx(expected_n.mean(), rel=1e-5)
 
 
-def test_f50_padding_changes_nothing(reference: tuple[float, dict[str, Any]]) -> None:
+def test_padding_changes_nothing(reference: tuple[float, dict[str, Any]]) -> None:
     zeros, anything = Trainer(), Trainer()
     batch = {
         name: np.pad(array, ((0, 0), (0, 7), (0, 0))) for name, array in zeros.plan.batch(0).items()
@@ -194,7 +194,7 @@ def test_f50_padding_changes_nothing(reference: tuple[float, dict[str, Any]]) ->
         np.testing.assert_array_equal(one, other)
 
 
-def test_f56_one_program_for_each_row_count() -> None:
+def test_each_bucket_size_compiles_one_program() -> None:
     trainer = Trainer(train=IN_TWO, optimizer=UNMOVED, dropout=0.3)
     before = step.compiled_programs(trainer.function)
     rows = []
@@ -229,7 +229,7 @@ def test_the_old_state_is_donated_and_the_given_parameters_are_not() -> None:
         np.asarray(leaf)
 
 
-def test_f53_bfloat16_moves_float32_weights(reference: tuple[float, dict[str, Any]]) -> None:
+def test_bfloat16_moves_float32_weights(reference: tuple[float, dict[str, Any]]) -> None:
     slow = Optimizer(learning_rate=1e-5, schedule="constant", warmup=0)
     trainer = Trainer(optimizer=slow, dtype=jnp.bfloat16)
     batch = trainer.batch()
