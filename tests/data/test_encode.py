@@ -141,7 +141,8 @@ def test_answers_of_words_are_exact(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO, "flaxfer.data"):
         tokenized = tokenize(asked(), tokenizer, 40, None, 10)
     assert check_windows(tokenized, asked(), load(tmp_path), 40, 10) == (3, 3)
-    assert f"5 questions in {len(tokenized)} windows; the answers of 1 lie in none" in caplog.text
+    assert f"5 examples, {len(tokenized)} sequences" in caplog.text
+    assert "no window contains the answer of 1 of 5 questions" in caplog.text
 
 
 def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
