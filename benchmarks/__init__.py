@@ -1,1 +1,1 @@
-"""Measurements of flaxfer beside other trainers; run as modules from the root of the repository."""
+"""Measurements of flaxfer and other trainers; run as modules from the repository root."""

@@ -1,12 +1,11 @@
-r"""Where the time of flaxfer's own steps goes on a CPU, and what a compiler option changes.
+r"""Where the time of flaxfer's steps goes on a CPU, and what a compiler option changes.
 
 python -m benchmarks.breakdown --model FOLDER --data FILE --eval_data FILE --title TEXT \
     > benchmarks/results/breakdown.json
 
-Train steps that share one shape, and a pass of the evaluation's steps over the second file, their
-input at hand. XLA's own trace tells how long each operation took; its metadata, which part of the
-model it belongs to. Then the same programs are compiled with each of `OPTIONS` and timed in turn
-with the first ones.
+Traces train steps of one shape, and the eval steps over the second file, without their input
+pipeline. XLA's trace has the time of each operation, and its metadata the part of the model. Then
+the same programs, compiled with each of `OPTIONS`, are timed in turn with the original ones.
 """
 
 from __future__ import annotations
@@ -17,41 +16,41 @@ import dataclasses
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.profiler import ProfileData
 
-from benchmarks import common, own, summary, train_throughput
+from benchmarks import common, stage, summary
 from flaxfer.aot import hlo, parts
-from flaxfer.data.loader import TrainPlan, eval_batches, put_rows
+from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.runtime import platform, sharding
-from flaxfer.tasks import metrics
+from flaxfer.tasks import task_type
 from flaxfer.training.step import make_train_step
 
 OPTIONS: tuple[tuple[str, bool | int], ...] = (
     ("xla_cpu_prefer_vector_width", 256),
     ("xla_cpu_experimental_onednn_custom_call", True),
 )
-"""What is tried instead of what flaxfer asks of the compiler."""
+"""Compiler options that are tried instead of flaxfer's."""
 
 PAIRS = 10
-"""How often a program and its other form are timed in turn."""
+"""Number of times that a program and its variant are timed in turn."""
 
-WHAT = {"train": "a training step", "eval": "a pass of evaluation"}
+STEPS = {"train": "a training step", "eval": "a pass of evaluation"}
 
 
 @dataclasses.dataclass
 class Program:
-    """A compiled step with what it takes.
+    """A compiled step and its inputs.
 
     Attributes:
-      text: the program.
-      run: takes all steps, and waits for the last.
-      steps: how many.
+      text: the program in XLA's text format.
+      run: takes all steps and waits for the last.
+      steps: number of steps.
     """
 
     text: str
@@ -59,50 +58,70 @@ class Program:
     steps: int
 
     def seconds(self) -> float:
-        """What the steps take."""
+        """Return the time of all steps."""
         began = time.monotonic()
         self.run()
         return time.monotonic() - began
 
 
-def main() -> None:
-    parser = own.parser(__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = stage.parser(__doc__)
     parser.add_argument("--eval_data", required=True, type=Path, help="csv or tsv file")
-    parser.add_argument("--title", required=True, help="of the page's section: model and data")
-    options = parser.parse_args()
-    train = own.prepare(options)
-    options.data, trained_on = options.eval_data, options.data
-    evaluated = own.prepare(options)
-    # The record has names of files, and no paths.
-    options.data, options.eval_data = trained_on, options.eval_data.name
-    made = programs(train, evaluated, options)
-    figures: dict[str, Any] = {name: breakdown(program) for name, program in made.items()}
-    figures["options"] = [compare(made, train, evaluated, options, *o) for o in OPTIONS]
-    common.emit("flaxfer", "breakdown", options, figures, own.PACKAGES)
+    parser.add_argument("--title", required=True, help="title of the section: model and data")
+    options = parser.parse_args(arguments)
+    train = stage.prepare(options)
+    options.data, train_file = options.eval_data, options.data
+    evaluation = stage.prepare(options)
+    # The record has the names of the files, not their paths.
+    options.data, options.eval_data = train_file, options.eval_data.name
+    figures = measure(train, evaluation, options, OPTIONS, PAIRS)
+    common.emit("flaxfer", "breakdown", options, figures, stage.PACKAGES)
+
+
+def measure(
+    train: stage.StageInputs,
+    evaluation: stage.StageInputs,
+    options: argparse.Namespace,
+    compiler_options: tuple[tuple[str, bool | int], ...],
+    pairs: int,
+) -> dict[str, Any]:
+    """Return the breakdown of both steps, and the ratios with other compiler options."""
+    originals = programs(train, evaluation, options)
+    figures: dict[str, Any] = {name: breakdown(program) for name, program in originals.items()}
+    figures["options"] = []
+    for option, value in compiler_options:
+        platform.choose_compiler_options({option: value})
+        variants = programs(train, evaluation, options)
+        platform.choose_compiler_options({})
+        ratios = {
+            name: statistics.median(
+                variant.seconds() / originals[name].seconds() for _ in range(pairs)
+            )
+            for name, variant in variants.items()
+        }
+        figures["options"].append({"option": f"{option}={value}", **ratios})
+    return figures
 
 
 def programs(
-    train: own.Pieces, evaluated: own.Pieces, options: argparse.Namespace
+    train: stage.StageInputs, evaluation: stage.StageInputs, options: argparse.Namespace
 ) -> dict[str, Program]:
-    """The steps as they are compiled now, by `WHAT`; each has run once."""
+    """Compile the steps with the current options and run each once."""
     make_train_step.cache_clear()
     make_eval_step.cache_clear()
-    made = {"train": train_program(train, options), "eval": eval_program(evaluated)}
-    for program in made.values():
+    steps = {"train": train_program(train, options), "eval": eval_program(evaluation)}
+    for program in steps.values():
         program.run()
-    return made
+    return steps
 
 
-def train_program(pieces: own.Pieces, options: argparse.Namespace) -> Program:
-    """Training over `options.steps` batches."""
-    evaluator, mesh = pieces.evaluator, pieces.evaluator.mesh
-    one = dataclasses.replace(evaluator.train, max_bucket_sizes=1)
-    multiple = sharding.row_shards(mesh)
-    plan = TrainPlan.make(pieces.data, one, (options.seed,), evaluator.pad_id, multiple)
+def train_program(inputs: stage.StageInputs, options: argparse.Namespace) -> Program:
+    """Compile the train step for `options.steps` batches."""
+    plan = inputs.plan(options.seed, max_bucket_sizes=1)
     steps = min(options.steps, plan.total_steps)
-    batches = [put_rows(plan.batch(step), mesh, None) for step in range(steps)]
-    step, state, key = train_throughput.begin(pieces, plan, options.seed)
-    compiled = step.lower(state, batches[0], key).compile()
+    batches = [put_rows(plan.batch(step), inputs.mesh, None) for step in range(steps)]
+    step, state, key = inputs.start(plan)
+    compiled = step.lower(state, batches[0], key).compile()  # type: ignore[attr-defined]
 
     def run() -> None:
         nonlocal state
@@ -113,27 +132,22 @@ def train_program(pieces: own.Pieces, options: argparse.Namespace) -> Program:
     return Program(compiled.as_text(), run, steps)
 
 
-def eval_program(pieces: own.Pieces) -> Program:
-    """The evaluator's step over all of the data."""
-    evaluator, mesh = pieces.evaluator, pieces.evaluator.mesh
-    rows = sharding.row_shards(mesh)
-    batches = [
-        put_rows(batch, mesh)
-        for batch in eval_batches(pieces.data, evaluator.train, evaluator.pad_id, rows)
-    ]
-    step = make_eval_step(EvalSpec(evaluator.model, evaluator.task, evaluator.dtype), mesh)
-    params = cast_for_eval(evaluator.dtype)(
-        jax.device_put(pieces.params, sharding.tree_shardings(pieces.params, mesh))
-    )
-    kind, outputs = evaluator.task.kind, evaluator.task.num_outputs
+def eval_program(inputs: stage.StageInputs) -> Program:
+    """Compile the eval step for all of the data."""
+    evaluator, mesh, task = inputs.evaluator, inputs.mesh, inputs.evaluator.task
+    host_batches = eval_batches(inputs.data, evaluator.train, evaluator.pad_id, inputs.row_shards)
+    batches = [put_rows(batch, mesh) for batch in host_batches]
+    step = make_eval_step(EvalSpec(evaluator.model, task, evaluator.dtype), mesh)
+    params = cast_for_eval(evaluator.dtype)(inputs.placed_params())
 
-    def nothing() -> Any:
-        return jax.device_put(metrics.collection(kind, outputs).empty(), sharding.whole(mesh))
+    def empty() -> Any:
+        collection = task_type(task).device_metrics(task)
+        return jax.device_put(collection.empty(), sharding.whole(mesh))
 
-    compiled = step.lower(params, batches[0], nothing()).compile()  # type: ignore[attr-defined]
+    compiled = step.lower(params, batches[0], empty()).compile()  # type: ignore[attr-defined]
 
     def run() -> None:
-        accumulated = nothing()
+        accumulated = empty()
         for batch in batches:
             accumulated, logits = compiled(params, batch, accumulated)
         jax.block_until_ready((accumulated, logits))
@@ -142,92 +156,74 @@ def eval_program(pieces: own.Pieces) -> Program:
 
 
 def breakdown(program: Program) -> dict[str, Any]:
-    """Seconds of the program's operations by part of the model, and whether they hold a product.
+    """Return the seconds of a program's operations by part, with and without matmuls.
 
-    Operations that run at the same time count each for itself.
+    Concurrent operations are counted in full.
     """
     module = hlo.parse(program.text)
     entry = module.computations[module.entry]
-    taken: collections.Counter[tuple[str, bool]] = collections.Counter()
+    seconds_of: collections.Counter[tuple[str, bool]] = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             seconds = program.seconds()
-        for name, spent in traced(Path(folder)):
-            if item := entry.get(name.partition("__")[0]):  # "NAME__TARGET" of custom calls.
-                taken[parts.part_of(module, item)[0], multiplies(module, item)] += spent
-    named = sorted({part for part, _ in taken})
+        for name, spent in _events(Path(folder)):
+            if item := entry.get(name.partition("__")[0]):  # "NAME__TARGET" for custom calls.
+                seconds_of[parts.part_of(module, item)[0], has_matmul(module, item)] += spent
     return {
         "seconds": seconds,
         "steps": program.steps,
-        "parts": {p: {"products": taken[p, True], "rest": taken[p, False]} for p in named},
+        "parts": {
+            part: {"matmuls": seconds_of[part, True], "rest": seconds_of[part, False]}
+            for part in sorted({part for part, _ in seconds_of})
+        },
     }
 
 
-def traced(folder: Path) -> Iterator[tuple[str, float]]:
-    """Name and seconds of each event that a trace has of the host."""
+def _events(folder: Path) -> Iterator[tuple[str, float]]:
+    """Yield name and seconds of each event of the host in a trace."""
     for file in folder.rglob("*.xplane.pb"):
         for plane in ProfileData.from_file(str(file)).planes:
             for line in plane.lines if plane.name.startswith("/host:CPU") else ():
                 yield from ((event.name, event.duration_ns / 1e9) for event in line.events)
 
 
-def multiplies(module: hlo.Module, item: hlo.Instruction) -> bool:
-    """Whether an operation is, or holds, a product of matrices."""
-    within = [item, *module.inner(item)]
-    return any(x.opcode == "dot" or "onednn$matmul" in x.attributes for x in within)
-
-
-def compare(
-    made: Mapping[str, Program],
-    train: own.Pieces,
-    evaluated: own.Pieces,
-    options: argparse.Namespace,
-    name: str,
-    value: bool | int,
-) -> dict[str, Any]:
-    """Time with one other option over the time without, the median of pairs, by `WHAT`."""
-    platform.choose_compiler_options({name: value})
-    others = programs(train, evaluated, options)
-    platform.choose_compiler_options({})
-    ratios = {
-        what: statistics.median(other.seconds() / made[what].seconds() for _ in range(PAIRS))
-        for what, other in others.items()
-    }
-    return {"option": f"{name}={value}", **ratios}
+def has_matmul(module: hlo.Module, item: hlo.Instruction) -> bool:
+    """Return whether an operation is, or contains, a matmul."""
+    operations = [item, *module.inner(item)]
+    return any(x.opcode == "dot" or "onednn$matmul" in x.attributes for x in operations)
 
 
 def section(record: Mapping[str, Any]) -> str:
-    """The section of the page."""
+    """Return the section of BENCHMARKS.md."""
     text = (
         f"## Where the time goes on a CPU: {record['settings']['title']}\n"
-        "Times of XLA's operations by part of the model, from its own trace; an operation that "
-        "holds a product of matrices counts as one, with what the compiler's library computes "
-        "along with it (of attention, the softmax). Operations that run at the same time count "
-        "each for itself, so that sums are larger than the time that passes. "
-        "Measured by benchmarks/breakdown.py.\n"
+        "Times of XLA's operations by part of the model, from its trace. An operation that "
+        "contains a matmul counts as one, with everything that the compiler's library fuses into "
+        "it (in attention, the softmax). Concurrent operations are counted in full, so sums exceed "
+        "the elapsed time. Measured by benchmarks/breakdown.py.\n"
     )
-    for what, title in WHAT.items():
-        found = record[what]
-        per = found["steps"] if what == "train" else 1
-        total = sum(sum(times.values()) for times in found["parts"].values())
+    for step, title in STEPS.items():
+        entry = record[step]
+        per = entry["steps"] if step == "train" else 1
+        totals = {part: sum(times.values()) for part, times in entry["parts"].items()}
+        total = sum(totals.values())
         rows = [
             [
                 part,
                 *(f"{seconds / per * 1e3:.1f}" for seconds in times.values()),
-                f"{sum(times.values()) / total:.1%}",
+                f"{totals[part] / total:.1%}",
             ]
-            for part, times in sorted(found["parts"].items(), key=lambda x: -sum(x[1].values()))
-            if sum(times.values()) / total > 0.0005
+            for part, times in sorted(entry["parts"].items(), key=lambda item: -totals[item[0]])
+            if totals[part] / total > 0.0005
         ]
-        products = sum(times["products"] for times in found["parts"].values())
+        matmuls = sum(times["matmuls"] for times in entry["parts"].values())
         text += (
-            f"\nMilliseconds of {title}, {found['seconds'] / per * 1e3:.0f} in all; "
-            f"{products / total:.0%} of the operations' time is in products:\n\n"
+            f"\nMilliseconds of {title}, {entry['seconds'] / per * 1e3:.0f} in all; "
+            f"{matmuls / total:.0%} of the operations' time is in matmuls:\n\n"
         )
-        columns = ["part", "products", "rest", "share"]
-        text += summary.table(columns, rows)
-    text += "\nThe same with another compiler option, time over time, the median of pairs:\n\n"
-    rows = [[f"`{o['option']}`", *(f"{o[what]:.2f}" for what in WHAT)] for o in record["options"]]
+        text += summary.table(["part", "matmuls", "rest", "share"], rows)
+    text += "\nTime with another compiler option over time without, median of pairs:\n\n"
+    rows = [[f"`{o['option']}`", *(f"{o[step]:.2f}" for step in STEPS)] for o in record["options"]]
     return text + summary.table(["option", "training", "evaluation"], rows)
 
 

@@ -1,6 +1,6 @@
-"""What the measuring scripts share: options, data files, and the JSON line of a run.
+"""Options, data files and JSON lines of the measuring scripts.
 
-Imported in three environments, so it knows the standard library and numpy alone.
+Imported in three environments, so it imports only the standard library and `flaxfer.errors`.
 """
 
 from __future__ import annotations
@@ -29,104 +29,103 @@ ROOT = Path(__file__).parents[1]
 RECORDS = "benchmarks/results"
 """Committed records of runs, from the root of the repository."""
 WARMUP = 2
-"""Steps before the clock runs, in every trainer; compiling comes before them."""
+"""Untimed steps of every trainer, after compiling."""
 
 NAMES = {
     "text_a": ("text_a", "text", "sentence1", "sentence", "premise", "review"),
     "text_b": ("text_b", "sentence2", "hypothesis"),
     "label": ("label", "score", "sentiment"),
 }
-"""Names that a header may have for a role."""
+"""Column names of each role."""
 
 MOST_CLASSES = 20
-"""Integers of more values than this are scores."""
+"""Integer labels with more distinct values are scores."""
 
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "amx_int8")
-"""Flags of a processor that decide how fast it multiplies matrices."""
+"""CPU flags that decide the speed of matmuls."""
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """The options that every measuring script has."""
-    made = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
-    made.add_argument("--model", required=True, help="folder of a Hugging Face model")
-    made.add_argument("--data", required=True, type=Path, help="csv or tsv file")
-    made.add_argument("--batch", type=int, default=32, help="examples a step")
-    made.add_argument("--steps", type=int, default=20, help="steps that are timed")
-    made.add_argument("--length", type=int, default=128, help="most tokens of an example")
-    made.add_argument("--columns", default="", help="such as text_a=0,text_b=1,label=2, or names")
-    made.add_argument("--task", choices=("auto", "classification", "regression"), default="auto")
-    made.add_argument("--seed", type=int, default=0)
-    made.add_argument("--cache", type=Path, help="folder of compiled programs; none unless given")
-    return made
+    """Return a parser with the options of every measuring script."""
+    options = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    options.add_argument("--model", required=True, help="folder of a Hugging Face model")
+    options.add_argument("--data", required=True, type=Path, help="csv or tsv file")
+    options.add_argument("--batch", type=int, default=32, help="examples per step")
+    options.add_argument("--steps", type=int, default=20, help="timed steps")
+    options.add_argument("--length", type=int, default=128, help="maximum tokens of an example")
+    options.add_argument("--columns", default="", help="text_a=0,text_b=1,label=2, or names")
+    options.add_argument("--task", choices=("auto", "classification", "regression"), default="auto")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--cache", type=Path, help="folder for compiled programs")
+    return options
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
-    """How a file is written, and what its labels make of the task.
+class Layout:
+    """Layout of a file, and the task that its labels imply.
 
     Attributes:
-      columns: role -> number of the column, or its name if there is a header.
+      columns: column of each role, by number or, with a header, by name.
       header: whether the first line names the columns.
-      kind: `classification` or `regression`.
+      task_type: `classification` or `regression`.
       labels: the classes, sorted; () for scores.
       score_range: smallest and largest score; (0, 0) for classes.
     """
 
     columns: dict[str, str | int]
     header: bool
-    kind: str
+    task_type: str
     labels: tuple[str, ...]
     score_range: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-    """The examples of a file; `text_b` is None if they are single texts."""
+    """The examples of a file; `text_b` is None for single texts."""
 
-    form: Form
+    layout: Layout
     text_a: list[str]
     text_b: list[str] | None
     label: list[str]
 
     def first(self, n: int) -> Texts:
-        """The first n of them, or as many as there are."""
-        second = None if self.text_b is None else self.text_b[:n]
-        return dataclasses.replace(
-            self, text_a=self.text_a[:n], text_b=second, label=self.label[:n]
-        )
+        """Return the first `n` examples, or all of them if there are fewer."""
+        text_b = None if self.text_b is None else self.text_b[:n]
+        return Texts(self.layout, self.text_a[:n], text_b, self.label[:n])
 
     def targets(self) -> list[float] | list[int]:
-        """Scores, or numbers of classes."""
-        if self.form.kind == "regression":
+        """Return the scores, or the indices of the classes."""
+        if self.layout.task_type == "regression":
             return [float(label) for label in self.label]
-        return [self.form.labels.index(label) for label in self.label]
+        return [self.layout.labels.index(label) for label in self.label]
 
     def encode(self, tokenizer: Any, **options: Any) -> Any:
-        """What a tokenizer of transformers makes of them."""
+        """Tokenize the texts with a tokenizer of transformers."""
         texts = (self.text_a,) if self.text_b is None else (self.text_a, self.text_b)
         return tokenizer(*texts, truncation=True, **options)
 
 
 def read(path: Path, columns: str = "", task: str = "auto") -> Texts:
-    """Reads a csv file (quoted) or tsv file (quotes are literal).
+    """Read a csv file (quoted) or tsv file (quotes are literal).
 
-    Columns not given are found by the names of a header or, without one, by their order: one text
-    or two, then the label. Named columns are those of a header; numbered ones mean there is none.
+    Columns that `columns` does not name are identified by the header or, without one, by their
+    order: one or two texts, then the label. Named columns are those of a header; numbered columns
+    mean that there is none.
 
     Raises:
       ConfigError: `columns` is malformed.
-      DataError: the file is missing, or the columns or the kind of task cannot be told.
+      DataError: the file is missing, or its columns or the task type cannot be identified.
     """
     rows = _rows(path)
-    wanted = _wanted(columns) or _found(path, rows[0])
-    header = any(isinstance(key, str) for key in wanted.values())
-    if header and (missing := [key for key in wanted.values() if key not in rows[0]]):
+    by_role = _parse_columns(columns) or _identify_columns(path, rows[0])
+    header = any(isinstance(key, str) for key in by_role.values())
+    if header and (missing := [key for key in by_role.values() if key not in rows[0]]):
         raise DataError(
             f"the header has no column {missing[0]!r}; it has {', '.join(rows[0])}",
             where=str(path),
             hint="name columns of the header in --columns.",
         )
-    place = {role: rows[0].index(k) if isinstance(k, str) else k for role, k in wanted.items()}
+    place = {role: rows[0].index(k) if isinstance(k, str) else k for role, k in by_role.items()}
     body = rows[1:] if header else rows
     for number, row in enumerate(body, 1 + header):
         if len(row) <= max(place.values()):
@@ -135,10 +134,10 @@ def read(path: Path, columns: str = "", task: str = "auto") -> Texts:
                 where=f"{path}: record {number}",
                 hint="correct the file, or name its columns with --columns.",
             )
-    label = [row[place["label"]] for row in body]
-    second = [row[place["text_b"]] for row in body] if "text_b" in place else None
-    form = Form(wanted, header, *_task(path, label, task))
-    return Texts(form, [row[place["text_a"]] for row in body], second, label)
+    text_a, label = ([row[place[role]] for row in body] for role in ("text_a", "label"))
+    text_b = [row[place["text_b"]] for row in body] if "text_b" in place else None
+    layout = Layout(by_role, header, *_task_of(path, label, task))
+    return Texts(layout, text_a, text_b, label)
 
 
 def _rows(path: Path) -> list[list[str]]:
@@ -157,19 +156,19 @@ def _rows(path: Path) -> list[list[str]]:
     return rows
 
 
-def _wanted(columns: str) -> dict[str, str | int]:
-    """The columns as the option gives them, by role."""
+def _parse_columns(columns: str) -> dict[str, str | int]:
+    """Parse the option `--columns`."""
     pairs = dict(item.partition("=")[::2] for item in columns.split(",") if item)
     if pairs and not {"text_a", "label"} <= pairs.keys() <= NAMES.keys():
         raise ConfigError(
-            f"--columns {columns} does not give text_a and label (and text_b, for pairs)",
+            f"--columns {columns} does not name text_a and label (and text_b, for pairs)",
             hint="write, for example, --columns text_a=0,text_b=1,label=2.",
         )
     return {role: int(key) if key.isdigit() else key for role, key in pairs.items()}
 
 
-def _found(path: Path, first: Sequence[str]) -> dict[str, str | int]:
-    """The columns by the names or, if there are none, by the order of the first record."""
+def _identify_columns(path: Path, first: Sequence[str]) -> dict[str, str | int]:
+    """Identify the columns by the names or, without names, the order of the first record."""
     named: dict[str, str | int] = {
         role: name
         for role, names in NAMES.items()
@@ -182,16 +181,16 @@ def _found(path: Path, first: Sequence[str]) -> dict[str, str | int]:
         roles = ("text_a", "label") if len(first) == 2 else ("text_a", "text_b", "label")
         return {role: place for place, role in enumerate(roles)}
     raise DataError(
-        f"the first line, {first}, is no header with known names and no text, text, number",
+        f"the first line, {first}, is neither a header with known names nor text, text, number",
         where=str(path),
         hint="name the columns, for example --columns text_a=5,text_b=6,label=4.",
     )
 
 
-def _task(
+def _task_of(
     path: Path, label: Sequence[str], task: str
 ) -> tuple[str, tuple[str, ...], tuple[float, float]]:
-    """Kind, classes and range of scores that the labels tell, or that `task` settles."""
+    """Return the task type, classes and score range of labels; `task` may fix the type."""
     classes = tuple(sorted(set(label)))
     numbers = [_number(value) for value in classes]
     whole = all(value.lstrip("-").isdigit() for value in classes)
@@ -203,7 +202,7 @@ def _task(
     scores = [number for number in numbers if number is not None]
     if len(scores) < len(numbers):
         raise DataError(
-            f"the label {classes[numbers.index(None)]!r} is no score",
+            f"the label {classes[numbers.index(None)]!r} is not a score",
             where=str(path),
             hint="name the right column with --columns, or pass --task classification.",
         )
@@ -219,7 +218,7 @@ def _number(text: str) -> float | None:
 
 @dataclasses.dataclass
 class Measured:
-    """What a run counted while its clock ran; `more` holds what not every trainer has."""
+    """Counts and times of a run; `more` holds figures that not every trainer has."""
 
     examples: int = 0
     tokens: int = 0
@@ -231,8 +230,14 @@ class Measured:
     start_s: float = 0.0
     more: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def count(self, examples: int, tokens: int, slots: int) -> None:
+        """Add the contents of a timed batch."""
+        self.examples += examples
+        self.tokens += tokens
+        self.slots += slots
+
     def result(self) -> dict[str, Any]:
-        """The figures of the JSON line."""
+        """Return the figures of the JSON line."""
         return {
             "examples_per_s": self.examples / self.seconds,
             "useful_tokens_per_s": self.tokens / self.seconds,
@@ -251,34 +256,34 @@ class Measured:
 
 
 def since_start() -> float:
-    """Seconds since the process began; where there is no /proc, since this module was imported."""
+    """Return the seconds since the process began or, without /proc, since this import."""
     try:
         stat = Path("/proc/self/stat").read_text()
     except OSError:
         return time.monotonic() - IMPORTED
-    ticks = int(stat.rpartition(")")[2].split()[19])  # Field 22: its start, since the boot.
+    ticks = int(stat.rpartition(")")[2].split()[19])  # Field 22: start since boot.
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that the process has held so far."""
+    """Return the peak resident memory of the process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB.
 
 
 def cache_state(folder: Path | None) -> str:
-    """`none`, `cold` or `warm`: what the folder of compiled programs holds when a run begins."""
+    """Return the state of a folder of compiled programs: `none`, `cold` or `warm`."""
     if folder is None:
         return "none"
     return "warm" if folder.is_dir() and any(folder.iterdir()) else "cold"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, its features for matrix products, cores and memory (GiB)."""
+    """Return processor, its flags in `FEATURES`, cores and memory (GiB)."""
     cpu, flags = platform.processor() or platform.machine(), set()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # Not Linux: the name alone is known.
+    except OSError:  # Not Linux: only the name is known.
         lines = []
     for line in lines:
         name, _, value = line.partition(":")
@@ -296,22 +301,22 @@ def machine() -> dict[str, Any]:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of Python and of packages."""
-    found = {name: importlib.metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **found}
+    """Return the versions of Python and of packages."""
+    installed = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **installed}
 
 
-def commit() -> str:
-    """Commit of the repository, with `-dirty` if files differ; empty if unknown.
+def commit(folder: Path = ROOT) -> str:
+    """Return the commit, with `-dirty` if files differ; empty if unknown.
 
-    Records of earlier runs do not count: a benchmark writes them while it goes on.
+    Records do not count: a benchmark writes them while it runs.
     """
     changed = ("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RECORDS}")
     try:
         name, dirty = (
-            subprocess.run(
-                ["git", *command], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
-            ).stdout.strip()
+            subprocess.check_output(
+                ["git", *command], cwd=folder, text=True, timeout=10, stderr=subprocess.DEVNULL
+            ).strip()
             for command in (("rev-parse", "--short=12", "HEAD"), changed)
         )
     except (OSError, subprocess.SubprocessError):
@@ -326,7 +331,7 @@ def emit(
     figures: dict[str, Any],
     packages: Sequence[str],
 ) -> None:
-    """Prints the JSON line of a run; `what` is `train` or `eval`."""
+    """Print the JSON line of a run; `what` is `train`, `eval` or `breakdown`."""
     settings = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(options).items()
@@ -346,17 +351,17 @@ def emit(
 
 
 def print_line(record: dict[str, Any]) -> None:
-    """Prints a record as JSON, with the date and the commit."""
+    """Print a record as JSON, with date and commit."""
     print(json.dumps(record | {"date": date(), "git": commit()}), flush=True)
 
 
 def date() -> str:
-    """Now, in UTC."""
+    """Return the current time in UTC."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def guarded(main: Any) -> None:
-    """Runs a script; what is wrong on purpose ends it with its message and exit code."""
+    """Run a script; a `FlaxferError` ends it with its message and exit code."""
     try:
         main()
     except FlaxferError as error:

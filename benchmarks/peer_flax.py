@@ -3,10 +3,10 @@ r"""Times transformers' Flax classes as its run_flax_glue drives them; prints a 
 python -m benchmarks.peer_flax --model FOLDER --data FILE [--eval]
 python -m benchmarks.peer_flax --tpu v5e [--shape xlm-roberta-base]
 
-Needs transformers 4.57, the last with these classes. Every example is padded to `--length`; the
-step is `jax.pmap` of optax's AdamW without clipping, float32; metrics are read where that script
-reads them. With --tpu nothing runs: the step is compiled for one chip, and the JSON line has the
-cycles that the compiler estimates (needs libtpu).
+Needs transformers 4.57, the last release with these classes. Every example is padded to
+`--length`; the step is a `jax.pmap` with optax's AdamW without clipping, in float32; metrics are
+read where that script reads them. With --tpu nothing runs: the step is compiled for one chip, and
+the JSON line has the compiler's estimate of its cycles (needs libtpu).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ LEARNING_RATE, WEIGHT_DECAY, EPOCHS = 5e-5, 0.01, 3
 
 
 class State(train_state.TrainState):
-    """Flax's train state with what the step needs beside."""
+    """Flax's train state with the functions that the step needs."""
 
     logits_fn: Callable[..., Any] = struct.field(pytree_node=False)
     loss_fn: Callable[..., Any] = struct.field(pytree_node=False)
@@ -63,7 +63,7 @@ def main() -> None:
     if options.cache:
         jax.config.update("jax_compilation_cache_dir", str(options.cache))
     transformers.logging.set_verbosity_error()
-    # transformers says that these classes end, and jax that pmap changes.
+    # transformers deprecates these classes, and jax this use of pmap.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     options.dtype = "float32"
@@ -75,16 +75,16 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> common.Measured:
-    """Trains or evaluates, and measures."""
+    """Train or evaluate, and measure."""
     texts = common.read(options.data, options.columns, options.task)
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
     if options.eval:
         texts = texts.first(options.steps * options.batch)
     encoded = texts.encode(tokenizer, padding="max_length", max_length=options.length)
     data = {key: np.array(encoded[key]) for key in encoded}
-    regression = texts.form.kind == "regression"
+    regression = texts.layout.task_type == "regression"
     data["labels"] = np.array(texts.targets())
-    outputs = 1 if regression else len(texts.form.labels)
+    outputs = 1 if regression else len(texts.layout.labels)
     model = transformers.FlaxAutoModelForSequenceClassification.from_pretrained(
         options.model, num_labels=outputs, seed=options.seed
     )
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> common.Measured:
 
 
 def train(state: Any, data: dict[str, np.ndarray], options: argparse.Namespace) -> common.Measured:
-    """The loop of run_flax_glue; the first steps compile and warm up."""
+    """Run the loop of run_flax_glue; the first steps compile and warm up."""
     order = np.random.default_rng(options.seed).permutation(len(data["labels"]))
     step_fn = jax.pmap(functools.partial(train_step, axis="batch"), "batch", donate_argnums=0)
     keys = jax.random.split(jax.random.key(options.seed), jax.local_device_count())
@@ -116,7 +116,8 @@ def train(state: Any, data: dict[str, np.ndarray], options: argparse.Namespace) 
             began = time.monotonic()
         elif step > common.WARMUP:
             measured.stall_seconds += waited
-            count(measured, size)
+            measured.steps += 1
+            measured.count(*size)
     jax.block_until_ready(state.params)
     measured.seconds = time.monotonic() - began
     return measured
@@ -125,10 +126,10 @@ def train(state: Any, data: dict[str, np.ndarray], options: argparse.Namespace) 
 def evaluate(
     state: Any, data: dict[str, np.ndarray], options: argparse.Namespace
 ) -> common.Measured:
-    """The evaluation of run_flax_glue: predictions go to the host batch by batch."""
+    """Run the evaluation of run_flax_glue, which copies predictions to the host every batch."""
     step_fn = jax.pmap(eval_step, "batch")
     n = len(data["labels"])
-    measured, guesses = common.Measured(), []
+    measured, predictions = common.Measured(), []
     began = 0.0
     for step in range(-common.WARMUP, -(-n // options.batch)):
         if step == 0:
@@ -137,43 +138,36 @@ def evaluate(
         batch = batch_of(data, np.arange(n), max(step, 0), options.batch, wrap=False)
         waited, size = time.monotonic() - called, sizes(batch)
         del batch["labels"]
-        guesses.append(np.asarray(step_fn(state, shard(batch))).ravel())
+        predictions.append(np.asarray(step_fn(state, shard(batch))).ravel())
         if step == -common.WARMUP:
             measured.compile_s = time.monotonic() - called
             measured.start_s = common.since_start()
         elif step >= 0:
             measured.stall_seconds += waited
-            count(measured, size)
+            measured.steps += 1
+            measured.count(*size)
     measured.seconds = time.monotonic() - began
-    assert len(np.concatenate(guesses)) >= n
+    assert len(np.concatenate(predictions)) >= n
     return measured
 
 
 def batch_of(
     data: dict[str, np.ndarray], order: np.ndarray, step: int, size: int, wrap: bool = True
 ) -> dict[str, np.ndarray]:
-    """The arrays of a step; an epoch begins anew after the last example, if it is to."""
+    """Return the arrays of a step; with `wrap`, a new epoch follows the last example."""
     places = np.arange(step * size, (step + 1) * size)
     chosen = order[places % len(order)] if wrap else order[places[places < len(order)]]
     return {key: array[chosen] for key, array in data.items()}
 
 
 def sizes(batch: dict[str, np.ndarray]) -> tuple[int, int, int]:
-    """Examples, their tokens, and slots."""
+    """Return the numbers of examples, tokens and slots."""
     mask = batch["attention_mask"]
     return len(mask), int(mask.sum()), mask.size
 
 
-def count(measured: common.Measured, size: tuple[int, int, int]) -> None:
-    """Adds a timed step."""
-    measured.steps += 1
-    measured.examples += size[0]
-    measured.tokens += size[1]
-    measured.slots += size[2]
-
-
 def new_state(model: Any, params: Any, total: int, regression: bool, outputs: int) -> State:
-    """The state of run_flax_glue: AdamW with its mask of biases and norms, linear schedule."""
+    """Return the state of run_flax_glue: AdamW with its decay mask, and a linear schedule."""
     warmup = max(total // 10, 1)
     schedule = optax.join_schedules(
         [
@@ -209,7 +203,7 @@ def new_state(model: Any, params: Any, total: int, regression: bool, outputs: in
 def train_step(
     state: Any, batch: dict[str, jax.Array], key: jax.Array, axis: str = ""
 ) -> tuple[Any, dict[str, jax.Array], jax.Array]:
-    """One update; gradients are averaged over the axis of devices, if there is one."""
+    """Take a step; gradients are averaged over the axis of devices, if there is one."""
     dropout_key, new_key = jax.random.split(key)
     targets = batch.pop("labels")
 
@@ -229,7 +223,7 @@ def eval_step(state: Any, batch: dict[str, jax.Array]) -> jax.Array:
 
 
 def estimate() -> None:
-    """Compiles the train step for one TPU chip and prints the cycles of the estimate."""
+    """Compile the train step for one TPU chip and print the estimated cycles."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--tpu", choices=TOPOLOGIES, required=True)
     parser.add_argument("--shape", choices=SHAPES, default="bert-base")
@@ -264,7 +258,7 @@ def estimate() -> None:
 
 
 def compile_for(device: jax.Device, shape: str, layers: int) -> Any:
-    """The train step of a model without weights, compiled for a chip."""
+    """Compile the train step of a model without weights for a chip."""
     family, changes = SHAPES[shape]
     config = transformers.AutoConfig.for_model(
         family, **changes, num_labels=2, num_hidden_layers=layers
@@ -279,15 +273,15 @@ def compile_for(device: jax.Device, shape: str, layers: int) -> Any:
     ids = jax.ShapeDtypeStruct((TPU_BATCH, TPU_LENGTH), jnp.int32)
     batch = {name: ids for name in ("input_ids", "attention_mask", "token_type_ids")}
     batch["labels"] = jax.ShapeDtypeStruct((TPU_BATCH,), jnp.int32)
-    given = jax.tree.map(
+    arguments = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole),
         (state, batch, jax.eval_shape(lambda: jax.random.key(0))),
     )
-    return jax.jit(train_step, donate_argnums=0).lower(*given).compile()
+    return jax.jit(train_step, donate_argnums=0).lower(*arguments).compile()
 
 
 def estimated_cycles(text: str) -> int:
-    """The sum over the instructions of the ENTRY computation of a compiled program's text."""
+    """Sum the compiler's estimates over the ENTRY computation of a compiled program."""
     entry = re.search(r"^ENTRY .*?^}", text, re.MULTILINE | re.DOTALL)
     assert entry is not None, "the program has no ENTRY computation"
     return sum(int(n) for n in re.findall(r'"estimated_cycles":"(\d+)"', entry.group()))

@@ -1,7 +1,7 @@
-"""The study of configs/sts_english.py with transformers' PyTorch Trainer, a JSON line a seed.
+"""The study of configs/sts_english.py with transformers' PyTorch Trainer; a JSON line per seed.
 
-Needs the extra `bench`. Same data, batch size, epochs, optimiser, schedule, clipping, float32, and
-the same choice of the best dev epoch; order, heads and dropout differ, as they do between seeds.
+Needs the extra `bench`. Data, batch size, epochs, optimizer, schedule, clipping, float32 and the
+choice of the best dev epoch are the same; order, heads and dropout differ, as between seeds.
 
   python benchmarks/peer_sts.py --model MODEL --data DATA [--seeds 0 1 2 3 4 5]
 """
@@ -50,8 +50,8 @@ def read(path: Path, tokenizer: transformers.PreTrainedTokenizerBase) -> list[di
 
 def run(model: str, tokenizer: object, splits: dict[str, list[dict]], seed: int) -> dict:
     def metrics(prediction: transformers.EvalPrediction) -> dict[str, float]:
-        guess, score = np.squeeze(prediction.predictions), prediction.label_ids
-        return {"pearson": pearsonr(guess, score)[0], "spearman": spearmanr(guess, score)[0]}
+        output, score = np.squeeze(prediction.predictions), prediction.label_ids
+        return {"pearson": pearsonr(output, score)[0], "spearman": spearmanr(output, score)[0]}
 
     transformers.set_seed(seed)
     with tempfile.TemporaryDirectory() as folder:

@@ -2,9 +2,9 @@ r"""Times transformers' PyTorch Trainer and prints the JSON line of train_throug
 
 python -m benchmarks.peer_trainer --model FOLDER --data FILE --batching group_by_length [--eval]
 
-Needs torch, transformers 5 and accelerate. AdamW is the fused one; schedule, clipping, batch size
-and length are flaxfer's. The batches are drawn from all over the first epoch, since
-`group_by_length` sorts every few dozen of them from long to short.
+Needs torch, transformers 5 and accelerate. AdamW is fused; schedule, clipping, batch size and
+length are flaxfer's. The batches are drawn from the whole first epoch, since `group_by_length`
+sorts every few dozen of them from long to short.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ BATCHINGS = ("dynamic", "group_by_length", "max_length")
 
 
 class Collator:
-    """Pads as asked; keeps seconds, examples, tokens and slots of every batch it made."""
+    """A padding collator that records seconds, examples, tokens and slots of every batch."""
 
     def __init__(self, tokenizer: Any, padding: bool | str, length: int):
-        most = length if padding == "max_length" else None
-        self._pad = transformers.DataCollatorWithPadding(tokenizer, padding, max_length=most)
-        self.made: list[tuple[float, int, int, int]] = []
+        max_length = length if padding == "max_length" else None
+        self._pad = transformers.DataCollatorWithPadding(tokenizer, padding, max_length=max_length)
+        self.batches: list[tuple[float, int, int, int]] = []
 
     def __call__(self, features: list[dict[str, Any]]) -> Any:
         began = time.monotonic()
         batch = self._pad(features)
         mask = batch["attention_mask"]
         seconds = time.monotonic() - began
-        self.made.append((seconds, len(mask), int(mask.sum()), mask.numel()))
+        self.batches.append((seconds, len(mask), int(mask.sum()), mask.numel()))
         return batch
 
 
 class Clock(transformers.TrainerCallback):
-    """When the first step was done, when the warm-up was, and when the last step was."""
+    """Times of the first step, of the end of the warm-up, and of the last step."""
 
     def __init__(self) -> None:
         self.start_s = self.began = self.ended = 0.0
@@ -61,7 +61,7 @@ class Clock(transformers.TrainerCallback):
 
 
 class DrawingTrainer(transformers.Trainer):
-    """A Trainer that takes `max_steps` batches of the first epoch, drawn at random."""
+    """A Trainer that takes `max_steps` random batches of the first epoch."""
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         order = list(super()._get_train_sampler(*args, **kwargs))
@@ -93,18 +93,18 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace, folder: str) -> common.Measured:
-    """Trains or evaluates, and measures; `folder` is for what the Trainer writes."""
+    """Train or evaluate, and measure; the Trainer writes to `folder`."""
     texts = common.read(options.data, options.columns, options.task)
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
     features = encode(texts, tokenizer, options.length)
     padding = "max_length" if options.batching == "max_length" else True
     collator, clock = Collator(tokenizer, padding, options.length), Clock()
-    regression = texts.form.kind == "regression"
+    regression = texts.layout.task_type == "regression"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         options.model,
-        num_labels=1 if regression else len(texts.form.labels),
+        num_labels=1 if regression else len(texts.layout.labels),
         problem_type="regression" if regression else "single_label_classification",
-        dtype=torch.float32,  # Else a checkpoint of half precision is trained in half precision.
+        dtype=torch.float32,  # The default is that of the checkpoint.
     )
     trainer = DrawingTrainer(
         model=model,
@@ -119,11 +119,11 @@ def run(options: argparse.Namespace, folder: str) -> common.Measured:
     if options.eval:
         return evaluate(trainer, features[: options.steps * options.batch], collator, clock)
     trainer.train()
-    return summed(collator.made[common.WARMUP :], clock.ended - clock.began, clock)
+    return totals(collator.batches[common.WARMUP :], clock.ended - clock.began, clock)
 
 
 def encode(texts: common.Texts, tokenizer: Any, length: int) -> list[dict[str, Any]]:
-    """One record an example, tokenised and not padded."""
+    """Return one record per example, tokenized and not padded."""
     encoded = texts.encode(tokenizer, max_length=length)
     return [
         {**{key: encoded[key][i] for key in encoded}, "labels": target}
@@ -132,7 +132,7 @@ def encode(texts: common.Texts, tokenizer: Any, length: int) -> list[dict[str, A
 
 
 def arguments(options: argparse.Namespace, folder: str) -> transformers.TrainingArguments:
-    """The settings of flaxfer's run."""
+    """Return the settings of flaxfer's run."""
     grouped = options.batching == "group_by_length"
     return transformers.TrainingArguments(
         output_dir=folder,
@@ -160,24 +160,24 @@ def arguments(options: argparse.Namespace, folder: str) -> transformers.Training
 def evaluate(
     trainer: transformers.Trainer, features: list[dict[str, Any]], collator: Collator, clock: Clock
 ) -> common.Measured:
-    """Scores a few batches, then, with the clock running, all examples."""
+    """Score a few batches to warm up, then time all examples."""
     trainer.evaluate(features[: common.WARMUP * trainer.args.per_device_eval_batch_size])
-    collator.made.clear()
+    collator.batches.clear()
     began = time.monotonic()
     trainer.evaluate(features)
-    return summed(collator.made, time.monotonic() - began, clock)
+    return totals(collator.batches, time.monotonic() - began, clock)
 
 
-def summed(
-    made: list[tuple[float, int, int, int]], seconds: float, clock: Clock
+def totals(
+    batches: list[tuple[float, int, int, int]], seconds: float, clock: Clock
 ) -> common.Measured:
-    """The figures of the batches that were timed."""
-    stall, examples, tokens, slots = (sum(column) for column in zip(*made, strict=True))
+    """Return the figures of the timed batches."""
+    stall, examples, tokens, slots = (sum(column) for column in zip(*batches, strict=True))
     return common.Measured(
         examples=examples,
         tokens=tokens,
         slots=slots,
-        steps=len(made),
+        steps=len(batches),
         seconds=seconds,
         stall_seconds=stall,
         start_s=clock.start_s,
@@ -185,13 +185,13 @@ def summed(
 
 
 def scores(prediction: transformers.EvalPrediction) -> dict[str, float]:
-    """Pearson's and Spearman's correlation."""
-    guess, score = np.squeeze(prediction.predictions), prediction.label_ids
-    return {"pearson": pearsonr(guess, score)[0], "spearman": spearmanr(guess, score)[0]}
+    """Return Pearson's and Spearman's correlation."""
+    predicted, score = np.squeeze(prediction.predictions), prediction.label_ids
+    return {"pearson": pearsonr(predicted, score)[0], "spearman": spearmanr(predicted, score)[0]}
 
 
 def accuracy(prediction: transformers.EvalPrediction) -> dict[str, float]:
-    """The share of right classes."""
+    """Return the fraction of correct classes."""
     return {"accuracy": float(np.mean(prediction.predictions.argmax(-1) == prediction.label_ids))}
 
 

@@ -1,6 +1,6 @@
-r"""Keeps what flaxfer and transformers' Trainer reach with the same settings, for the report.
+r"""Stores the scores of flaxfer and transformers' Trainer with the same settings.
 
-python -m flaxfer.main --config configs/sts_english.py --config.data_dir=DATA \
+flaxfer run --config configs/sts_english.py --config.data_dir=DATA \
     --config.model.path=MODEL
 python benchmarks/peer_sts.py --model MODEL --data DATA > runs/peer_sts.jsonl
 python -m benchmarks.quality --study runs/sts_english --peer runs/peer_sts.jsonl --model NAME
@@ -19,7 +19,7 @@ STORED = Path(__file__).parent / "results" / "quality.json"
 
 SECTION = """## Quality: STS-B English, {model}
 Three epochs of batch 32 with the settings of configs/sts_english.py, float32; test scores of the
-best dev epoch, mean ± standard deviation over the seeds. Measured by benchmarks/quality.py.
+best dev epoch, mean ± standard deviation over seeds. Measured by benchmarks/quality.py.
 
 | trainer | seeds | test Pearson | test Spearman |
 | --- | --- | ---: | ---: |
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--study", required=True, type=Path)
     parser.add_argument("--peer", required=True, type=Path)
-    parser.add_argument("--model", required=True, help="what the page calls the checkpoint")
+    parser.add_argument("--model", required=True, help="name of the checkpoint on the page")
     parser.add_argument("--out", default=STORED, type=Path)
     options = parser.parse_args()
     study = json.loads((options.study / "study.json").read_text())
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def summary(study: dict[str, Any], peer: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The record that `section` shows: of a study.json and the lines of peer_sts.py."""
+    """Return the record for `section`, from a study.json and the lines of peer_sts.py."""
     from scipy.stats import ttest_ind
 
     tests = [
@@ -78,7 +78,7 @@ def summary(study: dict[str, Any], peer: Sequence[dict[str, Any]]) -> dict[str, 
 
 
 def section(record: dict[str, Any]) -> str:
-    """The section of the page."""
+    """Return the section of BENCHMARKS.md."""
     values = dict(record)
     for name in ("own", "other"):
         values[name] = ", ".join(f"{value:.4f}" for value in record[name])
@@ -88,7 +88,7 @@ def section(record: dict[str, Any]) -> str:
 
 
 def spread(values: Sequence[float]) -> list[float]:
-    """Mean and standard deviation."""
+    """Return mean and standard deviation."""
     return [statistics.mean(values), statistics.stdev(values)]
 
 

@@ -2,11 +2,10 @@ r"""Writes BENCHMARKS.md and its plot from stored JSON.
 
 python -m benchmarks.report
 
-Reads what lies in benchmarks/results: *.jsonl (`benchmarks.run`), breakdown.json, quality.json and
-coverage.json (of the commands of these names) and tpu*.json: the lines of
-`benchmarks.peer_flax --tpu`, and what `flaxfer aot --json` wrote, one of it again with other
-settings in variants/*.json, named by what is other. A section whose records are not
-there is left out.
+Reads benchmarks/results: *.jsonl of `benchmarks.run`; breakdown.json, quality.json and
+coverage.json of the scripts of these names; tpu*.json of `benchmarks.peer_flax --tpu` and
+`flaxfer aot --json`, with one of these again in variants/*.json, each with another setting that its
+name gives. Sections without records are left out.
 """
 
 from __future__ import annotations
@@ -21,19 +20,24 @@ from benchmarks.summary import Run, table
 
 PLOT = "docs/bench-ratios.png"
 SETTING = ("model", "chip", "batch", "length", "dtype")
-"""What two estimates must have in common to be compared."""
+"""Keys that must be equal in two estimates to compare them."""
 
 PROFILED, VARIANTS = "tpu-flaxfer-bert-base.json", "variants"
-"""An estimate that is shown by parts, and the folder of the same with other settings."""
+"""The estimate that is shown by parts, and the folder of its variants with other settings."""
 
 SECTIONS = {
     "breakdown.json": breakdown.section,
     "quality.json": quality.section,
     "coverage.json": coverage.section,
 }
-"""By file of benchmarks/results, the section that is made of it."""
+"""Function that renders the section of each file in benchmarks/results."""
 
-WHAT = {"train": "training", "eval": "evaluation"}
+STEPS = {"train": "training", "eval": "evaluation"}
+
+SPEED_KEYS = (
+    *("examples_per_s", "useful_tokens_per_s", "padding_share"),
+    *("input_stall_share", "peak_rss_bytes"),
+)
 
 HEAD = """# Benchmarks
 
@@ -41,19 +45,18 @@ Every number here is written by a command in benchmarks/.
 """
 
 SPEED = """## Speed
-flaxfer and its peers in turn, each run in a process of its own, so that whatever else changes on \
-the machine meets all of them. A figure is the median of its runs (smallest–largest); a ratio is \
-taken within each round. {machine}
+flaxfer and its peers take turns, each run in its own process, so other load on the machine \
+affects all of them. A figure is the median of its runs (smallest–largest); ratios are taken \
+within each round. {machine}
 
 Training: batches of 32 examples with dropout, AdamW, linear schedule and clipping (the Flax \
-classes, as their script drives them, without clipping); compiling and the first steps are not in \
-the rates. Evaluation: every example once, metrics included. The Trainer takes its batches from \
-all over an epoch and uses the fused AdamW. flaxfer cuts the embedding to the tokens in use, as \
-every study does. Input stall is the share of the time that the loop waits for its next batch. \
-A cold start compiles; a warm one finds its programs on the disk. Products alone: the matrix \
-products of flaxfer's own steps without anything else, in the same process and type; a step that \
-multiplies every slot of such rows with the same compiler is not faster. The trainers of \
-transformers: `Trainer` is the PyTorch one.
+classes without clipping, as in their example script); compiling and the first steps are not \
+timed. Evaluation: every example once, metrics included. The Trainer takes its batches from all \
+over an epoch and uses the fused AdamW. flaxfer cuts the embedding to the tokens in use, as in \
+every study. Input stall is the share of the time that the loop waits for its next batch. A cold \
+start compiles; a warm start reads its programs from disk. Matmuls alone: the matmuls of \
+flaxfer's own steps, in the same process and dtype; a step that computes every slot of such rows \
+with the same compiler cannot be faster. `Trainer` is transformers' PyTorch trainer.
 """
 
 REPEAT = """## How to repeat
@@ -62,29 +65,28 @@ make bench-setup
 make bench DATA=FOLDER XLMR=FOLDER
 make bench-report
 ```
-`DATA` holds stsb-multi-mt/, glue-samples/ and imdb-sample/; `XLMR` is a Hugging Face folder of an \
-XLM-R model, and may be left out. Let nothing else run beside. `python -m benchmarks.run --help` \
-tells how to make fewer rounds. TPU estimates (each takes some minutes): \
+`DATA` contains stsb-multi-mt/, glue-samples/ and imdb-sample/; `XLMR` is a Hugging Face folder \
+of an XLM-R model and may be left out. Run nothing else meanwhile. `python -m benchmarks.run \
+--help` lists options, such as fewer rounds. TPU estimates (each takes some minutes): \
 `.venv-bench-flax/bin/python -m benchmarks.peer_flax --tpu v5e --shape bert-base > \
-benchmarks/results/tpu-flax-bert-base.json`, and the same with xlm-roberta-base; flaxfer's side is \
-written to benchmarks/results/tpu-flaxfer-*.json by `python -m flaxfer.aot.command --config \
+benchmarks/results/tpu-flax-bert-base.json`, and the same with xlm-roberta-base; flaxfer's \
+estimates are written to benchmarks/results/tpu-flaxfer-*.json by `flaxfer aot --config \
 configs/sts_english.py:local --topology v5e:1 --rows 64 --examples_per_row 1 \
---config.train.batch_size=64 --model_config FILE --json FILE` (`--vocabulary 30000`: of XLM-R the \
-tokens that a study uses), where `FILE` is the model's config.json. Packed rows: the same with \
+--config.train.batch_size=64 --model_config FILE --json FILE` (for XLM-R's tokens that a study \
+uses, `--vocabulary 30000`), where `FILE` is the model's config.json. Packed rows: the same with \
 `--config.data_dir=DATA --config.model.path=FOLDER`, a folder of the model's config.json and \
-tokenizer, in place of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
+tokenizer, instead of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
 `--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Other settings: the first \
-command with one more option, and `--json benchmarks/results/variants/NAME.json`. Where the time \
-goes, quality, intervals: the commands at the top of benchmarks/breakdown.py, quality.py, \
-coverage.py.
+command with one more option, and `--json benchmarks/results/variants/NAME.json`. The remaining \
+sections: the commands at the top of benchmarks/breakdown.py, quality.py and coverage.py.
 """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--results", type=Path, default=common.ROOT / common.RECORDS)
     parser.add_argument("--out", type=Path, default=common.ROOT / "BENCHMARKS.md")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     runs, estimates, sections = stored(options.results)
     if runs:
         plot(runs, options.out.parent / PLOT)
@@ -93,23 +95,23 @@ def main() -> None:
 
 
 def stored(results: Path) -> tuple[list[Run], list[Run], list[str]]:
-    """What a folder of records holds: runs, estimates, and sections made of the other files."""
+    """Return the runs, the estimates, and the rendered sections of the other files."""
     runs = [record for file in sorted(results.glob("*.jsonl")) for record in lines(file)]
     estimates = [record for file in sorted(results.glob("tpu*.json")) for record in lines(file)]
     sections = [
-        of(json.loads(file.read_text(encoding="utf-8")))
-        for name, of in SECTIONS.items()
+        section(json.loads(file.read_text(encoding="utf-8")))
+        for name, section in SECTIONS.items()
         if (file := results / name).exists()
     ]
     if (base := results / PROFILED).exists():
         files = sorted((results / VARIANTS).glob("*.json"))
         variants = {file.stem.replace("-", " "): lines(file)[0] for file in files}
         sections.insert(0, profile(lines(base)[0], variants))
-    return [run for run in runs if run["what"] in WHAT], estimates, sections
+    return [run for run in runs if run["what"] in STEPS], estimates, sections
 
 
 def lines(file: Path) -> list[Run]:
-    """The records of a file: one JSON value, or one a line."""
+    """Return the records of a file: one JSON value, or one per line."""
     text = file.read_text(encoding="utf-8")
     try:
         whole = json.loads(text)
@@ -119,7 +121,7 @@ def lines(file: Path) -> list[Run]:
 
 
 def page(runs: Sequence[Run], estimates: Sequence[Run], sections: Sequence[str] = ()) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [HEAD]
     if runs:
         parts += [SPEED.format(machine=machine(runs))]
@@ -132,9 +134,9 @@ def page(runs: Sequence[Run], estimates: Sequence[Run], sections: Sequence[str] 
 
 
 def benchmark(runs: Sequence[Run]) -> str:
-    """The tables of one model and data set."""
+    """Return the tables of one model and data set."""
     text = f"### {runs[0]['title']}\n"
-    for what, title in WHAT.items():
+    for what, title in STEPS.items():
         chosen = [run for run in runs if run["what"] == what]
         if chosen:
             text += f"{title.capitalize()} ({lengths(chosen)}):\n\n{speed_table(chosen)}\n"
@@ -148,26 +150,27 @@ def benchmark(runs: Sequence[Run]) -> str:
 
 
 def lengths(runs: Sequence[Run]) -> str:
-    """Longest example and number of steps, as the settings have them."""
+    """Describe the maximum length and the number of steps."""
     longest = {run["settings"]["length"] for run in runs}
     steps = sorted({run["steps"] for run in runs})
     return f"at most {max(longest)} tokens an example; {steps[0]} to {steps[-1]} steps a run"
 
 
 def speed_table(runs: Sequence[Run]) -> str:
-    """One row a trainer."""
+    """Return a table with a row per trainer."""
     rows = []
-    for label, own in summary.by_label(runs).items():
+    for label, group in summary.by_label(runs).items():
+        values = {key: [run[key] for run in group] for key in SPEED_KEYS}
         rows.append(
             [
                 label,
-                summary.spread([run["examples_per_s"] for run in own]),
-                summary.spread([run["useful_tokens_per_s"] for run in own], 0),
-                summary.share([run["padding_share"] for run in own]),
-                summary.share([run["input_stall_share"] for run in own]),
-                f"{summary.median([run['peak_rss_bytes'] for run in own]) / 2**30:.2f}",
-                *summary.starts(own),
-                str(len(own)),
+                summary.spread(values["examples_per_s"]),
+                summary.spread(values["useful_tokens_per_s"], 0),
+                summary.share(values["padding_share"]),
+                summary.share(values["input_stall_share"]),
+                f"{summary.median(values['peak_rss_bytes']) / 2**30:.2f}",
+                *summary.starts(group),
+                str(len(group)),
             ]
         )
     columns = ["trainer", "examples/s", "useful tokens/s", "padding", "input stall", "peak GiB"]
@@ -175,37 +178,37 @@ def speed_table(runs: Sequence[Run]) -> str:
 
 
 def ratio_table(runs: Sequence[Run]) -> str:
-    """One row a peer."""
+    """Return a table with a row per peer."""
     rows = []
     for label in summary.by_label(runs):
         if label.startswith("flaxfer"):
             continue
-        cells = [summary.ratios(runs, label, what) for what in WHAT]
-        pairs = ", ".join(str(len(cell)) for cell in cells)
-        rows.append([label, *(summary.spread(cell, 2) for cell in cells), pairs])
-    return table(["flaxfer against", *WHAT.values(), "pairs"], rows)
+        ratios = [summary.ratios(runs, label, what) for what in STEPS]
+        pairs = ", ".join(str(len(values)) for values in ratios)
+        rows.append([label, *(summary.spread(values, 2) for values in ratios), pairs])
+    return table(["flaxfer against", *STEPS.values(), "pairs"], rows)
 
 
 def seeds_table(runs: Sequence[Run]) -> str:
-    """Fine-tunings an hour, derived from the medians."""
+    """Return the fine-tunings per hour that follow from the medians."""
     rows = [
         [label, f"{rate:.1f}"]
-        for label, own in summary.by_label(runs).items()
-        if (rate := summary.seeds_per_hour(own)) is not None
+        for label, group in summary.by_label(runs).items()
+        if (rate := summary.seeds_per_hour(group)) is not None
     ]
     text = (
-        f"Seeds an hour, derived, not run: {summary.EPOCHS} epochs of {summary.TRAIN:,} examples "
-        f"and an evaluation of {summary.DEV:,} after each, then of {summary.TEST:,}, at the "
-        "median rates; without starting, compiling and saving:\n\n"
+        f"Seeds per hour, derived from the median rates: {summary.EPOCHS} epochs of "
+        f"{summary.TRAIN:,} examples, each with an evaluation of {summary.DEV:,}, and a final "
+        f"evaluation of {summary.TEST:,}; without starting, compiling and saving:\n\n"
     )
-    return text + table(["trainer", "seeds an hour"], rows)
+    return text + table(["trainer", "seeds per hour"], rows)
 
 
 def tpu(estimates: Sequence[Run]) -> str:
-    """The compiler's estimates: of full rows on one chip, of a study's rows, of many chips."""
-    made = [record for record in estimates if "shapes" in record]
-    many = [record for record in made if record["topology"]["chips"] > 1]
-    packed = [record for record in made if record["shapes"]["bucket_sizes"] and record not in many]
+    """Return the TPU estimates: full rows on one chip, packed rows, many chips."""
+    reports = [record for record in estimates if "shapes" in record]
+    many = [record for record in reports if record["topology"]["chips"] > 1]
+    packed = [r for r in reports if r["shapes"]["bucket_sizes"] and r not in many]
     full = [summary.estimate(r) for r in estimates if r not in many and r not in packed]
     text = full_rows(full)
     if packed:
@@ -214,7 +217,7 @@ def tpu(estimates: Sequence[Run]) -> str:
 
 
 def full_rows(estimates: Sequence[Run]) -> str:
-    """Steps without padding; of equal records the last is in force."""
+    """Return the table of steps without padding; of equal records, the last one counts."""
     last = {(*(str(e[key]) for key in SETTING), e["side"], e["vocabulary"]): e for e in estimates}
     peers = {key[:-2]: e for key, e in last.items() if e["side"] != "flaxfer"}
     rows = []
@@ -230,53 +233,52 @@ def full_rows(estimates: Sequence[Run]) -> str:
         )
     text = (
         "## TPU ESTIMATES\nNothing here ran on a TPU. The TPU compiler compiled each train step "
-        "for one chip (AdamW, dropout), and its own estimates of the cycles of all instructions "
-        "are added up; gathers, random bits and waits for memory, which it gives no estimate for, "
-        "are in no sum. Every token slot holds a token, so what packing saves is not in these "
-        "figures.\n\n"
+        "(AdamW, dropout) for one chip, and its estimates of the cycles of all instructions are "
+        "summed. It has no estimates for gathers, random bits and waits for memory, so they are "
+        "left out. Every token slot holds a token, so these figures do not show what packing "
+        "saves.\n\n"
     )
     columns = ["model", "chip", "rows x tokens", "type", "trainer", "million cycles"]
     return text + table([*columns, "peer / flaxfer"], rows)
 
 
 def packed_rows(records: Sequence[Run], peers: Sequence[Run]) -> str:
-    """What an example costs where the data decide on the rows, beside a peer that pads each."""
+    """Compare the cost of an example in packed rows with that of a peer that pads each."""
     rows = []
     for record in records:
-        own = summary.estimate(record)
+        step = summary.estimate(record)
         examples, tokens = record["shapes"]["batch_size"], record["useful_per_step"]["tokens"]
-        cost = own["estimated_cycles"] / examples
-        alike = [e for e in peers if all(e[k] == own[k] for k in SETTING if k != "batch")]
+        cost = step["estimated_cycles"] / examples
+        alike = [e for e in peers if all(e[k] == step[k] for k in SETTING if k != "batch")]
         ratios = [f"{e['estimated_cycles'] / e['batch'] / cost:.1f}" for e in alike]
         rows.append(
             [
-                f"{own['model']}, {own['vocabulary']:,} tokens",
-                *(own["chip"], str(examples), f"{own['batch']} x {own['length']}"),
-                f"{1 - tokens / (own['batch'] * own['length']):.1%}",
-                f"{own['estimated_cycles'] / 1e6:.1f}",
+                f"{step['model']}, {step['vocabulary']:,} tokens",
+                *(step["chip"], str(examples), f"{step['batch']} x {step['length']}"),
+                f"{1 - tokens / (step['batch'] * step['length']):.1%}",
+                f"{step['estimated_cycles'] / 1e6:.1f}",
                 f"{cost / 1e3:,.0f}",
                 ", ".join(ratios),
             ]
         )
     text = (
-        "### STS-B English in packed rows\nThe same estimates with the lengths of real data and "
-        "the tokens they use. The step is that of the most rows that any batch needs: most steps "
-        "have fewer. The peer pads every example to the length of a row: its cycles an example are "
-        "those of the table above over its batch.\n\n"
+        "### STS-B English in packed rows\nThe same estimates with the lengths and the vocabulary "
+        "of real data. The step has the largest bucket size; most steps have fewer rows. The peer "
+        "pads every example to the length of a row: its cycles per example are those of the table "
+        "above over its batch.\n\n"
     )
     columns = ["model", "chip", "examples", "rows x tokens", "padding", "million cycles"]
-    return text + table([*columns, "thousand an example", "peer / flaxfer an example"], rows)
+    return text + table([*columns, "thousand per example", "peer / flaxfer per example"], rows)
 
 
 def profile(record: Run, variants: Mapping[str, Run]) -> str:
-    """The cycles of a step by part, what its products need at the least, and other settings."""
-    own, topology = summary.estimate(record), record["topology"]
+    """Return the cycles of a step by part with their lower bounds, and those of its variants."""
+    step, target = summary.estimate(record), record["topology"]
     parts: dict[str, dict[str, int]] = {}
     for entry in record["parts"]:
         cycles = parts.setdefault(entry["part"], dict.fromkeys(("forward", "backward", ""), 0))
         cycles[entry["direction"]] += entry["cycles"]
     total, least = record["estimated_cycles"], summary.least_cycles(record)
-    above = {part: sum(parts[part].values()) - least[part] for part in least.keys() & parts}
     rows = [
         [
             part,
@@ -286,103 +288,103 @@ def profile(record: Run, variants: Mapping[str, Run]) -> str:
         ]
         for part, cycles in sorted(parts.items(), key=lambda item: -sum(item[1].values()))
     ]
-    peak = record["model_flops"]["all_tokens"] / topology["peak_flops"]
+    matmuls = record["model_flops"]["all_tokens"] / target["peak_flops"]
     text = (
-        f"### Where the cycles go: {own['model']}, {own['batch']} x {own['length']}\nMillions of "
-        f"cycles of one step on {topology['chip']}, of all sources: {total / 1e6:.1f}, of which "
-        f"{record['cycles_by_source']['modelled'] / 1e6:.1f} count by a model of bytes. Its "
-        "matrix products alone at the published peak: "
-        f"{peak * topology['clock_hz_estimate'] / 1e6:.1f}. At the least: products at this "
-        "peak, AdamW's seven arrays and the operands of attention, were it one kernel, at the "
-        "published bandwidth.\n\n"
+        f"### Where the cycles go: {step['model']}, {step['batch']} x {step['length']}\nMillions "
+        f"of cycles of one step on {target['chip']}, of all sources: {total / 1e6:.1f}, "
+        f"{record['cycles_by_source']['modelled'] / 1e6:.1f} of them by a model of bytes. Its "
+        "matmuls alone at the published peak: "
+        f"{matmuls * target['clock_hz_estimate'] / 1e6:.1f}. Lower bounds: matmuls at this peak; "
+        "AdamW's seven arrays, and the operands of attention as one kernel, at the published "
+        "bandwidth.\n\n"
     )
-    text += table(["part", "forward", "backward", "neither", "share", "at the least"], rows)
-    text += "\nWith parts at their least, the one that is furthest above it first:\n\n"
+    text += table(["part", "forward", "backward", "neither", "share", "lower bound"], rows)
+    text += "\nCycles left if parts reached their lower bounds, largest saving first:\n\n"
+    above = {part: sum(parts[part].values()) - least[part] for part in least.keys() & parts}
     left, steps = total, []
-    for part, cycles in sorted(above.items(), key=lambda item: -item[1]):
-        left -= cycles
-        steps.append([part, f"{cycles / 1e6:.1f}", f"{left / 1e6:.1f}"])
-    text += table(["part", "above its least", "left of the step"], steps)
+    for part, saving in sorted(above.items(), key=lambda item: -item[1]):
+        left -= saving
+        steps.append([part, f"{saving / 1e6:.1f}", f"{left / 1e6:.1f}"])
+    text += table(["part", "above its lower bound", "left of the step"], steps)
     if variants:
-        made = {"as above": record, **variants}
-        tried = [
+        rows = [
             [
                 name,
-                f"{one['cycles_by_source']['compiler'] / 1e6:.1f}",
-                f"{one['cycles_by_source']['modelled'] / 1e6:.1f}",
-                f"{one['estimated_cycles'] / 1e6:.1f}",
-                f"{one['peak_bytes'] / 2**30:.2f}",
+                f"{entry['cycles_by_source']['compiler'] / 1e6:.1f}",
+                f"{entry['cycles_by_source']['modelled'] / 1e6:.1f}",
+                f"{entry['estimated_cycles'] / 1e6:.1f}",
+                f"{entry['peak_bytes'] / 2**30:.2f}",
             ]
-            for name, one in made.items()
+            for name, entry in {"as above": record, **variants}.items()
         ]
         columns = ["setting", "the compiler's", "by a model", "million cycles", "peak GiB"]
-        text += f"\nThe same with other settings:\n\n{table(columns, tried)}"
+        text += f"\nThe same with other settings:\n\n{table(columns, rows)}"
     return text
 
 
 def many_chips(records: Sequence[Run]) -> str:
-    """How much of a step waits for other chips."""
+    """Return the share of a step that waits for other chips."""
     rows = []
     for record in records:
-        own = summary.estimate(record)
+        step = summary.estimate(record)
         rows.append(
             [
-                f"{own['model']}, {own['vocabulary']:,} tokens",
+                f"{step['model']}, {step['vocabulary']:,} tokens",
                 record["topology"]["name"],
                 " x ".join(f"{axis} {n}" for axis, n in record["mesh"].items() if n > 1),
-                f"{own['batch']} x {own['length']}",
+                f"{step['batch']} x {step['length']}",
                 f"{record['estimated_cycles'] / 1e6:.1f}",
                 f"{record['collectives_not_hidden_share']:.1%}",
                 f"{record['examples_per_s_estimate']:,.0f}",
             ]
         )
     text = (
-        "### Many chips\nHere cycles are those of all sources: the compiler's, gathers and waits "
-        "for memory by their bytes, and collectives, which the compiler does not estimate, as "
-        "rings by theirs, so far as no other work hides them.\n\n"
+        "### Many chips\nCycles of all sources: the compiler's; gathers and waits for memory by "
+        "their bytes; and collectives, which the compiler does not estimate, as rings by their "
+        "bytes, unless other work hides them.\n\n"
     )
     columns = ["model", "chips", "mesh", "rows a chip x tokens", "million cycles"]
     return text + table([*columns, "in collectives not hidden", "examples/s"], rows)
 
 
 def machine(runs: Sequence[Run]) -> str:
-    """What the runs were made with, as they noted it."""
-    first = runs[0]
-    own = first["machine"]
+    """Describe the machine, versions and commits of the runs."""
+    cpu = runs[0]["machine"]
     versions: dict[str, set[str]] = {}
     for run in runs:
         for name, version in run["versions"].items():
             versions.setdefault(name, set()).add(version)
-    listed = ", ".join(f"{name} {' / '.join(sorted(found))}" for name, found in versions.items())
+    listed = ", ".join(f"{name} {' / '.join(sorted(values))}" for name, values in versions.items())
     commits = ", ".join(sorted({run["git"] for run in runs}))
     dates = sorted({run["date"][:10] for run in runs})
     return (
-        f"Machine: {own['cpu']}, {own['cores']} cores, {own['memory_gib']} GiB. "
-        f"{summary.features(own['features'])} Versions: {listed}. Commit {commits}; "
+        f"Machine: {cpu['cpu']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB. "
+        f"{summary.features(cpu['features'])} Versions: {listed}. Commit {commits}; "
         f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
     )
 
 
 def plot(runs: Sequence[Run], path: Path) -> None:
-    """Median ratio and its range for every benchmark and peer, in training and evaluation."""
+    """Plot median and range of the ratio for every benchmark and peer."""
     from matplotlib.figure import Figure
 
     titles = {run["benchmark"]: run["title"] for run in runs}
     rows = []
     for name, title in titles.items():
-        of = [run for run in runs if run["benchmark"] == name]
-        for label in summary.by_label(of):
+        group = [run for run in runs if run["benchmark"] == name]
+        for label in summary.by_label(group):
             if not label.startswith("flaxfer"):
-                rows.append((f"{title}\n{label}", [summary.ratios(of, label, w) for w in WHAT]))
+                ratios = [summary.ratios(group, label, what) for what in STEPS]
+                rows.append((f"{title}\n{label}", ratios))
     figure = Figure(figsize=(8, 1.2 + 0.6 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for i, (what, color, shift) in enumerate(
-        zip(WHAT.values(), ("#0072b2", "#d55e00"), (-0.12, 0.12), strict=True)
+        zip(STEPS.values(), ("#0072b2", "#d55e00"), (-0.12, 0.12), strict=True)
     ):
         for place, (_, ratios) in enumerate(rows):
             if ratios[i]:
-                mid, low, high = summary.middle(ratios[i])
-                spread = [[mid - low], [high - mid]]
+                mid = summary.median(ratios[i])
+                spread = [[mid - min(ratios[i])], [max(ratios[i]) - mid]]
                 name = what if place == 0 else None
                 axes.errorbar(
                     mid, place + shift, xerr=spread, fmt="o", color=color, capsize=3, label=name
@@ -391,7 +393,7 @@ def plot(runs: Sequence[Run], path: Path) -> None:
     axes.set_xlim(left=0)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
-    axes.set_xlabel("examples/s of flaxfer over those of the peer; right of the line it is faster")
+    axes.set_xlabel("examples/s of flaxfer over those of the peer; above 1, flaxfer is faster")
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, metadata={"Software": None})

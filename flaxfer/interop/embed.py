@@ -18,7 +18,7 @@ from flaxfer.errors import DataError
 from flaxfer.evaluation.evaluator import finite
 from flaxfer.evaluation.retrieval import retrieval_accuracy
 from flaxfer.interop.embedding import Embedder, Layers, check_texts, layer_numbers
-from flaxfer.tasks import metrics
+from flaxfer.tasks import metrics, task_type
 
 SIMILARITY = Task("similarity", "regression", "pearson", score_range=(-1e30, 1e30))
 """Scores of any range, on which a correlation does not depend."""
@@ -36,7 +36,7 @@ def sts_scores(embedder: Embedder, pairs: Examples, layers: Layers = (-1,)) -> l
     records = []
     for layer, vector_nD in zip(_numbers(embedder, layers), vector_LnD, strict=True):
         cosine_nC = _cosines(vector_nD[:n], vector_nD[n:])[:, None]
-        scores = metrics.evaluate("regression", 1, cosine_nC, np.asarray(pairs.label))
+        scores = metrics.evaluate_scores(cosine_nC, np.asarray(pairs.label))
         records.append({"layer": layer, **{k: scores[k] for k in ("pearson", "spearman")}})
     return records
 
@@ -139,7 +139,11 @@ def _score_sts(args: argparse.Namespace) -> dict[str, Any]:
     header = args.header
     if header is None:
         header = any(isinstance(key, str) for key in args.columns.values())
-    pairs = read_source(Source(path=args.data, columns=args.columns, header=header), SIMILARITY)
+    pairs = read_source(
+        Source(path=args.data, columns=args.columns, header=header),
+        SIMILARITY,
+        task_type(SIMILARITY),
+    )
     return _score(
         args,
         {"data": args.data, "n": len(pairs)},

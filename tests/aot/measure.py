@@ -1,8 +1,8 @@
-"""What the compilers say of a small model, in numbers that do not depend on the machine.
+"""Figures of a small model's compiled steps, which do not depend on the machine.
 
-python -m tests.aot.measure   writes tests/aot/gate.json anew (make gate-record)
+python -m tests.aot.measure   rewrites tests/aot/gate.json (make gate-record)
 
-It needs libtpu. Two layers of width 128, packed rows, dropout, bfloat16.
+Needs libtpu. Two layers of width 128, packed rows, dropout, bfloat16.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from flaxfer.aot import programs, topology, verdict
 from flaxfer.config import Data, Stage, Task, Train
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.models.families import read_config
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
+from flaxfer.tasks import TASK_TYPES
 
 RECORD = Path(__file__).with_name("gate.json")
 
@@ -33,11 +35,11 @@ PROGRAMS: dict[str, tuple[str, str, config.Mesh]] = {
     "train, v5e:2x2, fsdp 4": ("train", "v5e:4", config.Mesh(1, 4, 1)),
     "train, v5e:2x2, tensor 4": ("train", "v5e:4", config.Mesh(1, 1, 4)),
 }
-"""What is compiled: step, topology, mesh."""
+"""Step, topology and mesh of each compiled program."""
 
 
 def workload() -> programs.Workload:
-    """The stage that is compiled: pairs of 9 to 40 tokens, their number and order fixed."""
+    """Return a stage with pairs of 9 to 40 tokens, fixed in number and order."""
     lengths = 9 + np.arange(400) * 7 % 32
     tokens = int(lengths.sum())
     data = Tokenized(
@@ -51,6 +53,7 @@ def workload() -> programs.Workload:
         domain=("",) * len(lengths),
         truncated=0,
         fingerprint="",
+        task_type=TASK_TYPES["regression"],
     )
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 512}
     encoder = {"model_type": "bert", "vocab_size": 2048, "num_attention_heads": 4, **sizes}
@@ -58,7 +61,7 @@ def workload() -> programs.Workload:
     train = Train(batch_size=64, row_length=128, eval_rows=16, compute_dtype="bfloat16")
     return programs.Workload(
         settings=Stage(task, Data(train=()), train=train),
-        encoder=read_config(encoder),
+        model=ModelSpec(read_config(encoder)),
         vocabulary=2048,
         train=data,
         dev=data,
@@ -66,34 +69,34 @@ def workload() -> programs.Workload:
 
 
 def plan() -> dict[str, Any]:
-    """Row counts of the train steps, each of them one program, and the examples a row holds."""
-    made = workload().plan(1)
-    assert made is not None
-    return {"bucket_sizes": list(made.bucket_sizes), "slots": made.slots}
+    """Return the bucket sizes, each of them a program, and the slots of a row."""
+    train_plan = workload().plan(1)
+    assert train_plan is not None
+    return {"bucket_sizes": list(train_plan.bucket_sizes), "slots": train_plan.slots}
 
 
 def compiled(name: str) -> dict[str, Any]:
-    """Cycles, bytes and collectives of one of `PROGRAMS`."""
+    """Return cycles, bytes and collectives of one of `PROGRAMS`."""
     step, place, sizes = PROGRAMS[name]
-    wanted = topology.parse(place)
-    mesh = sharding.make_mesh(*sizes.sizes, devices=topology.devices(wanted))
-    found = verdict.examine(step, workload(), wanted, mesh)
+    target = topology.parse(place)
+    mesh = sharding.make_mesh(*sizes.sizes, devices=topology.devices(target))
+    report = verdict.examine(step, workload(), target, mesh)
     return {
-        "compiler_cycles": found["cycles_by_source"]["compiler"],
-        "estimated_cycles": found["estimated_cycles"],
-        "temporary_bytes": found["bytes"]["temporaries"],
-        "collectives": {kind: entry["count"] for kind, entry in found["collectives"].items()},
+        "compiler_cycles": report["cycles_by_source"]["compiler"],
+        "estimated_cycles": report["estimated_cycles"],
+        "temporary_bytes": report["bytes"]["temporaries"],
+        "collectives": {kind: entry["count"] for kind, entry in report["collectives"].items()},
     }
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on beside this repository."""
-    found = verdict.versions()
-    return {name: found[name] for name in ("jax", "jaxlib", "libtpu", "flax", "optax")}
+    """Return the versions of the packages that the figures depend on."""
+    installed = verdict.versions()
+    return {name: installed[name] for name in ("jax", "jaxlib", "libtpu", "flax", "optax")}
 
 
 def main() -> None:
-    """Measures everything and writes the record."""
+    """Measure everything and write the record."""
     record = {"versions": versions(), "plan": plan(), "programs": {}}
     for name in PROGRAMS:
         record["programs"][name] = compiled(name)

@@ -15,6 +15,7 @@ from tokenizers import pre_tokenizers
 from flaxfer.data.examples import Examples
 from flaxfer.data.tokenize import tokenize
 from flaxfer.errors import DataError
+from flaxfer.tasks import TASK_TYPES
 from tests.data.reference import check_tags, check_windows, sequences
 from tests.data.test_tokenize import FAMILIES, Untouchable, assert_same, load
 from tests.helpers import Family
@@ -41,25 +42,33 @@ ANSWERS = tuple(
 )
 
 
-def examples(text_a: Any, text_b: Any, label: Any) -> Examples:
+def examples(name: str, text_a: Any, text_b: Any, label: Any) -> Examples:
     n = len(text_a)
     return Examples(
-        text_a, text_b, label, tuple(f"id{i}" for i in range(n)), ("en",) * n, ("",) * n
+        TASK_TYPES[name],
+        text_a,
+        text_b,
+        label,
+        tuple(f"id{i}" for i in range(n)),
+        ("en",) * n,
+        ("",) * n,
     )
 
 
 def tagged(sentences: Any = SENTENCES) -> Examples:
     tags = tuple(tuple(i % 5 - 1 for i in range(len(words))) for words in sentences)
-    return examples(sentences, None, tags)
+    return examples("tagging", sentences, None, tags)
 
 
 def asked() -> Examples:
-    return examples(QUESTIONS, CONTEXTS, ANSWERS)
+    return examples("question_answering", QUESTIONS, CONTEXTS, ANSWERS)
 
 
 def chosen() -> Examples:
     choices = (("It is a dog.", "not", "red " * 9), ("A cat", "the dog " * 9, "x"))
-    return examples(("What is eating?", "big " * 9), choices, np.array([2, 0], np.int32))
+    return examples(
+        "multiple_choice", ("What is eating?", "big " * 9), choices, np.array([2, 0], np.int32)
+    )
 
 
 def words_tokenizer(tokenizer: Any, family: Family) -> Any:
@@ -79,7 +88,7 @@ def test_tags_stand_where_transformers_has_words(
     data = tagged()
     tokenized = tokenize(data, tokenizer, max_length, None)
     check_tags(tokenized, data, words_tokenizer(load(tmp_path, family), family), max_length)
-    assert tokenized.kind == "tagging" and len(tokenized) > len(data) - (max_length == 64)
+    assert tokenized.task_type.name == "tagging" and len(tokenized) > len(data) - (max_length == 64)
     assert tokenized.label.dtype == tokenized.span.dtype == tokenized.example.dtype == np.int32
     heads = tokenized.span[:, 0] >= 0
     np.testing.assert_array_equal(tokenized.span[heads, 1], tokenized.span[heads, 0] + 1)
@@ -119,7 +128,7 @@ def test_windows_are_those_of_run_qa(family: Family, tmp_path: Path) -> None:
         held, _ = check_windows(tokenized, asked(), load(tmp_path, family), max_length, stride)
         assert held > 1
         assert len(tokenized) > 5 and tokenized.lengths.max() == max_length
-        assert tokenized.kind == "question_answering" and tokenized.truncated == 0
+        assert tokenized.task_type.name == "question_answering" and tokenized.truncated == 0
     assert tokenized.label.dtype == tokenized.span.dtype == np.int32
     at_summary = (tokenized.label == tokenized.cls[:, None]).all(axis=1)
     by_example = [at_summary[tokenized.example == i] for i in range(5)]
@@ -132,7 +141,8 @@ def test_answers_of_words_are_exact(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO, "flaxfer.data"):
         tokenized = tokenize(asked(), tokenizer, 40, None, 10)
     assert check_windows(tokenized, asked(), load(tmp_path), 40, 10) == (3, 3)
-    assert f"5 questions in {len(tokenized)} windows; the answers of 1 lie in none" in caplog.text
+    assert f"5 examples, {len(tokenized)} sequences" in caplog.text
+    assert "no window contains the answer of 1 of 5 questions" in caplog.text
 
 
 def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
@@ -144,7 +154,7 @@ def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
     answers = tuple(
         ((" ".join(words[i : i + 4]), len(" ".join([*words[:i], ""]))),) for i in places
     )
-    data = examples(("who",) * len(places), (context,) * len(places), answers)
+    data = examples("question_answering", ("who",) * len(places), (context,) * len(places), answers)
     for stride in (0, 2, 3):
         tokenized = tokenize(data, tokenizer, 20, None, stride)
         held, exact = check_windows(tokenized, data, tokenizer, 20, stride)
@@ -154,14 +164,16 @@ def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
 
 def test_a_question_that_leaves_no_room_is_named(tmp_path: Path) -> None:
     tokenizer = load(tmp_path)
-    data = examples(("a " * 20, "what", "cat " * 30), ("dog " * 30,) * 3, ((), (), ()))
+    data = examples(
+        "question_answering", ("a " * 20, "what", "cat " * 30), ("dog " * 30,) * 3, ((), (), ())
+    )
     assert tokenize(data, tokenizer, 40, None, 3).lengths.max() == 40
     with pytest.raises(DataError) as caught:
         tokenize(data, tokenizer, 30, None, 8)
     assert caught.value.details == ("id0: 20 tokens leave 7", "id2: 30 tokens leave 0")
     assert "train.doc_stride" in str(caught.value)
     # A context that fits whole needs no window beside it.
-    short = examples(("a " * 20,), ("dog",), ((),))
+    short = examples("question_answering", ("a " * 20,), ("dog",), ((),))
     assert len(tokenize(short, tokenizer, 24, None, 8)) == 1
     with pytest.raises(DataError, match="id0: 20 tokens leave 0"):
         tokenize(short, tokenizer, 23, None, 8)
@@ -171,7 +183,7 @@ def test_a_question_that_leaves_no_room_is_named(tmp_path: Path) -> None:
 def test_choices_are_pairs(family: Family, tmp_path: Path) -> None:
     tokenizer = load(tmp_path, family)
     tokenized = tokenize(chosen(), tokenizer, 20, None)
-    assert tokenized.kind == "multiple_choice" and tokenized.choices == 3
+    assert tokenized.task_type.name == "multiple_choice" and tokenized.choices == 3
     assert tokenized.example.tolist() == [0, 0, 0, 1, 1, 1] and len(tokenized.id) == 2
     assert tokenized.label.tolist() == [2, 0]
     backend = load(tmp_path, family).backend_tokenizer
@@ -246,7 +258,7 @@ def test_f44_words_have_a_fingerprint_of_their_own(
     tokenizer = load(tmp_path, "roberta")
     before = tokenize(tagged(), tokenizer, 32, None).fingerprint
     as_texts = json.loads(tokenizer.backend_tokenizer.pre_tokenizer.__getstate__())
-    monkeypatch.setattr("flaxfer.data.tokenize.word_splitter", lambda tokenizer: as_texts)
+    monkeypatch.setattr("flaxfer.tasks.tagging.word_splitter", lambda tokenizer: as_texts)
     assert tokenize(tagged(), tokenizer, 32, None).fingerprint != before
     monkeypatch.undo()
     changed = dataclasses.replace(tagged(), label=(*tagged().label[:-1], (0, 0, 0)))

@@ -1,47 +1,31 @@
-"""Studies of a tiny model, and what they leave on disk."""
+"""Tiny studies and grids, and readers of the files that they leave."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-import pytest
 
-from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train, loading
-from flaxfer.config.grids import Grid
-from flaxfer.runtime import sharding
-from flaxfer.study import runner
-from flaxfer.study.plan import StudyPlan, plan_study
-from flaxfer.study.starts import Starts
-from flaxfer.training.data import StudyData, read_study_data
+from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train, grids
+from flaxfer.config.grids import Grid, Target
+from flaxfer.study.runner import OpenStudy
 from flaxfer.training.stage import StageSpec
-from tests.helpers import WORDS, mesh_of, restored_compilation_cache
+from tests.helpers import WORDS, tiny_model
 
-Json = dict[str, Any]
-Sets = Mapping[str, tuple[int, str, tuple[str, ...]]]
-"""Number of pairs, language and labels by name of the set; without labels they have scores."""
-
-COMMAND = "flaxfer run --config tiny.py"
-COLUMNS: dict[str, str | int] = {
-    "text_a": 0,
-    "text_b": 1,
-    "label": 2,
-    "language": 3,
-    "domain": 4,
-}
+ROOT = Path(__file__).parents[2]
+COLUMNS = {"text_a": 0, "text_b": 1, "label": 2, "language": 3, "domain": 4}
 LABELS = ("no", "maybe", "yes")
-SETS: Sets = {
+SETS = {
     "nli-train": (40, "en", LABELS),
     "nli-dev": (12, "en", LABELS),
     "sts-train": (40, "en", ()),
@@ -51,35 +35,25 @@ SETS: Sets = {
 }
 TRAIN = Train(
     batch_size=8,
-    epochs=2.0,
+    epochs=2,
     eval_every=3,
     max_length=32,
     row_length=64,
     max_bucket_sizes=1,
     eval_rows=4,
     log_every=1,
-    compute_dtype="float32",
 )
 OPTIMIZER = Optimizer(learning_rate=1e-3)
+TIMES = {"seconds", "compile_seconds", "examples_per_s", "useful_tokens_per_s", "input_stall_share"}
+Json = dict[str, Any]
 
 
-@contextlib.contextmanager
-def one_device() -> Iterator[None]:
-    """Run studies on the first of the simulated devices: compiling for eight takes far longer."""
-    with pytest.MonkeyPatch.context() as monkeypatch, restored_compilation_cache():
-        monkeypatch.setattr(sharding, "make_mesh", lambda *sizes: mesh_of())
-        yield
-
-
-def write_sets(
-    folder: Path, sets: Sets = SETS, words: Mapping[str, Sequence[str]] | None = None
-) -> None:
-    """Write random pairs of sentences; `words` are those of each set, by default all."""
+def write_sets(folder: Path) -> None:
     rng = np.random.default_rng(0)
-    for name, (n, language, labels) in sets.items():
-        choices, lines = words[name] if words else WORDS, []
+    for name, (n, language, labels) in SETS.items():
+        lines = []
         for i in range(n):
-            first, second = (" ".join(rng.choice(choices, rng.integers(2, 9))) for _ in range(2))
+            first, second = (" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(2))
             label = rng.choice(labels) if labels else f"{rng.uniform(0, 5):.2f}"
             lines.append(f"{first}\t{second}\t{label}\t{language}\t{('news', 'films')[i % 2]}\n")
         (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
@@ -89,8 +63,8 @@ def source(name: str) -> Source:
     return Source(path=f"{name}.tsv", header=False, columns=COLUMNS)
 
 
-def study_config(folder: Path) -> Config:
-    """Return a study of the model in `folder`/model and of `SETS`."""
+def config_of(folder: Path) -> Config:
+    """A study of the model and the data in a folder."""
     return Config(
         name="tiny",
         model=Model(path=str(folder / "model")),
@@ -109,7 +83,6 @@ def study_config(folder: Path) -> Config:
             TRAIN,
         ),
         conditions=("direct", "staged", "scratch"),
-        batched_seeds=1,
         workdir=str(folder / "work"),
         data_dir=str(folder),
         cache=str(folder / "cache"),
@@ -117,19 +90,72 @@ def study_config(folder: Path) -> Config:
 
 
 def with_stage(config: Config, name: str, /, **changes: Any) -> Config:
-    """Return a config with other fields of a stage; optimizer and train may be mappings."""
     stage: Stage = getattr(config, name)
-    for section in ("optimizer", "train"):
-        if isinstance(changes.get(section), Mapping):
-            settings = dataclasses.replace(getattr(stage, section), **changes[section])
-            changes = {**changes, section: settings}
     return dataclasses.replace(config, **{name: dataclasses.replace(stage, **changes)})
 
 
-def run_study(config: Config) -> Json:
-    """Run a study and return its study.json."""
-    runner.run(config, COMMAND)
-    return summary_of(config)
+def with_train(config: Config, name: str, /, **changes: Any) -> Config:
+    train = dataclasses.replace(getattr(config, name).train, **changes)
+    return with_stage(config, name, train=train)
+
+
+def with_optimizer(config: Config, name: str, /, **changes: Any) -> Config:
+    optimizer = dataclasses.replace(getattr(config, name).optimizer, **changes)
+    return with_stage(config, name, optimizer=optimizer)
+
+
+def write_grid_world(folder: Path) -> None:
+    """Write two models of one layer, and the data."""
+    for seed, name in enumerate(("one", "two")):
+        tiny_model(folder / name, "bert", seed=seed, vocab_size=300, layers=1)
+    write_sets(folder)
+
+
+def grid_of(world: Path, workdir: Path) -> Grid:
+    """Two models x two intermediate tasks x two fractions of a target: 8 studies, 16 stages."""
+    train = dataclasses.replace(TRAIN, max_steps=4, eval_every=2, compute_dtype="float32")
+    often = dataclasses.replace(train, eval_every=1)  # The same programs, another stage.
+    nli = Task("nli", "classification", "accuracy", LABELS)
+    nli_data = Data((source("nli-train"),), (source("nli-dev"),))
+    sts_data = Data((source("sts-train"),), (source("sts-dev"),), (source("sts-test"),))
+    return Grid(
+        name="tiny",
+        models={name: Model(path=str(world / name)) for name in ("one", "two")},
+        intermediates={
+            "nli": Stage(nli, nli_data, {}, OPTIMIZER, train),
+            "often": Stage(nli, nli_data, {}, OPTIMIZER, often),
+        },
+        targets={
+            "sts": Target(
+                Task("sts", "regression", "pearson"),
+                sts_data,
+                {"german": source("sts-german")},
+                OPTIMIZER,
+                train,
+                intermediates=("nli", "often"),
+            ),
+        },
+        fractions=(1.0, 0.5),
+        batched_seeds=1,
+        workdir=str(workdir),
+        data_dir=str(world),
+        cache=str(world / "cache"),
+    )
+
+
+def open_study(config: Config) -> OpenStudy:
+    return OpenStudy.read(config, Path(config.cache))
+
+
+def spec_of(study: OpenStudy, condition: str, name: str = "target") -> StageSpec:
+    (spec,) = [s for s in study.plan.stages if (s.condition, s.name) == (condition, name)]
+    return spec
+
+
+def ids_of(config: Config) -> dict[str, str]:
+    """Identities of a study's stages by condition, stage and seed; nothing is trained."""
+    stages = open_study(config).plan.stages
+    return {f"{spec.condition}/{spec.name} {spec.seed}": spec.folder.name for spec in stages}
 
 
 def summary_of(config: Config) -> Json:
@@ -138,14 +164,13 @@ def summary_of(config: Config) -> Json:
 
 
 def runs_of(config: Config) -> dict[str, Json]:
-    """Return the runs in study.json by `condition/stage seed`."""
-    runs = summary_of(config)["runs"]
-    return {f"{run['condition']}/{run['stage']} {run['seed']}": run for run in runs}
+    """The runs of a study of one seed, by condition and stage."""
+    return {f"{run['condition']}/{run['stage']}": run for run in summary_of(config)["runs"]}
 
 
-def folder_of(config: Config, name: str) -> Path:
-    """Return the folder of a stage, named as in `runs_of`."""
-    return Path(config.workdir) / runs_of(config)[name]["dir"]
+def folder_of(config: Config, stage: str) -> Path:
+    """Folder of a stage, named by condition and stage."""
+    return Path(config.workdir) / str(runs_of(config)[stage]["dir"])
 
 
 def lines_of(path: Path) -> list[Json]:
@@ -153,106 +178,82 @@ def lines_of(path: Path) -> list[Json]:
 
 
 def predictions_of(folder: Path, name: str) -> list[Json]:
-    """Return the predictions of a stage for the set `name`."""
+    """A stage's predictions for an evaluated set."""
     (path,) = folder.glob(f"predictions/{name}-*.jsonl")
     return lines_of(path)
 
 
-def data_of(config: Config) -> StudyData:
-    return read_study_data(config, Path(config.cache))
+def work_in(store: str | Path) -> dict[str, int]:
+    """Files that training and evaluation write, with their times: equal if neither was repeated."""
+    names = ("*.jsonl", "done.json", "failed.json", "evaluations/*", "predictions/*", "notes/*")
+    files = [path for name in names for path in Path(store).glob(f"*/{name}")]
+    return {path.relative_to(store).as_posix(): path.stat().st_mtime_ns for path in files}
 
 
-def plan_of(config: Config) -> StudyPlan:
-    return plan_study(data_of(config))
+def trained_since(before: dict[str, int], store: str | Path) -> set[str]:
+    """Names of the stages that were trained, or diverged, after `work_in` gave `before`."""
+    files = work_in(store).items() - before.items()
+    ends = ("/done.json", "/failed.json")
+    return {name.partition("/")[0] for name, _ in files if name.endswith(ends)}
 
 
-def specs_of(config: Config) -> dict[str, StageSpec]:
-    """Return the stages of a study by `condition/stage seed`."""
-    return {f"{s.condition}/{s.name} {s.seed}": s for s in plan_of(config).stages}
+def results_of(grid: Grid) -> dict[str, tuple[list[Json], list[str]]]:
+    """The runs of each cell without times, and its lines of results.csv."""
+    results = {}
+    lines = (Path(grid.workdir) / "results.csv").read_text().splitlines()
+    for name, cell in grids.cells(grid).items():
+        summary = summary_of(cell)
+        assert summary["failed"] == []
+        runs = [{k: v for k, v in run.items() if k not in TIMES} for run in summary["runs"]]
+        scores = [line for line in lines if line.startswith(f"{name},")]
+        assert scores
+        results[name] = (runs, scores)
+    return results
 
 
-def ids_of(config: Config) -> dict[str, str]:
-    """Return the identities of the stages, without training any."""
-    return {name: spec.folder.name for name, spec in specs_of(config).items()}
-
-
-def start_of(config: Config, name: str) -> Any:
-    """Return the parameters that a stage starts from; what precedes it must be trained."""
-    return Starts(data_of(config), mesh_of()).params(specs_of(config)[name])
-
-
-def times_of(store: Path) -> dict[Path, int]:
-    """Return when files were written that only training and measuring write."""
-    patterns = ("metrics.jsonl", "done.json", "checkpoints/**/*", "evaluations/*", "predictions/*")
-    files = [file for pattern in patterns for file in store.glob(f"*/{pattern}")]
-    return {file: file.stat().st_mtime_ns for file in files if file.is_file()}
-
-
-def write_config(file: Path, config: Config | Grid, processes: int = 1) -> Path:
-    """Write a config file, which waits until so many processes have opened it."""
-    settings = json.dumps(loading.to_dict(config))
-    file.write_text(
-        "import json, os, pathlib, time\n\n"
-        "def get_config():\n"
-        "    pathlib.Path(f'{__file__}-{os.getpid()}').touch()\n"
-        "    here = pathlib.Path(__file__)\n"
-        f"    while len(list(here.parent.glob(here.name + '-*'))) < {processes}:\n"
-        "        time.sleep(0.01)\n"
-        f"    return json.loads({settings!r})\n",
-        encoding="utf-8",
-    )
-    return file
-
-
-def start_process(file: Path) -> subprocess.Popen[str]:
-    """Start `flaxfer run` in a process with one device."""
-    level = "--xla_backend_optimization_level=0"  # As in this process: equal programs.
+def start_worker(config: Config | Grid, number: int = 1) -> subprocess.Popen[str]:
+    """Run a study or grid in another process, which starts once there are so many of them."""
+    workdir = Path(config.workdir)
+    workdir.mkdir(exist_ok=True)
+    (workdir / "config.pickle").write_bytes(pickle.dumps(config))
     return subprocess.Popen(
-        [sys.executable, "-m", "flaxfer", "run", "--config", str(file)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "XLA_FLAGS": level},
+        [sys.executable, "-m", "tests.e2e.worker", str(workdir), str(number)],
+        cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def wait_until_claimed(process: subprocess.Popen[str], store: Path) -> None:
-    """Wait until a process has claimed a stage, or has ended."""
-    before = {*store.glob("*/claims/*")}
-    while process.poll() is None and {*store.glob("*/claims/*")} == before:
-        time.sleep(0.02)
+def kill(process: subprocess.Popen[str]) -> bool:
+    """Kill a process; return whether it was still running."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
 
 
-def kill_and_resume(file: Path, store: Path, kills: int, seed: int, longest: float) -> int:
-    """Kill a study repeatedly, then run it to its end.
-
-    Args:
-      file: config file of the study.
-      store: its stages.
-      kills: how often to kill it.
-      seed: of the random times.
-      longest: seconds from a first claim to the kill, at most.
+def kill_and_resume(grid: Grid, kills: int, seed: int, longest: float) -> int:
+    """Kill a process after up to so many seconds of work, again and again, then run to the end.
 
     Returns:
-      How often it was killed before its end.
+      How often a process was killed before its end.
     """
     rng = random.Random(seed)
     killed = 0
     for _ in range(kills):
-        process = start_process(file)
-        wait_until_claimed(process, store)
+        before = {*Path(grid.stages).glob("*/claims/*")}
+        process = start_worker(grid)
+        # Its start takes long, so the time counts from its first claim.
+        while process.poll() is None and {*Path(grid.stages).glob("*/claims/*")} == before:
+            time.sleep(0.02)
         time.sleep(rng.uniform(0, longest))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        killed += process.returncode == -signal.SIGKILL
-    process = start_process(file)
+        killed += kill(process)
+    process = start_worker(grid)
     _, errors = process.communicate()
     assert process.returncode == 0, errors
     return killed
 
 
 def assert_equal_trees(one: Any, other: Any) -> None:
-    import jax
-
     assert jax.tree.structure(one) == jax.tree.structure(other)
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -1,85 +1,88 @@
-"""Batched and sequential seeds give the same results in whole studies."""
+"""Batched and sequential seeds give the same results."""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from flaxfer.config import Config
+from flaxfer.study import plan, runner
 from tests.e2e.helpers import (
-    data_of,
+    config_of,
     lines_of,
-    plan_of,
-    run_study,
-    study_config,
-    with_stage,
+    open_study,
+    summary_of,
+    with_optimizer,
+    with_train,
     write_sets,
 )
 from tests.helpers import tiny_model
+
+STAGES = ("intermediate", "target")
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     folder = tmp_path_factory.mktemp("seeds")
     # Large weights, whose predictions differ: a correlation of nearly equal ones is all rounding.
-    tiny_model(folder / "model", deviation=0.3, layers=1)
+    tiny_model(folder / "model", "bert", deviation=0.3, layers=1)
     write_sets(folder)
-    config = dataclasses.replace(
-        study_config(folder), conditions=("staged",), seeds=(3, 0), transferability=0
-    )
-    for name in ("intermediate", "target"):
-        # A large eps: the rounding of a zero gradient must not become a step.
-        changes = {"train": {"max_steps": 4}, "optimizer": {"eps": 1e-2}}
-        config = with_stage(config, name, **changes)
+    config = dataclasses.replace(config_of(folder), conditions=("staged",), seeds=(3, 0))
+    for name in STAGES:
+        config = with_train(config, name, max_steps=4, compute_dtype="float32")
+        # A large eps: rounding in a gradient of zero must not become a step.
+        config = with_optimizer(config, name, eps=1e-2)
     return config
 
 
 def files_of(folder: Path) -> set[str]:
-    """Return relative paths, without the files of Orbax, whose names are random."""
+    """Relative paths, without the files of Orbax, whose names are its own affair."""
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     return {name for name in names if "/params/" not in name}
 
 
-def test_batched_and_sequential_seeds_give_the_same_study(config: Config, tmp_path: Path) -> None:
-    folders, summaries = [], []
-    for size, groups in ((1, [(3,), (3,), (0,), (0,)]), (2, [(3, 0), (3, 0)])):
+def test_batched_seeds_leave_the_files_and_numbers_of_sequential_ones(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders, evaluated = [], []
+    for size in (1, 2):
         workdir = tmp_path / str(size)
-        sized = dataclasses.replace(config, batched_seeds=size, workdir=str(workdir))
-        planned = plan_of(sized).groups
-        assert [tuple(spec.seed for spec in group) for group in planned] == groups
-        summaries.append(run_study(sized))
+        runner.run(dataclasses.replace(config, batched_seeds=size, workdir=str(workdir)), "command")
         folders.append(workdir)
-    sequential, batched = folders
-    assert files_of(sequential) == files_of(batched)
-    expected_runs, runs = (summary["runs"] for summary in summaries)
-    order = [(seed, name) for seed in (3, 0) for name in ("intermediate", "target")]
-    assert [(run["seed"], run["stage"]) for run in runs] == order
+        lines = re.findall(r"staged/(\w+) seed (\d)  step (\d)/4  dev", capsys.readouterr().err)
+        evaluated.append([(name, int(seed), int(step)) for name, seed, step in lines])
+    # The order of their dev evaluations shows that batched seeds advance in step.
+    steps = (3, 4)
+    assert evaluated[0] == [(n, seed, k) for seed, n, k in itertools.product((3, 0), STAGES, steps)]
+    assert evaluated[1] == [(n, seed, k) for n, k, seed in itertools.product(STAGES, steps, (3, 0))]
+    apart, together = folders
+    assert files_of(apart) == files_of(together)
+    configs = [dataclasses.replace(config, workdir=str(folder)) for folder in (together, apart)]
+    summary, expected = (summary_of(one) for one in configs)
+    runs, wanted = summary["runs"], expected["runs"]
+    assert [(run["seed"], run["stage"]) for run in runs] == [*itertools.product((3, 0), STAGES)]
     assert len({run["id"] for run in runs}) == 4
-    for run, expected in zip(runs, expected_runs, strict=True):
-        assert (run["id"], run["parent"]) == (expected["id"], expected["parent"])
-        assert run["dev"] == pytest.approx(expected["dev"], abs=1e-5)
+    for run, want in zip(runs, wanted, strict=True):
+        assert (run["id"], run["parent"]) == (want["id"], want["parent"])
+        assert run["dev"] == pytest.approx(want["dev"], abs=1e-5)
         for name in ("identity.json", "vocabulary.npy", "origin.json"):
             one, other = ((folder / run["dir"] / name).read_bytes() for folder in folders)
             assert one == other
-        for entry, other_entry in zip(run["evaluations"], expected["evaluations"], strict=True):
-            assert entry["metrics"] == pytest.approx(other_entry["metrics"], abs=1e-5)
-    files = [p.relative_to(sequential) for p in sequential.glob("stages/*/predictions/*.jsonl")]
-    assert len(files) == 4
-    for file in files:
-        lines, other_lines = (lines_of(folder / file) for folder in folders)
-        assert [line["id"] for line in lines] == [line["id"] for line in other_lines]
-        scores = [[one["prediction"] for one in both] for both in (lines, other_lines)]
+        for entry, other in zip(run["evaluations"], want["evaluations"], strict=True):
+            assert entry["metrics"] == pytest.approx(other["metrics"], abs=1e-5)
+    predicted = sorted(p.relative_to(apart) for p in apart.glob("stages/*/predictions/*.jsonl"))
+    assert len(predicted) == 4
+    for path in predicted:
+        one, other = (lines_of(folder / path) for folder in folders)
+        assert [line["id"] for line in one] == [line["id"] for line in other]
+        scores = [[line["prediction"] for line in lines] for lines in (one, other)]
         np.testing.assert_allclose(*scores, atol=1e-5)
-    assert summaries[1]["config"]["batched_seeds"] == 2
-
-
-def groups_of(config: Config) -> list[tuple[int, ...]]:
-    """Return the seeds that train as one program, of the last stage."""
-    groups = plan_of(config).groups
-    return [tuple(s.seed for s in group) for group in groups if group[0].name == "target"]
+    assert summary["config"]["batched_seeds"] == 2
 
 
 @pytest.mark.parametrize(
@@ -91,18 +94,26 @@ def groups_of(config: Config) -> list[tuple[int, ...]]:
         ((*range(10),), 0, [(*range(8),), (8, 9)]),
     ],
 )
-def test_seeds_are_grouped_by_batched_seeds(
+def test_seeds_are_grouped_by_the_number_of_batched_seeds(
     seeds: tuple[int, ...], size: int, groups: list[tuple[int, ...]], config: Config
 ) -> None:
-    assert groups_of(dataclasses.replace(config, seeds=seeds, batched_seeds=size)) == groups
+    study = open_study(dataclasses.replace(config, seeds=seeds, batched_seeds=size))
+    assert plan.seed_groups(study.data) == groups
+    planned = [tuple(spec.seed for spec in group) for group in study.plan.groups]
+    assert planned == [group for group in groups for _ in STAGES]
 
 
-def test_seeds_of_large_steps_are_not_batched_by_default(config: Config) -> None:
-    config = dataclasses.replace(config, seeds=(0, 1), batched_seeds=0)
-    tokens = float(data_of(config).stages["target"].train.lengths.mean())
-    assert 8 * tokens * 32 < 2**13 < 40 * tokens * 32
-    assert groups_of(config) == [(0, 1)]
-    large = with_stage(config, "target", train={"batch_size": 40})
-    assert groups_of(large) == [(0,), (1,)]
-    micro_batches = {"batch_size": 40, "gradient_accumulation_steps": 5}
-    assert groups_of(with_stage(config, "target", train=micro_batches)) == [(0, 1)]
+def test_seeds_of_large_steps_are_not_batched(config: Config) -> None:
+    config = dataclasses.replace(config, seeds=(0, 1), conditions=("direct",))
+    train = open_study(config).data.stages["target"].train
+    largest = int(plan.SMALL_WORK // (len(train.token) / len(train) * 32))
+    assert largest > 8
+    for batch_size, accumulation, groups in (
+        (largest, 1, [(0, 1)]),
+        (largest + 1, 1, [(0,), (1,)]),
+        (2 * largest, 2, [(0, 1)]),
+        (2 * largest + 2, 2, [(0,), (1,)]),
+    ):
+        sizes = {"batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+        study = open_study(with_train(config, "target", **sizes))
+        assert plan.seed_groups(study.data) == groups

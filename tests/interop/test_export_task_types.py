@@ -15,11 +15,11 @@ import safetensors.numpy
 
 from flaxfer.config import Model, Optimizer, Task
 from flaxfer.data import tokenize
-from flaxfer.interop import export
+from flaxfer.interop import export, names
 from flaxfer.models import pretrained
 from flaxfer.models.families import FAMILIES, read_config
-from flaxfer.models.heads import HEAD_OF
-from flaxfer.models.spec import ModelSpec
+from flaxfer.tasks import TASK_TYPES, task_type
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.vocabulary import Vocabulary
 from tests.helpers import tiny_tokenizer
@@ -39,14 +39,14 @@ KINDS = {
 
 def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path, Any]:
     """A finished stage of one step, whose parameters are random; and those, with all rows."""
-    model, head = tiny_tokenizer(folder / "model", family), HEAD_OF[task.kind]
+    model, head = tiny_tokenizer(folder / "model", family), task_type(task).head
     settings = json.loads((model / "config.json").read_text()) | {"vocab_size": ROWS}
     (model / "config.json").write_text(json.dumps(settings))
     whole = read_config(settings)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: np.asarray(x + 0.3 * rng.standard_normal(x.shape), np.float32),
-        ModelSpec(whole, head, task.num_outputs).random_params(0),
+        model_spec(whole, task).random_params(0),
     )
     own = {name for name, _, _ in FAMILIES[family].heads[head].names}
     arrays = pretrained.checkpoint_arrays(params, whole, head)
@@ -90,7 +90,7 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
 
 def flaxfer_logits(params: Any, config: Any, task: Task, encoded: Json, last: bool) -> np.ndarray:
     """Each sequence in a row of its own; the CLS token is the first or the last one."""
-    model = ModelSpec(config, HEAD_OF[task.kind], task.num_outputs)
+    model = model_spec(config, task)
     lengths = [len(ids) for ids in encoded["input_ids"]]
     token_BT = np.zeros((len(lengths), max(lengths)), np.int32)
     type_BT, segment_BT = np.zeros_like(token_BT), np.zeros_like(token_BT)
@@ -129,7 +129,7 @@ def test_every_family_and_kind_of_task(family: Any, kind: str, tmp_path: Path) -
         "token": transformers.AutoModelForTokenClassification,
         "span": transformers.AutoModelForQuestionAnswering,
         "choice": transformers.AutoModelForMultipleChoice,
-    }[HEAD_OF[kind]]
+    }[TASK_TYPES[kind].head]
     model, info = auto.from_pretrained(out, output_loading_info=True)
     assert not any(info.values()), info
     assert [type(model).__name__] == json.loads((out / "config.json").read_text())["architectures"]
@@ -169,9 +169,8 @@ def test_every_class_is_one_of_transformers() -> None:
 
     for family in FAMILIES:
         for task in KINDS.values():
-            assert hasattr(transformers, export.class_name(family, task)), (family, task.kind)
+            assert hasattr(transformers, names.class_name(family, task)), (family, task.type)
 
 
 def test_every_family_has_its_class_name() -> None:
-    assert export.CLASSES.keys() == FAMILIES.keys()
-    assert export.HEADS.keys() == set(HEAD_OF.values())
+    assert names.CLASS_PREFIXES.keys() == FAMILIES.keys()

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of models."""
+"""Fixtures for tests of models."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.models.folders import write_folder
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A BERT with pooler and classifier."""
+    """Return a folder with a BERT, its pooler and a classifier."""
     write_folder(tmp_path, "bert", "sequence")
     return tmp_path

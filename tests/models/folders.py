@@ -1,4 +1,4 @@
-"""Hugging Face folders of tiny models, to be read, spoilt and refused."""
+"""Hugging Face folders of tiny models, to read, damage and refuse."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from safetensors.numpy import load_file, save_file
 
 from flaxfer.errors import CheckpointError
 from flaxfer.models.families import read_config
+from flaxfer.models.names import stored_shape
 from flaxfer.models.pretrained import (
     load_encoder_config,
     load_pretrained,
     parameter_names,
     parameter_shapes,
-    stored_shape,
 )
 from tests.models import tiny
 
@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def write_folder(folder: Path, family: str, head: str) -> Arrays:
-    """Writes a Hugging Face folder with random weights, and returns them."""
+    """Write a Hugging Face folder with random weights; return them."""
     settings = tiny.settings(family)
     config = read_config(settings)
     shapes = parameter_shapes(config, tiny.OUTPUTS[head], head)
@@ -45,7 +45,7 @@ def write_folder(folder: Path, family: str, head: str) -> Arrays:
 
 
 def change(folder: Path, function: Callable[[Arrays], Arrays | None]) -> None:
-    """Rewrites the weights of a folder."""
+    """Rewrite the weights of a folder."""
     arrays = load_file(folder / WEIGHTS)
     save_file(function(arrays) or arrays, folder / WEIGHTS)
 

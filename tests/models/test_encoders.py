@@ -1,4 +1,4 @@
-"""config.json: what is read, and what is refused by name."""
+"""Encoder configs from config.json: values, defaults and refusals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import transformers
 
-from flaxfer.data import tokenizer
 from flaxfer.errors import ConfigError
 from flaxfer.models.encoders import AbsoluteConfig
 from flaxfer.models.families import FAMILIES, read_config
@@ -18,7 +17,6 @@ from tests.models.tiny import ABSOLUTE as SIZES
 
 @pytest.mark.parametrize("model_type", [name for name in FAMILIES if name != "xlnet"])
 def test_defaults_are_those_of_transformers(model_type: str) -> None:
-    """A config.json may leave out what transformers' config classes know."""
     theirs = transformers.AutoConfig.for_model(model_type)
     sizes = {name: getattr(theirs, name) for name in tiny.ABSOLUTE}
     ours = read_config(sizes | {"model_type": model_type})
@@ -49,7 +47,7 @@ def test_defaults_of_xlnet_are_those_of_transformers() -> None:
     assert ours.max_length is None
 
 
-def test_values_are_taken_over() -> None:
+def test_bert_settings_are_read() -> None:
     config = read_config(
         SIZES
         | {
@@ -83,7 +81,7 @@ def test_bert_positions_start_at_zero() -> None:
 @pytest.mark.parametrize(
     "model_type", ["xlm-roberta-xl", "roberta-prelayernorm", "t5", None, ["bert"]]
 )
-def test_other_model_types_are_refused(model_type: Any) -> None:
+def test_unknown_model_types_are_refused(model_type: Any) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(SIZES | {"model_type": model_type}, "folder/config.json")
     assert repr(model_type) in str(caught.value) and "xlm-roberta" in str(caught.value)
@@ -115,12 +113,12 @@ def test_other_model_types_are_refused(model_type: Any) -> None:
         ({"initializer_range": -1}, "initializer_range"),
     ],
 )
-def test_what_is_not_implemented_is_refused_by_name(change: dict[str, Any], words: str) -> None:
+def test_unsupported_settings_are_refused_by_name(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_config(SIZES | {"model_type": "roberta", "pad_token_id": 1} | change)
 
 
-def test_all_problems_come_at_once() -> None:
+def test_all_problems_are_listed() -> None:
     settings = SIZES | {"model_type": "bert", "hidden_act": "swish", "is_decoder": True}
     del settings["vocab_size"]
     with pytest.raises(ConfigError) as caught:
@@ -128,7 +126,7 @@ def test_all_problems_come_at_once() -> None:
     assert len(caught.value.details) == 3
 
 
-def test_values_of_xlnet_are_taken_over() -> None:
+def test_xlnet_settings_are_read() -> None:
     config = read_config(
         tiny.RELATIVE
         | {
@@ -160,7 +158,7 @@ def test_values_of_xlnet_are_taken_over() -> None:
         ({"attn_type": "uni"}, "attn_type has to be 'bi' .*, not 'uni'"),
         ({"bi_data": True}, "bi_data has to be false .*, not True"),
         ({"same_length": True}, "same_length"),
-        ({"use_mems_train": True}, "use_mems_train .*none remembers another"),
+        ({"use_mems_train": True}, "use_mems_train .*without memory"),
         ({"untie_r": False}, "untie_r has to be true .*, not False"),
         ({"summary_type": "first"}, "summary_type has to be 'last'"),
         ({"summary_use_proj": False}, "summary_use_proj"),
@@ -176,12 +174,6 @@ def test_values_of_xlnet_are_taken_over() -> None:
         ({"pad_token_id": 50}, "pad_token_id"),
     ],
 )
-def test_what_is_not_implemented_of_xlnet_is_refused_by_name(
-    change: dict[str, Any], words: str
-) -> None:
+def test_unsupported_xlnet_settings_are_refused_by_name(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read_config(tiny.RELATIVE | change)
-
-
-def test_the_tables_of_models_and_of_tokenizers_have_the_same_families() -> None:
-    assert set(FAMILIES) == set(tokenizer.FAMILIES)

@@ -1,4 +1,4 @@
-"""The whole model: packing changes nothing, padding is harmless, names and dtypes hold."""
+"""Whole models: packing changes nothing, padding is harmless, names and dtypes hold."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import pytest
 from flax import nnx
 
 from flaxfer.evaluation.step import cast_for_eval
-from flaxfer.models import attention, layers
 from flaxfer.models.families import FAMILIES, read_config
-from flaxfer.models.heads import HEAD_OF, EncoderModel
+from flaxfer.models.heads import EncoderModel
 from flaxfer.models.layers import Execution
 from flaxfer.models.pretrained import parameter_names, parameter_shapes
+from flaxfer.models.spec import ModelSpec
+from flaxfer.runtime.trees import leaves_by_name
+from flaxfer.tasks import TASK_TYPES
 from tests.models import tiny
 
 
@@ -30,7 +32,7 @@ def family(request: pytest.FixtureRequest) -> str:
 
 @functools.cache
 def gradient_of(graph: Any, dtype: Any = jnp.float32) -> Any:
-    """Jitted: mean loss over the examples with the logits, and the gradient."""
+    """Return a jitted function to the mean loss over examples, the logits, and the gradient."""
 
     def loss(params: Any, batch: Any) -> Any:
         logits = tiny.logits(graph, params, batch, dtype=dtype)
@@ -38,7 +40,7 @@ def gradient_of(graph: Any, dtype: Any = jnp.float32) -> Any:
         count = jnp.maximum(jnp.sum(batch["mask_BE"]), 1)
         return jnp.sum(loss * batch["mask_BE"]) / count, logits
 
-    return tiny.jit(jax.value_and_grad(loss, has_aux=True))
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def assert_close(left: Any, right: Any, tolerance: float) -> None:
@@ -46,8 +48,8 @@ def assert_close(left: Any, right: Any, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("layout", [tiny.PACKED, tiny.LEFT], ids=["packed", "left"])
-def test_f41_where_an_example_lies_changes_nothing(family: str, layout: tiny.Layout) -> None:
-    """Packed, or with padding on the left, logits, loss and gradients are those of single rows."""
+def test_the_place_of_an_example_changes_nothing(family: str, layout: tiny.Layout) -> None:
+    """Rows may be packed or padded on the left: logits, loss and gradients stay the same."""
     graph, params = tiny.model(family)
     run = gradient_of(graph)
     (loss, logits), gradient = run(params, tiny.batch(family, tiny.RIGHT))
@@ -60,9 +62,9 @@ def test_f41_where_an_example_lies_changes_nothing(family: str, layout: tiny.Lay
 
 
 @pytest.mark.parametrize("head", ["token", "span"])
-def test_every_token_has_logits_wherever_its_example_lies(family: str, head: str) -> None:
+def test_the_place_of_an_example_does_not_change_logits_of_tokens(family: str, head: str) -> None:
     graph, params = tiny.model(family, head)
-    run = tiny.jit(functools.partial(tiny.logits, graph))
+    run = jax.jit(functools.partial(tiny.logits, graph))
     want = run(params, tiny.batch(family, tiny.RIGHT))
     assert want.shape == (tiny.ROWS, tiny.WIDTH, tiny.OUTPUTS[head])
     packed = run(params, tiny.batch(family, tiny.PACKED))
@@ -70,24 +72,23 @@ def test_every_token_has_logits_wherever_its_example_lies(family: str, head: str
     assert_close(tiny.of_examples(tiny.PACKED, packed), tiny.of_examples(tiny.RIGHT, want), 1e-5)
 
 
-def test_summary_outputs_are_those_of_the_whole_last_layer(family: str) -> None:
-    """Several queries a row, at places of any order, and one twice."""
+def test_outputs_at_chosen_tokens_equal_the_whole_last_layer(family: str) -> None:
+    """Rows have several queries, in any order, and one of them twice."""
     batch = tiny.batch(family, tiny.PACKED)
     places = np.random.default_rng(0).integers(0, tiny.WIDTH, (tiny.ROWS, 4)).astype(np.int32)
     places[:, 3] = places[:, 0]
     encoder = tiny.encoder(*tiny.model(family))
 
-    @tiny.jit
+    @jax.jit
     def outputs() -> tuple[jax.Array, jax.Array]:
-        tokens = [batch[name] for name in tiny.TOKENS]
-        return encoder(*tokens), encoder(*tokens, cls_BE=places)
+        return encoder(batch), encoder(batch, cls_BE=places)
 
     whole, some = outputs()
     assert_close(some, np.take_along_axis(np.asarray(whole), places[..., None], axis=1), 1e-5)
 
 
-def test_f50_rows_of_padding_are_harmless(family: str) -> None:
-    """What stands in them is never read, and their share of the gradient is zero to the bit."""
+def test_rows_of_padding_are_harmless(family: str) -> None:
+    """Their tokens are never read, and contribute exactly zero to the gradient."""
     graph, params = tiny.model(family)
     batch, rows = tiny.batch(family, tiny.PACKED), len(tiny.PACKED)
     noise = batch["token_BT"].copy()
@@ -120,11 +121,8 @@ def test_padding_inside_a_row_has_no_influence(family: str) -> None:
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_outside(name: str) -> None:
     graph, params = tiny.model(name)
     batch = tiny.batch(name, tiny.PACKED)
-    tokens = [batch[n] for n in tiny.TOKENS]
     encoder = tiny.encoder(graph, params)
-    states = jax.eval_shape(
-        lambda: encoder.hidden_states(*tokens, execution=Execution(jnp.bfloat16))
-    )
+    states = jax.eval_shape(lambda: encoder.hidden_states(batch, execution=Execution(jnp.bfloat16)))
     assert {x.dtype for x in states} == {jnp.dtype(jnp.float32)}
     (_, logits), gradient = gradient_of(graph, jnp.bfloat16)(params, batch)
     (_, want), want_gradient = gradient_of(graph)(params, batch)
@@ -137,19 +135,19 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_outside(name: str) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_kernels_brought_to_bfloat16_once_give_the_same_logits(family: str) -> None:
+def test_kernels_cast_to_bfloat16_once_give_the_same_logits(family: str) -> None:
     graph, params = tiny.model(family)
     batch = tiny.batch(family, tiny.PACKED)
     narrow = cast_for_eval(jnp.dtype("bfloat16"))(params)
-    changed = {path for path, leaf in tiny.flat(narrow).items() if leaf.dtype == jnp.bfloat16}
+    changed = {path for path, leaf in leaves_by_name(narrow).items() if leaf.dtype == jnp.bfloat16}
     assert changed == {
-        path for path in tiny.flat(params) if path.startswith("encoder/") and "kernel" in path
+        path for path in leaves_by_name(params) if path.startswith("encoder/") and "kernel" in path
     }
-    of_each_step = tiny.jit(tiny.logits, static_argnums=(0, 4))
+    logits = jax.jit(tiny.logits, static_argnums=(0, 4))
     dtype = jnp.bfloat16
     np.testing.assert_array_equal(
-        of_each_step(graph, narrow, batch, None, dtype),
-        of_each_step(graph, params, batch, None, dtype),
+        logits(graph, narrow, batch, None, dtype),
+        logits(graph, params, batch, None, dtype),
     )
 
 
@@ -160,64 +158,23 @@ def test_kernels_brought_to_bfloat16_once_give_the_same_logits(family: str) -> N
         ("xlnet", "token_BT"),
     ],
 )
-def test_an_index_outside_its_table_shows(family: str, name: str) -> None:
+def test_an_index_outside_its_table_gives_nan(family: str, name: str) -> None:
     config: Any = read_config(tiny.settings(family))
     batch = tiny.batch(family, tiny.RIGHT)
     tables = {"token_BT": config.vocab_size}
     if family != "xlnet":
         tables |= {"type_BT": config.type_vocab_size, "position_BT": config.max_length}
     embeddings = tiny.encoder(*tiny.model(family)).embeddings
-    arrays = {table: batch[table].copy() for table in tables}
-    arrays[name][0, 0] = tables[name] - 1
-    assert np.isfinite(embeddings(*arrays.values(), dropout_key=None)).all()
-    arrays[name][0, 0] = tables[name]
-    outside = embeddings(*arrays.values(), dropout_key=None)
+    batch[name][0, 0] = tables[name] - 1
+    assert np.isfinite(embeddings(batch, None)).all()
+    batch[name][0, 0] = tables[name]
+    outside = embeddings(batch, None)
     assert np.isnan(outside[0, 0]).all()
 
 
-@pytest.fixture
-def sites(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, jax.Array]]:
-    """Rate and key of every dropout that is traced from here on."""
-    found: list[tuple[float, jax.Array]] = []
-
-    def spy(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-        found.append((rate, jax.random.key_data(key)))
-        return layers.dropout(x, rate, key)
-
-    def spy_attention(
-        *args: Any, dropout_rate: float, dropout_key: jax.Array, **others: Any
-    ) -> Any:
-        found.append((dropout_rate, jax.random.key_data(dropout_key)))
-        return attention.attention(
-            *args, dropout_rate=dropout_rate, dropout_key=dropout_key, **others
-        )
-
-    for module in ("bert", "roberta", "xlnet"):
-        monkeypatch.setattr(f"flaxfer.models.{module}.dropout", spy)
-    for module in ("bert", "relative"):
-        monkeypatch.setattr(f"flaxfer.models.{module}.attention", spy_attention)
-    return found
-
-
-def test_each_place_has_its_own_dropout_key(
-    family: str, sites: list[tuple[float, jax.Array]]
-) -> None:
-    graph, params = tiny.model(family)
-    batch = tiny.batch(family, tiny.RIGHT)
-
-    @tiny.jit
-    def keys_of_step(step: int) -> jax.Array:
-        sites.clear()
-        tiny.logits(graph, params, batch, key=jax.random.fold_in(jax.random.key(0), step))
-        return jnp.stack([key for _, key in sites])
-
-    found = np.concatenate([keys_of_step(0), keys_of_step(1)])
-    assert len(found) == len(np.unique(found, axis=0)) == 2 * len(sites)
-
-
-# Of the embeddings, of each layer and of what stands behind the layers: A for the rate of attention
+# Dropout of the embeddings, of each layer and behind the layers: A has the rate of attention
 # probabilities, H of hidden states, C of the head. Read off transformers' modeling files.
-BERT_SITES, XLNET_SITES = "H" + 2 * "AHH", "HH" + 2 * "HHHH" + "H"
+BERT_SITES, XLNET_SITES = "H" + 2 * "AHH", "HH" + 2 * "AHHH" + "H"
 SITES = {
     ("bert", "sequence"): BERT_SITES + "C",
     ("bert", "token"): BERT_SITES + "C",
@@ -235,51 +192,45 @@ SITES = {
 
 
 @pytest.mark.parametrize(("family", "head"), SITES)
-def test_dropout_is_where_transformers_has_it(
-    family: str, head: str, sites: list[tuple[float, jax.Array]]
-) -> None:
-    rates = {"H": 0.1, "A": 0.1 if family == "xlnet" else 0.2, "C": 0.3}
-    own: dict[str, float] = {
-        "hidden_dropout_prob": rates["H"],
-        "attention_probs_dropout_prob": rates["A"],
-        "classifier_dropout": rates["C"],
-        "dropout": rates["H"],
-        "summary_last_dropout": rates["C"],
-    }
-    config = read_config(tiny.settings(family) | own)
+def test_dropout_is_where_transformers_has_it_each_with_its_own_key(family: str, head: str) -> None:
+    config = read_config(tiny.settings(family))
+    names = {"H": "hidden_dropout", "A": "attention_dropout", "C": "classifier_dropout"}
+    batch = tiny.batch(family, tiny.RIGHT)
+    _, params = tiny.model(family, head)
 
-    def traced() -> jax.Array:
-        model = EncoderModel(config, head, tiny.OUTPUTS[head], rngs=nnx.Rngs(0))
-        graph, params = nnx.split(model, nnx.Param)
-        batch = tiny.batch(family, tiny.RIGHT)
-        return tiny.logits(graph, params, batch, key=jax.random.key(0))
+    def draws(letters: str) -> list[tiny.Draw]:
+        """Return the draws if only these rates are positive."""
+        rates: dict[str, Any] = {name: 0.1 * (s in letters) for s, name in names.items()}
+        spec = ModelSpec(dataclasses.replace(config, **rates), head, tiny.OUTPUTS[head])
+        return tiny.random_draws(lambda key: spec.apply(params, batch, key))
 
-    jax.eval_shape(traced)
-    assert [rate for rate, _ in sites] == [rates[letter] for letter in SITES[family, head]]
+    all_draws = draws("HAC")
+    keys = [key for key, _ in all_draws]
+    assert len(set(keys)) == len(keys)
+    letters = {draw: letter for letter in names for draw in draws(letter)}
+    assert "".join(letters[draw] for draw in all_draws) == SITES[family, head]
 
 
 def test_dropout_changes_the_logits_and_rate_zero_does_not(family: str) -> None:
     graph, params = tiny.model(family)
     batch = tiny.batch(family, tiny.RIGHT)
-    dropped = tiny.jit(lambda key: tiny.logits(graph, params, batch, key))
+    dropped = jax.jit(lambda key: tiny.logits(graph, params, batch, key))
     (_, plain), _ = gradient_of(graph)(params, batch)
     first, second = dropped(jax.random.key(0)), dropped(jax.random.key(1))
     np.testing.assert_array_equal(dropped(jax.random.key(0)), first)
     assert min(np.abs(first - plain).max(), np.abs(first - second).max()) > 1e-3
     config = read_config(tiny.settings(family)).with_dropout(0.0)
-    model = nnx.eval_shape(lambda: EncoderModel(config, "sequence", 3, rngs=nnx.Rngs(0)))
-    without = nnx.split(model, nnx.Param)[0]
-    undropped = tiny.jit(lambda key: tiny.logits(without, params, batch, key))
+    without = ModelSpec(config, "sequence", 3).graph()
+    undropped = jax.jit(lambda key: tiny.logits(without, params, batch, key))
     np.testing.assert_allclose(undropped(jax.random.key(0)), plain, atol=1e-6)
 
 
-def test_fresh_parameters_are_those_of_transformers(family: str) -> None:
+def test_new_parameters_are_distributed_as_in_transformers(family: str) -> None:
     config: Any = dataclasses.replace(
         read_config(tiny.settings(family)), hidden_size=64, vocab_size=500, intermediate_size=128
     )
-    model = EncoderModel(config, "sequence", 3, rngs=nnx.Rngs(0))
-    found = tiny.flat(nnx.to_pure_dict(nnx.split(model, nnx.Param)[1]))
-    for path, array in found.items():
+    params = leaves_by_name(ModelSpec(config, "sequence", 3).random_params(0))
+    for path, array in params.items():
         assert array.dtype == np.float32
         if path.endswith("_bias/bias"):  # XLNet's: small ones, but not zeros.
             assert array.size == 64 and 0 < array.std() < 2 * config.initializer_range, path
@@ -290,11 +241,11 @@ def test_fresh_parameters_are_those_of_transformers(family: str) -> None:
         elif array.size > 1000:
             assert array.std() == pytest.approx(config.initializer_range, rel=0.1), path
             assert abs(array.mean()) < 0.1 * config.initializer_range, path
-    word = found["encoder/embeddings/word/embedding"]
+    word = params["encoder/embeddings/word/embedding"]
     empty = [i for i, row in enumerate(word) if not row.any()]
     assert empty == ([] if family == "xlnet" else [config.pad_token_id])
     if family != "xlnet":
-        position = found["encoder/embeddings/position/embedding"]
+        position = params["encoder/embeddings/position/embedding"]
         empty = [i for i, row in enumerate(position) if not row.any()]
         assert empty == ([config.pad_token_id] if family == "roberta" else [])
 
@@ -309,11 +260,11 @@ def test_every_parameter_has_one_name(family: str, head: str) -> None:
     assert shapes["head/output/kernel"] == (16, tiny.OUTPUTS[head])
 
 
-def test_the_state_is_parameters_alone_under_the_documented_names(family: str) -> None:
+def test_the_state_consists_of_parameters_with_documented_names(family: str) -> None:
     model = EncoderModel(read_config(tiny.settings(family)), "sequence", 3, rngs=nnx.Rngs(0))
     _, state, rest = nnx.split(model, nnx.Param, ...)
     assert not jax.tree.leaves(rest)
-    shapes = {path: x.shape for path, x in tiny.flat(nnx.to_pure_dict(state)).items()}
+    shapes = {path: x.shape for path, x in leaves_by_name(nnx.to_pure_dict(state)).items()}
     width, heads, inner = 16, (4, 4), 24
     want: dict[str, tuple[int, ...]] = {
         "encoder/embeddings/word/embedding": (50, width),
@@ -339,8 +290,8 @@ def test_the_state_is_parameters_alone_under_the_documented_names(family: str) -
     assert {path: shapes.get(path) for path in want} == want
 
 
-def test_every_kind_of_task_has_a_head_in_every_family() -> None:
-    assert set(HEAD_OF.values()) == set(tiny.OUTPUTS)
+def test_every_task_type_has_a_head_in_every_family() -> None:
+    assert {each.head for each in TASK_TYPES.values()} == set(tiny.OUTPUTS)
     for family in FAMILIES.values():
         assert set(family.heads) == set(tiny.OUTPUTS)
         assert all(

@@ -1,4 +1,4 @@
-"""Dropout keeps its rate and its mean; activations and norms are PyTorch's (see tests/parity)."""
+"""Values and gradients of layers and custom operations; see also tests/parity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 import scipy.special
 from flax import nnx
 
-from flaxfer.models.layers import ACTIVATIONS, LayerNorm, Linear, dropout, fused, true_dropout_rate
+from flaxfer.models.attention import MASKED
+from flaxfer.models.layers import ACTIVATIONS, LayerNorm, Linear, fused
+from flaxfer.models.ops import dropout, dropped_softmax, true_dropout_rate
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.3, 0.5, 0.999])
@@ -27,11 +29,11 @@ def test_dropout_has_its_true_rate_and_keeps_the_mean(rate: float, dtype: jnp.dt
     assert abs(out.mean() - 1) < (4 * deviation + abs(scale * (1 - true_rate) - 1)) * scale
 
 
-def test_dropout_is_a_mask_in_both_directions() -> None:
+def test_dropout_masks_values_and_gradients() -> None:
     x = jnp.linspace(1.0, 2.0, 1000).reshape(10, 100)
     out, back = jax.vjp(lambda x: dropout(x, 0.25, jax.random.key(0)), x)
-    slope = np.where(out == 0, 0, np.float32(1 / 0.75))
-    np.testing.assert_array_equal(back(jnp.ones_like(x))[0], slope)
+    mask = np.where(out == 0, 0, np.float32(1 / 0.75))
+    np.testing.assert_array_equal(back(jnp.ones_like(x))[0], mask)
     other = dropout(x, 0.25, jax.random.key(1))
     assert ((other == 0) != (out == 0)).any()
 
@@ -44,19 +46,20 @@ def test_without_a_key_or_rate_nothing_is_dropped() -> None:
 
 
 def linear(outputs: tuple[int, ...], seed: int = 0) -> Linear:
-    made = Linear((16,), outputs, std=1.0, rngs=nnx.Rngs(seed))
-    assert made.bias is not None
-    made.bias[...] = jax.random.normal(jax.random.key(seed), outputs)
-    return made
+    layer = Linear((16,), outputs, std=1.0, rngs=nnx.Rngs(seed))
+    assert layer.bias is not None
+    layer.bias[...] = jax.random.normal(jax.random.key(seed), outputs)
+    return layer
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_linear_map_and_its_slopes(dtype: jnp.dtype) -> None:
-    """Against numpy in float64. All but the slopes of the parameters have few enough digits for
-    bfloat16; those are of one sign, so that their sums have more.
+def test_linear_map_and_gradients_equal_numpy(dtype: jnp.dtype) -> None:
+    """Everything but the gradients of parameters is exact in bfloat16.
+
+    Those are sums of equal signs, which need more digits.
     """
     rng = np.random.default_rng(0)
-    x, kernel, bias, slope = (
+    x, kernel, bias, cotangent = (
         rng.integers(least, 4, shape).astype(np.float64)
         for least, shape in (
             (-3, (3, 120, 16)),
@@ -65,35 +68,35 @@ def test_a_linear_map_and_its_slopes(dtype: jnp.dtype) -> None:
             (1, (3, 120, 4, 2)),
         )
     )
-    split = linear((4, 2))
-    assert split.bias is not None
-    split.kernel[...], split.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
-    graph, params = nnx.split(split)
+    layer = linear((4, 2))
+    assert layer.bias is not None
+    layer.kernel[...], layer.bias[...] = jnp.asarray(kernel), jnp.asarray(bias)
+    graph, params = nnx.split(layer)
 
     def apply(params: nnx.State, x: jax.Array) -> jax.Array:
         return nnx.merge(graph, params)(x)
 
     y, back = jax.vjp(apply, params, jnp.asarray(x, dtype))
-    own, x_slope = back(jnp.asarray(slope, dtype))
+    gradient, x_gradient = back(jnp.asarray(cotangent, dtype))
     np.testing.assert_array_equal(y, np.einsum("bti,ihk->bthk", x, kernel) + bias)
-    np.testing.assert_array_equal(x_slope, np.einsum("bthk,ihk->bti", slope, kernel))
-    wanted = np.einsum("bti,bthk->ihk", x, slope)
+    np.testing.assert_array_equal(x_gradient, np.einsum("bthk,ihk->bti", cotangent, kernel))
+    expected = np.einsum("bti,bthk->ihk", x, cotangent)
     rounding = 0 if dtype == jnp.float32 else 2**-9
-    np.testing.assert_allclose(own["kernel"][...], wanted, rtol=rounding, atol=0)
-    # Summed in float32, whatever the dtype of the products.
-    np.testing.assert_array_equal(own["bias"][...], slope.sum(axis=(0, 1)))
-    assert own["bias"][...].dtype == own["kernel"][...].dtype == jnp.float32
+    np.testing.assert_allclose(gradient["kernel"][...], expected, rtol=rounding, atol=0)
+    # Summed in float32, whatever the dtype of the matmuls.
+    np.testing.assert_array_equal(gradient["bias"][...], cotangent.sum(axis=(0, 1)))
+    assert gradient["bias"][...].dtype == gradient["kernel"][...].dtype == jnp.float32
 
 
-def test_maps_together_give_what_they_give_alone() -> None:
+def test_fused_maps_equal_single_maps() -> None:
     maps = [linear((4, 2), seed) for seed in range(3)]
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 5, 16)), jnp.float32)
     for platform in ("cpu", "tpu"):
-        for own, each in zip(fused(maps, x, platform), maps, strict=True):
-            np.testing.assert_allclose(own, each(x), rtol=0, atol=1e-5)
+        for y, single in zip(fused(maps, x, platform), maps, strict=True):
+            np.testing.assert_allclose(y, single(x), rtol=0, atol=1e-5)
 
 
-def test_layer_norm_sums_and_measures_in_float32() -> None:
+def test_layer_norm_computes_in_float32() -> None:
     norm = LayerNorm(64, 1e-12)
     rng = np.random.default_rng(0)
     # Far from zero, bfloat16 sums would lose most of the signal.
@@ -104,7 +107,7 @@ def test_layer_norm_sums_and_measures_in_float32() -> None:
     assert norm(x, y).dtype == jnp.float32
 
 
-def test_the_slope_of_a_layer_norm_is_that_of_small_differences() -> None:
+def test_layer_norm_gradient_equals_finite_differences() -> None:
     norm = LayerNorm(16, 1e-2)
     rng = np.random.default_rng(0)
     x, weight = 3 + rng.standard_normal((4, 16)), rng.standard_normal((4, 16))
@@ -115,21 +118,21 @@ def test_the_slope_of_a_layer_norm_is_that_of_small_differences() -> None:
 
     steps = 1e-5 * np.eye(16)
     want = np.stack([(score(x + s) - score(x - s)) / 2e-5 for s in steps], axis=-1)
-    found = jax.grad(lambda x: (norm(x) * weight).sum())(jnp.asarray(x, jnp.float32))
-    np.testing.assert_allclose(found, want, atol=2e-6)
+    gradient = jax.grad(lambda x: (norm(x) * weight).sum())(jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(gradient, want, atol=2e-6)
 
 
-def test_activations_and_their_slopes() -> None:
+def test_activations_and_their_gradients() -> None:
     x = np.linspace(-8, 8, 2001)
     bell = np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
     exact = scipy.special.ndtr(x)
     inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
-    inner_slope = np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * x**2)
+    inner_gradient = np.sqrt(2 / np.pi) * (1 + 3 * 0.044715 * x**2)
     tanh = 0.5 * (1 + np.tanh(inner))
-    tanh_slope = tanh + 0.5 * x * (1 - np.tanh(inner) ** 2) * inner_slope
+    tanh_gradient = tanh + 0.5 * x * (1 - np.tanh(inner) ** 2) * inner_gradient
     expected = {
         "gelu": (x * exact, exact + x * bell),
-        "gelu_new": (x * tanh, tanh_slope),
+        "gelu_new": (x * tanh, tanh_gradient),
         "relu": (np.maximum(x, 0), (x > 0).astype(float)),
     }
     same = {"gelu_python": "gelu"} | dict.fromkeys(
@@ -137,8 +140,29 @@ def test_activations_and_their_slopes() -> None:
     )
     assert expected.keys() | same.keys() == ACTIVATIONS.keys()
     for name in ACTIVATIONS:
-        value, slope = expected[same.get(name, name)]
-        found, back = jax.vjp(ACTIVATIONS[name], jnp.asarray(x, jnp.float32))
+        value, derivative = expected[same.get(name, name)]
+        y, back = jax.vjp(ACTIVATIONS[name], jnp.asarray(x, jnp.float32))
         # XLA's float32 tanh is exactly 1 from 7.9 on, where 2.7e-7 are missing from it, times x.
-        np.testing.assert_allclose(found, value, atol=5e-6, err_msg=name)
-        np.testing.assert_allclose(back(jnp.ones_like(found))[0], slope, atol=5e-6, err_msg=name)
+        np.testing.assert_allclose(y, value, atol=5e-6, err_msg=name)
+        gradient = back(jnp.ones_like(y))[0]
+        np.testing.assert_allclose(gradient, derivative, atol=5e-6, err_msg=name)
+
+
+def test_dropped_softmax_equals_softmax_and_dropout() -> None:
+    """Values and gradients equal the plain composition with the same bits."""
+    shape = (2, 2, 32, 32)
+    score = jnp.asarray(np.random.default_rng(4).standard_normal(shape), jnp.float32)
+    weight = jnp.asarray(np.random.default_rng(5).standard_normal(shape), jnp.float32)
+    score = score.at[0, 0, :5].set(MASKED)
+    key = jax.random.key(7)
+
+    def plain(score: jax.Array) -> jax.Array:
+        return dropout(jax.nn.softmax(score, axis=-2), 0.25, key)
+
+    def custom(score: jax.Array) -> jax.Array:
+        return dropped_softmax(score, jnp.float32, 0.25, key)
+
+    np.testing.assert_allclose(custom(score), plain(score), rtol=0, atol=1e-7)
+    gradients = (jax.grad(lambda s, f=f: (f(s) * weight).sum())(score) for f in (custom, plain))
+    np.testing.assert_allclose(*gradients, rtol=0, atol=1e-6)
+    assert 0.2 < np.mean(np.asarray(custom(score)[1]) == 0) < 0.3

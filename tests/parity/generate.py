@@ -1,7 +1,7 @@
-"""Writes the reference files of PyTorch's results: python -m tests.parity.generate [--check].
+"""Write the reference files of PyTorch's results: python -m tests.parity.generate [--check].
 
-Needs torch. With --check nothing is written; it fails, naming the array, if what is computed now
-differs from the files.
+Needs torch. With --check, compare the files with new results instead and fail, naming the arrays
+that differ.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 
 from tests.parity import cases, reference, torch_side
 
-# The values are computed in float64 and stored in float32: what differs from one machine to another
-# is the last bit at most. Relative to the largest element of an array.
+# Relative to the largest element of an array. Values are computed in float64 and stored in float32,
+# so machines differ in the last bit at most.
 TOLERANCE = 2e-7
 
 
 def compute(case: cases.Case) -> cases.Batch:
-    """Every quantity of a case, without the rounding of float32 but for that of the result."""
+    """Return every quantity of a case, computed in float64 and rounded to float32."""
     batches = cases.batches(case)
     model = torch_side.exact_model(case)
-    found = torch_side.measure(model, case.kind, batches[0])
-    found |= torch_side.train(model, case.kind, batches, cases.OPTIMIZER, cases.TOTAL_STEPS)
-    return {name: x.astype(np.float32) for name, x in found.items()}
+    arrays = torch_side.measure(model, case.kind, batches[0])
+    arrays |= torch_side.train(model, case.kind, batches, cases.OPTIMIZER, cases.TOTAL_STEPS)
+    return {name: x.astype(np.float32) for name, x in arrays.items()}
 
 
 def differences(case: cases.Case) -> list[str]:
-    """Every array of the committed file that is not what PyTorch computes now."""
+    """Return a line for each array of the committed file that PyTorch no longer reproduces."""
     now, committed = compute(case), reference.read(case)
     problems = [f"{case.name}: {name} is only on one side" for name in now.keys() ^ committed]
     for name in now.keys() & committed:

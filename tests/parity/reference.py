@@ -1,4 +1,4 @@
-"""The committed values of PyTorch: a file a case, its arrays joined, as headers cost more."""
+"""Committed results of PyTorch: one file per case, with joined arrays to save headers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ FOLDER = Path(__file__).parent / "reference"
 
 
 def path(case: Case) -> Path:
-    """The file of a case."""
+    """Return the file of a case."""
     return FOLDER / f"{case.name}.npz"
 
 
 def write(case: Case, arrays: Batch) -> None:
-    """Stores arrays, in float32."""
+    """Store arrays in float32."""
     FOLDER.mkdir(exist_ok=True)
     shapes = json.dumps({name: x.shape for name, x in arrays.items()})
     values = np.concatenate([x.astype(np.float32).ravel() for x in arrays.values()])
@@ -26,7 +26,7 @@ def write(case: Case, arrays: Batch) -> None:
 
 
 def read(case: Case) -> Batch:
-    """The arrays by their names."""
+    """Return the arrays by name."""
     with np.load(path(case)) as file:
         shapes, values = json.loads(str(file["shapes"])), file["values"]
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])

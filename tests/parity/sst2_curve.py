@@ -1,8 +1,10 @@
-"""An epoch of SST-2 by a small XLNet, here and in PyTorch: python -m tests.parity.sst2_curve.
+"""Loss curves of a small XLNet on SST-2, by flaxfer and by PyTorch.
 
-Both start from the same random weights and see the same examples in the same order, without
-dropout: flaxfer in packed rows, PyTorch in padded ones. Prints the largest difference between the
-two loss curves, and exits with 1 unless it is below 1e-3. Needs torch and sentencepiece, and the
+    python -m tests.parity.sst2_curve
+
+Both start from the same random weights and see the same examples in the same order for an epoch,
+without dropout; flaxfer in packed rows, PyTorch in padded ones. Prints the largest difference
+between the curves and exits with 1 unless it is below 1e-3. Needs torch, sentencepiece, and the
 folder of public data sets and models beside the repository.
 """
 
@@ -26,6 +28,7 @@ from flaxfer.data.sources import read_source
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.models.pretrained import load_encoder_config, load_pretrained
 from flaxfer.models.spec import ModelSpec
+from flaxfer.tasks import task_type
 from flaxfer.training import state
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.step import StepSpec, make_train_step
@@ -45,7 +48,7 @@ OPTIMIZER = Optimizer(
 
 
 def write_model(folder: Path, shared: Path) -> None:
-    """A small XLNet with random weights and the real tokenizer."""
+    """Write a small XLNet with random weights and the real tokenizer."""
     torch.manual_seed(SEED)
     config = transformers.XLNetConfig(d_model=64, n_layer=2, n_head=4, d_inner=128, dropout=0.0)
     config.summary_last_dropout = 0.0
@@ -54,14 +57,14 @@ def write_model(folder: Path, shared: Path) -> None:
 
 
 def read_texts(shared: Path) -> Any:
-    """The training examples of SST-2."""
+    """Return the training examples of SST-2."""
     path = shared / "data" / "glue-samples" / "SST-2" / "train.tsv"
     columns: dict[str, str | int] = {"text_a": "text", "label": "label"}
-    return read_source(Source(path=str(path), columns=columns), TASK)
+    return read_source(Source(path=str(path), columns=columns), TASK, task_type(TASK))
 
 
 def flaxfer_losses(folder: Path, plan: TrainPlan) -> Iterator[float]:
-    """The loss of each step, by flaxfer's own loader and train step."""
+    """Yield the loss of each step of flaxfer."""
     config = load_encoder_config(folder)
     params = load_pretrained(folder, config, outputs=2)
     mesh = jax.sharding.Mesh(
@@ -77,7 +80,7 @@ def flaxfer_losses(folder: Path, plan: TrainPlan) -> Iterator[float]:
 
 
 def torch_losses(folder: Path, plan: TrainPlan, texts: Any) -> Iterator[float]:
-    """The loss of each step, by transformers' classes and torch's AdamW."""
+    """Yield the loss of each step of transformers and torch."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.XLNetForSequenceClassification.from_pretrained(folder).train()
     named, adamw, schedule = torch_side.make_optimizer(model, OPTIMIZER, plan.total_steps)
@@ -101,7 +104,7 @@ def torch_losses(folder: Path, plan: TrainPlan, texts: Any) -> Iterator[float]:
 
 
 def curves(shared: Path, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The losses of flaxfer and of PyTorch, (steps,) each; the first steps of the epoch or all."""
+    """Return the losses of flaxfer and PyTorch, for the first steps or the whole epoch."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_model(folder, shared)
@@ -117,12 +120,12 @@ def curves(shared: Path, steps: int | None = None) -> tuple[np.ndarray, np.ndarr
 
 def main() -> int:
     ours, theirs = curves(SHARED.resolve())
-    apart = np.abs(ours - theirs)
-    worst = int(apart.argmax())
+    difference = np.abs(ours - theirs)
+    worst = int(difference.argmax())
     ends = f"from {theirs[0]:.3f} to {theirs[-1]:.3f}"
     print(f"{len(ours)} steps of {BATCH_SIZE} examples, loss {ends}")
-    print(f"largest difference {apart[worst]:.1e}, at step {worst + 1}; limit {LIMIT:.0e}")
-    return 0 if apart.max() < LIMIT else 1
+    print(f"largest difference {difference[worst]:.1e}, at step {worst + 1}; limit {LIMIT:.0e}")
+    return 0 if difference.max() < LIMIT else 1
 
 
 if __name__ == "__main__":

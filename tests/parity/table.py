@@ -1,6 +1,6 @@
-"""How far flaxfer and PyTorch are apart, as a table in Markdown: python -m tests.parity.table.
+"""Print a Markdown table of differences from PyTorch: python -m tests.parity.table.
 
-Needs torch. Real checkpoints are left out, and named as left out, where they are not at hand.
+Needs torch. Missing real checkpoints are skipped and named.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ FAMILY_OF = {"ernie": "bert", "xlm-roberta": "roberta"} | dict.fromkeys(
 E5 = Path(__file__).parents[2] / "../shared/models/me5-small-32k-xlmr"
 
 Row = dict[str, tuple[float, ...]]
-"""By quantity: flaxfer from PyTorch, each from PyTorch in float64."""
+"""Differences by quantity: flaxfer from PyTorch, and both from PyTorch in float64."""
 
 
 def of_cases(chosen: Iterable[cases.Case]) -> Row:
-    """The largest differences of tiny models."""
+    """Return the largest differences of tiny models."""
     rows = []
     for case in chosen:
         with tempfile.TemporaryDirectory() as folder:
@@ -52,7 +52,7 @@ def of_cases(chosen: Iterable[cases.Case]) -> Row:
 
 
 def of_checkpoint(folder: Path, pairs: Any, kind: str) -> Row:
-    """The differences of a real model with a random head."""
+    """Return the differences of a real model with a random head."""
     with tempfile.TemporaryDirectory() as name:
         torch_side.real_model(folder, kind).save_pretrained(name)
         ours = flax_side.load(Path(name), cases.task(kind, cases.OUTPUTS[kind]))
@@ -68,22 +68,22 @@ def row(
     batches: list[cases.Batch],
     optimizer: Optimizer,
 ) -> Row:
-    """The differences of one model."""
+    """Return the differences of a model."""
     steps = (batches, optimizer, cases.TOTAL_STEPS)
-    found = ours.measure(batches[0]) | ours.train(*steps)
+    results = ours.measure(batches[0]) | ours.train(*steps)
 
     def by_torch(model: Any) -> cases.Batch:
         measured = torch_side.measure(model, kind, batches[0])
         return measured | torch_side.train(model, kind, *steps)
 
     single, exact = by_torch(make()), by_torch(make().double())
-    pairs = ((found, single), (found, exact), (single, exact))
-    apart = [compare.differences(*pair) for pair in pairs]
-    return worst({compare.quantity(n): tuple(each[n] for each in apart)} for n in found)
+    pairs = ((results, single), (results, exact), (single, exact))
+    differences = [compare.differences(*pair) for pair in pairs]
+    return worst({compare.quantity(n): tuple(d[n] for d in differences)} for n in results)
 
 
 def worst(rows: Iterable[Row]) -> Row:
-    """The largest of all differences of each quantity."""
+    """Return the largest difference of each quantity."""
     largest: Row = {}
     for each in rows:
         for quantity, values in each.items():
@@ -93,7 +93,7 @@ def worst(rows: Iterable[Row]) -> Row:
 
 
 def lines(title: str, differences: Row) -> Iterator[str]:
-    """The rows of the table for one kind of model."""
+    """Yield the rows of the table for a group of models."""
     for quantity in compare.QUANTITIES.values():
         if quantity in differences:
             numbers = " | ".join(f"{value:.1e}" for value in differences[quantity])
@@ -119,7 +119,7 @@ def main() -> int:
         ("multilingual E5 small (XLM-R)", E5, test_live.MULTILINGUAL, "regression"),
     ):
         if folder is None or not folder.is_dir():
-            print(f"| {name} | not at hand | | | |")
+            print(f"| {name} | not available | | | |")
             continue
         print("\n".join(lines(name, of_checkpoint(folder, pairs, kind))), flush=True)
     print("\nExact: PyTorch in float64; all else in float32.")

@@ -1,4 +1,4 @@
-"""Every constant counts: with any of them changed, the comparison with PyTorch fails."""
+"""Changing any constant of a model makes the comparison with PyTorch fail."""
 
 from __future__ import annotations
 import __future__
@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from flaxfer.config import Optimizer
-from flaxfer.models import attention, bert, encoders, layers, relative, roberta, xlnet
+from flaxfer.models import attention, bert, encoders, layers, ops, relative, roberta, xlnet
 from flaxfer.tasks import losses
 from tests.parity import cases, compare, flax_side, reference
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
-    """Compares the forward pass of a case, with some settings changed, with PyTorch's."""
+    """Return a function that compares the forward pass of a changed case with PyTorch."""
 
     @functools.cache
     def folder_of(name: str) -> Path:
@@ -33,10 +33,10 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
     def compare_case(name: str, **changes: Any) -> None:
         case = cases.named(name)
         model = flax_side.load(folder_of(name), case.task, **changes)
-        # Not compiled: each operation is compiled once for all tests, a whole program for one.
-        found = model.forward(cases.batches(case)[0])
-        wanted = reference.read(case)
-        compare.check(found, {quantity: wanted[quantity] for quantity in found})
+        # Not jitted: single operations are compiled once for all tests.
+        arrays = model.forward(cases.batches(case)[0])
+        expected = reference.read(case)
+        compare.check(arrays, {name: expected[name] for name in arrays})
 
     return compare_case
 
@@ -70,9 +70,9 @@ SOURCE: tuple[tuple[str, Any, str, str], ...] = (
     ("bert", attention._xla, "0.0, MASKED", "0.0, -1.0"),
     ("bert", attention._xla, "same_BST, 0.0", "key_segment_BS[:, :, None] > 0, 0.0"),
     ("xlnet", attention._xla, "+= score_BHTS.mT", "+= score_BHTS.mT / scale"),
-    ("bert-gelu-new", layers._normalised_forward, "variance + eps", "variance"),
-    ("bert", layers._normalised_forward, "jnp.square(centred)", "jnp.square(centred) * 1.001"),
-    ("bert", layers._normal_cdf, "0.5 + 0.5", "0.5 + 0.5001"),
+    ("bert-gelu-new", ops._normalise_forward, "variance + eps", "variance"),
+    ("bert", ops._normalise_forward, "jnp.square(centred)", "jnp.square(centred) * 1.001"),
+    ("bert", ops._normal_cdf, "0.5 + 0.5", "0.5 + 0.5001"),
     ("roberta", encoders.read_absolute, '["pad_token_id"] + 1', '["pad_token_id"]'),
     ("xlm-roberta", encoders.read_absolute, '["pad_token_id"] + 1', '["pad_token_id"] - 1'),
     ("bert", bert.PoolerHead.__call__, "jnp.tanh", "jnp.sin"),
@@ -89,21 +89,23 @@ SOURCE: tuple[tuple[str, Any, str, str], ...] = (
     ("xlnet", TYPES, "!=", "=="),
     ("xlnet", RELATIVE, "self.position_bias(query_BTHK)", "query_BTHK"),
     ("xlnet", RELATIVE, "self.content_bias(query_BTHK)", "query_BTHK"),
-    ("bert-token", losses.loss_sum, "label_BT >= 0", "label_BT > 0"),
-    ("bert-span", losses._span_loss, "last_BE) / 2", "last_BE) / 2.001"),
-    ("bert-span", losses._span_loss, "jnp.where(inside_BET", "jnp.where(inside_BET | True"),
-    ("bert-choice", losses._choice_loss, "jnp.exp(below)", "jnp.where(right, 0, jnp.exp(below))"),
-    ("bert-gelu-new", losses.loss_sum, "jnp.square(", "1.001 * jnp.square("),
+    ("bert-token", losses.tag_loss, "label_BT >= 0", "label_BT > 0"),
+    ("bert-span", losses.span_loss, "last_BE) / 2", "last_BE) / 2.001"),
+    ("bert-span", losses.span_loss, "jnp.where(inside_BET", "jnp.where(inside_BET | True"),
+    ("bert-choice", losses.choice_loss, "jnp.exp(below)", "jnp.where(right, 0, jnp.exp(below))"),
+    ("bert-gelu-new", losses.score_loss, "jnp.square(", "1.001 * jnp.square("),
 )
 
 
 @pytest.mark.parametrize("name", sorted({str(changed[0]) for changed in (*SETTINGS, *SOURCE)}))
-def test_unchanged(name: str, compared: Callable[..., None]) -> None:
+def test_unchanged_models_agree(name: str, compared: Callable[..., None]) -> None:
     compared(name)
 
 
 @pytest.mark.parametrize(("name", "changes"), SETTINGS, ids=str)
-def test_settings(name: str, changes: dict[str, Any], compared: Callable[..., None]) -> None:
+def test_changed_settings_disagree(
+    name: str, changes: dict[str, Any], compared: Callable[..., None]
+) -> None:
     with fails():
         compared(name, **changes)
 
@@ -113,7 +115,7 @@ def test_settings(name: str, changes: dict[str, Any], compared: Callable[..., No
     SOURCE,
     ids=[f"{name}: {function.__qualname__}: {new}" for name, function, _, new in SOURCE],
 )
-def test_source(
+def test_changed_source_disagrees(
     name: str,
     function: FunctionType,
     old: str,
@@ -121,9 +123,9 @@ def test_source(
     compared: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Runs with one expression of the source exchanged; wherever the function is called."""
+    """One expression in the source of a function is replaced, wherever it is called."""
     source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(old) == 1, f"{old} is not, or not once, in {function.__qualname__}"
+    assert source.count(old) == 1, f"{old} does not occur once in {function.__qualname__}"
     scope = dict(function.__globals__)
     flags = __future__.annotations.compiler_flag
     exec(compile(source.replace(old, new), "changed", "exec", flags), scope)
@@ -133,7 +135,7 @@ def test_source(
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
-def test_activations(
+def test_changed_activations_disagree(
     activation: str, compared: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = {"gelu": "bert", "gelu_new": "bert-gelu-new", "relu": "xlm-roberta"}[activation]
@@ -145,14 +147,14 @@ def test_activations(
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Optimizer], None]:
-    """Compares losses and weights of ten steps with PyTorch's."""
+    """Return a function that compares losses and weights of ten steps with PyTorch."""
     case = cases.named("xlnet-token")
     model = flax_side.tiny_model(case, tmp_path_factory.mktemp("case"))
 
     def compare_steps(optimizer: Optimizer) -> None:
-        found = model.train(cases.batches(case), optimizer, cases.TOTAL_STEPS)
-        wanted = reference.read(case)
-        compare.check(found, {quantity: wanted[quantity] for quantity in found})
+        arrays = model.train(cases.batches(case), optimizer, cases.TOTAL_STEPS)
+        expected = reference.read(case)
+        compare.check(arrays, {name: expected[name] for name in arrays})
 
     return compare_steps
 
@@ -172,11 +174,13 @@ CHANGES: tuple[dict[str, Any], ...] = (
 )
 
 
-def test_optimizer_unchanged(trained: Callable[[Optimizer], None]) -> None:
+def test_the_unchanged_optimizer_agrees(trained: Callable[[Optimizer], None]) -> None:
     trained(cases.OPTIMIZER)
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_optimizer(changes: dict[str, Any], trained: Callable[[Optimizer], None]) -> None:
+def test_a_changed_optimizer_disagrees(
+    changes: dict[str, Any], trained: Callable[[Optimizer], None]
+) -> None:
     with fails():
         trained(dataclasses.replace(cases.OPTIMIZER, **changes))

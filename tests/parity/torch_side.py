@@ -1,4 +1,4 @@
-"""What transformers' PyTorch classes and torch's AdamW make of a batch."""
+"""Results of transformers' PyTorch classes and torch's AdamW for a batch."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ CLASSES = {
     "multiple_choice": transformers.AutoModelForMultipleChoice,
 }
 NUMBER_COLUMNS = ("bert", "ernie")
-"""Families whose positions are the numbers of a row's columns, padding or not."""
+"""Families whose positions number the columns of a row, including padding."""
 
 NEVER_TRAINED = "transformer.mask_emb"
-"""XLNet's stand-in for words that pretraining predicts: no other part is without a gradient."""
+"""XLNet's mask for words to predict in pretraining, the only array without a gradient."""
 
 Inputs = dict[str, torch.Tensor]
 
 
 def exact_model(case: Case) -> Any:
-    """The model of a case in float64.
+    """Return the model of a case in float64.
 
-    What differs from its results is flaxfer's rounding alone; PyTorch's own float32 differs from
-    them as much.
+    Differences from its results are rounding errors of flaxfer; those of PyTorch in float32 are as
+    large.
     """
     return tiny_model(case).double()
 
 
 def tiny_model(case: Case) -> Any:
-    """The model of a case, with its weights, in float32."""
+    """Return the model of a case, with its weights, in float32."""
     settings = dict(case.settings)
     config = transformers.AutoConfig.for_model(
         settings.pop("model_type"), **settings, num_labels=case.outputs
@@ -51,7 +51,7 @@ def tiny_model(case: Case) -> Any:
 
 
 def real_model(folder: Path, kind: str) -> Any:
-    """The model of a folder in float32; what it does not hold has fixed random weights."""
+    """Return the model of a folder in float32; missing weights are fixed and random."""
     torch.manual_seed(0)
     model = CLASSES[kind].from_pretrained(
         folder, num_labels=OUTPUTS[kind], dtype=torch.float32, attn_implementation="eager"
@@ -66,24 +66,24 @@ def real_model(folder: Path, kind: str) -> Any:
 
 
 def measure(model: Any, kind: str, batch: Batch, *, alone: bool = False) -> Batch:
-    """Hidden states of the tokens that are not padding, pooled output, logits, loss, gradients.
+    """Return hidden states of tokens, pooled output, logits, loss and gradients.
 
-    The model decides on the loss, and on positions where it can. Packed examples get rows of their
-    own, in which they stay in their places.
+    The model determines the loss, and the positions where it can. Packed examples get separate
+    rows, in which they keep their places.
 
     Args:
-      model: of transformers, in float32 or float64.
-      kind: of the task.
+      model: a model of transformers, in float32 or float64.
+      kind: task type.
       batch: as for flaxfer.
-      alone: compute each example by itself, without any padding, instead of the padded rows.
+      alone: compute single examples without padding instead of padded rows.
     """
-    found, loss = forward(model, kind, batch, alone=alone)
+    arrays, loss = forward(model, kind, batch, alone=alone)
     model.zero_grad()
     loss.backward()
     parts = _parts(own_rows(model, kind, batch), kind, alone)
     return {
         **_joined([hidden_states(model, part) for part in parts]),
-        **found,
+        **arrays,
         "loss": loss.detach().numpy(),
         **{f"gradient/{n}": p.grad.numpy().copy() for n, p in parameters_of(model).items()},
     }
@@ -92,7 +92,7 @@ def measure(model: Any, kind: str, batch: Batch, *, alone: bool = False) -> Batc
 def train(
     model: Any, kind: str, batches: list[Batch], optimizer: Optimizer, total_steps: int
 ) -> Batch:
-    """The loss of every step, and the weights after the last; one batch a step."""
+    """Return the loss of every step and the final weights; one batch per step."""
     parameters, adamw, schedule = make_optimizer(model, optimizer, total_steps)
     losses = []
     for batch in batches:
@@ -111,7 +111,7 @@ def train(
 
 
 def make_optimizer(model: Any, optimizer: Optimizer, total_steps: int) -> tuple[Any, Any, Any]:
-    """The parameters by name, AdamW with its mask of weight decay, and the linear schedule."""
+    """Return the parameters by name, AdamW with its decay mask, and the linear schedule."""
     named = parameters_of(model)
     plain = [p for n, p in named.items() if n.lower().endswith(("bias", "norm.weight"))]
     decayed = [p for n, p in named.items() if not n.lower().endswith(("bias", "norm.weight"))]
@@ -131,27 +131,27 @@ def make_optimizer(model: Any, optimizer: Optimizer, total_steps: int) -> tuple[
 
 
 def parameters_of(model: Any) -> dict[str, torch.nn.Parameter]:
-    """The parameters that fine-tuning trains, by name."""
+    """Return the parameters that fine-tuning trains, by name."""
     return {n: p for n, p in model.named_parameters() if n != NEVER_TRAINED}
 
 
 def forward(
     model: Any, kind: str, batch: Batch, *, alone: bool = False
 ) -> tuple[Batch, torch.Tensor]:
-    """Pooled output, logits, and the loss."""
+    """Return pooled output and logits, and the loss."""
     rows = own_rows(model, kind, batch)
     outputs = [predict(model, kind, part) for part in _parts(rows, kind, alone)]
-    found = _joined([output[0] for output in outputs])
-    # transformers' softmax over first and last tokens runs over padding too, which flaxfer's does
-    # not: without padding the two losses are the same.
+    arrays = _joined([output[0] for output in outputs])
+    # Only transformers includes padding in the softmax over first and last tokens: without padding
+    # the losses are equal.
     if kind == "question_answering" and not alone:
         outputs = [predict(model, kind, part) for part in _parts(rows, kind, alone=True)]
     total = sum(loss * count for _, loss, count in outputs)
-    return found, total / sum(count for _, _, count in outputs)
+    return arrays, total / sum(count for _, _, count in outputs)
 
 
 def _parts(rows: Inputs, kind: str, alone: bool) -> list[Inputs]:
-    """All rows at once; or each example, or the choices of one, without padding."""
+    """Return all rows at once, or single examples (or their choices) without padding."""
     if not alone:
         return [rows]
     size = CHOICES if kind == "multiple_choice" else 1
@@ -160,10 +160,10 @@ def _parts(rows: Inputs, kind: str, alone: bool) -> list[Inputs]:
 
 
 def own_rows(model: Any, kind: str, batch: Batch) -> Inputs:
-    """The inputs of transformers' classes: each example in a row of its own, in its place."""
+    """Return the inputs of transformers' classes: one example per row, in its place."""
     row, slot = np.nonzero(batch["mask_BE"])
     mask = batch["segment_BT"][row] == slot[:, None] + 1
-    found = {
+    arrays = {
         "input_ids": np.where(mask, batch["token_BT"][row], model.config.pad_token_id),
         "attention_mask": mask.astype(np.int64),
         "token_type_ids": np.where(mask, batch["type_BT"][row], 0),
@@ -171,37 +171,37 @@ def own_rows(model: Any, kind: str, batch: Batch) -> Inputs:
     }
     if kind == "tagging":
         label = np.where(mask, batch["label_BT"][row], -1)
-        found["labels"] = np.where(label < 0, -100, label)
+        arrays["labels"] = np.where(label < 0, -100, label)
     elif kind == "question_answering":
-        found["start_positions"] = batch["start_BE"][row, slot]
-        found["end_positions"] = batch["end_BE"][row, slot]
+        arrays["start_positions"] = batch["start_BE"][row, slot]
+        arrays["end_positions"] = batch["end_BE"][row, slot]
     else:
-        found["labels"] = batch["label_BE"][row, slot]
+        arrays["labels"] = batch["label_BE"][row, slot]
     if kind == "multiple_choice":
         assert (batch["unit_BE"][row, slot] == np.arange(len(row)) // CHOICES).all()
     dtype = model.dtype if kind == "regression" else torch.int64
     return {
         name: torch.from_numpy(x).to(dtype if name == "labels" else torch.int64)
-        for name, x in found.items()
+        for name, x in arrays.items()
     }
 
 
 def without_padding(inputs: Inputs, rows: np.ndarray) -> Inputs:
-    """Some rows of the inputs, and of these the columns that are not padding in all of them."""
-    given = {name: x[rows] for name, x in inputs.items()}
-    columns = torch.nonzero(given["attention_mask"].any(dim=0))[:, 0]
-    for name, x in given.items():
+    """Return rows of the inputs without the columns in which all of them are padding."""
+    model_inputs = {name: x[rows] for name, x in inputs.items()}
+    columns = torch.nonzero(model_inputs["attention_mask"].any(dim=0))[:, 0]
+    for name, x in model_inputs.items():
         if x.ndim == 2:
-            given[name] = x[:, columns]
+            model_inputs[name] = x[:, columns]
         elif name.endswith("_positions"):
-            given[name] = x - columns[0]
-    return given
+            model_inputs[name] = x - columns[0]
+    return model_inputs
 
 
 def hidden_states(model: Any, inputs: Inputs) -> Batch:
-    """The embeddings and every layer's output, of the tokens that are not padding."""
-    # RoBERTa finds its positions by the padding token and XLNet has none. The others number the
-    # columns whatever they hold, so they have to be told where padding on the left ends.
+    """Return the embeddings and every layer's output, without padding."""
+    # RoBERTa derives positions from the padding token and XLNet has none. The others number all
+    # columns, so padding on the left needs explicit positions.
     positions = ("position_ids",) if model.config.model_type in NUMBER_COLUMNS else ()
     names = ("input_ids", "attention_mask", "token_type_ids", *positions)
     with torch.no_grad():
@@ -211,44 +211,46 @@ def hidden_states(model: Any, inputs: Inputs) -> Batch:
 
 
 def predict(model: Any, kind: str, inputs: Inputs) -> tuple[Batch, torch.Tensor, int]:
-    """Pooled output and logits, the loss, and how many losses it is the mean of."""
+    """Return pooled output and logits, the loss, and the number of losses in the mean."""
     every_token = kind in ("tagging", "question_answering")
     last = model.config.model_type == "xlnet"
-    given = dict(inputs) if every_token else _aligned(inputs, last)
-    valid = given["attention_mask"].bool()
+    model_inputs = dict(inputs) if every_token else _aligned(inputs, last)
+    valid = model_inputs["attention_mask"].bool()
     if model.config.model_type not in NUMBER_COLUMNS or not every_token:
-        del given["position_ids"]
+        del model_inputs["position_ids"]
     rows = len(valid)
-    count = int((given["labels"] >= 0).sum()) if kind == "tagging" else rows
+    count = int((model_inputs["labels"] >= 0).sum()) if kind == "tagging" else rows
     if kind == "multiple_choice":
-        given = {name: x.reshape(-1, CHOICES, *x.shape[1:]) for name, x in given.items()}
-        given["labels"], count = given["labels"].argmax(dim=1), rows // CHOICES
+        model_inputs = {
+            name: x.reshape(-1, CHOICES, *x.shape[1:]) for name, x in model_inputs.items()
+        }
+        model_inputs["labels"], count = model_inputs["labels"].argmax(dim=1), rows // CHOICES
     pooled: list[torch.Tensor] = []
     hook = _projection(model).register_forward_pre_hook(lambda _, args: pooled.append(args[0]))
-    output = model(**given)
+    output = model(**model_inputs)
     hook.remove()
     if kind == "question_answering":
         logits = torch.stack([output.start_logits, output.end_logits], dim=-1)[valid]
-        found = {"logits": logits}
+        arrays = {"logits": logits}
     elif kind == "tagging":
-        found = {"logits": output.logits[valid]}
+        arrays = {"logits": output.logits[valid]}
     else:
-        found = {"pooled": pooled[0], "logits": output.logits.reshape(rows, -1)}
-    return {name: x.detach().numpy() for name, x in found.items()}, output.loss, count
+        arrays = {"pooled": pooled[0], "logits": output.logits.reshape(rows, -1)}
+    return {name: x.detach().numpy() for name, x in arrays.items()}, output.loss, count
 
 
 def classify(model: Any, inputs: Batch, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and loss for what transformers' tokenizer gives."""
-    given = {name: torch.from_numpy(x) for name, x in inputs.items()}
+    """Return logits and loss for the output of transformers' tokenizer."""
+    model_inputs = {name: torch.from_numpy(x) for name, x in inputs.items()}
     with torch.no_grad():
-        output = model(**given, labels=torch.from_numpy(label).long())
+        output = model(**model_inputs, labels=torch.from_numpy(label).long())
     return output.logits.numpy(), output.loss.numpy()
 
 
 def _aligned(inputs: Inputs, last: bool) -> Inputs:
-    """The rows, turned so that the CLS token is where transformers' classes look for it.
+    """Return the rows, rolled so that the CLS token is where transformers' classes read it.
 
-    They read the first token of a row, XLNet's the last one, padding or not.
+    They read the first token of a row, or in XLNet the last one, padding or not.
     """
     mask = inputs["attention_mask"]
     shift = mask.flip(1).argmax(dim=1) if last else -mask.argmax(dim=1)
@@ -261,7 +263,7 @@ def _aligned(inputs: Inputs, last: bool) -> Inputs:
 
 
 def _projection(model: Any) -> torch.nn.Module:
-    """The last linear map, to the logits."""
+    """Return the last linear map, to the logits."""
     name = next(n for n in ("logits_proj", "qa_outputs", "classifier") if hasattr(model, n))
     return getattr(getattr(model, name), "out_proj", getattr(model, name))
 

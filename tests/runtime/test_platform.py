@@ -1,4 +1,4 @@
-"""What follows from the hardware: precision, compiler options, kept memory, compiled programs."""
+"""Precision, compiler options, memory and compilation cache."""
 
 from __future__ import annotations
 
@@ -19,80 +19,66 @@ from flaxfer.runtime import platform
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
+def no_chosen_options() -> Iterator[None]:
     yield
     platform.choose_compiler_options({})
-    platform._refusal.cache_clear()
-
-
-def set_cpu(monkeypatch: pytest.MonkeyPatch, flags: str, release: tuple[int, int]) -> None:
-    monkeypatch.setattr(platform, "_cpu_flags", lambda: frozenset(flags.split()))
-    monkeypatch.setattr(jax, "__version_info__", (*release, 0))
 
 
 @pytest.mark.parametrize(
-    ("flags", "release", "dtype"),
+    ("flags", "version", "fast"),
     [
-        ("avx2 avx512f", (0, 12), "float32"),
-        ("avx512f amx_bf16", (0, 12), "bfloat16"),
-        ("avx512f avx512_bf16", (0, 13), "bfloat16"),
-        ("avx512f amx_bf16", (0, 10), "float32"),
-        ("", (0, 12), "float32"),
+        ("avx2 avx512f", (0, 12, 0), False),
+        ("avx512f amx_bf16", (0, 12, 0), True),
+        ("avx512f avx512_bf16", (0, 13, 0), True),
+        ("avx512f amx_bf16", (0, 10, 2), False),
+        ("", (0, 12, 0), False),
     ],
 )
-def test_precision_goes_by_the_cpu_and_jax(
-    flags: str, release: tuple[int, int], dtype: str, monkeypatch: pytest.MonkeyPatch
+def test_bfloat16_is_fast_with_cpu_support_and_a_new_jax(
+    flags: str, version: tuple[int, ...], fast: bool
 ) -> None:
-    set_cpu(monkeypatch, flags, release)
-    assert platform.compute_dtype("auto") == jnp.dtype(dtype)
+    assert platform.fast_bfloat16(set(flags.split()), version) == fast
+
+
+def test_auto_precision_is_bfloat16_where_it_is_fast() -> None:
+    fast = jnp.bfloat16 if platform.bfloat16_on_cpu() else jnp.float32
+    assert platform.compute_dtype("auto") == fast
     assert platform.compute_dtype("auto", "tpu") == jnp.bfloat16
     assert platform.compute_dtype("float32", "gpu") == jnp.float32
     assert platform.compute_dtype("bfloat16") == jnp.bfloat16
 
 
-def test_an_unknown_option_of_ours_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_cpu(monkeypatch, "avx512_bf16", (0, 12))
-    known = "xla_cpu_multi_thread_eigen"
-    monkeypatch.setattr(
-        platform, "COMPILER_OPTIONS", {"cpu": {known: True, "xla_no_such_option": True}}
-    )
-    device = jax.devices()[0]
-    assert platform.compiler_options(device) == {known: True}
-    described = platform.describe_compiler(device, jnp.bfloat16)
-    assert described == (
-        f"bfloat16 products, {known}=True, xla_no_such_option is not known to this jaxlib"
+KNOWN, UNKNOWN = "xla_cpu_multi_thread_eigen", "xla_no_such_option"
+
+
+def test_an_unknown_default_option_is_omitted_and_named() -> None:
+    device, defaults = jax.devices()[0], {KNOWN: True, UNKNOWN: True}
+    assert platform.compiler_options(device, defaults) == {KNOWN: True}
+    assert platform.describe_compiler(device, jnp.bfloat16, defaults) == (
+        f"bfloat16 matmuls, {KNOWN}=True, {UNKNOWN} is not known to this jaxlib"
     )
 
 
-@pytest.mark.parametrize(
-    ("flags", "options"),
-    [("avx512f avx512_bf16", {"xla_cpu_prefer_vector_width": 512}), ("avx512f", {}), ("", {})],
-)
-def test_wide_vectors_go_by_the_cpu(
-    flags: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_cpu(monkeypatch, flags, (0, 12))
-    device = jax.devices()[0]
-    assert platform.compiler_options(device) == options
-    words = [f"{name}={value}" for name, value in options.items()]
-    assert platform.describe_compiler(device, jnp.float32) == ", ".join(
-        ["float32 products", *words]
+def test_cpus_with_bfloat16_use_wide_vectors() -> None:
+    wide = {"xla_cpu_prefer_vector_width": 512}
+    assert platform.default_options("cpu", {"avx512f", "avx512_bf16"}) == wide
+    assert platform.default_options("cpu", {"avx512f"}) == {}
+    assert platform.compiler_options(jax.devices()[0], wide) == wide
+    defaults = platform.default_options("cpu", platform.cpu_flags())
+    assert platform.compiler_options(jax.devices()[0]) == defaults
+    assert platform.describe_compiler(jax.devices()[0], jnp.float32) == ", ".join(
+        ["float32 matmuls", *(f"{name}={value}" for name, value in defaults.items())]
     )
 
 
-def test_chosen_options_go_beside_and_before_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_cpu(monkeypatch, "avx512_bf16", (0, 12))
-    own = {"xla_cpu_multi_thread_eigen": True}
-    monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": own})
-    chosen = {"xla_cpu_multi_thread_eigen": False, "xla_cpu_enable_fast_min_max": True}
+def test_chosen_options_extend_and_override_the_defaults() -> None:
+    chosen = {KNOWN: False, "xla_cpu_enable_fast_min_max": True}
     platform.choose_compiler_options(chosen)
-    assert platform.compiler_options(jax.devices()[0]) == chosen
+    assert platform.compiler_options(jax.devices()[0], {KNOWN: True}) == chosen
 
 
-@pytest.mark.parametrize(
-    "options", [{"xla_no_such_option": True}, {"xla_cpu_multi_thread_eigen": "perhaps"}], ids=str
-)
-def test_a_chosen_option_that_the_compiler_refuses_is_an_error(options: dict[str, object]) -> None:
+@pytest.mark.parametrize("options", [{UNKNOWN: True}, {KNOWN: "perhaps"}], ids=str)
+def test_a_refused_option_is_an_error(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))) as caught:
         platform.choose_compiler_options(options)
     assert caught.value.where == "compiler_options"
@@ -100,33 +86,33 @@ def test_a_chosen_option_that_the_compiler_refuses_is_an_error(options: dict[str
 
 PROGRAM = """
 import json, os, pathlib, resource, sys, time
-from flaxfer import platform
+from flaxfer.runtime import platform
 kept = platform.keep_memory()
 import jax, jax.numpy as jnp
 platform.use_compilation_cache(pathlib.Path(sys.argv[1]))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-found = []
-jax.monitoring.register_event_listener(lambda name, **_: found.append(name))
+events = []
+jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
 
 @jax.jit
 def work(x):
-    # 64 MiB: more than glibc keeps if nobody asks it to.
+    # 64 MiB: by default glibc does not keep as much.
     y = jax.lax.optimization_barrier(jnp.sin(x)[:, None] * x[None, :])
     return (y * y.T).sum()
 
 x = jnp.linspace(0.0, 1.0, 4096)
 for call in range(30):
-    if call == 10:  # By now the heap has grown to what a call needs.
+    if call == 10:  # By now the heap is large enough for a call.
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     value = work(x).block_until_ready()
 faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-hits = found.count("/jax/compilation_cache/cache_hits")
+hits = events.count("/jax/compilation_cache/cache_hits")
 print(json.dumps({"kept": kept, "faults": faults, "hits": hits, "value": float(value)}))
 """
 
 
 def run(folder: Path, **environment: str) -> dict[str, float]:
-    # One device, as users have it: the tests' simulated ones each keep memory of their own.
+    # A single device, as for users: the simulated devices of the tests each keep memory.
     environment = {**os.environ, "XLA_FLAGS": "", **environment}
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), str(folder)],
@@ -135,11 +121,11 @@ def run(folder: Path, **environment: str) -> dict[str, float]:
         text=True,
         check=True,
     )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
-def test_kept_memory_and_compiled_programs(tmp_path: Path) -> None:
+def test_memory_is_kept_and_compiled_programs_are_cached(tmp_path: Path) -> None:
     first = run(tmp_path)
     assert first["hits"] == 0
     again = run(tmp_path, FLAXFER_MALLOC="system")
@@ -148,7 +134,7 @@ def test_kept_memory_and_compiled_programs(tmp_path: Path) -> None:
     if first["kept"]:  # glibc; elsewhere there is nothing to compare.
         assert first["faults"] < again["faults"] / 2
     programs = [path for path in (tmp_path / "xla").rglob("*") if path.is_file()]
-    for path in programs:  # Cut short, as by a full disk.
+    for path in programs:  # Truncate, as a full disk does.
         path.write_bytes(path.read_bytes()[:20])
     damaged = run(tmp_path)
     assert damaged["value"] == first["value"] == again["value"]

@@ -1,4 +1,4 @@
-"""What the user sees while a study runs."""
+"""Tables and progress lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from flaxfer.runtime import progress
 
 
-def test_a_table_shows_numbers_right_and_brackets_as_they_are(
+def test_tables_align_numbers_right_and_keep_brackets(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
@@ -19,7 +19,7 @@ def test_a_table_shows_numbers_right_and_brackets_as_they_are(
     assert lines[0].index("12,345") + 5 == lines[1].index("6")
 
 
-def test_where_there_is_no_terminal_a_bar_is_a_line_now_and_then(
+def test_progress_is_printed_as_lines_without_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0

@@ -1,4 +1,4 @@
-"""Meshes over eight devices: arrays really are split, and training does not notice."""
+"""Meshes over eight devices: arrays are split, and training gives the same results."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from flaxfer.data.loader import TrainPlan
 from flaxfer.errors import ConfigError
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
+from flaxfer.runtime.trees import leaves_by_name
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.state import TrainState, init_state
 from flaxfer.training.step import StepSpec, compiled_programs, make_train_step
@@ -24,7 +25,7 @@ from tests.helpers import encoder_config, mesh_of, random_tokenized
 
 TASK = Task("score", "regression", "pearson")
 TRAIN = Train(batch_size=16, row_length=32, max_bucket_sizes=1)
-# A large eps: what is rounding in a gradient that is zero must not become a step.
+# A large eps, so that rounding in gradients of zero does not become a step.
 OPTIMIZER = Optimizer(learning_rate=3e-2, eps=1e-3, warmup=1)
 ENCODER = encoder_config(layers=1)
 STEPS = 4
@@ -32,7 +33,7 @@ MESHES = [(8, 1, 1), (2, 2, 2), (1, 8, 1), (2, 1, 4)]
 
 
 def train(sizes: tuple[int, int, int]) -> tuple[list[dict[str, float]], TrainState, int]:
-    """Metrics of some steps on a mesh, the state after them, and the number of programs."""
+    """Return the metrics of steps on a mesh, the final state, and the number of programs."""
     mesh = mesh_of(*sizes)
     plan = TrainPlan.make(random_tokenized(40), TRAIN, seeds=(0,), pad_id=0, multiple=8)
     model = ModelSpec(ENCODER)
@@ -58,14 +59,14 @@ def on_one_device() -> tuple[list[dict[str, float]], TrainState, int]:
 
 @pytest.mark.parametrize("sizes", MESHES, ids=str)
 def test_training_on_a_mesh_equals_one_device(sizes: Any, on_one_device: Any) -> None:
-    wanted, wanted_state, _ = on_one_device
+    expected, expected_state, _ = on_one_device
     history, state, programs = train(sizes)
-    assert programs == 1, "the state comes out where it goes in"
-    assert len({values["loss"] for values in wanted}) == STEPS
-    for values, want in zip(history, wanted, strict=True):
+    assert programs == 1, "the output state has the shardings of the input state"
+    assert len({values["loss"] for values in expected}) == STEPS
+    for values, want in zip(history, expected, strict=True):
         assert values == pytest.approx(want, rel=1e-5, abs=1e-5)
-    for one, other in zip(*map(jax.tree.leaves, (state, wanted_state)), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    for leaf, want in zip(*map(jax.tree.leaves, (state, expected_state)), strict=True):
+        np.testing.assert_allclose(leaf, want, atol=1e-5)
     _, fsdp, tensor = sizes
     layer = state.params["encoder"]["layers"][0]
     for kernel, parts in (
@@ -76,8 +77,8 @@ def test_training_on_a_mesh_equals_one_device(sizes: Any, on_one_device: Any) ->
         (state.params["encoder"]["embeddings"]["word"]["embedding"], fsdp * tensor),
         (layer["attention_norm"]["scale"], 1),
     ):
-        own = {math.prod(shard.data.shape) for shard in kernel.addressable_shards}
-        assert own == {kernel.size // parts}
+        sizes_of_shards = {math.prod(shard.data.shape) for shard in kernel.addressable_shards}
+        assert sizes_of_shards == {kernel.size // parts}
     moments = [
         leaf
         for path, leaf in jax.tree.leaves_with_path(state.opt_state)
@@ -89,14 +90,10 @@ def test_training_on_a_mesh_equals_one_device(sizes: Any, on_one_device: Any) ->
     }
 
 
-def test_every_kind_of_kernel_has_its_axes() -> None:
+def test_parameters_are_split_by_their_logical_axes() -> None:
     mesh = mesh_of(2, 2, 2)
-    specs = {
-        "/".join(str(getattr(key, "key", key)) for key in path): leaf.spec
-        for path, leaf in jax.tree.leaves_with_path(
-            sharding.tree_shardings(ModelSpec(ENCODER, num_outputs=3).random_params(0), mesh)
-        )
-    }
+    shardings = sharding.tree_shardings(ModelSpec(ENCODER, num_outputs=3).param_shapes(), mesh)
+    specs = {name: leaf.spec for name, leaf in leaves_by_name(shardings).items()}
     layer = "encoder/layers/0"
     assert {name: spec for name, spec in specs.items() if spec != PartitionSpec()} == {
         "encoder/embeddings/word/embedding": PartitionSpec("tensor", "fsdp"),
@@ -115,8 +112,8 @@ def test_every_kind_of_kernel_has_its_axes() -> None:
     }
 
 
-def test_an_axis_that_cannot_be_divided_stays_whole() -> None:
-    specs = sharding.tree_shardings(ModelSpec(ENCODER).random_params(0), mesh_of(1, 1, 8))
+def test_an_axis_that_does_not_divide_is_not_split() -> None:
+    specs = sharding.tree_shardings(ModelSpec(ENCODER).param_shapes(), mesh_of(1, 1, 8))
     layer = specs["encoder"]["layers"][0]
     assert layer["attention"]["query"]["kernel"].spec == PartitionSpec(), "four heads, eight ways"
     assert layer["feed_forward"]["up"]["kernel"].spec == PartitionSpec(None, "tensor")
@@ -141,6 +138,6 @@ def test_a_mesh_covers_all_devices(sizes: config.Mesh, shape: tuple[int, int, in
 @pytest.mark.parametrize(
     "sizes", [config.Mesh(data=3), config.Mesh(data=4), config.Mesh(fsdp=16), config.Mesh(fsdp=3)]
 )
-def test_a_mesh_that_does_not_cover_them_is_refused(sizes: config.Mesh) -> None:
+def test_a_mesh_that_does_not_cover_all_devices_is_refused(sizes: config.Mesh) -> None:
     with pytest.raises(ConfigError, match=r"does not cover 8 device\(s\)"):
         sharding.make_mesh(*sizes.sizes)
