@@ -1,4 +1,4 @@
-"""The launch scripts, run with recorders in the place of gcloud and sbatch."""
+"""The launch scripts, with recorders in place of gcloud and sbatch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.launch_place import Place
+from tests.launch.helpers import Place
 
 BASE = ("--project=my-project", "--zone=us-west4-a")
 STUDY = ("--bucket=gs://my-bucket", "--config=configs/one.py:base")
@@ -21,7 +21,7 @@ def place(tmp_path: Path) -> Place:
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """For tests after which nothing has changed."""
+    """A place for tests that change nothing."""
     return Place(tmp_path_factory.mktemp("place"), ("gcloud", "sbatch"))
 
 
@@ -29,7 +29,7 @@ def tpu(*words: str) -> list[str]:
     return ["gcloud", "compute", "tpus", *words, *BASE, "--quiet"]
 
 
-MADE = tpu(
+CREATED = tpu(
     "queued-resources",
     "create",
     "flaxfer",
@@ -38,11 +38,11 @@ MADE = tpu(
     "--accelerator-type=v5litepod-8",
     "--labels=made_by=flaxfer",
 )
-LOOKED = [
+CHECKED = [
     tpu("queued-resources", "describe", "flaxfer", "--format=value(state.state)"),
     tpu("tpu-vm", "describe", "flaxfer", "--format=value(state)"),
 ]
-ASKED = tpu(
+STUDY_STATE = tpu(
     "tpu-vm",
     "ssh",
     "flaxfer",
@@ -85,19 +85,19 @@ def commands(dry: str) -> list[list[str]]:
     return [shlex.split(line) for line in dry.splitlines() if not line.startswith("#")]
 
 
-def test_all_in_order_and_dry_run_says_the_same(place: Place) -> None:
+def test_all_runs_its_commands_in_order_as_the_dry_run_prints_them(place: Place) -> None:
     place.answers("study", "idle", "running", "finished")
     ran = place.run("tpu_vm.sh", "all", *BASE, *STUDY)
     assert ran.returncode == 0, ran.stderr
-    watched = [*LOOKED, ASKED]
+    watched = [*CHECKED, STUDY_STATE]
     assert place.calls() == [
-        *(MADE, *LOOKED),
+        *(CREATED, *CHECKED),
         *(*watched, *STARTED, *watched, *watched),
         FETCHED,
         *DELETED,
     ]
     assert place.calls("sleep") == [["sleep", "60"]] * 2
-    # What was copied is the commit, whole.
+    # The bundle holds the last commit.
     clone = place.folder / "clone"
     subprocess.run(
         ["git", "clone", "--quiet", place.folder / "copied-flaxfer-launch.bundle", clone],
@@ -121,7 +121,9 @@ def test_all_in_order_and_dry_run_says_the_same(place: Place) -> None:
 
 @pytest.mark.parametrize("command", ["create", "setup", "run", "watch", "fetch", "delete"])
 @pytest.mark.parametrize("more", [(), ("--direct", "--spot", "--delete_results")])
-def test_dry_run_of_each_command(place: Place, command: str, more: tuple[str, ...]) -> None:
+def test_the_dry_run_of_a_command_prints_what_it_runs(
+    place: Place, command: str, more: tuple[str, ...]
+) -> None:
     place.answers("study", "idle", "finished")
     words = (command, *BASE, *STUDY, *more)
     assert place.run("tpu_vm.sh", *words).returncode == 0
@@ -131,36 +133,36 @@ def test_dry_run_of_each_command(place: Place, command: str, more: tuple[str, ..
     assert [call for call in commands(dry.stdout) if call[0] == "gcloud"] == real != []
 
 
-def test_preempted_vm_is_made_anew_and_goes_on(place: Place) -> None:
+def test_a_preempted_vm_is_recreated_and_its_study_resumed(place: Place) -> None:
     place.answers("queued", "ACTIVE", "ACTIVE", "SUSPENDING", "SUSPENDED", "PROVISIONING", "ACTIVE")
     place.answers("study", "idle", "running", "idle", "finished")
     ran = place.run("tpu_vm.sh", "watch", *BASE, *STUDY, "--poll_seconds=7")
     assert ran.returncode == 0, ran.stderr
-    watched = [*LOOKED, ASKED]
+    watched = [*CHECKED, STUDY_STATE]
     assert place.calls() == [
         *(*watched, *STARTED, *watched),
-        *(LOOKED[0], LOOKED[0], *DELETED, MADE),
-        *(LOOKED[0], *watched, *STARTED, *watched),
+        *(CHECKED[0], CHECKED[0], *DELETED, CREATED),
+        *(CHECKED[0], *watched, *STARTED, *watched),
     ]
     assert place.calls("sleep") == [["sleep", "7"]] * 6
-    # The dry run shows, as a comment, what preemption would add.
+    # The dry run prints the commands after a preemption as comments.
     dry = place.run("tpu_vm.sh", "watch", *BASE, *STUDY, "--dry_run").stdout
     shown = [line[2:].strip() for line in dry.splitlines() if line.startswith("#   gcloud")]
-    assert [shlex.split(line) for line in shown] == [*DELETED, MADE]
+    assert [shlex.split(line) for line in shown] == [*DELETED, CREATED]
 
 
-def test_preempted_spot_vm_without_queue(place: Place) -> None:
+def test_a_preempted_spot_vm_is_recreated_without_queue(place: Place) -> None:
     place.answers("node", "READY", "PREEMPTED", "READY")
     place.answers("study", "running", "idle", "finished")
     ran = place.run("tpu_vm.sh", "watch", *BASE, *STUDY, "--direct", "--spot")
     assert ran.returncode == 0, ran.stderr
     changes = [call[3:6] for call in place.calls() if call[4] in ("delete", "create")]
     assert changes == [["tpu-vm", "delete", "flaxfer"], ["tpu-vm", "create", "flaxfer"]]
-    (made,) = [call for call in place.calls() if call[4] == "create"]
-    assert "--spot" in made and "--version=v2-alpha-tpuv5-lite" in made
+    (created,) = [call for call in place.calls() if call[4] == "create"]
+    assert "--spot" in created and "--version=v2-alpha-tpuv5-lite" in created
 
 
-def test_restarts_are_limited_and_75_goes_on(place: Place) -> None:
+def test_a_stopped_study_is_resumed_a_limited_number_of_times(place: Place) -> None:
     place.answers("study", "failed 75", "lost", "finished")
     assert place.run("tpu_vm.sh", "watch", *BASE, *STUDY).returncode == 0
     assert [call for call in place.calls() if call in STARTED] == [STARTED[-1]] * 2
@@ -171,7 +173,7 @@ def test_restarts_are_limited_and_75_goes_on(place: Place) -> None:
     assert [call for call in place.calls() if call in STARTED] == [STARTED[-1]] * 2
 
 
-def test_failed_study_is_told_from_finished(place: Place) -> None:
+def test_a_failed_study_gives_its_code_its_log_and_its_results(place: Place) -> None:
     place.answers("study", "running", "failed 3")
     ran = place.run("tpu_vm.sh", "all", *BASE, *STUDY)
     assert ran.returncode == 3
@@ -181,22 +183,22 @@ def test_failed_study_is_told_from_finished(place: Place) -> None:
 
 
 @pytest.mark.parametrize("command", ["delete", "watch"])
-def test_nothing_is_deleted_that_was_not_made(place: Place, command: str) -> None:
+def test_a_vm_without_the_label_is_not_deleted(place: Place, command: str) -> None:
     place.answers("label", "")
     place.answers("queued", "SUSPENDED")
     ran = place.run("tpu_vm.sh", command, *BASE, *STUDY)
     assert ran.returncode == 2
-    assert "not made by this script" in ran.stderr
+    assert "not created by this script" in ran.stderr
     assert not [call for call in place.calls() if {"delete", "create", "rm"} & set(call)]
 
 
-def test_results_are_deleted_on_demand_only(place: Place) -> None:
+def test_results_are_deleted_only_on_request(place: Place) -> None:
     place.run("tpu_vm.sh", "delete", *BASE)
     assert place.calls() == DELETED
     place.run("tpu_vm.sh", "delete", *BASE, STUDY[0], "--delete_results")
     gone = ["gcloud", "storage", "rm", "--recursive", "gs://my-bucket/flaxfer"]
     assert place.calls()[-1] == gone
-    # Without the mark that set-up leaves, the folder is not ours.
+    # Without the file that setup writes, the folder is not ours.
     place.fails("storage ls", 1, "One or more URLs matched no objects.")
     ran = place.run("tpu_vm.sh", "delete", *BASE, STUDY[0], "--delete_results")
     assert ran.returncode == 1 and gone not in place.calls()
@@ -205,7 +207,9 @@ def test_results_are_deleted_on_demand_only(place: Place) -> None:
 @pytest.mark.parametrize(
     ("command", "pattern"), [("create", "create"), ("setup", "scp"), ("fetch", "rsync")]
 )
-def test_failing_gcloud_stops_with_its_code(place: Place, command: str, pattern: str) -> None:
+def test_a_failed_gcloud_command_ends_the_script_with_its_code(
+    place: Place, command: str, pattern: str
+) -> None:
     place.fails(pattern, 7, "ERROR: quota 'TPUS' exceeded")
     ran = place.run("tpu_vm.sh", command, *BASE, *STUDY)
     assert ran.returncode == 7
@@ -214,33 +218,35 @@ def test_failing_gcloud_stops_with_its_code(place: Place, command: str, pattern:
     assert pattern in place.calls()[-1] and len(place.calls()) == 1
 
 
-def test_watch_bears_four_failures_and_hands_on_the_fifth(place: Place) -> None:
+def test_watch_ends_at_the_fifth_failure_in_a_row(place: Place) -> None:
     place.fails("queued-resources describe", 9, "ERROR: no network")
     ran = place.run("tpu_vm.sh", "watch", *BASE, *STUDY)
     assert ran.returncode == 9
     assert ran.stderr.count("ERROR: no network") == len(place.calls()) == 5
-    assert "may be running, and costs" in ran.stderr
+    assert "may still be running and is billed" in ran.stderr
 
 
-def test_failed_creation_after_preemption_is_tried_again(place: Place) -> None:
+def test_a_failed_creation_after_preemption_is_tried_again(place: Place) -> None:
     place.answers("queued", "SUSPENDED")
     place.fails("create", 6, "ERROR: no capacity")
     ran = place.run("tpu_vm.sh", "watch", *BASE, *STUDY)
     assert ran.returncode == 6 and "ERROR: no capacity" in ran.stderr
-    assert place.calls() == [LOOKED[0], *DELETED, *[MADE] * 5]
+    assert place.calls() == [CHECKED[0], *DELETED, *[CREATED] * 5]
 
 
 @pytest.mark.parametrize(("kind", "state"), [("queued", "FAILED"), ("node", "STOPPED")])
 @pytest.mark.parametrize("command", ["create", "watch"])
-def test_vm_that_cannot_be_used(place: Place, command: str, kind: str, state: str) -> None:
+def test_a_vm_in_a_broken_state_is_an_error(
+    place: Place, command: str, kind: str, state: str
+) -> None:
     place.answers(kind, state)
     ran = place.run("tpu_vm.sh", command, *BASE, *STUDY)
     assert ran.returncode == 1
-    assert f"flaxfer in us-west4-a: its state is {state}" in ran.stderr
-    assert place.calls()[-1] == LOOKED[0 if kind == "queued" else 1]
+    assert f"flaxfer in us-west4-a: state {state}" in ran.stderr
+    assert place.calls()[-1] == CHECKED[0 if kind == "queued" else 1]
 
 
-def test_all_that_breaks_off_reminds_of_the_vm(place: Place) -> None:
+def test_an_interrupted_all_tells_how_to_delete_the_vm(place: Place) -> None:
     place.fails("storage rsync", 4, "ERROR: denied")
     ran = place.run("tpu_vm.sh", "all", *BASE, *STUDY)
     assert ran.returncode == 4
@@ -248,7 +254,7 @@ def test_all_that_breaks_off_reminds_of_the_vm(place: Place) -> None:
     assert DELETED[1] not in place.calls()
 
 
-def test_quoting_reaches_the_study(place: Place) -> None:
+def test_overrides_reach_the_study_unchanged(place: Place) -> None:
     (place.repo / "configs" / "my own.py").write_text("")
     place.commit()
     odd = '--config.target.train.note=it\'s $HOME; "x" *'
@@ -260,47 +266,49 @@ def test_quoting_reaches_the_study(place: Place) -> None:
 
 
 BAD_TPU = [
-    ((BASE[1], *STUDY), "--project: no project"),
-    (("--project=My Project", BASE[1], *STUDY), "--project=My Project: not a project"),
-    ((BASE[0], *STUDY), "--zone: no zone"),
-    ((BASE[0], "--zone=us-west4", *STUDY), "--zone=us-west4: not a zone"),
-    ((*BASE, *STUDY, "--name=My_VM"), "--name=My_VM: not a name"),
-    ((*BASE, STUDY[0]), "--config: no config file"),
-    ((*BASE, STUDY[0], "--config=configs/none.py"), "there is no file"),
+    ((BASE[1], *STUDY), "--project: missing"),
+    (("--project=My Project", BASE[1], *STUDY), "--project=My Project: invalid project id"),
+    ((BASE[0], *STUDY), "--zone: missing"),
+    ((BASE[0], "--zone=us-west4", *STUDY), "--zone=us-west4: invalid zone"),
+    ((*BASE, *STUDY, "--name=My_VM"), "--name=My_VM: invalid VM name"),
+    ((*BASE, STUDY[0]), "--config: missing"),
+    ((*BASE, STUDY[0], "--config=configs/none.py"), "no such file"),
     ((*BASE, STUDY[0], "--config=/etc/hosts"), "not a path inside the checkout"),
-    ((*BASE, STUDY[1]), "--bucket: no bucket"),
-    ((*BASE, STUDY[1], "--bucket=my-bucket"), "--bucket=my-bucket: not a place"),
-    ((*BASE, *STUDY, "--data=/data"), "--data=/data: not a place"),
-    ((*BASE, *STUDY, "--accelerator_type=v5litepod-16"), "several hosts"),
-    ((*BASE, *STUDY, "--accelerator_type=v4-32"), "several hosts"),
+    ((*BASE, STUDY[1]), "--bucket: missing"),
+    ((*BASE, STUDY[1], "--bucket=my-bucket"), "--bucket=my-bucket: not a Cloud Storage URL"),
+    ((*BASE, *STUDY, "--data=/data"), "--data=/data: not a Cloud Storage URL"),
+    ((*BASE, *STUDY, "--accelerator_type=v5litepod-16"), "multi-host slices"),
+    ((*BASE, *STUDY, "--accelerator_type=v4-32"), "multi-host slices"),
     ((*BASE, *STUDY, "--accelerator_type=v9-8"), "--accelerator_type=v9-8: unknown"),
     ((*BASE, *STUDY, "--accelerator_type=v5litepod-3"), "--accelerator_type=v5litepod-3: unknown"),
     ((*BASE, *STUDY, "--python=3.10"), "--python=3.10: flaxfer needs"),
     ((*BASE, *STUDY, "--extras=tpu;ls"), "--extras=tpu;ls: not a list"),
-    ((*BASE, *STUDY, "--poll_seconds=0"), "--poll_seconds=0: not a whole number"),
+    ((*BASE, *STUDY, "--poll_seconds=0"), "--poll_seconds=0: not a positive integer"),
     ((*BASE, *STUDY, "--source=/home"), "--source=/home: not the URL"),
-    ((*BASE, *STUDY, "--config.workdir=x"), "choose the workdir"),
+    ((*BASE, *STUDY, "--config.workdir=x"), "set the workdir"),
     ((*BASE, *STUDY, "--config.x"), "--config.x: not an override"),
     ((*BASE, *STUDY, "--colour=red"), "--colour=red: no such flag"),
-    ((*BASE, *STUDY, "--out"), "--out: it has no value"),
+    ((*BASE, *STUDY, "--out"), "--out: value missing"),
 ]
 
 
 @pytest.mark.parametrize(("words", "message"), BAD_TPU)
-def test_bad_input_is_refused_first(untouched: Place, words: tuple[str, ...], message: str) -> None:
+def test_invalid_input_is_refused_before_any_command(
+    untouched: Place, words: tuple[str, ...], message: str
+) -> None:
     ran = untouched.run("tpu_vm.sh", "all", *words)
     assert (ran.returncode, untouched.calls()) == (2, [])
     assert message in ran.stderr and "Hint: " in ran.stderr
 
 
-def test_checkout_must_be_committed(place: Place) -> None:
+def test_uncommitted_changes_are_refused(place: Place) -> None:
     (place.repo / "configs" / "new.py").write_text("")
     ran = place.run("tpu_vm.sh", "all", *BASE, STUDY[0], "--config=configs/new.py")
     assert (ran.returncode, place.calls()) == (2, []) and "not in git" in ran.stderr
     (place.repo / "configs" / "one.py").write_text("changed")
     ran = place.run("tpu_vm.sh", "all", *BASE, *STUDY)
-    assert (ran.returncode, place.calls()) == (2, []) and "not committed" in ran.stderr
-    # With a URL the checkout here does not matter.
+    assert (ran.returncode, place.calls()) == (2, []) and "uncommitted changes" in ran.stderr
+    # With --source the state of this checkout does not matter.
     place.answers("study", "idle", "finished")
     ran = place.run("tpu_vm.sh", "watch", *BASE, *STUDY, "--source=https://example.org/f.git")
     assert ran.returncode == 0, ran.stderr
@@ -314,7 +322,9 @@ def test_checkout_must_be_committed(place: Place) -> None:
         ("slurm.sh", ("--config=configs/one.py", "--python=bin/python"), "sbatch"),
     ],
 )
-def test_missing_tool(place: Place, script: str, words: tuple[str, ...], missing: str) -> None:
+def test_a_missing_tool_is_named(
+    place: Place, script: str, words: tuple[str, ...], missing: str
+) -> None:
     python = place.repo / "bin" / "python"
     python.parent.mkdir()
     python.symlink_to("/bin/true")

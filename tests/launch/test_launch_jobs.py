@@ -1,4 +1,4 @@
-"""What the launch scripts leave to run elsewhere: the part on the TPU VM, and the Slurm job."""
+"""The parts of the launch scripts that run elsewhere: on the TPU VM, and as a Slurm job."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.launch_place import LAUNCH, Place
+from tests.launch.helpers import LAUNCH, Place
 
-# Copies between folders of the VM and of `gs`, which stands for Cloud Storage.
+# Copies between folders of the VM and the folder `gs` in place of Cloud Storage.
 STORAGE = r"""#!/usr/bin/env bash
 here=$(dirname "$(dirname "$0")")
 { printf '%s\0' "$(basename "$0")" "$@"; echo; } >>"$here/calls"
@@ -27,7 +27,7 @@ case "$*" in
   *) cp -r "$from/." "$to" ;;
 esac
 """
-# The study: notes its words, writes as a study does, and ends with the code in `wanted`.
+# The study: records its arguments, writes checkpoints, and ends with the code in `wanted`.
 STUDY = r"""#!/usr/bin/env bash
 printf '%s\0' "$FLAXFER_CACHE" "$@" >"$HOME/words"
 workdir=${!#} workdir=${workdir#--config.workdir=}
@@ -45,13 +45,13 @@ COPY = "gs://bucket/one"
 def until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < end, "waited 20 s in vain"
+        assert time.monotonic() < end, "the condition did not hold within 20 s"
         time.sleep(0.02)
 
 
 @pytest.fixture
 def vm(tmp_path: Path) -> Place:
-    """The home folder of a TPU VM, with a bundle of a checkout whose set-up makes STUDY."""
+    """The home folder of a TPU VM, with a bundle of a checkout whose setup installs STUDY."""
     place = Place(tmp_path, ("gcloud", "uv", "python3"))
     (place.bin / "gcloud").write_text(STORAGE)
     (place.bin / "sleep").symlink_to("/bin/sleep")
@@ -60,7 +60,7 @@ def vm(tmp_path: Path) -> Place:
     (tools / "setup.sh").write_text(
         "#!/usr/bin/env bash\n"
         'cd "$(dirname "$0")/.."\n'
-        'echo "$@" >"$HOME/made"\n'
+        'echo "$@" >"$HOME/setup-arguments"\n'
         "mkdir -p .venv/bin\n"
         "cp study .venv/bin/python\n"
     )
@@ -94,7 +94,7 @@ def setup(vm: Place, data: str = "") -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_study_on_the_vm_is_restored_runs_detached_and_is_saved(vm: Place) -> None:
+def test_a_study_on_the_vm_is_restored_runs_in_the_background_and_is_saved(vm: Place) -> None:
     saved = vm.folder / "gs" / "bucket" / "one" / "stages" / "a" / "checkpoints"
     (saved / "1").mkdir(parents=True)
     (saved / "1" / "manifest.json").write_text("one")
@@ -102,7 +102,7 @@ def test_study_on_the_vm_is_restored_runs_detached_and_is_saved(vm: Place) -> No
     (vm.folder / "gs" / "data" / "train.tsv").write_text("x")
     setup(vm, "gs://data")
     assert vm.calls("uv") == [["uv", "python", "install", "--quiet", "3.12"]]
-    assert (vm.folder / "made").read_text().split() == [".venv", "tpu,demo", "3.12"]
+    assert (vm.folder / "setup-arguments").read_text().split() == [".venv", "tpu,demo", "3.12"]
     assert (vm.folder / "flaxfer" / "data" / "train.tsv").read_text() == "x"
     assert state(vm) == "idle"
 
@@ -112,25 +112,25 @@ def test_study_on_the_vm_is_restored_runs_detached_and_is_saved(vm: Place) -> No
     assert state(vm) == "running"
     for again in (("setup", "flaxfer.bundle", "3.12", "tpu", COPY, ""), ("start", COPY, "1", "x")):
         refused = on_vm(vm, *again)
-        assert refused.returncode == 2 and "is running on this VM" in refused.stderr
+        assert refused.returncode == 2 and "already running on this VM" in refused.stderr
     workdir = vm.folder / "flaxfer-run" / "workdir"
     assert (vm.folder / "words").read_text().split("\0")[:-1] == [
-        *(f"{workdir}/cache", "-m", "flaxfer.main"),
+        *(f"{workdir}/cache", "-m", "flaxfer", "run"),
         *("--config", "configs/my own.py", odd, f"--config.workdir={workdir}"),
     ]
-    # Saved while it runs: the new checkpoint is there, the one it dropped is gone.
+    # Saved while it runs: the new checkpoint is there, the deleted one is gone.
     until(lambda: (saved / "2" / "manifest.json").exists() and not (saved / "1").exists())
     (vm.folder / "wanted").write_text("0")
     until(lambda: state(vm) == "finished")
     log = (saved.parents[2] / "launch.log").read_text()
     assert "steps one" in log and "ended with code 0" in log
     assert (saved.parents[2] / "launch.txt").exists()
-    # Nothing else is in the bucket than in the workdir, and nothing is missing.
+    # Bucket and workdir hold the same files.
     files = [{p.relative_to(top) for p in top.rglob("*")} for top in (saved.parents[2], workdir)]
     assert files[0] == files[1]
 
 
-def test_saving_sends_whole_before_it_deletes(vm: Place) -> None:
+def test_a_save_uploads_everything_before_it_deletes(vm: Place) -> None:
     setup(vm)
     (vm.folder / "calls").write_text("")
     (vm.folder / "wanted").write_text("3")
@@ -142,19 +142,19 @@ def test_saving_sends_whole_before_it_deletes(vm: Place) -> None:
     assert vm.calls() == [[*sent, frozen, COPY], [*sent, delete, frozen, COPY]]
 
 
-def test_results_that_cannot_be_saved_are_no_success(vm: Place) -> None:
+def test_results_that_cannot_be_saved_give_code_74(vm: Place) -> None:
     setup(vm)
     (vm.folder / "calls").write_text("")
     (vm.folder / "broken").write_text("")
     (vm.folder / "wanted").write_text("0")
     on_vm(vm, "start", COPY, "300", "x")
     until(lambda: state(vm) == "failed 74")
-    # The first half failed twice; nothing was deleted.
+    # The upload failed twice; nothing was deleted.
     assert [len(call) for call in vm.calls()] == [6, 6]
     assert "could not be saved" in on_vm(vm, "log").stdout
 
 
-def test_stopped_vm_saves_and_says_so(vm: Place) -> None:
+def test_a_stopped_vm_saves_its_study_and_gives_code_75(vm: Place) -> None:
     setup(vm)
     on_vm(vm, "start", COPY, "300", "x")
     until((vm.folder / "flaxfer-run/workdir/stages/a/checkpoints/2/manifest.json").exists)
@@ -162,7 +162,7 @@ def test_stopped_vm_saves_and_says_so(vm: Place) -> None:
     os.kill(pid, signal.SIGTERM)
     until(lambda: state(vm) == "failed 75")
     assert (vm.folder / "gs/bucket/one/stages/a/checkpoints/2/manifest.json").exists()
-    # Killed outright, as by a restart of the VM, it leaves no code.
+    # Killed without a signal, as by a reboot of the VM, it leaves no code.
     (vm.folder / "flaxfer-run" / "notes" / "code").unlink()
     assert state(vm) == "lost"
 
@@ -191,7 +191,7 @@ def run_job(place: Place, script: Path, **more: str) -> tuple[int, str]:
     return ran.returncode, ran.stderr
 
 
-def test_submitted_job_has_its_settings(cluster: Place) -> None:
+def test_a_submitted_job_has_its_settings(cluster: Place) -> None:
     script = job(cluster, CONFIG, "--gpus=2", "--partition=gpu", "--account=me", "--before=true x")
     assert cluster.calls("sbatch") == [["sbatch", str(script)]]
     text = script.read_text()
@@ -206,14 +206,14 @@ def test_submitted_job_has_its_settings(cluster: Place) -> None:
         "slurm.sh", CONFIG, "--gpus=2", "--partition=gpu", "--account=me", "--dry_run"
     )
     assert cluster.calls("sbatch") == []
-    # The dry run, run by a shell, does what the real run does.
+    # A shell that runs the output of the dry run does what the real run does.
     script.unlink()
     subprocess.run(["bash", "-c", dry.stdout], env=cluster.env(), check=True)
     assert script.read_text() == text.replace("true x\n", "")
     assert cluster.calls("sbatch") == [["sbatch", str(script)]]
 
 
-def test_array_runs_every_pair_with_its_words(cluster: Place) -> None:
+def test_an_array_runs_every_pair_of_config_and_override(cluster: Place) -> None:
     (cluster.repo / "configs" / "my own.py").write_text("")
     odd = "--config.note=it's $HOME"
     script = job(
@@ -231,12 +231,12 @@ def test_array_runs_every_pair_with_its_words(cluster: Place) -> None:
         assert run_job(cluster, script, SLURM_ARRAY_TASK_ID=str(task)) == (0, "")
         out = f"{script.parent}/{task}"
         assert (cluster.folder / "words").read_text().split("\0")[:-1] == [
-            *(f"{out}/cache", "-m", "flaxfer.main", "--config", config, odd, seed),
+            *(f"{out}/cache", "-m", "flaxfer", "run", "--config", config, odd, seed),
             f"--config.workdir={out}",
         ]
 
 
-def test_job_is_queued_again_only_if_it_was_stopped(cluster: Place) -> None:
+def test_a_job_is_requeued_only_if_it_was_stopped(cluster: Place) -> None:
     script = job(cluster, CONFIG, "--max_requeues=3")
     env = {**cluster.env(), "SLURM_JOB_ID": "41"}
     with subprocess.Popen(["bash", script], env=env) as running:
@@ -250,7 +250,7 @@ def test_job_is_queued_again_only_if_it_was_stopped(cluster: Place) -> None:
         assert run_job(cluster, script)[0] == int(code)
         assert cluster.calls("scontrol") == [again] * times
     (cluster.folder / "wanted").write_text("75")
-    assert "queued again 3 times already" in run_job(cluster, script, SLURM_RESTART_COUNT="3")[1]
+    assert "already requeued 3 times" in run_job(cluster, script, SLURM_RESTART_COUNT="3")[1]
     assert cluster.calls("scontrol") == [again] * 2
     part = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "0"}
     assert run_job(cluster, script, **part)[0] == 75
@@ -260,27 +260,29 @@ def test_job_is_queued_again_only_if_it_was_stopped(cluster: Place) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "--config: no config file"),
-        (("--config=configs/none.py",), "there is no file"),
-        ((CONFIG, "--name=a b"), "--name=a b: not a name"),
-        ((CONFIG, "--time=4h"), "--time=4h: not a time limit"),
-        ((CONFIG, "--memory=lots"), "--memory=lots: not an amount"),
-        ((CONFIG, "--gpus=-1"), "--gpus=-1: not a whole number"),
-        ((CONFIG, "--partition=a b"), "'a b': not a partition"),
-        ((CONFIG, "--python=none"), "--python=none: there is no such program"),
+        ((), "--config: missing"),
+        (("--config=configs/none.py",), "no such file"),
+        ((CONFIG, "--name=a b"), "--name=a b: invalid job name"),
+        ((CONFIG, "--time=4h"), "--time=4h: invalid time limit"),
+        ((CONFIG, "--memory=lots"), "--memory=lots: invalid amount"),
+        ((CONFIG, "--gpus=-1"), "--gpus=-1: not a positive integer"),
+        ((CONFIG, "--partition=a b"), "'a b': invalid partition"),
+        ((CONFIG, "--python=none"), "--python=none: no such program"),
         ((CONFIG, "--out=/my results"), "--out=/my results: Slurm cannot"),
         ((CONFIG, "--each=seeds"), "--config.seeds: not an override"),
         ((CONFIG, "--nodes=2"), "--nodes=2: no such flag"),
     ],
 )
-def test_bad_input_is_refused_first(cluster: Place, words: tuple[str, ...], message: str) -> None:
+def test_invalid_input_is_refused_before_any_command(
+    cluster: Place, words: tuple[str, ...], message: str
+) -> None:
     ran = cluster.run("slurm.sh", *words)
     assert (ran.returncode, cluster.calls("sbatch")) == (2, [])
     assert message in ran.stderr and "Hint: " in ran.stderr
     assert not (cluster.repo / "runs").exists()
 
 
-def test_failing_sbatch_hands_on_its_code(cluster: Place) -> None:
+def test_a_failed_sbatch_gives_its_code(cluster: Place) -> None:
     cluster.fails("job.sbatch", 5, "sbatch: error: invalid partition")
     ran = cluster.run("slurm.sh", CONFIG)
     assert ran.returncode == 5

@@ -1,4 +1,4 @@
-"""A checkout with the launch scripts, and recorders in the place of gcloud and sbatch."""
+"""A checkout with the launch scripts, and recorders in place of gcloud and sbatch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 LAUNCH = Path(__file__).parents[2] / "launch"
 TOOLS = "bash basename cat cp date dirname env find flock git grep kill ln mkdir mv nohup rm sed"
 TOOLS += " setsid sort tail touch"
-# Logs its words, then answers: by the first line of the file for the kind of question (the last
-# line stays), or by the line `PATTERN<TAB>CODE<TAB>MESSAGE` of `failures` whose pattern fits.
+# Logs its arguments, then answers: with the first line of the file for the kind of question (the
+# last line stays), or by the line `PATTERN<TAB>CODE<TAB>MESSAGE` of `failures` whose pattern
+# matches.
 RECORDER = r"""#!/usr/bin/env bash
 here=$(dirname "$(dirname "$0")")
 { printf '%s\0' "$(basename "$0")" "$@"; echo; } >>"$here/calls"
@@ -40,7 +41,7 @@ fi
 class Place:
     """A committed checkout with the scripts, and a PATH of the tools above and the recorders.
 
-    Nothing else is on that PATH, so nothing real can be called.
+    Nothing else is on that PATH, so no real command can be called.
     """
 
     def __init__(self, folder: Path, recorders: Sequence[str]):
