@@ -1,4 +1,4 @@
-"""The embedded demonstration data keep the promises of their README."""
+"""The embedded demonstration data have the properties stated in their README."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ FILES: dict[str, tuple[list[str], int, int]] = {
     **{name: (["id", *REVIEW_HEADER], 24, 24) for name in REVIEW_TEST_FILES},
 }
 
-# Letters of the script, and what must not stand in a text of that language.
+# Letters of each script.
 HAN = re.compile(r"[\u4e00-\u9fff]")
 DEVANAGARI = re.compile(r"[\u0900-\u097f]")
 LATIN = re.compile(r"[A-Za-z]")
 # A sample of characters that differ between traditional and simplified Chinese.
 TRADITIONAL = re.compile(r"[們個這來時會國說學對開關車門長東馬鳥魚買賣體點電話機飛]")
-# Letters by which the language as a whole shows that its spelling was not flattened to ASCII.
+# Letters that show that the spelling of a language was not reduced to ASCII.
 ACCENTS = {"de": "äöüß", "fr": "éèàêç", "es": "áéíóúñ¿"}
 
 
@@ -58,7 +58,7 @@ def _rows(name: str) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _normalised(text: str) -> str:
-    """Lower case without punctuation; keeps Devanagari's vowel signs, which `\\w` would drop."""
+    """Lowercase, without punctuation but with Devanagari's vowel signs, which `\\w` excludes."""
     kept = (" " if unicodedata.category(c)[0] in "PSZC" else c for c in text.lower())
     return " ".join("".join(kept).split())
 
@@ -83,14 +83,14 @@ def test_the_folder_holds_exactly_the_documented_tables() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_bytes_header_and_count(name: str) -> None:
+def test_a_table_has_the_documented_format_and_size(name: str) -> None:
     header, least, stated = FILES[name]
     raw = (DATA / name).read_bytes()
     assert b"\r" not in raw
     assert b'"' not in raw
     assert raw.endswith(b"\n") and not raw.endswith(b"\n\n")
-    found, rows = _rows(name)
-    assert found == header
+    first_line, rows = _rows(name)
+    assert first_line == header
     assert len(rows) >= least
     assert len(rows) == stated
     shown = re.sub(r"-\w\w-test", "-*-test", name)
@@ -101,7 +101,7 @@ def test_bytes_header_and_count(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_texts_are_clean_and_no_record_is_there_twice(name: str) -> None:
+def test_texts_are_clean_and_records_unique(name: str) -> None:
     rows = _rows(name)[1]
     for row in rows:
         for text in _texts_of(row):
@@ -128,7 +128,7 @@ def test_reviews_are_balanced_within_every_domain(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCORED_FILES)
-def test_scores_lie_on_the_scale_and_spread_over_it(name: str) -> None:
+def test_scores_are_spread_over_the_scale(name: str) -> None:
     rows = _rows(name)[1]
     scores = [float(row["score"]) for row in rows]
     assert all(0.0 <= score <= 5.0 and score * 2 == int(score * 2) for score in scores)
@@ -189,7 +189,7 @@ def test_no_text_is_shared_between_splits() -> None:
 
 
 @pytest.mark.parametrize("name", PARAPHRASE_FILES)
-def test_word_overlap_does_not_give_the_label_away(name: str) -> None:
+def test_word_overlap_does_not_reveal_the_label(name: str) -> None:
     """No threshold on the Jaccard overlap, in either direction, is a good classifier."""
     scored = [(_jaccard(row), row["label"] == "paraphrase") for row in _rows(name)[1]]
     accuracies = []
@@ -199,8 +199,8 @@ def test_word_overlap_does_not_give_the_label_away(name: str) -> None:
     assert max(accuracies) < 0.85
 
 
-def test_the_test_pairs_hold_hard_cases() -> None:
-    """Some equivalent pairs share few words, some differing ones share most of them."""
+def test_the_test_pairs_include_hard_cases() -> None:
+    """Some equivalent pairs share few words, and some different ones share most of them."""
     rows = _rows("sts-en-test.tsv")[1]
     assert sum(_jaccard(row) < 0.3 and float(row["score"]) >= 4 for row in rows) >= 5
     assert sum(_jaccard(row) > 0.5 and float(row["score"]) <= 2.5 for row in rows) >= 5

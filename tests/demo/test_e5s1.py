@@ -1,3 +1,5 @@
+"""The reader of E5S1 files: values, and errors for damaged files."""
+
 from __future__ import annotations
 
 import time
@@ -10,21 +12,22 @@ import pytest
 
 from flaxfer.demo import e5s1
 from flaxfer.errors import DataError
+from tests.demo.helpers import PIECES, TinyFile, q4_0_values
 
 WHERE = Path("tiny.bin")
-PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "a", "b", "▁ab", "é", "fi", "▁a", "<mask>"]
+Change = Callable[[TinyFile], None]
 
 
-def test_dequantisation_equals_the_slow_reference(slow_q4_0) -> None:
+def test_dequantisation_equals_the_reference_value_by_value() -> None:
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (400, 18), np.uint8)
-    blocks[:, 1] &= 0xBB  # any sign, subnormals too, but no infinity
-    expected = [slow_q4_0(block.tobytes()) for block in blocks]
+    blocks[:, 1] &= 0xBB  # Any sign, and subnormals, but no infinity.
+    expected = [q4_0_values(block.tobytes()) for block in blocks]
     assert (blocks[:, :2].copy().view("<f2") < 0).any()
     np.testing.assert_array_equal(e5s1.dequantize_q4_0(blocks), np.array(expected, np.float32))
 
 
-def test_reads_what_was_written(tiny) -> None:
+def test_a_file_is_read_as_written(tiny: TinyFile) -> None:
     file = e5s1.read(tiny.join(), WHERE)
     assert file.header == e5s1.Header(32, 2, 2, 64, 14, 6, 2, np.float32(1e-12), 32)
     assert file.pieces == PIECES
@@ -36,23 +39,23 @@ def test_reads_what_was_written(tiny) -> None:
         np.testing.assert_array_equal(file.tensors[name], expected, err_msg=name)
 
 
-def tensor(name: str, kind: int, values: int, size: int) -> Callable:
-    def change(file) -> None:
+def tensor(name: str, kind: int, values: int, size: int) -> Change:
+    def change(file: TinyFile) -> None:
         file.tensors[name] = (kind, values, bytes(size))
 
     return change
 
 
-def setting(**parts: object) -> Callable:
-    def change(file) -> None:
+def setting(**parts: object) -> Change:
+    def change(file: TinyFile) -> None:
         for name, value in parts.items():
             setattr(file, name, value)
 
     return change
 
 
-def renamed(old: str, new: str) -> Callable:
-    def change(file) -> None:
+def renamed(old: str, new: str) -> Change:
+    def change(file: TinyFile) -> None:
         file.tensors = {new if k == old else k: v for k, v in file.tensors.items()}
 
     return change
@@ -102,7 +105,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize(("change", "message"), DAMAGE, ids=[message for _, message in DAMAGE])
-def test_a_malformed_file_is_refused_quickly(tiny, change: Callable, message: str) -> None:
+def test_a_malformed_file_is_refused_quickly(tiny: TinyFile, change: Change, message: str) -> None:
     change(tiny)
     data = tiny.join()
     tracemalloc.start()
@@ -118,25 +121,25 @@ def test_a_malformed_file_is_refused_quickly(tiny, change: Callable, message: st
     assert caught.value.hint
 
 
-def test_values_that_are_no_numbers_are_refused(tiny) -> None:
+def test_infinite_values_are_refused(tiny: TinyFile) -> None:
     tiny.tensors["emb.ln.w"] = (0, 32, np.full(32, np.inf, "<f4").tobytes())
-    with pytest.raises(DataError, match=r"emb.ln.w holds values"):
+    with pytest.raises(DataError, match=r"emb.ln.w has values"):
         e5s1.read(tiny.join(), WHERE)
     blocks = np.zeros((14, 18), np.uint8)
     blocks[3, :2] = 0xFF
     tiny.tensors["emb.word"] = (1, 448, blocks.tobytes())
-    with pytest.raises(DataError, match=r"emb.word holds values"):
+    with pytest.raises(DataError, match=r"emb.word has values"):
         e5s1.read(tiny.join(), WHERE)
 
 
-def test_every_truncation_is_refused(tiny) -> None:
+def test_every_truncation_is_refused(tiny: TinyFile) -> None:
     data = tiny.join()
     for size in [*range(0, 1600, 3), *range(1600, len(data), 97), len(data) - 1]:
         with pytest.raises(DataError):
             e5s1.read(data[:size], WHERE)
 
 
-def test_a_flipped_byte_never_gives_another_exception(tiny) -> None:
+def test_a_flipped_bit_raises_no_other_exception(tiny: TinyFile) -> None:
     data = tiny.join()
     rng = np.random.default_rng(3)
     refused = 0

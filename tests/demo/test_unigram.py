@@ -1,24 +1,24 @@
+"""The tokenizer of the demo's model: normalisation, pieces, special tokens."""
+
 from __future__ import annotations
 
 import random
 
 import pytest
-from tokenizers import normalizers
+from tokenizers import Tokenizer, normalizers
 
 from flaxfer.demo import unigram
-
-PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "a", "b", "▁ab", "é", "fi", "▁a", "<mask>"]
-SCORES = [0.0, 0.0, 0.0, 0.0, -2.0, -3.0, -3.5, -4.0, -4.5, -5.0, -3.25, 0.0]
+from tests.demo.helpers import NORMALISATION, PIECES, SCORES
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return unigram.build(PIECES, SCORES, {"\t": " ", "\u200b": " ", "\x07": "", "ﬁ": "fi"})
+def tokenizer() -> Tokenizer:
+    return unigram.build(PIECES, SCORES, NORMALISATION)
 
 
-def test_the_compiled_table_does_what_the_table_says() -> None:
+def test_the_compiled_table_gives_the_replacements_of_the_table() -> None:
     rng = random.Random(5)
-    # From U+3300 on no character extends the one before it, so every one is looked up by itself.
+    # From U+3300 on, no character extends the one before it, so each is looked up alone.
     alphabet = [chr(c) for c in range(0x20, 0x250)] + [chr(c) for c in range(0x3300, 0xA000)]
     keys = rng.sample(alphabet, 5000)
     table = {key: "".join(rng.choices(alphabet, k=rng.randrange(4))) for key in keys}
@@ -34,15 +34,15 @@ def test_the_compiled_table_does_what_the_table_says() -> None:
     ("text", "normalised"),
     [
         ("ab\t\u200bé\x07", "ab é"),
-        ("e\u0301 E\u0341", "é É"),  # U+0341 is the deprecated twin of the acute accent
-        ("\u1100\u1161", "\u1100\u1161"),  # six bytes: taken one by one, as XLM-R does
-        ("e\u0302\u0301", "ê"),  # three marks of a cluster: the first pair wins, as in XLM-R
+        ("e\u0301 E\u0341", "é É"),  # U+0341 is a deprecated acute accent.
+        ("\u1100\u1161", "\u1100\u1161"),  # Six bytes: character by character, as in XLM-R.
+        ("e\u0302\u0301", "ê"),  # A cluster of three: only the first pair counts, as in XLM-R.
         ("か\u3099", "か\u3099"),
         ("a   b", "a b"),
         ("ﬁ", "fi"),
     ],
 )
-def test_normalisation(tokenizer, text: str, normalised: str) -> None:
+def test_texts_are_normalised_as_in_xlmr(tokenizer: Tokenizer, text: str, normalised: str) -> None:
     assert tokenizer.normalizer.normalize_str(text) == normalised
 
 
@@ -57,21 +57,23 @@ def test_normalisation(tokenizer, text: str, normalised: str) -> None:
         ("", ["<s>", "</s>"]),
     ],
 )
-def test_pieces(tokenizer, text: str, pieces: list[str]) -> None:
+def test_texts_are_split_into_the_likeliest_pieces(
+    tokenizer: Tokenizer, text: str, pieces: list[str]
+) -> None:
     assert tokenizer.encode(text).ids == [PIECES.index(piece) for piece in pieces]
 
 
-def test_unknown_characters_and_pairs(tokenizer) -> None:
+def test_unknown_characters_and_pairs_have_their_special_ids(tokenizer: Tokenizer) -> None:
     assert tokenizer.encode("za").ids == [0, 4, 3, 5, 2]
     pair = tokenizer.encode("a", "ab")
     assert (pair.ids, pair.type_ids) == ([0, 10, 2, 2, 7, 2], [0] * 6)
 
 
-def test_decoding_gives_the_text_back(tokenizer) -> None:
+def test_decoding_inverts_encoding(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(tokenizer.encode("ab a é").ids) == "ab a é"
 
 
-def test_the_file_is_the_same_in_every_process(tokenizer) -> None:
-    # Set and hash order must not reach the file: its bytes are part of a data set's identity.
-    swapped = dict(reversed({"\t": " ", "\u200b": " ", "\x07": "", "ﬁ": "fi"}.items()))
+def test_the_file_does_not_depend_on_the_order_of_the_table(tokenizer: Tokenizer) -> None:
+    # Its bytes are part of a data set's identity.
+    swapped = dict(reversed(NORMALISATION.items()))
     assert unigram.build(PIECES, SCORES, swapped).to_str() == tokenizer.to_str()

