@@ -31,7 +31,7 @@ class Predicted:
 
 
 def read(path: Path, task: Task) -> dict[str, Predicted]:
-    """The predictions of a file by language.
+    """Return the predictions of a file by language.
 
     Raises:
       DataError: a line is not a prediction of such a task.
@@ -57,7 +57,7 @@ def read(path: Path, task: Task) -> dict[str, Predicted]:
 def measured(
     task: Task, metric: str, language: str, runs: Sequence[Predicted]
 ) -> tuple[Resampled, list[Learning]]:
-    """A metric of some runs over their examples, and what each has learned.
+    """Return a metric of some runs over their examples, and what each has learned.
 
     Args:
       task: that was predicted.

@@ -1,4 +1,4 @@
-"""The data of a study's stages: read, checked for overlap, tokenised, and numbered anew."""
+"""The data of a study's stages: read, checked for overlap, tokenised and renumbered."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def _tokenize(
 
 
 def _stage(settings: Stage, encoder: EncoderConfig, splits: Mapping[str, Tokenized]) -> StageData:
-    """Number the tokens of a stage by its vocabularies, and resolve its row length."""
+    """Renumber the tokens of a stage by its vocabularies, and resolve its row length."""
     trained_on = {name: splits[name] for name in TRAINED_ON}
     vocabulary = _vocabulary(settings, encoder, trained_on.values())
     scoring = _vocabulary(settings, encoder, splits.values())
