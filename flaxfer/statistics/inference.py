@@ -75,8 +75,10 @@ def hierarchical_interval(
     If a condition has a single run, the interval is over examples alone.
 
     Args:
-      direct, staged: (R,) scores of the runs on all examples.
-      direct_BR, staged_BR: their scores in B resamples of the examples.
+      direct: (R,) scores of the runs of one condition on all examples.
+      staged: (R,) scores of the runs of the other condition.
+      direct_BR: scores of the runs in B resamples of the examples.
+      staged_BR: the same for the other condition.
       level: nominal coverage.
       rng: generator for the seed effect.
     """
@@ -120,7 +122,8 @@ def permute_seeds(
     differences; the two disagree if the conditions have different numbers of runs.
 
     Args:
-      direct, staged: (R,) scores of the runs.
+      direct: (R,) scores of the runs of one condition.
+      staged: (R,) scores of the runs of the other condition.
       max_permutations: number of permutations to draw if there are more than that.
       rng: generator for drawn permutations.
 
