@@ -86,6 +86,7 @@ def config_of(folder: Path) -> Config:
         workdir=str(folder / "work"),
         data_dir=str(folder),
         cache=str(folder / "cache"),
+        transferability=0,  # Its program takes as long to compile as a small stage.
     )
 
 
@@ -140,6 +141,7 @@ def grid_of(world: Path, workdir: Path) -> Grid:
         workdir=str(workdir),
         data_dir=str(world),
         cache=str(world / "cache"),
+        transferability=0,
     )
 
 
