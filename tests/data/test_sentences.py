@@ -282,10 +282,10 @@ def test_keep_drop_fraction_and_splits(tmp_path: Path) -> None:
     assert Examples.join(list(splits.values())).task_type.name == "tagging"
 
 
-def test_kinds_do_not_join(tmp_path: Path) -> None:
+def test_task_types_are_not_joined(tmp_path: Path) -> None:
     tagged = read(conll(tmp_path, CONLL), NER)
     path = text_file(tmp_path, "a\ty\nx\tO\n")
     single = Source(path, columns={"text_a": "a", "label": "y"})
     task = dataclasses.replace(NER, type="classification", metric="accuracy")
-    with pytest.raises(DataError, match="a tag a word and texts or pairs with a class cannot be"):
+    with pytest.raises(DataError, match="tagging and classification cannot be joined"):
         Examples.join([tagged, read(single, task)])

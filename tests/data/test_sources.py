@@ -11,6 +11,7 @@ import pytest
 from flaxfer.config import Data, Source, Task
 from flaxfer.data.examples import Examples
 from flaxfer.errors import ConfigError, DataError
+from flaxfer.tasks import TASK_TYPES
 from tests.data.helpers import (
     NLI,
     PAIRS,
@@ -208,9 +209,9 @@ def test_pairs_and_single_texts_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_fingerprint_covers_everything() -> None:
-    base = Examples(
-        ("ab", "c"), ("d", "e"), np.array([0, 1], np.int32), ("1", "2"), ("en", "de"), ("", "x")
-    )
+    label = np.array([0, 1], np.int32)
+    columns = (("ab", "c"), ("d", "e"), label, ("1", "2"), ("en", "de"), ("", "x"))
+    base = Examples(TASK_TYPES["classification"], *columns)
     changed = [
         dataclasses.replace(base, text_a=("a", "bc")),
         dataclasses.replace(base, text_b=None),
