@@ -172,7 +172,7 @@ def test_a_question_that_leaves_no_room_is_named(tmp_path: Path) -> None:
     assert caught.value.details == ("id0: 20 tokens leave 7", "id2: 30 tokens leave 0")
     assert "train.doc_stride" in str(caught.value)
     # A context that fits whole needs no window beside it.
-    short = examples(("a " * 20,), ("dog",), ((),))
+    short = examples("question_answering", ("a " * 20,), ("dog",), ((),))
     assert len(tokenize(short, tokenizer, 24, None, 8)) == 1
     with pytest.raises(DataError, match="id0: 20 tokens leave 0"):
         tokenize(short, tokenizer, 23, None, 8)
