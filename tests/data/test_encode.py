@@ -141,6 +141,7 @@ def test_answers_of_words_are_exact(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO, "flaxfer.data"):
         tokenized = tokenize(asked(), tokenizer, 40, None, 10)
     assert check_windows(tokenized, asked(), load(tmp_path), 40, 10) == (3, 3)
+    assert f"5 examples, {len(tokenized)} sequences" in caplog.text
     assert "no window contains the answer of 1 of 5 questions" in caplog.text
 
 

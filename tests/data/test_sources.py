@@ -209,16 +209,24 @@ def test_pairs_and_single_texts_do_not_mix(tmp_path: Path) -> None:
 
 
 def test_fingerprint_covers_everything() -> None:
-    label = np.array([0, 1], np.int32)
-    columns = (("ab", "c"), ("d", "e"), label, ("1", "2"), ("en", "de"), ("", "x"))
-    base = Examples(TASK_TYPES["classification"], *columns)
+    base = Examples(
+        TASK_TYPES["classification"],
+        ("ab", "c"),
+        ("d", "e"),
+        np.array([0, 1], np.int32),
+        ("1", "2"),
+        ("en", "de"),
+        ("", "x"),
+    )
     changed = [
         dataclasses.replace(base, text_a=("a", "bc")),
         dataclasses.replace(base, text_b=None),
         dataclasses.replace(base, text_b=("d", "f")),
         dataclasses.replace(base, label=np.array([1, 1], np.int32)),
         dataclasses.replace(base, label=np.array([0, 0], np.int32)),
-        dataclasses.replace(base, label=np.array([0, 0], np.float32)),
+        dataclasses.replace(
+            base, task_type=TASK_TYPES["regression"], label=np.array([0, 0], np.float32)
+        ),
         dataclasses.replace(base, id=("1", "3")),
         dataclasses.replace(base, language=("en", "en")),
         dataclasses.replace(base, domain=("x", "")),
