@@ -1,7 +1,7 @@
-"""Examples to sequences of token ids, by the kind of task.
+"""Encoding of examples as sequences of token ids: what the encoders of all task types share.
 
-Texts, pairs and choices are truncated. Sentences whose words have tags are divided between words
-instead, and the contexts of questions into windows that overlap, so that nothing is lost.
+Texts, pairs and choices are truncated. Tagged sentences are divided between words instead, and the
+contexts of questions into overlapping windows, so that nothing is lost.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 Arrays = dict[str, np.ndarray]
 
 CHUNK = 4096
-"""Texts handed to the tokenizer at a time: bounds memory, and lets a signal through."""
+"""Texts per call of the tokenizer: bounds memory, and lets signals be handled in between."""
 
 
 def encode(
     examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int
 ) -> Arrays:
-    """The arrays of `Tokenized`, of its labels those that depend on tokens.
+    """Return the arrays of `Tokenized`, with those labels that depend on tokens.
 
-    And `counts`, (3,) int64: examples cut, unknown tokens, questions whose answer no window holds.
+    An additional array `counts`, (3,) int64, has the number of truncated examples, of unknown
+    tokens, and of questions whose answer is in no window.
 
     Raises:
-      DataError: a question leaves no room for its context, or the tokenizer has no unknown token
-        for a word that it makes nothing of.
+      DataError: If an example cannot be encoded.
     """
     found = examples.task_type.encode(examples, tokenizer, max_length, doc_stride)
     lengths = np.array([len(ids) for ids in found.token], np.int32)
@@ -55,9 +55,9 @@ def encode(
 
 
 def word_splitter(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
-    """The state of the pre-tokenizer for texts that are given word by word.
+    """Return the state of the pre-tokenizer for texts that are split into words.
 
-    Byte-level BPE takes every word as if a space stood before it, as it does within a text
+    Byte-level BPE treats every word as if it followed a space, as it does within a text
     (`add_prefix_space=True` in transformers).
     """
     splitter = tokenizer.backend_tokenizer.pre_tokenizer
@@ -69,9 +69,9 @@ def word_splitter(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 
 def pure_backend(tokenizer: PreTrainedTokenizerFast, words: bool) -> tokenizers.Tokenizer:
-    """The tokenizer without truncation and padding, which transformers sets at each of its calls.
+    """Return the tokenizer without truncation and padding, which transformers sets in each call.
 
-    One that is to be given `words` and splits them in another way than texts is a copy.
+    It is a copy if `words` need another pre-tokenizer than texts.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
@@ -85,7 +85,7 @@ def pure_backend(tokenizer: PreTrainedTokenizerFast, words: bool) -> tokenizers.
 
 @dataclasses.dataclass
 class Sequences:
-    """Sequences with what belongs to them, array by array, and counts."""
+    """Token sequences of examples, with the arrays of `Tokenized` per sequence, and counts."""
 
     token: list[np.ndarray] = dataclasses.field(default_factory=list)
     type: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -113,11 +113,11 @@ class Sequences:
 
 @dataclasses.dataclass(frozen=True)
 class Template:
-    """What a tokenizer writes around a text, or around and between two.
+    """The special tokens that a tokenizer adds around one text, or around and between two.
 
     Attributes:
-      special: ids and types of the tokens before, between (of a pair) and after.
-      types: of the tokens of each text.
+      special: Ids and types of the special tokens before, between (in a pair) and after the texts.
+      types: Token type of each text.
     """
 
     special: tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -125,7 +125,7 @@ class Template:
 
     @classmethod
     def of(cls, backend: tokenizers.Tokenizer, pair: bool) -> Template:
-        """Reads it off an example."""
+        """Read the template off an encoded example."""
         probe = backend.encode("a", "a" if pair else None)
         ids, types = np.array(probe.ids, np.int32), np.array(probe.type_ids, np.uint8)
         texts = [np.flatnonzero([s == n for s in probe.sequence_ids]) for n in range(1 + pair)]
@@ -136,11 +136,11 @@ class Template:
 
     @property
     def size(self) -> int:
-        """How many special tokens there are."""
+        """Number of special tokens."""
         return sum(len(ids) for ids, _ in self.special)
 
     def fill(self, texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
-        """Ids, types, and where the last text begins."""
+        """Return the ids and types of a sequence, and the position of its last text."""
         ids, types = [self.special[0][0]], [self.special[0][1]]
         for text, kind, special in zip(texts, self.types, self.special[1:], strict=True):
             ids += [text, special[0]]

@@ -1,4 +1,4 @@
-"""Files to text: compression, encoding, line ends."""
+"""Reading of text files: compression, encoding, line ends."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ FETCH_AGAIN = "fetch the file again, and compare its size with the original."
 
 
 def read_bytes(path: Path, setting: str) -> bytes:
-    """The content of a file, unpacked if its name ends in .gz; `setting` names it in the config.
+    """Return the content of a file, decompressed if its name ends in .gz.
+
+    Args:
+      path: The file.
+      setting: Its key in the config, for error messages.
 
     Raises:
-      DataError: there is no such file, or it cannot be read or unpacked.
+      DataError: If the file does not exist, or cannot be read or decompressed.
     """
     try:
         data = path.read_bytes()
@@ -41,11 +45,11 @@ def read_bytes(path: Path, setting: str) -> bytes:
 
 
 def decode(data: bytes, encoding: str, path: Path) -> str:
-    """The text of a file, without a byte order mark and with a line feed for CRLF.
+    """Return the text of a file, without a byte order mark and with line feeds instead of CRLF.
 
     Raises:
-      ConfigError: there is no such encoding.
-      DataError: the file is in another encoding, or holds NUL bytes.
+      ConfigError: If the encoding does not exist.
+      DataError: If the file has another encoding, or contains NUL bytes.
     """
     try:
         text = data.decode(encoding)
@@ -79,7 +83,7 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
 
 
 def _undecodable(data: bytes, encoding: str, path: Path, first: UnicodeDecodeError) -> list[str]:
-    """The first bad byte of every line that has one."""
+    """Return a description of the first undecodable byte of each line."""
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):  # A 0x0A is no line end.
         return [f"{path.name}: byte {first.start}: {first.reason}"]
     details, start = [], 0
@@ -96,10 +100,10 @@ def _undecodable(data: bytes, encoding: str, path: Path, first: UnicodeDecodeErr
 
 
 def parse_json(text: str, path: Path) -> Any:
-    """The value of a JSON file.
+    """Return the value of a JSON file.
 
     Raises:
-      DataError: the text is no JSON.
+      DataError: If the text is not JSON.
     """
     try:
         return json.loads(text)
@@ -110,7 +114,7 @@ def parse_json(text: str, path: Path) -> Any:
 
 
 def split_lines(text: str) -> list[str]:
-    """Lines without their ends; only a line feed ends a line, so U+2028 or NEL stay text."""
+    """Split text at line feeds only, so that U+2028 and NEL remain part of it."""
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()

@@ -1,4 +1,4 @@
-"""Data sets on the Hugging Face hub. Nothing here runs unless the config names a hub id."""
+"""Data sets on the Hugging Face hub, which is contacted only if the config has a hub id."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from flaxfer.runtime.hub import reach
 
 
 def read_hub(source: Source, keys: Iterable[Key]) -> Table:
-    """Reads the columns `keys` of a data set on the hub; classes are given by their names.
+    """Read columns of a data set on the hub; the values of class labels are their names.
+
+    Args:
+      source: The data set.
+      keys: Columns to read.
 
     Raises:
-      DataError: the hub cannot be reached, or has no such data set, split or column.
+      DataError: If the hub cannot be reached, or does not have the data set, split or a column.
     """
     import datasets
 
@@ -24,7 +28,7 @@ def read_hub(source: Source, keys: Iterable[Key]) -> Table:
         loaded = datasets.load_dataset(
             source.hub, name=source.subset or None, split=source.split, revision=source.revision
         )
-    # The library raises a dozen types of its own and of its network client; all mean the same here.
+    # The library raises many types of its own and of its network client; all mean the same here.
     except Exception as error:
         raise DataError(
             f"the hub's data set cannot be loaded: {type(error).__name__}: {error}",
@@ -41,7 +45,7 @@ def read_hub(source: Source, keys: Iterable[Key]) -> Table:
         column = loaded.column_names[index]
         values = table[column].to_pylist()
         feature = loaded.features[column]
-        item = getattr(feature, "feature", None)  # Of a list.
+        item = getattr(feature, "feature", None)  # The items of a list.
         if isinstance(feature, datasets.ClassLabel):
             classes = dict(enumerate(feature.names))
             values = [classes.get(value, value) for value in values]

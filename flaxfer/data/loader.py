@@ -1,6 +1,6 @@
-"""Order, batches and packing: from tokenised examples to arrays on the devices.
+"""Order, batching and packing of tokenised examples, and their transfer to the devices.
 
-A training batch is a function of (seed, step); nothing here has a state to save.
+A training batch is a function of (seed, step), so there is no state to save.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.runtime import sharding
 
 PLANNED_STEPS = 4096
-"""Batches whose rows are counted to choose the row counts; more would tell nothing new."""
+"""Number of batches that bucket sizes are chosen for; more would hardly change them."""
 
 BATCHES_AHEAD = 8
-"""Batches that a background thread builds at a time, while as many are trained on. To hand over
-each by itself would make the step wait for the thread each time, where all cores compute."""
+"""Batches that a background thread builds at a time, while as many are trained on. If batches were
+handed over one by one, every step would wait for the thread on machines whose cores all compute."""
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchSize:
-    """Examples, their tokens, and the token slots of the rows that hold them."""
+    """Numbers of examples, of their tokens, and of the token positions of their rows."""
 
     examples: int
     tokens: int
@@ -37,7 +37,7 @@ class BatchSize:
 
     @classmethod
     def of(cls, batch: packing.Batch) -> BatchSize:
-        """Counts a batch of host arrays, those of a rehearsed task included."""
+        """Return the size of a batch of host arrays, including a rehearsed task."""
         sizes = [cls._of_task(arrays) for arrays in packing.by_task(batch) if arrays]
         return cls(
             sum(size.examples for size in sizes),
@@ -48,30 +48,31 @@ class BatchSize:
     @classmethod
     def _of_task(cls, batch: packing.Batch) -> BatchSize:
         segment = batch["segment_BT"]
-        # Of the choices of an example, one is the right one.
+        # Exactly one of the choices of an example is correct.
         examples = batch["label_BE"] if "unit_BE" in batch else batch["mask_BE"]
         return cls(int(examples.sum()), int((segment > 0).sum()), segment.size)
 
 
 def total_steps(data: Tokenized, train: Train) -> int:
-    """Optimiser updates of a stage that does not stop early."""
+    """Return the number of optimizer updates of a stage that does not stop early."""
     return train.max_steps or math.ceil(train.epochs * train_examples(data) / train.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainPlan:
-    """What every step of a stage trains on.
+    """The batches of a stage.
 
     Attributes:
-      data: the train split. The examples of a batch are its sequences, except in multiple choice,
-        where an example is the sequences of all its choices.
-      seeds: of the order. With several, a batch holds one of each: its arrays lead with an axis of
-        seeds.
-      total_steps: optimiser updates of the stage.
-      bucket_sizes: the numbers of rows a micro-batch may have; each costs one compiled program.
-      slots: examples that a row can hold, E.
-      pad_id: token id of padding.
-      rehearsed: what else every batch holds, of another task; as many micro-batches and steps.
+      data: The training split. An example of a batch is a sequence, or in multiple choice the
+        sequences of all choices.
+      train: Settings of the training loop.
+      seeds: Seeds of the order. With several, the arrays of a batch have a leading axis of seeds.
+      total_steps: Number of optimizer updates of the stage.
+      bucket_sizes: Possible numbers of rows of a micro-batch; each costs one compiled program.
+      slots: Maximum number of sequences of a row, E.
+      multiple: Factor of all bucket sizes.
+      pad_id: Token id of padding.
+      rehearsed: Plan of a rehearsed task, with as many micro-batches and steps.
     """
 
     data: Tokenized
@@ -88,7 +89,7 @@ class TrainPlan:
     def make(
         cls, data: Tokenized, train: Train, seeds: tuple[int, ...], pad_id: int, multiple: int
     ) -> TrainPlan:
-        """Plans a stage; `multiple` is what the number of rows must be a multiple of."""
+        """Plan the batches of a stage, whose numbers of rows are multiples of `multiple`."""
         steps = total_steps(data, train)
         slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
         plan = cls(data, train, seeds, steps, (), slots, multiple, pad_id)
@@ -96,17 +97,17 @@ class TrainPlan:
             [plan._micro_batches(step) for step in range(min(steps, PLANNED_STEPS))]
         )
         needed = packing.rows_needed(data.lengths, micro, train.row_length, slots)
-        # The micro-batches of a step share one shape, whichever seed they are of.
+        # The micro-batches of a step have one shape for all seeds.
         needed = needed.reshape(-1, len(seeds) * train.gradient_accumulation_steps).max(axis=1)
         counts = packing.bucket_sizes(needed, train.max_bucket_sizes, multiple)
         return dataclasses.replace(plan, bucket_sizes=counts)
 
     def indices(self, step: int, which: int = 0) -> np.ndarray:
-        """Example indices of a step's batch, int64 (batch_size,); each epoch is a permutation.
+        """Return the example indices of a step, int64 (batch_size,); each epoch is a permutation.
 
         Args:
-          step: counted from 0.
-          which: the place of the seed in `seeds`.
+          step: Zero-based step.
+          which: Index of the seed in `seeds`.
         """
         size, n = self.train.batch_size, train_examples(self.data)
         positions = np.arange(step * size, (step + 1) * size)
@@ -116,7 +117,7 @@ class TrainPlan:
         return np.array([order[e][p] for e, p in zip(epochs, positions % n, strict=True)])
 
     def batch(self, step: int) -> packing.Batch:
-        """The packed arrays of a step, with a leading axis of micro-batches (see `seeds`)."""
+        """Return the packed arrays of a step, with an axis of micro-batches (see `seeds`)."""
         micro_batches = self._micro_batches(step)
         packed = [
             packing.pack(self.data.lengths[indices], self.train.row_length, self.slots)
@@ -139,25 +140,22 @@ class TrainPlan:
         return stacked
 
     def _micro_batches(self, step: int) -> np.ndarray:
-        """Sequence numbers of a step's micro-batches, those of the first seed first, int64
-        (seeds * micro-batches, sequences).
-        """
+        """Return the sequences of a step, int64 (seeds * micro-batches, sequences)."""
         choices = self.data.choices
         indices = np.stack([self.indices(step, which) for which in range(len(self.seeds))])
         sequence = indices[..., None] * choices + np.arange(choices)
         return sequence.reshape(len(self.seeds) * self.train.gradient_accumulation_steps, -1)
 
     def padding_share(self) -> float:
-        """Share of the token slots of the first epoch's batches that hold padding."""
+        """Return the share of padding among the token positions of (part of) the first epoch."""
         steps = math.ceil(train_examples(self.data) / self.train.batch_size)
         sizes = [BatchSize.of(self.batch(step)) for step in range(min(steps, self.total_steps, 64))]
         return 1 - sum(size.tokens for size in sizes) / sum(size.slots for size in sizes)
 
     def bucket_size(self, needed: int) -> int:
-        """The smallest planned row count that holds `needed` rows.
+        """Return the smallest bucket size for `needed` rows.
 
-        A long run can meet a batch that needs more rows than any planned one: it gets a program of
-        its own.
+        A batch of a long run may need more rows than all planned sizes, and a program of its own.
         """
         fitting = [count for count in self.bucket_sizes if count >= needed]
         return fitting[0] if fitting else math.ceil(needed / self.multiple) * self.multiple
@@ -165,7 +163,7 @@ class TrainPlan:
     def batches(
         self, start: int, mesh: jax.sharding.Mesh
     ) -> Iterator[tuple[BatchSize, dict[str, jax.Array]]]:
-        """The batches after step `start` to the last, built ahead and sent to the devices."""
+        """Yield the batches after step `start`, built ahead and transferred to the devices."""
         lead = (None,) if len(self.seeds) == 1 else (sharding.SEED, None)
 
         def ready(first: int) -> list[tuple[BatchSize, dict[str, jax.Array]]]:
@@ -180,20 +178,20 @@ class TrainPlan:
 
 
 def train_examples(data: Tokenized) -> int:
-    """What an epoch counts: sequences, or in multiple choice the examples they belong to."""
+    """Return the number of examples of an epoch: sequences, or in multiple choice examples."""
     return len(data) // data.choices
 
 
 def eval_batches(
     data: Tokenized, train: Train, pad_id: int, multiple: int
 ) -> Iterator[packing.Batch]:
-    """Every sequence of `data` once, packed into batches that all have the same shape.
+    """Yield every sequence of `data` once, packed into batches of the same shape.
 
-    The order is free, so the whole set is packed at once, which leaves next to no padding but in
-    the last batch.
+    The order does not matter, so the whole set is packed at once, with hardly any padding except
+    in the last batch.
     """
     slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
-    slots = 1 << (slots - 1).bit_length()  # A power of two, so that sets share one program.
+    slots = 1 << (slots - 1).bit_length()  # A power of two, so that sets share a program.
     rows = packing.pack(data.lengths, train.row_length, slots)
     size = train.eval_rows * multiple
     for start in range(0, len(rows), size):
@@ -208,7 +206,7 @@ def eval_batches(
 def put_rows(
     batch: packing.Batch, mesh: jax.sharding.Mesh, *lead: str | None
 ) -> dict[str, jax.Array]:
-    """Sends a batch to the devices, rows split over the mesh, the axes before them over `lead`."""
+    """Transfer a batch to the devices, with rows and leading axes split over the mesh."""
     spec = jax.sharding.PartitionSpec(*lead, *sharding.ROWS)
     return jax.device_put(batch, jax.sharding.NamedSharding(mesh, spec))
 

@@ -1,8 +1,8 @@
-"""Overlap between the splits of a study: texts that are trained on and evaluated on, and repeats.
+"""Overlap between the splits of a study: training texts in evaluation sets, and repeated texts.
 
-Texts are compared in a normal form, see `normalise`, by a hash of it. An **example** is shared if
-all its texts are, in either order; a **text** is shared if it stands anywhere in the other split,
-such as in another pair. Only what is long enough to be told from a coincidence counts, see
+Hashes of texts in a normal form are compared, see `normalise`. A **text** is shared if it occurs
+anywhere in the other split, such as in another pair; an **example** is shared if all its texts
+occur in one example there, in any order. Only what is too long to be a coincidence counts, see
 `TELLING`.
 """
 
@@ -30,20 +30,21 @@ Mode = Literal["report", "remove", "forbid"]
 Between = Literal["train and evaluation", "train and train", "within"]
 
 TELLING = 20
-"""The length from which on equal texts are no coincidence: letters and digits of the normal form,
-a wide character (Chinese, Japanese, Korean) counting as three. Four to five English words, or seven
-Chinese characters. Examples of several texts count the letters of all."""
+"""Length from which on equal texts are not considered a coincidence: the number of letters and
+digits of the normal form, with three for a wide character (Chinese, Japanese, Korean). That is four
+to five English words, or seven Chinese characters. The lengths of the texts of an example add up.
+"""
 
 COLUMNS = ("texts of", "in", "texts", "pairs", "same label", "short", "share", "removed")
-"""Of `rows`."""
+"""Header of `rows`."""
 
 _BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
-"""Odd, so that multiplying by it loses nothing; the golden ratio's, as in Knuth's hashing."""
+"""Odd, so that multiplication by it is invertible; from the golden ratio, as in Knuth's hashing."""
 
 
 class _Kept(dict[int, int | None]):
-    """What `str.translate` makes of each character: itself, or nothing."""
+    """A table for `str.translate` that keeps a character or removes it."""
 
     def __missing__(self, code: int) -> int | None:
         category = unicodedata.category(chr(code))
@@ -56,23 +57,22 @@ _KEPT = _Kept()
 
 @dataclasses.dataclass(frozen=True)
 class Overlap:
-    """What two splits share, counted in examples of `b`; or what is repeated within one.
+    """Overlap of two splits, counted in examples of `b`, or repetition within one split.
 
     Attributes:
-      between: which kind of record this is; `within` has the same split twice.
-      a, b: stage and split, such as `target/train`.
-      examples: of `b`.
-      texts: with at least one telling text that stands in `a`; within a split, in an earlier
-        example.
-      pairs: with all their texts in one example of `a`, in either order; None if both splits hold
-        single texts.
-      short: as `pairs`, or as `texts` of single texts, but too short to be telling; not counted
-        there.
-      share: of the examples that count in `pairs`, or in `texts` of single texts.
-      same_label: how many of those have their label in `a` too; None if the tasks ask different
-        questions, or their labels are no classes or scores.
-      removed: examples of `a` that were left out because of `b`. They may stand in several sets:
-        the record of `a` with itself has all that were left out.
+      between: Type of comparison; `within` compares a split with itself.
+      a, b: Stage and split, such as `target/train`.
+      examples: Number of examples of `b`.
+      texts: Examples with at least one telling text that occurs in `a`; within a split, in an
+        earlier example.
+      pairs: Examples whose texts all occur in one example of `a`, in any order; None if both
+        splits hold single texts.
+      short: Like `pairs`, or like `texts` for single texts, but too short to be counted there.
+      share: Share of the examples counted in `pairs`, or in `texts` for single texts.
+      same_label: Number of those whose label in `a` is the same; None if the tasks differ, or
+        their labels are neither classes nor scores.
+      removed: Examples of `a` that were removed because of `b`. An example may occur in several
+        sets; the record of `a` with itself counts all that were removed.
     """
 
     between: Between
@@ -89,8 +89,14 @@ class Overlap:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Keys:
-    """Hashes of n examples of P texts: of the texts (n, P), of the whole in any order (n,), and of
-    the whole with its label (n,); and whether texts and whole are telling.
+    """Hashes of n examples of P texts.
+
+    Attributes:
+      text: (n, P), hashes of texts.
+      whole: (n,), hashes of examples, whatever the order of their texts.
+      labelled: (n,), hashes of examples with their label; None for other labels.
+      telling_text, telling: Whether texts, and examples, are long enough, see `TELLING`.
+      question: Task type, labels and range of scores.
     """
 
     text: np.ndarray
@@ -106,13 +112,13 @@ class _Keys:
 
 
 def normalise(text: str) -> str:
-    """The form in which texts are compared: letters, marks, digits and symbols alone.
+    """Return the normal form of a text: letters, marks, digits and symbols only.
 
-    In this order: HTML's character references are resolved and line breaks `<br />` dropped;
-    Unicode NFKC; case folded; NFKC again, as folding can undo it; punctuation (categories P),
-    white space (Z), control and format characters (C), modifier symbols (Sk, such as the backquote)
-    and variation selectors are dropped. So tokenised and plain text are equal, and writing with and
-    without spaces; accents, vowel signs and emoji still tell texts apart.
+    In this order: HTML character references are resolved and line breaks `<br />` removed; Unicode
+    NFKC; case folding; NFKC again, as folding can undo it; punctuation (categories P), whitespace
+    (Z), control and format characters (C), modifier symbols (Sk, such as the backquote) and
+    variation selectors are removed. So tokenised and plain text, with or without spaces, are equal;
+    accents, vowel signs and emoji still distinguish texts.
     """
     text = _BREAK.sub(" ", html.unescape(text))
     folded = unicodedata.normalize("NFKC", text).casefold()
@@ -122,24 +128,24 @@ def normalise(text: str) -> str:
 def examine(
     stages: Mapping[str, Mapping[str, Examples]], tasks: Mapping[str, Task], mode: Mode
 ) -> tuple[dict[str, dict[str, Examples]], list[Overlap]]:
-    """Counts what the splits of a study share, and acts on it.
+    """Count, and optionally remove, the overlap between the splits of a study.
 
-    Every train split is compared with the sets that any stage is evaluated on, dev among them, and
-    with the other train split. With `remove`, the target's train split loses its examples that
-    stand in the target's own sets, so that it is the same whatever stage comes before; that of the
-    intermediate stage loses those in its own sets and in the target's. Examples of which only one
-    text is shared stay.
+    Every training split is compared with the evaluation sets of all stages, including dev, and
+    with the other training split. With `remove`, the target's training split loses its examples
+    that occur in the target's own sets, so that it does not depend on the intermediate stage; the
+    intermediate stage's loses those in its own sets and in the target's. Examples that share only
+    one of several texts are kept.
 
     Args:
-      stages: by stage, the splits; all but `train` are evaluated on.
-      tasks: by stage.
-      mode: `report` counts, `remove` leaves out, `forbid` refuses what `remove` would leave out.
+      stages: Splits by stage; all but `train` are evaluated on.
+      tasks: Tasks by stage.
+      mode: `report` counts, `remove` removes, `forbid` is an error if `remove` would remove any.
 
     Returns:
-      The stages, with their train splits changed if need be, and the counts of what was read.
+      The stages, with their training splits after removal, and the counts before it.
 
     Raises:
-      DataError: something is to be refused, or nothing is left to train on.
+      DataError: If overlap is forbidden, or nothing is left to train on.
     """
     keys = {
         f"{stage}/{split}": _keys(examples, tasks[stage])
@@ -169,7 +175,7 @@ def examine(
 
 
 def rows(records: Sequence[Overlap]) -> Iterator[list[object]]:
-    """What is shared with a train split, or repeated in it, as rows under `COLUMNS`."""
+    """Yield the overlap with and the repetition in training splits as rows of `COLUMNS`."""
     for record in records:
         if record.a.endswith("/train") and (record.texts or record.pairs or record.short):
             b = "itself" if record.a == record.b else record.b
@@ -199,7 +205,7 @@ def _keys(examples: Examples, task: Task) -> _Keys:
 
 
 def _parts(examples: Examples) -> Iterator[tuple[str, ...]]:
-    """The texts of each example: one, two, or of multiple choice the premise and the choices."""
+    """Yield the texts of each example: one, two, or in multiple choice the text and the choices."""
     for i, first in enumerate(examples.text_a):
         text = first if isinstance(first, str) else " ".join(first)
         second = examples.text_b[i] if examples.text_b else ()
@@ -207,7 +213,7 @@ def _parts(examples: Examples) -> Iterator[tuple[str, ...]]:
 
 
 def _hashed(text: str) -> tuple[int, int]:
-    """A hash of the normal form, 64 bits, and its length as `TELLING` counts it."""
+    """Return a 64-bit hash of the normal form, and its length as defined in `TELLING`."""
     text = normalise(text)
     length = len(text)
     if length < TELLING:
@@ -217,7 +223,7 @@ def _hashed(text: str) -> tuple[int, int]:
 
 
 def _leaked(train: _Keys, other: _Keys) -> np.ndarray:
-    """Which examples of `train` stand in `other` as a whole, bool (n,)."""
+    """Return which examples of `train` occur as a whole in `other`, bool (n,)."""
     return np.isin(train.whole, other.whole) & train.telling
 
 
@@ -244,7 +250,7 @@ def _within(name: str, keys: _Keys) -> Overlap:
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:
-    """Which of the values stood before, bool."""
+    """Return which of the values are repetitions of an earlier one, bool."""
     repeated = np.ones(len(values), bool)
     repeated[np.unique(values, return_index=True)[1]] = False
     return repeated
@@ -260,7 +266,7 @@ def _record(
     whole: np.ndarray,
     same: np.ndarray | None,
 ) -> Overlap:
-    """Counts what is shared: texts, bool (n, P); wholes and wholes with their label, bool (n,)."""
+    """Count shared texts, bool (n, P), examples, and examples with their label, bool (n,)."""
     counted = whole & keys.telling
     return Overlap(
         between=between,

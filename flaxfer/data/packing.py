@@ -1,4 +1,4 @@
-"""Packing: several examples in a row, and the few row counts that steps are compiled for."""
+"""Packing of several examples into rows, and the bucket sizes that steps are compiled for."""
 
 from __future__ import annotations
 
@@ -18,34 +18,32 @@ Batch = dict[str, np.ndarray]
 Array = TypeVar("Array")
 
 REHEARSED = "rehearsed"
-"""What the names of a rehearsed task's arrays begin with in a batch; and the key of that task's
-head among the parameters.
-"""
+"""Prefix of a rehearsed task's arrays in a batch, and key of its head among the parameters."""
 
-# What `max_examples` looks at: batches of a usual size, enough of them for the rows to average out.
+# The sample of `max_examples`: batches of a usual size, and enough of them for a stable average.
 _SAMPLE_BATCH = 64
 _SAMPLE_BATCHES = 32
 
 
 def pack(lengths: np.ndarray, row_length: int, max_examples: int) -> list[list[int]]:
-    """Places every example in a row: best fit decreasing (Johnson 1974, J. Comput. Syst. Sci. 8).
+    """Assign examples to rows: best fit decreasing (Johnson 1974, J. Comput. Syst. Sci. 8).
 
     Args:
-      lengths: (m,) int, tokens of each example.
-      row_length: tokens a row holds.
-      max_examples: examples a row holds.
+      lengths: (m,) int, number of tokens of each example.
+      row_length: Tokens of a row.
+      max_examples: Maximum number of examples of a row.
 
     Returns:
-      Rows of indices into `lengths`, longest example first; the same rows for the same lengths.
+      Rows of indices into `lengths`, longest example first; a function of the lengths.
 
     Raises:
-      DataError: an example is longer than a row, or has no token.
+      DataError: If an example is longer than a row, or has no token.
     """
     lengths = np.asarray(lengths)
     _check(lengths, row_length)
     rows: list[list[int]] = []
-    # Open rows by the space left in them, and the set of spaces with an open row as the bits of an
-    # integer: the tightest fit for an example is then the lowest bit from its length on.
+    # Open rows by free space, and the set of free spaces as the bits of an integer, in which the
+    # tightest fit for an example is the lowest bit from its length on.
     open_rows: list[list[list[int]]] = [[] for _ in range(row_length + 1)]
     spaces = 0
     order = np.argsort(-lengths, kind="stable")
@@ -72,44 +70,41 @@ def rows_needed(
     row_length: int,
     max_examples: int,
 ) -> np.ndarray:
-    """Counts the rows `pack` needs for every batch.
+    """Return the number of rows that `pack` needs for each batch, (steps,) int64.
 
     Args:
-      lengths: (n,) int, tokens of each example of the data set.
+      lengths: (n,) int, number of tokens of each example of the data set.
       batches: (steps, batch) example indices, or a sequence of index arrays of any sizes.
-      row_length: tokens a row holds.
-      max_examples: examples a row holds.
-
-    Returns:
-      (steps,) int64.
+      row_length: Tokens of a row.
+      max_examples: Maximum number of examples of a row.
 
     Raises:
-      DataError: as `pack`.
+      DataError: As `pack`.
     """
     needed = [len(pack(lengths[batch], row_length, max_examples)) for batch in batches]
     return np.array(needed, np.int64)
 
 
 def bucket_sizes(needed: np.ndarray, limit: int = 6, multiple: int = 1) -> tuple[int, ...]:
-    """Chooses the row counts to compile, so that rounding up to them adds the fewest rows in all.
+    """Choose bucket sizes so that rounding batches up to them adds as few rows as possible.
 
-    An exact dynamic programme over the histogram of `needed`.
+    Solved exactly, by dynamic programming over the histogram of `needed`.
 
     Args:
-      needed: (steps,) int, rows that each batch needs; at least one batch.
-      limit: the most sizes.
-      multiple: every size is a multiple of it.
+      needed: (steps,) int, number of rows of each batch; at least one batch.
+      limit: Maximum number of sizes.
+      multiple: Factor of all sizes.
 
     Returns:
       At most `limit` sizes, ascending; the last one is at least `max(needed)`.
     """
     size, weight = np.unique(-(-np.asarray(needed) // multiple) * multiple, return_counts=True)
-    batches = np.concatenate([[0], np.cumsum(weight)])  # [j]: of the j smallest sizes
-    # cost[j]: rows of these batches with the sizes chosen so far, the largest being size[j - 1].
+    batches = np.concatenate([[0], np.cumsum(weight)])  # [j]: with one of the j smallest sizes.
+    # cost[j]: rows of these batches for the best choice whose largest size is size[j - 1].
     cost = np.where(batches == 0, 0.0, np.inf)
     previous: list[np.ndarray] = []
     for _ in range(min(limit, len(size))):
-        # total[i, j]: the same with size[j - 1] chosen on top of size[i - 1].
+        # total[i, j]: the same if size[j - 1] is chosen after size[i - 1].
         total = cost[:, None] + (batches - batches[:, None]) * np.concatenate([[0], size])
         total[np.tril_indices(len(total))] = np.inf
         previous.append(total.argmin(axis=0))
@@ -121,18 +116,18 @@ def bucket_sizes(needed: np.ndarray, limit: int = 6, multiple: int = 1) -> tuple
 
 
 def max_examples(lengths: np.ndarray, row_length: int, limit: int = 64) -> int:
-    """Chooses the examples a row has slots for: the fewest that cost no row.
+    """Choose the number of example slots of a row: the smallest that does not cost more rows.
 
-    Every slot costs the head's computation, used or not, and no more. Counted on a sample of
-    batches spread evenly over the data set.
+    Every slot costs the computation of the head, whether it is used or not. Determined on a sample
+    of batches spread evenly over the data set.
 
     Args:
-      lengths: (n,) int, tokens of each example of the data set.
-      row_length: tokens a row holds.
-      limit: the most slots.
+      lengths: (n,) int, number of tokens of each example of the data set.
+      row_length: Tokens of a row.
+      limit: Maximum number of slots.
 
     Raises:
-      DataError: as `pack`.
+      DataError: As `pack`.
     """
     n = len(lengths)
     every = max(1, round(n / _SAMPLE_BATCH))
@@ -147,21 +142,21 @@ def max_examples(lengths: np.ndarray, row_length: int, limit: int = 64) -> int:
 def best_row_length(
     lengths: np.ndarray, batch: int, longest: int, width: int, limit: int = 64
 ) -> int:
-    """Chooses the tokens of a row: the multiple of 64 whose batches cost the fewest operations.
+    """Choose the number of tokens of a row: the multiple of 64 with the fewest operations.
 
-    Longer rows pad less, but attention costs their square. A slot costs a layer of the usual shape
-    24 D^2 + 4 T D operations in its products, in a ratio of 6 D + T. Counted on a sample of
-    shuffled batches; of equals the shortest is taken.
+    Longer rows have less padding, but the cost of attention is quadratic. The matmuls of a layer
+    of the usual shape take 24 D^2 + 4 T D operations per token, which is proportional to 6 D + T.
+    Determined on a sample of shuffled batches; the shortest of equally good lengths is chosen.
 
     Args:
-      lengths: (n,) int, tokens of each example of the data set.
-      batch: examples of a batch.
-      longest: tokens that any example may have; no row is shorter.
-      width: of the model, D.
-      limit: examples a row may hold.
+      lengths: (n,) int, number of tokens of each example of the data set.
+      batch: Number of examples of a batch.
+      longest: Maximum number of tokens of an example; no row is shorter.
+      width: Width D of the model.
+      limit: Maximum number of examples of a row.
 
     Raises:
-      DataError: as `pack`.
+      DataError: As `pack`.
     """
     order = np.random.default_rng(0).permutation(len(lengths))
     parts = max(1, len(order) // batch)
@@ -214,32 +209,32 @@ def build_rows(
     max_examples: int,
     pad_id: int,
 ) -> Batch:
-    """Builds the arrays of a packed batch.
+    """Build the arrays of a packed batch.
 
     Args:
-      tokenized: the data set.
+      tokenized: The data set.
       indices: (m,) int, sequences of the batch.
-      rows: of `pack`: for each row, positions in `indices`.
-      n_rows: rows of the batch (B); those after `rows` are padding.
-      row_length: tokens a row holds (T).
-      max_examples: sequences a row holds (E).
-      pad_id: token of the padding.
+      rows: Rows from `pack`, of positions in `indices`.
+      n_rows: Number of rows of the batch (B); those after `rows` are padding.
+      row_length: Tokens of a row (T).
+      max_examples: Maximum number of sequences of a row (E).
+      pad_id: Token id of padding.
 
     Returns:
       int32 token_BT, type_BT, position_BT (0.. in each sequence), segment_BT (1.. in each row, 0
-      for padding), cls_BE (place of the CLS token in its row), index_BE (-1 for an empty
+      for padding), cls_BE (position of the CLS token in its row), index_BE (-1 for an empty
       slot); float32 mask_BE, 1 for a sequence, 0 for an empty slot; and the targets, see
       `flaxfer.tasks.base.TaskType.targets`.
 
     Raises:
-      DataError: the rows do not fit.
+      DataError: If the rows do not fit.
     """
     counts = np.array([len(row) for row in rows], np.int64)
     sequence = np.asarray(indices)[np.fromiter(chain.from_iterable(rows), np.int64)]
     length = tokenized.lengths[sequence].astype(np.int64)
     row = np.repeat(np.arange(len(rows)), counts)
     slot = _restarted(counts)
-    # Tokens of the sequences before it, in the batch and in its row.
+    # Number of tokens before each sequence, in the batch and in its row.
     before = np.cumsum(length) - length
     start = before - np.repeat(before[np.cumsum(counts) - counts], counts)
     most, longest = (max(x.tolist(), default=0) for x in (counts, start + length))
@@ -274,11 +269,11 @@ def build_rows(
 
 
 def by_task(batch: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The arrays of a batch's own task, and by the same names those of the task it rehearses."""
-    start = f"{REHEARSED}/"
-    own = {name: array for name, array in batch.items() if not name.startswith(start)}
-    other = {name.removeprefix(start): batch[name] for name in batch if name not in own}
-    return own, other
+    """Return the arrays of a batch's target task, and those of its rehearsed task."""
+    prefix = f"{REHEARSED}/"
+    target = {name: array for name, array in batch.items() if not name.startswith(prefix)}
+    rehearsed = {name.removeprefix(prefix): batch[name] for name in batch if name not in target}
+    return target, rehearsed
 
 
 def _check(lengths: np.ndarray, row_length: int) -> None:
@@ -293,7 +288,7 @@ def _check(lengths: np.ndarray, row_length: int) -> None:
 
 
 def _restarted(counts: np.ndarray) -> np.ndarray:
-    """Returns 0, 1, .. count - 1 for each count, end to end."""
+    """Return the concatenated ranges 0, 1, .., count - 1 of all counts."""
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 

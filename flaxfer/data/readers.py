@@ -1,8 +1,7 @@
-"""Files to columns of values that know where they stand.
+"""Readers of data files: csv, tsv, JSON, JSON lines and parquet; `sentences` and `squad` have more.
 
-A reader returns every record of the file or raises: nothing is skipped here. What is wrong with
-single records is noted in `Table.problems`, so that it can be reported together with what is wrong
-with their values.
+A reader returns every record of the file or raises an error. Problems of single records are
+collected in `Table.problems`, to be reported together with those of their values.
 """
 
 from __future__ import annotations
@@ -23,30 +22,35 @@ from flaxfer.data.tables import Column, Key, Problems, Table, locate, missing_co
 from flaxfer.errors import ConfigError, DataError
 
 DELIMITERS = {"csv": ",", "tsv": "\t"}
+QUOTES = {"csv": "csv", "tsv": "literal"}
 
 
 def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
-    """Reads the columns `keys` of a local file of any format but `lines`.
+    """Read columns of a local file in any format but `lines`.
 
-    A name ending in .gz is unpacked. A byte order mark is dropped, CRLF counts as a line feed.
+    Args:
+      path: The file; it is decompressed if its name ends in .gz.
+      source: Format and other settings.
+      keys: Columns to read.
 
     Raises:
-      DataError: the file is missing, damaged, not in its encoding, or lacks a column.
+      ConfigError: If the format is unknown.
+      DataError: If the file is missing, damaged, in another encoding, or lacks a column.
     """
     keys = list(dict.fromkeys(keys))
-    kind = source.file_format
-    if not kind:
+    file_format = source.file_format
+    if not file_format:
         raise ConfigError(
             f"the ending of {path.name!r} does not tell how the file is written",
             where=str(path),
             hint="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad.",
         )
     data = read_bytes(path, "path")
-    if kind == "parquet":
+    if file_format == "parquet":
         return _parquet(data, path, keys)
     text = decode(data, source.encoding, path)
-    if kind in ("csv", "tsv"):
-        return _delimited(text, path, source, kind, keys)
+    if file_format in ("csv", "tsv"):
+        return _delimited(text, path, source, file_format, keys)
     readers: dict[str, Callable[[], Table]] = {
         "json": lambda: _json(text, path, keys),
         "jsonl": lambda: _json_lines(text, path, keys),
@@ -54,18 +58,18 @@ def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
         "conllu": lambda: conllu(text, path, keys),
         "squad": lambda: squad(text, path, keys),
     }
-    return readers[kind]()
+    return readers[file_format]()
 
 
 def read_lines(path: Path, encoding: str, setting: str) -> Column:
-    """Reads a text file of which every line is a value; `setting` names it in the config."""
+    """Read a text file whose lines are values; `setting` is its key in the config."""
     lines = split_lines(decode(read_bytes(path, setting), encoding, path))
     return Column(path.name, "", lines, range(1, len(lines) + 1))
 
 
-def _delimited(text: str, path: Path, source: Source, kind: str, keys: list[Key]) -> Table:
-    delimiter = source.delimiter or DELIMITERS[kind]
-    quotes = source.quotes if source.quotes != "auto" else {"csv": "csv", "tsv": "literal"}[kind]
+def _delimited(text: str, path: Path, source: Source, file_format: str, keys: list[Key]) -> Table:
+    delimiter = source.delimiter or DELIMITERS[file_format]
+    quotes = source.quotes if source.quotes != "auto" else QUOTES[file_format]
     problems: Problems = []
     if quotes == "literal":
         limit = source.max_columns - 1 if source.max_columns else -1
@@ -98,7 +102,7 @@ def _delimited(text: str, path: Path, source: Source, kind: str, keys: list[Key]
 
 
 def _quoted(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], list[int]]:
-    """Rows of a file with quoted fields, and the line on which each begins."""
+    """Return the rows of a file with quoted fields, and the line on which each begins."""
     csv.field_size_limit(sys.maxsize)  # The default is below the length of a long review.
     reader = csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, strict=True)
     rows: list[list[str]] = []

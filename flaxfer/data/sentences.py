@@ -1,4 +1,4 @@
-"""Files with a word a line: sentences to columns of lists, every item with its line."""
+"""Readers of files with one word per line, CoNLL and CoNLL-U; values are lists with lines."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEP
 """The columns of CoNLL-U (universaldependencies.org/format.html)."""
 
 Line = tuple[int, str]
-"""A line with its number, counted from 1."""
+"""A one-based line number, and the line."""
 
 
 def conll(text: str, path: Path, source: Source, keys: list[Key]) -> Table:
-    """Reads sentences of a word a line, its tag in another column, and a blank line after each.
+    """Read sentences with one word per line, in columns, and a blank line after each sentence.
 
-    Spaces around a value are dropped; a no-break space belongs to the word.
+    Spaces around a value are removed; a no-break space is part of the word.
 
     Raises:
-      DataError: the file has too few columns, or words have a prefix that is not to be trained on.
+      DataError: If the file has too few columns, or all words have an unexpected language prefix.
     """
     delimiter = source.delimiter or "\t"
 
@@ -56,13 +56,13 @@ def conll(text: str, path: Path, source: Source, keys: list[Key]) -> Table:
 
 
 def conllu(text: str, path: Path, keys: list[Key]) -> Table:
-    """Reads CoNLL-U: columns by number or name, comments such as `sent_id` by their key.
+    """Read CoNLL-U: columns by number or name, and comments such as `sent_id` by their key.
 
-    Lines of multiword tokens (`1-2`) and empty nodes (`8.1`) are left out: their words have lines
-    of their own, or are not in the text.
+    Lines of multiword tokens (`1-2`) and empty nodes (`8.1`) are skipped, because their words have
+    lines of their own, or are not in the text.
 
     Raises:
-      DataError: a key is neither a column nor that of a comment.
+      DataError: If a key is neither a column nor the key of a comment.
     """
     problems: Problems = []
     rows: list[list[list[str]]] = []
@@ -108,7 +108,7 @@ def conllu(text: str, path: Path, keys: list[Key]) -> Table:
 
 
 def _sentences(text: str) -> list[list[Line]]:
-    """The lines of each sentence; those with nothing but white space stand between sentences."""
+    """Return the lines of each sentence; lines with only whitespace separate sentences."""
     groups = itertools.groupby(
         enumerate(split_lines(text), 1), lambda line: bool(line[1].strip(" \t"))
     )
@@ -134,7 +134,7 @@ def _remove_prefix(
     prefix: str,
     path: Path,
 ) -> Problems:
-    """Frees the words in `column` of `prefix`, in place; gives those that do not begin with it."""
+    """Remove `prefix` from the words in `column`, in place; return a problem for each without."""
     problems: Problems = []
     firsts = {row[column].partition(":")[:2] for sentence in rows for row in sentence}
     if not prefix and len(rows) > 1 and len(firsts) == 1:

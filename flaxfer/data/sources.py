@@ -1,8 +1,8 @@
-"""Columns to checked examples, and sources to the splits of a task.
+"""Reading of the splits of a task from their sources, with checks of every record.
 
-Labels are mapped by name, never by number, and whatever does not fit the task is an error that
-lists the file, line and column of every finding. Records are left out only where the config says so
-(`keep`, `drop`, `drop_unlabeled`, `fraction`), and are counted.
+Labels are mapped by name, never by number, and values that do not fit the task are errors with
+file, line and column. Records are excluded only by settings (`keep`, `drop`, `drop_unlabeled`,
+`fraction`), and are counted.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ logger = logging.getLogger("flaxfer.data")
 def read_source(
     source: Source, task: Task, task_type: TaskType, data_dir: str = "", seed: int = 0
 ) -> Examples:
-    """Reads a data set and checks every record that is used against the task.
+    """Read a data set, and check every record that is used against the task.
 
     Args:
-      source: which, and how its columns map to roles.
-      task: what labels there are, or the range of scores.
+      source: The data set, and the roles of its columns.
+      task: The task, with its labels or range of scores.
       task_type: Type of the task.
-      data_dir: where a relative path of the source starts.
-      seed: of the draw where `source.fraction` is below 1.
+      data_dir: Folder that a relative path of the source is resolved against.
+      seed: Seed for sampling if `source.fraction` is below 1.
 
     Raises:
-      DataError: with file, line and column of everything that is wrong.
+      DataError: With file, line and column of every problem.
     """
     where, columns, size, problems = _read(source, data_dir)
     if source.num_records and size != source.num_records:
@@ -52,7 +52,7 @@ def read_source(
             hint="fetch the file again if it is cut off; else set `num_records` to what it holds.",
         )
     wanted = _filter(source, columns, size)
-    # A column that is only filtered by may have the name of a role.
+    # A column that is only used to filter may have the name of a role.
     columns = {r: c for r, c in columns.items() if r in source.roles or r in source.aligned}
     broken = {record for record, _ in problems}
     readable = [i for i in wanted if i not in broken]
@@ -89,13 +89,13 @@ def read_source(
 def load_splits(
     data: Data, task: Task, task_type: TaskType, data_dir: str = ""
 ) -> dict[str, Examples]:
-    """Reads the splits `train`, `dev` and, if there is one, `test`.
+    """Read the splits `train`, `dev` and, if there is one, `test`.
 
-    Where the data has no dev set, it is cut from train: see `Data`. The cut is a function of the
-    seed and the number of examples, and keeps their order.
+    A missing dev set is taken from train, see `Data`: a function of the seed and the number of
+    examples, which keeps their order.
 
     Raises:
-      DataError: a source is wrong, or a split would be empty.
+      DataError: If a source has problems, or a split would be empty.
     """
     splits = {
         name: Examples.join(
@@ -122,7 +122,10 @@ def load_splits(
 
 
 def _read(source: Source, data_dir: str) -> tuple[str, dict[str, Column], int, Problems]:
-    """Name of the data set, the columns by role (or by name, for filters), size and problems."""
+    """Return name, columns, size and problems of a data set.
+
+    Columns are by role; those that are only used to filter are by name.
+    """
     names: dict[str, Key] = source.roles
     for name in (*source.keep, *source.drop):
         if name not in names and name not in source.aligned:
@@ -161,7 +164,7 @@ def _read(source: Source, data_dir: str) -> tuple[str, dict[str, Column], int, P
 
 
 def _filter(source: Source, columns: Mapping[str, Column], size: int) -> list[int]:
-    """The records that `keep` and `drop` leave."""
+    """Return the records selected by `keep` and `drop`."""
     wanted = list(range(size))
     for name, values in source.keep.items():
         wanted = [i for i in wanted if written(columns[name].values[i]) in values]
@@ -230,7 +233,7 @@ def _refused(where: str, problems: Problems, labels: Labels, task: Task) -> Data
 
 
 def _cut(examples: Examples, shares: Mapping[str, float], seed: int) -> dict[str, Examples]:
-    """Divides `examples` by `shares`; `train` takes what rounding leaves."""
+    """Divide `examples` in the proportions `shares`; `train` gets the remainder of rounding."""
     total = sum(shares.values())
     counts = {name: round(share / total * len(examples)) for name, share in shares.items()}
     counts["train"] = len(examples) - sum(n for name, n in counts.items() if name != "train")
@@ -252,7 +255,7 @@ def _cut(examples: Examples, shares: Mapping[str, float], seed: int) -> dict[str
 
 
 def _fraction(train: Examples, fraction: float, seed: int) -> Examples:
-    """A part of the train split; of two parts, the smaller is in the larger."""
+    """Return a fraction of the training split; smaller fractions are subsets of larger ones."""
     if fraction == 1:
         return train
     count = round(fraction * len(train))

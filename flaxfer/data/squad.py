@@ -1,4 +1,4 @@
-"""Question answering as SQuAD 1.1 and 2.0 write it: a record for each question."""
+"""The JSON format of SQuAD 1.1 and 2.0, with a record per question."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from flaxfer.errors import DataError
 
 
 def squad(text: str, path: Path, keys: list[Key]) -> Table:
-    """Reads the questions of all paragraphs: their own fields, `context` and `title`.
+    """Read the fields of all questions, and the `context` and `title` of each.
 
     Raises:
-      DataError: the file is no JSON, is not built as SQuAD's, or lacks a field.
+      DataError: If the file is not JSON, does not have SQuAD's structure, or lacks a field.
     """
     faults: list[str] = []
-    found = list(_questions(parse_json(text, path), path, faults))
+    questions = list(_questions(parse_json(text, path), path, faults))
     if faults:
         raise DataError(
             "the file is not built as those of SQuAD: data, paragraphs, context and qas",
@@ -26,7 +26,7 @@ def squad(text: str, path: Path, keys: list[Key]) -> Table:
             hint="set format to how it is written, or correct the file.",
             details=faults,
         )
-    places, records = [place for place, _ in found], [record for _, record in found]
+    places, records = [place for place, _ in questions], [record for _, record in questions]
     names = list(dict.fromkeys(name for record in records for name in record))
     missing = locate(list(map(str, keys)), names)[1]
     if missing and names:
@@ -45,7 +45,7 @@ def squad(text: str, path: Path, keys: list[Key]) -> Table:
 
 
 def _questions(value: Any, path: Path, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every question with its place in the file; what is not as it should be goes to `faults`."""
+    """Yield every question with its path in the file; errors of structure go to `faults`."""
 
     def items(parent: Any, at: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         inner = parent.get(name) if isinstance(parent, dict) else None

@@ -1,4 +1,4 @@
-"""Columns whose values know where they stand: what readers and the hub give to sources."""
+"""Tables: columns of values with their positions in the file, for error messages."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from flaxfer.data.values import written
 from flaxfer.errors import DataError
 
 Key = str | int
-"""The name of a column or its zero-based number."""
+"""Name of a column, or its zero-based number."""
 
 Problems = list[tuple[int, str]]
-"""Number of a record, counted from 0, and what is wrong with it."""
+"""Zero-based numbers of records, each with a description of a problem."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """The values of one column, and where each stands.
+    """The values of a column, and their positions.
 
     Attributes:
-      file: name of the file, for errors.
-      name: of the column, for errors; empty for a text file of which every line is a value.
-      values: one a record; None where the record has none.
-      lines: number of the line on which each record begins, or its path within the file; None
-        where records have neither.
-      item_lines: number of the line of each item, where values are lists and items have lines.
+      file: Name of the file.
+      name: Name of the column; empty if every line of the file is a value.
+      values: One value per record; None where the record has none.
+      lines: Number of the first line of each record, or the record's path within the file; None
+        if records have neither.
+      item_lines: Line number of each item, if values are lists whose items have lines.
     """
 
     file: str
@@ -37,7 +37,7 @@ class Column:
     item_lines: Sequence[Sequence[int]] | None = None
 
     def place(self, record: int, item: int | None = None) -> str:
-        """Where a value, or an item of it, stands: file, line and column; both count from 0."""
+        """Return the file, line and column of a record, or of an item; both are zero-based."""
         line = self.lines[record] if self.lines is not None else f"record {record + 1}"
         if item is not None and self.item_lines is not None:
             line, item = self.item_lines[record][item], None
@@ -57,12 +57,12 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """The wanted columns of a file.
+    """Some columns of a file.
 
     Attributes:
-      size: number of records in the file.
-      columns: as many values each.
-      problems: of records that could not be taken apart.
+      size: Number of records in the file.
+      columns: Columns with that many values.
+      problems: Problems of records that could not be parsed.
     """
 
     size: int
@@ -71,26 +71,32 @@ class Table:
 
 
 def locate(keys: list[Key], names: Sequence[str]) -> tuple[dict[Key, int], list[str]]:
-    """The number of each key among `names`, and a finding for each that is not there."""
-    found: dict[Key, int] = {}
+    """Return the index of each key among `names`, and a problem for each missing key."""
+    places: dict[Key, int] = {}
     problems = []
     for key in keys:
         if isinstance(key, int) and 0 <= key < len(names):
-            found[key] = key
+            places[key] = key
         elif isinstance(key, str) and names.count(key) == 1:
-            found[key] = names.index(key)
+            places[key] = names.index(key)
         elif isinstance(key, str) and key in names:
             problems.append(f"there are {names.count(key)} columns {key!r}; give the number of one")
         else:
             near = difflib.get_close_matches(str(key).lower(), [n.lower() for n in names], n=1)
-            meant = [name for name in names if near and name.lower() == near[0]]
-            hint = f"; did you mean {meant[0]!r}?" if meant else ""
+            nearest = [name for name in names if near and name.lower() == near[0]]
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             problems.append(f"there is no column {key!r}{hint}")
-    return found, problems
+    return places, problems
 
 
 def missing_columns(where: str, problems: list[str], names: Sequence[object]) -> DataError:
-    """The error of a data set at `where` without some columns; `names` are those it has."""
+    """Return the error of a data set without some columns.
+
+    Args:
+      where: The data set.
+      problems: A problem for each missing column.
+      names: The existing columns.
+    """
     return DataError(
         "columns named in the config cannot be found",
         where=where,

@@ -1,4 +1,4 @@
-"""Examples to token ids, cached on disk. Nothing is padded here."""
+"""Tokenisation of examples, cached on disk, without padding."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ __all__ = ["Tokenized", "load_tokenizer", "tokenize", "tokenizer_fingerprint"]
 logger = logging.getLogger("flaxfer.data")
 
 FORMAT = 3
-"""Of the cached files; a file of another number is not read."""
+"""Version of the cached files; part of their names."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tokenized:
-    """Token ids of a data set of n examples: s sequences, laid end to end.
+    """Token ids of a data set of n examples: s concatenated sequences.
 
     Attributes:
       token: (tokens,) int32, special tokens included.
-      type: (tokens,) uint8, token types; zeros where the family has none.
+      type: (tokens,) uint8, token types; zeros if the family has none.
       offset: (s + 1,) int64; sequence i is `token[offset[i]:offset[i + 1]]`.
       cls: (s,) int32, position of the CLS token within its sequence.
-      label: by the kind of task. Classification: (n,) int32 class. Regression: (n,) float32 score.
-        Multiple choice: (n,) int32, the right choice; sequence `i * choices + c` holds choice c of
-        example i. Tagging: (tokens,) int32, the tag at the first piece of a word, -1 elsewhere.
-        Question answering: (s, 2) int32, first and last token of the answer within the sequence;
-        both the CLS token's where the sequence does not hold the answer.
-      id, language, domain: n each.
-      truncated: number of examples that were cut to the largest length.
-      fingerprint: of examples, tokenizer and settings; also the name in the cache.
+      label: Classification: (n,) int32 class. Regression: (n,) float32 score. Multiple choice:
+        (n,) int32, the correct choice; sequence `i * choices + c` has choice c of example i.
+        Tagging: (tokens,) int32, the tag at the first token of a word, -1 elsewhere. Question
+        answering: (s, 2) int32, first and last token of the answer within the sequence, or twice
+        the CLS token if the sequence does not contain the answer.
+      id, language, domain: Properties of the n examples.
+      truncated: Number of examples truncated to the maximum length.
+      fingerprint: Hash of examples, tokenizer and settings; also the name in the cache.
       task_type: Type of the task.
-      example: (s,) int32, the example that a sequence belongs to; if not given, its own number.
-      choices: sequences an example of multiple choice; 1 for the other kinds.
-      span: (tokens, 2) int32, what of the example a token stands for, -1 for nothing. Question
-        answering: first character in the context, and the one after the last. Tagging: (word, word
-        + 1) at the first piece of a word. (0, 2) for the other kinds.
-      reference: one an example, what predictions are compared with. Tagging: the tags of all words.
-        Question answering: (context, ((answer, first character), ...)). () for the other kinds.
+      example: (s,) int32, the example of each sequence; by default, sequence i is example i.
+      choices: Number of sequences of an example in multiple choice; 1 in other task types.
+      span: (tokens, 2) int32, the part of the example that a token represents; -1 for none.
+        Question answering: first character in the context, and the one after the last. Tagging:
+        (word, word + 1) at the first token of a word. (0, 2) if outputs are not per token.
+      reference: One item per example, which predictions are compared with. Tagging: the tags of
+        all words. Question answering: (context, ((answer, first character), ...)). () otherwise.
     """
 
     token: np.ndarray
@@ -96,22 +96,19 @@ def tokenize(
     cache_dir: Path | None,
     doc_stride: int = 0,
 ) -> Tokenized:
-    """Turns texts into token ids; of a pair too long, the longer text loses tokens first.
-
-    Sentences with tags are divided between words, and contexts of questions into windows. A word
-    longer than a sequence keeps its first pieces; one without any becomes the unknown token.
+    """Encode examples as token ids, see `flaxfer.tasks.base.TaskType.encode`.
 
     Args:
-      examples: of any kind of task.
-      tokenizer: from `load_tokenizer`.
-      max_length: most tokens of a sequence, special tokens included.
-      cache_dir: where results are kept; None for nowhere.
-      doc_stride: tokens that two windows of a context share; question answering needs it.
+      examples: The examples.
+      tokenizer: A tokenizer from `load_tokenizer`.
+      max_length: Maximum number of tokens of a sequence, special tokens included.
+      cache_dir: Folder that results are cached in; None for no cache.
+      doc_stride: Number of tokens that two windows of a context share in question answering.
 
     Raises:
-      ConfigError: the model takes fewer tokens than `max_length`, or no text fits in it.
-      DataError: the tokenizer puts the CLS token neither first nor last, or a question leaves
-        no room for its context.
+      ConfigError: If the model takes fewer tokens than `max_length`, or no text fits in it.
+      DataError: If the tokenizer puts the CLS token neither first nor last, or an example cannot
+        be encoded.
     """
     _check_length(tokenizer, max_length, pair=examples.text_b is not None)
     label, task_type = examples.label, examples.task_type
@@ -175,7 +172,7 @@ def _log(examples: Examples, arrays: Mapping[str, np.ndarray], max_length: int) 
 def _fingerprint(
     examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int
 ) -> str:
-    """SHA-256 over all that decides what `tokenize` gives, as hexadecimal digits."""
+    """Return the SHA-256 of everything that the result depends on, as hexadecimal digits."""
     settings: list[Any] = [FORMAT, examples.fingerprint, tokenizer_fingerprint(tokenizer)]
     settings.append(max_length)
     settings += examples.task_type.encoding_settings(tokenizer, doc_stride)
@@ -183,7 +180,7 @@ def _fingerprint(
 
 
 DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
-"""What a damaged archive makes numpy and zipfile raise."""
+"""Exceptions that numpy and zipfile raise for a damaged archive."""
 
 _DTYPES = {
     "token": np.int32,
@@ -198,7 +195,7 @@ _DTYPES = {
 
 
 def _read_cache(path: Path, examples: Examples) -> dict[str, np.ndarray] | None:
-    """The arrays of a cached file, or None where there is none that can be used."""
+    """Return the arrays of a cached file; None if it is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in _DTYPES}  # Reading checks the CRC of each.
@@ -220,13 +217,13 @@ def _read_cache(path: Path, examples: Examples) -> dict[str, np.ndarray] | None:
 def _shapes(
     examples: Examples, offset: np.ndarray, example: np.ndarray
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays of `examples`; {} if not all of them have their sequences."""
+    """Return the expected shapes of cached arrays; {} if some example lacks its sequences."""
     if offset.ndim != 1 or example.shape != (len(offset) - 1,):
         return {}
     sequences, tokens = len(example), int(offset[-1])
     divided = examples.task_type.per_token
     numbers = np.arange(len(examples))
-    if divided:  # Every example has a sequence or more.
+    if divided:  # Every example has one sequence or more.
         whole = np.array_equal(example[np.diff(example, prepend=-1) != 0], numbers)
     else:
         whole = np.array_equal(example, numbers.repeat(examples.choices))
@@ -243,7 +240,7 @@ def _shapes(
 
 
 def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a cached file at once, whatever else writes it too; a failure costs only time."""
+    """Write a cached file atomically, as other processes may write it, too; log failures."""
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,13 +22,13 @@ SENTENCEPIECE_FILES = {"spiece.model", "sentencepiece.bpe.model"}
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
-    """Loads the tokenizer of a model, with the limits of the model set on it.
+    """Load the tokenizer of a model, with the limits of the model.
 
-    `model_max_length` is the model's largest length, `model_input_names` holds `token_type_ids` if
-    and only if the family has token types, and the model more than one.
+    `model_max_length` is the maximum length of the model, and `model_input_names` contains
+    `token_type_ids` if and only if the family has token types, and the model more than one.
 
     Raises:
-      DataError: files are missing, or the tokenizer does not fit the model.
+      DataError: If files are missing, or the tokenizer does not fit the model.
     """
     # Else transformers prints at import that PyTorch is absent, which is as it should be.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -80,10 +80,10 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
 
 
 def cls_is_last(tokenizer: PreTrainedTokenizerFast) -> bool:
-    """Whether the tokenizer puts the CLS token at the end of an example, or at its beginning.
+    """Return whether the tokenizer puts the CLS token last instead of first.
 
     Raises:
-      DataError: it does neither.
+      DataError: If it is neither first nor last.
     """
     probe = tokenizer("a")["input_ids"]
     places = [i for i, token in enumerate(probe) if token == tokenizer.cls_token_id]
@@ -97,9 +97,9 @@ def cls_is_last(tokenizer: PreTrainedTokenizerFast) -> bool:
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
-    """SHA-256 over all that decides which ids a text becomes, as hexadecimal digits."""
+    """Return the SHA-256 of everything that token ids depend on, as hexadecimal digits."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
-    # What the last call left behind; each call sets its own.
+    # Settings of the last call; each call has its own.
     state["truncation"] = state["padding"] = None
     state["token_types"] = "token_type_ids" in tokenizer.model_input_names
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
@@ -138,7 +138,7 @@ def _read_config(model: Model) -> dict[str, Any]:
 
 
 def _check_files(folder: Path) -> None:
-    """Refuses what transformers would fill with guesses of its own."""
+    """Raise an error for missing files that transformers would replace with guesses."""
     if not folder.is_dir():
         raise DataError(
             "there is no such folder",

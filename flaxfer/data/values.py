@@ -1,4 +1,4 @@
-"""Single values of records: as text, as a score, and what is wrong with them."""
+"""Conversion and checks of single values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def written(value: Any) -> str:
-    """A value, or those of a list, as text: what config values are compared with."""
+    """Return a value as the text that values in the config are compared with."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -21,7 +21,7 @@ def written(value: Any) -> str:
 
 
 def text_fault(value: Any) -> str:
-    """What is wrong with a text; empty if nothing is."""
+    """Return what is wrong with a text; empty if nothing is."""
     if value is None:
         return "is missing"
     if not isinstance(value, str):
@@ -38,7 +38,7 @@ def text_fault(value: Any) -> str:
 
 
 def list_fault(value: Any) -> str:
-    """What is wrong with a list, whatever is in it; empty if nothing is."""
+    """Return what is wrong with a list, whatever its items are; empty if nothing is."""
     if value is None:
         return "is missing"
     if not isinstance(value, list):
@@ -47,7 +47,7 @@ def list_fault(value: Any) -> str:
 
 
 def score(value: Any, score_range: tuple[float, float]) -> float | None:
-    """The score if the value is a number within the range, else None."""
+    """Return the value as a number if it is one within the range, else None."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
@@ -60,7 +60,7 @@ def score(value: Any, score_range: tuple[float, float]) -> float | None:
 
 
 def score_fault(value: Any, score_range: tuple[float, float]) -> str:
-    """Why a value is no score."""
+    """Return why a value is not a valid score."""
     if score(value, (-math.inf, math.inf)) is None:
         return "is not a number"
     return f"is outside {score_range[0]:g} to {score_range[1]:g}"

@@ -1,4 +1,4 @@
-"""A split in, predictions and metrics out: every example once, on any number of devices."""
+"""Evaluation of a split: predictions and metrics, on any number of devices."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from flaxfer.tasks.base import Scores
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """What it takes to score a split: the model's graph, the task, and how to batch."""
+    """A model, its task and the settings that splits are evaluated with."""
 
     model: ModelSpec
     task: Task
@@ -42,19 +42,19 @@ class Evaluator:
         return self.model.encoder.pad_token_id
 
     def predict(self, params: Params, data: Tokenized) -> tuple[np.ndarray, Scores]:
-        """The model's outputs and the split's scores."""
+        """Return the model's outputs and the scores of a split."""
         return self.predict_seeds(params, data, 1)[0]
 
     def predict_seeds(
         self, params: Params, data: Tokenized, seeds: int
     ) -> list[tuple[np.ndarray, Scores]]:
-        """What `predict` gives, for each of a number of seeds.
+        """Return the outputs and scores of each of several seeds.
 
-        If there are several, their parameters lead with an axis of seeds, and `mesh` is one of
+        With more than one, parameters have a leading axis of seeds, and `mesh` is a
         `sharding.seed_mesh`.
 
-        The metrics that can be accumulated are accumulated on the device while the batches run;
-        others, such as Spearman's with its ranks, need all predictions and are taken from them.
+        Metrics that accumulate are computed on the device while the batches run; others, such as
+        Spearman's correlation with its ranks, are computed from all predictions.
         """
         form, batched_seeds = task_type(self.task), seeds > 1
         spec = EvalSpec(self.model, self.task, self.dtype, self.train.attention, batched_seeds)
@@ -78,17 +78,17 @@ class Evaluator:
                 _scatter(outputs, data, *pending.pop(0))
         for batch, logits in pending:
             _scatter(outputs, data, batch, logits)
-        own = [accumulated]
+        states = [accumulated]
         if batched_seeds:
-            own = [jax.tree.map(lambda x, i=i: x[i], accumulated) for i in range(seeds)]
-        return [(o, self._scores(data, o, a)) for o, a in zip(outputs, own, strict=True)]
+            states = [jax.tree.map(lambda x, i=i: x[i], accumulated) for i in range(seeds)]
+        return [(o, self._scores(data, o, state)) for o, state in zip(outputs, states, strict=True)]
 
     def predictions(self, data: Tokenized, outputs: np.ndarray) -> Predictions:
         """Return the predictions of a split from the model's outputs."""
         return task_type(self.task).predictions(self.task, data, outputs)
 
     def _scores(self, data: Tokenized, outputs: np.ndarray, accumulated: Any) -> Scores:
-        """The accumulated metrics, and the others from the predictions."""
+        """Return the accumulated metrics, and the others computed from the predictions."""
         scores = metrics.scores(accumulated)
         names = task_type(self.task).metrics
         if set(names) - scores.keys():
@@ -97,7 +97,7 @@ class Evaluator:
         return {name: scores[name] for name in names}
 
     def report(self, name: str, data: Tokenized, outputs: np.ndarray) -> list[dict[str, Any]]:
-        """The scores of a split by language, and within a language by domain."""
+        """Return the scores of a split by language, and within a language by domain."""
         predictions = self.predictions(data, outputs)
         entries = []
         language = np.asarray(data.language)
@@ -114,14 +114,14 @@ class Evaluator:
 
 
 def write_predictions(path: Path, task: Task, data: Tokenized, outputs: np.ndarray) -> None:
-    """One json line an example: id, prediction, label, and what the kind of task has beside."""
+    """Write a JSON line per example: id, language, domain, prediction, label and details."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = _lines(task_type(task).predictions(task, data, outputs))
     write_atomically(path, "".join(f"{line}\n" for line in lines))
 
 
 def finite(scores: Scores) -> dict[str, float | None]:
-    """Scores for JSON, which has no NaN: an undefined one is null."""
+    """Return scores for JSON, with None instead of NaN."""
     return {name: value if np.isfinite(value) else None for name, value in scores.items()}
 
 
@@ -139,21 +139,21 @@ def _lines(predictions: Predictions) -> Iterable[str]:
 
 
 def _scatter(outputs: np.ndarray, data: Tokenized, batch: Batch, logits: jax.Array) -> None:
-    """Puts the logits of a batch where they belong: at their sequences, or at their tokens.
+    """Write the logits of a batch to the outputs of their sequences, or of their tokens.
 
     Args:
       outputs: (seeds, sequences or tokens, C).
-      data: the split.
-      batch: its arrays on the host.
-      logits: of the batch, led by an axis of seeds if there are several.
+      data: The split.
+      batch: Arrays of the batch, on the host.
+      logits: Logits of the batch, with a leading axis of seeds if there are several.
     """
     index_BE = batch["index_BE"]
-    own = np.asarray(logits).reshape(len(outputs), *logits.shape[-3:])
+    values = np.asarray(logits).reshape(len(outputs), *logits.shape[-3:])
     if not data.task_type.per_token:
         filled = index_BE >= 0
-        outputs[:, index_BE[filled]] = own[:, filled]
+        outputs[:, index_BE[filled]] = values[:, filled]
         return
     row, place = np.nonzero(batch["segment_BT"])
     sequence = index_BE[row, batch["segment_BT"][row, place] - 1]
     token = data.offset[sequence] + batch["position_BT"][row, place]
-    outputs[:, token] = own[:, row, place]
+    outputs[:, token] = values[:, row, place]

@@ -1,4 +1,4 @@
-"""The record of a study, study.json: its runs, their scores, and what they were computed from."""
+"""The record of a study, study.json: its runs, their scores, model and data."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from flaxfer.errors import DataError
 CONDITIONS = ("direct", "staged", "scratch")
 
 MIXED = "mixed"
-"""Language of a set whose examples are in several languages."""
+"""Language of a set with examples in several languages."""
 
 Metrics = dict[str, float | None]
-"""Metrics by name; None where a metric is undefined."""
+"""Metrics by name; None if undefined."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DomainScores:
-    """Metrics of the examples of one domain; `None` where a metric is undefined."""
+    """Metrics of the examples of one domain."""
 
     n: int
     metrics: Metrics
@@ -32,7 +32,7 @@ class DomainScores:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Metrics of one evaluated set, over all its examples and by domain."""
+    """Metrics of an evaluated set, over all examples and by domain."""
 
     set: str
     language: str
@@ -43,7 +43,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Scores of `alpha` of a stage's result and the rest of its start."""
+    """Scores of the WiSE-FT mixture of a stage's result, weighted `alpha`, and its start."""
 
     alpha: float
     dev: Metrics
@@ -63,7 +63,7 @@ class Retained:
 
 @dataclasses.dataclass(frozen=True)
 class Restart:
-    """An attempt that was given up, and what seed it drew from."""
+    """An abandoned attempt of a run, and its seed."""
 
     attempt_seed: int
     why: str
@@ -97,7 +97,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Failed:
-    """A stage that has diverged, or begins with one that has."""
+    """A stage that diverged, or whose start did."""
 
     condition: str
     seed: int
@@ -107,7 +107,7 @@ class Failed:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """What one split of one stage holds; `languages` counts its examples by language."""
+    """Size of a split of a stage; `languages` counts its examples by language."""
 
     stage: str
     split: str
@@ -129,7 +129,7 @@ class ModelInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """What two splits share, counted in examples of `b`, see `data.overlap`."""
+    """Overlap of two splits, counted in examples of `b`, see `flaxfer.data.overlap`."""
 
     between: str
     a: str
@@ -145,7 +145,7 @@ class Shared:
 
 @dataclasses.dataclass(frozen=True)
 class StartScores:
-    """How well frozen features of the start of a target stage tell its labels.
+    """Scores of how well frozen features of a target stage's start predict its labels.
 
     `start` is `pretrained` or the identity of the stage before; None where undefined.
     """
@@ -162,7 +162,7 @@ class StartScores:
 
 @dataclasses.dataclass(frozen=True)
 class SizeRule:
-    """Examples to train on in both stages, and whether their ratio is what the design asks for."""
+    """Training examples of both stages, and whether their ratio meets the design's minimum."""
 
     intermediate: int
     target: int
@@ -203,7 +203,7 @@ class Study:
 
 
 def read_study(workdir: Path) -> Study:
-    """WORKDIR/study.json, checked.
+    """Read and check WORKDIR/study.json.
 
     Raises:
       DataError: the file is missing, is not JSON, or lacks or repeats something.

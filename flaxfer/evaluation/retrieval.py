@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine, and how often they are the right ones."""
+"""Retrieval of nearest neighbours by cosine similarity, and its accuracy."""
 
 from __future__ import annotations
 
@@ -8,20 +8,18 @@ from flaxfer.errors import DataError
 
 
 def nearest(query_nD: np.ndarray, passage_mD: np.ndarray, *, block: int = 2048) -> np.ndarray:
-    """For each query the passage with the largest cosine similarity; of equal passages the first.
+    """Return for each query the row of the most similar passage, int64 (n,).
 
-    Similarities are float32, and no more than `block` times `block` of them are held at a time.
+    Of equal passages it is the first. Similarities are float32, and at most `block` times `block`
+    of them are in memory at a time.
 
     Args:
       query_nD: (n, D) embeddings.
       passage_mD: (m, D) embeddings, m > 0.
-      block: how many queries and passages are compared at a time.
-
-    Returns:
-      (n,) int64, rows of the passages.
+      block: Number of queries and passages that are compared at a time.
 
     Raises:
-      DataError: shapes do not fit, or an embedding is zero or not finite.
+      DataError: If shapes do not fit, or an embedding is zero or not finite.
     """
     query, passage = _unit(query_nD, "query"), _unit(passage_mD, "passage")
     if not len(passage) or query.shape[1] != passage.shape[1]:
@@ -29,7 +27,7 @@ def nearest(query_nD: np.ndarray, passage_mD: np.ndarray, *, block: int = 2048) 
             f"queries {query.shape} cannot be compared with passages {passage.shape}",
             where="scoring",
         )
-    found = np.zeros(len(query), np.int64)
+    nearest_n = np.zeros(len(query), np.int64)
     for begin in range(0, len(query), block):
         rows = query[begin : begin + block]
         best = np.full(len(rows), -np.inf, np.float32)
@@ -39,8 +37,8 @@ def nearest(query_nD: np.ndarray, passage_mD: np.ndarray, *, block: int = 2048) 
             value = np.take_along_axis(similarity, place[:, None], axis=1)[:, 0]
             better = value > best
             best[better] = value[better]
-            found[begin : begin + block][better] = place[better] + offset
-    return _first_equal(passage)[found]
+            nearest_n[begin : begin + block][better] = place[better] + offset
+    return _first_equal(passage)[nearest_n]
 
 
 def retrieval_accuracy(
@@ -50,23 +48,19 @@ def retrieval_accuracy(
     *,
     block: int = 2048,
 ) -> float:
-    """Share of the queries whose nearest passage is the right one, NaN without queries.
+    """Return the share of queries whose nearest passage is the correct one, NaN without queries.
 
-    The direction is the caller's choice and matters. XTREME (Hu et al. 2020), on pairs of Tatoeba
-    (Artetxe & Schwenk 2019), has the English sentences as queries and looks for each among the
-    sentences of the other language, in its published code.
+    The direction matters. The published code of XTREME (Hu et al. 2020), for Tatoeba (Artetxe &
+    Schwenk 2019), has English queries and passages in the other language.
 
     Args:
       query_nD: (n, D) embeddings.
       passage_mD: (m, D) embeddings.
-      gold_n: (n,) row of the right passage of each query; None for the row of the same number.
-      block: as in `nearest`.
-
-    Returns:
-      A fraction.
+      gold_n: (n,) row of the correct passage of each query; None for the row of the same number.
+      block: As in `nearest`.
 
     Raises:
-      DataError: as `nearest`, or if a query has no right passage.
+      DataError: As `nearest`, or if a query has no correct passage.
     """
     gold = np.arange(len(query_nD)) if gold_n is None else np.asarray(gold_n)
     if gold.shape != (len(query_nD),) or not ((gold >= 0) & (gold < len(passage_mD))).all():
@@ -75,17 +69,17 @@ def retrieval_accuracy(
             f" {len(passage_mD)}",
             where="scoring",
         )
-    found = nearest(query_nD, passage_mD, block=block)
-    return float((found == gold).mean()) if len(found) else float("nan")
+    nearest_n = nearest(query_nD, passage_mD, block=block)
+    return float((nearest_n == gold).mean()) if len(nearest_n) else float("nan")
 
 
 def _unit(vectors: np.ndarray, what: str) -> np.ndarray:
-    """Rows of length 1, float32."""
+    """Return the rows scaled to length 1, float32."""
     vectors = np.asarray(vectors)
     if vectors.ndim != 2:
         raise DataError(f"{what} embeddings have the shape {vectors.shape}", where="scoring")
     vectors = vectors.astype(np.result_type(vectors, np.float32), copy=False)
-    # Divided by the largest first, so that no square leaves float32.
+    # Divided by the largest component first, so that no square overflows or underflows in float32.
     largest = np.abs(vectors).max(axis=1, initial=0)
     bad = np.flatnonzero(~(np.isfinite(largest) & (largest > 0)))
     if bad.size:
@@ -98,9 +92,10 @@ def _unit(vectors: np.ndarray, what: str) -> np.ndarray:
 
 
 def _first_equal(rows: np.ndarray) -> np.ndarray:
-    """For each row the number of the first that equals it.
+    """Return for each row the index of the first equal row.
 
-    A matrix product can give equal rows different last bits, by where in a block they stand.
+    Needed because a matmul may give equal rows results that differ in their last bits, depending
+    on their position in a block.
     """
     # Adding zero turns -0 into 0, whose bytes differ.
     raw = np.ascontiguousarray(rows + 0).view(np.dtype((np.void, rows.itemsize * rows.shape[1])))

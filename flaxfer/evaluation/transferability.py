@@ -1,4 +1,4 @@
-"""How well features suit labels before anything is trained on them, and whether that was right."""
+"""Transferability scores: how well frozen features fit labels, and how good such a choice was."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from collections.abc import Mapping
 import numpy as np
 
 NEIGHBOURS = 5
-"""Puigcerver et al. 2021 ask the nearest one alone; the mean score of one neighbour is noise."""
+"""Puigcerver et al. 2021 use only the nearest one, but the score of one neighbour is noisy."""
 
 _BOUND = 1e10
-"""How far t of `logme` may be from the largest squared singular value, as a factor."""
+"""Bound on t in `logme`, as a factor relative to the largest squared singular value."""
 
 
 def logme(feature_nD: np.ndarray, label_n: np.ndarray) -> float:
-    """LogME: the largest log evidence, an example, of labels as linear functions of the features.
+    """Return LogME: the maximum log evidence per example of labels linear in the features.
 
-    The labels y are normal with precision beta around F w, and w normal with precision alpha around
-    0. The evidence p(y | F) is maximised over both by the fixed-point iteration of You et al. 2022
-    (Ranking and Tuning Pre-trained Models, JMLR 23) on t = alpha / beta; LogME itself is of You et
-    al. 2021 (ICML). Of classes, the mean over those that occur, each against the others. There is
-    no intercept and nothing is scaled, as published.
+    The labels y are normal with precision beta around F w, and w is normal with precision alpha
+    around 0. The evidence p(y | F) is maximised over both by the fixed-point iteration of You et
+    al. 2022 (Ranking and Tuning Pre-trained Models, JMLR 23) on t = alpha / beta; LogME is from You
+    et al. 2021 (ICML). For classes it is the mean over all that occur, each against the others.
+    There is no intercept and no scaling, as published.
 
     Args:
-      feature_nD: (n, D).
+      feature_nD: (n, D) features.
       label_n: (n,), integer classes or float scores.
 
     Returns:
-      Larger is better; NaN if the labels are all the same.
+      Larger is better; NaN if all labels are the same.
     """
     values = np.unique(label_n)
     if len(values) < 2:
@@ -39,10 +39,10 @@ def logme(feature_nD: np.ndarray, label_n: np.ndarray) -> float:
     y_nC = (label[:, None] == values).astype(float) if classes else label[:, None].astype(float)
     feature = np.asarray(feature_nD, np.float64)
     u_nr, singular_r, _ = np.linalg.svd(feature, full_matrices=False)
-    # Features were computed in float32: below its precision there is no information.
+    # Features were computed in float32, so there is no information below its precision.
     known = singular_r > singular_r[0] * max(feature.shape) * np.finfo(np.float32).eps
     squared_r, z2_rC = singular_r[known] ** 2, (u_nr[:, known].T @ y_nC) ** 2
-    # What no direction of the features reaches; rounding could make it negative.
+    # Residual outside the span of the features; rounding could make it negative.
     rest_C = np.maximum((y_nC**2).sum(axis=0) - z2_rC.sum(axis=0), 0.0)
     n = len(label)
     return float(
@@ -53,46 +53,46 @@ def logme(feature_nD: np.ndarray, label_n: np.ndarray) -> float:
 
 
 def _evidence(squared_r: np.ndarray, z2_r: np.ndarray, rest: float, n: int) -> float:
-    """The largest log evidence of one column of labels, an example.
+    """Return the maximum log evidence per example of one column of labels.
 
     Args:
-      squared_r: squared singular values of the features, positive.
-      z2_r: squared coordinates of the labels along the left singular vectors.
-      rest: squared length of the labels beyond these.
-      n: examples.
+      squared_r: Squared singular values of the features, positive.
+      z2_r: Squared coordinates of the labels along the left singular vectors.
+      rest: Squared length of the residual.
+      n: Number of examples.
     """
     if not len(squared_r):
         return -0.5 * (math.log(2 * math.pi * rest / n) + 1)
     low, high = squared_r.max() / _BOUND, squared_r.max() * _BOUND
     t = float(np.clip(1.0, low, high))
     for _ in range(1000):
-        gamma = (squared_r / (squared_r + t)).sum()  # The number of directions that count.
+        gamma = (squared_r / (squared_r + t)).sum()  # Effective number of dimensions.
         weight = (squared_r * z2_r / (squared_r + t) ** 2).sum()  # Squared length of w.
         error = (z2_r * (t / (squared_r + t)) ** 2).sum() + rest
         last, divisor = t, weight * (n - gamma)
         t = float(np.clip(gamma * error / divisor, low, high)) if divisor > 0 else high
         if abs(math.log(t / last)) < 1e-6:
             break
-    # beta is then the inverse of this variance, which leaves a function of t alone.
+    # beta is the inverse of this variance, so the evidence is a function of t only.
     variance = ((z2_r * t / (squared_r + t)).sum() + rest) / n
     determinant = np.log1p(squared_r / t).sum()
     return float(-0.5 * (math.log(2 * math.pi * variance) + 1 + determinant / n))
 
 
 def knn_score(feature_nD: np.ndarray, label_n: np.ndarray, k: int = NEIGHBOURS) -> float:
-    """How well the nearest others tell an example's label: leave-one-out over n examples.
+    """Return the leave-one-out score of predictions by the nearest neighbours.
 
-    By cosine similarity; a zero vector is equally far from all. Classes are chosen by the votes of
-    the k neighbours, of equally many the first; scores are the neighbours' mean (Puigcerver et al.
-    2021, Scalable Transfer Learning with Expert Models, with k = 1 and classes).
+    Neighbours are by cosine similarity; a zero vector is equally far from all. Classes are chosen
+    by majority, the first one in case of a tie; scores are the mean of the neighbours' (Puigcerver
+    et al. 2021, Scalable Transfer Learning with Expert Models, with k = 1 and classes).
 
     Args:
-      feature_nD: (n, D).
+      feature_nD: (n, D) features.
       label_n: (n,), integer classes or float scores.
-      k: neighbours; of fewer examples, all the others.
+      k: Number of neighbours; at most n - 1 are used.
 
     Returns:
-      Accuracy, or Pearson's correlation with the scores; NaN if it is not defined.
+      Accuracy, or Pearson's correlation with the scores; NaN if undefined.
     """
     feature, label = np.asarray(feature_nD, np.float64), np.asarray(label_n)
     n = len(feature)
@@ -108,22 +108,22 @@ def knn_score(feature_nD: np.ndarray, label_n: np.ndarray, k: int = NEIGHBOURS) 
         similarity[rows, start + rows] = -np.inf
         neighbour_nk[start : start + 1024] = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     if np.issubdtype(label.dtype, np.integer):
-        values, own = np.unique(label, return_inverse=True)
-        votes = (own[neighbour_nk][:, :, None] == np.arange(len(values))).sum(axis=1)
-        return float((votes.argmax(axis=1) == own).mean())
+        values, class_n = np.unique(label, return_inverse=True)
+        votes = (class_n[neighbour_nk][:, :, None] == np.arange(len(values))).sum(axis=1)
+        return float((votes.argmax(axis=1) == class_n).mean())
     return _correlation(label[neighbour_nk].mean(axis=1), label)
 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """What it costs to choose a start by its score instead of by training from each.
+    """Quality of a choice of starts by their scores instead of by training from each.
 
     Attributes:
-      chosen: the starts with the largest scores, k of them.
-      best: the start with the best outcome.
-      regret: best outcome minus the best of those chosen; 0 if the best start is among them.
-      relative_regret: the same as a share of the best outcome; NaN if that is 0.
-      rank_correlation: Spearman's, of scores and outcomes; NaN if one of them is constant.
+      chosen: The k starts with the largest scores.
+      best: The start with the best outcome.
+      regret: Best outcome minus the best one of the chosen starts; 0 if it is among them.
+      relative_regret: Regret relative to the best outcome; NaN if that is 0.
+      rank_correlation: Spearman's correlation of scores and outcomes; NaN if one is constant.
     """
 
     chosen: tuple[str, ...]
@@ -140,19 +140,19 @@ def selection(
     k: int = 1,
     larger_is_better: bool = True,
 ) -> Selection:
-    """Compares a ranking made beforehand with what came out.
+    """Compare a ranking of starts by scores with the outcomes of training.
 
-    The regret is regret@k of Renggli et al. 2022 (CVPR) and Poth et al. 2021 (EMNLP), whose
-    percentage is `relative_regret`.
+    The regret is regret@k of Renggli et al. 2022 (CVPR) and Poth et al. 2021 (EMNLP), who report
+    `relative_regret` as a percentage.
 
     Args:
-      scores: of each start, such as `none` and the intermediate tasks; larger promises more.
-      outcomes: the target's metric after training from it; of the same starts.
-      k: how many starts one can afford to train from. Of equal scores the first named is chosen.
-      larger_is_better: of the outcomes.
+      scores: Scores by start, such as `none` and the intermediate tasks; larger promises more.
+      outcomes: The target's metric after training, by start.
+      k: Number of starts to choose; the first one is chosen in case of a tie.
+      larger_is_better: Direction of the outcomes.
 
     Raises:
-      ValueError: not the same starts, fewer than two, or a value is not finite.
+      ValueError: If the starts differ, are fewer than two, or a value is not finite.
     """
     values = [*scores.values(), *outcomes.values()]
     if scores.keys() != outcomes.keys() or len(scores) < 2 or not np.isfinite(values).all():
@@ -163,7 +163,7 @@ def selection(
     best = max(gains, key=lambda start: gains[start])
     regret = gains[best] - max(gains[start] for start in chosen)
     scale = abs(outcomes[best])
-    ranks = (_ranks(np.array([given[s] for s in scores])) for given in (scores, gains))
+    ranks = (_ranks(np.array([values[s] for s in scores])) for values in (scores, gains))
     return Selection(
         chosen=tuple(chosen),
         best=best,
@@ -174,13 +174,13 @@ def selection(
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1 on; equal values share the mean of theirs."""
+    """Return one-based ranks; equal values share their mean rank."""
     below = (values[:, None] > values).sum(axis=1)
     return below + ((values[:, None] == values).sum(axis=1) + 1) / 2
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson's, NaN if either is constant."""
+    """Return Pearson's correlation, NaN if either is constant."""
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
     return float(np.corrcoef(x, y)[0, 1])

@@ -1,13 +1,13 @@
-"""Answers that are a part of a context: finding them in start and end logits, and scoring them.
+"""Answers that are spans of a context: extraction from start and end logits, and scores.
 
 The scores are those of three evaluation scripts, called styles here:
 
-- "squad": SQuAD 1.1 (Rajpurkar et al. 2016). English articles and ASCII punctuation are dropped,
-  whatever the language; XTREME (Hu et al. 2020) scores XQuAD and TyDi QA so.
-- "squad2": SQuAD 2.0 (Rajpurkar et al. 2018). The same, but true answers of which nothing is left
-  do not count, and an example without any other asks for no answer.
+- "squad": SQuAD 1.1 (Rajpurkar et al. 2016). English articles and ASCII punctuation are removed,
+  whatever the language; XTREME (Hu et al. 2020) scores XQuAD and TyDi QA like this.
+- "squad2": SQuAD 2.0 (Rajpurkar et al. 2018). The same, but true answers that are empty after
+  normalisation are ignored, and an example without any other has no answer.
 - "mlqa": MLQA (Lewis et al. 2020). The articles of the language and all Unicode punctuation are
-  dropped, and every Chinese character is a word.
+  removed, and every Chinese character is a word.
 
 The scripts print percentages; all scores here are fractions.
 """
@@ -29,8 +29,8 @@ from flaxfer.errors import DataError, DivergedError
 Style = Literal["squad", "squad2", "mlqa"]
 
 _ENGLISH = r"\b(a|an|the)\b"
-# By language, what MLQA's script drops as articles. In Arabic that is the letters of the article
-# anywhere in a word; Hindi and Chinese have none.
+# By language, the articles that MLQA's script removes. In Arabic it removes the letters of the
+# article anywhere in a word; Hindi and Chinese have no articles.
 _MLQA_ARTICLES = {
     "ar": "ال",
     "de": r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
@@ -45,14 +45,14 @@ _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Window(NamedTuple):
-    """What a model says of one window of a context.
+    """A model's outputs for one window of a context.
 
     Attributes:
       start_t: (tokens,) float, logits of being an answer's first token.
-      end_t: (tokens,) float, logits of being its last.
-      span_t2: (tokens, 2) int, the characters of the context that a token stands for, first and
-        one after the last; -1 for tokens outside the context.
-      cls: place of the CLS token, whose logits stand for no answer.
+      end_t: (tokens,) float, logits of being its last token.
+      span_t2: (tokens, 2) int, first character of each token in the context, and the one after
+        the last; -1 for tokens outside the context.
+      cls: Position of the CLS token, whose logits represent no answer.
     """
 
     start_t: np.ndarray
@@ -62,12 +62,12 @@ class Window(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A part of the context, or "" for no answer.
+    """A span of the context, or "" for no answer.
 
     Attributes:
-      text: of the answer.
-      score: start logit and end logit, added.
-      probability: softmax of the scores of the answers that it is listed with.
+      text: Text of the answer.
+      score: Sum of its start and end logit.
+      probability: Softmax over the scores of the answers in the same list.
     """
 
     text: str
@@ -76,18 +76,15 @@ class Answer(NamedTuple):
 
 
 def normalize(text: str, language: str = "en", style: Style = "squad") -> str:
-    """What of an answer is compared: lower case, without punctuation, articles and extra spaces.
+    """Return an answer in lower case, without punctuation, articles and superfluous spaces.
 
     Args:
-      text: an answer.
-      language: ISO 639-1 code; read by "mlqa" alone.
-      style: the evaluation script to follow.
-
-    Returns:
-      Words, one space between them.
+      text: An answer.
+      language: ISO 639-1 code, only used by "mlqa".
+      style: The evaluation script to follow.
 
     Raises:
-      DataError: the script of the style knows no such language.
+      DataError: If the script does not support the language.
     """
     text = text.lower()
     if style != "mlqa":
@@ -109,10 +106,7 @@ def normalize(text: str, language: str = "en", style: Style = "squad") -> str:
 def exact_match(
     prediction: str, golds: Sequence[str], language: str = "en", style: Style = "squad"
 ) -> float:
-    """1 if a prediction is, once normalised, one of the true answers, else 0.
-
-    Args, and errors raised, as `f1`.
-    """
+    """Return 1 if a normalised prediction equals one of the true answers, else 0; see `f1`."""
     answer, keys = _normalized(prediction, golds, language, style)
     return float(answer in (keys or [""]))
 
@@ -120,22 +114,19 @@ def exact_match(
 def f1(
     prediction: str, golds: Sequence[str], language: str = "en", style: Style = "squad"
 ) -> float:
-    """F1 of the words that a prediction and a true answer share, the largest of all true answers.
+    """Return the largest F1 of the words that a prediction shares with a true answer.
 
-    Without a true answer it is 1 for an empty prediction and else 0, as in SQuAD 2.0. Where there
-    is one and nothing is left of it, as of "The", no prediction scores in "squad" and "mlqa".
+    Without a true answer, it is 1 for an empty prediction and 0 otherwise, as in SQuAD 2.0. If the
+    true answer is empty after normalisation, such as "The", it is 0 in "squad" and "mlqa".
 
     Args:
-      prediction: an answer; "" for none.
-      golds: the true answers; () if there is none.
-      language: as in `normalize`.
-      style: as in `normalize`.
-
-    Returns:
-      A fraction.
+      prediction: An answer; "" for none.
+      golds: The true answers; () if there is none.
+      language: As in `normalize`.
+      style: As in `normalize`.
 
     Raises:
-      DataError: as `normalize`.
+      DataError: As `normalize`.
     """
     answer, keys = _normalized(prediction, golds, language, style)
     return max((_overlap(answer, key) for key in keys), default=float(answer == ""))
@@ -147,19 +138,16 @@ def answer_scores(
     language: str | Sequence[str] = "en",
     style: Style = "squad",
 ) -> dict[str, float]:
-    """Means of F1 and exact match over a set, NaN if it is empty.
+    """Return the means of "f1" and "exact_match" over a set, NaN if it is empty.
 
     Args:
-      predictions: one an example, "" for no answer.
-      golds: the true answers of each example, () for no answer.
-      language: of all examples, or of each.
-      style: as in `normalize`.
-
-    Returns:
-      "f1" and "exact_match", fractions.
+      predictions: One per example, "" for no answer.
+      golds: The true answers of each example, () for no answer.
+      language: Language of all examples, or of each.
+      style: As in `normalize`.
 
     Raises:
-      DataError: as `normalize`, or if the numbers of examples differ.
+      DataError: As `normalize`, or if the numbers of examples differ.
     """
     languages = [language] * len(golds) if isinstance(language, str) else language
     if not len(predictions) == len(golds) == len(languages):
@@ -185,38 +173,40 @@ def best_answers(
     no_answer: bool = False,
     null_threshold: float = 0.0,
 ) -> list[Answer]:
-    """The best answers to one question from all windows of its context.
+    """Return the best answers to one question from all windows of its context.
 
-    As `postprocess_qa_predictions` in the question answering example of transformers: in every
-    window, the `n_best` largest start logits of all tokens meet the `n_best` largest end logits;
-    what lies in the context, ends no earlier than it starts and is not too long is an answer, and
-    its score is the sum of its two logits. The `n_best` best of all windows are kept; one found in
-    two windows is listed twice. With `no_answer`, "" is another answer; its score is the smallest
-    that the CLS token of any window has, and it is listed even if it is not among the `n_best`.
+    Follows `postprocess_qa_predictions` in transformers' question answering example: in every
+    window, each of the `n_best` largest start logits is combined with each of the `n_best` largest
+    end logits; combinations that lie in the context, do not end before their start, and are not
+    too long are candidates, whose score is the sum of both logits. The `n_best` best candidates of
+    all windows are kept; one that occurs in two windows is listed twice. With `no_answer`, "" is
+    added; its score is the smallest one of the CLS tokens of all windows, and it is listed even if
+    it is not among the `n_best`.
 
-    Of equal logits the earlier token's comes first; of equal scores the earlier window's, then
-    that with the earlier start, then the shorter, and "" last. Scores are added in float64.
+    Ties between logits are resolved in favour of the earlier token; ties between scores in favour
+    of the earlier window, then the earlier start, then the shorter answer, and "" comes last.
+    Scores are added in float64.
 
     Args:
-      windows: of one example, one or more.
-      context: what the spans of the windows count characters of.
-      n_best: how many starts, ends and answers are looked at.
-      max_answer_tokens: the longest answer.
-      no_answer: whether the question may have none.
-      null_threshold: by how much "" must be better than the best other answer to be chosen.
+      windows: One or more windows of one example.
+      context: The text whose characters the spans of the windows count.
+      n_best: Number of starts, ends and answers to consider.
+      max_answer_tokens: Maximum length of an answer.
+      no_answer: Whether the question may have no answer.
+      null_threshold: Margin by which "" must be better than the best other answer to be chosen.
 
     Returns:
-      The answer to give, then the others from the best score down; never empty. If no answer is
-      found in any window it is "" alone, with score 0 unless `no_answer` gives it another;
-      transformers puts the word "empty" there.
+      The chosen answer, then the others by descending score; never empty. Without any candidate it
+      is only "", with score 0 unless `no_answer` gives it another; transformers has the word
+      "empty" there.
 
     Raises:
-      DivergedError: a logit is not finite.
+      DivergedError: If a logit is not finite.
     """
-    found = [_candidates(window, n_best, max_answer_tokens) for window in windows]
-    score = np.concatenate([scores for scores, _ in found])
-    span = np.concatenate([spans for _, spans in found])
-    # Candidates stand in the order in which ties are broken.
+    candidates = [_candidates(window, n_best, max_answer_tokens) for window in windows]
+    score = np.concatenate([scores for scores, _ in candidates])
+    span = np.concatenate([spans for _, spans in candidates])
+    # Candidates are in the order in which ties are resolved.
     best = np.argsort(-score, kind="stable")[:n_best]
     texts = [context[begin:end] for begin, end in span[best].tolist()]
     scores = score[best].tolist()
@@ -241,7 +231,7 @@ def best_answers(
 def _candidates(
     window: Window, n_best: int, max_answer_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores (k,) and characters (k, 2) of a window's answers, in the order of the tokens."""
+    """Return scores (k,) and characters (k, 2) of a window's answers, in the order of tokens."""
     start_t, end_t = (np.asarray(x, np.float64) for x in (window.start_t, window.end_t))
     if not (np.isfinite(start_t).all() and np.isfinite(end_t).all()):
         raise DivergedError(

@@ -1,9 +1,8 @@
-"""What a batch's predictions cost, for every kind of task.
+"""Losses of the task types, the same as those of transformers' model classes.
 
-Each loss is the one that transformers' class for the task computes. It comes as a sum and the
-number that a mean is taken over, so that micro-batches add up to the batch they are parts of.
+Each is returned as a sum and the number of its terms, so that micro-batches add up to their batch.
 
-Axes: B rows, T tokens, E sequences a row, C classes, U examples of multiple choice in the batch.
+Axes: B rows, T tokens, E sequences per row, C classes, U examples of multiple choice in the batch.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 IMPOSSIBLE = -1e30
-"""Score of what must not count; finite, so that no gradient becomes NaN."""
+"""Score of excluded positions; finite, so that no gradient becomes NaN."""
 
 Sum = tuple[jax.Array, jax.Array]
 
@@ -41,9 +40,9 @@ def tag_loss(logits_BTC: jax.Array, batch: Mapping[str, jax.Array], label_smooth
 
 
 def span_loss(logits_BTC: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
-    """Mean cross-entropy of first and last token over the tokens of each sequence.
+    """Return the mean cross-entropy of the first and last token over each sequence's tokens.
 
-    transformers' softmax runs over padding too; without padding the two are the same.
+    The softmax of transformers includes padding; without padding both are the same.
     """
     slot_E = 1 + jnp.arange(batch["mask_BE"].shape[1])
     inside_BET = batch["segment_BT"][:, None, :] == slot_E[:, None]
@@ -56,12 +55,12 @@ def span_loss(logits_BTC: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
     first_BE = loss_BE(logits_BTC[..., 0], batch["start_BE"])
     last_BE = loss_BE(logits_BTC[..., 1], batch["end_BE"])
     mask_BE = batch["mask_BE"]
-    # Where there is no sequence the difference is astronomic, and a product would lose the rest.
+    # Without a sequence the difference is huge, and a product with 0 could lose the rest.
     return jnp.sum(jnp.where(mask_BE > 0, (first_BE + last_BE) / 2, 0)), jnp.sum(mask_BE)
 
 
 def choice_loss(score_BE: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
-    """Cross-entropy over the choices of each example, in whatever rows they lie."""
+    """Return the cross-entropy over the choices of each example, whatever rows they are in."""
     counted, right = batch["mask_BE"].ravel() > 0, batch["label_BE"].ravel() > 0
     unit, size = batch["unit_BE"].ravel(), counted.size
     score = jnp.where(counted, score_BE.ravel(), IMPOSSIBLE)

@@ -1,8 +1,8 @@
 """Accuracy, macro F1, MCC, Pearson, Spearman and mean squared error, computed on the device.
 
-Values equal scikit-learn's and scipy's to 1e-6 in float32, however the examples are split into
-batches: floating-point sums are pairs of float32, a sum and the part it lost to rounding. A metric
-that is undefined is NaN: every metric without examples, a correlation with a constant.
+Values equal scikit-learn's and SciPy's to 1e-6 in float32, however the examples are split into
+batches: floating-point sums are pairs of float32, a sum and its rounding error. Undefined metrics
+are NaN: all metrics without examples, and a correlation with a constant.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _score_values(
 
 @flax.struct.dataclass
 class Confusion(clu_metrics.Metric):
-    """Base of the metrics that are functions of the confusion matrix.
+    """Base class of metrics that are functions of the confusion matrix.
 
     Attributes:
       matrix: (C, C) int32, examples by label (rows) and predicted class.
@@ -156,25 +156,25 @@ class Confusion(clu_metrics.Metric):
 
     @classmethod
     def empty(cls) -> Self:
-        """Without examples."""
+        """Return the metric without examples."""
         return cls(jnp.zeros((cls.num_classes, cls.num_classes), jnp.int32))
 
     @classmethod
     def from_model_output(
         cls, *, logits: jax.Array, label: jax.Array, mask: jax.Array | None = None, **_: Any
     ) -> Self:
-        """From logits (..., C), class indices (...) and mask (...), 0 where no example is."""
+        """Return the metric of logits (..., C) and classes (...) where the mask (...) is not 0."""
         classes = logits.shape[-1]
         counted = jnp.ones(label.shape, bool) if mask is None else mask > 0
         matrix = jnp.zeros((classes, classes), jnp.int32)
         return cls(matrix.at[label, logits.argmax(axis=-1)].add(counted.astype(jnp.int32)))
 
     def merge(self, other: Self) -> Self:
-        """Of the examples of both."""
+        """Return the metric of the examples of both."""
         return type(self)(self.matrix + other.matrix)
 
     def counts(self) -> tuple[jax.Array, ...]:
-        """True positives, false positives, false negatives, true negatives: each (C,) float32."""
+        """Return true and false positives, false and true negatives, each (C,) float32."""
         matrix = self.matrix
         hit = matrix.diagonal()
         false_positive, false_negative = matrix.sum(axis=0) - hit, matrix.sum(axis=1) - hit
@@ -184,22 +184,22 @@ class Confusion(clu_metrics.Metric):
 
 @flax.struct.dataclass
 class Accuracy(Confusion):
-    """Share of examples whose largest logit is the label's."""
+    """Share of examples whose largest logit is that of the label."""
 
     def compute(self) -> jax.Array:
-        """() float32."""
+        """Return the value, () float32."""
         return self.matrix.trace() / self.matrix.sum()
 
 
 @flax.struct.dataclass
 class MacroF1(Confusion):
-    """Mean F1 of the classes that are a label or a prediction of any example.
+    """Mean F1 of the classes that occur as a label or a prediction.
 
     As `sklearn.metrics.f1_score(average="macro", zero_division=0)`.
     """
 
     def compute(self) -> jax.Array:
-        """() float32."""
+        """Return the value, () float32."""
         tp, fp, fn, _ = self.counts()
         present = tp + fp + fn > 0
         f1 = jnp.where(present, 2 * tp / jnp.where(present, 2 * tp + fp + fn, 1), 0)
@@ -214,10 +214,10 @@ class MCC(Confusion):
     """
 
     def compute(self) -> jax.Array:
-        """() float32."""
+        """Return the value, () float32."""
         tp, fp, fn, tn = self.counts()
-        # The textbook's n * trace - sum(...) loses all digits with rare classes; these are the
-        # same sums without its large terms that cancel.
+        # The textbook formula n * trace - sum(...) loses all digits with rare classes; these are
+        # the same sums without the large terms that cancel.
         covariance = (tp * tn - fp * fn).sum()
         predicted = ((tp + fp) * (fn + tn)).sum()
         labelled = ((tp + fn) * (fp + tn)).sum()
@@ -228,11 +228,11 @@ class MCC(Confusion):
 
 @flax.struct.dataclass
 class MeanSquaredError(clu_metrics.Metric):
-    """Mean of the squared differences between output and score.
+    """Mean squared difference between output and score.
 
     Attributes:
-      count: () int32.
-      total: pair of () float32.
+      count: () int32, number of examples.
+      total: Pair of () float32, sum of the squares.
     """
 
     count: jax.Array
@@ -240,23 +240,23 @@ class MeanSquaredError(clu_metrics.Metric):
 
     @classmethod
     def empty(cls) -> Self:
-        """Without examples."""
+        """Return the metric without examples."""
         return cls(jnp.zeros((), jnp.int32), (jnp.zeros(()), jnp.zeros(())))
 
     @classmethod
     def from_model_output(
         cls, *, logits: jax.Array, label: jax.Array, mask: jax.Array | None = None, **_: Any
     ) -> Self:
-        """From outputs (..., 1), scores (...) and mask (...), 0 where no example is."""
+        """Return the metric of outputs (..., 1) and scores (...) where the mask (...) is not 0."""
         x, y, counted = _flat(logits, label, mask)
         return cls(counted.sum(dtype=jnp.int32), _sum((x - y) ** 2))
 
     def merge(self, other: Self) -> Self:
-        """Of the examples of both."""
+        """Return the metric of the examples of both."""
         return type(self)(self.count + other.count, _add(self.total, other.total))
 
     def compute(self) -> jax.Array:
-        """() float32."""
+        """Return the value, () float32."""
         return self.total[0] / self.count
 
 
@@ -264,13 +264,13 @@ class MeanSquaredError(clu_metrics.Metric):
 class Pearson(clu_metrics.Metric):
     """Pearson correlation between output and score; NaN if either is constant.
 
-    Means and co-moments are merged as by Chan, Golub & LeVeque (1983, Am. Stat. 37).
+    Means and co-moments are merged as in Chan, Golub & LeVeque (1983, Am. Stat. 37).
 
     Attributes:
-      count: () int32.
-      mean: pair of (2,) float32, of outputs and scores.
-      moment: pair of (3,) float32, sums of the products of the deviations from the means: outputs
-        with themselves, scores with themselves, outputs with scores.
+      count: () int32, number of examples.
+      mean: Pair of (2,) float32, means of outputs and scores.
+      moment: Pair of (3,) float32, sums of the squared deviations of outputs and of scores, and of
+        the products of both.
     """
 
     count: jax.Array
@@ -279,7 +279,7 @@ class Pearson(clu_metrics.Metric):
 
     @classmethod
     def empty(cls) -> Self:
-        """Without examples."""
+        """Return the metric without examples."""
         zero = jnp.zeros((), jnp.int32)
         return cls(zero, (jnp.zeros(2), jnp.zeros(2)), (jnp.zeros(3), jnp.zeros(3)))
 
@@ -287,12 +287,12 @@ class Pearson(clu_metrics.Metric):
     def from_model_output(
         cls, *, logits: jax.Array, label: jax.Array, mask: jax.Array | None = None, **_: Any
     ) -> Self:
-        """From outputs (..., 1), scores (...) and mask (...), 0 where no example is."""
+        """Return the metric of outputs (..., 1) and scores (...) where the mask (...) is not 0."""
         x, y, counted = _flat(logits, label, mask)
         count = counted.sum(dtype=jnp.int32)
         values = jnp.stack([x, y])
-        # Distances from one of the values are exact where the values are close, and 0 where they
-        # are equal; distances from a rounded mean would be neither.
+        # Distances from one of the values are exact if values are close, and 0 if they are equal,
+        # unlike distances from a rounded mean.
         origin = values[:, counted.argmax()]
         distance = jnp.where(counted, values - origin[:, None], 0)
         offset = _sum(distance)[0] / jnp.maximum(count, 1)
@@ -301,7 +301,7 @@ class Pearson(clu_metrics.Metric):
         return cls(count, mean, _sum(jnp.stack([dx * dx, dy * dy, dx * dy])))
 
     def merge(self, other: Self) -> Self:
-        """Of the examples of both."""
+        """Return the metric of the examples of both."""
         count = self.count + other.count
         share = other.count / jnp.maximum(count, 1)
         step = _add(other.mean, (-self.mean[0], -self.mean[1]))
@@ -312,7 +312,7 @@ class Pearson(clu_metrics.Metric):
         return type(self)(count, mean, moment)
 
     def compute(self) -> jax.Array:
-        """() float32."""
+        """Return the value, () float32."""
         xx, yy, xy = self.moment[0]
         norm = jnp.sqrt(xx) * jnp.sqrt(yy)
         value = jnp.clip(xy / jnp.where(norm == 0, 1, norm), -1, 1)
@@ -320,12 +320,12 @@ class Pearson(clu_metrics.Metric):
 
 
 def spearman(logits: jax.Array, label: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Spearman correlation: Pearson's of the ranks, where equal values share their mean rank.
+    """Return Spearman's correlation: Pearson's of the ranks; equal values share their mean rank.
 
     Args:
       logits: (..., 1) float32 outputs.
       label: (...) float32 scores.
-      mask: (...), 0 where no example is.
+      mask: (...), 0 where there is no example.
 
     Returns:
       () float32, NaN if outputs or scores are constant.
@@ -340,7 +340,7 @@ def spearman(logits: jax.Array, label: jax.Array, mask: jax.Array | None = None)
 def _ranks(x: jax.Array, counted: jax.Array) -> jax.Array:
     ordered = jnp.sort(jnp.where(counted, x, jnp.inf))
     first = jnp.searchsorted(ordered, x, side="left")
-    # An infinite value would also count the slots without an example.
+    # An infinite value would also count slots without an example.
     last = jnp.minimum(jnp.searchsorted(ordered, x, side="right"), counted.sum())
     return jnp.where(jnp.isnan(x), jnp.nan, (first + last + 1) / 2)
 
@@ -348,14 +348,14 @@ def _ranks(x: jax.Array, counted: jax.Array) -> jax.Array:
 def _flat(
     logits: jax.Array, label: jax.Array, mask: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Outputs and scores, flat, 0 where no example is, and where examples are."""
+    """Return flat outputs and scores, 0 where there is no example, and a mask of the examples."""
     counted = jnp.ones(label.size, bool) if mask is None else mask.reshape(-1) > 0
     x, y = (z.astype(jnp.float32).reshape(-1) for z in (logits[..., 0], label))
     return jnp.where(counted, x, 0), jnp.where(counted, y, 0), counted
 
 
 def _add(a: Pair, b: Pair) -> Pair:
-    """Sum of two pairs: Knuth's two-sum, then the lost parts."""
+    """Return the sum of two pairs: Knuth's two-sum, plus the rounding errors."""
     high = a[0] + b[0]
     part = high - a[0]
     lost = (a[0] - (high - part)) + (b[0] - part) + (a[1] + b[1])
@@ -364,7 +364,7 @@ def _add(a: Pair, b: Pair) -> Pair:
 
 
 def _sum(x: jax.Array) -> Pair:
-    """Sum over the last axis."""
+    """Return the sum over the last axis."""
     zero = jnp.zeros((), x.dtype)
     return jax.lax.reduce((x, jnp.zeros_like(x)), (zero, zero), _add, (x.ndim - 1,))
 

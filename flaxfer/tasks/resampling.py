@@ -1,11 +1,11 @@
 """Metrics over resampled examples, for many resamples and all runs of a set at once.
 
-Every metric but Spearman's correlation is a formula of sums over examples, so that a resample is a
-product of a matrix: numbers of times that each example was drawn, times what each adds to the sums.
-Axes: n examples, R runs, B resamples.
+Every metric but Spearman's correlation is a function of sums over examples, so resampling is a
+matmul: how often each example was drawn, times what it adds to the sums. Axes: n examples, R runs,
+B resamples.
 
-A correlation with a constant is undefined elsewhere and 0 here: a resample, or a run that predicts
-one value for all, has no association then, and a run must not fall out of a comparison for it.
+A correlation with a constant is 0 here instead of undefined: a resample, or a run that predicts the
+same value for all examples, has no association, and should not be excluded from a comparison.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONSTANT_SHARE = 0.99
 CONSTANT_SD = 0.01
 
 _CELLS = 2**21
-"""Numbers in a block of resamples."""
+"""Maximum number of elements of a block of resamples."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,29 +46,31 @@ class Resampled(abc.ABC):
 
     @abc.abstractmethod
     def values(self, weights_Bn: np.ndarray) -> np.ndarray:
-        """(B, R) float64, the metric with example i counted `weights_Bn[:, i]` times; the weights
-        of a resample add up to n.
+        """Return the metric of each resample, (B, R) float64.
+
+        Example i counts `weights_Bn[:, i]` times; the weights of a resample add up to n.
         """
 
     @abc.abstractmethod
     def swapped(
         self, swap_Bn: np.ndarray, first: Sequence[int], second: Sequence[int]
     ) -> np.ndarray:
-        """(B, P), the metric of the P runs `second` minus that of the runs `first`, after each pair
-        has exchanged the predictions of the examples that `swap_Bn`, 0 or 1, selects.
+        """Return the metric of the P runs `second` minus that of the runs `first`, (B, P).
+
+        Before, each pair has exchanged its predictions of the examples where `swap_Bn` is 1.
         """
 
     def observed(self) -> np.ndarray:
-        """(R,), the metric over the examples as they are."""
+        """Return the metric over the examples themselves, (R,)."""
         return self.values(np.ones((1, self.n)))[0]
 
 
 class Sums(Resampled):
-    """A metric that is a formula of sums over examples.
+    """A metric that is a function of sums over examples.
 
     Args:
-      features_nRk: what each example adds to the k sums of each run.
-      formula: from sums (..., k) and n to the metric (...).
+      features_nRk: Contribution of each example to the k sums of each run.
+      formula: Function from sums (..., k) and n to the metric (...).
     """
 
     def __init__(self, features_nRk: np.ndarray, formula: Callable[[np.ndarray, int], np.ndarray]):
@@ -78,7 +80,7 @@ class Sums(Resampled):
         self._formula = formula
 
     def values(self, weights_Bn: np.ndarray) -> np.ndarray:
-        """As the base."""
+        """See the base class."""
         exact = weights_Bn.dtype == np.float64
         features = self._features if exact else self._single
         sums = weights_Bn @ features.reshape(self.n, -1)
@@ -87,7 +89,7 @@ class Sums(Resampled):
     def swapped(
         self, swap_Bn: np.ndarray, first: Sequence[int], second: Sequence[int]
     ) -> np.ndarray:
-        """As the base."""
+        """See the base class."""
         a, b = self._single[:, first], self._single[:, second]
         moved = (swap_Bn @ (b - a).reshape(self.n, -1)).reshape(-1, len(first), self._k)
         first_sums = self._features[:, first].sum(axis=0)
@@ -99,13 +101,14 @@ class Sums(Resampled):
 
 
 class Spearman(Resampled):
-    """Spearman's correlation, with ranks taken anew in every resample.
+    """Spearman's correlation, with ranks recomputed in every resample.
 
-    Exchanged predictions are those of the ranks over the whole set, standardised: the scales of
-    two runs need not be the same.
+    For exchanges, predictions are replaced by their standardised ranks over the whole set, because
+    two runs may have different scales.
 
     Args:
-      outputs_nR, score_n: what is correlated.
+      outputs_nR: Outputs of the runs.
+      score_n: True scores.
     """
 
     def __init__(self, outputs_nR: np.ndarray, score_n: np.ndarray):
@@ -117,31 +120,31 @@ class Spearman(Resampled):
         self._ranked = pearson(ranks, self._score.ranks(whole)[:, 0])
 
     def values(self, weights_Bn: np.ndarray) -> np.ndarray:
-        """As the base."""
+        """See the base class."""
         weights_nB = np.ascontiguousarray(weights_Bn.T)
-        # Ranks within a resample have the mean (n + 1) / 2, as the weights add up to n.
+        # Ranks within a resample have the mean (n + 1) / 2, because the weights add up to n.
         middle = weights_nB.dtype.type((self.n + 1) / 2)
         y = self._score.ranks(weights_nB) - middle
         yw = y * weights_nB
         yy = (y * yw).sum(axis=0)
-        made = []
+        columns = []
         for order in self._columns:
             x = order.ranks(weights_nB) - middle
             xy = (x * yw).sum(axis=0)
             x *= x
             x *= weights_nB
-            made.append(_ratio(xy, np.sqrt(x.sum(axis=0)) * np.sqrt(yy)))
-        return np.stack(made, axis=1).astype(np.float64)
+            columns.append(_ratio(xy, np.sqrt(x.sum(axis=0)) * np.sqrt(yy)))
+        return np.stack(columns, axis=1).astype(np.float64)
 
     def swapped(
         self, swap_Bn: np.ndarray, first: Sequence[int], second: Sequence[int]
     ) -> np.ndarray:
-        """As the base."""
+        """See the base class."""
         return self._ranked.swapped(swap_Bn, first, second)
 
 
 class _Order:
-    """The order of n values, from which their ranks in a resample follow."""
+    """The order of n values, which determines their ranks in a resample."""
 
     def __init__(self, values: np.ndarray):
         self._order = np.argsort(values, kind="stable")
@@ -149,14 +152,14 @@ class _Order:
         new = np.append(True, ordered[1:] != ordered[:-1])
         first = np.flatnonzero(new)
         group = np.cumsum(new) - 1
-        # By example: places in the order before its equals, and after them.
+        # By example: positions in the order before its equals, and after them.
         self._before, self._after = np.empty((2, len(values)), np.int64)
         self._before[self._order] = first[group]
         self._after[self._order] = np.append(first[1:], len(values))[group]
 
     def ranks(self, weights_nB: np.ndarray) -> np.ndarray:
-        """(n, B), the mean rank that copies of each example share with their equals."""
-        # Examples lead, so that what is moved about is whole rows.
+        """Return the mean rank that copies of each example share with their equals, (n, B)."""
+        # Examples are the leading axis, so that whole rows are moved.
         below = np.zeros((len(weights_nB) + 1, weights_nB.shape[1]), weights_nB.dtype)
         np.cumsum(weights_nB[self._order], axis=0, out=below[1:])
         ranks = below[self._before]
@@ -167,19 +170,19 @@ class _Order:
 
 
 def mean(values_nR: np.ndarray) -> Sums:
-    """The mean of what every example has by itself: accuracy, squared error, exact match."""
+    """Return the mean of a value per example: accuracy, squared error, exact match."""
     return Sums(values_nR[..., None].astype(np.float64), lambda sums, n: sums[..., 0] / n)
 
 
 def pearson(outputs_nR: np.ndarray, score_n: np.ndarray) -> Sums:
-    """Pearson's correlation of outputs and scores, both standardised first."""
+    """Return Pearson's correlation of outputs and scores, which are standardised first."""
     x = _standardised(outputs_nR.astype(np.float64))
     y = np.broadcast_to(_standardised(score_n.astype(np.float64)[:, None]), x.shape)
     return Sums(np.stack([x, y, x * x, y * y, x * y], axis=2), _pearson)
 
 
 def class_metric(name: str, predicted_nR: np.ndarray, label_n: np.ndarray, classes: int) -> Sums:
-    """`macro_f1` or `mcc` of predicted classes, as `flaxfer.tasks.metrics` defines them."""
+    """Return `macro_f1` or `mcc` of predicted classes, as defined in `flaxfer.tasks.metrics`."""
     each = np.arange(classes)
     predicted = predicted_nR[..., None] == each
     gold = np.broadcast_to(label_n[:, None, None] == each, predicted.shape)
@@ -188,7 +191,7 @@ def class_metric(name: str, predicted_nR: np.ndarray, label_n: np.ndarray, class
 
 
 def entity_metric(name: str, counts_nR5: np.ndarray) -> Sums:
-    """`f1`, `precision`, `recall` or `accuracy` of `flaxfer.tasks.entities.sentence_counts`."""
+    """Return `f1`, `precision`, `recall` or `accuracy` from `entities.sentence_counts`."""
     top, *bottom = {
         "f1": (0, 1, 2), "precision": (0, 1), "recall": (0, 2), "accuracy": (3, 4),
     }[name]  # fmt: skip
@@ -248,7 +251,7 @@ def constant_outputs(output_n: np.ndarray, score_n: np.ndarray) -> str:
 
 
 def resamples(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Blocks (B, n) float32 of the numbers of times that each example is drawn, n draws a row."""
+    """Yield blocks (B, n) float32 of how often each example is drawn, with n draws per row."""
     for size in _blocks(n, draws):
         drawn = rng.integers(0, n, (size, n)) + np.arange(size)[:, None] * n
         counts = np.bincount(drawn.ravel(), minlength=size * n)
@@ -256,7 +259,7 @@ def resamples(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarr
 
 
 def exchanges(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Blocks (B, n) float32 of 0 and 1 with even chance."""
+    """Yield blocks (B, n) float32 of 0 and 1 with equal probability."""
     for size in _blocks(n, draws):
         yield rng.integers(0, 2, (size, n), dtype=np.uint8).astype(np.float32)
 
@@ -273,19 +276,19 @@ def _largest_share(values: np.ndarray) -> float:
 
 def _standardised(x_nR: np.ndarray) -> np.ndarray:
     centred = x_nR - x_nR.mean(axis=0)
-    # What rounding leaves of a constant must not be blown up.
+    # The rounding error of a constant must not be scaled up.
     constant = np.ptp(x_nR, axis=0) == 0
     return np.where(constant, 0.0, centred / np.where(constant, 1.0, centred.std(axis=0)))
 
 
 def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """0 where the bottom is 0."""
+    """Return the ratio, 0 where the denominator is 0."""
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0.0)
 
 
 def _pearson(sums: np.ndarray, n: int) -> np.ndarray:
     x, y, xx, yy, xy = np.moveaxis(sums / n, -1, 0)
-    # A resample can hold one value alone; in float32 its variance is not quite 0.
+    # A resample may contain a single value, whose variance in float32 is not exactly 0.
     spread_x, spread_y = (np.where(v > 1e-6, v, 0) for v in (xx - x * x, yy - y * y))
     return _ratio(xy - x * y, np.sqrt(spread_x * spread_y))
 

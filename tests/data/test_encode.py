@@ -154,7 +154,8 @@ def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
     answers = tuple(
         ((" ".join(words[i : i + 4]), len(" ".join([*words[:i], ""]))),) for i in places
     )
-    data = examples("question_answering", ("who",) * len(places), (context,) * len(places), answers)
+    questions = ("who",) * len(places)
+    data = examples("question_answering", questions, (context,) * len(places), answers)
     for stride in (0, 2, 3):
         tokenized = tokenize(data, tokenizer, 20, None, stride)
         held, exact = check_windows(tokenized, data, tokenizer, 20, stride)
@@ -164,9 +165,8 @@ def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
 
 def test_a_question_that_leaves_no_room_is_named(tmp_path: Path) -> None:
     tokenizer = load(tmp_path)
-    data = examples(
-        "question_answering", ("a " * 20, "what", "cat " * 30), ("dog " * 30,) * 3, ((), (), ())
-    )
+    questions = ("a " * 20, "what", "cat " * 30)
+    data = examples("question_answering", questions, ("dog " * 30,) * 3, ((), (), ()))
     assert tokenize(data, tokenizer, 40, None, 3).lengths.max() == 40
     with pytest.raises(DataError) as caught:
         tokenize(data, tokenizer, 30, None, 8)
@@ -252,14 +252,11 @@ def test_f44_cache_of_other_arrays_is_made_again(
         assert "is damaged and is made again" in caplog.text, name
 
 
-def test_f44_words_have_a_fingerprint_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_f44_the_fingerprint_covers_the_splitting_of_words_and_all_tags(tmp_path: Path) -> None:
     tokenizer = load(tmp_path, "roberta")
+    of_texts = json.loads(tokenizer.backend_tokenizer.pre_tokenizer.__getstate__())
+    (of_words,) = TASK_TYPES["tagging"].encoding_settings(tokenizer, 0)
+    assert of_words == of_texts | {"add_prefix_space": True} != of_texts
     before = tokenize(tagged(), tokenizer, 32, None).fingerprint
-    as_texts = json.loads(tokenizer.backend_tokenizer.pre_tokenizer.__getstate__())
-    monkeypatch.setattr("flaxfer.tasks.tagging.word_splitter", lambda tokenizer: as_texts)
-    assert tokenize(tagged(), tokenizer, 32, None).fingerprint != before
-    monkeypatch.undo()
     changed = dataclasses.replace(tagged(), label=(*tagged().label[:-1], (0, 0, 0)))
     assert tokenize(changed, tokenizer, 32, None).fingerprint != before

@@ -282,7 +282,7 @@ def test_keep_drop_fraction_and_splits(tmp_path: Path) -> None:
     assert Examples.join(list(splits.values())).task_type.name == "tagging"
 
 
-def test_kinds_do_not_join(tmp_path: Path) -> None:
+def test_task_types_are_not_joined(tmp_path: Path) -> None:
     tagged = read(conll(tmp_path, CONLL), NER)
     path = text_file(tmp_path, "a\ty\nx\tO\n")
     single = Source(path, columns={"text_a": "a", "label": "y"})

@@ -13,7 +13,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.exceptions import UndefinedMetricWarning
 
 from flaxfer.errors import DataError
-from flaxfer.tasks.entities import Counts, entity_counts, entity_scores, entity_spans, is_bio
+from flaxfer.tasks.entities import entity_scores, sentence_counts
 
 BIO = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 IOBES = (*BIO, "E-PER", "S-PER", "E-LOC", "S-LOC", "B", "I", "E", "S", "B-PER-X", "I-")
@@ -52,62 +52,42 @@ def test_scores_are_those_of_seqeval(data):
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(IOBES + SPEECH), max_size=12))
-def test_spans_are_those_of_seqeval(tags):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".* seems not to be NE tag", UserWarning)
-        assert entity_spans(tags) == get_entities(tags)
-
-
-@settings(deadline=None)
 @given(tagged(IOBES))
-def test_counts_of_each_type_are_those_of_seqeval(data):
-    counts = entity_counts(*data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UndefinedMetricWarning)
-        precision, recall, f1, support = (
-            seqeval.metrics.sequence_labeling.precision_recall_fscore_support(*data)
-        )
-    each = counts.values()
-    assert [x.precision for x in each] == precision.tolist()
-    assert [x.recall for x in each] == recall.tolist()
-    assert [x.f1 for x in each] == f1.tolist()
-    assert [x.gold for x in each] == support.tolist()
-    spans = [(kind, i) for i, tags in enumerate(data[1]) for kind, _, _ in entity_spans(tags)]
-    assert {name: x.predicted for name, x in counts.items() if x.predicted} == {
-        name: sum(kind == name for kind, _ in spans) for name, _ in spans
-    }
-    assert list(counts) == sorted(counts)
+def test_counts_of_sentences_are_those_of_seqeval(data):
+    rows = []
+    for gold, predicted in zip(*data, strict=True):
+        true, guessed = set(get_entities(gold)), set(get_entities(predicted))
+        right = sum(one == other for one, other in zip(gold, predicted, strict=True))
+        rows.append([len(true & guessed), len(guessed), len(true), right, len(gold)])
+    assert sentence_counts(*data).tolist() == rows
 
 
 def test_counts_by_hand():
     gold = [["B-PER", "I-PER", "O", "B-LOC"], ["B-LOC", "I-LOC"], ["O", "B-ORG"]]
     predicted = [["B-PER", "I-PER", "O", "B-PER"], ["B-LOC", "B-LOC"], ["O", "B-ORG"]]
-    assert entity_counts(gold, predicted) == {
-        "LOC": Counts(correct=0, predicted=2, gold=2),
-        "ORG": Counts(correct=1, predicted=1, gold=1),
-        "PER": Counts(correct=1, predicted=2, gold=1),
-    }
+    assert sentence_counts(gold, predicted).tolist() == [
+        [1, 2, 2, 3, 4], [0, 2, 1, 1, 2], [1, 1, 1, 2, 2],
+    ]  # fmt: skip
     assert entity_scores(gold, predicted) == pytest.approx(
         {"f1": 4 / 9, "precision": 2 / 5, "recall": 2 / 4, "accuracy": 6 / 8}
     )
 
 
 @pytest.mark.parametrize(
-    ("tags", "spans"),
+    ("tags", "entities"),
     [
-        ("B-A I-A O B-A", [("A", 0, 1), ("A", 3, 3)]),
-        ("O I-A I-A", [("A", 1, 2)]),
-        ("B-A I-B I-B", [("A", 0, 0), ("B", 1, 2)]),
-        ("I-A B-A I-A", [("A", 0, 0), ("A", 1, 2)]),
-        ("B-A E-A E-A S-A", [("A", 0, 1), ("A", 2, 2), ("A", 3, 3)]),
-        ("B I O", [("_", 0, 1)]),
-        ("O O", []),
-        ("", []),
+        ("B-A I-A O B-A", 2),
+        ("O I-A I-A", 1),
+        ("B-A I-B I-B", 2),
+        ("I-A B-A I-A", 2),
+        ("B-A E-A E-A S-A", 3),
+        ("B I O", 1),
+        ("O O", 0),
     ],
 )
-def test_spans_by_hand(tags, spans):
-    assert entity_spans(tags.split()) == spans
+def test_entities_by_hand(tags, entities):
+    sentence = [tags.split()]
+    assert sentence_counts(sentence, sentence)[0, :3].tolist() == [entities] * 3
 
 
 @settings(deadline=None)
@@ -133,7 +113,7 @@ def test_words_without_a_tag_count_nowhere(data, draw):
     if any(only[0]):
         assert entity_scores(marked, predicted) == expected_scores(*only)
         assert entity_scores(marked, unread) == expected_scores(*only)
-    assert entity_counts(marked, predicted) == entity_counts(*only)
+    assert sentence_counts(marked, predicted).tolist() == sentence_counts(*only).tolist()
 
 
 @pytest.mark.parametrize("gold", [[], [[]], [[None, -1], []]])
@@ -141,28 +121,6 @@ def test_no_word_is_undefined(gold):
     scores = entity_scores(gold, [["O"] * len(tags) for tags in gold])
     assert list(scores) == ["f1", "precision", "recall", "accuracy"]
     assert all(math.isnan(value) for value in scores.values())
-    assert entity_counts(gold, [["O"] * len(tags) for tags in gold]) == {}
-
-
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [
-        (BIO, True),
-        (IOBES[:9], True),
-        (("I-PER", "O"), True),
-        (("O", "B", "I"), True),
-        (("O",), False),
-        ((), False),
-        (("NOUN", "VERB", "INTJ", "X"), False),
-        ((*BIO, "L-PER", "U-PER"), False),
-        ((*BIO, ""), False),
-        ((*BIO, "B-"), False),
-        (("B_PER", "O"), False),
-        (("O-PER", "B-PER"), False),
-    ],
-)
-def test_which_labels_mark_entities(labels, expected):
-    assert is_bio(labels) is expected
 
 
 @pytest.mark.parametrize(
@@ -176,11 +134,6 @@ def test_which_labels_mark_entities(labels, expected):
     ],
 )
 def test_what_cannot_be_scored_is_an_error(gold, predicted, match):
-    for score in (entity_scores, entity_counts):
+    for score in (entity_scores, sentence_counts):
         with pytest.raises(DataError, match=match):
             score(gold, predicted)
-
-
-def test_a_tag_without_letters_has_no_span():
-    with pytest.raises(DataError, match="in the place of a tag"):
-        entity_spans(["O", ""])
