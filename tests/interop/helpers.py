@@ -1,9 +1,10 @@
-"""A small study whose stages are exported."""
+"""A small study whose stages are exported, and what it leaves on disk."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -69,7 +70,41 @@ def write_study(folder: Path, family: Literal["bert", "xlm-roberta"]) -> Config:
         workdir=str(folder / "work"),
         data_dir=str(folder),
         cache=str(folder / "cache"),
+        transferability=0,
     )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return content
+
+
+def record_of(workdir: Path | str, condition: str, stage: str = "target") -> dict[str, Any]:
+    """Return the record of a stage in study.json."""
+    runs = read_json(Path(workdir) / "study.json")["runs"]
+    (record,) = (r for r in runs if (r["condition"], r["stage"]) == (condition, stage))
+    return dict(record)
+
+
+def stage_of(workdir: Path | str, condition: str, stage: str = "target") -> Path:
+    """Return the folder of a stage."""
+    return Path(workdir) / record_of(workdir, condition, stage)["dir"]
+
+
+def texts_of(config: Config, folder: Path, name: str) -> Path:
+    """Write the texts of an evaluated set, in the order of a stage's predictions."""
+    (file,) = folder.glob(f"predictions/{name}-*.jsonl")
+    lines = []
+    for line in file.read_text().splitlines():
+        identity = json.loads(line)["id"]
+        stem, _, number = identity.rpartition(":")
+        source = (Path(config.data_dir) / f"{stem}.tsv").read_text().splitlines()
+        fields = source[int(number) - 1].split("\t")
+        record = {role: fields[i] for role, i in COLUMNS.items() if role != "label"}
+        lines.append(json.dumps(record | {"id": identity}))
+    path = folder / f"texts-{name}.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return path
 
 
 def _source(name: str) -> Source:

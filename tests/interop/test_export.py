@@ -28,9 +28,8 @@ from flaxfer.study import runner
 from flaxfer.training.record import open_finished
 from flaxfer.training.vocabulary import word_table
 from tests.helpers import mesh_of, restored_compilation_cache, tiny_model
-from tests.interop.helpers import COLUMNS, ROWS, write_study
+from tests.interop.helpers import ROWS, read_json, record_of, stage_of, texts_of, write_study
 
-MESH = mesh_of()
 WORD = "embeddings.word_embeddings.weight"
 Json = dict[str, Any]
 Exporter = Callable[..., Path]
@@ -59,20 +58,6 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return run(dataclasses.replace(config, **changes))
 
 
-def records(config: Config) -> list[Json]:
-    runs: list[Json] = json.loads((Path(config.workdir) / "study.json").read_text())["runs"]
-    return runs
-
-
-def record_of(config: Config, condition: str, stage: str = "target") -> Json:
-    (record,) = (r for r in records(config) if (r["condition"], r["stage"]) == (condition, stage))
-    return record
-
-
-def stage_of(config: Config, condition: str, stage: str = "target") -> Path:
-    return Path(config.workdir) / str(record_of(config, condition, stage)["dir"])
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     """Export a stage of a study; each stage is exported once."""
@@ -81,23 +66,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     def export_once(stage: Path) -> Path:
         return export(stage, tmp_path_factory.mktemp("exports") / "my model")
 
-    return lambda config, *names: export_once(stage_of(config, *names))
-
-
-def texts_of(config: Config, folder: Path, name: str) -> Path:
-    """Write the texts of an evaluated set, in the order of the stage's predictions."""
-    (file,) = folder.glob(f"predictions/{name}-*.jsonl")
-    lines = []
-    for line in file.read_text().splitlines():
-        identity = json.loads(line)["id"]
-        stem, _, number = identity.rpartition(":")
-        source = (Path(config.data_dir) / f"{stem}.tsv").read_text().splitlines()
-        fields = source[int(number) - 1].split("\t")
-        record = {role: fields[i] for role, i in COLUMNS.items() if role != "label"}
-        lines.append(json.dumps(record | {"id": identity}))
-    path = folder / f"texts-{name}.jsonl"
-    path.write_text("\n".join(lines) + "\n")
-    return path
+    return lambda config, *names: export_once(stage_of(config.workdir, *names))
 
 
 @pytest.fixture(params=["scores direct", "scores staged", "classes direct", "classes scratch"])
@@ -110,7 +79,7 @@ def test_an_export_repeats_the_predictions_bit_for_bit(
     case: tuple[Config, str], exported: Exporter
 ) -> None:
     config, condition = case
-    folder, out = stage_of(config, condition), exported(*case)
+    folder, out = stage_of(config.workdir, condition), exported(*case)
     sets = ["test", "german"] if config.intermediate else ["test"]
     for name in sets:
         (file,) = folder.glob(f"predictions/{name}-*.jsonl")
@@ -129,7 +98,7 @@ def test_transformers_loads_it_and_predicts_the_same(
     import transformers
 
     config, condition = case
-    out, folder = exported(*case), stage_of(config, condition)
+    out, folder = exported(*case), stage_of(config.workdir, condition)
     model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
         out, output_loading_info=True
     )
@@ -137,7 +106,7 @@ def test_transformers_loads_it_and_predicts_the_same(
     labels = config.target.task.labels
     assert model.config.num_labels == max(len(labels), 1)
     assert model.dtype == torch.float32 and model.config.vocab_size == ROWS
-    assert type(model).__name__ == json.loads((out / "config.json").read_text())["architectures"][0]
+    assert type(model).__name__ == read_json(out / "config.json")["architectures"][0]
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
     texts = [json.loads(x) for x in texts_of(config, folder, "test").read_text().splitlines()]
     (file,) = folder.glob("predictions/test-*.jsonl")
@@ -161,10 +130,9 @@ def test_config_json_is_that_of_the_pretrained_model_with_the_task(
     scores: Config, classes: Config, exported: Exporter
 ) -> None:
     one, other = (
-        json.loads((exported(config, "direct") / "config.json").read_text())
-        for config in (scores, classes)
+        read_json(exported(config, "direct") / "config.json") for config in (scores, classes)
     )
-    before = json.loads((Path(scores.model.path) / "config.json").read_text())
+    before = read_json(Path(scores.model.path) / "config.json")
     assert before.items() <= one.items() and one["vocab_size"] == ROWS
     assert one["architectures"] == ["BertForSequenceClassification"]
     assert (one["id2label"], one["problem_type"]) == ({"0": "score"}, "regression")
@@ -174,7 +142,7 @@ def test_config_json_is_that_of_the_pretrained_model_with_the_task(
     assert other["problem_type"] == "single_label_classification"
     assert one["dtype"] == "float32"
     replaced = {"id2label": {"0": "x", "1": "y"}, "num_labels": 2, "torch_dtype": "float16"}
-    stage = open_finished(stage_of(scores, "direct"))
+    stage = open_finished(stage_of(scores.workdir, "direct"))
     assert json.loads(json.dumps(config_json(before | replaced, stage))) == one
 
 
@@ -188,8 +156,8 @@ def test_the_folder_holds_the_tokenizer_and_no_local_paths(
     assert [p.name for p in out.parent.iterdir()] == [out.name]
     assert len({p.stat().st_mode for p in out.iterdir()}) == 1
     assert (out / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
-    settings = json.loads((out / "tokenizer_config.json").read_text())
-    assert settings == json.loads((model / "tokenizer_config.json").read_text()) | {
+    settings = read_json(out / "tokenizer_config.json")
+    assert settings == read_json(model / "tokenizer_config.json") | {
         "model_input_names": ["input_ids", "attention_mask", "token_type_ids"],
         "model_max_length": 64,
         "padding_side": "right",
@@ -212,12 +180,14 @@ def tables(config: Config, out: Path, prefix: str) -> tuple[np.ndarray, np.ndarr
 def test_unused_rows_are_decayed_as_the_optimizer_would(scores: Config, exported: Exporter) -> None:
     factor = 1.0
     for stage in ("intermediate", "target"):
-        record = open_finished(stage_of(scores, "staged", stage))
+        record = open_finished(stage_of(scores.workdir, "staged", stage))
         before, table = tables(scores, exported(scores, "staged", stage), "bert")
         ids = record.vocabulary().ids
         unused = np.setdiff1d(np.arange(ROWS), ids)
         assert len(unused) == ROWS - 128
-        params = record.best_params(pretrained.load_encoder_config(Path(scores.model.path)), MESH)
+        params = record.best_params(
+            pretrained.load_encoder_config(Path(scores.model.path)), mesh_of()
+        )
         np.testing.assert_array_equal(table[ids], word_table(params))
         lines = (record.folder / "metrics.jsonl").read_text().splitlines()
         rates = [
@@ -230,7 +200,7 @@ def test_unused_rows_are_decayed_as_the_optimizer_would(scores: Config, exported
 
 
 def test_unused_rows_are_random_after_random_weights(classes: Config, exported: Exporter) -> None:
-    folder = stage_of(classes, "scratch")
+    folder = stage_of(classes.workdir, "scratch")
     ids = np.load(folder / "vocabulary.npy")
     before, table = tables(classes, exported(classes, "scratch"), "roberta")
     unused = np.setdiff1d(np.arange(ROWS), ids)
@@ -242,7 +212,7 @@ def test_the_card_holds_the_results_of_the_study(
     scores: Config, classes: Config, exported: Exporter
 ) -> None:
     out = exported(scores, "staged")
-    record = record_of(scores, "staged")
+    record = record_of(scores.workdir, "staged")
     card = huggingface_hub.ModelCard.load(out / "README.md")
     assert card.data.language == ["en", "de"]
     assert card.data.library_name == "transformers" and card.data.base_model is None
@@ -263,15 +233,16 @@ def test_the_card_holds_the_results_of_the_study(
     assert "fine-tuned on the intermediate task nli (classification) first, and then on sts" in (
         card.text
     )
-    for split in json.loads((Path(scores.workdir) / "study.json").read_text())["data"]:
+    study = read_json(Path(scores.workdir) / "study.json")
+    for split in study["data"]:
         task = "nli" if split["stage"] == "intermediate" else "sts"
         assert f"| {task} | {split['split']} | " in card.text
         assert f"| {split['examples']} | {split['tokens']} | {split['truncated']} |" in card.text
     assert "sts-german.tsv" in card.text and "zero-shot" in card.text
     assert "not trained on texts in de:" in card.text
     assert "| optimizer.learning_rate | 0.003 | 0.003 |" in card.text
-    versions = json.loads((Path(scores.workdir) / "study.json").read_text())["versions"]
-    assert all(f"| {name} | {version} |" in card.text for name, version in versions.items())
+    for name, version in study["versions"].items():
+        assert f"| {name} | {version} |" in card.text
     direct = (exported(scores, "direct") / "README.md").read_text()
     assert "This model is model, fine-tuned on sts with" in direct and "nli" not in direct
     scratch = (exported(classes, "scratch") / "README.md").read_text()
@@ -279,9 +250,9 @@ def test_the_card_holds_the_results_of_the_study(
     assert "no, maybe, yes" in scratch and "zero-shot" not in scratch
 
 
-def test_the_card_names_the_model_of_the_hub(copied: Path, scores: Config) -> None:
-    folder = copied / str(record_of(scores, "direct")["dir"])
-    origin = json.loads((folder / "origin.json").read_text())
+def test_the_card_names_the_model_of_the_hub(copied: Path) -> None:
+    folder = stage_of(copied, "direct")
+    origin = read_json(folder / "origin.json")
     origin["model"]["hub"] = "someone/some-model"
     (folder / "origin.json").write_text(json.dumps(origin))
     card = model_card(open_finished(folder), "m", "BertForQuestionAnswering")
@@ -298,9 +269,10 @@ def test_the_command_line_finds_the_stage(
     words = ["export", scores.workdir]
     assert main([*words, str(out), "--condition", "staged", "--seed", "0"]) == 0
     assert capsys.readouterr().out == f"{out}\n"
-    assert read_json(out)["flaxfer"] == read_json(exported(scores, "staged"))["flaxfer"]
+    first = read_json(out / "config.json")
+    assert first == read_json(exported(scores, "staged") / "config.json")
     assert main([*words, str(out), "--stage", "intermediate", "--overwrite"]) == 0
-    assert read_json(out)["flaxfer"]["task"]["name"] == "nli"
+    assert read_json(out / "config.json")["flaxfer"]["task"]["name"] == "nli"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     capsys.readouterr()
     assert main([*words, str(tmp_path / "a b")]) == 2
@@ -316,11 +288,6 @@ def test_the_command_line_finds_the_stage(
     assert not (tmp_path / "a").exists()
 
 
-def read_json(folder: Path) -> Json:
-    content: Json = json.loads((folder / "config.json").read_text())
-    return content
-
-
 @pytest.fixture
 def copied(scores: Config, tmp_path: Path) -> Path:
     """A copy of the study's work directory, to be damaged."""
@@ -333,10 +300,10 @@ def refused(kind: type[FlaxferError], *arguments: Any, **keywords: Any) -> str:
     return str(caught.value)
 
 
-def test_a_stage_that_is_not_finished_is_refused(copied: Path, scores: Config) -> None:
-    folder = copied / str(record_of(scores, "staged")["dir"])
+def test_a_stage_that_is_not_finished_is_refused(copied: Path) -> None:
+    folder = stage_of(copied, "staged")
     out = copied.parent / "out"
-    parent = copied / str(record_of(scores, "staged", "intermediate")["dir"])
+    parent = stage_of(copied, "staged", "intermediate")
     (parent / "done.json").rename(parent / "kept.json")
     message = refused(CheckpointError, folder, out)
     assert "is not finished" in message and str(parent) in message
@@ -350,9 +317,9 @@ def test_a_stage_that_is_not_finished_is_refused(copied: Path, scores: Config) -
 @pytest.mark.parametrize("name", ["origin.json", "vocabulary.npy", "evaluations/german-*.json"])
 @pytest.mark.parametrize("content", [None, "[]"])
 def test_a_missing_or_damaged_record_is_refused(
-    copied: Path, scores: Config, name: str, content: str | None
+    copied: Path, name: str, content: str | None
 ) -> None:
-    folder = copied / str(record_of(scores, "direct")["dir"])
+    folder = stage_of(copied, "direct")
     (file,) = folder.glob(name)
     file.unlink() if content is None else file.write_text(content + "x")
     message = refused(CheckpointError, folder, copied.parent / "out")
@@ -362,7 +329,7 @@ def test_a_missing_or_damaged_record_is_refused(
 
 def test_running_the_study_again_restores_missing_records(copied: Path, scores: Config) -> None:
     config = dataclasses.replace(scores, workdir=str(copied))
-    folder = copied / str(record_of(scores, "direct")["dir"])
+    folder = stage_of(copied, "direct")
     record = open_finished(folder)
     origin, ids = record.origin(), record.vocabulary().ids
     for name in ("origin.json", "vocabulary.npy"):
@@ -371,12 +338,12 @@ def test_running_the_study_again_restores_missing_records(copied: Path, scores: 
     # Versions are unknown: those of now need not be those of the training.
     assert open_finished(folder).origin() == origin | {"versions": {}}
     np.testing.assert_array_equal(record.vocabulary().ids, ids)
-    other = open_finished(copied / str(record_of(scores, "staged")["dir"]))
+    other = open_finished(stage_of(copied, "staged"))
     assert other.origin()["versions"] == origin["versions"]
 
 
 def test_a_wrong_export_is_refused(copied: Path, scores: Config, tmp_path: Path) -> None:
-    folder, out = copied / str(record_of(scores, "direct")["dir"]), tmp_path / "out"
+    folder, out = stage_of(copied, "direct"), tmp_path / "out"
     model = Path(scores.model.path)
     assert "--model FOLDER" in refused(DataError, folder, out, model=tmp_path / "none")
     other = tiny_model(tmp_path / "other", "bert", seed=1, vocab_size=ROWS)
@@ -401,7 +368,7 @@ def test_a_wrong_export_is_refused(copied: Path, scores: Config, tmp_path: Path)
     params = next(p for p in (checkpoint / "params").rglob("*") if p.stat().st_size > 1000)
     params.write_bytes(params.read_bytes()[:-1])
     assert "is damaged" in refused(CheckpointError, folder, out, overwrite=True)
-    assert read_json(out)["flaxfer"]  # The earlier export is still there.
+    assert read_json(out / "config.json")["flaxfer"]  # The earlier export is still there.
     assert not list(tmp_path.glob(".*"))
     shutil.rmtree(checkpoint)
     assert "checkpoint is gone" in refused(CheckpointError, folder, tmp_path / "new")
@@ -418,7 +385,7 @@ def test_a_wrong_export_is_refused(copied: Path, scores: Config, tmp_path: Path)
 def test_a_wrong_selection_of_a_stage_is_refused(
     scores: Config, at: str, words: Json, kind: type[FlaxferError], message: str
 ) -> None:
-    place = (stage_of(scores, "direct") / at).resolve()
+    place = (stage_of(scores.workdir, "direct") / at).resolve()
     with pytest.raises(kind, match=message):
         find_stage(place, Path("out"), **words)
 
