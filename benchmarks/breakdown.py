@@ -28,7 +28,7 @@ from flaxfer.aot import hlo, parts
 from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.runtime import platform, sharding
-from flaxfer.tasks import metrics
+from flaxfer.tasks import task_type
 from flaxfer.training.step import make_train_step
 
 OPTIONS: tuple[tuple[str, bool | int], ...] = (
@@ -141,7 +141,7 @@ def eval_program(inputs: stage.StageInputs) -> Program:
     params = cast_for_eval(evaluator.dtype)(inputs.placed_params())
 
     def empty() -> Any:
-        collection = metrics.collection(task.kind, task.num_outputs)
+        collection = task_type(task).device_metrics(task)
         return jax.device_put(collection.empty(), sharding.whole(mesh))
 
     compiled = step.lower(params, batches[0], empty()).compile()  # type: ignore[attr-defined]

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import common, summary
-from flaxfer.statistics import inference, resampled
-from flaxfer.statistics.resampled import Resampled
+from flaxfer.statistics import inference
+from flaxfer.tasks import resampling
+from flaxfer.tasks.resampling import Resampled
 
 DRAWS = 1000
 ALPHA = 0.05
@@ -75,11 +76,11 @@ def measure(world: World, rng: np.random.Generator) -> Resampled:
     """Return the metric of the runs of a simulated study."""
     quality = simulate_quality(world, rng)
     if world.metric == "accuracy":
-        return resampled.mean(quality > 0)
+        return resampling.mean(quality > 0)
     score = rng.standard_normal(len(quality))
     # The error shrinks with quality. Its sign belongs to the example, so that runs agree on it.
     error = np.exp(-0.4 * quality) * rng.standard_normal((len(quality), 1))
-    return resampled.pearson(score[:, None] + error, score)
+    return resampling.pearson(score[:, None] + error, score)
 
 
 def true_difference(world: World) -> float:
@@ -99,7 +100,7 @@ def intervals(
     """Return the interval of a simulated study, and that of a bootstrap that resamples seeds."""
     runs = measure(world, rng)
     scores = runs.observed()
-    drawn = np.concatenate([runs.values(w) for w in resampled.resamples(world.n, draws, rng)])
+    drawn = np.concatenate([runs.values(w) for w in resampling.resamples(world.n, draws, rng)])
     direct, staged = np.split(np.arange(2 * world.seeds), 2)
     interval = inference.hierarchical_interval(
         scores[direct], scores[staged], drawn[:, direct], drawn[:, staged], rng=rng

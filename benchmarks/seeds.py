@@ -28,6 +28,7 @@ from flaxfer.models import pretrained
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.prng import dropout_key
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.state import init_state, stack
 from flaxfer.training.step import StepSpec, make_train_step
@@ -143,6 +144,7 @@ def data_of(encoder: pretrained.EncoderConfig) -> Tokenized:
         domain=("",) * EXAMPLES,
         truncated=0,
         fingerprint="random",
+        task_type=TASK_TYPES["regression"],
     )
 
 

@@ -11,17 +11,17 @@ import numpy as np
 
 from benchmarks import common
 from flaxfer import config
-from flaxfer.config import METRICS, Optimizer, Source, Task, Train
+from flaxfer.config import Optimizer, Source, Task, Train
 from flaxfer.data import sources, tokenize
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models import pretrained
-from flaxfer.models.heads import HEAD_OF
-from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks import TASK_TYPES
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.state import TrainState, init_state
 from flaxfer.training.step import StepSpec, TrainStep, make_train_step
@@ -96,7 +96,8 @@ def prepare(options: argparse.Namespace, limit: int = 0) -> StageInputs:
     if options.cache:
         platform.use_compilation_cache(options.cache)
     layout = common.read(options.data, options.columns, options.task).layout
-    metric = METRICS[layout.task_type][0]
+    task_type = TASK_TYPES[layout.task_type]
+    metric = task_type.metrics[0]
     task = Task("benchmark", layout.task_type, metric, layout.labels, layout.score_range)
     source = Source(path=str(options.data.absolute()), header=layout.header, columns=layout.columns)
     train = Train(
@@ -107,7 +108,7 @@ def prepare(options: argparse.Namespace, limit: int = 0) -> StageInputs:
         row_length=max(Train().row_length, options.length),
         compute_dtype=options.dtype,
     )
-    examples = sources.read_source(source, task)
+    examples = sources.read_source(source, task, task_type)
     if limit:
         examples = examples.take(np.arange(min(limit, len(examples))))
     model = config.Model(path=options.model)
@@ -115,7 +116,7 @@ def prepare(options: argparse.Namespace, limit: int = 0) -> StageInputs:
     data = tokenize.tokenize(examples, tokenizer, train.max_length, None)
     encoder = pretrained.load_encoder_config(folder)
     vocabulary = Vocabulary.used([data], encoder.vocab_size, encoder.pad_token_id)
-    spec = ModelSpec(encoder, HEAD_OF[task.kind], task.num_outputs)
+    spec = model_spec(encoder, task)
     spec = spec.with_vocabulary(len(vocabulary))
     evaluator = Evaluator(
         model=spec,

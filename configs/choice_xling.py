@@ -25,11 +25,11 @@ from ml_collections import ConfigDict
 LANGUAGES = ("et", "ht", "id", "it", "qu", "sw", "ta", "th", "tr", "vi", "zh")
 NLI = dict(
     name="inference",
-    kind="classification",
+    type="classification",
     metric="accuracy",
     labels=("entailment", "neutral", "contradiction"),
 )
-CHOICE = dict(name="causal choice", kind="multiple_choice", metric="accuracy")
+CHOICE = dict(name="causal choice", type="multiple_choice", metric="accuracy")
 ROLES = dict(
     text_a="premise", choice_1="choice1", choice_2="choice2", question="question", label="label"
 )

@@ -29,7 +29,7 @@ DOMAINS = ("apparel", "electronics", "health_personal_care", "kitchen_housewares
 def sentiment(name: str) -> dict:
     """Return a task with two classes."""
     return dict(
-        name=name, kind="classification", metric="accuracy", labels=("negative", "positive")
+        name=name, type="classification", metric="accuracy", labels=("negative", "positive")
     )
 
 

@@ -26,11 +26,11 @@ from ml_collections import ConfigDict
 HUB_LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
 NLI = dict(
     name="inference",
-    kind="classification",
+    type="classification",
     metric="accuracy",
     labels=("entailment", "neutral", "contradiction"),
 )
-ANSWERS = dict(name="answers", kind="question_answering", metric="f1")
+ANSWERS = dict(name="answers", type="question_answering", metric="f1")
 WINDOWS = dict(batch_size=16, max_length=384, row_length=384, doc_stride=128)
 
 

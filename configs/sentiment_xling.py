@@ -36,13 +36,13 @@ CODES = dict(
 )
 FILMS = dict(
     name="film sentiment",
-    kind="classification",
+    type="classification",
     metric="accuracy",
     labels=("negative", "positive"),
 )
 TWEETS = dict(
     name="tweet sentiment",
-    kind="classification",
+    type="classification",
     metric="macro_f1",
     labels=("negative", "neutral", "positive"),
 )

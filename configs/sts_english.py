@@ -45,7 +45,7 @@ def get_config(preset: str = "local") -> ConfigDict:
             target=dict(
                 task=dict(
                     name="similarity",
-                    kind="regression",
+                    type="regression",
                     metric="pearson",
                     score_range=(0.0, 5.0),
                 ),

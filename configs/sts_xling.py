@@ -43,16 +43,16 @@ from flaxfer.errors import DataError
 
 DEMO = Path(weights.__file__).parent / "data"
 LANGUAGES = ("de", "es", "fr", "it", "ja", "nl", "pl", "pt", "ru", "zh")
-STS = dict(name="similarity", kind="regression", metric="pearson", score_range=(0.0, 5.0))
+STS = dict(name="similarity", type="regression", metric="pearson", score_range=(0.0, 5.0))
 NLI = dict(
     name="inference",
-    kind="classification",
+    type="classification",
     metric="accuracy",
     labels=("entailment", "neutral", "contradiction"),
 )
 PARAPHRASE = dict(
     name="paraphrase",
-    kind="classification",
+    type="classification",
     metric="accuracy",
     labels=("different", "paraphrase"),
 )

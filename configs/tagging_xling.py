@@ -25,13 +25,13 @@ LOCAL_LANGUAGES = ("bn", "de", "en", "hi", "sw", "ta", "te", "ur", "yo")
 HUB_LANGUAGES = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "zh")
 ENTITIES = dict(
     name="entities",
-    kind="tagging",
+    type="tagging",
     metric="f1",
     labels=("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"),
 )
 SPEECH = dict(
     name="parts of speech",
-    kind="tagging",
+    type="tagging",
     metric="accuracy",
     labels=(
         "ADJ",

@@ -121,6 +121,7 @@ def encoder_config(layers: int = 2, dropout: float = 0.0) -> EncoderConfig:
 def random_tokenized(n: int, classes: int = 0, seed: int = 0, longest: int = 12) -> Tokenized:
     """Random examples for `encoder_config`; without classes the labels are scores from 0 to 5."""
     from flaxfer.data.tokenize import Tokenized
+    from flaxfer.tasks import TASK_TYPES
 
     rng = np.random.default_rng(seed)
     lengths = rng.integers(2, longest + 1, n)
@@ -136,6 +137,7 @@ def random_tokenized(n: int, classes: int = 0, seed: int = 0, longest: int = 12)
         domain=tuple(("news", "films", "")[i % 3] for i in range(n)),
         truncated=0,
         fingerprint=f"{n}-{classes}-{seed}-{longest}",
+        task_type=TASK_TYPES["classification" if classes else "regression"],
     )
 
 

@@ -35,7 +35,10 @@ USERS = {
     "orbax": ("training/checkpoints.py",),
     "pickle": (),
     "torch": ("interop/convert.py",),
-    "transformers": ("data/tokenizer.py", "data/encode.py", "data/tokenize.py", "tasks/"),
+    "transformers": (
+        *("data/tokenizer.py", "data/encode.py", "data/tokenize.py", "data/task_types.py"),
+        "tasks/",
+    ),
 }
 """Libraries that few files may import, with the beginnings of those files' paths."""
 

@@ -17,13 +17,13 @@ from flaxfer import main
 from tests.helpers import restored_compilation_cache, tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"jax", "flax", "numpy", "transformers", "datasets", "pyarrow", "torch", "matplotlib"}
+HEAVY = {"jax", "flax", "transformers", "datasets", "pyarrow", "torch", "matplotlib"}
 
 FILE = """
 COLUMNS = dict(text_a=0, label=1)
 
 def get_config():
-    task = dict(name="score", kind="regression", metric="pearson")
+    task = dict(name="score", type="regression", metric="pearson")
     data = dict(train=dict(path="train.tsv", header=False, columns=COLUMNS))
     return dict(
         name="s", model=dict(path="model"), conditions="direct", target=dict(task=task, data=data)

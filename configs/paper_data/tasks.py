@@ -20,19 +20,19 @@ TWEET_LANGUAGES = dict(
 
 NEGATIVE_POSITIVE = ("negative", "positive")
 ZERO_ONE = {"0": "negative", "1": "positive"}
-STS = dict(name="similarity", kind="regression", metric="pearson", score_range=(0.0, 5.0))
+STS = dict(name="similarity", type="regression", metric="pearson", score_range=(0.0, 5.0))
 TWEETS = dict(
     name="sentiment of tweets",
-    kind="classification",
+    type="classification",
     metric="macro_f1",
     labels=("negative", "neutral", "positive"),
 )
 PARAPHRASE = dict(
-    name="paraphrase", kind="classification", metric="accuracy", labels=("different", "paraphrase")
+    name="paraphrase", type="classification", metric="accuracy", labels=("different", "paraphrase")
 )
 NLI = dict(
     name="inference",
-    kind="classification",
+    type="classification",
     metric="accuracy",
     labels=("entailment", "neutral", "contradiction"),
 )
@@ -40,7 +40,7 @@ NLI = dict(
 
 def polarity(name: str) -> dict:
     """Return a task with two classes."""
-    return dict(name=name, kind="classification", metric="accuracy", labels=NEGATIVE_POSITIVE)
+    return dict(name=name, type="classification", metric="accuracy", labels=NEGATIVE_POSITIVE)
 
 
 def joined(*families: dict) -> dict:

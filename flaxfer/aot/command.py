@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flaxfer.config import Config, Mesh, loading
 from flaxfer.errors import ConfigError
 from flaxfer.runtime.progress import say, table
+from flaxfer.tasks import TASK_TYPES
 
 if TYPE_CHECKING:
     import jax
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     # Only the CPU runs anything, and a TPU that others use is left alone. Read when JAX starts.
     os.environ["JAX_PLATFORMS"] = "cpu"
-    config = loading.load(args.config, args.overrides)
+    config = loading.load(args.config, TASK_TYPES, args.overrides)
     # Imported late: a wrong configuration is refused before JAX has started.
     from flaxfer.aot import topology
     from flaxfer.runtime.files import write_atomically

@@ -25,12 +25,12 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.models.families import read_config
-from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import read_json
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.prng import dropout_key
-from flaxfer.tasks import metrics
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.data import read_study_data
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.record import placed
@@ -193,7 +193,7 @@ def assumed_workload(config: Config, stage: str, file: Path, assumed: Assumed) -
     if not settings.train.row_length:  # Without data there is nothing to choose it by.
         train = dataclasses.replace(settings.train, row_length=settings.train.max_length)
         settings = dataclasses.replace(settings, train=train)
-    model = ModelSpec(encoder, HEAD_OF[settings.task.kind], settings.task.num_outputs)
+    model = model_spec(encoder, settings.task)
     model = model.with_vocabulary(assumed.vocabulary or encoder.vocab_size)
     return Workload(settings, model, encoder.vocab_size, assumed=assumed)
 
@@ -217,21 +217,21 @@ def stage_settings(config: Config, stage: str) -> Stage:
 
 def empty_batch(work: Workload, rows: int, slots: int) -> packing.Batch:
     """Return a batch without any sequence; its arrays have the shapes of a full one."""
-    kind = work.settings.task.kind
-    shape = {"question_answering": (1, 2)}.get(kind, (1,))
+    form = task_type(work.settings.task)
+    shape = form.encoded_label_shape(1, 1)
     one = np.zeros(1, np.int32)
     data = Tokenized(
         token=one,
         type=one.astype(np.uint8),
         offset=np.array([0, 1]),
         cls=one,
-        label=np.zeros(shape, np.float32 if kind == "regression" else np.int32),
+        label=np.zeros(shape if shape[0] else 1, form.label_dtype),
         id=("",),
         language=("",),
         domain=("",),
         truncated=0,
         fingerprint="",
-        kind=kind,
+        task_type=form,
     )
     length, pad_id = work.settings.train.row_length, work.model.encoder.pad_token_id
     return packing.build_rows(data, np.zeros(0, np.int64), [], rows, length, slots, pad_id)
@@ -267,7 +267,7 @@ def compile_eval(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
     spec = EvalSpec(work.model, task, work.dtype, work.settings.train.attention)
     step: Any = make_eval_step(spec, mesh)
     params = placed(jax.eval_shape(cast_for_eval(work.dtype), work.model.param_shapes()), mesh)
-    empty = jax.eval_shape(metrics.collection(task.kind, task.num_outputs).empty)
+    empty = jax.eval_shape(task_type(task).device_metrics(task).empty)
     accumulated = _with_sharding(empty, sharding.whole(mesh))
     shapes = work.eval_shapes(sharding.row_shards(mesh))
     batch = _with_sharding(shapes, NamedSharding(mesh, sharding.ROWS))

@@ -1,12 +1,10 @@
 """Configuration: schema, loading, validation and grids."""
 
 from flaxfer.config.schema import (
-    METRICS,
     Common,
     Condition,
     Config,
     Data,
-    Kind,
     Mesh,
     Model,
     Optimizer,
@@ -17,12 +15,10 @@ from flaxfer.config.schema import (
 )
 
 __all__ = [
-    "METRICS",
     "Common",
     "Condition",
     "Config",
     "Data",
-    "Kind",
     "Mesh",
     "Model",
     "Optimizer",

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from flaxfer.config import Common, Config, Model, Stage, fields
 from flaxfer.config.findings import Finding, suggestion
+from flaxfer.config.task_types import TaskTypes
 from flaxfer.config.validation import check_common, check_model, check_retention, check_stage
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w-]+$")]
@@ -110,7 +111,7 @@ def cells(config: Config | Grid) -> dict[str, Config]:
     return studies
 
 
-def check(grid: Grid) -> Iterator[Finding]:
+def check(grid: Grid, task_types: TaskTypes) -> Iterator[Finding]:
     """Yield every contradiction in a grid."""
     yield from check_common(grid)
     for section in ("models", "targets"):
@@ -119,11 +120,11 @@ def check(grid: Grid) -> Iterator[Finding]:
     for name, model in grid.models.items():
         yield from check_model(f"models.{name}", model)
     for name, stage in grid.intermediates.items():
-        yield from check_stage(f"intermediates.{name}", stage)
+        yield from check_stage(f"intermediates.{name}", stage, task_types)
         yield from check_retention(f"intermediates.{name}", stage, target=False, staged=False)
     for name, target in grid.targets.items():
         at = f"targets.{name}"
-        yield from check_stage(at, target)
+        yield from check_stage(at, target, task_types)
         staged = "staged" in grid.conditions and bool(target.intermediates)
         yield from check_retention(at, target, target=True, staged=staged)
         at += ".intermediates"

@@ -25,6 +25,7 @@ import pydantic
 from flaxfer.config import Config, grids, validation
 from flaxfer.config.findings import Finding, suggestion
 from flaxfer.config.grids import Grid
+from flaxfer.config.task_types import TaskTypes
 from flaxfer.errors import ConfigError, FlaxferError
 
 RENAMED = {
@@ -49,7 +50,7 @@ RENAMED_VALUES = {"remat": {"all": "none", "products": "matmuls", "inputs": "ful
 
 STAND_INS: Mapping[str, Any] = {
     **{section: {} for section in ("data", "model", "target", "task")},
-    **{"name": "-", "metric": "-", "kind": "classification", "train": [{}]},
+    **{"name": "-", "metric": "-", "type": "-", "train": [{}]},
 }
 """Values for missing required fields, so that the other fields can be checked."""
 
@@ -60,13 +61,13 @@ STAGE_KEY = re.compile(
 """The stage in a key whose value may come from a shared section."""
 
 
-def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
+def load(file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     """Load the config of a single study, see `load_any`.
 
     Raises:
       ConfigError: If it is invalid or describes a grid.
     """
-    config = load_any(file, overrides)
+    config = load_any(file, task_types, overrides)
     if isinstance(config, Grid):
         raise ConfigError(
             f"the config describes a grid of {len(grids.cells(config))} studies instead of one",
@@ -76,19 +77,30 @@ def load(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     return config
 
 
-def load_any(file: str, overrides: Sequence[tuple[str, str]] = ()) -> Config | Grid:
+def load_any(
+    file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] = ()
+) -> Config | Grid:
     """Load the config in `file` (FILE or FILE:PRESET), with `overrides` (dotted key, text).
 
     Raises:
       ConfigError: With every unknown key, wrong value and contradiction.
     """
-    return build(_run_config_file(file), overrides, where=file)
+    return build(_run_config_file(file), task_types, overrides, where=file)
 
 
 def build(
-    settings: Mapping[str, Any], overrides: Sequence[tuple[str, str]] = (), where: str = ""
+    settings: Mapping[str, Any],
+    task_types: TaskTypes,
+    overrides: Sequence[tuple[str, str]] = (),
+    where: str = "",
 ) -> Config | Grid:
     """Build a config from nested settings, with `overrides` (dotted key, text).
+
+    Args:
+      settings: Nested settings.
+      task_types: The possible types of tasks, `flaxfer.tasks.TASK_TYPES`.
+      overrides: Dotted keys and texts.
+      where: File of the settings, for error messages.
 
     Raises:
       ConfigError: With every unknown key, wrong value and contradiction.
@@ -108,7 +120,8 @@ def build(
     config, invalid, findings = _validate(tree)
     check: Any = grids.check if isinstance(config, Grid) else validation.check
     # A check that reads an invalid value would only repeat its error in other words.
-    findings += [finding for finding in check(config) if not _overlap(finding[0], invalid)]
+    checked = check(config, task_types)
+    findings += [finding for finding in checked if not _overlap(finding[0], invalid)]
     # An error in a shared section occurs in every stage: report it once, for the shared section.
     details += dict.fromkeys(_in_shared_section(*finding, tree) for finding in findings)
     if details:

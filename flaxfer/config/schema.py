@@ -17,16 +17,6 @@ from pydantic import ConfigDict, Field
 from flaxfer.config import fields
 
 Condition = Literal["direct", "staged", "scratch"]
-Kind = Literal["classification", "regression", "tagging", "question_answering", "multiple_choice"]
-
-METRICS: Mapping[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "macro_f1", "mcc"),
-    "regression": ("pearson", "spearman", "mse"),
-    "tagging": ("f1", "precision", "recall", "accuracy"),
-    "question_answering": ("f1", "exact_match"),
-    "multiple_choice": ("accuracy",),
-}
-"""The metrics of each task type, the usual one first."""
 
 FORMAT_OF_SUFFIX: Mapping[str, str] = {".ndjson": "jsonl"} | {
     f".{name}": name for name in ("csv", "tsv", "jsonl", "json", "parquet", "conll", "conllu")
@@ -157,9 +147,9 @@ class Task:
 
     Attributes:
       name: Name used in reports and directories.
-      kind: `classification` into `labels`; `regression` of a score in `score_range`; `tagging` of
+      type: `classification` into `labels`; `regression` of a score in `score_range`; `tagging` of
         each word with one of `labels`; `question_answering` by a span of the context;
-        `multiple_choice` between several continuations.
+        `multiple_choice` between several continuations; or another of `flaxfer.tasks.TASK_TYPES`.
       labels: Names of the classes or tags, in the order of the logits.
       score_range: Smallest and largest valid score.
       metric: Dev metric that selects the best checkpoint.
@@ -171,7 +161,7 @@ class Task:
     """
 
     name: str
-    kind: Kind
+    type: str
     metric: str
     labels: fields.Tuple[str] = ()
     score_range: tuple[fields.Float, fields.Float] = (0.0, 5.0)
@@ -179,13 +169,6 @@ class Task:
     max_answer_tokens: fields.PositiveInt = 30
     n_best: fields.PositiveInt = 20
     answer_style: Literal["squad", "squad2", "mlqa"] = "squad"
-
-    @property
-    def num_outputs(self) -> int:
-        """Number of outputs of the model's head per example, choice or token."""
-        if self.kind == "question_answering":
-            return 2
-        return max(len(self.labels), 1) if self.kind in ("classification", "tagging") else 1
 
 
 @dataclasses.dataclass(frozen=True)

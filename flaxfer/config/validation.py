@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterator
 
-from flaxfer.config import METRICS, Common, Config, Model, Optimizer, Stage, Task, Train
+from flaxfer.config import Common, Config, Model, Optimizer, Stage, Train
 from flaxfer.config.findings import Finding, suggestion
 from flaxfer.config.sources import check_source
-
-SPECIAL_TOKENS = 4
-"""Largest number of special tokens that a model family adds to a question and its context."""
+from flaxfer.config.task_types import TaskType, TaskTypes
 
 
-def check(config: Config) -> Iterator[Finding]:
+def check(config: Config, task_types: TaskTypes) -> Iterator[Finding]:
     """Yield every contradiction in `config`."""
     yield from check_model("model", config.model)
     yield from check_common(config)
@@ -26,7 +23,7 @@ def check(config: Config) -> Iterator[Finding]:
         )
     for name, stage in (("intermediate", config.intermediate), ("target", config.target)):
         if stage is not None:
-            yield from check_stage(name, stage)
+            yield from check_stage(name, stage, task_types)
             yield from check_retention(name, stage, target=name == "target", staged=staged)
 
 
@@ -53,13 +50,34 @@ def check_common(config: Common) -> Iterator[Finding]:
         yield tuple(f"mesh.{axis}" for axis in sizes), "mesh.data: only one axis may be -1"
 
 
-def check_stage(at: str, stage: Stage) -> Iterator[Finding]:
+def check_stage(at: str, stage: Stage, task_types: TaskTypes) -> Iterator[Finding]:
     """Yield every contradiction in the stage at a dotted key."""
-    yield from (
-        *_task(f"{at}.task", stage.task),
-        *_train(f"{at}.train", stage.train, stage.task),
-        *_optimizer(f"{at}.optimizer", stage.optimizer, stage.train),
-    )
+    type_key = f"{at}.task.type"
+    if stage.task.type in task_types:
+        yield from _check_stage(at, stage, task_types[stage.task.type], task_types)
+        return
+    hint = suggestion(stage.task.type, task_types)
+    yield (type_key,), f"{type_key}: {stage.task.type!r} is not a task type; {hint}"
+    # With any type as a stand-in, errors that do not depend on the type are reported, too.
+    for keys, text in _check_stage(at, stage, next(iter(task_types.values())), task_types):
+        if type_key not in keys:
+            yield keys, text
+
+
+def _check_stage(
+    at: str, stage: Stage, task_type: TaskType, task_types: TaskTypes
+) -> Iterator[Finding]:
+    task_at, task = f"{at}.task", stage.task
+    yield from task_type.check_task(task_at, task)
+    if task.metric not in task_type.metrics:
+        yield (
+            (f"{task_at}.metric", f"{task_at}.type"),
+            f"{task_at}.metric: {task.metric!r} is no metric of {task_type.name}; "
+            f"{suggestion(task.metric, task_type.metrics)}",
+        )
+    yield from _train(f"{at}.train", stage.train)
+    yield from task_type.check_train(f"{at}.train", stage.train, task_at)
+    yield from _optimizer(f"{at}.optimizer", stage.optimizer, stage.train)
     split, dev = stage.data.split, stage.data.dev
     usable = min(split) >= 0 and split[0] and (split[1] or dev)
     if not usable or abs(sum(split) - 1) > 1e-6:
@@ -74,11 +92,13 @@ def check_stage(at: str, stage: Stage) -> Iterator[Finding]:
         for i, source in enumerate(getattr(stage.data, split))
     }
     for name, source in sources.items():
-        yield from check_source(f"{at}.data.{name}", source, f"{at}.task", stage.task)
+        source_at = f"{at}.data.{name}"
+        yield from check_source(source_at, source, task_at, task, task_type, task_types)
     for name, source in stage.evaluate.items():
         if name in ("train", "dev", "test"):
             yield (f"{at}.evaluate",), f"{at}.evaluate.{name}: the name is reserved for a split"
-        yield from check_source(f"{at}.evaluate.{name}", source, f"{at}.task", stage.task)
+        source_at = f"{at}.evaluate.{name}"
+        yield from check_source(source_at, source, task_at, task, task_type, task_types)
 
 
 def check_retention(at: str, stage: Stage, *, target: bool, staged: bool) -> Iterator[Finding]:
@@ -116,49 +136,7 @@ def check_retention(at: str, stage: Stage, *, target: bool, staged: bool) -> Ite
         )
 
 
-def _task(at: str, task: Task) -> Iterator[Finding]:
-    if task.kind in ("classification", "tagging"):
-        if len(task.labels) < 2:
-            yield (
-                (f"{at}.labels", f"{at}.kind"),
-                f"{at}.labels: {task.kind} needs at least two",
-            )
-        if len(set(task.labels)) < len(task.labels):
-            yield (f"{at}.labels",), f"{at}.labels: holds a label twice: {task.labels}"
-    else:
-        if task.labels:
-            yield (
-                (f"{at}.labels", f"{at}.kind"),
-                f"{at}.labels: {task.kind} has none, are {task.labels}",
-            )
-        if task.kind == "regression" and not task.score_range[0] < task.score_range[1]:
-            yield (
-                (f"{at}.score_range", f"{at}.kind"),
-                f"{at}.score_range: is empty: {task.score_range}",
-            )
-    metrics = METRICS[task.kind]
-    if task.metric not in metrics:
-        yield (
-            (f"{at}.metric", f"{at}.kind"),
-            f"{at}.metric: {task.metric!r} is no metric of {task.kind}; "
-            f"{suggestion(task.metric, metrics)}",
-        )
-    elif task.kind == "tagging" and task.metric != "accuracy":
-        other = [label for label in task.labels if not re.fullmatch("O|[BI]-.+", label)]
-        if other or not any(label.startswith("B-") for label in task.labels):
-            yield (
-                (f"{at}.metric", f"{at}.kind", f"{at}.labels"),
-                f"{at}.metric: {task.metric!r} counts entities, which needs labels such as B-PER, "
-                f"I-PER and O, are {task.labels}; use 'accuracy'",
-            )
-    if task.no_answer and task.kind != "question_answering":
-        yield (
-            (f"{at}.no_answer", f"{at}.kind"),
-            f"{at}.no_answer: {task.kind} has no answers; leave it at False",
-        )
-
-
-def _train(at: str, train: Train, task: Task) -> Iterator[Finding]:
+def _train(at: str, train: Train) -> Iterator[Finding]:
     if train.epochs <= 0 and not train.max_steps:
         yield (
             (f"{at}.epochs", f"{at}.max_steps"),
@@ -175,26 +153,6 @@ def _train(at: str, train: Train, task: Task) -> Iterator[Finding]:
             (f"{at}.row_length", f"{at}.max_length"),
             f"{at}.row_length: {train.row_length} tokens cannot hold an example of max_length "
             f"{train.max_length}",
-        )
-    kind = f"{at.rpartition('.')[0]}.task.kind"
-    room = train.max_length - SPECIAL_TOKENS - 1  # For a context, after a question of one token.
-    if task.kind == "question_answering" and train.max_length >= 4 and train.doc_stride >= room:
-        yield (
-            (f"{at}.doc_stride", f"{at}.max_length", kind),
-            (
-                f"{at}.doc_stride: windows that share {train.doc_stride} tokens need a larger "
-                f"max_length than {train.max_length}; 384 tokens that share 128 are usual"
-            ),
-        )
-    if train.output_bias == "mean" and task.kind != "regression":
-        yield (
-            (f"{at}.output_bias", kind),
-            f"{at}.output_bias: {task.kind} has no mean score; leave it at 'zero'",
-        )
-    if train.label_smoothing and task.kind not in ("classification", "tagging"):
-        yield (
-            (f"{at}.label_smoothing", kind),
-            f"{at}.label_smoothing: is for classification and tagging, not {task.kind}",
         )
 
 

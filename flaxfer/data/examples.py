@@ -1,4 +1,4 @@
-"""Examples, column by column: what sources yield and tokenisation takes."""
+"""Examples column by column: the output of reading and the input of tokenisation."""
 
 from __future__ import annotations
 
@@ -10,19 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from flaxfer.config import Kind
+from flaxfer.data.task_types import TaskType
 from flaxfer.errors import DataError
 
 Texts = tuple[str, ...] | tuple[tuple[str, ...], ...]
-Labels = np.ndarray | tuple[tuple[Any, ...], ...]
-
-FORMS: dict[Kind, str] = {
-    "classification": "texts or pairs with a class",
-    "regression": "texts or pairs with a score",
-    "tagging": "sentences with a tag a word",
-    "question_answering": "questions with a context and answers",
-    "multiple_choice": "texts with choices",
-}
+LabelColumn = np.ndarray | tuple[tuple[Any, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,19 +22,21 @@ class Examples:
     """Texts with their labels, column by column.
 
     Attributes:
-      text_a: one an example; for tagging, the tuple of its words.
-      text_b: the second texts of pairs, or contexts of questions; for multiple choice, tuples of
-        the choices, all of one length; None for single texts.
-      label: (n,), int32 index into the task's labels, float32 score, or int32 number of the right
-        choice. Tagging: tuples of the tag of each word, an index into the task's labels, -1 for
-        none. Question answering: tuples of (answer, its first character in the context).
-      id: `<file stem>:<record, counted from 1>` unless the data names its own.
-      language, domain: as the source says.
+      task_type: Type of the task that the examples are for.
+      text_a: One text per example; in tagging, the tuple of its words.
+      text_b: Second texts of pairs, or contexts of questions; in multiple choice, equally long
+        tuples of choices; None for single texts.
+      label: (n,) int32 class or correct choice, or float32 score. Tagging: tuples with the tag of
+        each word, an index into the task's labels, or -1 for none. Question answering: tuples of
+        (answer, its first character in the context).
+      id: `<file stem>:<one-based record>` unless the data has ids.
+      language, domain: Language and domain of each example.
     """
 
+    task_type: TaskType
     text_a: Texts
     text_b: Texts | None
-    label: Labels
+    label: LabelColumn
     id: tuple[str, ...]
     language: tuple[str, ...]
     domain: tuple[str, ...]
@@ -56,23 +50,14 @@ class Examples:
     def __len__(self) -> int:
         return len(self.text_a)
 
-    @functools.cached_property
-    def kind(self) -> Kind:
-        """The kind of task whose examples look like these."""
-        if not isinstance(self.label, np.ndarray):
-            return "tagging" if self.text_b is None else "question_answering"
-        if self.choices > 1:
-            return "multiple_choice"
-        return "regression" if self.label.dtype == np.float32 else "classification"
-
     @property
     def choices(self) -> int:
-        """How many choices an example of multiple choice has; 1 for the other kinds."""
+        """Number of choices of each example in multiple choice; 1 in other task types."""
         first = self.text_b[0] if self.text_b else ""
         return len(first) if isinstance(first, tuple) else 1
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Examples:
-        """The examples at `indices`, in their order."""
+        """Return the examples at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)
 
         def pick(values: Any) -> Any:
@@ -80,25 +65,27 @@ class Examples:
                 return None if values is None else values[chosen]
             return tuple(values[i] for i in chosen.tolist())
 
-        return Examples(*(pick(column) for column in self._columns()))
+        return Examples(self.task_type, *(pick(column) for column in self._columns()))
 
     @staticmethod
     def join(parts: Sequence[Examples]) -> Examples:
-        """All examples of `parts`, one part after the other.
+        """Return the concatenation of `parts`.
 
         Raises:
-          DataError: some parts hold pairs and others single texts, or examples of another kind.
+          DataError: If parts differ in their task type, in whether they hold pairs, or in the
+            number of choices.
         """
         where = " and ".join(part.id[0] for part in parts if len(part))
-        if len({(part.kind, part.choices) for part in parts}) > 1:
-            kinds = [FORMS[part.kind] for part in parts]
-            if set(kinds) == {FORMS["multiple_choice"]}:
-                kinds = [f"{part.choices} choices" for part in parts]
-            raise DataError(
-                f"{' and '.join(dict.fromkeys(kinds))} cannot be joined in one split",
-                where=where,
-                hint="map the same roles in every source of the split.",
-            )
+        for names in (
+            [part.task_type.name.replace("_", " ") for part in parts],
+            [f"{part.choices} choices" for part in parts],
+        ):
+            if len(set(names)) > 1:
+                raise DataError(
+                    f"{' and '.join(dict.fromkeys(names))} cannot be joined in one split",
+                    where=where,
+                    hint="map the same roles in every source of the split.",
+                )
         if len({part.text_b is None for part in parts}) > 1:
             raise DataError(
                 "pairs and single texts cannot be joined in one split",
@@ -112,13 +99,14 @@ class Examples:
             return tuple(value for column in columns for value in column)
 
         columns = zip(*(part._columns() for part in parts), strict=True)
-        return Examples(*(chain(column) for column in columns))
+        return Examples(parts[0].task_type, *(chain(column) for column in columns))
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over everything the examples hold, as hexadecimal digits."""
-        kind = self.label.dtype.str if isinstance(self.label, np.ndarray) else self.kind
-        digest = hashlib.sha256(f"{len(self)} {kind}".encode())
+        """SHA-256 of all columns, as hexadecimal digits."""
+        array = isinstance(self.label, np.ndarray)
+        labels = self.label.dtype.str if array else self.task_type.name  # type: ignore[union-attr]
+        digest = hashlib.sha256(f"{len(self)} {labels}".encode())
         for column in self._columns():
             if isinstance(column, np.ndarray):
                 digest.update(np.ascontiguousarray(column).tobytes())
@@ -126,17 +114,17 @@ class Examples:
                 digest.update(b"none")
             else:
                 sizes, texts = zip(*_flat(column), strict=True) if column else ((), ())
-                # The lengths keep ("ab", "c") and ("a", "bc") apart, at every depth.
+                # The lengths distinguish ("ab", "c") from ("a", "bc") at every depth.
                 digest.update(np.array(sizes, np.int64).tobytes())
                 digest.update("".join(texts).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
-    def _columns(self) -> tuple[Texts | Labels | None, ...]:
+    def _columns(self) -> tuple[Texts | LabelColumn | None, ...]:
         return self.text_a, self.text_b, self.label, self.id, self.language, self.domain
 
 
 def _flat(values: tuple[Any, ...]) -> Iterator[tuple[int, str]]:
-    """Everything in nested tuples with its length; -1 - n is the length of a tuple of n."""
+    """Yield the length and text of each value in nested tuples; -1 - n for a tuple of n items."""
     for value in values:
         if isinstance(value, tuple):
             yield -1 - len(value), ""

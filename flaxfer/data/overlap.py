@@ -193,7 +193,7 @@ def _keys(examples: Examples, task: Task) -> _Keys:
     labelled = None
     if isinstance(examples.label, np.ndarray):
         labelled = whole * _MIX + examples.label.astype(np.float64).view(np.uint64)
-    question = (task.kind, task.labels, task.score_range if task.kind == "regression" else None)
+    question = (task.type, task.labels, task.score_range)
     telling = length.sum(axis=1) >= TELLING
     return _Keys(text, whole, labelled, length >= TELLING, telling, question)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar
 
@@ -174,6 +174,37 @@ def best_row_length(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Positions of m sequences in the rows of a packed batch.
+
+    Attributes:
+      sequence: (m,) index of each sequence in the data set.
+      token: (tokens,) index of each of their tokens in `Tokenized.token`.
+      start: (m,) first position of each sequence in its row.
+      token_place, slot_place: Flat indices of the tokens and slots in the arrays of the batch.
+      token_shape, slot_shape: Shapes (B, T) and (B, E) of these arrays.
+    """
+
+    sequence: np.ndarray
+    token: np.ndarray
+    start: np.ndarray
+    token_place: np.ndarray
+    slot_place: np.ndarray
+    token_shape: tuple[int, int]
+    slot_shape: tuple[int, int]
+
+    def tokens(self, values: np.ndarray, padding: int = 0) -> np.ndarray:
+        """Return an int32 array (B, T) with one of `values` per token."""
+        return _scatter(self.token_place, self.token_shape, values, padding, np.int32)
+
+    def slots(
+        self, values: np.ndarray, padding: int = 0, dtype: np.typing.DTypeLike = np.int32
+    ) -> np.ndarray:
+        """Return an array (B, E, ...) with one of `values` per sequence."""
+        return _scatter(self.slot_place, self.slot_shape, values, padding, dtype)
+
+
 def build_rows(
     tokenized: Tokenized,
     indices: np.ndarray,
@@ -197,13 +228,8 @@ def build_rows(
     Returns:
       int32 token_BT, type_BT, position_BT (0.. in each sequence), segment_BT (1.. in each row, 0
       for padding), cls_BE (place of the CLS token in its row), index_BE (-1 for an empty
-      slot); float32 mask_BE, 1 for a sequence, 0 for an empty slot; and what is to be predicted, by
-      the kind of task:
-      classification, regression: label_BE, as `tokenized.label`;
-      multiple choice: label_BE, float32 1 for the right choice, and unit_BE, int32 number of the
-      example within the batch;
-      tagging: label_BT, int32, -1 for tokens that do not count;
-      question answering: start_BE and end_BE, int32 places in the row.
+      slot); float32 mask_BE, 1 for a sequence, 0 for an empty slot; and the targets, see
+      `flaxfer.tasks.base.TaskType.targets`.
 
     Raises:
       DataError: the rows do not fit.
@@ -226,22 +252,25 @@ def build_rows(
         )
 
     position = _restarted(length)
-    source = np.repeat(tokenized.offset[sequence], length) + position
-    target = np.repeat(row * row_length + start, length) + position
-    place = row * max_examples + slot
-
-    tokens = functools.partial(_scatter, target, (n_rows, row_length))
-    slots = functools.partial(_scatter, place, (n_rows, max_examples))
+    layout = Layout(
+        sequence,
+        np.repeat(tokenized.offset[sequence], length) + position,
+        start,
+        np.repeat(row * row_length + start, length) + position,
+        row * max_examples + slot,
+        (n_rows, row_length),
+        (n_rows, max_examples),
+    )
     batch = {
-        "token_BT": tokens(tokenized.token[source], padding=pad_id),
-        "type_BT": tokens(tokenized.type[source]),
-        "position_BT": tokens(position),
-        "segment_BT": tokens(np.repeat(slot + 1, length)),
-        "cls_BE": slots(start + tokenized.cls[sequence]),
-        "mask_BE": slots(np.ones(len(sequence)), dtype=np.float32),
-        "index_BE": slots(sequence, padding=-1),
+        "token_BT": layout.tokens(tokenized.token[layout.token], padding=pad_id),
+        "type_BT": layout.tokens(tokenized.type[layout.token]),
+        "position_BT": layout.tokens(position),
+        "segment_BT": layout.tokens(np.repeat(slot + 1, length)),
+        "cls_BE": layout.slots(start + tokenized.cls[sequence]),
+        "mask_BE": layout.slots(np.ones(len(sequence)), dtype=np.float32),
+        "index_BE": layout.slots(sequence, padding=-1),
     }
-    return batch | _targets(tokenized, sequence, source, start, tokens, slots)
+    return batch | tokenized.task_type.targets(tokenized, layout)
 
 
 def by_task(batch: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -250,38 +279,6 @@ def by_task(batch: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Arr
     own = {name: array for name, array in batch.items() if not name.startswith(start)}
     other = {name.removeprefix(start): batch[name] for name in batch if name not in own}
     return own, other
-
-
-def _targets(
-    tokenized: Tokenized,
-    sequence: np.ndarray,
-    source: np.ndarray,
-    start: np.ndarray,
-    tokens: Callable[..., np.ndarray],
-    slots: Callable[..., np.ndarray],
-) -> Batch:
-    """What is to be predicted of a batch.
-
-    Args:
-      tokenized: the data set.
-      sequence: (m,) the sequences of the batch.
-      source: (tokens,) their tokens, as numbers in the data set.
-      start: (m,) where in its row each begins.
-      tokens: puts a value a token into rows.
-      slots: puts a value a sequence into slots.
-    """
-    label = tokenized.label
-    if tokenized.kind == "tagging":
-        return {"label_BT": tokens(label[source], padding=-1)}
-    if tokenized.kind == "question_answering":
-        first, last = (start[:, None] + label[sequence]).T
-        return {"start_BE": slots(first), "end_BE": slots(last)}
-    if tokenized.kind == "multiple_choice":
-        example = tokenized.example[sequence]
-        right = label[example] == sequence % tokenized.choices
-        unit = np.unique(example, return_inverse=True)[1]
-        return {"label_BE": slots(right, dtype=np.float32), "unit_BE": slots(unit)}
-    return {"label_BE": slots(label[sequence], dtype=label.dtype)}
 
 
 def _check(lengths: np.ndarray, row_length: int) -> None:
@@ -304,9 +301,9 @@ def _scatter(
     places: np.ndarray,
     shape: tuple[int, int],
     values: np.ndarray,
-    padding: int = 0,
-    dtype: np.typing.DTypeLike = np.int32,
+    padding: int,
+    dtype: np.typing.DTypeLike,
 ) -> np.ndarray:
-    array = np.full(shape, padding, dtype)
-    array.reshape(-1)[places] = values
-    return array
+    array = np.full((shape[0] * shape[1], *values.shape[1:]), padding, dtype)
+    array[places] = values
+    return array.reshape(*shape, *values.shape[1:])

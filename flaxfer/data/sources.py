@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from flaxfer.config import Data, Source, Task
 from flaxfer.data import readers
-from flaxfer.data.examples import Examples, Texts
+from flaxfer.data.examples import Examples
 from flaxfer.data.hub import read_hub
-from flaxfer.data.labels import Labels, read_labels
+from flaxfer.data.labels import Labels
 from flaxfer.data.tables import Column, Key, Problems
-from flaxfer.data.values import list_fault, text_fault, written
+from flaxfer.data.task_types import TaskType
+from flaxfer.data.values import written
 from flaxfer.errors import ConfigError, DataError
 
 __all__ = ["Examples", "load_splits", "read_source"]
@@ -29,12 +29,15 @@ __all__ = ["Examples", "load_splits", "read_source"]
 logger = logging.getLogger("flaxfer.data")
 
 
-def read_source(source: Source, task: Task, data_dir: str = "", seed: int = 0) -> Examples:
+def read_source(
+    source: Source, task: Task, task_type: TaskType, data_dir: str = "", seed: int = 0
+) -> Examples:
     """Reads a data set and checks every record that is used against the task.
 
     Args:
       source: which, and how its columns map to roles.
       task: what labels there are, or the range of scores.
+      task_type: Type of the task.
       data_dir: where a relative path of the source starts.
       seed: of the draw where `source.fraction` is below 1.
 
@@ -52,13 +55,15 @@ def read_source(source: Source, task: Task, data_dir: str = "", seed: int = 0) -
     # A column that is only filtered by may have the name of a role.
     columns = {r: c for r, c in columns.items() if r in source.roles or r in source.aligned}
     broken = {record for record, _ in problems}
-    labels = read_labels(columns, source, task, [i for i in wanted if i not in broken])
+    readable = [i for i in wanted if i not in broken]
+    labels = task_type.read_labels(columns, source, task, readable)
     left_out = broken | labels.missing
     used = [i for i in wanted if i not in left_out]
-    problems += labels.problems + _value_problems(source, columns, used)
+    problems += labels.problems + task_type.text_problems(columns, source, used)
+    problems += _common_problems(columns, used)
     if problems:
         raise _refused(where, problems, labels, task)
-    examples = _examples(source, columns, labels, used, task)
+    examples = _examples(source, columns, labels, used, task_type)
     if source.fraction < 1:
         count = round(source.fraction * len(examples))
         drawn = np.random.default_rng(seed).choice(len(examples), count, replace=False)
@@ -81,7 +86,9 @@ def read_source(source: Source, task: Task, data_dir: str = "", seed: int = 0) -
     return examples
 
 
-def load_splits(data: Data, task: Task, data_dir: str = "") -> dict[str, Examples]:
+def load_splits(
+    data: Data, task: Task, task_type: TaskType, data_dir: str = ""
+) -> dict[str, Examples]:
     """Reads the splits `train`, `dev` and, if there is one, `test`.
 
     Where the data has no dev set, it is cut from train: see `Data`. The cut is a function of the
@@ -91,7 +98,9 @@ def load_splits(data: Data, task: Task, data_dir: str = "") -> dict[str, Example
       DataError: a source is wrong, or a split would be empty.
     """
     splits = {
-        name: Examples.join([read_source(s, task, data_dir, data.split_seed) for s in sources])
+        name: Examples.join(
+            [read_source(s, task, task_type, data_dir, data.split_seed) for s in sources]
+        )
         for name, sources in (("train", data.train), ("dev", data.dev), ("test", data.test))
         if sources
     }
@@ -162,79 +171,38 @@ def _filter(source: Source, columns: Mapping[str, Column], size: int) -> list[in
 
 
 def _examples(
-    source: Source, columns: Mapping[str, Column], labels: Labels, used: Sequence[int], task: Task
+    source: Source,
+    columns: Mapping[str, Column],
+    labels: Labels,
+    used: Sequence[int],
+    task_type: TaskType,
 ) -> Examples:
     def texts(role: str, default: str) -> tuple[str, ...]:
-        if role not in columns:
-            return (default,) * len(used)
-        return tuple(written(columns[role].values[i]) for i in used)
+        return columns[role].texts(used) if role in columns else (default,) * len(used)
 
-    text_a: Texts
-    text_b: Texts | None = texts("text_b", "") if "text_b" in columns else None
-    if task.kind == "tagging":
-        text_a = tuple(tuple(columns["words"].values[i]) for i in used)
-    else:
-        text_a = texts("text_a", "")
-    if task.kind == "multiple_choice":
-        text_b = tuple(zip(*(texts(role, "") for role in _choices(columns)), strict=True))
-    if "question" in columns:
-        asked = (source.questions.get(text, text) for text in texts("question", ""))
-        text_a = tuple(f"{a} {question}" for a, question in zip(text_a, asked, strict=True))
     if source.hub:
         stem = f"{source.hub.rpartition('/')[2]}-{source.split}"
     else:
-        file = columns["words" if task.kind == "tagging" else "text_a"].file
-        stem = Path(file.removesuffix(".gz")).stem
+        stem = Path(columns[task_type.roles[0]].file.removesuffix(".gz")).stem
+    text_a, text_b = task_type.read_texts(columns, source, used)
     return Examples(
+        task_type=task_type,
         text_a=text_a,
         text_b=text_b,
-        label=labels.of(used, task),
+        label=task_type.label_column([labels.values[i] for i in used]),
         id=texts("id", "") if "id" in columns else tuple(f"{stem}:{i + 1}" for i in used),
         language=texts("language", source.language),
         domain=texts("domain", source.domain),
     )
 
 
-def _choices(columns: Mapping[str, Column]) -> list[str]:
-    """The roles of choices in their order."""
-    return [role for n in range(1, 1 + len(columns)) if (role := f"choice_{n}") in columns]
-
-
-def _value_problems(source: Source, columns: Mapping[str, Column], used: Sequence[int]) -> Problems:
-    """What is wrong with texts, words, ids, languages and domains of the records used."""
+def _common_problems(columns: Mapping[str, Column], used: Sequence[int]) -> Problems:
+    """Return the problems of ids, languages and domains of the records used."""
     problems: Problems = []
-    for role in ("text_a", "text_b", *_choices(columns)):
-        if role in columns:
-            problems += _findings(columns[role], used, text_fault)
-    if "words" in columns:
-        problems += _findings(columns["words"], used, list_fault)
-        problems += _word_problems(columns["words"], used)
-    if "question" in columns:
-        asked = source.questions
-        hint = f"has no entry in questions; there are {', '.join(asked)}"
-        fault = text_fault if not asked else lambda v: "" if written(v) in asked else hint
-        problems += _findings(columns["question"], used, fault)
     for role in ("id", "language", "domain"):
         if role in columns:
-            problems += _findings(columns[role], used, lambda v: "" if written(v) else "is empty")
-    if "id" in columns:
-        problems += _repeated(columns["id"], used)
-    return problems
-
-
-def _word_problems(column: Column, records: Sequence[int]) -> Problems:
-    return [
-        (i, f"{column.place(i, item)}: {what}")
-        for i in records
-        if isinstance(column.values[i], list)
-        for item, word in enumerate(column.values[i])
-        if (what := text_fault(word))
-    ]
-
-
-def _findings(column: Column, records: Sequence[int], fault: Callable[[Any], str]) -> Problems:
-    found = ((i, fault(column.values[i])) for i in records)
-    return [(i, f"{column.place(i)}: {what}") for i, what in found if what]
+            problems += columns[role].problems(used, lambda v: "" if written(v) else "is empty")
+    return problems + (_repeated(columns["id"], used) if "id" in columns else [])
 
 
 def _repeated(column: Column, records: Sequence[int]) -> Problems:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from flaxfer.data.values import written
 from flaxfer.errors import DataError
 
 Key = str | int
@@ -43,6 +44,15 @@ class Column:
         at = f"{self.file}:{line}" if isinstance(line, int) else f"{self.file}: {line}"
         at += f": column {self.name}" if self.name else ""
         return at if item is None else f"{at}: item {item + 1}"
+
+    def problems(self, records: Sequence[int], fault: Callable[[Any], str]) -> Problems:
+        """Return a problem for each of `records` in whose value `fault` finds one."""
+        faults = ((i, fault(self.values[i])) for i in records)
+        return [(i, f"{self.place(i)}: {text}") for i, text in faults if text]
+
+    def texts(self, records: Sequence[int]) -> tuple[str, ...]:
+        """Return the values of `records` as text."""
+        return tuple(written(self.values[i]) for i in records)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flaxfer.data.encode import encode, word_splitter
+from flaxfer.data.encode import encode
 from flaxfer.data.examples import Examples
+from flaxfer.data.task_types import TaskType
 from flaxfer.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from flaxfer.errors import ConfigError
 
@@ -49,7 +50,7 @@ class Tokenized:
       id, language, domain: n each.
       truncated: number of examples that were cut to the largest length.
       fingerprint: of examples, tokenizer and settings; also the name in the cache.
-      kind: of the task; if not given, what the type of `label` says.
+      task_type: Type of the task.
       example: (s,) int32, the example that a sequence belongs to; if not given, its own number.
       choices: sequences an example of multiple choice; 1 for the other kinds.
       span: (tokens, 2) int32, what of the example a token stands for, -1 for nothing. Question
@@ -69,16 +70,13 @@ class Tokenized:
     domain: tuple[str, ...]
     truncated: int
     fingerprint: str
-    kind: str = ""
+    task_type: TaskType
     example: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     choices: int = 1
     span: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), np.int32))
     reference: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.kind:
-            scores = self.label.dtype == np.float32
-            object.__setattr__(self, "kind", "regression" if scores else "classification")
         if not len(self.example):
             object.__setattr__(self, "example", np.arange(len(self), dtype=np.int32))
 
@@ -96,7 +94,7 @@ def tokenize(
     tokenizer: PreTrainedTokenizerFast,
     max_length: int,
     cache_dir: Path | None,
-    doc_stride: int | None = None,
+    doc_stride: int = 0,
 ) -> Tokenized:
     """Turns texts into token ids; of a pair too long, the longer text loses tokens first.
 
@@ -116,19 +114,15 @@ def tokenize(
         no room for its context.
     """
     _check_length(tokenizer, max_length, pair=examples.text_b is not None)
-    kind, label = examples.kind, examples.label
-    assert doc_stride is not None or kind != "question_answering", "train.doc_stride is missing"
+    label, task_type = examples.label, examples.task_type
     fingerprint = _fingerprint(examples, tokenizer, max_length, doc_stride)
     path = None if cache_dir is None else Path(cache_dir) / f"tokens-{fingerprint}.npz"
     arrays = None if path is None else _read_cache(path, examples)
     if arrays is None:
-        arrays = encode(examples, tokenizer, max_length, doc_stride or 0)
+        arrays = encode(examples, tokenizer, max_length, doc_stride)
         if path is not None:
             _write_cache(path, arrays)
     _log(examples, arrays, max_length)
-    reference: tuple[Any, ...] = tuple(label) if kind == "tagging" else ()
-    if kind == "question_answering":
-        reference = tuple(zip(examples.text_b or (), label, strict=True))
     return Tokenized(
         token=arrays["token"],
         type=arrays["type"],
@@ -140,11 +134,11 @@ def tokenize(
         domain=examples.domain,
         truncated=int(arrays["counts"][0]),
         fingerprint=fingerprint,
-        kind=kind,
+        task_type=task_type,
         example=arrays["example"],
         choices=examples.choices,
         span=arrays["span"],
-        reference=reference,
+        reference=task_type.reference(examples),
     )
 
 
@@ -174,25 +168,17 @@ def _log(examples: Examples, arrays: Mapping[str, np.ndarray], max_length: int) 
         truncated,
         max_length,
     )
-    if examples.kind == "question_answering":
-        logger.info(
-            "%d questions in %d windows; the answers of %d lie in none of them",
-            len(examples),
-            len(arrays["cls"]),
-            lost,
-        )
+    if lost:
+        logger.info("no window contains the answer of %d of %d questions", lost, len(examples))
 
 
 def _fingerprint(
-    examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int | None
+    examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int
 ) -> str:
     """SHA-256 over all that decides what `tokenize` gives, as hexadecimal digits."""
     settings: list[Any] = [FORMAT, examples.fingerprint, tokenizer_fingerprint(tokenizer)]
     settings.append(max_length)
-    if examples.kind == "tagging":
-        settings.append(word_splitter(tokenizer))
-    elif examples.kind == "question_answering":
-        settings.append(doc_stride)
+    settings += examples.task_type.encoding_settings(tokenizer, doc_stride)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
@@ -238,7 +224,7 @@ def _shapes(
     if offset.ndim != 1 or example.shape != (len(offset) - 1,):
         return {}
     sequences, tokens = len(example), int(offset[-1])
-    divided = examples.kind in ("tagging", "question_answering")
+    divided = examples.task_type.per_token
     numbers = np.arange(len(examples))
     if divided:  # Every example has a sequence or more.
         whole = np.array_equal(example[np.diff(example, prepend=-1) != 0], numbers)
@@ -246,13 +232,12 @@ def _shapes(
         whole = np.array_equal(example, numbers.repeat(examples.choices))
     if not whole:
         return {}
-    label = {"tagging": (tokens,), "question_answering": (sequences, 2)}
     return {
         "token": (tokens,),
         "type": (tokens,),
         "cls": (sequences,),
         "span": (tokens if divided else 0, 2),
-        "label": label.get(examples.kind, (0,)),
+        "label": examples.task_type.encoded_label_shape(sequences, tokens),
         "counts": (3,),
     }
 

@@ -21,11 +21,8 @@ from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks import metrics
-from flaxfer.tasks.predictions import Predictions, Scores, predictions_of
-
-EVERY_TOKEN = ("tagging", "question_answering")
-"""Kinds of task with outputs for every token; the others have them for every sequence."""
+from flaxfer.tasks import Predictions, metrics, task_type
+from flaxfer.tasks.base import Scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +56,18 @@ class Evaluator:
         The metrics that can be accumulated are accumulated on the device while the batches run;
         others, such as Spearman's with its ranks, need all predictions and are taken from them.
         """
-        kind, batched_seeds = self.task.kind, seeds > 1
+        form, batched_seeds = task_type(self.task), seeds > 1
         spec = EvalSpec(self.model, self.task, self.dtype, self.train.attention, batched_seeds)
         eval_step = make_eval_step(spec, self.mesh)
         params = cast_for_eval(self.dtype)(params)
-        accumulated = metrics.collection(kind, self.task.num_outputs).empty()
+        accumulated = form.device_metrics(self.task).empty()
         where: Any = sharding.whole(self.mesh)
         if batched_seeds:
             accumulated = jax.tree.map(lambda x: jnp.stack([x] * seeds), accumulated)
             where = sharding.group_shardings(accumulated, self.mesh)
         accumulated = jax.device_put(accumulated, where)
-        size = len(data.token) if kind in EVERY_TOKEN else len(data)
-        outputs = np.full((seeds, size, self.task.num_outputs), np.nan, np.float32)
+        size = len(data.token) if form.per_token else len(data)
+        outputs = np.full((seeds, size, form.num_outputs(self.task)), np.nan, np.float32)
         pending: list[tuple[Batch, jax.Array]] = []
         multiple = sharding.row_shards(self.mesh)
         for batch in self.batches(data, self.train, self.pad_id, multiple):
@@ -86,18 +83,22 @@ class Evaluator:
             own = [jax.tree.map(lambda x, i=i: x[i], accumulated) for i in range(seeds)]
         return [(o, self._scores(data, o, a)) for o, a in zip(outputs, own, strict=True)]
 
+    def predictions(self, data: Tokenized, outputs: np.ndarray) -> Predictions:
+        """Return the predictions of a split from the model's outputs."""
+        return task_type(self.task).predictions(self.task, data, outputs)
+
     def _scores(self, data: Tokenized, outputs: np.ndarray, accumulated: Any) -> Scores:
         """The accumulated metrics, and the others from the predictions."""
         scores = metrics.scores(accumulated)
-        names = metrics.task_metrics(self.task.kind)
+        names = task_type(self.task).metrics
         if set(names) - scores.keys():
             everything = np.ones(len(data.id), bool)
-            scores = predictions_of(self.task, data, outputs).scores(everything) | scores
+            scores = self.predictions(data, outputs).scores(everything) | scores
         return {name: scores[name] for name in names}
 
     def report(self, name: str, data: Tokenized, outputs: np.ndarray) -> list[dict[str, Any]]:
         """The scores of a split by language, and within a language by domain."""
-        predictions = predictions_of(self.task, data, outputs)
+        predictions = self.predictions(data, outputs)
         entries = []
         language = np.asarray(data.language)
         domain = np.asarray(data.domain)
@@ -115,7 +116,7 @@ class Evaluator:
 def write_predictions(path: Path, task: Task, data: Tokenized, outputs: np.ndarray) -> None:
     """One json line an example: id, prediction, label, and what the kind of task has beside."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = _lines(predictions_of(task, data, outputs))
+    lines = _lines(task_type(task).predictions(task, data, outputs))
     write_atomically(path, "".join(f"{line}\n" for line in lines))
 
 
@@ -148,7 +149,7 @@ def _scatter(outputs: np.ndarray, data: Tokenized, batch: Batch, logits: jax.Arr
     """
     index_BE = batch["index_BE"]
     own = np.asarray(logits).reshape(len(outputs), *logits.shape[-3:])
-    if data.kind not in EVERY_TOKEN:
+    if not data.task_type.per_token:
         filled = index_BE >= 0
         outputs[:, index_BE[filled]] = own[:, filled]
         return

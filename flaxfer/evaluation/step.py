@@ -15,6 +15,7 @@ from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.platform import compiler_options
 from flaxfer.runtime.sharding import SEED
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks import task_type
 
 Batch = dict[str, jax.Array]
 
@@ -67,12 +68,7 @@ def make_eval_step(
 
     def eval_step(params: Params, batch: Batch, metrics: Any) -> tuple[Any, jax.Array]:
         logits = spec.model.apply(params, batch, None, execution)
-        if spec.task.kind in ("classification", "regression"):
-            update = type(metrics).single_from_model_output(
-                logits=logits, label=batch["label_BE"], mask=batch["mask_BE"]
-            )
-            metrics = metrics.merge(update)
-        return metrics, logits
+        return task_type(spec.task).accumulate(metrics, logits, batch), logits
 
     step = (
         jax.vmap(eval_step, (0, None, 0), spmd_axis_name=SEED) if spec.batched_seeds else eval_step

@@ -11,9 +11,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from flaxfer.config import METRICS
 from flaxfer.evaluation.records import MIXED
-from flaxfer.interop.names import TASK_TYPES, describe_output
+from flaxfer.tasks import task_type
 from flaxfer.training.record import StageRecord
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
@@ -38,8 +37,8 @@ def model_card(stage: StageRecord, name: str, class_name: str) -> ModelCard:
         name=name,
         origin=_origin(stage),
         task=task,
-        output=describe_output(task),
-        predicts_texts=bool(TASK_TYPES[task.kind].problem),
+        output=task_type(task).describe(task),
+        predicts_texts=task_type(task).single_label,
         seed=stage.identity()["seed"],
         done=stage.done(),
         max_length=stage.train().max_length,
@@ -60,7 +59,7 @@ def base_name(stage: StageRecord) -> str:
 def _metadata(stage: StageRecord, name: str) -> ModelCardData:
     """Return the front matter; the hub's model index has no place for undefined scores."""
     task, hub = stage.task(), stage.model_config().hub
-    pipeline = TASK_TYPES[task.kind].pipeline
+    pipeline = task_type(task).pipeline_tag
     sources = {entry["split"]: ", ".join(entry["sources"]) for entry in _splits(stage)}
     results = [
         EvalResult(
@@ -82,9 +81,9 @@ def _metadata(stage: StageRecord, name: str) -> ModelCardData:
         language=_languages(stage),
         library_name="transformers",
         pipeline_tag=pipeline,
-        tags=["flaxfer", task.kind.replace("_", "-")],
+        tags=["flaxfer", task.type.replace("_", "-")],
         base_model=hub or None,
-        metrics=list(METRICS[task.kind]),
+        metrics=list(task_type(task).metrics),
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -102,7 +101,7 @@ def _origin(stage: StageRecord) -> str:
     if first is stage:
         return f"This model is {base}, fine-tuned on {trained}."
     earlier = " and ".join(
-        f"{each.task().name} ({each.task().kind.replace('_', ' ')})"
+        f"{each.task().name} ({each.task().type.replace('_', ' ')})"
         for each in stage.lineage()[:-1]
     )
     return (
@@ -114,7 +113,7 @@ def _origin(stage: StageRecord) -> str:
 def _limits(stage: StageRecord) -> str:
     trained = {language for each in stage.lineage() for language in _trained_on(each)}
     evaluated = {evaluation.language for evaluation in stage.evaluations()} - {MIXED}
-    metrics = _join(METRICS[stage.task().kind])
+    metrics = _join(task_type(stage.task()).metrics)
     sentences = [f"The measurements are {metrics} on the sets in the table of scores."]
     if unseen := sorted(evaluated - trained):
         sentences.append(
@@ -129,7 +128,7 @@ def _limits(stage: StageRecord) -> str:
 
 
 def _scores_table(stage: StageRecord) -> str:
-    metrics = METRICS[stage.task().kind]
+    metrics = task_type(stage.task()).metrics
     (dev,) = _splits(stage, "dev")
     sets = [("dev", ", ".join(dev["languages"]), dev["examples"], stage.done()["dev"])]
     sets += [(each.set, each.language, each.n, each.metrics) for each in stage.evaluations()]

@@ -18,7 +18,7 @@ from flaxfer.errors import DataError
 from flaxfer.evaluation.evaluator import finite
 from flaxfer.evaluation.retrieval import retrieval_accuracy
 from flaxfer.interop.embedding import Embedder, Layers, check_texts
-from flaxfer.tasks import metrics
+from flaxfer.tasks import metrics, task_type
 
 SIMILARITY = Task("similarity", "regression", "pearson", score_range=(-1e30, 1e30))
 """Scores of any range, on which a correlation does not depend."""
@@ -38,7 +38,7 @@ def sts_scores(embedder: Embedder, pairs: Examples, layers: Layers = (-1,)) -> l
     records = []
     for layer, vector_nD in zip(embedder.layer_numbers(layers), vector_LnD, strict=True):
         cosine_nC = _cosines(vector_nD[:n], vector_nD[n:])[:, None]
-        scores = metrics.evaluate("regression", 1, cosine_nC, np.asarray(pairs.label))
+        scores = metrics.evaluate_scores(cosine_nC, np.asarray(pairs.label))
         records.append({"layer": layer, **{k: scores[k] for k in ("pearson", "spearman")}})
     return records
 
@@ -144,7 +144,8 @@ def _read_sts(args: argparse.Namespace) -> tuple[dict[str, Any], Score]:
     header = args.header
     if header is None:
         header = any(isinstance(key, str) for key in args.columns.values())
-    pairs = read_source(Source(path=args.data, columns=args.columns, header=header), SIMILARITY)
+    source = Source(path=args.data, columns=args.columns, header=header)
+    pairs = read_source(source, SIMILARITY, task_type(SIMILARITY))
     facts = {"data": args.data, "n": len(pairs)}
     return facts, lambda embedder: sts_scores(embedder, pairs, args.layers)
 

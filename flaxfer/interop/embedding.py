@@ -24,6 +24,7 @@ from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training.vocabulary import Vocabulary
 
 logger = logging.getLogger("flaxfer.interop.embedding")
@@ -134,6 +135,7 @@ class Embedder:
     def _tokenize(self, texts: Sequence[str]) -> Tokenized:
         n = len(texts)
         examples = Examples(
+            task_type=TASK_TYPES["regression"],
             text_a=tuple(self._prefix + text for text in texts),
             text_b=None,
             label=np.zeros(n, np.float32),

@@ -14,24 +14,34 @@ import numpy as np
 import safetensors.numpy
 
 from flaxfer import __version__
-from flaxfer.config import Model
+from flaxfer.config import Model, Task
 from flaxfer.data import tokenize
 from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.evaluation.records import CONDITIONS, Run, read_study
 from flaxfer.interop import card
 from flaxfer.interop.folders import copy_tokenizer, new_folder
-from flaxfer.interop.names import TASK_TYPES, class_name
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.pretrained import weights_fingerprint
-from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import WEIGHTS, read_json
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.record import DONE, IDENTITY, StageRecord, open_finished
 from flaxfer.training.vocabulary import recover_rows, with_word_table, word_table
+
+CLASS_PREFIXES = {
+    "bert": "Bert",
+    "ernie": "Ernie",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "data2vec-text": "Data2VecText",
+    "xlnet": "XLNet",
+}
+"""Prefixes of the names of transformers' classes, by family."""
 
 TRAIN_SETTINGS = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
 """Training settings that `flaxfer predict` needs to give the predictions of the evaluation."""
@@ -61,12 +71,20 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
         _write_json(temporary / "config.json", config_json(settings, stage))
         _copy_tokenizer(stage, source, temporary)
         arrays = pretrained.checkpoint_arrays(
-            whole_params(stage, encoder, source), encoder, HEAD_OF[stage.task().kind]
+            whole_params(stage, encoder, source), encoder, task_type(stage.task()).head
         )
         safetensors.numpy.save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
         model_class = class_name(encoder.family, stage.task())
         card.model_card(stage, out.absolute().name, model_class).save(temporary / "README.md")
     return out
+
+
+def class_name(family: str, task: Task) -> str:
+    """Return the name of transformers' class for a family and a task."""
+    suffix = task_type(task).architecture
+    # XLNetForQuestionAnswering is a beam search over spans; ours is the plain head.
+    simple = "Simple" if (family, suffix) == ("xlnet", "ForQuestionAnswering") else ""
+    return f"{CLASS_PREFIXES[family]}{suffix}{simple}"
 
 
 def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:
@@ -82,12 +100,12 @@ def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:
     replaced = ("torch_dtype", "num_labels", "id2label", "label2id", "problem_type")
     config = {key: value for key, value in settings.items() if key not in replaced}
     config |= {"architectures": [class_name(settings["model_type"], task)], "dtype": "float32"}
-    if labels := task.labels or (("score",) if task.kind == "regression" else ()):
+    if labels := task_type(task).exported_labels(task):
         config |= {
             "id2label": {str(i): label for i, label in enumerate(labels)},
             "label2id": {label: i for i, label in enumerate(labels)},
         }
-    if problem := TASK_TYPES[task.kind].problem:
+    if problem := task_type(task).problem_type:
         config["problem_type"] = problem
     train = {name: getattr(stage.train(), name) for name in TRAIN_SETTINGS}
     config["flaxfer"] = {
@@ -110,8 +128,7 @@ def whole_params(stage: StageRecord, encoder: EncoderConfig, source: Path) -> Pa
     def first_rows(ids: np.ndarray) -> np.ndarray:
         first = stage.lineage()[0]
         if first.identity()["start"] == "random":
-            task = first.task()
-            model = ModelSpec(encoder, HEAD_OF[task.kind], task.num_outputs)
+            model = model_spec(encoder, first.task())
             return word_table(model.random_params(first.attempt_seed()))[ids]
         return word_table(pretrained.load_pretrained(source, encoder))[ids]
 

@@ -15,20 +15,19 @@ import jax
 import numpy as np
 import pydantic
 
-from flaxfer.config import METRICS, Model, Source, Task, Train
+from flaxfer.config import Model, Source, Task, Train
 from flaxfer.data import readers, tokenize
 from flaxfer.data.examples import Examples
 from flaxfer.data.files import decode, read_bytes, split_lines
 from flaxfer.data.values import text_fault, written
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.evaluator import Evaluator
-from flaxfer.interop.names import TASK_TYPES
 from flaxfer.models import pretrained
-from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import read_json
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.files import write_atomically
-from flaxfer.tasks.predictions import Predictions, predictions_of
+from flaxfer.tasks import TASK_TYPES, Predictions, task_type
+from flaxfer.tasks.models import model_spec
 
 Record = TypeVar("Record")
 
@@ -62,18 +61,19 @@ def predict(
     train = read_train(settings, tokenizer.model_max_length)
     data = tokenize.tokenize(read_texts(file, task), tokenizer, train.max_length, None)
     encoder = pretrained.load_encoder_config(folder)
+    model = model_spec(encoder, task)
     mesh = mesh or sharding.make_mesh()
-    params = pretrained.load_pretrained(folder, encoder, outputs=task.num_outputs)
+    params = pretrained.load_pretrained(folder, encoder, outputs=model.num_outputs)
     params = jax.device_put(params, sharding.tree_shardings(params, mesh))
     evaluator = Evaluator(
-        model=ModelSpec(encoder, num_outputs=task.num_outputs),
+        model=model,
         task=task,
         train=train,
         dtype=platform.compute_dtype(train.compute_dtype),
         mesh=mesh,
     )
     outputs, _ = evaluator.predict(params, data)
-    return _records(predictions_of(task, data, outputs))
+    return _records(evaluator.predictions(data, outputs))
 
 
 def read_task(settings: dict[str, Any], where: str) -> Task:
@@ -85,12 +85,12 @@ def read_task(settings: dict[str, Any], where: str) -> Task:
     hint = "name a model that was exported from a stage of classification or regression."
     if isinstance(export := settings.get("flaxfer"), dict):
         task = _validate(Task, export.get("task"), where)
-        if not TASK_TYPES[task.kind].problem:
-            what = f"a model for {task.kind.replace('_', ' ')} cannot be used for texts or pairs"
+        if not task_type(task).single_label:
+            what = f"a model for {task.type.replace('_', ' ')} cannot be used for texts or pairs"
             raise ConfigError(what, where=where, hint=hint)
         return task
     architecture = str((settings.get("architectures") or ["none"])[0])
-    if not architecture.endswith(TASK_TYPES["classification"].head):
+    if not architecture.endswith(TASK_TYPES["classification"].architecture):
         raise ConfigError(
             f"the model has no head for sequences; its architecture is {architecture}",
             where=where,
@@ -99,11 +99,11 @@ def read_task(settings: dict[str, Any], where: str) -> Task:
     labels = _labels(settings, where)
     problem = settings.get("problem_type") or ("regression" if len(labels) == 1 else "single")
     if problem == "regression" and len(labels) == 1:
-        return Task("score", "regression", METRICS["regression"][0])
+        return Task("score", "regression", TASK_TYPES["regression"].metrics[0])
     if not problem.startswith("single"):
         what = f"its problem_type is {problem}, for {len(labels)} label(s)"
         raise ConfigError(what, where=where, hint=hint)
-    return Task("class", "classification", METRICS["classification"][0], labels)
+    return Task("class", "classification", TASK_TYPES["classification"].metrics[0], labels)
 
 
 def read_train(settings: dict[str, Any], longest: int) -> Train:
@@ -151,9 +151,10 @@ def read_texts(file: Path, task: Task) -> Examples:
 
     n, stem = table.size, Path(file.name.removesuffix(".gz")).stem
     return Examples(
+        task_type=task_type(task),
         text_a=values("text_a", ()),
         text_b=values("text_b", ()) if "text_b" in roles else None,
-        label=np.zeros(n, np.float32 if task.kind == "regression" else np.int32),
+        label=np.zeros(n, task_type(task).label_dtype),
         id=values("id", [f"{stem}:{i + 1}" for i in range(n)]),
         language=values("language", [""] * n),
         domain=values("domain", [""] * n),

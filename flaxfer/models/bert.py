@@ -6,6 +6,7 @@ The encoder serves RoBERTa as well, whose positions start elsewhere.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -194,18 +195,9 @@ class Encoder(nnx.Module):
             states.append(query_BTD)
         return tuple(states)
 
-    def __call__(
-        self,
-        batch: Batch,
-        *,
-        cls_BE: jax.Array | None = None,
-        dropout_key: jax.Array | None = None,
-        execution: Execution = Execution(),
-    ) -> jax.Array:
-        """Return the last of the `hidden_states`."""
-        return self.hidden_states(
-            batch, cls_BE=cls_BE, dropout_key=dropout_key, execution=execution
-        )[-1]
+    def __call__(self, batch: Batch, **options: Any) -> jax.Array:
+        """Return the last of the `hidden_states`, which has the same options."""
+        return self.hidden_states(batch, **options)[-1]
 
 
 class PoolerHead(nnx.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 
@@ -22,25 +22,16 @@ Batch = Mapping[str, jax.Array]
 - `segment_BT`: int32, number of the example in its row from 1 on; 0 for padding.
 """
 
-DEFAULTS: dict[str, Any] = {
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "classifier_dropout": None,
-    "max_position_embeddings": 512,
-    "type_vocab_size": 2,
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-12,
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-}
-"""Defaults of transformers' config classes."""
-
 Rule = tuple[str, Callable[[Any], bool]]
 """Description of the valid values of a setting, and their test."""
 
+TEXT: Rule = ("a text", lambda value: isinstance(value, str))
 SIZE: Rule = ("a positive integer", lambda value: type(value) is int and value > 0)
+EVEN: Rule = (
+    "a positive even integer",
+    lambda value: type(value) is int and value > 0 and not value % 2,
+)
+INTEGER: Rule = ("an integer", lambda value: type(value) is int)
 TOKEN: Rule = ("the id of a token", lambda value: type(value) is int and value >= 0)
 RATE: Rule = (
     "a number from 0 to below 1",
@@ -60,26 +51,43 @@ def only(valid: Any, reason: str = "") -> Rule:
     return text, lambda value: (value or None) == (valid or None)
 
 
-RULES: dict[str, Rule] = {
-    "vocab_size": SIZE,
-    "hidden_size": SIZE,
-    "num_hidden_layers": SIZE,
-    "num_attention_heads": SIZE,
-    "intermediate_size": SIZE,
-    "max_position_embeddings": SIZE,
-    "type_vocab_size": SIZE,
-    "pad_token_id": TOKEN,
-    "hidden_dropout_prob": RATE,
-    "attention_probs_dropout_prob": RATE,
-    "classifier_dropout": RATE,
-    "layer_norm_eps": POSITIVE,
-    "initializer_range": POSITIVE,
-    "hidden_act": ACTIVATION,
-    "position_embedding_type": only("absolute"),
-    "use_task_id": only(False, "ERNIE's embedding of pretraining tasks"),
-    "is_decoder": only(False, "an encoder reads the whole text"),
-    "add_cross_attention": only(False, "there is no second sequence to attend to"),
-}
+class Setting(NamedTuple):
+    """A setting of config.json.
+
+    Attributes:
+      key: name in config.json.
+      rule: valid values.
+      default: default of transformers' config class; None if required.
+      fields: fields of the EncoderConfig that it sets.
+    """
+
+    key: str
+    rule: Rule
+    default: Any = None
+    fields: tuple[str, ...] = ()
+
+
+SETTINGS = (
+    Setting("model_type", TEXT, fields=("family",)),
+    Setting("vocab_size", SIZE, fields=("vocab_size",)),
+    Setting("hidden_size", SIZE, fields=("hidden_size",)),
+    Setting("num_hidden_layers", SIZE, fields=("num_layers",)),
+    Setting("num_attention_heads", SIZE, fields=("num_heads",)),
+    Setting("intermediate_size", SIZE, fields=("intermediate_size",)),
+    Setting("max_position_embeddings", SIZE, 512, ("max_position_embeddings",)),
+    Setting("type_vocab_size", SIZE, 2, ("type_vocab_size",)),
+    Setting("pad_token_id", TOKEN, fields=("pad_token_id",)),
+    Setting("hidden_dropout_prob", RATE, 0.1, ("hidden_dropout",)),
+    Setting("attention_probs_dropout_prob", RATE, 0.1, ("attention_dropout",)),
+    Setting("classifier_dropout", RATE, fields=("classifier_dropout",)),
+    Setting("layer_norm_eps", POSITIVE, 1e-12, ("layer_norm_eps",)),
+    Setting("initializer_range", POSITIVE, 0.02, ("initializer_range",)),
+    Setting("hidden_act", ACTIVATION, "gelu", ("activation",)),
+    Setting("position_embedding_type", only("absolute"), "absolute"),
+    Setting("use_task_id", only(False, "ERNIE's embedding of pretraining tasks")),
+    Setting("is_decoder", only(False, "an encoder reads the whole text"), False),
+    Setting("add_cross_attention", only(False, "there is no second sequence to attend to"), False),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,40 +173,36 @@ def read_absolute(settings: Mapping[str, Any], where: str) -> AbsoluteConfig:
         that is not implemented; lists all of them.
     """
     family = FAMILIES[settings["model_type"]]
-    values = DEFAULTS | dict(settings)
-    if values.get("pad_token_id") is None:
-        values["pad_token_id"] = family.pad_token_id
-    if values["classifier_dropout"] is None:
-        values["classifier_dropout"] = values["hidden_dropout_prob"]
+    if settings.get("classifier_dropout") is None:
+        dropout = settings.get("hidden_dropout_prob", 0.1)
+        settings = {**settings, "classifier_dropout": dropout}
+    values = read_settings(SETTINGS, settings, where)
     after_padding = family.positions == "after_padding"
-    refuse(problems(values, RULES) or _conflicts(values, after_padding), where)
-    return AbsoluteConfig(
-        family=values["model_type"],
-        vocab_size=values["vocab_size"],
-        hidden_size=values["hidden_size"],
-        num_layers=values["num_hidden_layers"],
-        num_heads=values["num_attention_heads"],
-        intermediate_size=values["intermediate_size"],
-        activation=values["hidden_act"],
-        pad_token_id=values["pad_token_id"],
-        layer_norm_eps=float(values["layer_norm_eps"]),
-        hidden_dropout=float(values["hidden_dropout_prob"]),
-        attention_dropout=float(values["attention_probs_dropout_prob"]),
-        classifier_dropout=float(values["classifier_dropout"]),
-        initializer_range=float(values["initializer_range"]),
-        max_position_embeddings=values["max_position_embeddings"],
-        position_offset=values["pad_token_id"] + 1 if after_padding else 0,
-        type_vocab_size=values["type_vocab_size"],
+    offset = values["pad_token_id"] + 1 if after_padding else 0
+    refuse(_conflicts(values, after_padding), where)
+    return AbsoluteConfig(**values, position_offset=offset)
+
+
+def read_settings(
+    table: Sequence[Setting], settings: Mapping[str, Any], where: str
+) -> dict[str, Any]:
+    """Return the fields of an EncoderConfig; raise a ConfigError with all invalid settings."""
+    values = {setting.key: setting.default for setting in table} | dict(settings)
+    if values["pad_token_id"] is None:
+        values["pad_token_id"] = FAMILIES[values["model_type"]].pad_token_id
+    refuse(
+        [
+            f"{key} has to be {valid}, not {values[key]!r}"
+            for key, (valid, is_valid), _, _ in table
+            if not is_valid(values[key])
+        ],
+        where,
     )
-
-
-def problems(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> list[str]:
-    """Return a line for each value that breaks its rule."""
-    return [
-        f"{key} has to be {valid}, not {values.get(key)!r}"
-        for key, (valid, is_valid) in rules.items()
-        if not is_valid(values.get(key))
-    ]
+    return {
+        field: float(values[key]) if rule in (RATE, POSITIVE) else values[key]
+        for key, rule, _, fields in table
+        for field in fields
+    }
 
 
 def refuse(problems: Sequence[str], where: str) -> None:
@@ -215,7 +219,7 @@ def refuse(problems: Sequence[str], where: str) -> None:
 def _conflicts(values: Mapping[str, Any], after_padding: bool) -> list[str]:
     """Return a line for each conflict between valid values."""
     lines = []
-    if values["hidden_size"] % values["num_attention_heads"]:
+    if values["hidden_size"] % values["num_heads"]:
         lines.append("hidden_size has to be a multiple of num_attention_heads")
     if values["pad_token_id"] >= values["vocab_size"]:
         lines.append(f"pad_token_id {values['pad_token_id']} is not a row of the vocabulary")

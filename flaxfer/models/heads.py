@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import jax
 from flax import nnx
 
@@ -11,15 +9,6 @@ from flaxfer.models.encoders import Batch, EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.models.layers import Execution
 from flaxfer.models.ops import dropout_site
-
-HEAD_OF: Mapping[str, str] = {
-    "classification": "sequence",
-    "regression": "sequence",
-    "tagging": "token",
-    "question_answering": "span",
-    "multiple_choice": "choice",
-}
-"""Heads of the task types, keys of `flaxfer.models.families.Family.heads`."""
 
 
 class EncoderModel(nnx.Module):

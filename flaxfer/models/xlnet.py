@@ -17,18 +17,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flaxfer.data.families import FAMILIES
 from flaxfer.models.encoders import (
     ACTIVATION,
+    EVEN,
+    INTEGER,
     POSITIVE,
     RATE,
     SIZE,
+    TEXT,
     TOKEN,
     Batch,
     EncoderConfig,
-    Rule,
+    Setting,
     only,
-    problems,
+    read_settings,
     refuse,
 )
 from flaxfer.models.layers import (
@@ -70,46 +72,33 @@ SUMMARY_NAMES = names(
     }
 )
 
-DEFAULTS: dict[str, Any] = {
-    "ff_activation": "gelu",
-    "attn_type": "bi",
-    "initializer_range": 0.02,
-    "layer_norm_eps": 1e-12,
-    "dropout": 0.1,
-    "use_mems_train": False,
-    "bi_data": False,
-    "clamp_len": -1,
-    "same_length": False,
-    "untie_r": True,
-    "summary_type": "last",
-    "summary_use_proj": True,
-    "summary_activation": "tanh",
-    "summary_last_dropout": 0.1,
-}
-"""Defaults of transformers' `XLNetConfig`."""
-
-RULES: dict[str, Rule] = {
-    "vocab_size": SIZE,
-    "d_model": ("a positive even integer", lambda d: type(d) is int and d > 0 and not d % 2),
-    "n_layer": SIZE,
-    "n_head": SIZE,
-    "d_inner": SIZE,
-    "pad_token_id": TOKEN,
-    "dropout": RATE,
-    "summary_last_dropout": RATE,
-    "layer_norm_eps": POSITIVE,
-    "initializer_range": POSITIVE,
-    "ff_activation": ACTIVATION,
-    "clamp_len": ("an integer", lambda value: type(value) is int),
-    "attn_type": only("bi", "'uni' is Transformer-XL, which predicts the next token"),
-    "bi_data": only(False, "it reads every second row backwards, for pretraining"),
-    "same_length": only(False, "it cuts the attention of causal models"),
-    "use_mems_train": only(False, "examples are independent, without memory of one another"),
-    "untie_r": only(True, "the biases of layers are separate"),
-    "summary_type": only("last", "heads read the CLS token, which ends an example"),
-    "summary_use_proj": only(True),
-    "summary_activation": only("tanh"),
-}
+SETTINGS = (
+    Setting("model_type", TEXT, fields=("family",)),
+    Setting("vocab_size", SIZE, fields=("vocab_size",)),
+    Setting("d_model", EVEN, fields=("hidden_size",)),
+    Setting("n_layer", SIZE, fields=("num_layers",)),
+    Setting("n_head", SIZE, fields=("num_heads",)),
+    Setting("d_inner", SIZE, fields=("intermediate_size",)),
+    Setting("pad_token_id", TOKEN, fields=("pad_token_id",)),
+    Setting("dropout", RATE, 0.1, ("hidden_dropout", "attention_dropout")),
+    Setting("summary_last_dropout", RATE, 0.1, ("classifier_dropout",)),
+    Setting("layer_norm_eps", POSITIVE, 1e-12, ("layer_norm_eps",)),
+    Setting("initializer_range", POSITIVE, 0.02, ("initializer_range",)),
+    Setting("ff_activation", ACTIVATION, "gelu", ("activation",)),
+    Setting("clamp_len", INTEGER, -1, ("clamp_len",)),
+    Setting(
+        "attn_type", only("bi", "'uni' is Transformer-XL, which predicts the next token"), "bi"
+    ),
+    Setting("bi_data", only(False, "it reads every second row backwards, for pretraining"), False),
+    Setting("same_length", only(False, "it cuts the attention of causal models"), False),
+    Setting("use_mems_train", only(False, "examples are independent, without memory"), False),
+    Setting("untie_r", only(True, "the biases of layers are separate"), True),
+    Setting(
+        "summary_type", only("last", "heads read the CLS token, which ends an example"), "last"
+    ),
+    Setting("summary_use_proj", only(True), True),
+    Setting("summary_activation", only("tanh"), "tanh"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,39 +117,17 @@ def read_config(settings: Mapping[str, Any], where: str) -> XLNetConfig:
 
     mem_len and reuse_len are ignored: there is no memory.
     """
-    values = DEFAULTS | dict(settings)
-    if values.get("pad_token_id") is None:
-        values["pad_token_id"] = FAMILIES["xlnet"].pad_token_id
-    refuse(problems(values, RULES) or _conflicts(values), where)
-    return XLNetConfig(
-        family=values["model_type"],
-        vocab_size=values["vocab_size"],
-        hidden_size=values["d_model"],
-        num_layers=values["n_layer"],
-        num_heads=values["n_head"],
-        intermediate_size=values["d_inner"],
-        activation=values["ff_activation"],
-        pad_token_id=values["pad_token_id"],
-        layer_norm_eps=float(values["layer_norm_eps"]),
-        hidden_dropout=float(values["dropout"]),
-        attention_dropout=float(values["dropout"]),
-        classifier_dropout=float(values["summary_last_dropout"]),
-        initializer_range=float(values["initializer_range"]),
-        clamp_len=values["clamp_len"],
-    )
-
-
-def _conflicts(values: Mapping[str, Any]) -> list[str]:
-    """Return a line for each conflict between valid values."""
-    lines = []
-    width, heads = values["d_model"], values["n_head"]
+    values = read_settings(SETTINGS, settings, where)
+    width, heads = values["hidden_size"], values["num_heads"]
+    conflicts = []
     if width % heads:
-        lines.append("d_model has to be a multiple of n_head")
-    if values.get("d_head") not in (None, width // heads):
-        lines.append(f"d_head {values['d_head']} has to be d_model / n_head")
+        conflicts.append("d_model has to be a multiple of n_head")
+    if settings.get("d_head") not in (None, width // heads):
+        conflicts.append(f"d_head {settings['d_head']} has to be d_model / n_head")
     if values["pad_token_id"] >= values["vocab_size"]:
-        lines.append(f"pad_token_id {values['pad_token_id']} is not a row of the vocabulary")
-    return lines
+        conflicts.append(f"pad_token_id {values['pad_token_id']} is not a row of the vocabulary")
+    refuse(conflicts, where)
+    return XLNetConfig(**values)
 
 
 class Embeddings(nnx.Module):
@@ -250,17 +217,10 @@ class Encoder(nnx.Module):
         return tuple(states)
 
     def __call__(
-        self,
-        batch: Batch,
-        *,
-        cls_BE: jax.Array | None = None,
-        dropout_key: jax.Array | None = None,
-        execution: Execution = Execution(),
+        self, batch: Batch, *, dropout_key: jax.Array | None = None, **options: Any
     ) -> jax.Array:
-        """Return the last of the `hidden_states` after the final dropout."""
-        states = self.hidden_states(
-            batch, cls_BE=cls_BE, dropout_key=dropout_key, execution=execution
-        )
+        """Return the last of the `hidden_states`, which has the same options, after dropout."""
+        states = self.hidden_states(batch, dropout_key=dropout_key, **options)
         key = dropout_site(dropout_key, len(self.layers) + 2)
         return dropout(states[-1], self.rate, key)
 

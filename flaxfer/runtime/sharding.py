@@ -47,19 +47,19 @@ def make_mesh(
     Raises:
       ConfigError: the sizes do not multiply to the number of devices.
     """
-    wanted = [data, fsdp, tensor]
+    sizes = [data, fsdp, tensor]
     count = jax.device_count() if devices is None else len(devices)
-    if -1 in wanted:
-        fixed = math.prod(size for size in wanted if size != -1)
-        wanted[wanted.index(-1)] = count // fixed
-    if math.prod(wanted) != count:
+    if -1 in sizes:
+        fixed = math.prod(size for size in sizes if size != -1)
+        sizes[sizes.index(-1)] = count // fixed
+    if math.prod(sizes) != count:
         raise ConfigError(
             f"a mesh of data {data}, fsdp {fsdp}, tensor {tensor} does not cover {count} device(s)",
             where="mesh",
             hint="the sizes have to multiply to the number of devices; one of them may be -1.",
         )
     return jax.make_mesh(
-        tuple(wanted), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=devices
+        tuple(sizes), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3, devices=devices
     )
 
 

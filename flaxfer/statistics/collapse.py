@@ -28,12 +28,9 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from flaxfer.evaluation.chance import chance
+from flaxfer.tasks.resampling import Learning
 
-CONSTANT_SHARE = 0.99
-CONSTANT_SD = 0.01
 LEARNED = 0.2
 
 
@@ -53,21 +50,6 @@ class Collapsed:
     why: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Learning:
-    """Evidence of a run's learning on a set.
-
-    Attributes:
-      name: name of the score.
-      score: 0 by chance, at most 1.
-      constant: why its predictions count as constant; empty if they do not.
-    """
-
-    name: str
-    score: float
-    constant: str
-
-
 def why_unlearned(runs: list[Learning], n: int) -> list[str]:
     """Return by run why it learned nothing on n examples; empty if it learned something."""
     at_most = chance(n)
@@ -82,23 +64,3 @@ def why_unlearned(runs: list[Learning], n: int) -> list[str]:
         )
         for run in runs
     ]
-
-
-def constant_classes(predicted_n: np.ndarray, label_n: np.ndarray) -> str:
-    """Return why predictions of any comparable type count as constant; empty if they do not."""
-    share, majority = (_largest_share(values) for values in (predicted_n, label_n))
-    if share >= CONSTANT_SHARE > majority:
-        return f"one prediction for {share:.1%} of the examples"
-    return ""
-
-
-def constant_outputs(output_n: np.ndarray, score_n: np.ndarray) -> str:
-    """Return why predicted scores count as constant; empty if they do not."""
-    sd, gold_sd = (float(values.std(dtype=np.float64)) for values in (output_n, score_n))
-    if sd < CONSTANT_SD * gold_sd:
-        return f"predictions have a standard deviation of {sd:.2g}, the scores of {gold_sd:.2g}"
-    return ""
-
-
-def _largest_share(values: np.ndarray) -> float:
-    return float(np.max(np.unique(values, return_counts=True)[1]) / len(values))

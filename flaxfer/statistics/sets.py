@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from flaxfer.evaluation.records import read_study
-from flaxfer.statistics import reading, resampled
+from flaxfer.statistics import reading
 from flaxfer.statistics.collapse import why_unlearned
-from flaxfer.statistics.resampled import Resampled
 from flaxfer.statistics.scores import GAP, Row, Scores
+from flaxfer.tasks import resampling, task_type
+from flaxfer.tasks.resampling import Resampled
 
 COMPARED = ("direct", "staged")
-SMALLER_IS_BETTER = ("mse",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ class StudyRuns:
     def __init__(self, workdir: Path, metric: str):
         self.workdir, self.study = workdir, read_study(workdir)
         self.metric = metric or self.study.metric
-        self.larger_is_better = self.metric not in SMALLER_IS_BETTER
+        self.larger_is_better = task_type(self.study.task).larger_is_better(self.metric)
         self.runs = [
             run
             for condition in COMPARED
@@ -101,11 +101,11 @@ class StudyRuns:
             rng = np.random.default_rng((seed, n))
             resamples = [
                 [measure.values(block) for measure, _ in group.values()]
-                for block in resampled.resamples(n, draws, rng)
+                for block in resampling.resamples(n, draws, rng)
             ]
             exchanges = [
                 [measure.swapped(block, *self.pairs) for measure, _ in group.values()]
-                for block in resampled.exchanges(n, draws, rng)
+                for block in resampling.exchanges(n, draws, rng)
             ]
             for i, (row, (measure, unlearned)) in enumerate(group.items()):
                 sets[row] = SetScores(
@@ -141,7 +141,7 @@ class StudyRuns:
                 of_runs = [of[language] for of in predicted if language in of]
                 if len(of_runs) < len(predicted):
                     self._skip(f"{name} has no predictions in {language}")
-                elif reading.undefined(task, self.metric, of_runs[0].gold):
+                elif task_type(task).undefined(self.metric, of_runs[0].gold):
                     self._skip(f"{self.metric} of {name} in {language}: all labels are the same")
                 else:
                     measure, learning = reading.measured(task, self.metric, language, of_runs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from flaxfer.config import loading
+from flaxfer.tasks import TASK_TYPES
 
 EXAMPLES = """\
 examples:
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run a study or a grid, check its configuration, or print its plan."""
-    config = loading.load_any(args.config, args.overrides)
+    config = loading.load_any(args.config, TASK_TYPES, args.overrides)
     if args.check:
         print("the configuration is valid")
         return 0

@@ -7,10 +7,9 @@ import numpy as np
 
 from flaxfer.data.packing import REHEARSED
 from flaxfer.models import pretrained
-from flaxfer.models.heads import HEAD_OF
-from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks.models import model_spec
 from flaxfer.training import handover
 from flaxfer.training.data import StudyData
 from flaxfer.training.record import StageRecord
@@ -114,7 +113,7 @@ class Starts:
             if spec.start == "random":
                 # A row depends on its id, whichever of them a stage uses.
                 task = spec.settings.task
-                whole = ModelSpec(self._data.encoder, HEAD_OF[task.kind], task.num_outputs)
+                whole = model_spec(self._data.encoder, task)
                 return word_table(whole.random_params(spec.attempt_seed()))[ids]
             table = word_table(self.pretrained(spec.model.head))
             return table[np.searchsorted(self._ids, ids)]

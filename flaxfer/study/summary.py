@@ -23,8 +23,7 @@ from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say, table
 from flaxfer.study import workdirs
 from flaxfer.study.plan import StudyPlan
-from flaxfer.tasks.metrics import METRICS as LARGER_IS_BETTER
-from flaxfer.tasks.metrics import task_metrics
+from flaxfer.tasks import task_type
 from flaxfer.training.data import StudyData
 from flaxfer.training.stage import StageSpec
 
@@ -121,8 +120,8 @@ def study_facts(data: StudyData) -> dict[str, Any]:
     return {
         "name": config.name,
         "metric": task.metric,
-        "metrics": list(task_metrics(task.kind)),
-        "larger_is_better": LARGER_IS_BETTER[task.metric],
+        "metrics": list(task_type(task).metrics),
+        "larger_is_better": task_type(task).larger_is_better(task.metric),
         "task": dataclasses.asdict(task),
         "intermediate_task": dataclasses.asdict(intermediate.settings.task)
         if intermediate

@@ -23,17 +23,15 @@ from flaxfer.interop.embedding import embed_tokenized
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks import task_type
 from flaxfer.training.stage import StageSpec
-
-KINDS = ("classification", "regression")
-"""Task types with one label an example, which the scores apply to."""
 
 FEATURES = "mean over tokens, last layer"
 
 
 def applies(task: Task, start: StageSpec | str) -> bool:
     """Return whether a start can be scored: not random weights, and one label an example."""
-    return start != "random" and task.kind in KINDS
+    return start != "random" and task_type(task).single_label
 
 
 def score(

@@ -14,49 +14,33 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flaxfer.config import Task
-
 IMPOSSIBLE = -1e30
 """Score of what must not count; finite, so that no gradient becomes NaN."""
 
 Sum = tuple[jax.Array, jax.Array]
 
 
-def loss_sum(
-    task: Task, label_smoothing: float, logits: jax.Array, batch: Mapping[str, jax.Array]
+def class_loss(
+    logits_BEC: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
 ) -> Sum:
-    """The sum of the losses of a batch, and how many they are; both () float32.
-
-    Args:
-      task: what is predicted.
-      label_smoothing: share of the target's probability spread over all classes.
-      logits: float32 (B, E, C), or (B, T, C) where tokens are classified.
-      batch: of `packing.build_rows`.
-    """
-    if task.kind == "tagging":
-        label_BT = batch["label_BT"]
-        loss_BT = _cross_entropy(logits, jnp.maximum(label_BT, 0), label_smoothing)
-        counted_BT = (label_BT >= 0).astype(jnp.float32)
-        return jnp.sum(loss_BT * counted_BT), jnp.sum(counted_BT)
-    if task.kind == "question_answering":
-        return _span_loss(logits, batch)
-    if task.kind == "multiple_choice":
-        return _choice_loss(logits[..., 0], batch)
-    label_BE, mask_BE = batch["label_BE"], batch["mask_BE"]
-    if task.kind == "regression":
-        loss_BE = jnp.square(logits[..., 0] - label_BE)
-    else:
-        loss_BE = _cross_entropy(logits, label_BE, label_smoothing)
-    return jnp.sum(loss_BE * mask_BE), jnp.sum(mask_BE)
+    """Return the cross-entropy of the class of each sequence."""
+    loss_BE = _cross_entropy(logits_BEC, batch["label_BE"], label_smoothing)
+    return masked_sum(loss_BE, batch["mask_BE"])
 
 
-def _cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float) -> jax.Array:
-    """Of logits (..., C) with classes (...)."""
-    target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), smoothing)
-    return optax.softmax_cross_entropy(logits, target)
+def score_loss(logits_BEC: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
+    """Return the squared error of the score of each sequence."""
+    return masked_sum(jnp.square(logits_BEC[..., 0] - batch["label_BE"]), batch["mask_BE"])
 
 
-def _span_loss(logits_BTC: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
+def tag_loss(logits_BTC: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float) -> Sum:
+    """Return the cross-entropy of the tag of each word."""
+    label_BT = batch["label_BT"]
+    loss_BT = _cross_entropy(logits_BTC, jnp.maximum(label_BT, 0), label_smoothing)
+    return masked_sum(loss_BT, (label_BT >= 0).astype(jnp.float32))
+
+
+def span_loss(logits_BTC: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
     """Mean cross-entropy of first and last token over the tokens of each sequence.
 
     transformers' softmax runs over padding too; without padding the two are the same.
@@ -76,7 +60,7 @@ def _span_loss(logits_BTC: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
     return jnp.sum(jnp.where(mask_BE > 0, (first_BE + last_BE) / 2, 0)), jnp.sum(mask_BE)
 
 
-def _choice_loss(score_BE: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
+def choice_loss(score_BE: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
     """Cross-entropy over the choices of each example, in whatever rows they lie."""
     counted, right = batch["mask_BE"].ravel() > 0, batch["label_BE"].ravel() > 0
     unit, size = batch["unit_BE"].ravel(), counted.size
@@ -86,3 +70,14 @@ def _choice_loss(score_BE: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
     normaliser_U = jnp.log(jax.ops.segment_sum(jnp.exp(below), unit, size))
     loss = jnp.where(right, normaliser_U[unit] - below, 0)
     return jnp.sum(loss), jnp.sum(right.astype(jnp.float32))
+
+
+def masked_sum(loss: jax.Array, mask: jax.Array) -> Sum:
+    """Return the sum of the losses where the float32 `mask` is 1, and their number."""
+    return jnp.sum(loss * mask), jnp.sum(mask)
+
+
+def _cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float) -> jax.Array:
+    """Return the losses of logits (..., C) with classes (...)."""
+    target = optax.smooth_labels(jax.nn.one_hot(label, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, target)

@@ -8,8 +8,8 @@ that is undefined is NaN: every metric without examples, a correlation with a co
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, TypeAlias
 
 import flax
 import jax
@@ -17,105 +17,130 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics as clu_metrics
 
-from flaxfer import config
-from flaxfer.config import Kind
 from flaxfer.errors import DataError
 
-METRICS: Mapping[str, bool] = {
-    "accuracy": True,
-    "macro_f1": True,
-    "mcc": True,
-    "pearson": True,
-    "spearman": True,
-    "mse": False,
-    "f1": True,
-    "precision": True,
-    "recall": True,
-    "exact_match": True,
-}
-"""Every metric, and whether larger is better."""
-
+DeviceMetrics: TypeAlias = clu_metrics.Collection
 Pair = tuple[jax.Array, jax.Array]
 
 _SMALLEST_SIZE = 64
-_NONE = clu_metrics.Collection.create()
+_ORDER = ("accuracy", "macro_f1", "mcc", "pearson", "spearman", "mse")
+
+NO_METRICS = clu_metrics.Collection.create()
+"""Collection of the task types whose metrics do not accumulate."""
 
 
-def task_metrics(kind: Kind) -> tuple[str, ...]:
-    """Names of the metrics reported for a task."""
-    return config.METRICS[kind]
+@functools.cache
+def classification(num_classes: int) -> type[DeviceMetrics]:
+    """Return the metrics of a classification into `num_classes`; always the same class."""
+
+    def sized(metric: type[Confusion]) -> type[Confusion]:
+        return flax.struct.dataclass(type(metric.__name__, (metric,), {"num_classes": num_classes}))
+
+    return clu_metrics.Collection.create(
+        accuracy=sized(Accuracy), macro_f1=sized(MacroF1), mcc=sized(MCC)
+    )
 
 
-def collection(kind: Kind, num_classes: int) -> type[clu_metrics.Collection]:
-    """The metrics of a task that accumulate over batches.
-
-    All of a classification, all but Spearman of a regression; those of other kinds compare whole
-    entities, answers or choices, and none of them does.
-
-    In a jitted step: `state.merge(type(state).single_from_model_output(logits=logits_BEC,
-    label=label_BE, mask=mask_BE))`, from `collection(...).empty()` on; then `scores(state)`.
-
-    Args:
-      kind: of the task.
-      num_classes: C; 1 for regression.
-
-    Returns:
-      The same class for the same arguments.
-    """
-    if kind == "classification":
-        return _classification(num_classes)
-    return _regression() if kind == "regression" else _NONE
+@functools.cache
+def regression() -> type[DeviceMetrics]:
+    """Return the metrics of a regression that accumulate: all but Spearman's correlation."""
+    return clu_metrics.Collection.create(pearson=Pearson, mse=MeanSquaredError)
 
 
-def scores(state: clu_metrics.Collection) -> dict[str, float]:
-    """Values of an accumulated collection, on the host."""
+def accumulate(
+    state: DeviceMetrics, logits: jax.Array, batch: Mapping[str, jax.Array]
+) -> DeviceMetrics:
+    """Return an accumulated collection with the metrics of a packed batch merged in."""
+    return state.merge(
+        type(state).single_from_model_output(
+            logits=logits, label=batch["label_BE"], mask=batch["mask_BE"]
+        )
+    )
+
+
+def scores(state: DeviceMetrics) -> dict[str, float]:
+    """Return the values of an accumulated collection, on the host."""
     return _on_host(_compute(state))
 
 
-def evaluate(
-    kind: Kind,
-    num_classes: int,
-    logits_nC: np.ndarray,
-    label_n: np.ndarray,
-    mask_n: np.ndarray | None = None,
+def evaluate_classes(
+    logits_nC: np.ndarray, label_n: np.ndarray, mask_n: np.ndarray | None = None
 ) -> dict[str, float]:
-    """All metrics of a classification or a regression over whole arrays.
+    """Return accuracy, macro F1 and MCC over whole arrays.
 
     Args:
-      kind: of the task.
-      num_classes: C; 1 for regression.
       logits_nC: (n, C) float.
-      label_n: (n,) class indices, or scores.
+      label_n: (n,) class indices.
       mask_n: (n,) nonzero for the examples that count; None for all.
 
-    Returns:
-      Name -> value, in the order of `task_metrics`.
-
     Raises:
-      DataError: shapes do not match, or a label is not one of the classes.
+      DataError: If shapes do not match, or a label is not one of the classes.
     """
-    n = len(label_n)
-    mask_n = np.ones(n, bool) if mask_n is None else np.asarray(mask_n) > 0
-    if logits_nC.shape != (n, num_classes) or label_n.shape != mask_n.shape:
+    classes = logits_nC.shape[-1]
+    valid = label_n if mask_n is None or len(mask_n) != len(label_n) else label_n[mask_n > 0]
+    if not ((valid >= 0) & (valid < classes)).all():
         raise DataError(
-            f"logits {logits_nC.shape}, labels {label_n.shape} and mask {mask_n.shape} do not match"
-            f" for {num_classes} outputs",
+            f"labels from {valid.min()} to {valid.max()} are not among {classes} classes",
             where="metrics",
         )
-    valid = label_n[mask_n]
-    if kind == "classification" and not ((valid >= 0) & (valid < num_classes)).all():
+    return _evaluate(_class_values, logits_nC, label_n.astype(np.int32), mask_n)
+
+
+def evaluate_scores(
+    output_n1: np.ndarray, score_n: np.ndarray, mask_n: np.ndarray | None = None
+) -> dict[str, float]:
+    """Return Pearson's and Spearman's correlation and the mean squared error over whole arrays.
+
+    Args:
+      output_n1: (n, 1) float.
+      score_n: (n,) true scores.
+      mask_n: (n,) nonzero for the examples that count; None for all.
+
+    Raises:
+      DataError: If shapes do not match.
+    """
+    return _evaluate(_score_values, output_n1, score_n.astype(np.float32), mask_n)
+
+
+def _evaluate(
+    compute: Callable[..., dict[str, jax.Array]],
+    logits_nC: np.ndarray,
+    label_n: np.ndarray,
+    mask_n: np.ndarray | None,
+) -> dict[str, float]:
+    n = len(label_n)
+    mask_n = np.ones(n, bool) if mask_n is None else np.asarray(mask_n) > 0
+    if logits_nC.ndim != 2 or len(logits_nC) != n or label_n.shape != mask_n.shape:
         raise DataError(
-            f"labels from {valid.min()} to {valid.max()} are not among {num_classes} classes",
+            f"logits {logits_nC.shape}, labels {label_n.shape}, mask {mask_n.shape} do not match",
             where="metrics",
         )
     # Padded to powers of two, so that sets of all sizes share a few programs.
     size = max(_SMALLEST_SIZE, 1 << max(n - 1, 0).bit_length())
-    dtypes = (np.float32, np.int32 if kind == "classification" else np.float32, bool)
     arrays = [
-        np.pad(array.astype(dtype), [(0, size - n), *[(0, 0)] * (array.ndim - 1)])
-        for array, dtype in zip((logits_nC, label_n, mask_n), dtypes, strict=True)
+        np.pad(array, [(0, size - n), *[(0, 0)] * (array.ndim - 1)])
+        for array in (logits_nC.astype(np.float32), label_n, mask_n)
     ]
-    return _on_host(_evaluate(kind, *jax.device_put(arrays)))
+    return _on_host(compute(*jax.device_put(arrays)))
+
+
+@jax.jit
+def _class_values(
+    logits_nC: jax.Array, label_n: jax.Array, mask_n: jax.Array
+) -> dict[str, jax.Array]:
+    state = classification(logits_nC.shape[-1]).single_from_model_output(
+        logits=logits_nC, label=label_n, mask=mask_n
+    )
+    return state.compute()
+
+
+@jax.jit
+def _score_values(
+    output_n1: jax.Array, score_n: jax.Array, mask_n: jax.Array
+) -> dict[str, jax.Array]:
+    output = {"logits": output_n1, "label": score_n, "mask": mask_n}
+    values = regression().single_from_model_output(**output).compute()
+    return values | {"spearman": spearman(**output)}
 
 
 @flax.struct.dataclass
@@ -344,37 +369,11 @@ def _sum(x: jax.Array) -> Pair:
     return jax.lax.reduce((x, jnp.zeros_like(x)), (zero, zero), _add, (x.ndim - 1,))
 
 
-@functools.cache
-def _regression() -> type[clu_metrics.Collection]:
-    return clu_metrics.Collection.create(pearson=Pearson, mse=MeanSquaredError)
-
-
-@functools.cache
-def _classification(num_classes: int) -> type[clu_metrics.Collection]:
-    def sized(metric: type[Confusion]) -> type[Confusion]:
-        return flax.struct.dataclass(type(metric.__name__, (metric,), {"num_classes": num_classes}))
-
-    return clu_metrics.Collection.create(
-        accuracy=sized(Accuracy), macro_f1=sized(MacroF1), mcc=sized(MCC)
-    )
-
-
 @jax.jit
-def _compute(state: clu_metrics.Collection) -> dict[str, jax.Array]:
+def _compute(state: DeviceMetrics) -> dict[str, jax.Array]:
     return state.compute()
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _evaluate(
-    kind: Kind, logits_nC: jax.Array, label_n: jax.Array, mask_n: jax.Array
-) -> dict[str, jax.Array]:
-    output = {"logits": logits_nC, "label": label_n, "mask": mask_n}
-    values = collection(kind, logits_nC.shape[-1]).single_from_model_output(**output).compute()
-    if kind == "regression":
-        values["spearman"] = spearman(**output)
-    return values
 
 
 def _on_host(values: dict[str, jax.Array]) -> dict[str, float]:
     values = jax.device_get(values)
-    return {name: float(values[name]) for name in METRICS if name in values}
+    return {name: float(values[name]) for name in _ORDER if name in values}

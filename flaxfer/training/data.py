@@ -18,8 +18,9 @@ from flaxfer.data.packing import best_row_length
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.spec import ModelSpec
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.record import TRAINED_ON
 from flaxfer.training.rehearsal import Rehearsal
 from flaxfer.training.vocabulary import Vocabulary
@@ -64,8 +65,7 @@ class StageData:
 
     def model_with(self, vocabulary: Vocabulary) -> ModelSpec:
         """Return the model with an embedding cut to some ids."""
-        task = self.settings.task
-        model = ModelSpec(self.encoder, HEAD_OF[task.kind], task.num_outputs)
+        model = model_spec(self.encoder, self.settings.task)
         return model.with_vocabulary(len(vocabulary))
 
     def plan(self, seeds: tuple[int, ...], multiple: int) -> TrainPlan:
@@ -185,11 +185,10 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
 
 def _read(settings: Stage, data_dir: str) -> dict[str, Examples]:
     """Read the splits of a stage and the sets it is evaluated on."""
-    splits = sources.load_splits(settings.data, settings.task, data_dir)
+    task, form = settings.task, task_type(settings.task)
+    splits = sources.load_splits(settings.data, task, form, data_dir)
     for name, source in settings.evaluate.items():
-        splits[name] = sources.read_source(
-            source, settings.task, data_dir, settings.data.split_seed
-        )
+        splits[name] = sources.read_source(source, task, form, data_dir, settings.data.split_seed)
     return splits
 
 

@@ -9,18 +9,18 @@ import numpy as np
 
 from flaxfer.config import Task
 from flaxfer.models.families import FAMILIES
-from flaxfer.models.heads import HEAD_OF
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks import task_type
 
 
 def same_question(one: Task, other: Task) -> bool:
     """Return whether one head answers both tasks: same type, same classes in the same order."""
-    return (one.kind, one.labels) == (other.kind, other.labels)
+    return (one.type, one.labels) == (other.type, other.labels)
 
 
 def pretrained_parts(family: str, task: Task) -> set[str]:
     """Return the parts of a task's head that are pretrained (BERT's pooler)."""
-    names = FAMILIES[family].heads[HEAD_OF[task.kind]].pretrained_names
+    names = FAMILIES[family].heads[task_type(task).head].pretrained_names
     return {path.split("/")[1] for _, path, _ in names}
 
 

@@ -20,11 +20,11 @@ from flaxfer.data.packing import REHEARSED
 from flaxfer.errors import CheckpointError, DataError
 from flaxfer.evaluation.records import Evaluation
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.sharding import tree_shardings
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks.metrics import METRICS
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
 from flaxfer.training import restarts
 from flaxfer.training.checkpoints import Checkpoint, CheckpointStore, restore
 from flaxfer.training.vocabulary import Vocabulary
@@ -114,7 +114,8 @@ class StageRecord:
 
     def checkpoints(self) -> CheckpointStore:
         """Return the store of its checkpoints."""
-        larger_is_better = METRICS[self.identity()["task"]["metric"]]
+        task = self.task()
+        larger_is_better = task_type(task).larger_is_better(task.metric)
         return CheckpointStore(self.folder / CHECKPOINTS, larger_is_better)
 
     def best_checkpoint(self) -> Checkpoint:
@@ -135,8 +136,7 @@ class StageRecord:
 
     def model(self, encoder: EncoderConfig) -> ModelSpec:
         """Return the stage's model; `encoder` is that of the pretrained model."""
-        task = self.task()
-        model = ModelSpec(encoder, HEAD_OF[task.kind], task.num_outputs)
+        model = model_spec(encoder, self.task())
         return model.with_vocabulary(len(self.vocabulary()))
 
     def best_params(self, encoder: EncoderConfig, mesh: jax.sharding.Mesh) -> Params:

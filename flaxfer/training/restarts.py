@@ -20,9 +20,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from flaxfer.config import Kind
 from flaxfer.evaluation.chance import chance
 from flaxfer.runtime.files import write_atomically
 
@@ -43,29 +40,18 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in files]
 
 
-def why_not_learned(kind: Kind, dev: dict[str, float], n: int, choices: int) -> str:
+def why_not_learned(name: str, score: float, n: int) -> str:
     """Return why a run counts as not having learned, with numbers; empty if it has learned.
 
     Args:
-      kind: of the task.
-      dev: metrics of the best dev checkpoint; NaN where undefined.
+      name: name of its best dev score, see `flaxfer.tasks.base.TaskType.learning_score`.
+      score: value of the score.
       n: examples of dev.
-      choices: of each example, for multiple choice.
     """
-    name, score = _learning(kind, dev, choices)
     level = chance(n)
     if score > level:
         return ""
     return f"the best dev {name} is {score:.3f}: up to {level:.3f} is chance"
-
-
-def _learning(kind: Kind, dev: dict[str, float], choices: int) -> tuple[str, float]:
-    """Return name and value of a dev score with expectation 0 under chance."""
-    if kind == "multiple_choice":
-        return "accuracy beyond chance", (dev["accuracy"] * choices - 1) / (choices - 1)
-    name = {"classification": "mcc", "regression": "pearson"}.get(kind, "f1")
-    # A correlation with a constant is undefined: there is no association.
-    return name, float(np.nan_to_num(dev[name]))
 
 
 def give_up(folder: Path, record: dict[str, Any]) -> None:

@@ -15,8 +15,8 @@ from flaxfer.evaluation.evaluator import finite
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks.metrics import METRICS
-from flaxfer.tasks.predictions import Scores
+from flaxfer.tasks import task_type
+from flaxfer.tasks.base import Scores
 from flaxfer.training import restarts, trackers
 from flaxfer.training.record import DONE, FAILED
 from flaxfer.training.stage import StageSpec
@@ -154,8 +154,9 @@ class Run:
     def log_dev(self, step: int, scores: Scores) -> None:
         """Log the dev scores of a step, and count the evaluations without gain."""
         metric = self.spec.settings.task.metric
+        larger_is_better = task_type(self.spec.settings.task).larger_is_better(metric)
         best = self.spec.checkpoints.best()
-        gains = _is_better(scores[metric], best.score if best else None, METRICS[metric])
+        gains = _is_better(scores[metric], best.score if best else None, larger_is_better)
         self._evaluations_without_gain = 0 if gains else self._evaluations_without_gain + 1
         self._write(step, "dev", metrics=finite(scores), best=gains)
         say(
@@ -240,8 +241,8 @@ class Run:
 
     def _why_not_learned(self, notes: Mapping[str, Any], dev: Tokenized) -> str:
         scores = {name: np.nan if x is None else x for name, x in notes["dev"].items()}
-        kind = self.spec.settings.task.kind
-        return restarts.why_not_learned(kind, scores, len(dev.label), dev.choices)
+        name, score = task_type(self.spec.settings.task).learning_score(scores, dev.choices)
+        return restarts.why_not_learned(name, score, len(dev.label))
 
     def _write(self, step: int, kind: str, **values: Any) -> None:
         assert self._log is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 from flaxfer import config
 from flaxfer.models.spec import ModelSpec
-from flaxfer.tasks.metrics import METRICS
+from flaxfer.tasks import task_type
 from flaxfer.training import handover, restarts
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.record import CHECKPOINTS, StageRecord
@@ -128,7 +128,9 @@ class StageSpec:
     @property
     def checkpoints(self) -> CheckpointStore:
         """Store of its checkpoints."""
-        return CheckpointStore(self.folder / CHECKPOINTS, METRICS[self.settings.task.metric])
+        task = self.settings.task
+        larger_is_better = task_type(task).larger_is_better(task.metric)
+        return CheckpointStore(self.folder / CHECKPOINTS, larger_is_better)
 
     def attempt_seed(self) -> int:
         """Return the seed of the current attempt, see `flaxfer.training.restarts`."""

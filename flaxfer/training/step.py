@@ -21,7 +21,7 @@ from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.platform import compiler_options
 from flaxfer.runtime.sharding import SEED, tree_shardings
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks.losses import loss_sum
+from flaxfer.tasks import task_type
 from flaxfer.training.optimizer import make_optimizer, make_schedule
 from flaxfer.training.state import TrainState
 
@@ -154,7 +154,7 @@ def _loss_of(objective: Objective, head: str, execution: Execution) -> Loss:
     def loss_of(params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         model_params = {"encoder": params["encoder"], "head": params[head]}
         logits = objective.model.apply(model_params, batch, key, execution)
-        return loss_sum(objective.task, objective.label_smoothing, logits, batch)
+        return task_type(objective.task).loss(logits, batch, objective.label_smoothing)
 
     return loss_of
 

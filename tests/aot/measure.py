@@ -24,6 +24,7 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.models.families import read_config
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
+from flaxfer.tasks import TASK_TYPES
 
 RECORD = Path(__file__).with_name("gate.json")
 
@@ -52,6 +53,7 @@ def workload() -> programs.Workload:
         domain=("",) * len(lengths),
         truncated=0,
         fingerprint="",
+        task_type=TASK_TYPES["regression"],
     )
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 512}
     encoder = {"model_type": "bert", "vocab_size": 2048, "num_attention_heads": 4, **sizes}

@@ -14,6 +14,7 @@ from flaxfer.config import loading
 from flaxfer.errors import ConfigError
 from flaxfer.main import main, parse
 from flaxfer.runtime import platform
+from flaxfer.tasks import TASK_TYPES
 
 BASE = ["aot", "--config", "configs/sts_english.py", "--topology", "v5e:4"]
 
@@ -78,7 +79,7 @@ def test_programs_are_compiled_with_the_options_of_the_config(
     monkeypatch.setattr(verdict, "judge", judge)
     monkeypatch.setattr(verdict, "whole", lambda *_: {})
     _, args = parse([*BASE, f"--config.compiler_options.{name}={value}"])
-    settings = loading.load(args.config, args.overrides)
+    settings = loading.load(args.config, TASK_TYPES, args.overrides)
     try:
         if name == "xla_no_such_option":
             with pytest.raises(ConfigError, match=name):

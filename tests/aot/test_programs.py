@@ -63,7 +63,7 @@ def test_shapes_are_those_of_a_runs_batches(multiple: int) -> None:
     ],
 )
 def test_every_kind_of_task_has_its_targets(kind: Any, names: dict[str, Any]) -> None:
-    stage = Stage(dataclasses.replace(TASK, kind=kind), Data(train=()), train=TRAIN)
+    stage = Stage(dataclasses.replace(TASK, type=kind), Data(train=()), train=TRAIN)
     batch = programs.empty_batch(workload(settings=stage), rows=3, slots=2)
     targets = {k: v.dtype for k, v in batch.items() if k.split("_")[0] in "label start end unit"}
     assert targets == names

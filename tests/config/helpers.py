@@ -10,6 +10,7 @@ import pytest
 
 from flaxfer.config import loading
 from flaxfer.errors import ConfigError
+from flaxfer.tasks import TASK_TYPES
 
 Settings = dict[str, Any]
 
@@ -20,14 +21,14 @@ VALID: Settings = {
     "intermediate": {
         "task": {
             "name": "topic",
-            "kind": "classification",
+            "type": "classification",
             "metric": "accuracy",
             "labels": ("no", "yes"),
         },
         "data": {"train": [{"path": "topic.tsv", "columns": COLUMNS, "labels": {"n": "no"}}]},
     },
     "target": {
-        "task": {"name": "same", "kind": "regression", "metric": "pearson"},
+        "task": {"name": "same", "type": "regression", "metric": "pearson"},
         "data": {"train": [{"path": "same.tsv", "columns": COLUMNS}]},
         "evaluate": {"de": {"hub": "some/set", "columns": COLUMNS}},
     },
@@ -49,7 +50,7 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 def errors(settings: Settings, *overrides: tuple[str, str]) -> tuple[str, ...]:
     """Return the errors of settings that are not valid."""
     with pytest.raises(ConfigError) as caught:
-        loading.build(settings, overrides)
+        loading.build(settings, TASK_TYPES, overrides)
     details = caught.value.details
     assert caught.value.what == f"{len(details)} error(s) in the configuration"
     return tuple(details)

@@ -10,13 +10,14 @@ import pytest
 from flaxfer.config import Config, Model, grids, loading
 from flaxfer.config.grids import Grid
 from flaxfer.errors import ConfigError
+from flaxfer.tasks import TASK_TYPES
 
 FILE = """
 COLUMNS = dict(text_a="one", text_b=1, label="score")
 
 def stage(name, **more):
     data = dict(train=dict(path=f"{name}.tsv", columns=COLUMNS))
-    return dict(task=dict(name=name, kind="regression", metric="pearson"), data=data, **more)
+    return dict(task=dict(name=name, type="regression", metric="pearson"), data=data, **more)
 
 def get_config(preset="two"):
     return dict(
@@ -46,7 +47,7 @@ def file(tmp_path: Path) -> str:
 
 
 def load(file: str, *overrides: tuple[str, str]) -> Grid:
-    grid = loading.load_any(file, overrides)
+    grid = loading.load_any(file, TASK_TYPES, overrides)
     assert isinstance(grid, Grid)
     return grid
 
@@ -86,7 +87,7 @@ def test_a_single_study_is_its_own_cell(tmp_path: Path) -> None:
     start = FILE.partition("def get_config")[0]
     study = "dict(name='study', model=dict(path='m'), conditions='direct', target=stage('t'))"
     path.write_text(f"{start}def get_config():\n    return {study}\n")
-    config = loading.load_any(str(path))
+    config = loading.load_any(str(path), TASK_TYPES)
     assert isinstance(config, Config)
     assert grids.cells(config) == {"study": config}
     assert config.stages == "runs/study/stages"
@@ -194,4 +195,4 @@ def test_errors_in_a_grid_are_reported_together(
 
 def test_a_grid_is_not_a_single_study(file: str) -> None:
     with pytest.raises(ConfigError, match="a grid of 16 studies instead of one"):
-        loading.load(file)
+        loading.load(file, TASK_TYPES)

@@ -13,6 +13,7 @@ import pytest
 
 from flaxfer.config import Config, Data, Model, Source, Task, loading
 from flaxfer.errors import ConfigError, DataError
+from flaxfer.tasks import TASK_TYPES
 from tests.config.helpers import VALID, changed, errors
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -31,13 +32,13 @@ def get_config(preset="small"):
         train=dict(batch_size=16, epochs=2),
         intermediate=dict(
             task=dict(
-                name="topic", kind="classification", metric="accuracy", labels=("no", "yes")
+                name="topic", type="classification", metric="accuracy", labels=("no", "yes")
             ),
             data=dict(train=dict(path="topic.tsv", columns=COLUMNS, labels={"n": "no"})),
             train=dict(epochs=1, patience=2),
         ),
         target=dict(
-            task=dict(name="same", kind="regression", metric="pearson"),
+            task=dict(name="same", type="regression", metric="pearson"),
             data=dict(
                 train=(dict(path="a.tsv", columns=COLUMNS), dict(path="b.tsv", columns=COLUMNS)),
             ),
@@ -65,7 +66,7 @@ def file(tmp_path: Path) -> str:
 def details(file: str, *overrides: tuple[str, str]) -> tuple[str, ...]:
     """Return the errors of a config file that is not valid."""
     with pytest.raises(ConfigError) as caught:
-        loading.load(file, overrides)
+        loading.load(file, TASK_TYPES, overrides)
     assert caught.value.where == file
     assert caught.value.what.startswith(f"{len(caught.value.details)} error(s)")
     return caught.value.details
@@ -85,7 +86,7 @@ def at(config: Any, key: str) -> Any:
 
 def test_a_config_has_the_values_of_its_file(file: str) -> None:
     columns = {"text_a": "one", "text_b": 1, "label": "score"}
-    config = loading.load(file)
+    config = loading.load(file, TASK_TYPES)
     assert (config.name, config.workdir) == ("study-small", "runs/study-small")
     assert config.model == Model(path="model")
     assert config.intermediate is not None
@@ -104,7 +105,9 @@ def test_a_config_has_the_values_of_its_file(file: str) -> None:
 
 
 def test_settings_of_a_stage_take_precedence_over_shared_sections(file: str) -> None:
-    config = loading.load(file, [("train.max_length", "64"), ("target.train.epochs", "7")])
+    config = loading.load(
+        file, TASK_TYPES, [("train.max_length", "64"), ("target.train.epochs", "7")]
+    )
     first, second = config.intermediate, config.target
     assert first is not None
     assert (first.optimizer.learning_rate, first.optimizer.weight_decay) == (3e-5, 0.1)
@@ -116,7 +119,7 @@ def test_settings_of_a_stage_take_precedence_over_shared_sections(file: str) -> 
 
 
 def test_overrides_are_applied_to_a_preset(file: str) -> None:
-    config = loading.load(f"{file}:large", [("model.dropout", "0.3")])
+    config = loading.load(f"{file}:large", TASK_TYPES, [("model.dropout", "0.3")])
     assert config.name == "study-large"
     assert config.model == Model(hub="some/large", dropout=0.3)
     assert config.seeds == (0, 1, 2)
@@ -172,7 +175,7 @@ SOURCE = "target.data.train.1"
     ],
 )
 def test_override_takes_the_type_of_its_field(file: str, key: str, text: str, value: Any) -> None:
-    default, config = loading.load(file), loading.load(file, [(key, text)])
+    default, config = loading.load(file, TASK_TYPES), loading.load(file, TASK_TYPES, [(key, text)])
     shared = key.startswith(("optimizer", "train"))
     actual = at(config, f"target.{key}" if shared else key)
     assert (actual, type(actual)) == (value, type(value))
@@ -187,14 +190,14 @@ def test_a_single_source_can_be_addressed_with_and_without_its_index(file: str) 
         "intermediate.data.train.0.num_records",
         "intermediate.data.train.num_records",
     ):
-        config = loading.load(file, [(key, "9")])
+        config = loading.load(file, TASK_TYPES, [(key, "9")])
         assert config.intermediate is not None
         (source,) = config.intermediate.data.train
         assert (source.path, source.num_records) == ("topic.tsv", 9)
 
 
 def test_the_last_override_of_a_key_is_used(file: str) -> None:
-    config = loading.load(file, [("seeds", "1"), ("seeds", "2")])
+    config = loading.load(file, TASK_TYPES, [("seeds", "1"), ("seeds", "2")])
     assert config.seeds == (2,)
 
 
@@ -202,6 +205,7 @@ def test_overrides_set_and_remove_sections(file: str) -> None:
     set_ = "{'path': 'es.tsv', 'columns': {'text_a': 0, 'label': 1}}"
     config = loading.load(
         file,
+        TASK_TYPES,
         [
             ("intermediate", "none"),
             ("conditions", "direct"),
@@ -226,7 +230,7 @@ def test_ten_errors_are_reported_together(file: str) -> None:
         ("train.batch_size", "many"),  # a wrong type in a shared section
         ("intermediate.train.packing", "1"),  # a wrong type in one stage
         ("target.optimizer.name", "adam"),  # none of the choices
-        ("target.task.kind", "none"),  # a wrong required key
+        ("target.task.type", "none"),  # a wrong required key
         (f"{SOURCE}.columns.text_c", "2"),  # an unknown role
         ("target.evaluate.de.fraction", "2"),  # out of range
         ("intermediate.task.metric", "accurracy"),  # of another task type
@@ -239,8 +243,8 @@ def test_ten_errors_are_reported_together(file: str) -> None:
             "train.batch_size: should be a valid integer; is 'many'",
             "intermediate.train.packing: should be a valid boolean; is 1",
             "target.optimizer.name: should be 'adamw', 'adafactor' or 'lion'; is 'adam'",
-            "target.task.kind: should be 'classification', 'regression', 'tagging', "
-            "'question_answering' or 'multiple_choice'; is None",
+            "target.task.type: 'none' is not a task type; there are classification, regression, "
+            "tagging, question_answering, multiple_choice",
             f"{SOURCE}.columns.text_c: unknown role; did you mean 'text_b'?",
             "target.evaluate.de.fraction: should be less than or equal to 1; is 2",
             "intermediate.task.metric: 'accurracy' is no metric of classification; "
@@ -293,7 +297,7 @@ def test_missing_fields_do_not_hide_other_errors(tmp_path: Path) -> None:
     path = tmp_path / "study.py"
     path.write_text(
         "def get_config():\n"
-        "    task = dict(name='t', kind='regression')\n"
+        "    task = dict(name='t', type='regression')\n"
         "    return dict(seeds=(), model=dict(path='m', hub='m'),\n"
         "                target=dict(task=task, data=dict(), train=dict(epochs=0)))\n"
     )
@@ -378,7 +382,7 @@ def test_an_earlier_name_is_refused_with_the_new_one(key: str, value: Any, error
 def test_every_missing_field_is_reported(
     settings: dict[str, Any], at: str, more: list[str]
 ) -> None:
-    expected = [f"{at}.task.{key}: is missing" for key in ("name", "kind", "metric")]
+    expected = [f"{at}.task.{key}: is missing" for key in ("name", "type", "metric")]
     expected += [f"{at}.data.train: is missing", "name: is missing", *more]
     assert sorted(errors({"conditions": "direct", **settings})) == sorted(expected)
 
@@ -417,7 +421,7 @@ def test_a_file_that_fails_is_reported_with_its_line(
     path = tmp_path / "study.py"
     path.write_text(content)
     with pytest.raises(ConfigError, match=re.escape(what)) as caught:
-        loading.load(f"{path}:preset", [("a.b", "1")])
+        loading.load(f"{path}:preset", TASK_TYPES, [("a.b", "1")])
     assert caught.value.where == f"{path}{line}"
 
 
@@ -428,7 +432,7 @@ def test_a_flaxfer_error_in_a_config_file_is_raised_unchanged(tmp_path: Path) ->
         "def get_config():\n    raise DataError('no such package')\n"
     )
     with pytest.raises(DataError, match=r"^no such package$"):
-        loading.load(str(path))
+        loading.load(str(path), TASK_TYPES)
 
 
 def test_a_config_imports_modules_in_its_folder(tmp_path: Path, file: str) -> None:
@@ -437,29 +441,29 @@ def test_a_config_imports_modules_in_its_folder(tmp_path: Path, file: str) -> No
         FILE.replace('f"study-{preset}"', "beside_study.NAME") + "\nimport beside_study\n"
     )
     before = list(sys.path)
-    assert loading.load(file).name == "named-beside"
+    assert loading.load(file, TASK_TYPES).name == "named-beside"
     assert sys.path == before
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the config file does not exist") as caught:
-        loading.load(str(tmp_path / "none.py:preset"))
+        loading.load(str(tmp_path / "none.py:preset"), TASK_TYPES)
     assert caught.value.where == str(tmp_path / "none.py")
 
 
 def test_to_dict_is_json_and_builds_the_same_config(file: str) -> None:
-    config = loading.load(f"{file}:large")
+    config = loading.load(f"{file}:large", TASK_TYPES)
     content = loading.to_dict(config)
     assert json.loads(json.dumps(content)) == content
     assert content["target"]["data"]["train"][1]["columns"]["text_b"] == 1
     assert content["model"] == dataclasses.asdict(config.model)
-    assert loading.build(content) == config
+    assert loading.build(content, TASK_TYPES) == config
 
 
 def presets(path: Path) -> list[str]:
     """The presets of a config file, as it names them when asked for one that is not there."""
     with pytest.raises(ConfigError, match=r"there is no preset 'none'; there (is|are) ") as caught:
-        loading.load(f"{path}:none")
+        loading.load(f"{path}:none", TASK_TYPES)
     assert re.fullmatch(rf"{re.escape(str(path))}:\d+", caught.value.where or "")
     return re.sub(r".*; there (is|are) ", "", caught.value.what).split(", ")
 
@@ -468,7 +472,7 @@ def presets(path: Path) -> list[str]:
 def test_every_preset_of_the_configs_builds(path: Path) -> None:
     names = presets(path)
     for preset in names:
-        config = loading.load_any(f"{path}:{preset}")
+        config = loading.load_any(f"{path}:{preset}", TASK_TYPES)
         assert config.name.startswith(path.stem)
         if len(names) > 1:
             line = rf"^  {preset} "
@@ -477,4 +481,4 @@ def test_every_preset_of_the_configs_builds(path: Path) -> None:
 
 def test_no_two_presets_share_a_work_directory() -> None:
     files = [f"{path}:{preset}" for path in CONFIGS for preset in presets(path)]
-    assert len({loading.load_any(file).workdir for file in files}) == len(files)
+    assert len({loading.load_any(file, TASK_TYPES).workdir for file in files}) == len(files)

@@ -20,6 +20,7 @@ from flaxfer.config.grids import Grid
 from flaxfer.data import sources
 from flaxfer.demo import packages, reviews
 from flaxfer.errors import DataError
+from flaxfer.tasks import TASK_TYPES, task_type
 
 PAPER = Path(__file__).parents[2] / "configs" / "paper.py"
 PRESETS = ("hub", "hub_trained", "local", "local_trained", "demo")
@@ -37,7 +38,7 @@ MEANING = {
 
 
 def grid(preset: str, data_dir: str = "DATA") -> Grid:
-    built = loading.load_any(f"{PAPER}:{preset}", [("data_dir", data_dir)])
+    built = loading.load_any(f"{PAPER}:{preset}", TASK_TYPES, [("data_dir", data_dir)])
     assert isinstance(built, Grid)
     return built
 
@@ -113,14 +114,16 @@ def count_labels(source: Source, folder: Path) -> Counter[str]:
 
 
 def assert_read_correctly(source: Source, task: Task, folder: Path) -> None:
-    whole = sources.read_source(dataclasses.replace(source, fraction=1.0), task, str(folder))
-    part = sources.read_source(source, task, str(folder))
+    whole = sources.read_source(
+        dataclasses.replace(source, fraction=1.0), task, task_type(task), str(folder)
+    )
+    part = sources.read_source(source, task, task_type(task), str(folder))
     counts = count_labels(source, folder)
     expected: Counter[str | float] = Counter()
     for label, count in counts.items():
-        scored = task.kind == "regression"
+        scored = task.type == "regression"
         expected[round(float(label), 3) if scored else MEANING[task.labels][label]] += count
-    if task.kind == "regression":
+    if task.type == "regression":
         read = Counter(round(float(score), 3) for score in whole.label)
     else:
         read = Counter(task.labels[i] for i in whole.label)
@@ -174,7 +177,9 @@ def test_intermediate_tasks_have_ten_times_the_examples_of_targets(
     folder = str(request.getfixturevalue("shared") / "data") if preset != "demo" else ""
     paper = grid(preset, folder)
     sizes = {
-        name: len(sources.load_splits(stage.data, stage.task, folder)["train"])
+        name: len(
+            sources.load_splits(stage.data, stage.task, task_type(stage.task), folder)["train"]
+        )
         for name, stage in (*paper.intermediates.items(), *paper.targets.items())
     }
     assert sizes == SIZES[preset]

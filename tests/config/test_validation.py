@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flaxfer.config import loading
+from flaxfer.tasks import TASK_TYPES
 from tests.config.helpers import COLUMNS, VALID, changed, errors
 
 SOURCE = "target.data.train.0"
@@ -201,7 +202,7 @@ def test_a_check_is_skipped_if_it_reads_an_invalid_value(changes: dict[str, Any]
         assert any(error.startswith(key) for error in reported)
 
 
-TAGS = {"name": "ner", "kind": "tagging", "metric": "f1", "labels": ("O", "B-PER", "I-PER")}
+TAGS = {"name": "ner", "type": "tagging", "metric": "f1", "labels": ("O", "B-PER", "I-PER")}
 WORDS = {"words": 0, "tags": 1}
 CHOICES = {"text_a": 0, "choice_1": 1, "choice_2": 2, "label": 3, "question": 4}
 KINDS: dict[str, dict[str, Any]] = {
@@ -211,7 +212,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "evaluate": {"de": {"path": "de.conllu.gz", "columns": {"id": "sent_id"}}},
     },
     "qa": {
-        "task": {"name": "qa", "kind": "question_answering", "metric": "f1"},
+        "task": {"name": "qa", "type": "question_answering", "metric": "f1"},
         "data": {"train": [{"path": "squad.json", "format": "squad"}]},
         "evaluate": {
             "de": {"path": "qa.jsonl", "columns": {"text_a": "q", "text_b": "c", "answers": "a"}}
@@ -219,7 +220,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "train": {"max_length": 384, "row_length": 384},
     },
     "copa": {
-        "task": {"name": "copa", "kind": "multiple_choice", "metric": "accuracy"},
+        "task": {"name": "copa", "type": "multiple_choice", "metric": "accuracy"},
         "data": {
             "train": [{"path": "copa.tsv", "columns": CHOICES, "questions": {"cause": "Why?"}}]
         },
@@ -284,7 +285,7 @@ KIND_CASES: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_task_type_can_be_valid(kind: str) -> None:
-    loading.build(changed(VALID, {"target": KINDS[kind]}))
+    loading.build(changed(VALID, {"target": KINDS[kind]}), TASK_TYPES)
 
 
 @pytest.mark.parametrize(
@@ -320,4 +321,4 @@ def test_a_contradiction_with_the_task_type_is_one_error(
     ],
 )
 def test_limits_of_ranges_are_valid(changes: dict[str, Any]) -> None:
-    loading.build(changed(VALID, changes))
+    loading.build(changed(VALID, changes), TASK_TYPES)

@@ -12,9 +12,9 @@ import pytest
 
 from flaxfer.config import Source, Task
 from flaxfer.data.examples import Examples
-from flaxfer.data.sources import read_source
 from flaxfer.errors import ConfigError, DataError
-from tests.data.written import refusal, text_file
+from flaxfer.tasks import TASK_TYPES
+from tests.data.helpers import read, refusal, text_file
 
 COPA = Task("copa", "multiple_choice", "accuracy")
 ROLES: dict[str, str | int] = {
@@ -39,19 +39,19 @@ def copa(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> Source:
 
 
 def test_choices(tmp_path: Path) -> None:
-    examples = read_source(copa(tmp_path, ROWS), COPA)
+    examples = read(copa(tmp_path, ROWS), COPA)
     assert examples.text_a == (
         "It rained. What happened as a result?",
         "He fell. What was the cause?",
     )
     assert examples.text_b == (("Wet.", "Dry."), ("Sun.", "Ice."))
     assert examples.label.tolist() == [0, 1] and examples.label.dtype == np.int32
-    assert (examples.kind, examples.choices) == ("multiple_choice", 2)
-    as_written = read_source(copa(tmp_path, ROWS, questions={}), COPA)
+    assert (examples.task_type.name, examples.choices) == ("multiple_choice", 2)
+    as_written = read(copa(tmp_path, ROWS, questions={}), COPA)
     assert as_written.text_a == ("It rained. effect", "He fell. cause")
     plain = {role: column for role, column in ROLES.items() if role != "question"}
     only = copa(tmp_path, ROWS, columns=plain, questions={}, keep={"question": ("cause",)})
-    assert read_source(only, COPA).text_a == ("He fell.",)
+    assert read(only, COPA).text_a == ("He fell.",)
 
 
 def test_choices_keep_the_order_of_their_roles(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_choices_keep_the_order_of_their_roles(tmp_path: Path) -> None:
     cells = [f"c{i}" for i in range(12)]
     path = text_file(tmp_path, "\t".join(["10", *cells[1:], "a"]) + "\n")
     source = Source(path, header=False, columns=columns | {"text_a": 12, "label": 0})
-    examples = read_source(source, COPA)
+    examples = read(source, COPA)
     assert examples.text_b == (tuple(cells[1:]),) and examples.label.tolist() == [10]
     assert examples.choices == 11
 
@@ -67,9 +67,9 @@ def test_choices_keep_the_order_of_their_roles(tmp_path: Path) -> None:
 def test_numbers_of_choices_are_mapped(tmp_path: Path) -> None:
     rows = [row | {"label": label} for row, label in zip(ROWS, (2, 1), strict=True)]
     source = copa(tmp_path, rows, labels={"1": "0", "2": "1"})
-    assert read_source(source, COPA).label.tolist() == [1, 0]
+    assert read(source, COPA).label.tolist() == [1, 0]
     with pytest.raises(ConfigError, match="'2' -> '2'"):
-        read_source(dataclasses.replace(source, labels={"1": "1", "2": "2"}), COPA)
+        read(dataclasses.replace(source, labels={"1": "1", "2": "2"}), COPA)
     assert refusal(dataclasses.replace(source, labels={}), COPA).details == (
         "data.jsonl:1: column 'label': '2' is no label",
     )
@@ -94,58 +94,58 @@ def test_f31_findings(change: dict[str, Any], finding: str, tmp_path: Path) -> N
 
 
 def test_sets_of_other_numbers_of_choices_do_not_join(tmp_path: Path) -> None:
-    two = read_source(copa(tmp_path, ROWS), COPA)
+    two = read(copa(tmp_path, ROWS), COPA)
     rows = [row | {"third": "x"} for row in ROWS]
-    three = read_source(copa(tmp_path, rows, columns=ROLES | {"choice_3": "third"}), COPA)
+    three = read(copa(tmp_path, rows, columns=ROLES | {"choice_3": "third"}), COPA)
     assert three.choices == 3 and len(Examples.join([two, two])) == 4
     with pytest.raises(DataError, match="2 choices and 3 choices cannot be joined"):
         Examples.join([two, three])
 
 
-def example(text_a: Any, text_b: Any, label: Any) -> Examples:
+def example(name: str, text_a: Any, text_b: Any, label: Any) -> Examples:
     n = len(text_a)
-    return Examples(text_a, text_b, label, tuple(map(str, range(n))), ("en",) * n, ("",) * n)
+    return Examples(
+        TASK_TYPES[name], text_a, text_b, label, tuple(map(str, range(n))), ("en",) * n, ("",) * n
+    )
 
 
 ONE = np.array([1, 0], np.int32)
-TAGGED = example((("ab", "c"), ("d",)), None, ((0, 1), (-1,)))
-ASKED_2 = example(("q", "r"), ("ab", "c"), ((("a", 0), ("b", 1)), ()))
-CHOSEN = example(("a", "b"), (("ab", "c"), ("d", "e")), ONE)
+TAGGED = example("tagging", (("ab", "c"), ("d",)), None, ((0, 1), (-1,)))
+ASKED_2 = example("question_answering", ("q", "r"), ("ab", "c"), ((("a", 0), ("b", 1)), ()))
+CHOSEN = example("multiple_choice", ("a", "b"), (("ab", "c"), ("d", "e")), ONE)
 KINDS = {"tagging": TAGGED, "question_answering": ASKED_2, "multiple_choice": CHOSEN}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_take_and_join_undo_each_other(kind: str) -> None:
     base = KINDS[kind]
-    assert base.kind == kind
+    assert base.task_type.name == kind
     turned = base.take([1, 0])
-    assert turned.kind == kind and turned.fingerprint != base.fingerprint
+    assert turned.task_type.name == kind and turned.fingerprint != base.fingerprint
     assert turned.text_a == base.text_a[::-1] and list(turned.label) == list(base.label)[::-1]
     assert turned.take(np.array([1, 0])).fingerprint == base.fingerprint
     joined = Examples.join([base.take([0]), base.take([1])])
-    assert joined.fingerprint == base.fingerprint and joined.kind == kind
+    assert joined.fingerprint == base.fingerprint and joined.task_type.name == kind
     assert len(base.take([])) == 0
 
 
 def test_fingerprint_tells_apart_at_every_depth() -> None:
     different = [
         *KINDS.values(),
-        example((("a", "bc"), ("d",)), None, TAGGED.label),
-        example((("ab", "c", "d"), ()), None, TAGGED.label),
-        example((("abc",), ("d",)), None, TAGGED.label),
-        example(TAGGED.text_a, None, ((0, 1), (1,))),
-        example(TAGGED.text_a, None, ((0,), (1, -1))),
-        example(TAGGED.text_a, None, ((1,), (-1,))),
-        example(ASKED_2.text_a, ASKED_2.text_b, ((("a", 0),), (("b", 1),))),
-        example(ASKED_2.text_a, ASKED_2.text_b, ((("a", 0), ("b", 2)), ())),
-        example(ASKED_2.text_a, ASKED_2.text_b, ((("a", 0), ("b1", 1)), ())),
-        example(ASKED_2.text_a, ASKED_2.text_b, ((("a", 0), ("b", 11)), ())),
-        example(ASKED_2.text_a, ASKED_2.text_b, ((), ())),
-        example(CHOSEN.text_a, (("a", "bc"), ("d", "e")), ONE),
-        example(CHOSEN.text_a, (("ab", "c"), ("d", "e")), ONE[::-1].copy()),
-        example(CHOSEN.text_a, ("abc", "de"), ONE),
-        example(CHOSEN.text_a, None, ONE),
+        example("tagging", (("a", "bc"), ("d",)), None, TAGGED.label),
+        example("tagging", (("ab", "c", "d"), ()), None, TAGGED.label),
+        example("tagging", (("abc",), ("d",)), None, TAGGED.label),
+        example("tagging", TAGGED.text_a, None, ((0, 1), (1,))),
+        example("tagging", TAGGED.text_a, None, ((0,), (1, -1))),
+        example("tagging", TAGGED.text_a, None, ((1,), (-1,))),
+        example("question_answering", ASKED_2.text_a, ASKED_2.text_b, ((("a", 0),), (("b", 1),))),
+        example("question_answering", ASKED_2.text_a, ASKED_2.text_b, ((("a", 0), ("b", 2)), ())),
+        example("question_answering", ASKED_2.text_a, ASKED_2.text_b, ((("a", 0), ("b1", 1)), ())),
+        example("question_answering", ASKED_2.text_a, ASKED_2.text_b, ((("a", 0), ("b", 11)), ())),
+        example("question_answering", ASKED_2.text_a, ASKED_2.text_b, ((), ())),
+        example("multiple_choice", CHOSEN.text_a, (("a", "bc"), ("d", "e")), ONE),
+        example("multiple_choice", CHOSEN.text_a, (("ab", "c"), ("d", "e")), ONE[::-1].copy()),
+        example("classification", CHOSEN.text_a, ("abc", "de"), ONE),
+        example("classification", CHOSEN.text_a, None, ONE),
     ]
     assert len({each.fingerprint for each in different}) == len(different)
-    assert example(("ab", "c"), ("d", "e"), ONE).kind == "classification"
-    assert example(("ab", "c"), None, ONE.astype(np.float32)).kind == "regression"

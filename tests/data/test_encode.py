@@ -15,6 +15,7 @@ from tokenizers import pre_tokenizers
 from flaxfer.data.examples import Examples
 from flaxfer.data.tokenize import tokenize
 from flaxfer.errors import DataError
+from flaxfer.tasks import TASK_TYPES
 from tests.data.reference import check_tags, check_windows, sequences
 from tests.data.test_tokenize import FAMILIES, Untouchable, assert_same, load
 from tests.helpers import Family
@@ -41,25 +42,33 @@ ANSWERS = tuple(
 )
 
 
-def examples(text_a: Any, text_b: Any, label: Any) -> Examples:
+def examples(name: str, text_a: Any, text_b: Any, label: Any) -> Examples:
     n = len(text_a)
     return Examples(
-        text_a, text_b, label, tuple(f"id{i}" for i in range(n)), ("en",) * n, ("",) * n
+        TASK_TYPES[name],
+        text_a,
+        text_b,
+        label,
+        tuple(f"id{i}" for i in range(n)),
+        ("en",) * n,
+        ("",) * n,
     )
 
 
 def tagged(sentences: Any = SENTENCES) -> Examples:
     tags = tuple(tuple(i % 5 - 1 for i in range(len(words))) for words in sentences)
-    return examples(sentences, None, tags)
+    return examples("tagging", sentences, None, tags)
 
 
 def asked() -> Examples:
-    return examples(QUESTIONS, CONTEXTS, ANSWERS)
+    return examples("question_answering", QUESTIONS, CONTEXTS, ANSWERS)
 
 
 def chosen() -> Examples:
     choices = (("It is a dog.", "not", "red " * 9), ("A cat", "the dog " * 9, "x"))
-    return examples(("What is eating?", "big " * 9), choices, np.array([2, 0], np.int32))
+    return examples(
+        "multiple_choice", ("What is eating?", "big " * 9), choices, np.array([2, 0], np.int32)
+    )
 
 
 def words_tokenizer(tokenizer: Any, family: Family) -> Any:
@@ -79,7 +88,7 @@ def test_tags_stand_where_transformers_has_words(
     data = tagged()
     tokenized = tokenize(data, tokenizer, max_length, None)
     check_tags(tokenized, data, words_tokenizer(load(tmp_path, family), family), max_length)
-    assert tokenized.kind == "tagging" and len(tokenized) > len(data) - (max_length == 64)
+    assert tokenized.task_type.name == "tagging" and len(tokenized) > len(data) - (max_length == 64)
     assert tokenized.label.dtype == tokenized.span.dtype == tokenized.example.dtype == np.int32
     heads = tokenized.span[:, 0] >= 0
     np.testing.assert_array_equal(tokenized.span[heads, 1], tokenized.span[heads, 0] + 1)
@@ -119,7 +128,7 @@ def test_windows_are_those_of_run_qa(family: Family, tmp_path: Path) -> None:
         held, _ = check_windows(tokenized, asked(), load(tmp_path, family), max_length, stride)
         assert held > 1
         assert len(tokenized) > 5 and tokenized.lengths.max() == max_length
-        assert tokenized.kind == "question_answering" and tokenized.truncated == 0
+        assert tokenized.task_type.name == "question_answering" and tokenized.truncated == 0
     assert tokenized.label.dtype == tokenized.span.dtype == np.int32
     at_summary = (tokenized.label == tokenized.cls[:, None]).all(axis=1)
     by_example = [at_summary[tokenized.example == i] for i in range(5)]
@@ -171,7 +180,7 @@ def test_a_question_that_leaves_no_room_is_named(tmp_path: Path) -> None:
 def test_choices_are_pairs(family: Family, tmp_path: Path) -> None:
     tokenizer = load(tmp_path, family)
     tokenized = tokenize(chosen(), tokenizer, 20, None)
-    assert tokenized.kind == "multiple_choice" and tokenized.choices == 3
+    assert tokenized.task_type.name == "multiple_choice" and tokenized.choices == 3
     assert tokenized.example.tolist() == [0, 0, 0, 1, 1, 1] and len(tokenized.id) == 2
     assert tokenized.label.tolist() == [2, 0]
     backend = load(tmp_path, family).backend_tokenizer

@@ -16,8 +16,9 @@ import pytest
 from flaxfer.config import Source, Task
 from flaxfer.data.examples import Examples
 from flaxfer.data.overlap import COLUMNS, TELLING, Overlap, examine, normalise, rows
-from flaxfer.data.sources import read_source
 from flaxfer.errors import DataError
+from flaxfer.tasks import TASK_TYPES
+from tests.data.helpers import read
 
 STS = Task("sts", "regression", "pearson")
 TOPIC = Task("topic", "classification", "accuracy", ("a", "b"))
@@ -33,6 +34,7 @@ def examples(a: list[Any], b: list[Any] | None = None, label: Any = None) -> Exa
     n = len(a)
     label = np.zeros(n, np.int32) if label is None else label
     return Examples(
+        TASK_TYPES["classification"],
         tuple(a),
         None if b is None else tuple(b),
         label if isinstance(label, tuple) else np.asarray(label),
@@ -278,14 +280,12 @@ def test_one_data_set_in_two_formats(shared: Path) -> None:
     for split in ("train", "test"):
         path = shared_data / f"stsbenchmark-en/sts-{split}.csv"
         source = Source(str(path), format="tsv", header=False, columns=columns)
-        stages["intermediate"][split] = read_source(source, STS)
+        stages["intermediate"][split] = read(source, STS)
         text = path.read_text(encoding="utf-8").strip("\n")
         lines = [line.split("\t") for line in text.split("\n")]
         raw[f"intermediate/{split}"] = {frozenset(map(plain, line[5:7])) for line in lines}
         path = shared_data / f"stsb-multi-mt/stsb-en-{split}.csv"
-        stages["target"][split] = read_source(
-            Source(str(path), header=False, columns=plain_columns), STS
-        )
+        stages["target"][split] = read(Source(str(path), header=False, columns=plain_columns), STS)
         with path.open(encoding="utf-8", newline="") as file:
             raw[f"target/{split}"] = {frozenset(map(plain, line[:2])) for line in csv.reader(file)}
     left, records = examine(stages, {"intermediate": STS, "target": STS}, "remove")
@@ -316,8 +316,8 @@ def test_film_reviews_within_film_reviews(shared: Path) -> None:
         columns={"label": 0, "text_a": 1},
         labels=names,
     )
-    stages = {"intermediate": {"train": read_source(imdb, FILMS)}}
-    stages["target"] = {"train": read_source(fdu, FILMS)}
+    stages = {"intermediate": {"train": read(imdb, FILMS)}}
+    stages["target"] = {"train": read(fdu, FILMS)}
     _, records = examine(stages, {"intermediate": FILMS, "target": FILMS}, "report")
     record = by_names(records)["intermediate/train", "target/train"]
     with path.open(encoding="utf-8", newline="") as file:

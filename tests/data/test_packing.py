@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from flaxfer.data import packing
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DataError
+from flaxfer.tasks import TASK_TYPES
 
 ROW = 128
 # Tokens of a sentence pair in a mixture of captions, forum posts and news, like the data sets of
@@ -215,7 +216,9 @@ def test_packing_is_fast_enough_for_the_input_pipeline():
     assert min(times) < 2e-3
 
 
-def tokenized(lengths: np.ndarray, label: np.ndarray, last: bool = False, **kind) -> Tokenized:
+def tokenized(
+    lengths: np.ndarray, label: np.ndarray, last: bool = False, task_type="regression", **more
+) -> Tokenized:
     """No token, type or label equals that of its neighbours."""
     total, names = int(lengths.sum()), ("",) * len(lengths)
     return Tokenized(
@@ -229,7 +232,8 @@ def tokenized(lengths: np.ndarray, label: np.ndarray, last: bool = False, **kind
         domain=names,
         truncated=0,
         fingerprint="",
-        **kind,
+        task_type=TASK_TYPES[task_type],
+        **more,
     )
 
 
@@ -304,7 +308,7 @@ def rows_of(data: Tokenized) -> dict[str, np.ndarray]:
 
 def test_tags_lie_at_their_tokens():
     label = np.array([-1, 4, -1, 0, 1, 2, 3, -1, 5, 6, -1, 7, 8, -1], np.int32)
-    batch = rows_of(tokenized(LENGTHS, label, kind="tagging"))
+    batch = rows_of(tokenized(LENGTHS, label, task_type="tagging"))
     rows = [[-1, 5, 6, -1, 7, 8, -1, -1], [-1, 4, -1] + 5 * [-1], 8 * [-1]]
     np.testing.assert_array_equal(batch["label_BT"], rows)
     assert batch["label_BT"].dtype == np.int32 and "label_BE" not in batch
@@ -312,13 +316,17 @@ def test_tags_lie_at_their_tokens():
 
 def test_answers_lie_at_places_in_the_row():
     label = np.array([[1, 2], [3, 3], [0, 0], [1, 4]], np.int32)
-    batch = rows_of(tokenized(LENGTHS, label, kind="question_answering"))
+    batch = rows_of(tokenized(LENGTHS, label, task_type="question_answering"))
     np.testing.assert_array_equal(batch["start_BE"], [[0, 2 + 1], [1, 0], [0, 0]])
     np.testing.assert_array_equal(batch["end_BE"], [[0, 2 + 4], [2, 0], [0, 0]])
 
 
 def test_choices_know_their_example_and_which_is_right():
-    own = {"kind": "multiple_choice", "choices": 2, "example": np.array([0, 0, 1, 1], np.int32)}
+    own = {
+        "task_type": "multiple_choice",
+        "choices": 2,
+        "example": np.array([0, 0, 1, 1], np.int32),
+    }
     data = tokenized(LENGTHS, np.array([0, 1], np.int32), **own)
     batch = packing.build_rows(data, np.arange(4), [[3, 0], [2, 1]], 2, 8, 2, pad_id=1)
     np.testing.assert_array_equal(batch["index_BE"], [[3, 0], [2, 1]])

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from flaxfer.config import Source
-from flaxfer.data.sources import read_source
 from flaxfer.errors import ConfigError
-from tests.data.written import NLI, PAIRS, ROWS, WRITERS, refusal, text_file, write_csv
+from tests.data.helpers import NLI, PAIRS, ROWS, WRITERS, read, refusal, text_file, write_csv
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
@@ -24,7 +23,7 @@ def test_formats(name: str, packed: bool, tmp_path: Path) -> None:
     if packed:
         path = tmp_path / f"{name}.gz"
         path.write_bytes(gzip.compress((tmp_path / name).read_bytes()))
-    examples = read_source(Source(path.name, columns=PAIRS, num_records=3), NLI, str(tmp_path))
+    examples = read(Source(path.name, columns=PAIRS, num_records=3), NLI, str(tmp_path))
     assert examples.text_a == tuple(row[0] for row in ROWS)
     assert examples.text_b == tuple(row[1] for row in ROWS)
     assert examples.label.tolist() == [0, 1, 2] and examples.label.dtype == np.int32
@@ -41,24 +40,24 @@ def test_csv_agrees_with_pandas_writer(tmp_path: Path) -> None:
     ]
     for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
         path = write_csv(tmp_path / "data.csv", rows, quoting=quoting)
-        examples = read_source(Source(str(path), columns=PAIRS), NLI)
+        examples = read(Source(str(path), columns=PAIRS), NLI)
         assert examples.text_a == tuple(row[0] for row in rows)
 
 
 def test_quotes_literal_in_tsv(tmp_path: Path) -> None:
     path = text_file(tmp_path, 'y\ta\tb\nneutral\t"open\tand "shut"\nneutral\t""\t"\n')
-    examples = read_source(Source(path, columns=PAIRS), NLI)
+    examples = read(Source(path, columns=PAIRS), NLI)
     assert examples.text_a == ('"open', '""')
     assert examples.text_b == ('and "shut"', '"')
     quoted = text_file(tmp_path, 'y\ta\tb\nneutral\t"a\t\nb\rc"\t"say ""x"""\n')
-    examples = read_source(Source(quoted, quotes="csv", columns=PAIRS), NLI)
+    examples = read(Source(quoted, quotes="csv", columns=PAIRS), NLI)
     assert (examples.text_a, examples.text_b) == (("a\t\nb\rc",), ('say "x"',))
 
 
 def test_columns_by_number_without_header(tmp_path: Path) -> None:
     path = text_file(tmp_path, "neutral\tx\t7\ty\nentailment\tz\t8\tw\textra\n")
     columns = {"label": 0, "text_a": 3, "text_b": 1, "id": 2}
-    examples = read_source(Source(path, header=False, columns=columns), NLI)
+    examples = read(Source(path, header=False, columns=columns), NLI)
     assert examples.text_a == ("y", "w") and examples.text_b == ("x", "z")
     assert examples.id == ("7", "8") and examples.label.tolist() == [1, 0]
 
@@ -73,28 +72,28 @@ def test_last_of_max_columns_takes_the_rest(tmp_path: Path) -> None:
         header=False,
         columns={"label": 0, "text_a": 1},
     )
-    examples = read_source(source, NLI)
+    examples = read(source, NLI)
     assert examples.text_a == ("not  my film", " indented") and examples.text_b is None
 
 
 def test_bom_and_crlf(tmp_path: Path) -> None:
     path = text_file(tmp_path, b"\xef\xbb\xbfa\ty\r\none\tneutral\r\ntwo\tneutral")
-    examples = read_source(Source(path, columns={"text_a": "a", "label": "y"}), NLI)
+    examples = read(Source(path, columns={"text_a": "a", "label": "y"}), NLI)
     assert examples.text_a == ("one", "two")
     utf16 = text_file(tmp_path, "a\ty\none\tneutral\n".encode("utf-16"))
     source = Source(utf16, encoding="utf-16", columns={"text_a": "a", "label": "y"})
-    assert read_source(source, NLI).text_a == ("one",)
+    assert read(source, NLI).text_a == ("one",)
 
 
 def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
     path = text_file(tmp_path, "a\ty\none\u2028two\x85three\x0bfour\tneutral\n")
-    examples = read_source(Source(path, columns={"text_a": "a", "label": "y"}), NLI)
+    examples = read(Source(path, columns={"text_a": "a", "label": "y"}), NLI)
     assert examples.text_a == ("one\u2028two\x85three\x0bfour",)
 
 
 def test_fields_longer_than_the_csv_module_allows(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "data.csv", [("x" * 300_000, "b", "neutral")])
-    assert len(read_source(Source(str(path), columns=PAIRS), NLI).text_a[0]) == 300_000
+    assert len(read(Source(str(path), columns=PAIRS), NLI).text_a[0]) == 300_000
 
 
 def test_aligned_files(tmp_path: Path) -> None:
@@ -103,12 +102,12 @@ def test_aligned_files(tmp_path: Path) -> None:
     text_file(tmp_path, "de\r\nfr\r\nde\r\n", "language.txt")
     aligned = {"text_a": "text.txt", "label": "label.txt", "language": "language.txt"}
     source = Source(str(tmp_path), format="lines", aligned=aligned, domain="tweets")
-    examples = read_source(source, NLI)
+    examples = read(source, NLI)
     assert examples.text_a == ("one", "two", "three") and examples.label.tolist() == [1, 1, 0]
     assert examples.language == ("de", "fr", "de") and examples.domain == ("tweets",) * 3
     assert examples.id[0] == "text:1"
     only = dataclasses.replace(source, keep={"language": ("de",)})
-    assert read_source(only, NLI).text_a == ("one", "three")
+    assert read(only, NLI).text_a == ("one", "three")
     text_file(tmp_path, "neutral\nneutral\n", "label.txt")
     error = refusal(source)
     assert "label: label.txt has 2" in str(error) and "text_a: text.txt has 3" in str(error)
@@ -172,9 +171,9 @@ def test_f31_bad_encoding(tmp_path: Path) -> None:
         "data.tsv:2: byte 7 of the file is 0xe9: invalid continuation byte",
         "data.tsv:4: byte 29 of the file is 0xef: invalid continuation byte",
     )
-    assert read_source(dataclasses.replace(source, encoding="latin-1"), NLI).text_a[0] == "café"
+    assert read(dataclasses.replace(source, encoding="latin-1"), NLI).text_a[0] == "café"
     with pytest.raises(ConfigError, match="no encoding 'latin-17'"):
-        read_source(dataclasses.replace(source, encoding="latin-17"), NLI)
+        read(dataclasses.replace(source, encoding="latin-17"), NLI)
 
 
 def test_f31_nul(tmp_path: Path) -> None:
@@ -266,8 +265,8 @@ def test_unknown_ending_needs_a_format(tmp_path: Path) -> None:
     path = text_file(tmp_path, "a\ty\nx\tneutral\n", "data.txt")
     source = Source(path, columns={"text_a": "a", "label": "y"})
     with pytest.raises(ConfigError, match="set format"):
-        read_source(source, NLI)
-    assert len(read_source(dataclasses.replace(source, format="tsv"), NLI)) == 1
+        read(source, NLI)
+    assert len(read(dataclasses.replace(source, format="tsv"), NLI)) == 1
 
 
 @pytest.mark.parametrize("text", ["", "a\ty\n"])
@@ -288,4 +287,4 @@ def test_f48_local_files_need_no_network(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     for name, write in WRITERS.items():
-        assert len(read_source(Source(str(write(tmp_path / name)), columns=PAIRS), NLI)) == 3
+        assert len(read(Source(str(write(tmp_path / name)), columns=PAIRS), NLI)) == 3

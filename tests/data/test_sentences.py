@@ -13,9 +13,8 @@ import pytest
 
 from flaxfer.config import Data, Source, Task
 from flaxfer.data.examples import Examples
-from flaxfer.data.sources import load_splits, read_source
 from flaxfer.errors import ConfigError, DataError
-from tests.data.written import refusal, text_file
+from tests.data.helpers import read, read_splits, refusal, text_file
 
 NER = Task("ner", "tagging", "f1", labels=("O", "B-PER", "I-PER"))
 POS = Task("pos", "tagging", "accuracy", labels=("NOUN", "VERB", "DET", "ADP", "PRON"))
@@ -47,35 +46,36 @@ def details(source: Source, task: Task = NER) -> tuple[str, ...]:
 )
 def test_conll(text: str, tmp_path: Path) -> None:
     columns = COLUMNS | {"tags": 2} if "\tx\t" in text else COLUMNS
-    examples = read_source(conll(tmp_path, text, columns=columns, num_records=2), NER)
-    assert examples.text_a == ANNA and examples.text_b is None and examples.kind == "tagging"
+    examples = read(conll(tmp_path, text, columns=columns, num_records=2), NER)
+    assert examples.text_a == ANNA and examples.text_b is None
+    assert examples.task_type.name == "tagging"
     assert examples.label == ((1, 2, 0), (0,))
     assert examples.id == ("data:1", "data:2") and examples.language == ("en", "en")
 
 
 def test_conll_in_a_packed_file_of_another_ending(tmp_path: Path) -> None:
     path = text_file(tmp_path, gzip.compress(CONLL.encode()), "data.tsv.gz")
-    examples = read_source(Source(path, format="conll", columns=COLUMNS), NER)
+    examples = read(Source(path, format="conll", columns=COLUMNS), NER)
     assert examples.text_a == ANNA and examples.id[0] == "data:1"
 
 
 def test_a_space_stands_for_any_white_space_but_one_that_belongs_to_words(tmp_path: Path) -> None:
     text = "a\u00a0b  \t NN   O \n\u3000x VB\tB-PER\n"
     source = conll(tmp_path, text, delimiter=" ", columns={"words": 0, "tags": 2})
-    assert read_source(source, NER).text_a == (("a\u00a0b", "\u3000x"),)
+    assert read(source, NER).text_a == (("a\u00a0b", "\u3000x"),)
     source = conll(tmp_path, "a\u00a0b\tO\n\u00a0c\u00a0\tO\n")
-    assert read_source(source, NER).text_a == (("a\u00a0b", "\u00a0c\u00a0"),)
+    assert read(source, NER).text_a == (("a\u00a0b", "\u00a0c\u00a0"),)
 
 
 def test_tags_map_by_name(tmp_path: Path) -> None:
     other = dataclasses.replace(NER, labels=("I-PER", "O", "B-PER"))
-    assert read_source(conll(tmp_path, CONLL), other).label == ((2, 0, 1), (1,))
+    assert read(conll(tmp_path, CONLL), other).label == ((2, 0, 1), (1,))
     text = CONLL.replace("B-PER", "1").replace("I-PER", "2").replace("\tO", "\t0")
     mapped = conll(tmp_path, text, labels={"0": "O", "1": "B-PER", "2": "I-PER"})
-    assert read_source(mapped, other).label == ((2, 0, 1), (1,))
+    assert read(mapped, other).label == ((2, 0, 1), (1,))
     assert len(details(dataclasses.replace(mapped, labels={}))) == 4
     with pytest.raises(ConfigError, match="'1' -> 'B-LOC'"):
-        read_source(dataclasses.replace(mapped, labels={"1": "B-LOC"}), NER)
+        read(dataclasses.replace(mapped, labels={"1": "B-LOC"}), NER)
 
 
 def test_f31_findings_of_conll_name_every_line(tmp_path: Path) -> None:
@@ -112,9 +112,9 @@ def test_prefix_of_words_is_not_trained_on(tmp_path: Path) -> None:
     text = "de:Anna\tB-PER\nde:Lisa\tI-PER\nde:sings\tO\n\nde:Nobody\tO\n"
     error = refusal(conll(tmp_path, text), NER)
     assert "every word begins with 'de:'" in str(error) and "word_prefix='de:'" in str(error)
-    assert read_source(conll(tmp_path, text, word_prefix="de:"), NER).text_a == ANNA
+    assert read(conll(tmp_path, text, word_prefix="de:"), NER).text_a == ANNA
     mixed = text.replace("de:Lisa", "en:Lisa")
-    assert read_source(conll(tmp_path, mixed), NER).text_a[0][1] == "en:Lisa"
+    assert read(conll(tmp_path, mixed), NER).text_a[0][1] == "en:Lisa"
     assert details(conll(tmp_path, mixed, word_prefix="de:")) == (
         "data.conll:2: column 0: 'en:Lisa' does not begin with 'de:'",
     )
@@ -133,7 +133,7 @@ def test_f34_words_without_a_tag(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         "data.conll:6: column 1: '_' stands for no label",
     )
     with caplog.at_level(logging.INFO, "flaxfer.data"):
-        examples = read_source(dataclasses.replace(source, drop_unlabeled=True), NER)
+        examples = read(dataclasses.replace(source, drop_unlabeled=True), NER)
     assert examples.text_a == (("a", "b", "c"),) and examples.label == ((0, -1, 1),)
     assert "2 records read, 0 left out by keep and drop, 1 without a label, 1 used" in caplog.text
     wrong = conll(tmp_path, text.replace("-1", "X"), drop_unlabeled=True)
@@ -157,16 +157,16 @@ CONLLU = """\
 
 def test_conllu(tmp_path: Path) -> None:
     path = text_file(tmp_path, CONLLU, "data.conllu")
-    examples = read_source(Source(path, num_records=2), POS)
+    examples = read(Source(path, num_records=2), POS)
     assert examples.text_a == (("von", "dem", "Hund"), ("#",))
     assert examples.label == ((3, 2, 0), (0,)) and examples.id == ("data:1", "data:2")
     named: dict[str, str | int] = {"id": "sent_id", "words": "LEMMA", "tags": 4}
     xpos = dataclasses.replace(POS, labels=("APPR", "ART", "NN", "XY"))
-    examples = read_source(Source(path, format="conllu", columns=named), xpos)
+    examples = read(Source(path, format="conllu", columns=named), xpos)
     assert examples.id == ("doc-1", "doc-2") and examples.text_a[0][1] == "der"
     assert examples.label == ((0, 1, 2), (3,))
     kept = Source(path, columns={"id": "sent_id"}, keep={"sent_id": ("doc-2",)})
-    assert read_source(kept, POS).text_a == (("#",),)
+    assert read(kept, POS).text_a == (("#",),)
 
 
 def test_f31_findings_of_conllu(tmp_path: Path) -> None:
@@ -219,13 +219,13 @@ def write_lists(folder: Path, records: list[Any], ending: str) -> Source:
 
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
 def test_lists_in_records(ending: str, tmp_path: Path) -> None:
-    examples = read_source(write_lists(tmp_path, LISTS, ending), NER)
+    examples = read(write_lists(tmp_path, LISTS, ending), NER)
     assert examples.text_a == (("Anna", "sings"), ("x",)) and examples.label == ((1, 0), (0,))
     numbers = [{**record, "t": [NER.labels.index(tag) for tag in record["t"]]} for record in LISTS]
     source = write_lists(tmp_path, numbers, ending)
     assert len(details(source)) == 3
     mapped = dataclasses.replace(source, labels={"0": "O", "1": "B-PER"})
-    assert read_source(mapped, NER).fingerprint == examples.fingerprint
+    assert read(mapped, NER).fingerprint == examples.fingerprint
 
 
 def test_f31_findings_of_lists(tmp_path: Path) -> None:
@@ -262,9 +262,9 @@ def test_classes_of_the_hub_map_by_name(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: loaded)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     source = Source(hub="owner/ner", columns={"words": "w", "tags": "t"})
-    assert read_source(source, NER).label == ((1, 0),)
+    assert read(source, NER).label == ((1, 0),)
     mapped = dataclasses.replace(source, labels={"B-PER": "I-PER", "O": "O"})
-    assert read_source(mapped, NER).label == ((2, 0),)
+    assert read(mapped, NER).label == ((2, 0),)
 
 
 def many(folder: Path, n: int) -> Source:
@@ -274,18 +274,18 @@ def many(folder: Path, n: int) -> Source:
 def test_keep_drop_fraction_and_splits(tmp_path: Path) -> None:
     source = many(tmp_path, 40)
     dropped = dataclasses.replace(source, drop={"words": ("word3 x", "word5")})
-    assert len(read_source(dropped, NER)) == 39
-    part = read_source(dataclasses.replace(source, fraction=0.25), NER, seed=3)
+    assert len(read(dropped, NER)) == 39
+    part = read(dataclasses.replace(source, fraction=0.25), NER, seed=3)
     assert len(part) == 10 and all(tags == (0, 1) for tags in part.label)
-    splits = load_splits(Data(train=(source,)), NER)
+    splits = read_splits(Data(train=(source,)), NER)
     assert {name: len(part) for name, part in splits.items()} == {"train": 28, "dev": 6, "test": 6}
-    assert Examples.join(list(splits.values())).kind == "tagging"
+    assert Examples.join(list(splits.values())).task_type.name == "tagging"
 
 
 def test_kinds_do_not_join(tmp_path: Path) -> None:
-    tagged = read_source(conll(tmp_path, CONLL), NER)
+    tagged = read(conll(tmp_path, CONLL), NER)
     path = text_file(tmp_path, "a\ty\nx\tO\n")
     single = Source(path, columns={"text_a": "a", "label": "y"})
-    task = dataclasses.replace(NER, kind="classification", metric="accuracy")
+    task = dataclasses.replace(NER, type="classification", metric="accuracy")
     with pytest.raises(DataError, match="a tag a word and texts or pairs with a class cannot be"):
-        Examples.join([tagged, read_source(single, task)])
+        Examples.join([tagged, read(single, task)])

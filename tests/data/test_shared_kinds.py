@@ -15,8 +15,8 @@ import pytest
 
 from flaxfer.config import Model, Source, Task
 from flaxfer.data.examples import Examples
-from flaxfer.data.sources import read_source
 from flaxfer.data.tokenize import load_tokenizer, tokenize
+from tests.data.helpers import read
 from tests.data.reference import check_tags, check_windows
 
 NER = Task(
@@ -36,7 +36,7 @@ XQUAD = ["xquad/xquad.de", "xquad/xquad.en", "xquad/xquad.es"]
 def panx(name: str, shared: Path, **settings: Any) -> Examples:
     path = str(shared / f"data/panx/{name}.tsv")
     columns: dict[str, str | int] = {"words": 0, "tags": 1}
-    return read_source(Source(path, format="conll", columns=columns, **settings), NER)
+    return read(Source(path, format="conll", columns=columns, **settings), NER)
 
 
 def tags(examples: Examples, task: Task) -> Counter[str]:
@@ -59,7 +59,7 @@ def test_panx(name: str, shared: Path) -> None:
 )
 def test_treebanks(path: str, rows: int, shared: Path) -> None:
     file = shared / f"data/{path}.conllu"
-    examples = read_source(Source(str(file), columns={"id": "sent_id"}, num_records=rows), POS)
+    examples = read(Source(str(file), columns={"id": "sent_id"}, num_records=rows), POS)
     data = file.read_bytes()
     lines = re.findall(rb"^\d+\t(.+?)\t.+?\t(.+?)\t", data, re.MULTILINE)
     assert [word for sentence in examples.text_a for word in sentence] == [
@@ -76,7 +76,7 @@ def test_treebanks(path: str, rows: int, shared: Path) -> None:
 def test_questions(path: str, shared: Path) -> None:
     """Every answer stands where it should: the reader would list those that do not."""
     file = shared / f"data/{path}.json"
-    examples = read_source(Source(str(file), format="squad", num_records=1190), QA)
+    examples = read(Source(str(file), format="squad", num_records=1190), QA)
     text = file.read_text(encoding="utf-8")
     for key, values in (("id", examples.id), ("question", examples.text_a)):
         found = re.findall(rf'"{key}": ("(?:[^"\\]|\\.)*")', text)
@@ -96,7 +96,7 @@ def test_choices(language: str, split: str, rows: int, shared: Path) -> None:
     file = shared / f"data/xcopa/{language}/{split}.{language}.jsonl"
     columns: dict[str, str | int] = {"text_a": "premise", "choice_1": "choice1"}
     columns |= {"choice_2": "choice2", "label": "label", "question": "question"}
-    examples = read_source(Source(str(file), columns=columns, questions=ASKED, rows=rows), COPA)
+    examples = read(Source(str(file), columns=columns, questions=ASKED, rows=rows), COPA)
     data = file.read_bytes()
     right = [int(number) for number in re.findall(rb'"label": (\d)', data)]
     assert examples.label.tolist() == right and set(right) == {0, 1}
@@ -165,7 +165,7 @@ def test_windows_with_real_tokenizers(
     name: str, language: str, shared: Path, tmp_path: Path
 ) -> None:
     path = str(shared / f"data/xquad/xquad.{language}.json")
-    data = read_source(Source(path, format="squad"), QA)
+    data = read(Source(path, format="squad"), QA)
     folder = model(name, shared, tmp_path)
     tokenizer = load_tokenizer(Model(path=folder))
     tokenized = tokenize(data, tokenizer, 384, None, 128)

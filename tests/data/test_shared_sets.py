@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from flaxfer.config import Source, Task
-from flaxfer.data.sources import read_source
 from flaxfer.errors import DataError
+from tests.data.helpers import read
 
 STS = Task("sts", "regression", "pearson", score_range=(0.0, 5.0))
 RELATEDNESS = Task("relatedness", "regression", "pearson", score_range=(1.0, 5.0))
@@ -214,14 +214,14 @@ SETS = [
 
 @pytest.mark.parametrize("each", SETS, ids=lambda each: each.id)
 def test_set(each: Set, shared: Path) -> None:
-    examples = read_source(each.source, each.task, str(shared / "data"))
+    examples = read(each.source, each.task, str(shared / "data"))
     assert len(examples) == each.rows
     file = shared / "data" / each.source.path / each.labels_in
     written = each.count(file.read_bytes()) - each.left_out
     if each.source.header and each.source.format != "lines":
         written.pop("label", None)
     expected: Counter[Any] = Counter()
-    if each.task.kind == "regression":
+    if each.task.type == "regression":
         for score, n in written.items():
             expected[np.float32(score)] += n
         assert Counter(examples.label) == expected
@@ -246,7 +246,7 @@ def test_paws_x(file: str, shared: Path) -> None:
         drop={"text_a": ("NS",), "text_b": ("NS",)},
         num_records=2000,
     )
-    examples = read_source(source, DUPLICATE, str(shared / "data"))
+    examples = read(source, DUPLICATE, str(shared / "data"))
     lines = (shared / "data" / source.path).read_text(encoding="utf-8").rstrip("\n").split("\n")
     whole = [line.split("\t") for line in lines if "NS" not in line.split("\t")[:2]]
     assert list(examples.text_a) == [line[0] for line in whole]
@@ -261,7 +261,7 @@ def test_domains_of_sts_benchmark(shared: Path) -> None:
         header=False,
         columns=STS_COLUMNS,
     )
-    examples = read_source(source, STS, str(shared / "data"))
+    examples = read(source, STS, str(shared / "data"))
     # As the task's own readme gives them: news 500, captions 625, forums 254.
     assert Counter(examples.domain) == {"main-news": 500, "main-captions": 625, "main-forums": 254}
     assert any(text.count('"') == 1 for text in examples.text_a)  # Quotes are literal.
@@ -274,7 +274,7 @@ def test_genres_of_xnli(shared: Path) -> None:
         columns=PAIR_THEN_LABEL,
         aligned={"domain": "test-genres.txt"},
     )
-    genres = read_source(source, NLI, str(shared / "data")).domain
+    genres = read(source, NLI, str(shared / "data")).domain
     assert Counter(genres) == WHOLE_LINE((shared / "data/xnli/test-genres.txt").read_bytes())
     assert set(Counter(genres).values()) == {501}
 
@@ -283,7 +283,7 @@ def test_genres_of_xnli(shared: Path) -> None:
 def test_latin_1_is_not_guessed(path: str, shared: Path) -> None:
     source = dataclasses.replace(LABEL_SPACE_TEXT, path=f"senteval-style/{path}")
     with pytest.raises(DataError, match=rf"is not in utf-8\n  - {path}:\d+: byte \d+"):
-        read_source(source, QUESTION, str(shared / "data"))
+        read(source, QUESTION, str(shared / "data"))
 
 
 def test_empty_review_is_refused_unless_dropped(shared: Path) -> None:
@@ -293,4 +293,4 @@ def test_empty_review_is_refused_unless_dropped(shared: Path) -> None:
         labels=ZERO_ONE,
     )
     with pytest.raises(DataError, match=r"ChnSentiCorp_htl_all.csv:\d+: column 'review': is empty"):
-        read_source(source, SENTIMENT, str(shared / "data"))
+        read(source, SENTIMENT, str(shared / "data"))

@@ -9,9 +9,20 @@ import numpy as np
 import pytest
 
 from flaxfer.config import Data, Source, Task
-from flaxfer.data.sources import Examples, load_splits, read_source
+from flaxfer.data.examples import Examples
 from flaxfer.errors import ConfigError, DataError
-from tests.data.written import NLI, PAIRS, ROWS, STS, many, refusal, text_file, write_csv
+from tests.data.helpers import (
+    NLI,
+    PAIRS,
+    ROWS,
+    STS,
+    many,
+    read,
+    read_splits,
+    refusal,
+    text_file,
+    write_csv,
+)
 
 
 def test_keep_and_drop_by_column_and_role(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -27,13 +38,13 @@ def test_keep_and_drop_by_column_and_role(tmp_path: Path, caplog: pytest.LogCapt
         drop={"text_b": ("NS",), "n": ("8",)},
     )
     with caplog.at_level(logging.INFO, "flaxfer.data"):
-        examples = read_source(source, NLI)
+        examples = read(source, NLI)
     assert examples.text_a == ("t5", "t7") and examples.id == ("data:6", "data:8")
     assert "9 records read, 7 left out by keep and drop, 0 without a label, 2 used; fr 2" in (
         caplog.text
     )
     by_number = Source(path, header=False, columns={"text_a": 0, "label": 2}, drop={"2": ("y",)})
-    assert len(read_source(by_number, NLI)) == 9
+    assert len(read(by_number, NLI)) == 9
 
 
 def test_f33_row_count(tmp_path: Path) -> None:
@@ -41,7 +52,7 @@ def test_f33_row_count(tmp_path: Path) -> None:
     assert "holds 3 records, not 4" in str(refusal(source))
     # Counted before anything is left out.
     source = dataclasses.replace(source, num_records=3, drop={"text_a": (ROWS[0][0],)})
-    assert len(read_source(source, NLI)) == 2
+    assert len(read(source, NLI)) == 2
 
 
 @pytest.mark.parametrize("written", ["", "-1"])
@@ -49,7 +60,7 @@ def test_f34_no_label(written: str, tmp_path: Path, caplog: pytest.LogCaptureFix
     path = text_file(tmp_path, f"a\ty\nx\tneutral\ny\t{written}\nz\tentailment\n")
     source = Source(path, columns={"text_a": "a", "label": "y"}, drop_unlabeled=True)
     with caplog.at_level(logging.INFO, "flaxfer.data"):
-        assert read_source(source, NLI).text_a == ("x", "z")
+        assert read(source, NLI).text_a == ("x", "z")
     assert "1 without a label, 2 used" in caplog.text
     error = refusal(dataclasses.replace(source, drop_unlabeled=False))
     assert error.details == (f"data.tsv:3: column 'y': '{written}' stands for no label",)
@@ -61,7 +72,7 @@ def test_f34_null_label(tmp_path: Path) -> None:
     path = text_file(tmp_path, '{"a": "x", "y": null}\n{"a": "x", "y": 2}\n', "data.jsonl")
     source = Source(path, columns={"text_a": "a", "label": "y"}, labels={"2": "neutral"})
     assert refusal(source).details == ("data.jsonl:1: column 'y': '' stands for no label",)
-    assert len(read_source(dataclasses.replace(source, drop_unlabeled=True), NLI)) == 1
+    assert len(read(dataclasses.replace(source, drop_unlabeled=True), NLI)) == 1
 
 
 def test_labels_that_are_not_text(tmp_path: Path) -> None:
@@ -71,7 +82,7 @@ def test_labels_that_are_not_text(tmp_path: Path) -> None:
         columns={"text_a": "a", "label": "y"},
         labels={"true": "neutral", "2": "contradiction", "1.0": "entailment"},
     )
-    assert read_source(source, NLI).label.tolist() == [1, 2, 0]
+    assert read(source, NLI).label.tolist() == [1, 2, 0]
 
 
 def test_minus_one_may_be_a_label_or_a_score(tmp_path: Path) -> None:
@@ -79,9 +90,9 @@ def test_minus_one_may_be_a_label_or_a_score(tmp_path: Path) -> None:
     source = Source(
         path, columns={"text_a": "a", "label": "y"}, labels={"-1": "neutral", "1": "entailment"}
     )
-    assert read_source(source, NLI).label.tolist() == [1, 0]
+    assert read(source, NLI).label.tolist() == [1, 0]
     polarity = dataclasses.replace(STS, score_range=(-1.0, 1.0))
-    examples = read_source(dataclasses.replace(source, labels={}, drop_unlabeled=True), polarity)
+    examples = read(dataclasses.replace(source, labels={}, drop_unlabeled=True), polarity)
     assert examples.label.tolist() == [-1, 1] and examples.label.dtype == np.float32
 
 
@@ -89,7 +100,7 @@ def test_f34_scores(tmp_path: Path) -> None:
     good = ["0", "5", "4.75", "1e0", " 2.5 ", "+.5", "3."]
     path = text_file(tmp_path, "a\ty\n" + "".join(f"x\t{s}\n" for s in good))
     source = Source(path, columns={"text_a": "a", "label": "y"})
-    assert read_source(source, STS).label.tolist() == [float(s) for s in good]
+    assert read(source, STS).label.tolist() == [float(s) for s in good]
     bad = ["5.01", "-0.1", "nan", "inf", "1e999", "4,5", "1_0", "٣", "high", "0x1"]
     text_file(tmp_path, "a\ty\n" + "".join(f"x\t{s}\n" for s in bad))
     error = refusal(dataclasses.replace(source, drop_unlabeled=True), STS)
@@ -109,7 +120,7 @@ def test_f35_labels_map_by_name(tmp_path: Path) -> None:
     source = Source(path, columns=PAIRS)
     other = dataclasses.replace(NLI, labels=("contradiction", "entailment", "neutral"))
     for task in (NLI, other):
-        names = [task.labels[i] for i in read_source(source, task).label]
+        names = [task.labels[i] for i in read(source, task).label]
         assert names == [row[2] for row in ROWS]
     numbers = text_file(tmp_path, "a\ty\nx\t0\nx\t2\n")
     mapped = Source(
@@ -117,12 +128,12 @@ def test_f35_labels_map_by_name(tmp_path: Path) -> None:
         columns={"text_a": "a", "label": "y"},
         labels={"0": "contradiction", "1": "neutral", "2": "entailment"},
     )
-    assert read_source(mapped, NLI).label.tolist() == [2, 0]
-    assert read_source(mapped, other).label.tolist() == [0, 1]
+    assert read(mapped, NLI).label.tolist() == [2, 0]
+    assert read(mapped, other).label.tolist() == [0, 1]
     # Without a mapping a number is no label, even where it could be an index.
     assert len(refusal(dataclasses.replace(mapped, labels={})).details) == 2
     with pytest.raises(ConfigError, match="'0' -> 'contra'"):
-        read_source(dataclasses.replace(mapped, labels={"0": "contra"}), NLI)
+        read(dataclasses.replace(mapped, labels={"0": "contra"}), NLI)
 
 
 def test_ids(tmp_path: Path) -> None:
@@ -131,69 +142,69 @@ def test_ids(tmp_path: Path) -> None:
     assert refusal(source).details == (
         "data.tsv:4: column 'n': '1' is also data.tsv:2: column 'n'",
     )
-    assert read_source(dataclasses.replace(source, drop={"a": ("z",)}), NLI).id == ("1", "2")
+    assert read(dataclasses.replace(source, drop={"a": ("z",)}), NLI).id == ("1", "2")
 
 
 def test_fraction_is_seeded_and_keeps_order(tmp_path: Path) -> None:
     whole = many(tmp_path, 400)
     part = dataclasses.replace(whole, fraction=0.25)
-    first, again, other = (read_source(part, NLI, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (read(part, NLI, seed=seed) for seed in (1, 1, 2))
     assert len(first) == 100 and first.id == again.id and first.id != other.id
     numbers = [int(name.partition(":")[2]) for name in first.id]
     assert numbers == sorted(numbers) and len(set(numbers)) == 100
-    everything = read_source(whole, NLI)
+    everything = read(whole, NLI)
     assert all(everything.text_a[n - 1] == t for n, t in zip(numbers, first.text_a, strict=True))
 
 
 def test_splits_of_one_set(tmp_path: Path) -> None:
     data = Data(train=(many(tmp_path, 200),))
-    splits = load_splits(data, NLI)
+    splits = read_splits(data, NLI)
     assert {name: len(part) for name, part in splits.items()} == {
         "train": 140,
         "dev": 30,
         "test": 30,
     }
     ids = [name for part in splits.values() for name in part.id]
-    whole = read_source(data.train[0], NLI).id
+    whole = read(data.train[0], NLI).id
     assert sorted(ids) == sorted(whole)
     for part in splits.values():
         assert list(part.id) == sorted(part.id, key=whole.index)
-    again = load_splits(data, NLI)
+    again = read_splits(data, NLI)
     assert all(again[name].fingerprint == part.fingerprint for name, part in splits.items())
-    other = load_splits(dataclasses.replace(data, split_seed=1), NLI)
+    other = read_splits(dataclasses.replace(data, split_seed=1), NLI)
     assert other["dev"].id != splits["dev"].id
-    no_test = load_splits(dataclasses.replace(data, split=(0.9, 0.1, 0.0)), NLI)
+    no_test = read_splits(dataclasses.replace(data, split=(0.9, 0.1, 0.0)), NLI)
     assert {name: len(part) for name, part in no_test.items()} == {"train": 180, "dev": 20}
 
 
 def test_splits_with_test_or_dev_given(tmp_path: Path) -> None:
     train, test = many(tmp_path, 170), many(tmp_path, 40, "test.tsv")
-    splits = load_splits(Data(train=(train,), test=(test,)), NLI)
+    splits = read_splits(Data(train=(train,), test=(test,)), NLI)
     assert {name: len(part) for name, part in splits.items()} == {
         "train": 140,
         "dev": 30,
         "test": 40,
     }
-    splits = load_splits(Data(train=(train,), dev=(test,)), NLI)
+    splits = read_splits(Data(train=(train,), dev=(test,)), NLI)
     assert {name: len(part) for name, part in splits.items()} == {"train": 170, "dev": 40}
-    splits = load_splits(Data(train=(train, many(tmp_path, 5, "more.tsv")), dev=(test,)), NLI)
+    splits = read_splits(Data(train=(train, many(tmp_path, 5, "more.tsv")), dev=(test,)), NLI)
     assert splits["train"].id[168:172] == ("data:169", "data:170", "more:1", "more:2")
 
 
 def test_f43_too_few_to_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="3 examples are too few to be divided: train 3, dev 0"):
-        load_splits(Data(train=(many(tmp_path, 3),)), NLI)
+        read_splits(Data(train=(many(tmp_path, 3),)), NLI)
     with pytest.raises(DataError, match="no source to train on"):
-        load_splits(Data(train=()), NLI)
+        read_splits(Data(train=()), NLI)
 
 
 def test_pairs_and_single_texts_do_not_mix(tmp_path: Path) -> None:
     pairs = Source(str(write_csv(tmp_path / "data.csv")), columns=PAIRS)
     single = many(tmp_path, 9)
     with pytest.raises(DataError, match="cannot be joined"):
-        load_splits(Data(train=(pairs, single), dev=(pairs,)), NLI)
+        read_splits(Data(train=(pairs, single), dev=(pairs,)), NLI)
     with pytest.raises(DataError, match="some splits hold pairs"):
-        load_splits(Data(train=(pairs,), dev=(single,)), NLI)
+        read_splits(Data(train=(pairs,), dev=(single,)), NLI)
 
 
 def test_fingerprint_covers_everything() -> None:
@@ -256,7 +267,7 @@ def test_hub_classes_map_by_name(hub: dict[str, Any]) -> None:
         columns={"text_a": "premise", "label": "label", "language": "lang"},
         drop_unlabeled=True,
     )
-    examples = read_source(source, NLI)
+    examples = read(source, NLI)
     assert examples.label.tolist() == [1, 2] and examples.language == ("de", "de")
     assert examples.id == ("nli-validation:1", "nli-validation:3")
     del hub["dataset"]
@@ -296,7 +307,7 @@ def test_a_fraction_of_train_leaves_dev_and_test_as_they_are(tmp_path: Path) -> 
     source = Source(path="all.tsv", header=False, columns={"text_a": 0, "label": 1})
     task = Task("score", "regression", "pearson")
     parts = {
-        share: load_splits(Data((source,), train_fraction=share), task, str(tmp_path))
+        share: read_splits(Data((source,), train_fraction=share), task, str(tmp_path))
         for share in (1.0, 0.5, 0.1)
     }
     for name in ("dev", "test"):
@@ -307,4 +318,4 @@ def test_a_fraction_of_train_leaves_dev_and_test_as_they_are(tmp_path: Path) -> 
     assert [*tenth] == [name for name in whole if name in {*tenth}], "in their order"
     assert tenth != whole[:14]
     with pytest.raises(DataError, match=r"of 140 examples to train on, 0\.001 are none"):
-        load_splits(Data((source,), train_fraction=0.001), task, str(tmp_path))
+        read_splits(Data((source,), train_fraction=0.001), task, str(tmp_path))

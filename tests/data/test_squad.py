@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from flaxfer.config import Data, Source, Task
-from flaxfer.data.sources import load_splits, read_source
 from flaxfer.errors import DataError
-from tests.data.written import refusal, text_file
+from tests.data.helpers import read, read_splits, refusal, text_file
 
 QA = Task("qa", "question_answering", "f1")
 QA2 = dataclasses.replace(QA, no_answer=True)
@@ -67,17 +66,17 @@ def question(data: Any, number: int = 0) -> dict[str, Any]:
 
 
 def test_squad(tmp_path: Path) -> None:
-    examples = read_source(squad(tmp_path, num_records=3, language="de"), QA)
-    assert examples.kind == "question_answering" and examples.id == ("q1", "q2", "q3")
+    examples = read(squad(tmp_path, num_records=3, language="de"), QA)
+    assert examples.task_type.name == "question_answering" and examples.id == ("q1", "q2", "q3")
     assert examples.text_a == ("Wie viele?", "Wer?", "Which?")
     assert examples.text_b == (CONTEXT, CONTEXT, "A second one.")
     assert examples.label == ((("308", 22), ("308 Punkte", 22)), (("Die", 1),), (("second", 2),))
     dropped = squad(tmp_path, drop={"title": ("Football",)})
-    assert read_source(dropped, QA).id == ("q3",)
+    assert read(dropped, QA).id == ("q3",)
     with pytest.raises(DataError, match=r"a list of objects, or set format to 'jsonl'.*'squad'"):
         columns: dict[str, str | int] = {"text_a": "question", "text_b": "context"}
         columns["answers"] = "answers"
-        read_source(Source(squad(tmp_path).path, columns=columns), QA)
+        read(Source(squad(tmp_path).path, columns=columns), QA)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json", "parquet", "hub", "list of objects"])
@@ -107,7 +106,7 @@ def test_rows(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     else:
         lines = [json.dumps(row) for row in rows]
         path.write_text(f"[{','.join(lines)}]" if form == "json" else "\n".join(lines) + "\n")
-    examples = read_source(source, QA)
+    examples = read(source, QA)
     assert examples.text_a == ("Wie viele?", "Which?") and examples.text_b is not None
     assert examples.text_b[0] == CONTEXT
     assert examples.label == ((("308", 22), ("308 Punkte", 22)), (("second", 2),))
@@ -228,12 +227,12 @@ def test_questions_without_an_answer(tmp_path: Path, caplog: pytest.LogCaptureFi
     data = copy.deepcopy(SQUAD)
     question(data).update(is_impossible=True, answers=[], plausible_answers=answers(("308", 22)))
     question(data, 1).update(is_impossible=False)
-    examples = read_source(squad(tmp_path, data), QA2)
+    examples = read(squad(tmp_path, data), QA2)
     assert examples.label == ((), (("Die", 1),), (("second", 2),))
     with caplog.at_level(logging.INFO, "flaxfer.data"):
-        left = read_source(squad(tmp_path, data, drop_unlabeled=True), QA)
+        left = read(squad(tmp_path, data, drop_unlabeled=True), QA)
     assert left.id == ("q2", "q3") and "1 without a label, 2 used" in caplog.text
-    kept = read_source(squad(tmp_path, data, drop_unlabeled=True), QA2)
+    kept = read(squad(tmp_path, data, drop_unlabeled=True), QA2)
     assert kept.id == ("q1", "q2", "q3")
 
 
@@ -244,5 +243,5 @@ def test_splits(tmp_path: Path) -> None:
         for i in range(19)
     ]
     source = squad(tmp_path, data)
-    splits = load_splits(Data(train=(source,)), QA)
+    splits = read_splits(Data(train=(source,)), QA)
     assert {name: len(part) for name, part in splits.items()} == {"train": 14, "dev": 3, "test": 3}

@@ -15,9 +15,10 @@ import tokenizers
 
 from flaxfer.config import Model, Source, Task
 from flaxfer.data.examples import Examples
-from flaxfer.data.sources import read_source
 from flaxfer.data.tokenize import Tokenized, load_tokenizer, tokenize, tokenizer_fingerprint
 from flaxfer.errors import ConfigError
+from flaxfer.tasks import TASK_TYPES
+from tests.data.helpers import read
 from tests.helpers import Family, tiny_tokenizer
 
 FAMILIES: tuple[Family, ...] = ("bert", "roberta", "xlm-roberta", "xlnet")
@@ -29,7 +30,15 @@ def examples(pairs: bool = True, text_a: tuple[str, ...] = A) -> Examples:
     n = len(text_a)
     label = np.arange(n, dtype=np.int32)
     ids = tuple(map(str, range(n)))
-    return Examples(text_a, B[:n] if pairs else None, label, ids, ("en",) * n, ("",) * n)
+    return Examples(
+        TASK_TYPES["classification"],
+        text_a,
+        B[:n] if pairs else None,
+        label,
+        ids,
+        ("en",) * n,
+        ("",) * n,
+    )
 
 
 def load(folder: Path, family: Family = "bert") -> Any:
@@ -321,7 +330,7 @@ def sts(shared: Path, language: str) -> Examples:
         columns={"text_a": 0, "text_b": 1, "label": 2},
     )
     task = Task("sts", "regression", "pearson")
-    return read_source(source, task, str(shared / "data")).take(range(300))
+    return read(source, task, str(shared / "data")).take(range(300))
 
 
 @pytest.mark.parametrize("language", ["en", "ja", "ru"])

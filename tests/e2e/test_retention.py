@@ -1,4 +1,4 @@
-"""Controls of forgetting in whole studies: what they record, and what they leave alone."""
+"""Controls of forgetting in whole studies: their records, and what they leave unchanged."""
 
 from __future__ import annotations
 
@@ -11,93 +11,79 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxfer.config import Config, Optimizer
+from flaxfer.config import Config
 from flaxfer.evaluation import records
-from flaxfer.study import studies, study
-from flaxfer.training import retention, vocabulary
-from tests import helpers
-from tests.e2e.test_study import (
-    OPTIMIZER,
+from flaxfer.evaluation.evaluator import Evaluator, finite
+from flaxfer.study import runner
+from flaxfer.study.scoring import mixture
+from flaxfer.training.state import param_items
+from tests.e2e.helpers import (
     SETS,
+    Json,
     config_of,
-    one_device,
-    summary_of,
-    use_one_device,
+    ids_of,
+    open_study,
+    runs_of,
+    spec_of,
+    with_optimizer,
+    with_stage,
     write_sets,
 )
 from tests.helpers import tiny_model
 
-Json = dict[str, Any]
-pytestmark = pytest.mark.usefixtures(one_device.__name__, "plain_code")
-UNMOVED = Optimizer(learning_rate=1e-12, weight_decay=0.0)
-
-
-def cut_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One device; and an embedding without the rows that fill it up, so that rows are missing."""
-    use_one_device(monkeypatch)
-    monkeypatch.setattr(vocabulary, "MULTIPLE", 1)
-
-
-def run(config: Config, **target: Any) -> dict[tuple[str, str], Json]:
-    """The records of a study by path and stage."""
-    config = dataclasses.replace(config, target=dataclasses.replace(config.target, **target))
-    studies.run(config, "")
-    assert len(records.read_study(Path(config.workdir)).runs) == 4
-    return {(r["condition"], r["stage"]): r for r in summary_of(config)["runs"]}
+pytestmark = pytest.mark.usefixtures("exact_vocabulary")
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A study whose intermediate task is the regression and whose target is the classification."""
     folder = tmp_path_factory.mktemp("retention")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setitem(helpers.TINY_SIZES, "num_hidden_layers", 1)
-        tiny_model(folder / "model", "bert", vocab_size=300)
+    tiny_model(folder / "model", "bert", vocab_size=300, layers=1)
     write_sets(folder)
-    # Tokens that the other task, or the splits that are trained on, do not have.
+    # Tokens that are missing from the other task, or from the splits that are trained on.
     for name, word, other in (("sts-*", "guitar", "quiz"), ("sts-test", "dog", "jazz")):
         for file in folder.glob(f"{name}.tsv"):
             file.write_text(file.read_text().replace(word, other))
-    made = config_of(folder)
-    assert made.intermediate is not None
-    scores, classes = dataclasses.replace(made.target, evaluate={}), made.intermediate
-    optimizer = dataclasses.replace(OPTIMIZER, learning_rate=1e-2)
-    classes = dataclasses.replace(
-        classes, optimizer=optimizer, evaluate={"again": classes.data.dev[0]}
+    config = config_of(folder)
+    assert config.intermediate is not None
+    regression = dataclasses.replace(config.target, evaluate={})
+    again = {"again": config.intermediate.data.dev[0]}
+    classification = dataclasses.replace(config.intermediate, evaluate=again)
+    config = dataclasses.replace(config, intermediate=regression, target=classification)
+    return with_optimizer(config, "target", learning_rate=1e-2)
+
+
+def run(config: Config) -> dict[str, Json]:
+    runner.run(config, "")
+    assert len(records.read_study(Path(config.workdir)).runs) == 4
+    return runs_of(config)
+
+
+@pytest.fixture(scope="module")
+def unmoved(config: Config, exact_vocabulary: None) -> dict[str, Json]:
+    """Runs with a target stage that changes nothing."""
+    config = with_optimizer(config, "target", learning_rate=1e-12, weight_decay=0.0)
+    config = with_stage(config, "target", wise_ft_alphas=(0.0, 0.25, 1.0), evaluate_retention=True)
+    return run(config)
+
+
+@pytest.fixture(scope="module")
+def moving(config: Config) -> Config:
+    """The study with every control at once."""
+    config = with_optimizer(config, "target", l2_sp=0.1)
+    return with_stage(
+        config,
+        "target",
+        rehearsal_examples=2,
+        wise_ft_alphas=(0.5, 1.0),
+        evaluate_retention=True,
     )
-    return dataclasses.replace(made, intermediate=scores, target=classes)
 
 
 @pytest.fixture(scope="module")
-def unmoved(config: Config) -> dict[tuple[str, str], Json]:
-    """A target stage that changes nothing."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        cut_close(monkeypatch)
-        changes: Json = {"wise_ft_alphas": (0.0, 0.25, 1.0), "evaluate_retention": True}
-        return run(config, optimizer=UNMOVED, **changes)
-
-
-@pytest.fixture(scope="module")
-def mixed() -> list[tuple[float, Json, Json]]:
-    """Share, start and result of the mixtures in `moved`."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def moved(config: Config, unmoved: Json, mixed: list[Any]) -> dict[tuple[str, str], Json]:
-    """Every control at once."""
-    del unmoved
-    real = retention.mixture
-
-    def mixture(start: Json, result: Json, share: float, new: tuple[str, ...]) -> Json:
-        mixed.append((share, start, result))
-        return real(start, result, share, new)
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        cut_close(monkeypatch)
-        monkeypatch.setattr(retention, "mixture", mixture)
-        optimizer = dataclasses.replace(config.target.optimizer, l2_sp=0.1)
-        changes: Json = {"optimizer": optimizer, "rehearsal_examples": 2}
-        return run(config, **changes, wise_ft_alphas=(0.5, 1.0), evaluate_retention=True)
+def moved(moving: Config, unmoved: Any) -> dict[str, Json]:
+    """Runs of `moving`, in the same store."""
+    return run(moving)
 
 
 def up_kernel(params: Json) -> np.ndarray:
@@ -110,80 +96,83 @@ def close(one: Json, other: Json) -> bool:
     )
 
 
-def test_where_nothing_moved_nothing_is_forgotten(unmoved: Any) -> None:
-    before = unmoved["staged", "intermediate"]
-    kept = unmoved["staged", "target"]["retained"]
-    wanted = [("dev", SETS["sts-dev"][0]), ("test", SETS["sts-test"][0])]
-    assert [(r["set"], r["n"]) for r in kept] == wanted
-    assert kept[0]["before"] != kept[1]["before"]
-    assert close(kept[0]["before"], before["dev"])
-    assert close(kept[1]["before"], before["evaluations"][0]["metrics"])
-    for record in kept:
+def test_where_nothing_moved_nothing_is_forgotten(unmoved: dict[str, Json]) -> None:
+    before = unmoved["staged/intermediate"]
+    retained = unmoved["staged/target"]["retained"]
+    sizes = [("dev", SETS["sts-dev"][0]), ("test", SETS["sts-test"][0])]
+    assert [(r["set"], r["n"]) for r in retained] == sizes
+    assert retained[0]["before"] != retained[1]["before"]
+    assert close(retained[0]["before"], before["dev"])
+    assert close(retained[1]["before"], before["evaluations"][0]["metrics"])
+    for record in retained:
         assert close(record["after"], record["before"])
-    for path in ("direct", "staged"):
-        own = unmoved[path, "target"]
-        assert [mixed["alpha"] for mixed in own["wise_ft"]] == [0.0, 0.25, 1.0]
-        for mixed in own["wise_ft"]:
-            assert close(mixed["dev"], own["dev"])
-            for entry, first in zip(mixed["evaluations"], own["evaluations"], strict=True):
+    for condition in ("direct", "staged"):
+        target = unmoved[f"{condition}/target"]
+        assert [mixed["alpha"] for mixed in target["wise_ft"]] == [0.0, 0.25, 1.0]
+        for mixed in target["wise_ft"]:
+            assert close(mixed["dev"], target["dev"])
+            for entry, first in zip(mixed["evaluations"], target["evaluations"], strict=True):
                 assert (entry["set"], entry["language"]) == (first["set"], first["language"])
                 assert close(entry["metrics"], first["metrics"])
-    assert not {"wise_ft", "retained"} & (unmoved["scratch", "target"].keys() | before.keys())
-    assert "retained" not in unmoved["direct", "target"]
+    assert not {"wise_ft", "retained"} & (unmoved["scratch/target"].keys() | before.keys())
+    assert "retained" not in unmoved["direct/target"]
 
 
-def test_what_moved_is_scored_anew(moved: Any, unmoved: Any, mixed: Any, config: Config) -> None:
-    assert moved["staged", "intermediate"]["id"] == unmoved["staged", "intermediate"]["id"]
-    own = moved["staged", "target"]
-    _, whole = own["wise_ft"]
-    assert close(whole["dev"], own["dev"])
-    for entry, wanted in zip(whole["evaluations"], own["evaluations"], strict=True):
+def test_what_moved_is_measured_again(moved: dict[str, Json], unmoved: dict[str, Json]) -> None:
+    assert moved["staged/intermediate"]["id"] == unmoved["staged/intermediate"]["id"]
+    target = moved["staged/target"]
+    _, whole = target["wise_ft"]
+    assert close(whole["dev"], target["dev"])
+    for entry, wanted in zip(whole["evaluations"], target["evaluations"], strict=True):
         assert close(entry["metrics"], wanted["metrics"])
-    for record, first in zip(own["retained"], unmoved["staged", "target"]["retained"], strict=True):
+    before = unmoved["staged/target"]["retained"]
+    for record, first in zip(target["retained"], before, strict=True):
         assert close(record["before"], first["before"])
         assert not close(record["after"], record["before"])
-    # On direct, then on staged; of each dev, then the other sets.
-    assert [share for share, _, _ in mixed] == [0.5, 0.5, 1.0, 1.0] * 2
-    file = safetensors.numpy.load_file(Path(config.model.path) / "model.safetensors")
-    (pretrained,) = (v.T for k, v in file.items() if k.endswith("0.intermediate.dense.weight"))
-    kernels = [[up_kernel(start), up_kernel(result)] for _, start, result in mixed]
-    for start, result in kernels[:4]:
-        np.testing.assert_array_equal(start, pretrained)
-        assert np.abs(result - start).max() > 1e-3
-    for start, result in kernels[4:]:
-        assert np.abs(start - pretrained).max() > 1e-3
-        assert np.abs(result - start).max() > 1e-3
 
 
-def test_only_what_acts_on_a_stage_is_part_of_it(
-    config: Config, moved: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("condition", ["direct", "staged"])
+def test_wise_ft_mixes_the_start_and_the_result_of_the_target_stage(
+    condition: str, moving: Config, moved: dict[str, Json]
 ) -> None:
-    cut_close(monkeypatch)
-    ids: dict[str, dict[str, str]] = {}
-    for name, changes in {
-        "plain": {},
-        "rehearse": {"rehearsal_examples": 2},
-        "scored": {"wise_ft_alphas": (0.5,), "evaluate_retention": True},
-        "pulled": {"optimizer": dataclasses.replace(config.target.optimizer, l2_sp=0.1)},
-    }.items():
-        made = dataclasses.replace(config, target=dataclasses.replace(config.target, **changes))
-        own = study.Study(made, Path(made.workdir), Path(made.cache))
-        parent = own._run_of("staged", "intermediate", 0, "pretrained", None)
-        runs = {
-            "direct": own._run_of("direct", "target", 0, "pretrained", None),
-            "staged": own._run_of("staged", "target", 0, "intermediate", parent),
-            "scratch": own._run_of("scratch", "target", 0, "random", None),
-        }
-        ids[name] = {path: run.folder.name for path, run in runs.items()}
-    plain = ids["plain"]
-    assert ids["scored"] == plain
-    assert ids["pulled"]["scratch"] == moved["scratch", "target"]["id"]
-    assert {path for path in plain if ids["rehearse"][path] != plain[path]} == {"staged"}
-    assert {path for path in plain if ids["pulled"][path] != plain[path]} == {"direct", "staged"}
-    assert runs["staged"].new == (r"^head/(?!(pooler)/)",)
+    study = open_study(moving)
+    spec = spec_of(study, condition)
+    start = param_items(study.starts.params(spec))["params"]
+    result = spec.record.best_params(study.data.encoder, study.mesh)
+    arrays = safetensors.numpy.load_file(Path(moving.model.path) / "model.safetensors")
+    (pretrained,) = (v.T for k, v in arrays.items() if k.endswith("0.intermediate.dense.weight"))
+    if condition == "direct":
+        np.testing.assert_array_equal(up_kernel(start), pretrained)
+    else:
+        assert np.abs(up_kernel(start) - pretrained).max() > 1e-3
+    assert np.abs(up_kernel(result) - up_kernel(start)).max() > 1e-3
+    mixed = mixture(start, result, 0.5, spec.fresh)
+    settings, stage = spec.settings, study.data.stage("target", condition == "staged")
+    evaluator = Evaluator(
+        spec.model, settings.task, settings.train, np.dtype(spec.dtype), study.mesh
+    )
+    half, _ = moved[f"{condition}/target"]["wise_ft"]
+    assert close(finite(evaluator.predict(mixed, stage.dev)[1]), half["dev"])
 
 
-def test_mixtures_are_means_but_for_what_is_new() -> None:
+def test_an_identity_holds_only_what_acts_on_the_stage(
+    config: Config, moved: dict[str, Json]
+) -> None:
+    plain = ids_of(config)
+
+    def changed(config: Config) -> set[str]:
+        return {name for name, identity in ids_of(config).items() if identity != plain[name]}
+
+    assert changed(with_stage(config, "target", rehearsal_examples=2)) == {"staged/target 0"}
+    measured = with_stage(config, "target", wise_ft_alphas=(0.5,), evaluate_retention=True)
+    assert changed(measured) == set()
+    pulled = with_optimizer(config, "target", l2_sp=0.1)
+    assert changed(pulled) == {"direct/target 0", "staged/target 0"}
+    assert plain["scratch/target 0"] == moved["scratch/target"]["id"]
+    assert spec_of(open_study(pulled), "staged").fresh == (r"^head/(?!(pooler)/)",)
+
+
+def test_mixtures_are_weighted_means_but_for_fresh_parameters() -> None:
     rng = np.random.default_rng(0)
     start, result = (
         {
@@ -192,16 +181,15 @@ def test_mixtures_are_means_but_for_what_is_new() -> None:
         }
         for _ in range(2)
     )
-    leaves = jax.tree.leaves
-    for share in (0.0, 0.3, 1.0):
-        mixed = retention.mixture(start, result, share, (r"^head/(?!(pooler/?))",))
-        kernel = start["encoder"]["kernel"] + share * (
+    for alpha in (0.0, 0.3, 1.0):
+        mixed = mixture(start, result, alpha, (r"^head/(?!(pooler/?))",))
+        kernel = start["encoder"]["kernel"] + alpha * (
             result["encoder"]["kernel"] - start["encoder"]["kernel"]
         )
         np.testing.assert_allclose(mixed["encoder"]["kernel"], kernel)
         np.testing.assert_array_equal(mixed["head"]["output"], result["head"]["output"])
-        pooler = (1 - share) * start["head"]["pooler"] + share * result["head"]["pooler"]
+        pooler = (1 - alpha) * start["head"]["pooler"] + alpha * result["head"]["pooler"]
         np.testing.assert_allclose(mixed["head"]["pooler"], pooler)
-    whole = retention.mixture(start, result, 1.0, ())
-    for one, other in zip(leaves(whole), leaves(result), strict=True):
+    whole = mixture(start, result, 1.0, ())
+    for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(result), strict=True):
         np.testing.assert_array_equal(one, other)

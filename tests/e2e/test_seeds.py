@@ -1,50 +1,43 @@
-"""A study whose seeds train together leaves what it leaves when they train one by one."""
+"""Batched and sequential seeds give the same results."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
+import itertools
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from flaxfer.study.study import Study
 
 from flaxfer.config import Config
-from flaxfer.study import studies, study
-from tests.e2e.test_study import (
+from flaxfer.study import plan, runner
+from tests.e2e.helpers import (
     config_of,
     lines_of,
     open_study,
     summary_of,
-    use_one_device,
+    with_optimizer,
+    with_train,
     write_sets,
 )
 from tests.helpers import tiny_model
 
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_one_device(monkeypatch)
+STAGES = ("intermediate", "target")
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     folder = tmp_path_factory.mktemp("seeds")
     # Large weights, whose predictions differ: a correlation of nearly equal ones is all rounding.
-    tiny_model(folder / "model", "bert", deviation=0.3)
+    tiny_model(folder / "model", "bert", deviation=0.3, layers=1)
     write_sets(folder)
     config = dataclasses.replace(config_of(folder), conditions=("staged",), seeds=(3, 0))
-    assert config.intermediate is not None
-    short = dataclasses.replace(config.target.train, max_steps=4, compute_dtype="float32")
-    # A large eps: what is rounding in a gradient that is zero must not become a step.
-    optimizer = dataclasses.replace(config.target.optimizer, eps=1e-2)
-    return dataclasses.replace(
-        config,
-        target=dataclasses.replace(config.target, train=short, optimizer=optimizer),
-        intermediate=dataclasses.replace(config.intermediate, train=short, optimizer=optimizer),
-    )
+    for name in STAGES:
+        config = with_train(config, name, max_steps=4, compute_dtype="float32")
+        # A large eps: rounding in a gradient of zero must not become a step.
+        config = with_optimizer(config, name, eps=1e-2)
+    return config
 
 
 def files_of(folder: Path) -> set[str]:
@@ -53,38 +46,32 @@ def files_of(folder: Path) -> set[str]:
     return {name for name in names if "/params/" not in name}
 
 
-def test_a_study_of_groups(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    groups: list[list[str]] = []
-    real: Any = study.stage.train
-
-    def train(jobs: Any) -> None:
-        groups.append([run.title for run, _ in jobs])
-        real(jobs)
-
-    monkeypatch.setattr(study.stage, "train", train)
-    folders = []
-    for at_once in (1, 2):
-        own = dataclasses.replace(
-            config, batched_seeds=at_once, workdir=str(tmp_path / str(at_once))
-        )
-        studies.run(own, "the command")
-        folders.append(Path(own.workdir))
-    stages = ("intermediate", "target")
-    assert groups == [
-        *([f"staged/{name} seed {seed}"] for seed in (3, 0) for name in stages),
-        *([f"staged/{name} seed {seed}" for seed in (3, 0)] for name in stages),
-    ]
+def test_batched_seeds_leave_the_files_and_numbers_of_sequential_ones(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders, evaluated = [], []
+    for size in (1, 2):
+        workdir = tmp_path / str(size)
+        runner.run(dataclasses.replace(config, batched_seeds=size, workdir=str(workdir)), "command")
+        folders.append(workdir)
+        lines = re.findall(r"staged/(\w+) seed (\d)  step (\d)/4", capsys.readouterr().err)
+        evaluated.append([(name, int(seed), int(step)) for name, seed, step in lines])
+    # The order of their dev evaluations shows that batched seeds advance in step.
+    steps = (3, 4)
+    assert evaluated[0] == [(n, seed, k) for seed, n, k in itertools.product((3, 0), STAGES, steps)]
+    assert evaluated[1] == [(n, seed, k) for n, k, seed in itertools.product(STAGES, steps, (3, 0))]
     apart, together = folders
     assert files_of(apart) == files_of(together)
-    runs, wanted = (json.loads((f / "study.json").read_text())["runs"] for f in (together, apart))
-    order = [(seed, name) for seed in (3, 0) for name in stages]
-    assert [(run["seed"], run["stage"]) for run in runs] == order
+    configs = [dataclasses.replace(config, workdir=str(folder)) for folder in (together, apart)]
+    summary, expected = (summary_of(one) for one in configs)
+    runs, wanted = summary["runs"], expected["runs"]
+    assert [(run["seed"], run["stage"]) for run in runs] == [*itertools.product((3, 0), STAGES)]
     assert len({run["id"] for run in runs}) == 4
     for run, want in zip(runs, wanted, strict=True):
         assert (run["id"], run["parent"]) == (want["id"], want["parent"])
         assert run["dev"] == pytest.approx(want["dev"], abs=1e-5)
         for name in ("identity.json", "vocabulary.npy", "origin.json"):
-            one, other = ((f / run["dir"] / name).read_bytes() for f in folders)
+            one, other = ((folder / run["dir"] / name).read_bytes() for folder in folders)
             assert one == other
         for entry, other in zip(run["evaluations"], want["evaluations"], strict=True):
             assert entry["metrics"] == pytest.approx(other["metrics"], abs=1e-5)
@@ -95,11 +82,11 @@ def test_a_study_of_groups(config: Config, tmp_path: Path, monkeypatch: pytest.M
         assert [line["id"] for line in one] == [line["id"] for line in other]
         scores = [[line["prediction"] for line in lines] for lines in (one, other)]
         np.testing.assert_allclose(*scores, atol=1e-5)
-    assert summary_of(own)["config"]["batched_seeds"] == 2
+    assert summary["config"]["batched_seeds"] == 2
 
 
 @pytest.mark.parametrize(
-    ("seeds", "at_once", "groups"),
+    ("seeds", "size", "groups"),
     [
         ((0, 1, 2), 1, [(0,), (1,), (2,)]),
         ((0, 1, 2), 2, [(0, 1), (2,)]),
@@ -107,23 +94,26 @@ def test_a_study_of_groups(config: Config, tmp_path: Path, monkeypatch: pytest.M
         ((*range(10),), 0, [(*range(8),), (8, 9)]),
     ],
 )
-def test_seeds_at_once(
-    seeds: tuple[int, ...], at_once: int, groups: list[tuple[int, ...]], config: Config
+def test_seeds_are_grouped_by_the_number_of_batched_seeds(
+    seeds: tuple[int, ...], size: int, groups: list[tuple[int, ...]], config: Config
 ) -> None:
-    own = open_study(dataclasses.replace(config, seeds=seeds, batched_seeds=at_once))
-    assert own.groups() == groups
+    study = open_study(dataclasses.replace(config, seeds=seeds, batched_seeds=size))
+    assert plan.seed_groups(study.data) == groups
+    planned = [tuple(spec.seed for spec in group) for group in study.plan.groups]
+    assert planned == [group for group in groups for _ in STAGES]
 
 
-def test_large_steps_are_not_put_together(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    own: Study = open_study(dataclasses.replace(config, seeds=(0, 1)))
-    train = config.target.train
-    assert own.groups() == [(0, 1)]
-    tokens = sum(own.data["target"]["train"].lengths) / len(own.data["target"]["train"])
-    assert own._work("target") == pytest.approx(train.batch_size * tokens * 32)
-    monkeypatch.setattr(study, "SMALL_WORK", own._work("target") - 1)
-    assert own.groups() == [(0,), (1,)]
-    halves = dataclasses.replace(
-        config.target, train=dataclasses.replace(train, gradient_accumulation_steps=2)
-    )
-    own.stages = {"target": halves}
-    assert own.groups() == [(0, 1)]
+def test_seeds_of_large_steps_are_not_batched(config: Config) -> None:
+    config = dataclasses.replace(config, seeds=(0, 1), conditions=("direct",))
+    train = open_study(config).data.stages["target"].train
+    largest = int(plan.SMALL_WORK // (len(train.token) / len(train) * 32))
+    assert largest > 8
+    for batch_size, accumulation, groups in (
+        (largest, 1, [(0, 1)]),
+        (largest + 1, 1, [(0,), (1,)]),
+        (2 * largest, 2, [(0, 1)]),
+        (2 * largest + 2, 2, [(0,), (1,)]),
+    ):
+        sizes = {"batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+        study = open_study(with_train(config, "target", **sizes))
+        assert plan.seed_groups(study.data) == groups

@@ -82,7 +82,7 @@ def test_f51_any_size_of_set_and_batch_gives_the_same(task: Task) -> None:
 def assert_scores(
     task: Task, scores: dict[str, float | None], logits_nC: np.ndarray, label_n: np.ndarray
 ) -> None:
-    if task.kind == "regression":
+    if task.type == "regression":
         wanted = {
             "pearson": scipy.stats.pearsonr(logits_nC[:, 0].astype(float), label_n).statistic,
             "spearman": scipy.stats.spearmanr(logits_nC[:, 0], label_n).statistic,
@@ -157,7 +157,7 @@ def test_predictions_file(task: Task, tmp_path: Path) -> None:
     assert [record["id"] for record in records] == list(data.id)
     assert [record["language"] for record in records] == list(data.language)
     assert [record.get("domain", "") for record in records] == list(data.domain)
-    if task.kind == "regression":
+    if task.type == "regression":
         assert [record["prediction"] for record in records] == logits_nC[:, 0].tolist()
         assert [record["score"] for record in records] == data.label.tolist()
         return

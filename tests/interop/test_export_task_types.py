@@ -15,12 +15,11 @@ import safetensors.numpy
 
 from flaxfer.config import Model, Optimizer, Task
 from flaxfer.data import tokenize
-from flaxfer.interop import names
-from flaxfer.interop.export import export
+from flaxfer.interop.export import CLASS_PREFIXES, class_name, export
 from flaxfer.models import pretrained
 from flaxfer.models.families import FAMILIES, read_config
-from flaxfer.models.heads import HEAD_OF
-from flaxfer.models.spec import ModelSpec
+from flaxfer.tasks import TASK_TYPES, task_type
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.vocabulary import Vocabulary
 from tests.helpers import tiny_tokenizer
@@ -40,14 +39,14 @@ TASKS = {
 
 def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path, Any]:
     """Write a finished stage with random parameters; return its folder and the uncut parameters."""
-    model, head = tiny_tokenizer(folder / "model", family), HEAD_OF[task.kind]
+    model, head = tiny_tokenizer(folder / "model", family), task_type(task).head
     settings = json.loads((model / "config.json").read_text()) | {"vocab_size": ROWS}
     (model / "config.json").write_text(json.dumps(settings))
     whole = read_config(settings)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: np.asarray(x + 0.3 * rng.standard_normal(x.shape), np.float32),
-        ModelSpec(whole, head, task.num_outputs).random_params(0),
+        model_spec(whole, task).random_params(0),
     )
     head_names = {name for name, _, _ in FAMILIES[family].heads[head].names}
     arrays = pretrained.checkpoint_arrays(params, whole, head)
@@ -91,7 +90,7 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
 
 def flaxfer_logits(params: Any, config: Any, task: Task, encoded: Json, last: bool) -> np.ndarray:
     """Compute logits with one sequence a row; the CLS token is the first or the last one."""
-    model = ModelSpec(config, HEAD_OF[task.kind], task.num_outputs)
+    model = model_spec(config, task)
     lengths = [len(ids) for ids in encoded["input_ids"]]
     token_BT = np.zeros((len(lengths), max(lengths)), np.int32)
     type_BT, segment_BT = np.zeros_like(token_BT), np.zeros_like(token_BT)
@@ -109,20 +108,22 @@ def flaxfer_logits(params: Any, config: Any, task: Task, encoded: Json, last: bo
     return np.asarray(model.apply(params, batch))
 
 
-CASES = [("bert", kind) for kind in TASKS] + [
-    (family, kind)
+CASES = [("bert", type_name) for type_name in TASKS] + [
+    (family, type_name)
     for family in ("xlm-roberta", "xlnet")
-    for kind in ("classification", "tagging", "question_answering", "multiple_choice")
+    for type_name in ("classification", "tagging", "question_answering", "multiple_choice")
 ]
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("family", "kind"), CASES)
-def test_an_export_gives_the_logits_in_transformers(family: Any, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "type_name"), CASES)
+def test_an_export_gives_the_logits_in_transformers(
+    family: Any, type_name: str, tmp_path: Path
+) -> None:
     import torch
     import transformers
 
-    task = TASKS[kind]
+    task = TASKS[type_name]
     stage, params = stage_without_training(tmp_path, family, task)
     out = export(stage, tmp_path / "out")
     auto = {
@@ -130,14 +131,16 @@ def test_an_export_gives_the_logits_in_transformers(family: Any, kind: str, tmp_
         "token": transformers.AutoModelForTokenClassification,
         "span": transformers.AutoModelForQuestionAnswering,
         "choice": transformers.AutoModelForMultipleChoice,
-    }[HEAD_OF[kind]]
+    }[TASK_TYPES[type_name].head]
     model, info = auto.from_pretrained(out, output_loading_info=True)
     assert not any(info.values()), info
     assert [type(model).__name__] == json.loads((out / "config.json").read_text())["architectures"]
     if task.labels:
         assert [model.config.id2label[i] for i in range(len(task.labels))] == list(task.labels)
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    pairs = [("a man plays", "the red dog"), ("a man plays", "cats eat")][: 1 + (kind[0] == "m")]
+    pairs = [("a man plays", "the red dog"), ("a man plays", "cats eat")][
+        : 1 + (type_name[0] == "m")
+    ]
     encoded = tokenizer(*zip(*pairs, strict=True))
     inputs = tokenizer(*map(list, zip(*pairs, strict=True)), padding=True, return_tensors="pt")
     config = pretrained.load_encoder_config(out)
@@ -149,9 +152,9 @@ def test_an_export_gives_the_logits_in_transformers(family: Any, kind: str, tmp_
         params["encoder"]["embeddings"]["word"]["embedding"],
     )
     with torch.no_grad():
-        if kind == "multiple_choice":
+        if type_name == "multiple_choice":
             logits = model(**{k: v[None] for k, v in inputs.items()}).logits.T[:, None]
-        elif kind == "question_answering":
+        elif type_name == "question_answering":
             answers = model(**inputs)
             logits = torch.stack([answers.start_logits, answers.end_logits], -1)
         else:
@@ -160,7 +163,7 @@ def test_an_export_gives_the_logits_in_transformers(family: Any, kind: str, tmp_
     assert wanted.shape == logits.shape and np.abs(wanted).max() > 0.1
     np.testing.assert_allclose(logits, wanted, atol=1e-5)
     card = huggingface_hub.ModelCard.load(out / "README.md")
-    assert card.data.tags == ["flaxfer", kind.replace("_", "-")]
+    assert card.data.tags == ["flaxfer", type_name.replace("_", "-")]
     assert f"import {auto.__name__}, AutoTokenizer" in card.text
 
 
@@ -170,9 +173,8 @@ def test_every_class_is_one_of_transformers() -> None:
 
     for family in FAMILIES:
         for task in TASKS.values():
-            assert hasattr(transformers, names.class_name(family, task)), (family, task.kind)
+            assert hasattr(transformers, class_name(family, task)), (family, task.type)
 
 
 def test_every_family_has_its_class_name() -> None:
-    assert names.FAMILIES.keys() == FAMILIES.keys()
-    assert names.TASK_TYPES.keys() == TASKS.keys()
+    assert CLASS_PREFIXES.keys() == FAMILIES.keys()

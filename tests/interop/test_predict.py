@@ -225,9 +225,9 @@ def test_the_task_and_length_of_a_model_that_is_no_export() -> None:
 
     assert task().labels == ("LABEL_0", "LABEL_1")  # The defaults of transformers.
     assert task(num_labels=3).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
-    assert task(id2label={"0": "x"}).kind == "regression"
+    assert task(id2label={"0": "x"}).type == "regression"
     one_class = task(id2label={"0": "x"}, problem_type="single_label_classification")
-    assert (one_class.kind, one_class.labels) == ("classification", ("x",))
+    assert (one_class.type, one_class.labels) == ("classification", ("x",))
     assert predict.read_train({}, 64) == Train(max_length=64, row_length=64)
     assert predict.read_train({}, 10**30) == Train(max_length=512, row_length=512)
 

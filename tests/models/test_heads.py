@@ -15,11 +15,12 @@ from flax import nnx
 
 from flaxfer.evaluation.step import cast_for_eval
 from flaxfer.models.families import FAMILIES, read_config
-from flaxfer.models.heads import HEAD_OF, EncoderModel
+from flaxfer.models.heads import EncoderModel
 from flaxfer.models.layers import Execution
 from flaxfer.models.pretrained import parameter_names, parameter_shapes
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.trees import leaves_by_name
+from flaxfer.tasks import TASK_TYPES
 from tests.models import tiny
 
 
@@ -39,7 +40,7 @@ def gradient_of(graph: Any, dtype: Any = jnp.float32) -> Any:
         count = jnp.maximum(jnp.sum(batch["mask_BE"]), 1)
         return jnp.sum(loss * batch["mask_BE"]) / count, logits
 
-    return tiny.jit(jax.value_and_grad(loss, has_aux=True))
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def assert_close(left: Any, right: Any, tolerance: float) -> None:
@@ -63,7 +64,7 @@ def test_the_place_of_an_example_changes_nothing(family: str, layout: tiny.Layou
 @pytest.mark.parametrize("head", ["token", "span"])
 def test_the_place_of_an_example_does_not_change_logits_of_tokens(family: str, head: str) -> None:
     graph, params = tiny.model(family, head)
-    run = tiny.jit(functools.partial(tiny.logits, graph))
+    run = jax.jit(functools.partial(tiny.logits, graph))
     want = run(params, tiny.batch(family, tiny.RIGHT))
     assert want.shape == (tiny.ROWS, tiny.WIDTH, tiny.OUTPUTS[head])
     packed = run(params, tiny.batch(family, tiny.PACKED))
@@ -78,7 +79,7 @@ def test_outputs_at_chosen_tokens_equal_the_whole_last_layer(family: str) -> Non
     places[:, 3] = places[:, 0]
     encoder = tiny.encoder(*tiny.model(family))
 
-    @tiny.jit
+    @jax.jit
     def outputs() -> tuple[jax.Array, jax.Array]:
         return encoder(batch), encoder(batch, cls_BE=places)
 
@@ -142,7 +143,7 @@ def test_kernels_cast_to_bfloat16_once_give_the_same_logits(family: str) -> None
     assert changed == {
         path for path in leaves_by_name(params) if path.startswith("encoder/") and "kernel" in path
     }
-    logits = tiny.jit(tiny.logits, static_argnums=(0, 4))
+    logits = jax.jit(tiny.logits, static_argnums=(0, 4))
     dtype = jnp.bfloat16
     np.testing.assert_array_equal(
         logits(graph, narrow, batch, None, dtype),
@@ -213,14 +214,14 @@ def test_dropout_is_where_transformers_has_it_each_with_its_own_key(family: str,
 def test_dropout_changes_the_logits_and_rate_zero_does_not(family: str) -> None:
     graph, params = tiny.model(family)
     batch = tiny.batch(family, tiny.RIGHT)
-    dropped = tiny.jit(lambda key: tiny.logits(graph, params, batch, key))
+    dropped = jax.jit(lambda key: tiny.logits(graph, params, batch, key))
     (_, plain), _ = gradient_of(graph)(params, batch)
     first, second = dropped(jax.random.key(0)), dropped(jax.random.key(1))
     np.testing.assert_array_equal(dropped(jax.random.key(0)), first)
     assert min(np.abs(first - plain).max(), np.abs(first - second).max()) > 1e-3
     config = read_config(tiny.settings(family)).with_dropout(0.0)
     without = ModelSpec(config, "sequence", 3).graph()
-    undropped = tiny.jit(lambda key: tiny.logits(without, params, batch, key))
+    undropped = jax.jit(lambda key: tiny.logits(without, params, batch, key))
     np.testing.assert_allclose(undropped(jax.random.key(0)), plain, atol=1e-6)
 
 
@@ -290,7 +291,7 @@ def test_the_state_consists_of_parameters_with_documented_names(family: str) -> 
 
 
 def test_every_task_type_has_a_head_in_every_family() -> None:
-    assert set(HEAD_OF.values()) == set(tiny.OUTPUTS)
+    assert {each.head for each in TASK_TYPES.values()} == set(tiny.OUTPUTS)
     for family in FAMILIES.values():
         assert set(family.heads) == set(tiny.OUTPUTS)
         assert all(

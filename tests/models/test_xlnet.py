@@ -53,7 +53,7 @@ def test_token_types_matter_only_by_equality() -> None:
     batch = tiny.batch("xlnet", tiny.PACKED)
     used = batch["mask_BE"] > 0
 
-    @tiny.jit
+    @jax.jit
     def logits(type_BT: jax.Array) -> jax.Array:
         return tiny.logits(graph, params, batch | {"type_BT": type_BT})
 
@@ -68,7 +68,7 @@ def test_token_order_matters_and_position_BT_is_not_read() -> None:
     graph, params = tiny.model("xlnet")
     batch = tiny.batch("xlnet", tiny.RIGHT)
 
-    @tiny.jit
+    @jax.jit
     def logits(token_BT: jax.Array, position_BT: jax.Array) -> jax.Array:
         return tiny.logits(
             graph, params, batch | {"token_BT": token_BT, "position_BT": position_BT}
@@ -91,7 +91,7 @@ def test_distances_are_clamped(clamp_len: int) -> None:
     batch = tiny.batch("xlnet", tiny.RIGHT)
     batch["type_BT"][:] = 0
 
-    @tiny.jit
+    @jax.jit
     def cls_output(token_BT: jax.Array) -> jax.Array:
         x_BTD: jax.Array = encoder(batch | {"token_BT": token_BT})
         return x_BTD[0, tiny.LENGTHS[0] - 1]

@@ -49,9 +49,6 @@ RIGHT: Layout = tuple(((example, 0),) for example in range(len(LENGTHS)))
 LEFT: Layout = tuple(((example, WIDTH - length),) for example, length in enumerate(LENGTHS))
 PACKED: Layout = (((0, 1),), ((1, 0), (2, 7), (3, 8)), ((4, 6),))
 
-# Code generation takes most of the time of a test with a tiny model.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 
 def settings(family: str) -> dict[str, Any]:
     """Return the config.json of a tiny model."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from flaxfer.config import Optimizer, Task
-from flaxfer.models.heads import HEAD_OF
+from flaxfer.tasks import TASK_TYPES
 
 Batch = dict[str, np.ndarray]
 Layout = tuple[tuple[tuple[int, int], ...], ...]
@@ -53,7 +53,7 @@ class Case:
 
     @property
     def head(self) -> str:
-        return HEAD_OF[self.kind]
+        return TASK_TYPES[self.kind].head
 
     @property
     def outputs(self) -> int:
@@ -75,7 +75,7 @@ class Case:
 def task(kind: str, outputs: int) -> Task:
     """Return a task of a type, without names."""
     labels = tuple(f"label {i}" for i in range(outputs))
-    return Task("", kind, metric="", labels=labels)  # type: ignore[arg-type]
+    return Task("", kind, metric="", labels=labels)
 
 
 def settings(family: str, width: int, heads: int, layers: int, inner: int) -> dict[str, Any]:
@@ -136,7 +136,7 @@ CASES = (
         kind="regression",
     ),
     *(
-        Case(f"{family}-{HEAD_OF[kind]}", settings(family, 8, 2, 1, 12), seed, kind)
+        Case(f"{family}-{TASK_TYPES[kind].head}", settings(family, 8, 2, 1, 12), seed, kind)
         for family, seed in (("bert", 10), ("roberta", 20), ("xlnet", 30))
         for kind in ("tagging", "question_answering", "multiple_choice")
     ),

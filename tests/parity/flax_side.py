@@ -17,7 +17,6 @@ from safetensors.numpy import save_file
 from flaxfer.config import Optimizer, Task
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
-from flaxfer.models.heads import HEAD_OF
 from flaxfer.models.names import stored_shape
 from flaxfer.models.pretrained import (
     checkpoint_arrays,
@@ -25,8 +24,8 @@ from flaxfer.models.pretrained import (
     parameter_names,
     parameter_shapes,
 )
-from flaxfer.models.spec import ModelSpec
-from flaxfer.tasks.losses import loss_sum
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
 from flaxfer.training.optimizer import make_optimizer
 from tests.parity.cases import Batch, Case, weight
 
@@ -41,8 +40,8 @@ class Model:
 
     def __init__(self, config: EncoderConfig, params: Params, task: Task):
         self.config, self.params, self.task = config, params, task
-        self.head = HEAD_OF[task.kind]
-        self.graph = ModelSpec(config, self.head, task.num_outputs).graph()
+        model = model_spec(config, task)
+        self.head, self.graph = model.head, model.graph()
         self._results = jit(jax.value_and_grad(self._loss, has_aux=True))
 
     def forward(self, batch: Batch) -> Batch:
@@ -90,7 +89,7 @@ class Model:
 
         model.head.output = spy
         logits = model(batch)
-        total, count = loss_sum(self.task, 0.0, logits, batch)
+        total, count = task_type(self.task).loss(logits, batch, 0.0)
         return total / count, (hidden, pooled[0], logits)
 
     def _results_of(self, loss: jax.Array, outputs: Any, batch: Batch) -> Batch:
@@ -113,7 +112,8 @@ def tiny_model(case: Case, folder: Path) -> Model:
 def load(folder: Path, task: Task, **changes: Any) -> Model:
     """Return the model of a folder, with its head and changed settings."""
     config = read_config(json.loads((folder / "config.json").read_text()) | changes)
-    params = load_pretrained(folder, config, head=HEAD_OF[task.kind], outputs=task.num_outputs)
+    model = model_spec(config, task)
+    params = load_pretrained(folder, config, head=model.head, outputs=model.num_outputs)
     return Model(config, params, task)
 
 

@@ -28,6 +28,7 @@ from flaxfer.data.sources import read_source
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.models.pretrained import load_encoder_config, load_pretrained
 from flaxfer.models.spec import ModelSpec
+from flaxfer.tasks import task_type
 from flaxfer.training import state
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.step import StepSpec, make_train_step
@@ -59,7 +60,7 @@ def read_texts(shared: Path) -> Any:
     """Return the training examples of SST-2."""
     path = shared / "data" / "glue-samples" / "SST-2" / "train.tsv"
     columns: dict[str, str | int] = {"text_a": "text", "label": "label"}
-    return read_source(Source(path=str(path), columns=columns), TASK)
+    return read_source(Source(path=str(path), columns=columns), TASK, task_type(TASK))
 
 
 def flaxfer_losses(folder: Path, plan: TrainPlan) -> Iterator[float]:

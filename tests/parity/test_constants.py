@@ -89,11 +89,11 @@ SOURCE: tuple[tuple[str, Any, str, str], ...] = (
     ("xlnet", TYPES, "!=", "=="),
     ("xlnet", RELATIVE, "self.position_bias(query_BTHK)", "query_BTHK"),
     ("xlnet", RELATIVE, "self.content_bias(query_BTHK)", "query_BTHK"),
-    ("bert-token", losses.loss_sum, "label_BT >= 0", "label_BT > 0"),
-    ("bert-span", losses._span_loss, "last_BE) / 2", "last_BE) / 2.001"),
-    ("bert-span", losses._span_loss, "jnp.where(inside_BET", "jnp.where(inside_BET | True"),
-    ("bert-choice", losses._choice_loss, "jnp.exp(below)", "jnp.where(right, 0, jnp.exp(below))"),
-    ("bert-gelu-new", losses.loss_sum, "jnp.square(", "1.001 * jnp.square("),
+    ("bert-token", losses.tag_loss, "label_BT >= 0", "label_BT > 0"),
+    ("bert-span", losses.span_loss, "last_BE) / 2", "last_BE) / 2.001"),
+    ("bert-span", losses.span_loss, "jnp.where(inside_BET", "jnp.where(inside_BET | True"),
+    ("bert-choice", losses.choice_loss, "jnp.exp(below)", "jnp.where(right, 0, jnp.exp(below))"),
+    ("bert-gelu-new", losses.score_loss, "jnp.square(", "1.001 * jnp.square("),
 )
 
 

@@ -16,6 +16,7 @@ from flaxfer.data.examples import Examples
 from flaxfer.data.sources import read_source
 from flaxfer.interop.embed import SIMILARITY, retrieval_scores, sts_scores
 from flaxfer.interop.embedding import Embedder
+from flaxfer.tasks import task_type
 
 pytestmark = pytest.mark.parity
 
@@ -61,7 +62,9 @@ def torch_vectors(folder: Path, texts: Sequence[str]) -> np.ndarray:
 
 def similarity_pairs(shared: Path, language: str) -> Examples:
     path = shared / "data" / "stsb-multi-mt" / f"stsb-{language}-test.csv"
-    return read_source(Source(path=str(path), columns=COLUMNS, header=False), SIMILARITY)
+    return read_source(
+        Source(path=str(path), columns=COLUMNS, header=False), SIMILARITY, task_type(SIMILARITY)
+    )
 
 
 def unit(vector_nD: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from flaxfer.data.examples import Examples
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.models.layers import ACTIVATIONS
 from flaxfer.models.pretrained import load_encoder, load_encoder_config
+from flaxfer.tasks import task_type
 from tests.parity import cases, compare, flax_side
 
 pytestmark = pytest.mark.parity
@@ -170,7 +171,9 @@ def test_real_tokenizers_agree(
     label = np.arange(len(first), dtype=np.int32) % case.outputs
     columns = [("",) * len(first)] * 3
     tokenizer = load_tokenizer(Model(path=str(tmp_path)))
-    tokens = tokenize(Examples(first, second, label, *columns), tokenizer, 64, None)
+    tokens = tokenize(
+        Examples(task_type(case.task), first, second, label, *columns), tokenizer, 64, None
+    )
     everything = np.arange(len(first))
     rows = packing.pack(tokens.lengths, 64, 3)
     packed = packing.build_rows(tokens, everything, rows, len(rows), 64, 3, tokenizer.pad_token_id)

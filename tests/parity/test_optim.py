@@ -18,7 +18,7 @@ pytestmark = pytest.mark.parity
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 7])
-def test_schedules_are_those_of_transformers(warmup: int) -> None:
+def test_schedules_equal_transformers(warmup: int) -> None:
     import torch
     import transformers
 
@@ -41,15 +41,15 @@ def test_schedules_are_those_of_transformers(warmup: int) -> None:
     }
     if warmup:
         pairs["inverse_sqrt"] = theirs("inverse_sqrt_schedule")
-    for name, wanted in pairs.items():
+    for name, expected in pairs.items():
         ours = rates(dataclasses.replace(base, schedule=name))
-        np.testing.assert_allclose(ours, wanted, rtol=1e-5, atol=PEAK * 1e-6, err_msg=name)
+        np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=PEAK * 1e-6, err_msg=name)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("freeze", [(), FROZEN])
 @pytest.mark.parametrize("eps", [1e-2, 1e-8])
-def test_adamw_is_that_of_torch(freeze: tuple[str, ...], eps: float) -> None:
+def test_adamw_equals_torch(freeze: tuple[str, ...], eps: float) -> None:
     import torch
     import transformers
 
@@ -57,7 +57,7 @@ def test_adamw_is_that_of_torch(freeze: tuple[str, ...], eps: float) -> None:
         learning_rate=1e-2, eps=eps, weight_decay=0.3, warmup=2.0, clip_norm=0.5, freeze=freeze
     )
     start, gradients = draw(0), [draw(seed, 0.1 * seed) for seed in range(1, 9)]
-    found, _ = run(optimizer, start, gradients)
+    results, _ = run(optimizer, start, gradients)
 
     params = {
         path: torch.nn.Parameter(
@@ -83,5 +83,5 @@ def test_adamw_is_that_of_torch(freeze: tuple[str, ...], eps: float) -> None:
     for path in SHAPES:
         # PyTorch adds 1e-6 to the norm that it divides by when it clips.
         np.testing.assert_allclose(
-            found[path], params[path].detach().numpy(), rtol=1e-6, atol=1e-8, err_msg=path
+            results[path], params[path].detach().numpy(), rtol=1e-6, atol=1e-8, err_msg=path
         )

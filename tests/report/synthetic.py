@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from flaxfer.config import METRICS, Task
+from flaxfer.config import Task
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import write_predictions
-from flaxfer.tasks import metrics
-from flaxfer.tasks.predictions import predictions_of
+from flaxfer.tasks import task_type
 from tests.helpers import random_tokenized
 
 LABELS = ("negative", "positive")
@@ -107,15 +106,17 @@ def _write_study(
                     outputs[:] = outputs[0]
                 file = folder / "stages" / identity / f"predictions/{code}-{'f' * 12}.jsonl"
                 write_predictions(file, task, data, outputs)
-                scores = predictions_of(task, data, outputs).scores(np.ones(world.n, bool))
+                scores = (
+                    task_type(task).predictions(task, data, outputs).scores(np.ones(world.n, bool))
+                )
                 scored.append({"set": code, "language": code, "n": world.n, "metrics": scores})
             runs.append(run | {"evaluations": scored, **_controls(condition, scored, rng)})
     cell = {"model": model, "intermediate": intermediate, "target": target, "fraction": 1.0}
     record = {
         "name": name,
         "metric": task.metric,
-        "metrics": list(METRICS[task.kind]),
-        "larger_is_better": metrics.METRICS[task.metric],
+        "metrics": list(task_type(task).metrics),
+        "larger_is_better": task_type(task).larger_is_better(task.metric),
         "task": dataclasses.asdict(task),
         "intermediate_task": dataclasses.asdict(
             Task(intermediate, "classification", "accuracy", labels=LABELS)

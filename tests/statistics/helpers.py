@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from flaxfer.config import METRICS, Task
+from flaxfer.config import Task
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import write_predictions
-from flaxfer.tasks import metrics
+from flaxfer.tasks import task_type
 
 RunKey = tuple[str, int]
 """Condition and seed."""
@@ -39,8 +39,8 @@ def study_record(
     return {
         "name": name,
         "metric": task.metric,
-        "metrics": METRICS[task.kind],
-        "larger_is_better": metrics.METRICS[task.metric],
+        "metrics": task_type(task).metrics,
+        "larger_is_better": task_type(task).larger_is_better(task.metric),
         "task": dataclasses.asdict(task),
         "conditions": ["direct", "staged"],
         "seeds": sorted({seed for _, seed in runs}),

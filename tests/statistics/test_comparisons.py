@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaxfer.config import METRICS, Kind, Task
+from flaxfer.config import Task
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DataError
 from flaxfer.evaluation.evaluator import write_predictions
@@ -16,9 +16,7 @@ from flaxfer.statistics import inference
 from flaxfer.statistics.comparisons import compare
 from flaxfer.statistics.records import Comparison
 from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT
-from flaxfer.statistics.sets import SMALLER_IS_BETTER
-from flaxfer.tasks import answers, entities, metrics
-from flaxfer.tasks.predictions import predictions_of
+from flaxfer.tasks import TASK_TYPES, answers, entities, task_type
 from tests.helpers import random_tokenized
 from tests.statistics.helpers import (
     RunKey,
@@ -39,7 +37,7 @@ CLASS_DATA = random_tokenized(N, classes=3)
 
 def outputs(task: Task, data: Tokenized, noise: float, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    if task.kind == "regression":
+    if task.type == "regression":
         return (data.label + noise * rng.standard_normal(N))[:, None].astype(np.float32)
     return (np.eye(3)[data.label] + noise * rng.standard_normal((N, 3))).astype(np.float32)
 
@@ -66,11 +64,11 @@ def runs_of(comparison: Comparison) -> list[RunKey]:
 
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
-def test_scores_equal_those_of_the_evaluation(tmp_path: Path, kind: Kind) -> None:
+def test_scores_equal_those_of_the_evaluation(tmp_path: Path, kind: str) -> None:
     task, data = (SCORES, DATA) if kind == "regression" else (CLASSES, CLASS_DATA)
     runs = noisy(1.0, 0.7, 2, task)
     workdir = write_study(tmp_path / "a", task, runs, data)
-    for metric in METRICS[kind]:
+    for metric in TASK_TYPES[kind].metrics:
         comparisons = compare([workdir], metric=metric, draws=DRAWS).comparisons
         assert [(one.language, one.set, one.n) for one in comparisons] == [
             ("en", "test", N // 2), ("de", "test", N // 2),
@@ -80,16 +78,14 @@ def test_scores_equal_those_of_the_evaluation(tmp_path: Path, kind: Kind) -> Non
             for condition in CONDITIONS:
                 scores = getattr(one.all_runs, condition)
                 expected = [
-                    predictions_of(task, data, runs[condition, seed]).scores(chosen)[metric]
+                    task_type(task)
+                    .predictions(task, data, runs[condition, seed])
+                    .scores(chosen)[metric]
                     for seed in scores.seeds
                 ]
                 assert scores.scores == pytest.approx(expected, rel=1e-5)
                 assert scores.mean == pytest.approx(np.mean(expected))
                 assert scores.sd == pytest.approx(np.std(expected, ddof=1), rel=1e-4)
-
-
-def test_direction_of_metrics_is_that_of_the_tasks() -> None:
-    assert {name for name, larger in metrics.METRICS.items() if not larger} == {*SMALLER_IS_BETTER}
 
 
 def test_verdicts_follow_holms_correction_over_all_sets(tmp_path: Path) -> None:
@@ -252,7 +248,7 @@ def test_tags(tmp_path: Path) -> None:
         for run, tagged in runs.items()
     }
     workdir = write_lines(tmp_path / "a", task, lines)
-    for metric in METRICS["tagging"]:
+    for metric in TASK_TYPES["tagging"].metrics:
         for one in compare([workdir], metric=metric, draws=DRAWS).comparisons:
             examples = slice(0 if one.language == "en" else 1, None, 2)
             for condition in CONDITIONS:
@@ -278,7 +274,7 @@ def test_answers(tmp_path: Path) -> None:
         for seed in (0, 1)
     }
     workdir = write_lines(tmp_path / "qa", Task("qa", "question_answering", "f1"), lines)
-    for metric in METRICS["question_answering"]:
+    for metric in TASK_TYPES["question_answering"].metrics:
         one = of_language(compare([workdir], metric=metric, draws=DRAWS).comparisons, "de")
         for condition in CONDITIONS:
             predicted = [record["prediction"] for record in lines[condition, 0]][1::2]

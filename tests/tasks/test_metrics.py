@@ -4,6 +4,7 @@ import functools
 import math
 import random
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,6 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flaxfer import config
 from flaxfer.errors import DataError
 from flaxfer.tasks import metrics
 
@@ -83,13 +83,7 @@ def assert_close(actual: dict[str, float], expected: dict[str, float]) -> None:
 
 
 def evaluate_regression(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None):
-    return metrics.evaluate("regression", 1, x[:, None], y, mask)
-
-
-def test_names():
-    named = {name for kind in config.METRICS for name in metrics.task_metrics(kind)}
-    assert set(metrics.METRICS) == named
-    assert [name for name, larger in metrics.METRICS.items() if not larger] == ["mse"]
+    return metrics.evaluate_scores(x[:, None], y, mask)
 
 
 @settings(deadline=None)
@@ -103,7 +97,7 @@ def test_regression_equals_scipy(data):
 @given(classification_data)
 def test_classification_equals_scikit_learn(data):
     prediction, label = data.T
-    actual = metrics.evaluate("classification", CLASSES, logits_of(prediction), label)
+    actual = metrics.evaluate_classes(logits_of(prediction), label)
     assert_close(actual, expected_classification(prediction, label))
 
 
@@ -133,9 +127,8 @@ def split(logits: np.ndarray, label: np.ndarray, rng: random.Random) -> list[dic
     return batches
 
 
-def accumulated(kind: metrics.Kind, classes: int, batches: list, rng: random.Random):
+def accumulated(collection: Any, batches: list, rng: random.Random):
     """The same examples one batch after the other, and merged in a random order."""
-    collection = metrics.collection(kind, classes)
     state = collection.empty()
     for batch in batches:
         state = update(state, batch)
@@ -151,7 +144,7 @@ def accumulated(kind: metrics.Kind, classes: int, batches: list, rng: random.Ran
 def test_regression_does_not_depend_on_the_split(data, seed):
     rng = random.Random(seed)
     x, y = data.T
-    for actual in accumulated("regression", 1, split(x[:, None], y, rng), rng):
+    for actual in accumulated(metrics.regression(), split(x[:, None], y, rng), rng):
         assert list(actual) == ["pearson", "mse"]
         assert_close(actual, expected_regression(x, y))
 
@@ -162,7 +155,7 @@ def test_classification_does_not_depend_on_the_split(data, seed):
     rng = random.Random(seed)
     prediction, label = data.T
     batches = split(logits_of(prediction), label, rng)
-    for actual in accumulated("classification", CLASSES, batches, rng):
+    for actual in accumulated(metrics.classification(CLASSES), batches, rng):
         assert_close(actual, expected_classification(prediction, label))
 
 
@@ -180,7 +173,7 @@ def test_thousands_of_batches_lose_no_digits(shift):
                 type(state).single_from_model_output(logits=batch[0][..., None], label=batch[1])
             ), None
 
-        return jax.lax.scan(step, metrics.collection("regression", 1).empty(), (x, y))[0]
+        return jax.lax.scan(step, metrics.regression().empty(), (x, y))[0]
 
     expected = expected_regression(x.ravel(), y.ravel())
     actual = metrics.scores(run(x, y))
@@ -202,14 +195,14 @@ def test_rare_classes_lose_no_digits():
     label[:3] = 1
     prediction = label.copy()
     prediction[[1, 500, 501]] ^= 1
-    actual = metrics.evaluate("classification", 3, logits_of(prediction, 3), label)
+    actual = metrics.evaluate_classes(logits_of(prediction, 3), label)
     assert_close(actual, expected_classification(prediction, label))
 
 
 def test_confusion_matrix_has_labels_as_rows():
     prediction, label = np.random.default_rng(3).integers(0, CLASSES, (2, 50))
     accuracy = (
-        metrics.collection("classification", CLASSES)
+        metrics.classification(CLASSES)
         .single_from_model_output(logits=jnp.array(logits_of(prediction)), label=jnp.array(label))
         .accuracy
     )
@@ -230,7 +223,7 @@ def test_correlation_with_a_constant_is_undefined(n, value):
         assert math.isnan(actual["pearson"]) and math.isnan(actual["spearman"])
         assert actual["mse"] == pytest.approx(expected_regression(x, y)["mse"], rel=TOLERANCE)
     # Batch by batch, the means must agree to the last bit.
-    state = metrics.collection("regression", 1).empty()
+    state = metrics.regression().empty()
     for i in range(n):
         state = update(state, {"logits": constant[None, i : i + 1], "label": other[i : i + 1]})
     assert math.isnan(metrics.scores(state)["pearson"])
@@ -245,15 +238,19 @@ def test_every_constant_is_seen_as_one():
         assert math.isnan(actual["pearson"]) and math.isnan(actual["spearman"])
 
 
-@pytest.mark.parametrize(("kind", "classes"), [("classification", 3), ("regression", 1)])
-def test_no_example_is_undefined(kind, classes):
-    names = metrics.task_metrics(kind)
-    empty = {name: math.nan for name in names}
+@pytest.mark.parametrize(
+    ("evaluate", "collection", "classes"),
+    [
+        (metrics.evaluate_classes, metrics.classification(3), 3),
+        (metrics.evaluate_scores, metrics.regression(), 1),
+    ],
+)
+def test_no_example_is_undefined(evaluate, collection, classes):
     logits, label = np.ones((5, classes), np.float32), np.arange(5) % 3
     for n, mask in ((0, None), (5, np.zeros(5))):
-        actual = metrics.evaluate(kind, classes, logits[:n], label[:n], mask)
-        assert actual == pytest.approx(empty, nan_ok=True)
-    state = metrics.collection(kind, classes).empty()
+        actual = evaluate(logits[:n], label[:n], mask)
+        assert len(actual) == 3 and all(math.isnan(value) for value in actual.values())
+    state = collection.empty()
     assert all(math.isnan(value) for value in metrics.scores(state).values())
     state = update(state, {"logits": logits, "label": label, "mask": np.zeros(5)})
     assert all(math.isnan(value) for value in metrics.scores(state).values())
@@ -268,7 +265,7 @@ def test_masked_examples_do_not_count():
     assert_close(evaluate_regression(x, y, mask), expected_regression(x[counted], y[counted]))
     prediction, label = rng.integers(0, CLASSES, (2, 100))
     label[mask == 0] = -1
-    actual = metrics.evaluate("classification", CLASSES, logits_of(prediction), label, mask)
+    actual = metrics.evaluate_classes(logits_of(prediction), label, mask)
     assert_close(actual, expected_classification(prediction[counted], label[counted]))
 
 
@@ -281,15 +278,15 @@ def test_infinite_and_undefined_predictions():
 
 
 def test_sets_of_many_sizes_share_programs():
-    before = metrics._evaluate._cache_size()
+    before = metrics._score_values._cache_size()
     for n in (257, 300, 411, 512):
         evaluate_regression(np.arange(n, dtype=np.float32), np.arange(n, dtype=np.float32))
-    assert metrics._evaluate._cache_size() - before <= 1
+    assert metrics._score_values._cache_size() - before <= 1
 
 
 def test_nothing_is_copied_to_or_from_the_device_unasked():
     x = np.arange(5, dtype=np.float32)
-    state = metrics.collection("regression", 1).empty()
+    state = metrics.regression().empty()
     with jax.transfer_guard("disallow"):
         evaluate_regression(x, x)
         metrics.scores(state)
@@ -298,7 +295,6 @@ def test_nothing_is_copied_to_or_from_the_device_unasked():
 @pytest.mark.parametrize(
     ("logits", "label", "match"),
     [
-        (np.zeros((3, 2)), np.zeros(3, int), "do not match"),
         (np.zeros((4, 3)), np.zeros(3, int), "do not match"),
         (np.zeros((3, 3)), np.zeros((3, 1), int), "do not match"),
         (np.zeros((3, 3)), np.array([0, 3, 1]), "labels from 0 to 3"),
@@ -307,4 +303,4 @@ def test_nothing_is_copied_to_or_from_the_device_unasked():
 )
 def test_wrong_arrays_are_errors(logits, label, match):
     with pytest.raises(DataError, match=match):
-        metrics.evaluate("classification", 3, logits, label)
+        metrics.evaluate_classes(logits, label)

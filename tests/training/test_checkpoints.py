@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flaxfer.training.stage_run import placed
 
 from flaxfer.config import Optimizer
 from flaxfer.errors import CheckpointError
 from flaxfer.training import checkpoints as checkpoints
 from flaxfer.training.checkpoints import MANIFEST, CheckpointStore, restore
 from flaxfer.training.optimizer import make_optimizer
+from flaxfer.training.record import placed
 from flaxfer.training.state import TrainState, init_state
 from tests.helpers import mesh_of
 

@@ -18,6 +18,7 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import step
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.optimizer import make_optimizer
@@ -55,7 +56,7 @@ TAGS = Task("tags", "tagging", "accuracy", ("x", "y"))
 def tagged() -> Tokenized:
     data = random_tokenized(11, 2, seed=5)
     label = np.random.default_rng(6).integers(-1, 2, len(data.token)).astype(np.int32)
-    return dataclasses.replace(data, label=label, kind="tagging")
+    return dataclasses.replace(data, label=label, task_type=TASK_TYPES["tagging"])
 
 
 def rehearsal_of(encoder: EncoderConfig, examples: int = 2, task: Task = TOPIC) -> Rehearsal:
@@ -88,7 +89,7 @@ def mean_loss(model: Any, params: Params, data: Tokenized, indices: np.ndarray) 
     rows = [[i] for i in range(len(indices))]
     batch = packing.build_rows(data, indices, rows, len(rows), 48, 1, pad_id=0)
     logits = model.apply(params, batch)
-    if data.kind == "tagging":
+    if data.task_type.name == "tagging":
         label_BT = batch["label_BT"]
         probability = jax.nn.softmax(logits)[..., 1]
         right = jnp.where(label_BT == 1, probability, 1 - probability)

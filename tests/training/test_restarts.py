@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import restarts
 from tests.training.helpers import (
     Case,
@@ -171,7 +172,7 @@ def test_a_finished_stage_does_not_restart(tmp_path: Path, monkeypatch: pytest.M
 def test_what_counts_as_not_learned(
     kind: Any, dev: dict[str, float], n: int, choices: int, why: str
 ) -> None:
-    reason = restarts.why_not_learned(kind, dev, n, choices)
+    reason = restarts.why_not_learned(*TASK_TYPES[kind].learning_score(dev, choices), n)
     assert why in reason and bool(reason) == bool(why)
 
 

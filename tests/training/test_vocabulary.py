@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training.vocabulary import MULTIPLE, Vocabulary
 
 SIZE, PAD = 1000, 3
@@ -26,6 +27,7 @@ def tokenized(token: np.ndarray) -> Tokenized:
         domain=("",),
         truncated=0,
         fingerprint="f",
+        task_type=TASK_TYPES["classification"],
     )
 
 

@@ -11,12 +11,32 @@ one value for all, has no association then, and a run must not fall out of a com
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+CONSTANT_SHARE = 0.99
+CONSTANT_SD = 0.01
+
 _CELLS = 2**21
 """Numbers in a block of resamples."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Learning:
+    """Evidence of a run's learning on a set.
+
+    Attributes:
+      name: Name of the score.
+      score: Score that is 0 by chance, and at most 1.
+      constant: Why its predictions count as constant; empty if they do not.
+    """
+
+    name: str
+    score: float
+    constant: str
 
 
 class Resampled(abc.ABC):
@@ -168,7 +188,7 @@ def class_metric(name: str, predicted_nR: np.ndarray, label_n: np.ndarray, class
 
 
 def entity_metric(name: str, counts_nR5: np.ndarray) -> Sums:
-    """`f1`, `precision`, `recall` or `accuracy` of `scoring.entities.sentence_counts`."""
+    """`f1`, `precision`, `recall` or `accuracy` of `flaxfer.tasks.entities.sentence_counts`."""
     top, *bottom = {
         "f1": (0, 1, 2), "precision": (0, 1), "recall": (0, 2), "accuracy": (3, 4),
     }[name]  # fmt: skip
@@ -177,6 +197,54 @@ def entity_metric(name: str, counts_nR5: np.ndarray) -> Sums:
         return _ratio(len(bottom) * sums[..., top], sums[..., bottom].sum(axis=-1))
 
     return Sums(counts_nR5.astype(np.float64), formula)
+
+
+def measure_classes(
+    metric: str,
+    names: Sequence[Any],
+    gold: Sequence[Any],
+    predictions: Sequence[Sequence[Any]],
+) -> tuple[Resampled, list[Learning]]:
+    """Return a metric of R runs that predict one of the classes `names`, and their learning.
+
+    Raises:
+      ValueError: If a class is not among `names`.
+    """
+    number = {name: i for i, name in enumerate(names)}
+    if not number.keys() >= set(gold).union(*predictions):
+        raise ValueError(f"a class is none of {', '.join(map(str, names))}")
+    label_n = np.array([number[name] for name in gold])
+    predicted_nR = np.array([[number[name] for name in run] for run in predictions]).T
+    mcc = class_metric("mcc", predicted_nR, label_n, len(number))
+    measure = mcc
+    if metric == "accuracy":
+        measure = mean(predicted_nR == label_n[:, None])
+    elif metric != "mcc":
+        measure = class_metric(metric, predicted_nR, label_n, len(number))
+    constant = [constant_classes(column, label_n) for column in predicted_nR.T]
+    return measure, learning("mcc", mcc, constant)
+
+
+def learning(name: str, measure: Resampled, constant: Sequence[str]) -> list[Learning]:
+    """Return the learning of each run from the measure `name` and why its outputs are constant."""
+    values = measure.observed().tolist()
+    return [Learning(name, value, why) for value, why in zip(values, constant, strict=True)]
+
+
+def constant_classes(predicted_n: np.ndarray, label_n: np.ndarray) -> str:
+    """Return why predictions of any comparable type count as constant; empty if they do not."""
+    share, majority = (_largest_share(values) for values in (predicted_n, label_n))
+    if share >= CONSTANT_SHARE > majority:
+        return f"one prediction for {share:.1%} of the examples"
+    return ""
+
+
+def constant_outputs(output_n: np.ndarray, score_n: np.ndarray) -> str:
+    """Return why predicted scores count as constant; empty if they do not."""
+    sd, gold_sd = (float(values.std(dtype=np.float64)) for values in (output_n, score_n))
+    if sd < CONSTANT_SD * gold_sd:
+        return f"predictions have a standard deviation of {sd:.2g}, the scores of {gold_sd:.2g}"
+    return ""
 
 
 def resamples(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -197,6 +265,10 @@ def _blocks(n: int, draws: int) -> Iterator[int]:
     step = max(1, _CELLS // n)
     for start in range(0, draws, step):
         yield min(step, draws - start)
+
+
+def _largest_share(values: np.ndarray) -> float:
+    return float(np.max(np.unique(values, return_counts=True)[1]) / len(values))
 
 
 def _standardised(x_nR: np.ndarray) -> np.ndarray:

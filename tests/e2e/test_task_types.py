@@ -1,4 +1,4 @@
-"""Tagging, question answering and multiple choice, from files to a report, and they learn."""
+"""Tagging, question answering and multiple choice are learned, from files to a report."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ import numpy as np
 import pytest
 
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
-from flaxfer.runtime import sharding
-from flaxfer.study import studies, study
-from tests.helpers import WORDS, mesh_of, tiny_model
+from flaxfer.study import runner
+from tests.e2e.helpers import Json, lines_of, runs_of, summary_of
+from tests.helpers import WORDS, tiny_model
 
 OPTIMIZER = Optimizer(learning_rate=3e-3, warmup=5)
 TRAIN = Train(
     batch_size=16, max_steps=120, eval_every=60, max_length=24, row_length=48, doc_stride=6
 )
-NAMES, REST = WORDS[1:7], WORDS[7:]  # No article, which scoring answers leaves out.
+NAMES, REST = WORDS[1:7], WORDS[7:]  # No article: the metrics of answers ignore them.
 
-Made = tuple[Task, Source]
+Split = tuple[Task, Source]
 
 
-def tagging(folder: Path, name: str, rng: np.random.Generator) -> Made:
-    """Three words begin a name and three go on with it, whatever stands before them."""
+def tagging(folder: Path, name: str, rng: np.random.Generator) -> Split:
+    """Write sentences where three words begin a name and three continue one."""
     tags = dict.fromkeys(NAMES[:3], "B-PER") | dict.fromkeys(NAMES[3:], "I-PER")
     lines = []
     for _ in range(60):
-        # Some are longer than a sequence.
-        words = rng.choice(WORDS, rng.integers(4, 30))
+        words = rng.choice(WORDS, rng.integers(4, 30))  # Some are longer than a sequence.
         lines += [f"{word}\t{tags.get(word, 'O')}\n" for word in words]
         lines.append("\n")
     (folder / f"{name}.conll").write_text("".join(lines), encoding="utf-8")
@@ -40,9 +39,9 @@ def tagging(folder: Path, name: str, rng: np.random.Generator) -> Made:
     return Task("names", "tagging", "f1", ("O", "B-PER", "I-PER")), source
 
 
-def answering(folder: Path, name: str, rng: np.random.Generator) -> Made:
-    """The answer is the only name in the context, which often takes several windows."""
-    asked = []
+def answering(folder: Path, name: str, rng: np.random.Generator) -> Split:
+    """Write questions whose answer is the only name in a context, often of several windows."""
+    paragraphs = []
     for i in range(80):
         words = [str(word) for word in rng.choice(REST, rng.integers(6, 40))]
         place = int(rng.integers(len(words)))
@@ -50,15 +49,15 @@ def answering(folder: Path, name: str, rng: np.random.Generator) -> Made:
         start = len(" ".join([*words[:place], ""]))
         answers = [{"text": words[place], "answer_start": start}]
         question = {"id": f"{name}-{i}", "question": "the man", "answers": answers}
-        asked.append({"context": " ".join(words), "qas": [question]})
-    content = {"data": [{"title": "t", "paragraphs": asked}]}
+        paragraphs.append({"context": " ".join(words), "qas": [question]})
+    content = {"data": [{"title": "t", "paragraphs": paragraphs}]}
     (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     source = Source(path=f"{name}.json", format="squad")
     return Task("answers", "question_answering", "f1", max_answer_tokens=8), source
 
 
-def choosing(folder: Path, name: str, rng: np.random.Generator) -> Made:
-    """The right choice of three is the one with a name."""
+def choosing(folder: Path, name: str, rng: np.random.Generator) -> Split:
+    """Write choices of three, of which the one with a name is right."""
     lines = []
     for _ in range(60):
         choices = [" ".join(rng.choice(REST, rng.integers(1, 5))) for _ in range(3)]
@@ -73,53 +72,49 @@ def choosing(folder: Path, name: str, rng: np.random.Generator) -> Made:
 
 
 @pytest.mark.parametrize(
-    ("make", "scores"),
+    ("write", "scores", "accuracy"),
     [
-        (tagging, {"f1": 0.9, "precision": 0.9, "recall": 0.9, "accuracy": 0.95}),
-        (answering, {"f1": 0.8, "exact_match": 0.8}),
-        (choosing, {"accuracy": 0.9}),
+        (tagging, {"f1": 0.9, "precision": 0.9, "recall": 0.9, "accuracy": 0.95}, ""),
+        (answering, {"f1": 0.8, "exact_match": 0.8}, "exact_match"),
+        (choosing, {"accuracy": 0.9}, "accuracy"),
     ],
 )
-def test_a_kind_of_task_is_learnt_and_reported(
-    make: Callable[..., Made],
-    scores: dict[str, float],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_task_type_is_learned_and_reported(
+    write: Callable[..., Split], scores: dict[str, float], accuracy: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(sharding, "make_mesh", lambda sizes: mesh_of())
-    monkeypatch.setattr(study.platform, "use_compilation_cache", lambda folder: None)
-    tiny_model(tmp_path / "model", "bert")
+    """`accuracy` names the metric that is the fraction of examples with a right prediction."""
+    tiny_model(tmp_path / "model", "bert", layers=1)
     rng = np.random.default_rng(0)
-    made = {name: make(tmp_path, name, rng) for name in ("train", "dev", "other")}
-    task, train = made["train"]
-    other = dataclasses.replace(made["other"][1], language="de")
+    (task, train), (_, dev), (_, other) = (
+        write(tmp_path, name, rng) for name in ("train", "dev", "other")
+    )
+    other = dataclasses.replace(other, language="de")
     config = Config(
-        name="kinds",
+        name="types",
         model=Model(path=str(tmp_path / "model"), dropout=0.0),
-        target=Stage(task, Data((train,), (made["dev"][1],)), {"other": other}, OPTIMIZER, TRAIN),
+        target=Stage(task, Data((train,), (dev,)), {"other": other}, OPTIMIZER, TRAIN),
         conditions=("direct",),
         workdir=str(tmp_path / "work"),
         data_dir=str(tmp_path),
         cache=str(tmp_path / "cache"),
     )
-    report = studies.run(config, "command")
-    summary = json.loads((tmp_path / "work" / "study.json").read_text())
-    (run,) = summary["runs"]
+    report = runner.run(config, "command").read_text(encoding="utf-8")
+    run = runs_of(config)["direct/target"]
     (entry,) = run["evaluations"]
     assert (entry["set"], entry["language"]) == ("other", "de")
-    assert entry["metrics"].keys() == scores.keys() and summary["metrics"] == list(scores)
+    assert entry["metrics"].keys() == scores.keys()
+    assert summary_of(config)["metrics"] == list(scores)
     for name, least in scores.items():
         assert entry["metrics"][name] >= least, entry["metrics"]
-        assert name in report.read_text()
+        assert name in report
     (file,) = (tmp_path / "work" / run["dir"]).glob("predictions/other-*.jsonl")
-    lines: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = lines_of(file)
     assert len(lines) == entry["n"]
-    right = [line["prediction"] in answers_of(line) for line in lines]
-    if task.kind != "tagging":
-        share = entry["metrics"]["exact_match" if "exact_match" in scores else "accuracy"]
-        assert np.mean(right) == pytest.approx(share)
+    if accuracy:
+        right = [line["prediction"] in answers_of(line) for line in lines]
+        assert np.mean(right) == pytest.approx(entry["metrics"][accuracy])
 
 
-def answers_of(line: dict[str, Any]) -> list[Any]:
-    """What would have been right."""
+def answers_of(line: Json) -> list[Any]:
+    """The right predictions of an example."""
     return line["answers"] if "answers" in line else [line["label"]]

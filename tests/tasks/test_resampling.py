@@ -7,9 +7,8 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from flaxfer.statistics import resampled
-from flaxfer.statistics.resampled import Resampled
-from flaxfer.tasks import entities
+from flaxfer.tasks import entities, resampling
+from flaxfer.tasks.resampling import Resampled
 
 N, RUNS = 60, 4
 RNG = np.random.default_rng(3)
@@ -28,32 +27,32 @@ COUNTS = np.stack([entities.sentence_counts(GOLD, run) for run in TAGGED], axis=
 Reference = Callable[[np.ndarray, int], float]
 MEASURES: dict[str, tuple[Resampled, Reference]] = {
     "accuracy": (
-        resampled.mean(LABEL[:, None] == CLASSES),
+        resampling.mean(LABEL[:, None] == CLASSES),
         lambda i, r: sklearn_metrics.accuracy_score(LABEL[i], CLASSES[i, r]),
     ),
     "macro_f1": (
-        resampled.class_metric("macro_f1", CLASSES, LABEL, 4),
+        resampling.class_metric("macro_f1", CLASSES, LABEL, 4),
         lambda i, r: sklearn_metrics.f1_score(LABEL[i], CLASSES[i, r], average="macro"),
     ),
     "mcc": (
-        resampled.class_metric("mcc", CLASSES, LABEL, 4),
+        resampling.class_metric("mcc", CLASSES, LABEL, 4),
         lambda i, r: sklearn_metrics.matthews_corrcoef(LABEL[i], CLASSES[i, r]),
     ),
     "pearson": (
-        resampled.pearson(OUTPUT, SCORE),
+        resampling.pearson(OUTPUT, SCORE),
         lambda i, r: stats.pearsonr(OUTPUT[i, r], SCORE[i]).statistic,
     ),
     "spearman": (
-        resampled.Spearman(OUTPUT, SCORE),
+        resampling.Spearman(OUTPUT, SCORE),
         lambda i, r: stats.spearmanr(OUTPUT[i, r], SCORE[i]).statistic,
     ),
     "mse": (
-        resampled.mean((OUTPUT - SCORE[:, None]) ** 2),
+        resampling.mean((OUTPUT - SCORE[:, None]) ** 2),
         lambda i, r: sklearn_metrics.mean_squared_error(SCORE[i], OUTPUT[i, r]),
     ),
     **{
         f"entity {name}": (
-            resampled.entity_metric(name, COUNTS),
+            resampling.entity_metric(name, COUNTS),
             lambda i, r, name=name: entities.entity_scores(
                 [GOLD[j] for j in i], [TAGGED[r][j] for j in i]
             )[name],
@@ -70,7 +69,7 @@ def test_a_weighted_metric_is_that_of_repeated_examples(name: str) -> None:
     np.testing.assert_allclose(
         measure.observed(), [reference(everything, r) for r in range(RUNS)], rtol=1e-12
     )
-    (weights,) = resampled.resamples(N, 5, np.random.default_rng(0))
+    (weights,) = resampling.resamples(N, 5, np.random.default_rng(0))
     values = measure.values(weights)
     for row, counts in zip(values, weights.astype(int), strict=True):
         repeated = np.repeat(everything, counts)
@@ -80,7 +79,7 @@ def test_a_weighted_metric_is_that_of_repeated_examples(name: str) -> None:
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1", "mcc"])
 def test_exchanged_predictions(name: str) -> None:
     measure, _ = MEASURES[name]
-    (swap,) = resampled.exchanges(N, 4, np.random.default_rng(1))
+    (swap,) = resampling.exchanges(N, 4, np.random.default_rng(1))
     assert set(np.unique(swap)) == {0, 1}
     made = measure.swapped(swap, [0, 1], [2, 3])
     for row, chosen in zip(made, swap == 1, strict=True):
@@ -88,9 +87,9 @@ def test_exchanged_predictions(name: str) -> None:
         for a, b in ((0, 2), (1, 3)):
             mixed[chosen, a], mixed[chosen, b] = CLASSES[chosen, b], CLASSES[chosen, a]
         anew = {
-            "accuracy": lambda x: resampled.mean(x == LABEL[:, None]),
-            "macro_f1": lambda x: resampled.class_metric("macro_f1", x, LABEL, 3),
-            "mcc": lambda x: resampled.class_metric("mcc", x, LABEL, 3),
+            "accuracy": lambda x: resampling.mean(x == LABEL[:, None]),
+            "macro_f1": lambda x: resampling.class_metric("macro_f1", x, LABEL, 3),
+            "mcc": lambda x: resampling.class_metric("mcc", x, LABEL, 3),
         }[name](mixed).observed()
         np.testing.assert_allclose(row, anew[2:] - anew[:2], rtol=1e-5, atol=1e-7)
 
@@ -101,7 +100,7 @@ def test_exchanged_scores_are_standardised_first(ranked: bool) -> None:
     values = stats.rankdata(OUTPUT, axis=0) if ranked else OUTPUT
     score = stats.rankdata(SCORE) if ranked else SCORE
     z = stats.zscore(values, axis=0)
-    (swap,) = resampled.exchanges(N, 3, np.random.default_rng(1))
+    (swap,) = resampling.exchanges(N, 3, np.random.default_rng(1))
     for row, chosen in zip(measure.swapped(swap, [0], [1]), swap == 1, strict=True):
         first, second = np.where(chosen, z[:, 1], z[:, 0]), np.where(chosen, z[:, 0], z[:, 1])
         expected = stats.pearsonr(second, score)[0] - stats.pearsonr(first, score)[0]
@@ -110,7 +109,7 @@ def test_exchanged_scores_are_standardised_first(ranked: bool) -> None:
 
 def test_a_constant_has_no_association() -> None:
     outputs = np.stack([np.full(N, 0.1), SCORE], axis=1)
-    for measure in (resampled.pearson(outputs, SCORE), resampled.Spearman(outputs, SCORE)):
+    for measure in (resampling.pearson(outputs, SCORE), resampling.Spearman(outputs, SCORE)):
         np.testing.assert_allclose(measure.observed(), [0, 1])
         one = np.zeros((1, N), np.float32)
         one[0, 5] = N  # The same example n times.
@@ -118,7 +117,7 @@ def test_a_constant_has_no_association() -> None:
 
 
 def test_resamples_are_multinomial() -> None:
-    weights = np.concatenate(list(resampled.resamples(50, 60_000, np.random.default_rng(0))))
+    weights = np.concatenate(list(resampling.resamples(50, 60_000, np.random.default_rng(0))))
     assert weights.shape == (60_000, 50)
     np.testing.assert_array_equal(weights.sum(axis=1), 50)
     np.testing.assert_allclose(weights.mean(axis=0), 1, atol=0.02)

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from flaxfer.config import Source, Task
-from flaxfer.data.sources import read_source
+from flaxfer.config import Data, Source, Task
+from flaxfer.data import sources
+from flaxfer.data.examples import Examples
 from flaxfer.errors import DataError
+from flaxfer.tasks import task_type
 
 NLI = Task("nli", "classification", "accuracy", labels=("entailment", "neutral", "contradiction"))
 STS = Task("sts", "regression", "pearson", score_range=(0.0, 5.0))
@@ -68,8 +70,16 @@ def text_file(folder: Path, text: str | bytes, name: str = "data.tsv") -> str:
 
 def refusal(source: Source, task: Task = NLI) -> DataError:
     with pytest.raises(DataError) as caught:
-        read_source(source, task)
+        read(source, task)
     return caught.value
+
+
+def read(source: Source, task: Task, data_dir: str = "", seed: int = 0) -> Examples:
+    return sources.read_source(source, task, task_type(task), data_dir, seed)
+
+
+def read_splits(data: Data, task: Task, data_dir: str = "") -> dict[str, Examples]:
+    return sources.load_splits(data, task, task_type(task), data_dir)
 
 
 def many(folder: Path, n: int, name: str = "data.tsv") -> Source:

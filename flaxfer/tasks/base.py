@@ -1,0 +1,313 @@
+"""Interface of task types.
+
+Configs are checked before JAX is imported, so modules of task types import JAX and the modules
+that use it (`losses`, `metrics`) only within the methods that need them.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flaxfer.config import Source, Task, Train
+from flaxfer.config.findings import Finding
+from flaxfer.data.encode import Sequences
+from flaxfer.data.examples import Examples, LabelColumn, Texts
+from flaxfer.data.labels import Labels
+from flaxfer.data.packing import Batch, Layout
+from flaxfer.data.tables import Column, Problems
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.tasks import texts
+from flaxfer.tasks.resampling import Learning, Resampled
+
+if TYPE_CHECKING:
+    import jax
+    from transformers import PreTrainedTokenizerFast
+
+    from flaxfer.tasks.metrics import DeviceMetrics
+
+Scores = dict[str, float]
+
+TABLES = ("jsonl", "json", "parquet")
+"""File formats that hold records with values of any type."""
+
+
+class Predictions(abc.ABC):
+    """Predictions for a data set of n examples.
+
+    Attributes:
+      task: The predicted task.
+      data: The data set.
+    """
+
+    def __init__(self, task: Task, data: Tokenized, outputs: np.ndarray):
+        self.task, self.data, self._outputs = task, data, outputs
+
+    @abc.abstractmethod
+    def scores(self, chosen: np.ndarray) -> Scores:
+        """Return all metrics over the examples selected by `chosen`, (n,) bool."""
+
+    @abc.abstractmethod
+    def record(self, i: int) -> dict[str, Any]:
+        """Return the JSON record of example i: `prediction`, the label, and details."""
+
+
+class TaskType(abc.ABC):
+    """Everything that depends on the type of a task.
+
+    Instances have no state. By default, examples are texts or pairs with one label each.
+
+    Attributes:
+      name: Value of `Task.type`.
+      metrics: Names of the metrics, the usual one first.
+      smaller_is_better: Metrics of which smaller values are better.
+      settings: Optional settings of `Task` and `Train` that the type supports: `labels`,
+        `no_answer`, `label_smoothing`, `output_bias`.
+      roles: Roles of columns, the one of the first text first.
+      optional_roles: Roles that a source need not have.
+      list_roles: Roles whose values are lists.
+      formats: File formats that can hold such examples.
+      special_formats: File formats that hold only such examples.
+      head: Model head, a key of `flaxfer.models.families.Family.heads`.
+      per_token: Whether the model has an output, and `Tokenized.span` a row, for each token
+        instead of each sequence. An example may then be divided into several sequences.
+      single_label: Whether every example is a text or pair with one class or score.
+      label_dtype: Type of the labels on the device.
+      gold_key: Key of the true label in the records of predictions.
+      learning_metric: Metric with expectation 0 under chance, which shows if a run has learned.
+      pipeline_tag: Name of the task on the Hugging Face hub.
+      architecture: Suffix of the model classes in transformers.
+      problem_type: `problem_type` in transformers' config.json; empty if it is not set.
+    """
+
+    name: str
+    metrics: tuple[str, ...]
+    smaller_is_better: tuple[str, ...] = ()
+    settings: frozenset[str] = frozenset()
+    roles: tuple[str, ...] = ("text_a", "label", "text_b")
+    optional_roles: tuple[str, ...] = ("text_b",)
+    list_roles: tuple[str, ...] = ()
+    special_formats: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ("csv", "tsv", *TABLES, "lines")
+    head: str = "sequence"
+    per_token: bool = False
+    single_label: bool = False
+    label_dtype: type[np.generic] = np.int32
+    gold_key: str = "label"
+    learning_metric: str
+    pipeline_tag: str
+    architecture: str = "ForSequenceClassification"
+    problem_type: str = ""
+
+    # Configuration.
+
+    def num_outputs(self, task: Task) -> int:
+        """Return the number of outputs of the model's head per sequence or token."""
+        return len(task.labels) if "labels" in self.settings else 1
+
+    def check_task(self, at: str, task: Task) -> Iterator[Finding]:
+        """Yield every error in the settings of a task at a dotted key, except its metric."""
+        if "labels" in self.settings:
+            if len(task.labels) < 2:
+                yield (
+                    (f"{at}.labels", f"{at}.type"),
+                    f"{at}.labels: {self.name} needs at least two",
+                )
+            if len(set(task.labels)) < len(task.labels):
+                yield (f"{at}.labels",), f"{at}.labels: holds a label twice: {task.labels}"
+        elif task.labels:
+            yield (
+                (f"{at}.labels", f"{at}.type"),
+                f"{at}.labels: {self.name} has none, are {task.labels}",
+            )
+        if task.no_answer and "no_answer" not in self.settings:
+            yield (
+                (f"{at}.no_answer", f"{at}.type"),
+                f"{at}.no_answer: {self.name} has no answers; leave it at False",
+            )
+
+    def check_train(self, at: str, train: Train, task_at: str) -> Iterator[Finding]:
+        """Yield every error in the settings of a stage's training that depends on the type."""
+        if train.output_bias == "mean" and "output_bias" not in self.settings:
+            yield (
+                (f"{at}.output_bias", f"{task_at}.type"),
+                f"{at}.output_bias: {self.name} has no mean score; leave it at 'zero'",
+            )
+        if 0 < train.label_smoothing < 1 and "label_smoothing" not in self.settings:
+            yield (
+                (f"{at}.label_smoothing", f"{task_at}.type"),
+                f"{at}.label_smoothing: is for classification and tagging, not {self.name}",
+            )
+
+    def has_role(self, role: str) -> bool:
+        """Whether columns may have this role."""
+        return role in self.roles
+
+    def required_roles(self, named: Collection[str]) -> list[str]:
+        """Return the roles that a source with the roles `named` needs."""
+        return [role for role in self.roles if role not in self.optional_roles]
+
+    def label_names(self, task: Task, named: Collection[str]) -> tuple[str, ...] | None:
+        """Return the labels that a source with the roles `named` may map to; None for any."""
+        return task.labels
+
+    # Examples.
+
+    def read_texts(
+        self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
+    ) -> tuple[Texts, Texts | None]:
+        """Return `text_a` and `text_b` of `Examples` for the records of a source.
+
+        Args:
+          columns: Columns by role.
+          source: Their source.
+          records: Indices of the records to use.
+        """
+        second = columns["text_b"].texts(records) if "text_b" in columns else None
+        return columns["text_a"].texts(records), second
+
+    def text_problems(
+        self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
+    ) -> Problems:
+        """Return the problems of the texts that `read_texts` would return."""
+        return texts.problems(columns, ("text_a", "text_b"), records)
+
+    @abc.abstractmethod
+    def read_labels(
+        self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
+    ) -> Labels:
+        """Return the labels of the records of a source.
+
+        Raises:
+          ConfigError: If `source.labels` maps to labels that the task does not have.
+        """
+
+    def label_column(self, values: Sequence[Any]) -> LabelColumn:
+        """Return the labels of records as `Examples.label`."""
+        return np.array(values, self.label_dtype)
+
+    # Sequences and batches.
+
+    def encode(
+        self,
+        examples: Examples,
+        tokenizer: PreTrainedTokenizerFast,
+        max_length: int,
+        doc_stride: int,
+    ) -> Sequences:
+        """Return the token sequences of examples.
+
+        Raises:
+          DataError: If an example cannot be encoded.
+        """
+        return texts.encode_texts(examples, tokenizer, max_length)
+
+    def encoding_settings(self, tokenizer: PreTrainedTokenizerFast, doc_stride: int) -> list[Any]:
+        """Return settings that `encode` depends on, besides the tokenizer and `max_length`."""
+        return []
+
+    def encoded_label_shape(self, sequences: int, tokens: int) -> tuple[int, ...]:
+        """Return the shape of the labels that `encode` returns; (0,) if it returns none."""
+        return (0,)
+
+    def reference(self, examples: Examples) -> tuple[Any, ...]:
+        """Return what predictions are compared with, one item per example; () if the label is."""
+        return ()
+
+    def targets(self, data: Tokenized, layout: Layout) -> Batch:
+        """Return the targets of the sequences of a packed batch, by default `label_BE`."""
+        values = data.label[layout.sequence]
+        return {"label_BE": layout.slots(values, dtype=values.dtype)}
+
+    # Loss, predictions and metrics.
+
+    @abc.abstractmethod
+    def loss(
+        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the sum of the losses of a batch and their number, both () float32.
+
+        A sum and a number, so that micro-batches add up to the batch.
+
+        Args:
+          logits: float32 (B, E, C), or (B, T, C) if outputs are per token.
+          batch: Arrays of `flaxfer.data.packing.build_rows`.
+          label_smoothing: Share of the target's probability that is spread over all classes.
+        """
+
+    def device_metrics(self, task: Task) -> type[DeviceMetrics]:
+        """Return the collection of metrics that are accumulated on the device, by default none."""
+        from flaxfer.tasks import metrics  # Imports JAX.
+
+        return metrics.NO_METRICS
+
+    def accumulate(
+        self, state: DeviceMetrics, logits: jax.Array, batch: Mapping[str, jax.Array]
+    ) -> DeviceMetrics:
+        """Return accumulated metrics with those of a batch merged in."""
+        return state
+
+    @abc.abstractmethod
+    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
+        """Return the predictions for a data set.
+
+        Args:
+          task: A task of this type.
+          data: The data set.
+          outputs: float32 logits in the order of the data set, (sequences, C) or (tokens, C).
+        """
+
+    def larger_is_better(self, metric: str) -> bool:
+        """Whether larger values of one of `metrics` are better."""
+        return metric not in self.smaller_is_better
+
+    # Statistics.
+
+    @abc.abstractmethod
+    def measure(
+        self,
+        task: Task,
+        metric: str,
+        language: str,
+        gold: Sequence[Any],
+        predictions: Sequence[Sequence[Any]],
+    ) -> tuple[Resampled, list[Learning]]:
+        """Return a metric of R runs for resampling, and how much each run has learned.
+
+        Args:
+          task: The predicted task.
+          metric: One of `metrics`.
+          language: Language of the examples.
+          gold: True label of each example, as in the records of predictions.
+          predictions: Prediction of each example, for each run.
+
+        Raises:
+          ValueError: If a label does not belong to the task.
+        """
+
+    def undefined(self, metric: str, gold: Sequence[Any]) -> bool:
+        """Whether a metric is undefined for such labels, whatever is predicted."""
+        return False
+
+    def learning_score(self, dev: Mapping[str, float], choices: int) -> tuple[str, float]:
+        """Return the name and value of a dev score with expectation 0 under chance.
+
+        Args:
+          dev: Dev metrics by name; NaN if undefined.
+          choices: Number of choices of each example in multiple choice.
+        """
+        # A correlation with a constant is undefined: there is no association.
+        return self.learning_metric, float(np.nan_to_num(dev[self.learning_metric]))
+
+    # Hugging Face names and descriptions.
+
+    def exported_labels(self, task: Task) -> tuple[str, ...]:
+        """Return the names of the outputs in transformers' config.json; () for none."""
+        return task.labels
+
+    @abc.abstractmethod
+    def describe(self, task: Task) -> str:
+        """Return a noun phrase that describes a prediction, for model cards."""

@@ -1,0 +1,151 @@
+"""Multiple choice: the best of several continuations of a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flaxfer.config import Source, Task
+from flaxfer.data.examples import Texts
+from flaxfer.data.labels import Labels, read_classes
+from flaxfer.data.packing import Batch, Layout
+from flaxfer.data.tables import Column, Problems
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.data.values import text_fault, written
+from flaxfer.tasks import resampling, texts
+from flaxfer.tasks.base import Predictions, Scores, TaskType
+from flaxfer.tasks.classification import softmax
+from flaxfer.tasks.resampling import Learning, Resampled
+
+if TYPE_CHECKING:
+    import jax
+
+CHOICE = re.compile(r"choice_([1-9]\d?)", re.ASCII)
+
+
+class MultipleChoice(TaskType):
+    """One of the choices of each example; the loss is the cross-entropy over their scores.
+
+    An example has a sequence for each choice. An optional question is appended to its text.
+    """
+
+    name = "multiple_choice"
+    metrics = ("accuracy",)
+    roles = ("text_a", "choice_1", "choice_2", "label", "question")
+    optional_roles = ("question",)
+    head = "choice"
+    learning_metric = "mcc"
+    pipeline_tag = "multiple-choice"
+    architecture = "ForMultipleChoice"
+
+    def has_role(self, role: str) -> bool:
+        """Whether columns may have this role; there may be many choices."""
+        return bool(role in self.roles or CHOICE.fullmatch(role))
+
+    def required_roles(self, named: Collection[str]) -> list[str]:
+        """Return the required roles, with all choices up to the last one."""
+        last = max(
+            (int(match[1]) for role in named if (match := CHOICE.fullmatch(role))), default=0
+        )
+        return super().required_roles(named) + [f"choice_{i}" for i in range(3, last + 1)]
+
+    def label_names(self, task: Task, named: Collection[str]) -> tuple[str, ...] | None:
+        """Return the indices of the choices."""
+        return tuple(map(str, range(sum(bool(CHOICE.fullmatch(role)) for role in named))))
+
+    def read_texts(
+        self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
+    ) -> tuple[Texts, Texts | None]:
+        """Return the texts, followed by their questions, and the tuples of choices."""
+        text_a = columns["text_a"].texts(records)
+        if "question" in columns:
+            asked = (source.questions.get(q, q) for q in columns["question"].texts(records))
+            text_a = tuple(
+                f"{text} {question}" for text, question in zip(text_a, asked, strict=True)
+            )
+        choices = [columns[role].texts(records) for role in _choices(columns)]
+        return text_a, tuple(zip(*choices, strict=True))
+
+    def text_problems(
+        self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
+    ) -> Problems:
+        """Return the problems of the texts, choices and questions."""
+        problems = texts.problems(columns, ("text_a", *_choices(columns)), records)
+        if "question" in columns:
+            asked = source.questions
+            hint = f"has no entry in questions; there are {', '.join(asked)}"
+            fault = text_fault if not asked else lambda v: "" if written(v) in asked else hint
+            problems += columns["question"].problems(records, fault)
+        return problems
+
+    def read_labels(
+        self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
+    ) -> Labels:
+        """Return the index of each record's correct choice."""
+        names = tuple(map(str, range(len(_choices(columns)))))
+        return read_classes(columns["label"], source, task, names, records)
+
+    def targets(self, data: Tokenized, layout: Layout) -> Batch:
+        """Return `label_BE`, float32 1 for the correct choice, and `unit_BE`.
+
+        `unit_BE` is the int32 number of the example within the batch.
+        """
+        example = data.example[layout.sequence]
+        correct = data.label[example] == layout.sequence % data.choices
+        unit = np.unique(example, return_inverse=True)[1]
+        return {"label_BE": layout.slots(correct, dtype=np.float32), "unit_BE": layout.slots(unit)}
+
+    def loss(
+        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the sum of the cross-entropies, and the number of examples."""
+        from flaxfer.tasks import losses  # Imports JAX.
+
+        return losses.choice_loss(logits[..., 0], batch)
+
+    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
+        """Return the choice with the largest score of each example."""
+        return _Choices(task, data, outputs.reshape(-1, data.choices))
+
+    def measure(
+        self,
+        task: Task,
+        metric: str,
+        language: str,
+        gold: Sequence[Any],
+        predictions: Sequence[Sequence[Any]],
+    ) -> tuple[Resampled, list[Learning]]:
+        """Return the accuracy of the predicted choices."""
+        names = sorted(set(gold).union(*predictions))
+        return resampling.measure_classes(metric, names, gold, predictions)
+
+    def learning_score(self, dev: Mapping[str, float], choices: int) -> tuple[str, float]:
+        """Return the accuracy, scaled so that chance is 0."""
+        return "accuracy beyond chance", (dev["accuracy"] * choices - 1) / (choices - 1)
+
+    def describe(self, task: Task) -> str:
+        """Describe a choice."""
+        return "which of several choices is the right one"
+
+
+class _Choices(Predictions):
+    """Choices of examples, from scores (n, choices)."""
+
+    def scores(self, chosen: np.ndarray) -> Scores:
+        correct = self._outputs[chosen].argmax(axis=1) == self.data.label[chosen]
+        return {"accuracy": float(correct.mean()) if len(correct) else np.nan}
+
+    def record(self, i: int) -> dict[str, Any]:
+        return {
+            "prediction": int(self._outputs[i].argmax()),
+            "label": int(self.data.label[i]),
+            "probabilities": softmax(self._outputs[i]),
+        }
+
+
+def _choices(columns: Mapping[str, Column]) -> list[str]:
+    """Return the roles of choices in order."""
+    return [role for n in range(1, 1 + len(columns)) if (role := f"choice_{n}") in columns]

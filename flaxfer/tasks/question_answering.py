@@ -1,0 +1,329 @@
+"""Question answering by a span of a context."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tokenizers
+
+from flaxfer.config import Source, Task, Train
+from flaxfer.config.findings import Finding
+from flaxfer.data.encode import Sequences, Template, chunks, pure_backend
+from flaxfer.data.examples import Examples, LabelColumn
+from flaxfer.data.labels import Labels
+from flaxfer.data.packing import Batch, Layout
+from flaxfer.data.tables import Column
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.data.tokenizer import cls_is_last
+from flaxfer.data.values import text_fault
+from flaxfer.errors import DataError
+from flaxfer.tasks import answers, resampling
+from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
+from flaxfer.tasks.resampling import Learning, Resampled
+
+if TYPE_CHECKING:
+    import jax
+    from transformers import PreTrainedTokenizerFast
+
+SPECIAL_TOKENS = 4
+"""Largest number of special tokens that a model family adds to a question and its context."""
+
+
+class QuestionAnswering(TaskType):
+    """A span of the context per question; the loss is the mean cross-entropy of its two ends."""
+
+    name = "question_answering"
+    metrics = ("f1", "exact_match")
+    settings = frozenset({"no_answer"})
+    roles = ("text_a", "answers", "text_b")
+    optional_roles = ()
+    list_roles = ("answers",)
+    special_formats = ("squad",)
+    formats = (*special_formats, *TABLES)
+    head = "span"
+    per_token = True
+    gold_key = "answers"
+    learning_metric = "f1"
+    pipeline_tag = "question-answering"
+    architecture = "ForQuestionAnswering"
+
+    def num_outputs(self, task: Task) -> int:
+        """Return 2: logits of being the first and the last token of an answer."""
+        return 2
+
+    def check_train(self, at: str, train: Train, task_at: str) -> Iterator[Finding]:
+        """Yield every error in the settings of a stage's training."""
+        yield from super().check_train(at, train, task_at)
+        room = train.max_length - SPECIAL_TOKENS - 1  # For a context, after a one-token question.
+        if train.max_length >= 4 and train.doc_stride >= room:
+            yield (
+                (f"{at}.doc_stride", f"{at}.max_length", f"{task_at}.type"),
+                f"{at}.doc_stride: windows that share {train.doc_stride} tokens need a larger "
+                f"max_length than {train.max_length}; 384 tokens that share 128 are usual",
+            )
+
+    def label_names(self, task: Task, named: Collection[str]) -> tuple[str, ...] | None:
+        """Return (): answers cannot be mapped."""
+        return ()
+
+    def read_labels(
+        self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
+    ) -> Labels:
+        """Return the answers of each question with their first characters in the context."""
+        contexts, column = columns["text_b"], columns["answers"]
+        labels = Labels()
+        for i in records:
+            pairs = _pairs(column.values[i])
+            if isinstance(pairs, str):
+                labels.problems.append((i, f"{column.place(i)}: {pairs}"))
+                continue
+            context = contexts.values[i]
+            for item, (text, start) in enumerate(pairs):
+                fault = _answer_fault(text, start, context) if isinstance(context, str) else ""
+                if fault:
+                    labels.problems.append((i, f"{column.place(i, item)}: {fault}"))
+            if pairs or task.no_answer:
+                labels.values[i] = tuple(pairs)
+            else:
+                finding = f"{column.place(i)}: holds no answer; is that right, set task.no_answer"
+                labels.add_missing(i, finding, source)
+        return labels
+
+    def label_column(self, values: Sequence[Any]) -> LabelColumn:
+        """Return the answers of the questions as tuples."""
+        return tuple(values)
+
+    def encode(
+        self,
+        examples: Examples,
+        tokenizer: PreTrainedTokenizerFast,
+        max_length: int,
+        doc_stride: int,
+    ) -> Sequences:
+        """Encode each question with windows of its context that share `doc_stride` tokens.
+
+        The windows are those of `return_overflowing_tokens` in transformers' run_qa.
+
+        Raises:
+          DataError: If a question leaves no room for its context.
+        """
+        sequences = Sequences()
+        backend = pure_backend(tokenizer, words=False)
+        template = Template.of(backend, pair=True)
+        last = cls_is_last(tokenizer)
+        contexts = _contexts(backend, examples.text_b or ())
+        faults: list[str] = []
+        for part in chunks(len(examples)):
+            questions = backend.encode_batch(list(examples.text_a[part]), add_special_tokens=False)
+            for i, encoding in enumerate(questions, part.start):
+                question = np.array(encoding.ids, np.int32)
+                ids, span = contexts[examples.text_b[i]]  # type: ignore[index]
+                room = max_length - template.size - len(question)
+                if room < min(len(ids), doc_stride + 1):
+                    faults.append(f"{examples.id[i]}: {len(question)} tokens leave {max(room, 0)}")
+                    continue
+                answer = _answer_tokens(span, examples.label[i])
+                contained = not examples.label[i]
+                for first in range(0, max(len(ids), 1), max(room - doc_stride, 1)):
+                    token, types, start = template.fill([question, ids[first : first + room]])
+                    size = len(span[first : first + room])
+                    spans = np.full((len(token), 2), -1, np.int32)
+                    spans[start : start + size] = span[first : first + room]
+                    label = np.full(2, len(token) - 1 if last else 0, np.int32)
+                    if answer is not None and first <= answer[0] and answer[1] < first + size:
+                        label[:] = answer[0] - first + start, answer[1] - first + start
+                        contained = True
+                    sequences.append(token, types, i, spans, label[None])
+                    if first + room >= len(ids):
+                        break
+                sequences.lost += not contained
+        if faults:
+            raise DataError(
+                f"{len(faults)} question(s) leave no room for their context in {max_length} tokens "
+                f"if windows share {doc_stride}",
+                hint="raise train.max_length, or lower train.doc_stride, or leave them out with "
+                "`drop`.",
+                details=faults,
+            )
+        return sequences
+
+    def encoding_settings(self, tokenizer: PreTrainedTokenizerFast, doc_stride: int) -> list[Any]:
+        """Return the overlap of windows."""
+        return [doc_stride]
+
+    def encoded_label_shape(self, sequences: int, tokens: int) -> tuple[int, ...]:
+        """Return the shape of a first and last token per sequence."""
+        return (sequences, 2)
+
+    def reference(self, examples: Examples) -> tuple[Any, ...]:
+        """Return the context and the answers of each question."""
+        return tuple(zip(examples.text_b or (), examples.label, strict=True))
+
+    def targets(self, data: Tokenized, layout: Layout) -> Batch:
+        """Return `start_BE` and `end_BE`, int32 positions in the row."""
+        first, last = (layout.start[:, None] + data.label[layout.sequence]).T
+        return {"start_BE": layout.slots(first), "end_BE": layout.slots(last)}
+
+    def loss(
+        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the sum of the losses, and the number of windows."""
+        from flaxfer.tasks import losses  # Imports JAX.
+
+        return losses.span_loss(logits, batch)
+
+    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
+        """Return the best answers of each question."""
+        return _Answers(task, data, outputs)
+
+    def measure(
+        self,
+        task: Task,
+        metric: str,
+        language: str,
+        gold: Sequence[Any],
+        predictions: Sequence[Sequence[Any]],
+    ) -> tuple[Resampled, list[Learning]]:
+        """Return a metric of the predicted answers."""
+        score = {"f1": answers.f1, "exact_match": answers.exact_match}
+
+        def scored(name: str) -> Resampled:
+            values = [
+                [
+                    score[name](text, golds, language, task.answer_style)
+                    for text, golds in zip(texts, gold, strict=True)
+                ]
+                for texts in predictions
+            ]
+            return resampling.mean(np.array(values).T)
+
+        label = np.array([golds[0] if golds else "" for golds in gold])
+        constant = [resampling.constant_classes(np.array(texts), label) for texts in predictions]
+        f1 = scored("f1")
+        return (
+            f1 if metric == "f1" else scored(metric),
+            resampling.learning("f1", f1, constant),
+        )
+
+    def describe(self, task: Task) -> str:
+        """Describe an answer."""
+        none = ", or that there is none" if task.no_answer else ""
+        return f"the part of a context that answers a question{none}"
+
+
+class _Answers(Predictions):
+    """Answers to questions, from all windows of their contexts."""
+
+    @functools.cached_property
+    def _answers(self) -> list[list[answers.Answer]]:
+        data, task = self.data, self.task
+        bounds = np.searchsorted(data.example, np.arange(len(data.id) + 1))
+        return [
+            answers.best_answers(
+                [self._window(s) for s in range(bounds[i], bounds[i + 1])],
+                data.reference[i][0],
+                n_best=task.n_best,
+                max_answer_tokens=task.max_answer_tokens,
+                no_answer=task.no_answer,
+            )
+            for i in range(len(data.id))
+        ]
+
+    def _window(self, sequence: int) -> answers.Window:
+        start, stop = self.data.offset[sequence : sequence + 2]
+        return answers.Window(
+            start_t=self._outputs[start:stop, 0],
+            end_t=self._outputs[start:stop, 1],
+            span_t2=self.data.span[start:stop],
+            cls=int(self.data.cls[sequence]),
+        )
+
+    def _gold(self, i: int) -> Sequence[str]:
+        return [text for text, _ in self.data.reference[i][1]]
+
+    def scores(self, chosen: np.ndarray) -> Scores:
+        examples = np.flatnonzero(chosen).tolist()
+        return answers.answer_scores(
+            [self._answers[i][0].text for i in examples],
+            [self._gold(i) for i in examples],
+            [self.data.language[i] for i in examples],
+            style=self.task.answer_style,
+        )
+
+    def record(self, i: int) -> dict[str, Any]:
+        best = self._answers[i]
+        return {
+            "prediction": best[0].text,
+            "answers": self._gold(i),
+            "n_best": [{"text": a.text, "probability": a.probability} for a in best],
+        }
+
+
+def _pairs(value: Any) -> list[tuple[Any, Any]] | str:
+    """Return (text, start) of each answer, or what is wrong with their form.
+
+    Args:
+      value: `{"text": [...], "answer_start": [...]}`, or a list of `{"text", "answer_start"}`.
+    """
+    fields = ("text", "answer_start")
+    if isinstance(value, dict) and all(isinstance(value.get(name), list) for name in fields):
+        texts, starts = (value[name] for name in fields)
+        if len(texts) != len(starts):
+            return f"holds {len(texts)} text(s) and {len(starts)} answer_start(s)"
+        return list(zip(texts, starts, strict=True))
+    if isinstance(value, list) and all(isinstance(each, dict) for each in value):
+        return [(each.get("text"), each.get("answer_start")) for each in value]
+    if value is None:
+        return "is missing"
+    return "is not of the form {'text': [...], 'answer_start': [...]}"
+
+
+def _answer_fault(text: Any, start: Any, context: str) -> str:
+    """Return what is wrong with an answer; empty if nothing is."""
+    if fault := text_fault(text):
+        return f"text {fault}"
+    if isinstance(start, bool) or not isinstance(start, int):
+        return f"answer_start {start!r} is no whole number"
+    there = context[start : start + len(text)] if start >= 0 else ""
+    if there == text:
+        return ""
+    places = [at for at in range(len(context)) if context.startswith(text, at)][:3]
+    at = f"it stands at {', '.join(map(str, places))}" if places else "it stands nowhere in it"
+    return f"{text!r} does not stand at character {start} of the context, {there!r} does; {at}"
+
+
+def _contexts(
+    backend: tokenizers.Tokenizer, contexts: Sequence[Any]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return the token ids of each context, (k,) int32, and their characters, (k, 2) int32.
+
+    Whitespace at the edges of a token, which byte-level BPE and Unigram include, is excluded.
+    """
+    unique = list(dict.fromkeys(contexts))
+    encodings = {}
+    for part in chunks(len(unique)):
+        encoded = backend.encode_batch(unique[part], add_special_tokens=False)
+        for text, encoding in zip(unique[part], encoded, strict=True):
+            start, end = np.array(encoding.offsets, np.int32).reshape(-1, 2).T
+            filled = np.flatnonzero([not character.isspace() for character in text])
+            # The first filled character from `start` on, and the one after the last before `end`.
+            left = np.append(filled, len(text))[np.searchsorted(filled, start)]
+            right = np.append(0, filled + 1)[np.searchsorted(filled, end)]
+            start = np.minimum(left, end)
+            span = np.stack([start, np.maximum(right, start)], axis=1).astype(np.int32)
+            encodings[text] = (np.array(encoding.ids, np.int32), span)
+    return encodings
+
+
+def _answer_tokens(span: np.ndarray, labels: Sequence[tuple[str, int]]) -> tuple[int, int] | None:
+    """Return the first and last token with a character of the first answer; None without one."""
+    if not labels:
+        return None
+    text, start = labels[0]
+    touched = np.flatnonzero(
+        (span[:, 1] > start) & (span[:, 0] < start + len(text)) & (span[:, 0] < span[:, 1])
+    )
+    return (int(touched[0]), int(touched[-1])) if len(touched) else None

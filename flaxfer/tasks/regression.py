@@ -1,0 +1,134 @@
+"""Regression of a score for texts and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flaxfer.config import Source, Task
+from flaxfer.config.findings import Finding
+from flaxfer.data.labels import Labels, read_single_labels
+from flaxfer.data.tables import Column
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.data.values import score, score_fault
+from flaxfer.tasks import resampling
+from flaxfer.tasks.base import Predictions, Scores, TaskType
+from flaxfer.tasks.resampling import Learning, Resampled
+
+if TYPE_CHECKING:
+    import jax
+
+    from flaxfer.tasks.metrics import DeviceMetrics
+
+
+class Regression(TaskType):
+    """A score within `Task.score_range` per example; the loss is the squared error."""
+
+    name = "regression"
+    metrics = ("pearson", "spearman", "mse")
+    smaller_is_better = ("mse",)
+    settings = frozenset({"output_bias"})
+    single_label = True
+    label_dtype = np.float32
+    gold_key = "score"
+    learning_metric = "pearson"
+    pipeline_tag = "text-classification"
+    problem_type = "regression"
+
+    def check_task(self, at: str, task: Task) -> Iterator[Finding]:
+        """Yield every error in the settings of a task."""
+        yield from super().check_task(at, task)
+        if not task.score_range[0] < task.score_range[1]:
+            yield (
+                (f"{at}.score_range", f"{at}.type"),
+                f"{at}.score_range: is empty: {task.score_range}",
+            )
+
+    def label_names(self, task: Task, named: Collection[str]) -> tuple[str, ...] | None:
+        """Return None: scores have no names."""
+        return None
+
+    def read_labels(
+        self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
+    ) -> Labels:
+        """Return the score of each record."""
+        return read_single_labels(
+            columns["label"],
+            source,
+            records,
+            lambda value: score(value, task.score_range),
+            lambda value: score_fault(value, task.score_range),
+        )
+
+    def loss(
+        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the sum of the squared errors, and the number of examples."""
+        from flaxfer.tasks import losses  # Imports JAX.
+
+        return losses.score_loss(logits, batch)
+
+    def device_metrics(self, task: Task) -> type[DeviceMetrics]:
+        """Return all metrics but Spearman's correlation, which needs the ranks."""
+        from flaxfer.tasks import metrics  # Imports JAX.
+
+        return metrics.regression()
+
+    def accumulate(
+        self, state: DeviceMetrics, logits: jax.Array, batch: Mapping[str, jax.Array]
+    ) -> DeviceMetrics:
+        """Return the metrics with those of a batch merged in."""
+        from flaxfer.tasks import metrics  # Imports JAX.
+
+        return metrics.accumulate(state, logits, batch)
+
+    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
+        """Return the predicted scores."""
+        return _Outputs(task, data, outputs)
+
+    def measure(
+        self,
+        task: Task,
+        metric: str,
+        language: str,
+        gold: Sequence[Any],
+        predictions: Sequence[Sequence[Any]],
+    ) -> tuple[Resampled, list[Learning]]:
+        """Return a metric of the predicted scores."""
+        score_n = np.array(gold, np.float64)
+        output_nR = np.array(predictions, np.float64).T
+        pearson = resampling.pearson(output_nR, score_n)
+        measure: Resampled = pearson
+        if metric == "spearman":
+            measure = resampling.Spearman(output_nR, score_n)
+        elif metric == "mse":
+            measure = resampling.mean((output_nR - score_n[:, None]) ** 2)
+        constant = [resampling.constant_outputs(column, score_n) for column in output_nR.T]
+        return measure, resampling.learning("pearson", pearson, constant)
+
+    def undefined(self, metric: str, gold: Sequence[Any]) -> bool:
+        """Whether a correlation is undefined because all scores are the same."""
+        return metric in ("pearson", "spearman") and min(gold) == max(gold)
+
+    def exported_labels(self, task: Task) -> tuple[str, ...]:
+        """Return a name for the only output."""
+        return ("score",)
+
+    def describe(self, task: Task) -> str:
+        """Name the range of the scores."""
+        low, high = task.score_range
+        return f"a score; the scores it was trained on range from {low:g} to {high:g}"
+
+
+class _Outputs(Predictions):
+    """Scores of examples."""
+
+    def scores(self, chosen: np.ndarray) -> Scores:
+        from flaxfer.tasks import metrics  # Imports JAX.
+
+        return metrics.evaluate_scores(self._outputs[chosen], self.data.label[chosen])
+
+    def record(self, i: int) -> dict[str, Any]:
+        return {"prediction": float(self._outputs[i, 0]), "score": float(self.data.label[i])}

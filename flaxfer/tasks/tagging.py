@@ -1,0 +1,272 @@
+"""Tagging of every word of a sentence."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from flaxfer.config import Source, Task
+from flaxfer.config.findings import Finding
+from flaxfer.data.encode import Sequences, Template, chunks, pure_backend, word_splitter
+from flaxfer.data.examples import Examples, LabelColumn, Texts
+from flaxfer.data.labels import NO_LABEL, Labels, label_index
+from flaxfer.data.packing import Batch, Layout
+from flaxfer.data.tables import Column, Problems
+from flaxfer.data.tokenize import Tokenized
+from flaxfer.data.values import list_fault, text_fault, written
+from flaxfer.errors import DataError
+from flaxfer.tasks import entities, resampling
+from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
+from flaxfer.tasks.resampling import Learning, Resampled
+
+if TYPE_CHECKING:
+    import jax
+    from transformers import PreTrainedTokenizerFast
+
+NO_TAG = (*NO_LABEL, "_")
+"""Values that mean that a word has no tag, unless the task has a tag of that name."""
+
+
+class Tagging(TaskType):
+    """One of `Task.labels` per word, predicted at its first token; the loss is the cross-entropy.
+
+    The metrics count whole entities, except accuracy.
+    """
+
+    name = "tagging"
+    metrics = ("f1", "precision", "recall", "accuracy")
+    settings = frozenset({"labels", "label_smoothing"})
+    roles = ("words", "tags")
+    optional_roles = ()
+    list_roles = ("words", "tags")
+    special_formats = ("conll", "conllu")
+    formats = (*special_formats, *TABLES)
+    head = "token"
+    per_token = True
+    learning_metric = "f1"
+    pipeline_tag = "token-classification"
+    architecture = "ForTokenClassification"
+
+    def check_task(self, at: str, task: Task) -> Iterator[Finding]:
+        """Yield every error in the settings of a task; entities need labels such as B-PER."""
+        yield from super().check_task(at, task)
+        if task.metric in self.metrics and task.metric != "accuracy":
+            other = [label for label in task.labels if not re.fullmatch("O|[BI]-.+", label)]
+            if other or not any(label.startswith("B-") for label in task.labels):
+                yield (
+                    (f"{at}.metric", f"{at}.type", f"{at}.labels"),
+                    f"{at}.metric: {task.metric!r} counts entities, which needs labels such as "
+                    f"B-PER, I-PER and O, are {task.labels}; use 'accuracy'",
+                )
+
+    def read_texts(
+        self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
+    ) -> tuple[Texts, Texts | None]:
+        """Return the words of each sentence."""
+        return tuple(tuple(columns["words"].values[i]) for i in records), None
+
+    def text_problems(
+        self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
+    ) -> Problems:
+        """Return the problems of the words."""
+        column = columns["words"]
+        return column.problems(records, list_fault) + [
+            (i, f"{column.place(i, item)}: {fault}")
+            for i in records
+            if isinstance(column.values[i], list)
+            for item, word in enumerate(column.values[i])
+            if (fault := text_fault(word))
+        ]
+
+    def read_labels(
+        self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
+    ) -> Labels:
+        """Return the tags of each sentence; -1 for a word without one if `drop_unlabeled`."""
+        words, column = columns["words"], columns["tags"]
+        labels = Labels()
+        index = label_index(source, task, task.labels)
+        for i in records:
+            tags = column.values[i]
+            fault = list_fault(tags)
+            if (
+                not fault
+                and isinstance(words.values[i], list)
+                and len(words.values[i]) != len(tags)
+            ):
+                fault = f"holds {len(tags)} tags for {len(words.values[i])} words"
+            if fault:
+                labels.problems.append((i, f"{column.place(i)}: {fault}"))
+                continue
+            names = [written(tag) for tag in tags]
+            numbers = tuple(index.get(name, -1) for name in names)
+            for item, (name, number) in enumerate(zip(names, numbers, strict=True)):
+                if number < 0 and (name not in NO_TAG or not source.drop_unlabeled):
+                    fault = "stands for no label" if name in NO_TAG else "is no label"
+                    labels.problems.append((i, f"{column.place(i, item)}: {name!r} {fault}"))
+            if source.drop_unlabeled and max(numbers) < 0:
+                labels.missing.add(i)
+            else:
+                labels.values[i] = numbers
+        return labels
+
+    def label_column(self, values: Sequence[Any]) -> LabelColumn:
+        """Return the tags of the sentences as tuples."""
+        return tuple(values)
+
+    def encode(
+        self,
+        examples: Examples,
+        tokenizer: PreTrainedTokenizerFast,
+        max_length: int,
+        doc_stride: int,
+    ) -> Sequences:
+        """Encode whole words, as many per sequence as fit; tags are at first tokens of words.
+
+        A word longer than a sequence keeps its first tokens; a word without tokens becomes the
+        unknown token.
+
+        Raises:
+          DataError: If a word has no token and the tokenizer no unknown token.
+        """
+        sequences = Sequences()
+        backend = pure_backend(tokenizer, words=True)
+        template = Template.of(backend, pair=False)
+        room = max_length - template.size
+        for part in chunks(len(examples)):
+            sentences = examples.text_a[part]
+            encoded = backend.encode_batch(
+                sentences, is_pretokenized=True, add_special_tokens=False
+            )
+            for i, (words, encoding) in enumerate(zip(sentences, encoded, strict=True), part.start):
+                pieces: list[list[int]] = [[] for _ in words]
+                for piece, word in zip(encoding.ids, encoding.word_ids, strict=True):
+                    pieces[cast(int, word)].append(piece)
+                pieces = [each or [_unknown(tokenizer, examples.id[i])] for each in pieces]
+                sequences.truncated += any(len(each) > room for each in pieces)
+                pieces = [each[:room] for each in pieces]
+                for first, last in _groups([len(each) for each in pieces], room):
+                    counts = [len(each) for each in pieces[first:last]]
+                    ids = np.array([token for each in pieces[first:last] for token in each])
+                    token, types, start = template.fill([ids])
+                    heads = start + np.cumsum([0, *counts[:-1]])
+                    span = np.full((len(token), 2), -1, np.int32)
+                    span[heads] = np.arange(first, last)[:, None] + [0, 1]
+                    label = np.full(len(token), -1, np.int32)
+                    label[heads] = examples.label[i][first:last]
+                    sequences.append(token, types, i, span, label)
+        return sequences
+
+    def encoding_settings(self, tokenizer: PreTrainedTokenizerFast, doc_stride: int) -> list[Any]:
+        """Return how the tokenizer splits texts that are given as words."""
+        return [word_splitter(tokenizer)]
+
+    def encoded_label_shape(self, sequences: int, tokens: int) -> tuple[int, ...]:
+        """Return the shape of a tag per token."""
+        return (tokens,)
+
+    def reference(self, examples: Examples) -> tuple[Any, ...]:
+        """Return the tags of all words of each sentence."""
+        return tuple(examples.label)
+
+    def targets(self, data: Tokenized, layout: Layout) -> Batch:
+        """Return `label_BT`, int32, -1 for tokens that do not count."""
+        return {"label_BT": layout.tokens(data.label[layout.token], padding=-1)}
+
+    def loss(
+        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the sum of the cross-entropies, and the number of tagged words."""
+        from flaxfer.tasks import losses  # Imports JAX.
+
+        return losses.tag_loss(logits, batch, label_smoothing)
+
+    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
+        """Return the most probable tag of each word."""
+        return _Tags(task, data, outputs)
+
+    def measure(
+        self,
+        task: Task,
+        metric: str,
+        language: str,
+        gold: Sequence[Any],
+        predictions: Sequence[Sequence[Any]],
+    ) -> tuple[Resampled, list[Learning]]:
+        """Return a metric of the predicted tags."""
+        counts = np.stack([entities.sentence_counts(gold, tags) for tags in predictions], axis=1)
+        label = _tagged(gold, gold)
+        constant = [resampling.constant_classes(_tagged(gold, tags), label) for tags in predictions]
+        f1 = resampling.entity_metric("f1", counts)
+        return (
+            resampling.entity_metric(metric, counts),
+            resampling.learning("f1", f1, constant),
+        )
+
+    def describe(self, task: Task) -> str:
+        """Name the tags."""
+        return f"a tag for every word, at its first piece: {', '.join(task.labels)}"
+
+
+class _Tags(Predictions):
+    """Tags of all words, decided at their first tokens."""
+
+    @functools.cached_property
+    def _tags(self) -> list[list[str]]:
+        data = self.data
+        first = np.flatnonzero(data.span[:, 0] >= 0)
+        example = data.example[np.searchsorted(data.offset, first, side="right") - 1]
+        ends = np.cumsum([len(tags) for tags in data.reference])
+        best = np.empty(ends[-1] if len(ends) else 0, np.int64)
+        best[data.span[first, 0] + (ends - [len(tags) for tags in data.reference])[example]] = (
+            self._outputs[first].argmax(axis=1)
+        )
+        return [[self.task.labels[tag] for tag in part] for part in np.split(best, ends[:-1])]
+
+    def _gold(self, i: int) -> list[str | None]:
+        return [None if tag < 0 else self.task.labels[tag] for tag in self.data.reference[i]]
+
+    def scores(self, chosen: np.ndarray) -> Scores:
+        examples = np.flatnonzero(chosen).tolist()
+        gold = [self._gold(i) for i in examples]
+        return entities.entity_scores(gold, [self._tags[i] for i in examples])
+
+    def record(self, i: int) -> dict[str, Any]:
+        return {"prediction": self._tags[i], "label": self._gold(i)}
+
+
+def _groups(counts: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
+    """Yield the first word and the one after the last of each sequence.
+
+    Args:
+      counts: Number of tokens of each word, each at most `room`.
+      room: Number of tokens of a sequence.
+    """
+    first = used = 0
+    for word, count in enumerate(counts):
+        if used + count > room:
+            yield first, word
+            first, used = word, 0
+        used += count
+    yield first, len(counts)
+
+
+def _unknown(tokenizer: PreTrainedTokenizerFast, name: str) -> int:
+    if tokenizer.unk_token_id is None:
+        raise DataError(
+            "a word has no token, and the tokenizer has none for unknown words",
+            where=name,
+            hint="set unk_token in tokenizer_config.json, or leave the record out with `drop`.",
+        )
+    return int(tokenizer.unk_token_id)
+
+
+def _tagged(gold: Sequence[Sequence[str | None]], tags: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return the tags of all words that have a true tag."""
+    pairs = (
+        pair for sentence in zip(gold, tags, strict=True) for pair in zip(*sentence, strict=True)
+    )
+    return np.array([tag for true, tag in pairs if true is not None])
