@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ from flaxfer.data.sources import read_source
 from flaxfer.errors import DataError
 from flaxfer.evaluation.evaluator import finite
 from flaxfer.evaluation.retrieval import retrieval_accuracy
-from flaxfer.interop.embedding import Embedder, Layers, check_texts, layer_numbers
+from flaxfer.interop.embedding import Embedder, Layers, check_texts
 from flaxfer.tasks import metrics, task_type
 
 SIMILARITY = Task("similarity", "regression", "pearson", score_range=(-1e30, 1e30))
 """Scores of any range, on which a correlation does not depend."""
+
+Score = Callable[[Embedder], list[dict[str, Any]]]
 
 
 def sts_scores(embedder: Embedder, pairs: Examples, layers: Layers = (-1,)) -> list[dict[str, Any]]:
@@ -34,7 +36,7 @@ def sts_scores(embedder: Embedder, pairs: Examples, layers: Layers = (-1,)) -> l
     n = len(pairs)
     vector_LnD = embedder.embed([*pairs.text_a, *pairs.text_b], layers)
     records = []
-    for layer, vector_nD in zip(_numbers(embedder, layers), vector_LnD, strict=True):
+    for layer, vector_nD in zip(embedder.layer_numbers(layers), vector_LnD, strict=True):
         cosine_nC = _cosines(vector_nD[:n], vector_nD[n:])[:, None]
         scores = metrics.evaluate_scores(cosine_nC, np.asarray(pairs.label))
         records.append({"layer": layer, **{k: scores[k] for k in ("pearson", "spearman")}})
@@ -69,7 +71,7 @@ def retrieval_scores(
             "source_to_target": retrieval_accuracy(vector_nD[:n], vector_nD[n:]),
             "target_to_source": retrieval_accuracy(vector_nD[n:], vector_nD[:n]),
         }
-        for layer, vector_nD in zip(_numbers(embedder, layers), vector_LnD, strict=True)
+        for layer, vector_nD in zip(embedder.layer_numbers(layers), vector_LnD, strict=True)
     ]
 
 
@@ -93,8 +95,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     retrieval = subcommands.add_parser("retrieval", help="find each translation among all texts")
     retrieval.add_argument("--source", required=True, metavar="FILE", help="a text on each line")
     retrieval.add_argument("--target", required=True, metavar="FILE", help="their translations")
-    for subcommand, score in ((sts, _score_sts), (retrieval, _score_retrieval)):
-        subcommand.set_defaults(score=score)
+    for subcommand, read in ((sts, _read_sts), (retrieval, _read_retrieval)):
+        subcommand.set_defaults(read=read)
         subcommand.add_argument("--model", required=True, metavar="FOLDER", help="as model.path")
         subcommand.add_argument(
             "--layers",
@@ -113,11 +115,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score the embeddings of a model, and print the scores of each layer."""
-    result = args.score(args)
-    records = result["scores"]
+    data, score = args.read(args)  # The data is checked before the model is loaded.
+    settings = {key: getattr(args, key) for key in ("pooling", "prefix", "max_length")}
+    embedder = Embedder(args.model, **settings)
+    records = score(embedder)
     if args.json:
-        records = [finite(record) for record in records]
-        print(json.dumps(result | {"scores": records}, ensure_ascii=False, allow_nan=False))
+        result = {"model": args.model, **settings, **data, "truncated": embedder.truncated}
+        result["scores"] = [finite(record) for record in records]
+        print(json.dumps(result, ensure_ascii=False, allow_nan=False))
         return 0
     print("  ".join(f"{name:>16}" for name in records[0]))
     for record in records:
@@ -135,52 +140,26 @@ def _columns(text: str) -> dict[str, str | int]:
     return dict(zip(("text_a", "text_b", "label"), keys, strict=True))
 
 
-def _score_sts(args: argparse.Namespace) -> dict[str, Any]:
+def _read_sts(args: argparse.Namespace) -> tuple[dict[str, Any], Score]:
     header = args.header
     if header is None:
         header = any(isinstance(key, str) for key in args.columns.values())
-    pairs = read_source(
-        Source(path=args.data, columns=args.columns, header=header),
-        SIMILARITY,
-        task_type(SIMILARITY),
-    )
-    return _score(
-        args,
-        {"data": args.data, "n": len(pairs)},
-        lambda embedder: sts_scores(embedder, pairs, args.layers),
-    )
+    source = Source(path=args.data, columns=args.columns, header=header)
+    pairs = read_source(source, SIMILARITY, task_type(SIMILARITY))
+    facts = {"data": args.data, "n": len(pairs)}
+    return facts, lambda embedder: sts_scores(embedder, pairs, args.layers)
 
 
-def _score_retrieval(args: argparse.Namespace) -> dict[str, Any]:
+def _read_retrieval(args: argparse.Namespace) -> tuple[dict[str, Any], Score]:
     source, target = (_read_texts(path) for path in (args.source, args.target))
-    return _score(
-        args,
-        {"source": args.source, "target": args.target, "n": len(source)},
-        lambda embedder: retrieval_scores(embedder, source, target, args.layers),
-    )
-
-
-def _score(
-    args: argparse.Namespace,
-    data: Mapping[str, Any],
-    score: Callable[[Embedder], list[dict[str, Any]]],
-) -> dict[str, Any]:
-    """Return settings, data and scores; the model is loaded after the data has been checked."""
-    settings = {key: getattr(args, key) for key in ("pooling", "prefix", "max_length")}
-    embedder = Embedder(args.model, **settings)
-    scores = score(embedder)
-    truncated = embedder.truncated
-    return {"model": args.model, **settings, **data, "truncated": truncated, "scores": scores}
+    facts = {"source": args.source, "target": args.target, "n": len(source)}
+    return facts, lambda embedder: retrieval_scores(embedder, source, target, args.layers)
 
 
 def _read_texts(path: str) -> tuple[str, ...]:
     texts = tuple(read_lines(Path(path), "utf-8", "path").values)
     check_texts(texts, path)
     return texts
-
-
-def _numbers(embedder: Embedder, layers: Layers) -> tuple[int, ...]:
-    return layer_numbers(layers, embedder.config.num_layers)
 
 
 def _cosines(a_nD: np.ndarray, b_nD: np.ndarray) -> np.ndarray:

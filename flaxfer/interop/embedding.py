@@ -98,7 +98,7 @@ class Embedder:
           ConfigError: the model has no such layer.
           DataError: there are no texts, or one is empty.
         """
-        numbers = layer_numbers(layers, self.config.num_layers)
+        numbers = self.layer_numbers(layers)
         check_texts(texts)
         position = {text: i for i, text in enumerate(dict.fromkeys(texts))}
         data = self._tokenize(list(position))
@@ -113,6 +113,24 @@ class Embedder:
         if self._normalise:
             vector_LnD /= np.linalg.norm(vector_LnD, axis=-1, keepdims=True)
         return vector_LnD[:, [position[text] for text in texts]]
+
+    def layer_numbers(self, layers: Layers) -> tuple[int, ...]:
+        """Return layers as numbers from 0.
+
+        Raises:
+          ConfigError: the model has no such layer, or `layers` is empty.
+        """
+        last = self.config.num_layers
+        if layers == "all":
+            return tuple(range(last + 1))
+        unknown = [str(layer) for layer in layers if not -last - 1 <= layer <= last]
+        if unknown or not layers:
+            raise ConfigError(
+                f"there is no layer {', '.join(unknown)}" if unknown else "no layer is named",
+                where="layers",
+                hint=f"the layers are 0 (the embeddings) to {last}, or -1 (the last) and down.",
+            )
+        return tuple(int(layer) % (last + 1) for layer in layers)
 
     def _tokenize(self, texts: Sequence[str]) -> Tokenized:
         n = len(texts)
@@ -177,24 +195,6 @@ def embed_tokenized(
             fetch(*pending.pop(0))
     fetch(*pending.pop())
     return vector_LnD
-
-
-def layer_numbers(layers: Layers, num_layers: int) -> tuple[int, ...]:
-    """Return layers as numbers from 0.
-
-    Raises:
-      ConfigError: the model has no such layer, or `layers` is empty.
-    """
-    if layers == "all":
-        return tuple(range(num_layers + 1))
-    wrong = [str(layer) for layer in layers if not -num_layers - 1 <= layer <= num_layers]
-    if wrong or not layers:
-        raise ConfigError(
-            f"there is no layer {', '.join(wrong)}" if wrong else "no layer is named",
-            where="layers",
-            hint=f"the layers are 0 (the embeddings) to {num_layers}, or -1 (the last) and down.",
-        )
-    return tuple(int(layer) % (num_layers + 1) for layer in layers)
 
 
 def check_texts(texts: Sequence[str], where: str = "texts") -> None:

@@ -14,14 +14,13 @@ import numpy as np
 import safetensors.numpy
 
 from flaxfer import __version__
-from flaxfer.config import Model
+from flaxfer.config import Model, Task
 from flaxfer.data import tokenize
 from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.evaluation.records import CONDITIONS, Run, read_study
 from flaxfer.interop import card
 from flaxfer.interop.folders import copy_tokenizer, new_folder
-from flaxfer.interop.names import class_name
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.pretrained import weights_fingerprint
@@ -32,6 +31,17 @@ from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
 from flaxfer.training.record import DONE, IDENTITY, StageRecord, open_finished
 from flaxfer.training.vocabulary import recover_rows, with_word_table, word_table
+
+CLASS_PREFIXES = {
+    "bert": "Bert",
+    "ernie": "Ernie",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "camembert": "Camembert",
+    "data2vec-text": "Data2VecText",
+    "xlnet": "XLNet",
+}
+"""Prefixes of the names of transformers' classes, by family."""
 
 TRAIN_SETTINGS = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
 """Training settings that `flaxfer predict` needs to give the predictions of the evaluation."""
@@ -67,6 +77,14 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
         model_class = class_name(encoder.family, stage.task())
         card.model_card(stage, out.absolute().name, model_class).save(temporary / "README.md")
     return out
+
+
+def class_name(family: str, task: Task) -> str:
+    """Return the name of transformers' class for a family and a task."""
+    suffix = task_type(task).architecture
+    # XLNetForQuestionAnswering is a beam search over spans; ours is the plain head.
+    simple = "Simple" if (family, suffix) == ("xlnet", "ForQuestionAnswering") else ""
+    return f"{CLASS_PREFIXES[family]}{suffix}{simple}"
 
 
 def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from flaxfer.config import Model
 from flaxfer.data.tokenize import load_tokenizer
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.interop.embed import retrieval_scores
-from flaxfer.interop.embedding import Embedder, layer_numbers
+from flaxfer.interop.embedding import Embedder
 from flaxfer.interop.embedding_step import make_embed_step
 from flaxfer.main import main
 from flaxfer.models.encoders import EncoderConfig
@@ -211,12 +211,12 @@ def test_texts_without_an_embedding_are_refused(model: Embedder, texts: Any, wan
         assert "text 2 is empty" in str(caught.value) and "text 4 is empty" in str(caught.value)
 
 
-def test_layers_are_counted_from_either_end() -> None:
-    assert layer_numbers("all", 3) == (0, 1, 2, 3)
-    assert layer_numbers((-1, 0, 3, -4), 3) == (3, 0, 3, 0)
-    for wrong in ((4,), (-5,), ()):
+def test_layers_are_counted_from_either_end(model: Embedder) -> None:
+    assert model.layer_numbers("all") == (0, 1, 2)
+    assert model.layer_numbers((-1, 0, 2, -3)) == (2, 0, 2, 0)
+    for layers in ((3,), (-4,), ()):
         with pytest.raises(ConfigError, match="layer"):
-            layer_numbers(wrong, 3)
+            model.layer_numbers(layers)
 
 
 @pytest.fixture

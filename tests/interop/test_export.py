@@ -27,17 +27,18 @@ from flaxfer.models.weights import read_headers
 from flaxfer.study import runner
 from flaxfer.training.record import open_finished
 from flaxfer.training.vocabulary import word_table
-from tests.helpers import mesh_of, restored_compilation_cache, tiny_model
-from tests.interop.helpers import COLUMNS, ROWS, write_study
+from tests.e2e.conftest import on_one_device
+from tests.e2e.helpers import folder_of, lines_of, predictions_of, runs_of, summary_of
+from tests.helpers import mesh_of, tiny_model
+from tests.interop.helpers import ROWS, read_json, texts_of, write_study
 
-MESH = mesh_of()
 WORD = "embeddings.word_embeddings.weight"
 Json = dict[str, Any]
 Exporter = Callable[..., Path]
 
 
 def run(config: Config) -> Config:
-    with restored_compilation_cache():
+    with on_one_device():
         runner.run(config, "flaxfer run --config tiny.py")
     return config
 
@@ -59,20 +60,6 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return run(dataclasses.replace(config, **changes))
 
 
-def records(config: Config) -> list[Json]:
-    runs: list[Json] = json.loads((Path(config.workdir) / "study.json").read_text())["runs"]
-    return runs
-
-
-def record_of(config: Config, condition: str, stage: str = "target") -> Json:
-    (record,) = (r for r in records(config) if (r["condition"], r["stage"]) == (condition, stage))
-    return record
-
-
-def stage_of(config: Config, condition: str, stage: str = "target") -> Path:
-    return Path(config.workdir) / str(record_of(config, condition, stage)["dir"])
-
-
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     """Export a stage of a study; each stage is exported once."""
@@ -81,43 +68,26 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exporter:
     def export_once(stage: Path) -> Path:
         return export(stage, tmp_path_factory.mktemp("exports") / "my model")
 
-    return lambda config, *names: export_once(stage_of(config, *names))
-
-
-def texts_of(config: Config, folder: Path, name: str) -> Path:
-    """Write the texts of an evaluated set, in the order of the stage's predictions."""
-    (file,) = folder.glob(f"predictions/{name}-*.jsonl")
-    lines = []
-    for line in file.read_text().splitlines():
-        identity = json.loads(line)["id"]
-        stem, _, number = identity.rpartition(":")
-        source = (Path(config.data_dir) / f"{stem}.tsv").read_text().splitlines()
-        fields = source[int(number) - 1].split("\t")
-        record = {role: fields[i] for role, i in COLUMNS.items() if role != "label"}
-        lines.append(json.dumps(record | {"id": identity}))
-    path = folder / f"texts-{name}.jsonl"
-    path.write_text("\n".join(lines) + "\n")
-    return path
+    return lambda config, stage: export_once(folder_of(config, stage))
 
 
 @pytest.fixture(params=["scores direct", "scores staged", "classes direct", "classes scratch"])
 def case(request: pytest.FixtureRequest) -> tuple[Config, str]:
     name, condition = request.param.split()
-    return request.getfixturevalue(name), condition
+    return request.getfixturevalue(name), f"{condition}/target"
 
 
 def test_an_export_repeats_the_predictions_bit_for_bit(
     case: tuple[Config, str], exported: Exporter
 ) -> None:
-    config, condition = case
-    folder, out = stage_of(config, condition), exported(*case)
+    config, stage = case
+    folder, out = folder_of(config, stage), exported(*case)
     sets = ["test", "german"] if config.intermediate else ["test"]
     for name in sets:
-        (file,) = folder.glob(f"predictions/{name}-*.jsonl")
-        before = [json.loads(line) for line in file.read_text().splitlines()]
+        before = predictions_of(folder, name)
         for record in before:
             assert record.pop("label" if "label" in record else "score") is not None
-        after = list(predict(out, texts_of(config, folder, name)))
+        after = list(predict(out, texts_of(config, folder, name), mesh_of()))
         assert after == before and len(after) > 6
 
 
@@ -128,8 +98,8 @@ def test_transformers_loads_it_and_predicts_the_same(
     import torch
     import transformers
 
-    config, condition = case
-    out, folder = exported(*case), stage_of(config, condition)
+    config, stage = case
+    out, folder = exported(*case), folder_of(config, stage)
     model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
         out, output_loading_info=True
     )
@@ -137,12 +107,10 @@ def test_transformers_loads_it_and_predicts_the_same(
     labels = config.target.task.labels
     assert model.config.num_labels == max(len(labels), 1)
     assert model.dtype == torch.float32 and model.config.vocab_size == ROWS
-    assert type(model).__name__ == json.loads((out / "config.json").read_text())["architectures"][0]
+    assert type(model).__name__ == read_json(out / "config.json")["architectures"][0]
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    texts = [json.loads(x) for x in texts_of(config, folder, "test").read_text().splitlines()]
-    (file,) = folder.glob("predictions/test-*.jsonl")
-    before = [json.loads(line) for line in file.read_text().splitlines()]
-    for text, wanted in zip(texts, before, strict=True):
+    texts = lines_of(texts_of(config, folder, "test"))
+    for text, wanted in zip(texts, predictions_of(folder, "test"), strict=True):
         pair = tokenizer(
             text["text_a"], text["text_b"], truncation=True, max_length=32, return_tensors="pt"
         )
@@ -161,10 +129,9 @@ def test_config_json_is_that_of_the_pretrained_model_with_the_task(
     scores: Config, classes: Config, exported: Exporter
 ) -> None:
     one, other = (
-        json.loads((exported(config, "direct") / "config.json").read_text())
-        for config in (scores, classes)
+        read_json(exported(config, "direct/target") / "config.json") for config in (scores, classes)
     )
-    before = json.loads((Path(scores.model.path) / "config.json").read_text())
+    before = read_json(Path(scores.model.path) / "config.json")
     assert before.items() <= one.items() and one["vocab_size"] == ROWS
     assert one["architectures"] == ["BertForSequenceClassification"]
     assert (one["id2label"], one["problem_type"]) == ({"0": "score"}, "regression")
@@ -174,22 +141,22 @@ def test_config_json_is_that_of_the_pretrained_model_with_the_task(
     assert other["problem_type"] == "single_label_classification"
     assert one["dtype"] == "float32"
     replaced = {"id2label": {"0": "x", "1": "y"}, "num_labels": 2, "torch_dtype": "float16"}
-    stage = open_finished(stage_of(scores, "direct"))
+    stage = open_finished(folder_of(scores, "direct/target"))
     assert json.loads(json.dumps(config_json(before | replaced, stage))) == one
 
 
 def test_the_folder_holds_the_tokenizer_and_no_local_paths(
     scores: Config, exported: Exporter
 ) -> None:
-    out, model = exported(scores, "staged"), Path(scores.model.path)
+    out, model = exported(scores, "staged/target"), Path(scores.model.path)
     names = {"config.json", "model.safetensors", "README.md"}
     tokenizer = {"tokenizer.json", "tokenizer_config.json"}
     assert {p.name for p in out.iterdir()} == names | tokenizer
     assert [p.name for p in out.parent.iterdir()] == [out.name]
     assert len({p.stat().st_mode for p in out.iterdir()}) == 1
     assert (out / "tokenizer.json").read_bytes() == (model / "tokenizer.json").read_bytes()
-    settings = json.loads((out / "tokenizer_config.json").read_text())
-    assert settings == json.loads((model / "tokenizer_config.json").read_text()) | {
+    settings = read_json(out / "tokenizer_config.json")
+    assert settings == read_json(model / "tokenizer_config.json") | {
         "model_input_names": ["input_ids", "attention_mask", "token_type_ids"],
         "model_max_length": 64,
         "padding_side": "right",
@@ -212,17 +179,17 @@ def tables(config: Config, out: Path, prefix: str) -> tuple[np.ndarray, np.ndarr
 def test_unused_rows_are_decayed_as_the_optimizer_would(scores: Config, exported: Exporter) -> None:
     factor = 1.0
     for stage in ("intermediate", "target"):
-        record = open_finished(stage_of(scores, "staged", stage))
-        before, table = tables(scores, exported(scores, "staged", stage), "bert")
+        record = open_finished(folder_of(scores, f"staged/{stage}"))
+        before, table = tables(scores, exported(scores, f"staged/{stage}"), "bert")
         ids = record.vocabulary().ids
         unused = np.setdiff1d(np.arange(ROWS), ids)
         assert len(unused) == ROWS - 128
-        params = record.best_params(pretrained.load_encoder_config(Path(scores.model.path)), MESH)
+        params = record.best_params(
+            pretrained.load_encoder_config(Path(scores.model.path)), mesh_of()
+        )
         np.testing.assert_array_equal(table[ids], word_table(params))
-        lines = (record.folder / "metrics.jsonl").read_text().splitlines()
-        rates = [
-            step["learning_rate"] for step in map(json.loads, lines) if "learning_rate" in step
-        ]
+        steps = [step for step in lines_of(record.folder / "metrics.jsonl") if "loss" in step]
+        rates = [step["learning_rate"] for step in steps]
         earlier = factor
         factor *= math.prod(1 - rate * 1.0 for rate in rates[: record.done()["best_step"]])
         assert factor < earlier - 1e-3
@@ -230,9 +197,9 @@ def test_unused_rows_are_decayed_as_the_optimizer_would(scores: Config, exported
 
 
 def test_unused_rows_are_random_after_random_weights(classes: Config, exported: Exporter) -> None:
-    folder = stage_of(classes, "scratch")
+    folder = folder_of(classes, "scratch/target")
     ids = np.load(folder / "vocabulary.npy")
-    before, table = tables(classes, exported(classes, "scratch"), "roberta")
+    before, table = tables(classes, exported(classes, "scratch/target"), "roberta")
     unused = np.setdiff1d(np.arange(ROWS), ids)
     assert not np.isclose(table[unused], before[unused], atol=1e-3).all(axis=1).any()
     assert table[unused].std() == pytest.approx(0.02, rel=0.1)  # The config's initializer_range.
@@ -241,8 +208,8 @@ def test_unused_rows_are_random_after_random_weights(classes: Config, exported: 
 def test_the_card_holds_the_results_of_the_study(
     scores: Config, classes: Config, exported: Exporter
 ) -> None:
-    out = exported(scores, "staged")
-    record = record_of(scores, "staged")
+    out = exported(scores, "staged/target")
+    record = runs_of(scores)["staged/target"]
     card = huggingface_hub.ModelCard.load(out / "README.md")
     assert card.data.language == ["en", "de"]
     assert card.data.library_name == "transformers" and card.data.base_model is None
@@ -263,25 +230,26 @@ def test_the_card_holds_the_results_of_the_study(
     assert "fine-tuned on the intermediate task nli (classification) first, and then on sts" in (
         card.text
     )
-    for split in json.loads((Path(scores.workdir) / "study.json").read_text())["data"]:
+    study = summary_of(scores)
+    for split in study["data"]:
         task = "nli" if split["stage"] == "intermediate" else "sts"
         assert f"| {task} | {split['split']} | " in card.text
         assert f"| {split['examples']} | {split['tokens']} | {split['truncated']} |" in card.text
     assert "sts-german.tsv" in card.text and "zero-shot" in card.text
     assert "not trained on texts in de:" in card.text
     assert "| optimizer.learning_rate | 0.003 | 0.003 |" in card.text
-    versions = json.loads((Path(scores.workdir) / "study.json").read_text())["versions"]
-    assert all(f"| {name} | {version} |" in card.text for name, version in versions.items())
-    direct = (exported(scores, "direct") / "README.md").read_text()
+    for name, version in study["versions"].items():
+        assert f"| {name} | {version} |" in card.text
+    direct = (exported(scores, "direct/target") / "README.md").read_text()
     assert "This model is model, fine-tuned on sts with" in direct and "nli" not in direct
-    scratch = (exported(classes, "scratch") / "README.md").read_text()
+    scratch = (exported(classes, "scratch/target") / "README.md").read_text()
     assert "random weights" in scratch and "cut from train" in scratch
     assert "no, maybe, yes" in scratch and "zero-shot" not in scratch
 
 
-def test_the_card_names_the_model_of_the_hub(copied: Path, scores: Config) -> None:
-    folder = copied / str(record_of(scores, "direct")["dir"])
-    origin = json.loads((folder / "origin.json").read_text())
+def test_the_card_names_the_model_of_the_hub(copied: Config) -> None:
+    folder = folder_of(copied, "direct/target")
+    origin = read_json(folder / "origin.json")
     origin["model"]["hub"] = "someone/some-model"
     (folder / "origin.json").write_text(json.dumps(origin))
     card = model_card(open_finished(folder), "m", "BertForQuestionAnswering")
@@ -298,9 +266,10 @@ def test_the_command_line_finds_the_stage(
     words = ["export", scores.workdir]
     assert main([*words, str(out), "--condition", "staged", "--seed", "0"]) == 0
     assert capsys.readouterr().out == f"{out}\n"
-    assert read_json(out)["flaxfer"] == read_json(exported(scores, "staged"))["flaxfer"]
+    first = read_json(out / "config.json")
+    assert first == read_json(exported(scores, "staged/target") / "config.json")
     assert main([*words, str(out), "--stage", "intermediate", "--overwrite"]) == 0
-    assert read_json(out)["flaxfer"]["task"]["name"] == "nli"
+    assert read_json(out / "config.json")["flaxfer"]["task"]["name"] == "nli"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     capsys.readouterr()
     assert main([*words, str(tmp_path / "a b")]) == 2
@@ -316,15 +285,11 @@ def test_the_command_line_finds_the_stage(
     assert not (tmp_path / "a").exists()
 
 
-def read_json(folder: Path) -> Json:
-    content: Json = json.loads((folder / "config.json").read_text())
-    return content
-
-
 @pytest.fixture
-def copied(scores: Config, tmp_path: Path) -> Path:
-    """A copy of the study's work directory, to be damaged."""
-    return Path(shutil.copytree(scores.workdir, tmp_path / "work"))
+def copied(scores: Config, tmp_path: Path) -> Config:
+    """The study in a copy of its work directory, to be damaged."""
+    workdir = shutil.copytree(scores.workdir, tmp_path / "work")
+    return dataclasses.replace(scores, workdir=str(workdir))
 
 
 def refused(kind: type[FlaxferError], *arguments: Any, **keywords: Any) -> str:
@@ -333,10 +298,10 @@ def refused(kind: type[FlaxferError], *arguments: Any, **keywords: Any) -> str:
     return str(caught.value)
 
 
-def test_a_stage_that_is_not_finished_is_refused(copied: Path, scores: Config) -> None:
-    folder = copied / str(record_of(scores, "staged")["dir"])
-    out = copied.parent / "out"
-    parent = copied / str(record_of(scores, "staged", "intermediate")["dir"])
+def test_a_stage_that_is_not_finished_is_refused(copied: Config) -> None:
+    folder = folder_of(copied, "staged/target")
+    out = Path(copied.workdir).parent / "out"
+    parent = folder_of(copied, "staged/intermediate")
     (parent / "done.json").rename(parent / "kept.json")
     message = refused(CheckpointError, folder, out)
     assert "is not finished" in message and str(parent) in message
@@ -350,34 +315,33 @@ def test_a_stage_that_is_not_finished_is_refused(copied: Path, scores: Config) -
 @pytest.mark.parametrize("name", ["origin.json", "vocabulary.npy", "evaluations/german-*.json"])
 @pytest.mark.parametrize("content", [None, "[]"])
 def test_a_missing_or_damaged_record_is_refused(
-    copied: Path, scores: Config, name: str, content: str | None
+    copied: Config, name: str, content: str | None
 ) -> None:
-    folder = copied / str(record_of(scores, "direct")["dir"])
+    folder = folder_of(copied, "direct/target")
     (file,) = folder.glob(name)
     file.unlink() if content is None else file.write_text(content + "x")
-    message = refused(CheckpointError, folder, copied.parent / "out")
+    message = refused(CheckpointError, folder, Path(copied.workdir).parent / "out")
     assert ("is missing" if content is None else "is damaged") in message
     assert "run the study again: flaxfer run" in message and "without training again" in message
 
 
-def test_running_the_study_again_restores_missing_records(copied: Path, scores: Config) -> None:
-    config = dataclasses.replace(scores, workdir=str(copied))
-    folder = copied / str(record_of(scores, "direct")["dir"])
+def test_running_the_study_again_restores_missing_records(copied: Config) -> None:
+    folder = folder_of(copied, "direct/target")
     record = open_finished(folder)
     origin, ids = record.origin(), record.vocabulary().ids
     for name in ("origin.json", "vocabulary.npy"):
         (folder / name).unlink()
-    run(config)
+    run(copied)
     # Versions are unknown: those of now need not be those of the training.
     assert open_finished(folder).origin() == origin | {"versions": {}}
     np.testing.assert_array_equal(record.vocabulary().ids, ids)
-    other = open_finished(copied / str(record_of(scores, "staged")["dir"]))
+    other = open_finished(folder_of(copied, "staged/target"))
     assert other.origin()["versions"] == origin["versions"]
 
 
-def test_a_wrong_export_is_refused(copied: Path, scores: Config, tmp_path: Path) -> None:
-    folder, out = copied / str(record_of(scores, "direct")["dir"]), tmp_path / "out"
-    model = Path(scores.model.path)
+def test_a_wrong_export_is_refused(copied: Config, tmp_path: Path) -> None:
+    folder, out = folder_of(copied, "direct/target"), tmp_path / "out"
+    model = Path(copied.model.path)
     assert "--model FOLDER" in refused(DataError, folder, out, model=tmp_path / "none")
     other = tiny_model(tmp_path / "other", "bert", seed=1, vocab_size=ROWS)
     assert "not those that the stage started from" in refused(
@@ -401,7 +365,7 @@ def test_a_wrong_export_is_refused(copied: Path, scores: Config, tmp_path: Path)
     params = next(p for p in (checkpoint / "params").rglob("*") if p.stat().st_size > 1000)
     params.write_bytes(params.read_bytes()[:-1])
     assert "is damaged" in refused(CheckpointError, folder, out, overwrite=True)
-    assert read_json(out)["flaxfer"]  # The earlier export is still there.
+    assert read_json(out / "config.json")["flaxfer"]  # The earlier export is still there.
     assert not list(tmp_path.glob(".*"))
     shutil.rmtree(checkpoint)
     assert "checkpoint is gone" in refused(CheckpointError, folder, tmp_path / "new")
@@ -418,16 +382,17 @@ def test_a_wrong_export_is_refused(copied: Path, scores: Config, tmp_path: Path)
 def test_a_wrong_selection_of_a_stage_is_refused(
     scores: Config, at: str, words: Json, kind: type[FlaxferError], message: str
 ) -> None:
-    place = (stage_of(scores, "direct") / at).resolve()
+    place = (folder_of(scores, "direct/target") / at).resolve()
     with pytest.raises(kind, match=message):
         find_stage(place, Path("out"), **words)
 
 
-def test_an_unfinished_study_lists_its_finished_stages(copied: Path) -> None:
-    (copied / "study.json").unlink()
+def test_an_unfinished_study_lists_its_finished_stages(copied: Config) -> None:
+    workdir = Path(copied.workdir)
+    (workdir / "study.json").unlink()
     with pytest.raises(DataError, match="finished study") as caught:
-        find_stage(copied, Path("out"))
-    stages = sorted(str(p) for p in (copied / "stages").iterdir())
+        find_stage(workdir, Path("out"))
+    stages = sorted(str(p) for p in (workdir / "stages").iterdir())
     assert list(caught.value.details) == stages and len(stages) == 3
     with pytest.raises(DataError, match="not the folder of a stage"):
-        open_finished(copied)
+        open_finished(workdir)

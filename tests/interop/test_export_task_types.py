@@ -1,4 +1,4 @@
-"""Exports of every family and kind of task without training."""
+"""Exports of every family and task type, without training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from flaxfer.config import Model, Optimizer, Task
 from flaxfer.data import tokenize
-from flaxfer.interop import export, names
+from flaxfer.interop.export import CLASS_PREFIXES, class_name, export
 from flaxfer.models import pretrained
 from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.tasks import TASK_TYPES, task_type
@@ -28,7 +28,7 @@ ROWS = 300
 Json = dict[str, Any]
 
 
-KINDS = {
+TASKS = {
     "classification": Task("topic", "classification", "accuracy", ("a", "b", "c")),
     "regression": Task("score", "regression", "pearson"),
     "tagging": Task("names", "tagging", "f1", ("O", "B-X", "I-X", "B-Y")),
@@ -38,7 +38,7 @@ KINDS = {
 
 
 def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path, Any]:
-    """A finished stage of one step, whose parameters are random; and those, with all rows."""
+    """Write a finished stage with random parameters; return its folder and the uncut parameters."""
     model, head = tiny_tokenizer(folder / "model", family), task_type(task).head
     settings = json.loads((model / "config.json").read_text()) | {"vocab_size": ROWS}
     (model / "config.json").write_text(json.dumps(settings))
@@ -48,16 +48,16 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
         lambda x: np.asarray(x + 0.3 * rng.standard_normal(x.shape), np.float32),
         model_spec(whole, task).random_params(0),
     )
-    own = {name for name, _, _ in FAMILIES[family].heads[head].names}
+    head_names = {name for name, _, _ in FAMILIES[family].heads[head].names}
     arrays = pretrained.checkpoint_arrays(params, whole, head)
-    arrays = {name: array for name, array in arrays.items() if name not in own}
+    arrays = {name: array for name, array in arrays.items() if name not in head_names}
     safetensors.numpy.save_file(arrays, model / "model.safetensors", metadata={"format": "pt"})
     vocabulary = Vocabulary(np.arange(ROWS - 20))
     cut = jax.tree.map(np.copy, params)
     word = cut["encoder"]["embeddings"]["word"]
     word["embedding"] = word["embedding"][vocabulary.ids]
-    made = folder / "work" / "stages" / "0123"
-    store = CheckpointStore(made / "checkpoints", True)
+    stage = folder / "work" / "stages" / "0123"
+    store = CheckpointStore(stage / "checkpoints", True)
     store.save(1, {"params": cut}, 0.5, {})
     split = {"languages": {"en": 1}, "sources": [], "examples": 1, "tokens": 9, "truncated": 0}
     records = {
@@ -82,14 +82,14 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
         },
         "done.json": {"steps": 1, "best_step": 1, "total_steps": 1, "dev": {}},
     }
-    vocabulary.save(made / "vocabulary.npy")
+    vocabulary.save(stage / "vocabulary.npy")
     for name, content in records.items():
-        (made / name).write_text(json.dumps(content))
-    return made, params
+        (stage / name).write_text(json.dumps(content))
+    return stage, params
 
 
 def flaxfer_logits(params: Any, config: Any, task: Task, encoded: Json, last: bool) -> np.ndarray:
-    """Each sequence in a row of its own; the CLS token is the first or the last one."""
+    """Compute logits with one sequence a row; the CLS token is the first or the last one."""
     model = model_spec(config, task)
     lengths = [len(ids) for ids in encoded["input_ids"]]
     token_BT = np.zeros((len(lengths), max(lengths)), np.int32)
@@ -108,58 +108,62 @@ def flaxfer_logits(params: Any, config: Any, task: Task, encoded: Json, last: bo
     return np.asarray(model.apply(params, batch))
 
 
-CASES = [("bert", kind) for kind in KINDS] + [
-    (family, kind)
+CASES = [("bert", type_name) for type_name in TASKS] + [
+    (family, type_name)
     for family in ("xlm-roberta", "xlnet")
-    for kind in ("classification", "tagging", "question_answering", "multiple_choice")
+    for type_name in ("classification", "tagging", "question_answering", "multiple_choice")
 ]
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("family", "kind"), CASES)
-def test_every_family_and_kind_of_task(family: Any, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "type_name"), CASES)
+def test_an_export_gives_the_logits_in_transformers(
+    family: Any, type_name: str, tmp_path: Path
+) -> None:
     import torch
     import transformers
 
-    task = KINDS[kind]
-    made, params = stage_without_training(tmp_path, family, task)
-    out = export.export(made, tmp_path / "out")
+    task = TASKS[type_name]
+    stage, params = stage_without_training(tmp_path, family, task)
+    out = export(stage, tmp_path / "out")
     auto = {
         "sequence": transformers.AutoModelForSequenceClassification,
         "token": transformers.AutoModelForTokenClassification,
         "span": transformers.AutoModelForQuestionAnswering,
         "choice": transformers.AutoModelForMultipleChoice,
-    }[TASK_TYPES[kind].head]
+    }[TASK_TYPES[type_name].head]
     model, info = auto.from_pretrained(out, output_loading_info=True)
     assert not any(info.values()), info
     assert [type(model).__name__] == json.loads((out / "config.json").read_text())["architectures"]
     if task.labels:
         assert [model.config.id2label[i] for i in range(len(task.labels))] == list(task.labels)
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    pairs = [("a man plays", "the red dog"), ("a man plays", "cats eat")][: 1 + (kind[0] == "m")]
+    pairs = [("a man plays", "the red dog"), ("a man plays", "cats eat")][
+        : 1 + (type_name[0] == "m")
+    ]
     encoded = tokenizer(*zip(*pairs, strict=True))
     inputs = tokenizer(*map(list, zip(*pairs, strict=True)), padding=True, return_tensors="pt")
     config = pretrained.load_encoder_config(out)
     wanted = flaxfer_logits(params, config, task, encoded, last=family == "xlnet")
-    # Another study may begin with it.
+    # Another study may start from it.
     encoder = pretrained.load_pretrained(out, config)["encoder"]
     np.testing.assert_array_equal(
         encoder["embeddings"]["word"]["embedding"],
         params["encoder"]["embeddings"]["word"]["embedding"],
     )
     with torch.no_grad():
-        if kind == "multiple_choice":
-            found = model(**{k: v[None] for k, v in inputs.items()}).logits.T[:, None]
-        elif kind == "question_answering":
+        if type_name == "multiple_choice":
+            logits = model(**{k: v[None] for k, v in inputs.items()}).logits.T[:, None]
+        elif type_name == "question_answering":
             answers = model(**inputs)
-            found = torch.stack([answers.start_logits, answers.end_logits], -1)
+            logits = torch.stack([answers.start_logits, answers.end_logits], -1)
         else:
-            found = model(**inputs).logits
-    found = found if found.ndim == 3 else found[:, None]
-    assert wanted.shape == found.shape and np.abs(wanted).max() > 0.1
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+            logits = model(**inputs).logits
+    logits = logits if logits.ndim == 3 else logits[:, None]
+    assert wanted.shape == logits.shape and np.abs(wanted).max() > 0.1
+    np.testing.assert_allclose(logits, wanted, atol=1e-5)
     card = huggingface_hub.ModelCard.load(out / "README.md")
-    assert card.data.tags == ["flaxfer", kind.replace("_", "-")]
+    assert card.data.tags == ["flaxfer", type_name.replace("_", "-")]
     assert f"import {auto.__name__}, AutoTokenizer" in card.text
 
 
@@ -168,9 +172,9 @@ def test_every_class_is_one_of_transformers() -> None:
     import transformers
 
     for family in FAMILIES:
-        for task in KINDS.values():
-            assert hasattr(transformers, names.class_name(family, task)), (family, task.type)
+        for task in TASKS.values():
+            assert hasattr(transformers, class_name(family, task)), (family, task.type)
 
 
 def test_every_family_has_its_class_name() -> None:
-    assert names.CLASS_PREFIXES.keys() == FAMILIES.keys()
+    assert CLASS_PREFIXES.keys() == FAMILIES.keys()
