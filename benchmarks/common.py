@@ -306,7 +306,7 @@ def versions(*packages: str) -> dict[str, str]:
     return {"python": platform.python_version(), **installed}
 
 
-def commit() -> str:
+def commit(folder: Path = ROOT) -> str:
     """Return the commit, with `-dirty` if files differ; empty if unknown.
 
     Records do not count: a benchmark writes them while it runs.
@@ -314,9 +314,9 @@ def commit() -> str:
     changed = ("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RECORDS}")
     try:
         name, dirty = (
-            subprocess.run(
-                ["git", *command], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
-            ).stdout.strip()
+            subprocess.check_output(
+                ["git", *command], cwd=folder, text=True, timeout=10, stderr=subprocess.DEVNULL
+            ).strip()
             for command in (("rev-parse", "--short=12", "HEAD"), changed)
         )
     except (OSError, subprocess.SubprocessError):

@@ -85,8 +85,15 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return options
 
 
-def prepare(options: argparse.Namespace, limit: int = 0) -> StageInputs:
-    """Read the weights and the first `limit` examples, or all of them if it is 0.
+def prepare(
+    options: argparse.Namespace, limit: int = 0, mesh: jax.sharding.Mesh | None = None
+) -> StageInputs:
+    """Read the weights and the data, for a mesh of all devices by default.
+
+    Args:
+      options: options of `parser`.
+      limit: number of examples to read; 0 for all.
+      mesh: the mesh.
 
     Raises:
       FlaxferError: an option, the data or the model is wrong.
@@ -123,7 +130,7 @@ def prepare(options: argparse.Namespace, limit: int = 0) -> StageInputs:
         task=task,
         train=train,
         dtype=platform.compute_dtype(train.compute_dtype),
-        mesh=sharding.make_mesh(),
+        mesh=mesh or sharding.make_mesh(),
     )
     options.dtype, options.row_length = str(evaluator.dtype), train.row_length
     loaded = pretrained.load_pretrained(folder, encoder, head=spec.head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data sets and models in {folder}, which are not there")
     return folder.resolve()
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Doubles, so that a wrong formula is not taken for rounding."""
+    import jax
+
+    with jax.enable_x64(True):
+        yield

@@ -12,9 +12,9 @@ RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (part, re.compile(pattern))
     for part, pattern in (
         # Before the optimizer: optax has losses, too.
-        ("loss", r"/flaxfer/tasks/losses\.py:"),
+        ("loss", r"/flaxfer/tasks/(losses\.py:|\w+\.py:\w+\.loss$)"),
         ("optimizer", r"/flaxfer/training/optimizer\.py:|/optax/"),
-        ("metrics", r"/flaxfer/tasks/metrics\.py:|/clu/metrics\.py:"),
+        ("metrics", r"/flaxfer/tasks/|/clu/"),
         (
             "attention",
             r"/models/attention\.py:|:distance_scores|_type_scores|:dot_product_attention",

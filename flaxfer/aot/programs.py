@@ -217,21 +217,21 @@ def stage_settings(config: Config, stage: str) -> Stage:
 
 def empty_batch(work: Workload, rows: int, slots: int) -> packing.Batch:
     """Return a batch without any sequence; its arrays have the shapes of a full one."""
-    form = task_type(work.settings.task)
-    shape = form.encoded_label_shape(1, 1)
+    task = task_type(work.settings.task)
+    shape = task.encoded_label_shape(1, 1)
     one = np.zeros(1, np.int32)
     data = Tokenized(
         token=one,
         type=one.astype(np.uint8),
         offset=np.array([0, 1]),
         cls=one,
-        label=np.zeros(shape if shape[0] else 1, form.label_dtype),
+        label=np.zeros(shape if shape[0] else 1, task.label_dtype),
         id=("",),
         language=("",),
         domain=("",),
         truncated=0,
         fingerprint="",
-        task_type=form,
+        task_type=task,
     )
     length, pad_id = work.settings.train.row_length, work.model.encoder.pad_token_id
     return packing.build_rows(data, np.zeros(0, np.int64), [], rows, length, slots, pad_id)

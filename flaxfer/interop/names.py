@@ -5,7 +5,7 @@ from __future__ import annotations
 from flaxfer.config import Task
 from flaxfer.tasks import task_type
 
-FAMILIES = {
+CLASS_PREFIXES = {
     "bert": "Bert",
     "ernie": "Ernie",
     "roberta": "Roberta",
@@ -22,4 +22,4 @@ def class_name(family: str, task: Task) -> str:
     suffix = task_type(task).architecture
     # XLNetForQuestionAnswering is a beam search over spans; ours is the plain head.
     simple = "Simple" if (family, suffix) == ("xlnet", "ForQuestionAnswering") else ""
-    return f"{FAMILIES[family]}{suffix}{simple}"
+    return f"{CLASS_PREFIXES[family]}{suffix}{simple}"

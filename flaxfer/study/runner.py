@@ -60,10 +60,10 @@ def run(config: Config | Grid, command: str) -> Path:
         studies, plans = Studies(config), []
         for study_config in grids.cells(config).values():
             workdirs.prepare(study_config, command)
-            study = studies.open(study_config)
-            plans.append(study.plan)
-            summaries.facts[study_config.name] = summary.study_facts(study.data)
-            study.complete_records(claims)
+            # No variable holds an opened study: the next one replaces it in memory.
+            summaries.facts[study_config.name] = studies.open(study_config).facts()
+            plans.append(studies.open(study_config).plan)
+            studies.open(study_config).complete_records(claims)
         if len(plans) > 1:
             forecast.show(plans, claims)
         else:
@@ -99,11 +99,7 @@ def _drain(
         worked = False
         for plan in pending:
             if any(_ready(group, claims) for group in plan.groups):
-                study = studies.open(plan.config)
-                study.check_unchanged(plan)
-                study.introduce()
-                for group in plan.groups:
-                    worked |= study.advance(group, claims)
+                worked |= studies.open(plan.config).advance(plan, claims)
                 if plan.is_settled():  # A record of what is finished, while others run.
                     summaries.write(plan)
         if not worked:
@@ -210,16 +206,27 @@ class OpenStudy:
             self._introduced = True
             summary.introduce(self.data, self.mesh)
 
-    def check_unchanged(self, plan: StudyPlan) -> None:
-        """Refuse to go on if the data or the model have changed since a plan was made."""
+    def facts(self) -> dict[str, Any]:
+        """Return what study.json says beside the runs."""
+        return summary.study_facts(self.data)
+
+    def advance(self, plan: StudyPlan, claims: Claims) -> bool:
+        """Train and measure what others do not; return whether there was anything.
+
+        Raises:
+          DataError: the data or the model have changed since `plan` was made.
+        """
         if self.plan != plan:
             raise DataError(
                 "the data or the model have changed since this command was started",
                 where=plan.config.name,
                 hint="start it again; what is finished and has not changed is not repeated.",
             )
+        self.introduce()
+        # A list: every group gets its turn.
+        return any([self.advance_group(group, claims) for group in plan.groups])
 
-    def advance(self, group: Sequence[StageSpec], claims: Claims) -> bool:
+    def advance_group(self, group: Sequence[StageSpec], claims: Claims) -> bool:
         """Train and measure what is left of a group, unless others do; return whether it did."""
         left = _ready(group, claims)
         if not left:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
 import pytest
 
 from flaxfer import config
-from flaxfer.aot import command, topology, verdict
+from flaxfer.aot import command, topology
 from flaxfer.config import loading
 from flaxfer.errors import ConfigError
 from flaxfer.main import main, parse
@@ -45,7 +49,7 @@ def test_a_malformed_mesh_is_refused(text: str) -> None:
         (["--stage", "first"], "invalid choice"),
         (["--wrong"], "unrecognized arguments: --wrong"),
         (["--topology", "v7:4"], "there is no topology 'v7:4'"),
-        (["--config", "none.py"], "there is no such config file"),
+        (["--config", "none.py"], "the config file does not exist"),
     ],
 )
 def test_wrong_arguments_are_refused(
@@ -55,37 +59,44 @@ def test_wrong_arguments_are_refused(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("xla_cpu_enable_fast_min_max", "true"), ("xla_no_such_option", "true")]
-)
-def test_programs_are_compiled_with_the_options_of_the_config(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The compiler of the topology, here a CPU's, says which of them there are."""
-    device = jax.devices()[0]
-    seen: list[Any] = []
+@pytest.fixture
+def args(tmp_path: Path) -> Iterator[argparse.Namespace]:
+    """The arguments for a tiny model without data."""
+    file = tmp_path / "config.json"
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    file.write_text(
+        json.dumps({"model_type": "bert", "vocab_size": 99, "intermediate_size": 32} | sizes)
+    )
+    words = ["--model_config", str(file), "--rows", "2", "--examples_per_row", "2"]
+    yield parse([*BASE, *words, "--vocabulary", "50", "--mesh", "data=1"])[1]
+    platform.choose_compiler_options({})
 
-    def judge(*_: Any) -> dict[str, Any]:
-        seen.append(platform.compiler_options(device))
-        return {}
 
-    class Work:
-        dtype = None
+def compile_steps(args: argparse.Namespace, **options: bool) -> dict[str, Any]:
+    """Compile for a CPU instead of the topology, whose compiler need not be installed."""
+    config = loading.load(
+        args.config, TASK_TYPES, [("train.row_length", "16"), ("train.max_length", "16")]
+    )
+    config = dataclasses.replace(config, compiler_options=options)
+    return command.compile_steps(args, config, topology.parse("v5e:1"), jax.devices()[:1])
 
-    monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": {}})
-    monkeypatch.setattr(topology, "devices", lambda _: [device])
-    monkeypatch.setattr(command, "_workload", lambda *_: Work)
-    monkeypatch.setattr(command, "show", lambda _: None)
-    monkeypatch.setattr(verdict, "judge", judge)
-    monkeypatch.setattr(verdict, "whole", lambda *_: {})
-    _, args = parse([*BASE, f"--config.compiler_options.{name}={value}"])
-    settings = loading.load(args.config, TASK_TYPES, args.overrides)
-    try:
-        if name == "xla_no_such_option":
-            with pytest.raises(ConfigError, match=name):
-                command.compile_steps(args, settings)
-            return
-        assert command.compile_steps(args, settings) == {"compiler_options": {name: True}}
-        assert seen == [{name: True}]
-    finally:
-        platform.choose_compiler_options({})
+
+def test_steps_are_compiled_with_the_options_of_the_config(args: argparse.Namespace) -> None:
+    report = compile_steps(args, xla_cpu_enable_fast_min_max=True)
+    assert report["compiler_options"]["xla_cpu_enable_fast_min_max"] is True
+    assert report["fits"] and report["topology"]["name"] == "v5e:1x1"
+    assert report["shapes"]["train"]["token_BT"] == [1, 2, 16]
+    assert 0 < report["eval"]["bytes"]["peak"] < report["bytes"]["peak"] <= report["peak_bytes"]
+    assert report["bytes"]["optimizer"] == 2 * report["bytes"]["parameters"] + 8
+    parts = {entry["part"] for entry in report["parts"]}
+    assert {"attention", "feed_forward", "loss", "optimizer", "embeddings"} <= parts
+    assert sum(entry["cycles"] for entry in report["parts"]) == pytest.approx(
+        report["estimated_cycles"], rel=0.01
+    )
+    assert json.loads(json.dumps(report)) == report
+    command.show(report)
+
+
+def test_an_option_that_the_compiler_refuses_is_reported(args: argparse.Namespace) -> None:
+    with pytest.raises(ConfigError, match="xla_no_such_option"):
+        compile_steps(args, xla_no_such_option=True)

@@ -1,4 +1,4 @@
-"""The count of operations by definition, against the products that the model's own trace has."""
+"""FLOPs by definition, against the matmuls in the model's jaxpr."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROWS, TOKENS, SLOTS = 4, 8, 2
 
 
 def traced_flops(jaxpr: Any) -> int:
-    """2 m n k of every product in a trace."""
+    """Sum 2 m n k over the matmuls of a jaxpr."""
     total = 0
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -42,7 +42,7 @@ def traced_flops(jaxpr: Any) -> int:
 @pytest.mark.parametrize(
     ("head", "outputs"), [("sequence", 3), ("token", 5), ("span", 2), ("choice", 1)]
 )
-def test_full_rows_count_what_is_computed(family: str, head: str, outputs: int) -> None:
+def test_full_rows_count_every_matmul(family: str, head: str, outputs: int) -> None:
     encoder = read_config({"model_type": family, "pad_token_id": 1, **SIZES})
     model = ModelSpec(encoder, head, outputs)
     params = model.param_shapes()
@@ -56,26 +56,26 @@ def test_full_rows_count_what_is_computed(family: str, head: str, outputs: int) 
         return model.apply(params, batch)
 
     traced = traced_flops(jax.make_jaxpr(logits)(params, batch).jaxpr)
-    # Every query of a row meets every key of it, its own sequence's or not.
+    # Attention computes every pair of a row, within one sequence or not.
     full = Work(ROWS * SLOTS, ROWS * TOKENS, ROWS * TOKENS**2)
-    assert forward_flops(encoder, head, outputs, full) == traced
-    assert train_flops(encoder, head, outputs, full) == 3 * traced
+    assert forward_flops(model, full) == traced
+    assert train_flops(model, full) == 3 * traced
 
 
 def test_padding_and_other_sequences_count_nothing() -> None:
-    encoder = read_config({"model_type": "bert", **SIZES})
-    one = forward_flops(encoder, "token", 2, Work(1, 5, 25))
+    model = ModelSpec(read_config({"model_type": "bert", **SIZES}), "token", 2)
+    one = forward_flops(model, Work(1, 5, 25))
     # Two sequences of five tokens, however they are packed.
-    assert forward_flops(encoder, "token", 2, Work(2, 10, 50)) == 2 * one
+    assert forward_flops(model, Work(2, 10, 50)) == 2 * one
     width, inner = 16, 48
     layer = 2 * 5 * (4 * width * width + 2 * width * inner) + 2 * 2 * 25 * width
     assert one == 3 * layer + 2 * 5 * width * 2
 
 
-def test_xlnet_has_scores_by_distance_too() -> None:
+def test_xlnet_has_scores_by_distance_as_well() -> None:
     settings = {"model_type": "xlnet", "d_model": 16, "n_layer": 3, "n_head": 2, "d_inner": 48}
-    xlnet = read_config({**settings, "vocab_size": 50})
-    bert = read_config({"model_type": "bert", **SIZES})
+    xlnet = ModelSpec(read_config({**settings, "vocab_size": 50}), "token", 2)
+    bert = ModelSpec(read_config({"model_type": "bert", **SIZES}), "token", 2)
     work = Work(2, 10, 50)
-    extra = forward_flops(xlnet, "token", 2, work) - forward_flops(bert, "token", 2, work)
+    extra = forward_flops(xlnet, work) - forward_flops(bert, work)
     assert extra == 3 * 2 * 50 * 16

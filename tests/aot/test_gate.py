@@ -1,4 +1,4 @@
-"""The gate: steps for accelerators become neither slower nor larger without anyone noticing."""
+"""The gate: nobody makes a compiled step slower or larger without noticing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from tests.aot import measure
 RECORD = json.loads(measure.RECORD.read_text(encoding="utf-8"))
 
 ADVICE = """
-  If you meant this, run `make gate-record` and commit tests/aot/gate.json, saying in the commit why
-  the numbers moved. Hesitate: nothing else in this repository sees a step grow slower or larger on
-  an accelerator. Cycles are the compiler's estimate and have no noise, so a rise has a cause; a new
-  collective costs more on larger meshes than here; more programs are more time spent compiling."""
+  If this is intended, run `make gate-record` and commit tests/aot/gate.json, with the reason in the
+  commit message. Nothing else in this repository detects that a step grows slower or larger on an
+  accelerator. Cycles are the compiler's estimate and have no noise, so a rise has a cause; a new
+  collective costs more on larger meshes than here; more programs take more time to compile."""
 
 
-def differences(name: str, recorded: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """A line for each number that has changed."""
+def differences(name: str, recorded: dict[str, Any], measured: dict[str, Any]) -> list[str]:
+    """Return a line for each number that changed."""
     lines = []
-    for key in recorded | found:
-        old, new = recorded.get(key, 0), found.get(key, 0)
+    for key in recorded | measured:
+        old, new = recorded.get(key, 0), measured.get(key, 0)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += differences(f"{name}, {key}", old, new)
         elif old != new:
@@ -32,17 +32,17 @@ def differences(name: str, recorded: dict[str, Any], found: dict[str, Any]) -> l
     return lines
 
 
-def check(name: str, recorded: dict[str, Any], found: dict[str, Any]) -> None:
-    lines = differences(name, recorded, found)
+def check(name: str, recorded: dict[str, Any], measured: dict[str, Any]) -> None:
+    lines = differences(name, recorded, measured)
     if lines:
-        pytest.fail("\n".join(["what is compiled has changed:", *lines, ADVICE]), pytrace=False)
+        pytest.fail("\n".join(["the compiled steps have changed:", *lines, ADVICE]), pytrace=False)
 
 
-def test_the_plan_compiles_as_many_programs_as_recorded() -> None:
+def test_the_plan_has_the_recorded_programs() -> None:
     check("plan", RECORD["plan"], measure.plan())
 
 
-def test_a_change_is_told_with_its_size_and_the_way_out() -> None:
+def test_a_change_is_reported_with_its_size_and_a_hint() -> None:
     old = {"cycles": 100, "collectives": {"all-gather": 2}, "bucket_sizes": [1, 2]}
     new = {"cycles": 103, "collectives": {"all-reduce": 1}, "bucket_sizes": [1, 2]}
     with pytest.raises(pytest.fail.Exception) as caught:
@@ -58,15 +58,14 @@ def test_a_change_is_told_with_its_size_and_the_way_out() -> None:
 
 
 @pytest.mark.gate
-def test_the_compilers_are_those_of_the_record() -> None:
-    found = measure.versions()
-    assert found == RECORD["versions"], (
-        "the record was made with other versions: install those of constraints.txt, or if it is "
-        "they that changed, run `make gate-record` and look at what moved"
+def test_the_installed_compilers_are_those_of_the_record() -> None:
+    assert measure.versions() == RECORD["versions"], (
+        "the record was made with other versions: install those of constraints.txt or, if these "
+        "have changed, run `make gate-record` and review the differences"
     )
 
 
 @pytest.mark.gate
 @pytest.mark.parametrize("name", measure.PROGRAMS)
-def test_a_program_is_as_recorded(name: str) -> None:
+def test_a_program_has_the_recorded_figures(name: str) -> None:
     check(name, RECORD["programs"][name], measure.compiled(name))

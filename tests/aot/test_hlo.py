@@ -1,51 +1,14 @@
-"""Programs as XLA prints them, in short: written by hand, values counted by hand."""
+"""The parser, on short programs whose values are counted by hand."""
 
 from __future__ import annotations
 
 import pytest
 
 from flaxfer.aot import hlo
-
-FUSION = """\
-HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8,4]{1,0})->f32[]}
-
-FileNames
-1 "/src/flaxfer/step.py"
-2 "/src/flaxfer/models/bert.py"
-
-FunctionNames
-1 "make_train_step.<locals>.train_step"
-2 "FeedForward.__call__"
-
-FileLocations
-1 {file_name_id=1 function_name_id=1 line=9 end_line=9 column=2 end_column=4}
-2 {file_name_id=2 function_name_id=2 line=7 end_line=7 column=2 end_column=4}
-
-StackFrames
-1 {file_location_id=1 parent_frame_id=1}
-2 {file_location_id=2 parent_frame_id=2}
+from tests.aot.helpers import FUSION
 
 
-%fused (param_0: bf16[8,128], param_1: bf16[128,16]) -> (bf16[8,16], f32[3]) {
-  %param_0 = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0)
-  %param_1 = bf16[128,16]{1,0:T(8,128)(2,1)} parameter(1)
-  %three = f32[3]{0:T(128)} constant({1, 2, 3})
-  %dot.1 = bf16[8,16]{1,0:T(8,128)(2,1)} convolution(%param_0, %param_1), dim_labels=bf_io->bf
-  ROOT %both = (bf16[8,16]{1,0}, /*index=1*/f32[3]{0:T(128)S(1)}) tuple(%dot.1, %three)
-}
-
-ENTRY %main.1 (x.1: bf16[8,128], w.1: bf16[128,16]) -> (bf16[8,16], f32[3]) {
-  %x.1 = bf16[8,128]{1,0:T(8,128)(2,1)} parameter(0), metadata={op_name="x"}
-  %w.1 = bf16[128,16]{1,0:T(8,128)(2,1)} parameter(1), sharding={replicated}
-  ROOT %fusion.1 = (bf16[8,16]{1,0:T(8,128)(2,1)}, /*index=1*/f32[3]{0:T(128)S(1)}) \
-fusion(%x.1, %w.1), kind=kOutput, calls=%fused, \
-metadata={op_name="jit(train_step)/transpose(jvp())/dot_general" stack_frame_id=2}, \
-backend_config={"window_config":{"estimated_cycles":"1234"}}
-}
-"""
-
-
-def test_instructions_are_read_with_all_that_counts() -> None:
+def test_instructions_have_shapes_operands_and_cycles() -> None:
     module = hlo.parse(FUSION)
     assert module.entry == "main.1" and set(module.computations) == {"fused", "main.1"}
     entry = module.computations["main.1"]
@@ -60,12 +23,12 @@ def test_instructions_are_read_with_all_that_counts() -> None:
     assert module.computations["fused"]["three"].literal == "{1, 2, 3}"
 
 
-def test_a_stack_is_read_from_its_tables() -> None:
+def test_stacks_are_read_from_their_tables() -> None:
     module = hlo.parse(FUSION)
-    step = ("/src/flaxfer/step.py", "make_train_step.<locals>.train_step")
-    layer = ("/src/flaxfer/models/bert.py", "FeedForward.__call__")
+    step = ("/src/flaxfer/training/step.py", "make_train_step.<locals>.train_step")
+    layer = ("/src/flaxfer/models/layers.py", "FeedForward.__call__")
     assert module.frames == {1: (step,), 2: (step, layer)}
-    # Elsewhere a frame without a parent says 0, and the others say their parents' own numbers.
+    # Other versions of XLA write 0 for no parent, and else the number of the parent.
     plain = FUSION.replace("parent_frame_id=1", "parent_frame_id=0")
     plain = plain.replace("parent_frame_id=2", "parent_frame_id=1")
     assert hlo.parse(plain).frames == module.frames
@@ -98,7 +61,7 @@ def test_bytes_of_a_shape(shape: str, sizes: list[int]) -> None:
         ("{}", 16),
     ],
 )
-def test_group_of_a_collective(groups: str, size: int) -> None:
+def test_group_size_of_a_collective(groups: str, size: int) -> None:
     instruction = hlo.Instruction("a", "all-reduce", "f32[1]", (), f", replica_groups={groups}, x")
     assert hlo.group_size(instruction, 16) == size
 

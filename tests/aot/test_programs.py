@@ -1,4 +1,4 @@
-"""The shapes that steps are compiled for, beside those of the batches that a run makes."""
+"""Shapes of compiled steps, against those of the batches of a run."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from flaxfer.aot.topology import parse
 from flaxfer.config import Data, Stage, Task, Train
 from flaxfer.data.loader import eval_batches
 from flaxfer.errors import ConfigError
+from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding
 from tests.helpers import encoder_config, mesh_of, random_tokenized
 
@@ -30,7 +31,8 @@ TRAIN = Train(
 def workload(**changes: Any) -> programs.Workload:
     data = random_tokenized(40)
     stage = Stage(TASK, Data(train=()), train=TRAIN)
-    work = programs.Workload(stage, encoder_config(layers=1), 100, train=data, dev=data)
+    model = ModelSpec(encoder_config(layers=1))
+    work = programs.Workload(stage, model, 100, train=data, dev=data)
     return dataclasses.replace(work, **changes)
 
 
@@ -38,22 +40,22 @@ def shapes_of(batch: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtyp
     return {name: (tuple(x.shape), np.dtype(x.dtype)) for name, x in batch.items()}
 
 
-@pytest.mark.parametrize("multiple", [1, 4])
-def test_shapes_are_those_of_a_runs_batches(multiple: int) -> None:
+@pytest.mark.parametrize("row_shards", [1, 4])
+def test_shapes_are_those_of_the_batches_of_a_run(row_shards: int) -> None:
     work = workload()
-    plan = work.plan(multiple)
+    plan = work.plan(row_shards)
     assert plan is not None
     largest = max(
         (plan.batch(step) for step in range(plan.total_steps)), key=lambda x: x["token_BT"].size
     )
-    assert shapes_of(work.train_shapes(multiple)) == shapes_of(largest)
+    assert shapes_of(work.train_shapes(row_shards)) == shapes_of(largest)
     assert work.dev is not None
-    batch = next(eval_batches(work.dev, TRAIN, work.encoder.pad_token_id, multiple))
-    assert shapes_of(work.eval_shapes(multiple)) == shapes_of(batch)
+    batch = next(eval_batches(work.dev, TRAIN, work.model.encoder.pad_token_id, row_shards))
+    assert shapes_of(work.eval_shapes(row_shards)) == shapes_of(batch)
 
 
 @pytest.mark.parametrize(
-    ("kind", "names"),
+    ("name", "targets"),
     [
         ("classification", {"label_BE": np.int32}),
         ("regression", {"label_BE": np.float32}),
@@ -62,17 +64,17 @@ def test_shapes_are_those_of_a_runs_batches(multiple: int) -> None:
         ("multiple_choice", {"label_BE": np.float32, "unit_BE": np.int32}),
     ],
 )
-def test_every_kind_of_task_has_its_targets(kind: Any, names: dict[str, Any]) -> None:
-    stage = Stage(dataclasses.replace(TASK, type=kind), Data(train=()), train=TRAIN)
+def test_every_task_type_has_its_targets(name: Any, targets: dict[str, Any]) -> None:
+    stage = Stage(dataclasses.replace(TASK, type=name), Data(train=()), train=TRAIN)
     batch = programs.empty_batch(workload(settings=stage), rows=3, slots=2)
-    targets = {k: v.dtype for k, v in batch.items() if k.split("_")[0] in "label start end unit"}
-    assert targets == names
+    arrays = {k: v.dtype for k, v in batch.items() if k.split("_")[0] in "label start end unit"}
+    assert arrays == targets
     sizes = {"BT": (3, 32), "BE": (3, 2)}
     assert all(x.shape == sizes[name[-2:]] for name, x in batch.items())
     assert not batch["mask_BE"].any() and not batch["segment_BT"].any()
 
 
-def test_useful_work_is_that_of_the_mean_batch() -> None:
+def test_useful_work_is_that_of_an_average_batch() -> None:
     work = workload()
     lengths = random_tokenized(40).lengths.astype(float)
     useful = work.useful()
@@ -80,10 +82,10 @@ def test_useful_work_is_that_of_the_mean_batch() -> None:
     assert useful.tokens == pytest.approx(16 * lengths.mean())
     assert useful.pairs == pytest.approx(16 * (lengths**2).mean())
     rows = 2 * work.rows(4)
-    assert work.computed(4).tokens == rows * 32 and work.computed(4).pairs == rows * 32**2
+    assert work.padded(4).tokens == rows * 32 and work.padded(4).pairs == rows * 32**2
 
 
-def test_assumed_data_fill_their_rows(tmp_path: Path) -> None:
+def test_assumed_data_fill_the_rows(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     settings = {"model_type": "bert", "vocab_size": 500, "intermediate_size": 32, **sizes}
@@ -91,52 +93,53 @@ def test_assumed_data_fill_their_rows(tmp_path: Path) -> None:
     stage = Stage(TASK, Data(train=()), train=TRAIN)
     study = config.Config(name="x", model=config.Model(dropout=0.25), target=stage)
     work = programs.assumed_workload(study, "target", file, programs.Assumed(6, 4, 256))
-    assert (work.encoder.vocab_size, work.vocabulary) == (256, 500)
-    assert work.encoder.hidden_dropout == 0.25
+    encoder = work.model.encoder
+    assert (encoder.vocab_size, work.vocabulary) == (256, 500)
+    assert encoder.hidden_dropout == 0.25
     assert work.train_shapes(4)["token_BT"].shape == (2, 8, 32)
     assert work.eval_shapes(4)["cls_BE"].shape == (24, 4)
     assert work.useful() == Work(48, 384, 384 * 384 / 48)
     assert work.examples == 48
 
 
-def test_a_state_is_counted_by_its_shards() -> None:
+def test_bytes_on_a_chip_are_those_of_its_shards() -> None:
     work = workload()
-    whole = programs.state_shapes(work, mesh_of(8, 1, 1), 10)
-    split = programs.state_shapes(work, mesh_of(1, 8, 1), 10)
+    whole = programs.state_shapes(work, mesh_of(8, 1, 1))
+    split = programs.state_shapes(work, mesh_of(1, 8, 1))
     number = sum(np.prod(x.shape) for x in jax.tree.leaves(whole.params))
     assert programs.bytes_on_chip(whole.params) == 4 * number
-    assert programs.bytes_on_chip(whole.opt_state) == 8 * number + 4 * 2  # Two counts of steps.
+    assert programs.bytes_on_chip(whole.opt_state) == 8 * number + 4 * 2  # Two step counters.
     assert programs.bytes_on_chip(split.params) < programs.bytes_on_chip(whole.params) / 2
 
 
-def test_meshes_that_make_sense() -> None:
+def test_candidate_meshes_divide_the_model_and_have_rows_for_every_shard() -> None:
     work = workload(fixed_rows=2)
-    found = {(m.data, m.fsdp, m.tensor) for m in verdict.candidates(work, 8)}
-    heads = work.encoder.num_heads
-    assert all(d * f * t == 8 and heads % t == 0 and d * f <= 4 for d, f, t in found)
-    assert {(2, 1, 4), (1, 2, 4), (4, 1, 2), (2, 2, 2), (1, 4, 2)} <= found
-    # One head: no tensor axis, so that all row shards have to do.
-    single = dataclasses.replace(work.encoder, num_heads=1)
-    found = {(m.data, m.fsdp) for m in verdict.candidates(workload(encoder=single), 8)}
-    assert found == {(8, 1), (4, 2), (2, 4), (1, 8)}
+    meshes = {(m.data, m.fsdp, m.tensor) for m in verdict.candidates(work, 8)}
+    heads = work.model.encoder.num_heads
+    assert all(d * f * t == 8 and heads % t == 0 and d * f <= 4 for d, f, t in meshes)
+    assert {(2, 1, 4), (1, 2, 4), (4, 1, 2), (2, 2, 2), (1, 4, 2)} <= meshes
+    # With one head there is no tensor axis, so all devices are row shards.
+    single = ModelSpec(dataclasses.replace(work.model.encoder, num_heads=1))
+    rows_only = {(m.data, m.fsdp) for m in verdict.candidates(workload(model=single), 8)}
+    assert rows_only == {(8, 1), (4, 2), (2, 4), (1, 8)}
 
 
 def test_rates_follow_from_cycles() -> None:
     work, topology = workload(), parse("v5e:8")
     mesh = sharding.make_mesh()
     cycles = round(topology.chip.clock / 100)  # A hundredth of a second.
-    found = verdict.rates(work, topology, mesh, cycles)
-    assert found["examples_per_s_estimate"] == pytest.approx(1600)
-    useful = train_flops(work.encoder, "sequence", 1, work.useful())
+    rates = verdict.rates(work, topology, mesh, cycles)
+    assert rates["examples_per_s_estimate"] == pytest.approx(1600)
+    useful = train_flops(work.model, work.useful())
     share = useful / (0.01 * 8 * topology.chip.peak)
-    assert found["utilisation_estimate"]["useful"] == pytest.approx(share, rel=1e-6)
-    assert found["utilisation_estimate"]["all_tokens"] > share
+    assert rates["utilisation_estimate"]["useful"] == pytest.approx(share, rel=1e-6)
+    assert rates["utilisation_estimate"]["all_tokens"] > share
     assert verdict.rates(work, parse("h100:8"), mesh, None)["examples_per_s_estimate"] is None
 
 
-def test_a_stage_that_is_not_there() -> None:
+def test_a_missing_stage_is_refused() -> None:
     stage = Stage(TASK, Data(train=()))
     study = config.Config(name="x", model=config.Model(), target=stage)
-    programs.check_stage(study, "target")
+    assert programs.stage_settings(study, "target") == stage
     with pytest.raises(ConfigError, match="no intermediate stage"):
-        programs.check_stage(study, "intermediate")
+        programs.stage_settings(study, "intermediate")

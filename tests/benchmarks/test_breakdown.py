@@ -1,18 +1,16 @@
-"""The breakdown of a tiny model's steps, and the page's section on it."""
+"""The breakdown of a tiny model's steps, and its section of the page."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import jax
 import pytest
 
-from benchmarks import breakdown
+from benchmarks import breakdown, stage
 from flaxfer.aot import hlo
 from flaxfer.runtime import platform
-from tests.helpers import WORDS, tiny_model
+from tests.helpers import WORDS, mesh_of, tiny_model
 
 PROGRAM = """HloModule m
 
@@ -33,56 +31,44 @@ ENTRY %main (x: bf16[4,4]) -> bf16[4,4] {
 """
 
 
-def test_what_holds_a_product() -> None:
+def test_operations_with_matmuls_are_recognised() -> None:
     module = hlo.parse(PROGRAM)
     entry = module.computations[module.entry]
-    found = {name for name, item in entry.items() if breakdown.multiplies(module, item)}
-    assert found == {"library", "alone", "other"}
+    names = {name for name, item in entry.items() if breakdown.has_matmul(module, item)}
+    assert names == {"library", "alone", "other"}
 
 
-def test_steps_by_part(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_operations_are_attributed_to_parts(tmp_path: Path) -> None:
     rows = [f"{WORDS[i % 5]} {WORDS[i % 7]},{WORDS[i % 3]},{i / 10:.2f}\n" for i in range(48)]
     file = tmp_path / "pairs.csv"
     file.write_text("".join(rows))
-    monkeypatch.setattr(breakdown, "OPTIONS", (("xla_cpu_enable_fast_min_max", True),))
-    monkeypatch.setattr(breakdown, "PAIRS", 1)
-    words = ["breakdown", "--model", str(tiny_model(tmp_path / "model")), "--data", str(file)]
-    words += [
-        "--eval_data",
-        str(file),
-        "--title",
-        "tiny",
-        "--batch",
-        "16",
-        "--steps",
-        "3",
-        "--length",
-        "32",
-    ]
-    monkeypatch.setattr("sys.argv", words)
-    breakdown.main()
-    record = json.loads(capsys.readouterr().out)
-    assert platform._chosen == {}
-    assert str(tmp_path) not in json.dumps(record)
+    words = ["--model", str(tiny_model(tmp_path / "model")), "--data", str(file)]
+    options = stage.parser("").parse_args(
+        [*words, "--batch", "16", "--steps", "3", "--length", "32"]
+    )
+    inputs = stage.prepare(options, mesh=mesh_of())
+    variants = (("xla_cpu_enable_fast_min_max", True),)
+    record = breakdown.measure(inputs, inputs, options, variants, pairs=1)
+    assert "xla_cpu_enable_fast_min_max" not in platform.compiler_options(jax.devices()[0])
     assert record["train"]["steps"] == 3 and record["eval"]["steps"] == 1
-    for what, needed in (("train", {"optimiser"}), ("eval", set[str]())):
-        parts = record[what]["parts"]
+    for step, needed in (("train", {"optimizer"}), ("eval", set[str]())):
+        parts = record[step]["parts"]
         assert parts.keys() >= {"attention", "feed_forward", "layer norm", *needed}
-        assert parts["feed_forward"]["products"] > 0
-        assert parts["layer norm"] == {"products": 0, "rest": pytest.approx(0, abs=1)}
+        assert parts["feed_forward"]["matmuls"] > 0
+        assert parts["layer norm"] == {"matmuls": 0, "rest": pytest.approx(0, abs=1)}
         spent = sum(sum(times.values()) for times in parts.values())
-        assert 0 < spent < 3 * record[what]["seconds"] * jax.device_count()
-    [other] = record["options"]
-    assert other["option"] == "xla_cpu_enable_fast_min_max=True"
-    assert other["train"] > 0 and other["eval"] > 0
-    assert "| feed_forward |" in breakdown.section(record)
+        assert 0 < spent < 3 * record[step]["seconds"] * jax.device_count()
+    [variant] = record["options"]
+    assert variant["option"] == "xla_cpu_enable_fast_min_max=True"
+    assert variant["train"] > 0 and variant["eval"] > 0
+    assert "| feed_forward |" in breakdown.section(record | {"settings": {"title": "tiny"}})
 
 
 def test_the_section_gives_milliseconds_of_a_step_and_shares() -> None:
     parts = {
-        "attention": {"products": 0.3, "rest": 0.1},
-        "optimiser": {"products": 0.0, "rest": 0.6},
-        "head": {"products": 0.0, "rest": 0.0001},
+        "attention": {"matmuls": 0.3, "rest": 0.1},
+        "optimizer": {"matmuls": 0.0, "rest": 0.6},
+        "head": {"matmuls": 0.0, "rest": 0.0001},
     }
     record = {
         "settings": {"title": "M, D"},
@@ -94,10 +80,10 @@ def test_the_section_gives_milliseconds_of_a_step_and_shares() -> None:
     assert lines[0] == "## Where the time goes on a CPU: M, D"
     tables = [line for line in lines if line.startswith("| ") and "---" not in line]
     assert tables == [
-        "| part | products | rest | share |",
-        "| optimiser | 0.0 | 300.0 | 60.0% |",
+        "| part | matmuls | rest | share |",
+        "| optimizer | 0.0 | 300.0 | 60.0% |",
         "| attention | 150.0 | 50.0 | 40.0% |",
-        "| part | products | rest | share |",
+        "| part | matmuls | rest | share |",
         "| attention | 300.0 | 100.0 | 100.0% |",
         "| option | training | evaluation |",
         "| `a=1` | 1.25 | 1.00 |",

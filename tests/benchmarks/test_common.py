@@ -1,4 +1,4 @@
-"""Files, the kind of their task, and the figures of a run."""
+"""Data files, their task types, and the figures of runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_pairs_with_scores_without_a_header(tmp_path: Path) -> None:
     texts = common.read(written(tmp_path, "a.csv", 'a,"b, c",5.0\n"d ""e""",f,0.25\n'))
     assert (texts.text_a, texts.text_b) == (["a", 'd "e"'], ["b, c", "f"])
     assert texts.targets() == [5.0, 0.25]
-    assert texts.form == common.Form(
+    assert texts.layout == common.Layout(
         {"text_a": 0, "text_b": 1, "label": 2}, False, "regression", (), (0.25, 5.0)
     )
 
@@ -36,34 +36,36 @@ def test_texts_with_classes_below_a_header(tmp_path: Path) -> None:
     texts = common.read(written(tmp_path, "a.tsv", 'label\ttext\n1\tgood "film\n0\tbad\n1\tfine\n'))
     assert (texts.text_a, texts.text_b) == (['good "film', "bad", "fine"], None)
     assert texts.targets() == [1, 0, 1]
-    assert texts.form.kind == "classification" and texts.form.labels == ("0", "1")
+    assert texts.layout.task_type == "classification" and texts.layout.labels == ("0", "1")
     assert texts.first(2).targets() == [1, 0]
 
 
-def test_options_go_before_what_the_file_says(tmp_path: Path) -> None:
+def test_options_override_the_layout_of_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "a.tsv", "x\t3\ta\tb\nx\t4\tc\td\n")
     texts = common.read(path, "text_a=2,text_b=3,label=1", "regression")
     assert texts.targets() == [3.0, 4.0] and texts.text_b == ["b", "d"]
 
 
 @pytest.mark.parametrize(
-    ("text", "columns", "task", "what"),
+    ("text", "columns", "task", "message"),
     [
-        ("one\ntwo\n", "", "auto", "is no header"),
-        ("a,b,good\nc,d,bad\n", "", "auto", "is no header"),
-        ("a,b,1.5\nc,d,x1\n", "", "regression", "label 'x1' is no score"),
+        ("one\ntwo\n", "", "auto", "is neither a header"),
+        ("a,b,good\nc,d,bad\n", "", "auto", "is neither a header"),
+        ("a,b,1.5\nc,d,x1\n", "", "regression", "label 'x1' is not a score"),
         ("a,b,1.5\nc,d\n", "", "auto", "has 2 column"),
         ("text,label\na,1\n", "text_a=words,label=label", "auto", "no column 'words'"),
         ("a,b,1.5\n", "", "auto", "holds no examples"),
     ],
 )
-def test_data_errors(tmp_path: Path, text: str, columns: str, task: str, what: str) -> None:
-    with pytest.raises(DataError, match=what) as caught:
+def test_unusable_data_are_refused(
+    tmp_path: Path, text: str, columns: str, task: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
         common.read(written(tmp_path, "a.csv", text), columns, task)
     assert caught.value.hint
 
 
-def test_malformed_columns(tmp_path: Path) -> None:
+def test_malformed_columns_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="text_a and label"):
         common.read(written(tmp_path, "a.csv", "a,1\nb,2\n"), "text=0,label=1")
 
@@ -82,28 +84,28 @@ def test_since_start_counts_from_the_start_of_the_process() -> None:
     code = (
         "import time; time.sleep(0.3); from benchmarks import common; print(common.since_start())"
     )
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=common.ROOT)
-    assert 0.3 <= float(made.stdout) < 60
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=common.ROOT)
+    assert 0.3 <= float(done.stdout) < 60
 
 
-def test_products_of_a_small_encoder() -> None:
+def test_matmuls_of_a_small_encoder() -> None:
     encoder = encoder_config(layers=2)  # Width 16, four heads of 4, feed-forward width 32.
-    taken = matmuls.products(encoder, rows=3, row_length=8)
-    assert taken[(1, 24, 16, 16)] == 2 * 4 * 2  # y and dx have the same shape.
-    assert taken[(1, 16, 24, 16)] == 2 * 4
-    assert taken[(1, 24, 16, 32)] == 2 * 2 and taken[(1, 24, 32, 16)] == 2 * 2
-    assert taken[(1, 16, 24, 32)] == 2 and taken[(1, 32, 24, 16)] == 2
+    counts = matmuls.matmuls(encoder, rows=3, row_length=8)
+    assert counts[(1, 24, 16, 16)] == 2 * 4 * 2  # y and dx have the same shape.
+    assert counts[(1, 16, 24, 16)] == 2 * 4
+    assert counts[(1, 24, 16, 32)] == 2 * 2 and counts[(1, 24, 32, 16)] == 2 * 2
+    assert counts[(1, 16, 24, 32)] == 2 and counts[(1, 32, 24, 16)] == 2
     maps = 4 * 24 * 16 * 16 + 2 * 24 * 16 * 32
     attention = 2 * 3 * 4 * 8 * 8 * 4
-    assert matmuls.flops(taken) == 2 * 3 * 2 * (maps + attention)
+    assert matmuls.flops(counts) == 2 * 3 * 2 * (maps + attention)
     seconds = matmuls.limit_s(encoder, (2.6, 8), "float32")
     assert 0 < seconds < 5
 
 
-def test_products_of_relative_attention_are_refused() -> None:
+def test_matmuls_of_relative_attention_are_refused() -> None:
     settings = {"model_type": "xlnet", "vocab_size": 9, "d_model": 8, "n_head": 2, "n_layer": 1}
     with pytest.raises(ConfigError, match="XLNet"):
-        matmuls.products(read_config(settings | {"d_inner": 16}), 1, 8)
+        matmuls.matmuls(read_config(settings | {"d_inner": 16}), 1, 8)
 
 
 def test_cache_state(tmp_path: Path) -> None:
@@ -113,16 +115,17 @@ def test_cache_state(tmp_path: Path) -> None:
     assert common.cache_state(tmp_path) == "warm"
 
 
-def test_a_commit_is_dirty_by_code_and_not_by_records(tmp_path: Path, monkeypatch: Any) -> None:
+def test_changed_code_makes_a_commit_dirty_but_changed_records_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def git(*words: str) -> str:
         who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
         return subprocess.run(
             ["git", *who, *words], cwd=tmp_path, capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    monkeypatch.setattr(common, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert common.commit() == ""
+    assert common.commit(tmp_path) == ""
     record, code = tmp_path / common.RECORDS / "a.jsonl", tmp_path / "a.py"
     record.parent.mkdir(parents=True)
     for file in (record, code):
@@ -131,9 +134,9 @@ def test_a_commit_is_dirty_by_code_and_not_by_records(tmp_path: Path, monkeypatc
     git("add", ".")
     git("commit", "-m", "first")
     record.write_text("2\n")
-    assert common.commit() == git("rev-parse", "--short=12", "HEAD")
+    assert common.commit(tmp_path) == git("rev-parse", "--short=12", "HEAD")
     code.write_text("2\n")
-    assert common.commit() == git("rev-parse", "--short=12", "HEAD") + "-dirty"
+    assert common.commit(tmp_path) == git("rev-parse", "--short=12", "HEAD") + "-dirty"
 
 
 SCRIPT = """import json, sys
@@ -142,20 +145,19 @@ print(json.dumps({"examples_per_s": 2.0, "settings": {"dtype": "float32"}, "argv
 """
 
 
-def test_runs_take_turns_and_are_kept_raw(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_runs_take_turns_and_their_lines_are_stored(tmp_path: Path, capsys: Any) -> None:
     python = tmp_path / "python"
     python.write_text(f"#!{sys.executable}\n{SCRIPT}")
     python.chmod(0o755)
     for place in (*run.STS, "model/x"):
         (tmp_path / place).parent.mkdir(exist_ok=True)
         (tmp_path / place).touch()
-    words = ["run", "--only", "sts-minilm", "imdb-minilm", "--rounds", "2", "--steps", "4"]
+    words = ["--only", "sts-minilm", "imdb-minilm", "--rounds", "2", "--steps", "4"]
     words += ["--data", str(tmp_path), "--minilm", str(tmp_path / "model"), "--out", str(tmp_path)]
     words += ["--peers", "flax", "--cache", str(tmp_path / "cache")]
     for name in ("--python", "--python-torch", "--python-flax"):
         words += [name, str(python)]
-    monkeypatch.setattr("sys.argv", words)
-    run.main()
+    run.main(words)
     records = [json.loads(x) for x in (tmp_path / "sts-minilm.jsonl").read_text().splitlines()]
     assert [(r["round"], r["label"], r["argv"][1]) for r in records] == [
         (n, label, module)
@@ -172,16 +174,16 @@ def test_runs_take_turns_and_are_kept_raw(tmp_path: Path, monkeypatch: Any, caps
     assert f"imdb-minilm: skipped, there is no {tmp_path}/imdb-sample" in capsys.readouterr().out
 
 
-def test_the_packaged_model_is_found(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_packaged_model_is_used(tmp_path: Path, monkeypatch: Any) -> None:
     package = tmp_path / run.WEIGHTS
     package.mkdir()
     (package / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert run._packaged(sys.executable) == str(package / "model")
-    assert run._packaged(str(tmp_path / "no_python")) == ""
+    assert run.packaged_model(sys.executable) == str(package / "model")
+    assert run.packaged_model(str(tmp_path / "no_python")) == ""
 
 
-def test_a_failed_run_says_why(tmp_path: Path) -> None:
+def test_a_failed_run_is_reported_with_its_output(tmp_path: Path) -> None:
     with pytest.raises(FlaxferError, match="exit code 1") as caught:
         run.measure([sys.executable, "-c", "raise SystemExit('no weights')"])
     assert caught.value.details == ("no weights",)

@@ -1,4 +1,4 @@
-"""Tables, ratios and sentences from made-up runs, as exact text."""
+"""Tables, ratios and sentences from invented runs, as exact text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMITTED = common.ROOT / common.RECORDS
 MACHINE = {"cpu": "Test CPU", "features": ["avx2", "avx512f"], "cores": 2, "memory_gib": 8.0}
 
 
-def made(label: str, what: str, number: int, rate: float, **more: Any) -> dict[str, Any]:
+def run_of(label: str, what: str, number: int, rate: float, **more: Any) -> dict[str, Any]:
     return {
         "benchmark": "sts-minilm",
         "title": "STS-B English, all-MiniLM-L6-v2",
@@ -40,12 +40,12 @@ def made(label: str, what: str, number: int, rate: float, **more: Any) -> dict[s
 
 LIMIT = {"limit_s_per_step": 0.1, "times_limit": 2.5}
 RUNS = [
-    made("flaxfer, float32", "train", 0, 100.0, **LIMIT),
-    made("Trainer, float32", "train", 0, 50.0),
-    made("flaxfer, float32", "train", 1, 120.0, **LIMIT),
-    made("Trainer, float32", "train", 1, 40.0),
-    made("flaxfer, float32", "eval", 0, 400.0),
-    made("Trainer, float32", "eval", 0, 200.0),
+    run_of("flaxfer, float32", "train", 0, 100.0, **LIMIT),
+    run_of("Trainer, float32", "train", 0, 50.0),
+    run_of("flaxfer, float32", "train", 1, 120.0, **LIMIT),
+    run_of("Trainer, float32", "train", 1, 40.0),
+    run_of("flaxfer, float32", "eval", 0, 400.0),
+    run_of("Trainer, float32", "eval", 0, 200.0),
 ]
 
 
@@ -75,7 +75,7 @@ def test_speed_rows() -> None:
 
 
 def test_a_run_without_a_cache_has_no_cold_start() -> None:
-    run = made("Trainer, float32", "train", 0, 1.0)
+    run = run_of("Trainer, float32", "train", 0, 1.0)
     run["settings"]["cache"] = "none"
     assert summary.starts([run]) == ["–", "–", "20.0"]
 
@@ -84,7 +84,7 @@ def test_page_has_ratios_limit_machine_and_derived_seeds() -> None:
     page = report.page(RUNS, [])
     assert "| Trainer, float32 | 2.50 (2.00–3.00) | 2.00 (2.00–2.00) | 2, 1 |\n" in page
     assert (
-        "Products alone would allow 320.0 (320.0–320.0) examples/s in training; a step takes "
+        "Matmuls alone would allow 320.0 (320.0–320.0) examples/s in training; a step takes "
         "2.50 (2.50–2.50) times as long.\n" in page
     )
     # 3 x 5749 examples at 110/s and 3 x 1500 + 1379 at 400/s are 171.4875 s.
@@ -102,7 +102,7 @@ def test_page_has_ratios_limit_machine_and_derived_seeds() -> None:
     ]
 
 
-def test_amx_is_said_only_where_it_is() -> None:
+def test_amx_is_mentioned_only_where_present() -> None:
     flags = ["avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16"]
     assert (
         summary.features(flags) == "It has AVX-512 with avx512_bf16 and AMX (amx_tile, amx_bf16)."
@@ -111,7 +111,7 @@ def test_amx_is_said_only_where_it_is() -> None:
 
 
 def aot(vocabulary: int, cycles: int) -> dict[str, Any]:
-    """As flaxfer.aot.command reports a compilation for one chip."""
+    """Return the report of `flaxfer aot` for one chip."""
     encoder = {"family": "xlm-roberta", "num_layers": 12, "hidden_size": 768}
     return {
         "topology": {"name": "v5e:1x1", "chips": 1},
@@ -140,7 +140,7 @@ PEER = {
 }
 
 
-def test_estimates_are_compared_in_the_same_setting_only() -> None:
+def test_estimates_are_compared_only_with_equal_settings() -> None:
     estimates = [PEER | {"estimated_cycles": 1}, PEER, PEER | {"chip": "v6e"}]
     estimates += [aot(9_088, 60_000_000), aot(250_002, 80_000_000)]
     rows = report.page([], estimates).partition("## TPU ESTIMATES")[2].splitlines()
@@ -154,7 +154,7 @@ def test_estimates_are_compared_in_the_same_setting_only() -> None:
     ]
 
 
-def test_an_estimate_of_packed_rows_counts_by_the_example() -> None:
+def test_packed_rows_are_compared_per_example() -> None:
     packed = aot(9_088, 10_000_000)
     packed["shapes"] |= {"batch_size": 64, "bucket_sizes": [14, 16]}
     packed["shapes"]["train"] = {"token_BT": [1, 16, 128]}
@@ -165,10 +165,10 @@ def test_an_estimate_of_packed_rows_counts_by_the_example() -> None:
         "| xlm-roberta-base, 9,088 tokens | v5e | 64 | 16 x 128 | 10.0% | 10.0 | 156 | 12.0 |\n"
         in page
     )
-    assert "| flaxfer |" not in page, "it is no step of full rows"
+    assert "| flaxfer |" not in page, "packed rows are not in the table of full rows"
 
 
-def test_an_estimate_of_many_chips_has_its_share_of_waiting() -> None:
+def test_estimates_of_many_chips_have_the_share_of_collectives() -> None:
     many = aot(250_002, 90_000_000)
     many |= {"topology": {"name": "v5e:16x16", "chips": 256}, "mesh": {"data": 64, "fsdp": 4}}
     many |= {"collectives_not_hidden_share": 0.0449, "examples_per_s_estimate": 312_345.6}
@@ -181,7 +181,7 @@ def test_an_estimate_of_many_chips_has_its_share_of_waiting() -> None:
     assert "| 80.0 |  |\n" in page and "| 90.0 |  |\n" not in page
 
 
-def test_cycles_by_part_beside_their_least_and_other_settings() -> None:
+def test_cycles_by_part_have_lower_bounds_and_variants() -> None:
     record = aot(30_522, 60_000_000) | {
         "estimated_cycles": 64_000_000,
         "cycles_by_source": {"compiler": 60_000_000, "modelled": 4_000_000},
@@ -189,7 +189,7 @@ def test_cycles_by_part_beside_their_least_and_other_settings() -> None:
             {"part": "attention", "direction": "forward", "cycles": 16_000_000},
             {"part": "feed_forward", "direction": "forward", "cycles": 10_000_000},
             {"part": "feed_forward", "direction": "backward", "cycles": 30_000_000},
-            {"part": "optimiser", "direction": "", "cycles": 8_000_000},
+            {"part": "optimizer", "direction": "", "cycles": 8_000_000},
         ],
         "topology": {"name": "v5e:1", "chip": "TPU v5e", "chips": 1}
         | {"peak_flops": 200e12, "clock_hz_estimate": 2e9},
@@ -201,19 +201,19 @@ def test_cycles_by_part_beside_their_least_and_other_settings() -> None:
     record["shapes"]["encoder"]["intermediate_size"] = 3072
     other = record | {"estimated_cycles": 62_500_000, "peak_bytes": 2 * 2**30}
     text = report.profile(record, {"no clipping": other})
-    assert "of all sources: 64.0, of which 4.0 count by a model of bytes" in text
-    assert "at the published peak: 30.0. At the least" in text
+    assert "of all sources: 64.0, 4.0 of them by a model of bytes" in text
+    assert "at the published peak: 30.0. Lower bounds" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
     assert rows[:3] == [
         "| feed_forward | 10.0 | 30.0 |  | 62.5% | 25.5 |",
         "| attention | 16.0 |  |  | 25.0% | 4.2 |",
-        "| optimiser |  |  | 8.0 | 12.5% | 7.5 |",
+        "| optimizer |  |  | 8.0 | 12.5% | 7.5 |",
     ]
     assert [row for row in rows[3:8] if "---" not in row] == [
-        "| part | above its least | left of the step |",
+        "| part | above its lower bound | left of the step |",
         "| feed_forward | 14.5 | 49.5 |",
         "| attention | 11.8 | 37.8 |",
-        "| optimiser | 0.5 | 37.3 |",
+        "| optimizer | 0.5 | 37.3 |",
     ]
     assert rows[-2:] == [
         "| as above | 60.0 | 4.0 | 64.0 | 3.00 |",
@@ -222,11 +222,11 @@ def test_cycles_by_part_beside_their_least_and_other_settings() -> None:
     assert "other settings" not in report.profile(record, {})
 
 
-def test_the_least_cycles_have_the_products_that_the_report_counts() -> None:
-    """Two counts of one thing: by part here, of the whole model in flaxfer.aot.flops."""
+def test_lower_bounds_count_the_same_matmuls_as_the_report() -> None:
+    """They are counted by part here and for the whole model in flaxfer.aot.flops."""
     record = json.loads((COMMITTED / "tpu-flaxfer-bert-base.json").read_text(encoding="utf-8"))
     encoder, work = record["shapes"]["encoder"], record["useful_per_step"]
-    # So slow that memory never counts, not even of attention; the optimiser has no products.
+    # At this peak memory traffic never dominates; the optimizer has no matmuls.
     record["bytes"] = {"parameters": 0}
     place = record["topology"] | {"peak_flops": 1e9, "clock_hz_estimate": 1e9}
     least = summary.least_cycles(record | {"topology": place})
@@ -234,28 +234,26 @@ def test_the_least_cycles_have_the_products_that_the_report_counts() -> None:
     assert sum(least.values()) + head == pytest.approx(record["model_flops"]["all_tokens"])
 
 
-def test_stored_files_become_page_and_plot(tmp_path: Path, monkeypatch: Any) -> None:
+def test_records_become_page_and_plot(tmp_path: Path) -> None:
     results = tmp_path / "results"
     results.mkdir()
     (results / "sts-minilm.jsonl").write_text("".join(json.dumps(run) + "\n" for run in RUNS))
     stored = (COMMITTED / "quality.json").read_text(encoding="utf-8")
     (results / "quality.json").write_text(stored, encoding="utf-8")
     out = tmp_path / "BENCHMARKS.md"
-    words = ["report", "--results", str(results), "--out", str(out)]
-    monkeypatch.setattr("sys.argv", words)
-    report.main()
+    report.main(["--results", str(results), "--out", str(out)])
     page = out.read_text(encoding="utf-8")
     assert page == report.page(RUNS, [], [quality.section(json.loads(stored))])
     assert quality.section(json.loads(stored)) in page
     assert (tmp_path / report.PLOT).read_bytes().startswith(b"\x89PNG")
 
 
-def test_committed_page_is_what_its_committed_records_give() -> None:
+def test_committed_page_follows_from_the_committed_records() -> None:
     page = (common.ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
     assert page == report.page(*report.stored(COMMITTED))
 
 
-def test_quality_summary_of_a_study() -> None:
+def test_quality_summary_has_means_and_welchs_interval() -> None:
     scores = [0.80, 0.82, 0.81]
     study = {
         "versions": {"python": "3.12", "flaxfer": "0", "jax": "1"},

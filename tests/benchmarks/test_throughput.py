@@ -1,15 +1,16 @@
-"""Both measurements of flaxfer, for a few steps of a tiny model: what is counted is exact."""
+"""Both measurements of flaxfer on a tiny model, with exact counts."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from benchmarks import common, eval_throughput, train_throughput
+from flaxfer.errors import ConfigError
 from tests.helpers import WORDS, tiny_model
 
 KEYS = {
@@ -26,9 +27,16 @@ KEYS = {
 EXAMPLES, BATCH, STEPS = 48, 16, 5
 
 
+class Data(NamedTuple):
+    """A model, a file, and the number of tokens of each example."""
+
+    model: Path
+    file: Path
+    tokens: np.ndarray
+
+
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, np.ndarray]:
-    """A model, a file, and the tokens of each of its examples."""
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
     folder = tmp_path_factory.mktemp("throughput")
     rng = np.random.default_rng(0)
     words = rng.integers(2, 9, (EXAMPLES, 2))
@@ -39,15 +47,17 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, np.ndar
     file = folder / "pairs.csv"
     file.write_text("".join(",".join(row) + "\n" for row in rows))
     # Every word is one piece; [CLS] and two [SEP] are added.
-    return tiny_model(folder / "model"), file, words.sum(axis=1) + 3
+    return Data(tiny_model(folder / "model"), file, words.sum(axis=1) + 3)
 
 
-def printed(module: Any, given: Any, monkeypatch: Any, capsys: Any, *more: str) -> dict[str, Any]:
-    model, file, _ = given
-    words = [module.__name__, "--model", str(model), "--data", str(file), "--batch", str(BATCH)]
-    words += ["--steps", str(STEPS), "--length", "32", *more]
-    monkeypatch.setattr("sys.argv", words)
-    module.main()
+def arguments(data: Data, *more: str) -> list[str]:
+    """Return the arguments of both scripts; later ones override earlier ones."""
+    words = ["--model", str(data.model), "--data", str(data.file), "--batch", str(BATCH)]
+    return [*words, "--steps", str(STEPS), "--length", "32", *more]
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Return the printed record after checks that hold for both scripts."""
     record: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert record.keys() >= {*KEYS, "versions", "machine", "settings", "date", "git"}
     assert record["side"] == "flaxfer" and record["versions"].keys() >= {"jax", "flax", "python"}
@@ -59,15 +69,14 @@ def printed(module: Any, given: Any, monkeypatch: Any, capsys: Any, *more: str) 
     return record
 
 
-def test_training(given: Any, monkeypatch: Any, capsys: Any) -> None:
-    record = printed(
-        train_throughput, given, monkeypatch, capsys, "--matmul_limit", "--dtype", "float32"
-    )
+def test_training_counts_the_timed_batches(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    train_throughput.main(arguments(data, "--matmul_limit", "--dtype", "float32"))
+    record = printed(capsys)
     assert (record["what"], record["steps"], record["examples"]) == ("train", STEPS, STEPS * BATCH)
-    # Three steps are an epoch, each a permutation of its own: take the first 2 + 5 steps of them.
+    # An epoch has three steps and an order of its own; the first two steps are the warm-up.
     order = np.concatenate([np.random.default_rng((0, e)).permutation(EXAMPLES) for e in range(3)])
     timed = order[common.WARMUP * BATCH : (common.WARMUP + STEPS) * BATCH]
-    assert record["tokens"] == given[2][timed].sum()
+    assert record["tokens"] == data.tokens[timed].sum()
     rows, length = record["limit_rows"]
     assert record["slots"] == round(rows * STEPS) * length
     assert record["times_limit"] == pytest.approx(
@@ -76,21 +85,22 @@ def test_training(given: Any, monkeypatch: Any, capsys: Any) -> None:
     assert record["settings"]["dtype"] == "float32" and record["settings"]["cache"] == "none"
 
 
-def test_evaluation(given: Any, monkeypatch: Any, capsys: Any) -> None:
-    record = printed(eval_throughput, given, monkeypatch, capsys)
+def test_evaluation_counts_every_example_once(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    eval_throughput.main(arguments(data))
+    record = printed(capsys)
     assert (record["what"], record["examples"]) == ("eval", EXAMPLES)
-    assert record["tokens"] == given[2].sum()
+    assert record["tokens"] == data.tokens.sum()
 
 
-def test_evaluation_of_the_first_steps(given: Any, monkeypatch: Any, capsys: Any) -> None:
-    record = printed(eval_throughput, given, monkeypatch, capsys, "--steps", "2", "--batch", "9")
-    assert record["examples"] == 18 and record["tokens"] == given[2][:18].sum()
+def test_evaluation_of_the_first_steps(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
+    eval_throughput.main(arguments(data, "--steps", "2", "--batch", "9"))
+    record = printed(capsys)
+    assert record["examples"] == 18 and record["tokens"] == data.tokens[:18].sum()
 
 
-def test_more_steps_than_the_data_has(given: Any, monkeypatch: Any) -> None:
-    model, file, _ = given
-    words = ["x", "--model", str(model), "--data", str(file), "--batch", "16", "--steps", "8"]
-    monkeypatch.setattr("sys.argv", [*words, "--length", "32"])
-    with pytest.raises(common.ConfigError, match="9 steps") as caught:
-        train_throughput.main()
+def test_too_many_steps_are_refused(data: Data) -> None:
+    with pytest.raises(ConfigError, match="9 steps") as caught:
+        train_throughput.main(arguments(data, "--steps", "8"))
     assert "--steps 7" in str(caught.value)

@@ -316,10 +316,10 @@ def test_a_stage_waits_for_the_one_before_it(unmeasured: Grid) -> None:
     text = done.read_text()
     with Claims() as claims:
         done.unlink()
-        assert not study.advance([spec], claims), "its parent is not trained"
+        assert not study.advance_group([spec], claims), "its parent is not trained"
         done.write_text(text)
         with claims.taking([parent]):
-            assert not study.advance([spec], claims), "its parent is not tidied up yet"
+            assert not study.advance_group([spec], claims), "its parent is not tidied up yet"
         with claims.taking([spec.folder]):
-            assert not study.advance([spec], claims), "somebody else works on it"
-        assert study.advance([spec], claims) and spec.is_complete()
+            assert not study.advance_group([spec], claims), "somebody else works on it"
+        assert study.advance_group([spec], claims) and spec.is_complete()

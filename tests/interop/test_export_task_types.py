@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from flaxfer.config import Model, Optimizer, Task
 from flaxfer.data import tokenize
-from flaxfer.interop import export
+from flaxfer.interop import export, names
 from flaxfer.models import pretrained
 from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.tasks import TASK_TYPES, task_type
@@ -169,8 +169,8 @@ def test_every_class_is_one_of_transformers() -> None:
 
     for family in FAMILIES:
         for task in KINDS.values():
-            assert hasattr(transformers, export.class_name(family, task)), (family, task.type)
+            assert hasattr(transformers, names.class_name(family, task)), (family, task.type)
 
 
 def test_every_family_has_its_class_name() -> None:
-    assert export.CLASSES.keys() == FAMILIES.keys()
+    assert names.CLASS_PREFIXES.keys() == FAMILIES.keys()

@@ -206,9 +206,9 @@ HEAD = ["XForSequenceClassification"]
             "problem_type is regression, for 2 label(s)",
         ),
         ({"architectures": HEAD, "id2label": {"a": "b", "1": "c"}}, "does not number the classes"),
-        ({"flaxfer": {"task": {"name": "t"}}}, "kind"),
+        ({"flaxfer": {"task": {"name": "t"}}}, "type"),
         (
-            {"flaxfer": {"task": {"name": "t", "kind": "tagging", "metric": "f1"}}},
+            {"flaxfer": {"task": {"name": "t", "type": "tagging", "metric": "f1"}}},
             "a model for tagging cannot be used",
         ),
     ],

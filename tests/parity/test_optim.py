@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 
 from flaxfer.config import Optimizer
-from tests.training.optimizers import FROZEN, PEAK, SHAPES, STEPS, TOTAL, draw, rates, run, x64
-
-__all__ = ["x64"]  # A fixture.
+from tests.training.optimizers import FROZEN, PEAK, SHAPES, STEPS, TOTAL, draw, rates, run
 
 pytestmark = pytest.mark.parity
 

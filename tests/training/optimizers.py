@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from flaxfer.config import Optimizer
 from flaxfer.training.optimizer import (
@@ -61,13 +60,6 @@ def nested(flat: Tree) -> Params:
 def flat(tree: Params) -> Tree:
     names = jax.tree.leaves(map_names(lambda path: path, tree))
     return dict(zip(names, map(np.asarray, jax.tree.leaves(tree)), strict=True))
-
-
-@pytest.fixture
-def x64() -> Iterator[None]:
-    """Doubles, so that a formula that is another one is not taken for rounding."""
-    with jax.enable_x64(True):
-        yield
 
 
 def run(

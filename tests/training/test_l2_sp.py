@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -38,13 +37,6 @@ OPTIMIZER = Optimizer(
     clip_norm=0.0,
     l2_sp=0.7,
 )
-
-
-@pytest.fixture
-def x64() -> Iterator[None]:
-    """Doubles, so that a formula that is another one is not taken for rounding."""
-    with jax.enable_x64(True):
-        yield
 
 
 def run(optimizer: Optimizer, start: Tree, gradients: list[Tree]) -> tuple[Tree, Any]:
