@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The part of tpu_vm.sh that runs on the TPU VM, in the user's home folder. Not meant to be run by hand.
-#   on_vm.sh setup SOURCE PYTHON EXTRAS COPY DATA   install code and environment, restore the workdir
-#   on_vm.sh start COPY SECONDS CONFIG [OVERRIDE]   start the study in the background
-#   on_vm.sh state                                  print idle, running, finished, lost or "failed CODE"
-#   on_vm.sh log                                    print the end of the log
-# COPY is the bucket folder that the workdir is saved to.
+# The part of tpu_vm.sh that runs on the TPU VM, in the home folder of the user. Not for hand use.
+#   on_vm.sh setup SOURCE PYTHON EXTRAS COPY DATA   code, environment, and what lies in the bucket
+#   on_vm.sh start COPY SECONDS CONFIG [OVERRIDE]   starts the study, detached, and returns
+#   on_vm.sh state                                  idle, running, finished, lost or "failed CODE"
+#   on_vm.sh log                                    the last lines of the log
+# COPY is the place in the bucket where the workdir is saved.
 set -euo pipefail
 cd "$HOME"
-# Outside the checkout, so that repeating the setup cannot touch results.
+# Outside of the code, so that setting up anew cannot touch results.
 workdir="$HOME/flaxfer-run/workdir" notes="$HOME/flaxfer-run/notes"
 log="$workdir/launch.log"
 export PATH="$HOME/.local/bin:$PATH"
@@ -17,7 +17,7 @@ state() {
     if [ "$(cat "$notes/code")" = 0 ]; then echo finished; else echo "failed $(cat "$notes/code")"; fi
   elif [ ! -f "$notes/pid" ]; then
     echo idle
-  # Check the name too: after a reboot another process may have this pid.
+  # By name too: after a restart of the VM another process may have the number.
   elif grep -qs supervise "/proc/$(cat "$notes/pid")/cmdline"; then
     echo running
   else
@@ -27,7 +27,7 @@ state() {
 
 refuse_if_running() {
   if [ "$(state)" = running ]; then
-    echo "error: a study is already running on this VM (pid $(cat "$notes/pid"))." >&2
+    echo "error: a study is running on this VM, process $(cat "$notes/pid")." >&2
     echo "  Hint: follow it with watch, or delete the VM first." >&2
     exit 2
   fi
@@ -38,12 +38,12 @@ setup() {
   refuse_if_running
   rm -rf flaxfer
   git clone --quiet "$source" flaxfer
-  # The system's Python is too old for flaxfer; uv installs a newer one without root.
+  # The system's Python is older than flaxfer needs; uv brings a whole one without root.
   python3 -m pip install --quiet --user uv
   uv python install --quiet "$python"
   flaxfer/tools/setup.sh .venv "$extras" "$python"
   mkdir -p "$workdir" "$notes"
-  # Creates the folder, so that the next command fails only for a real reason, and proves write access.
+  # Makes the place, so that the next line fails only for a real reason, and shows that we may write.
   echo "made by flaxfer's launch/tpu_vm.sh" >"$notes/made"
   gcloud storage cp "$notes/made" "$copy/launch.txt"
   gcloud storage rsync --recursive "$copy" "$workdir"
@@ -54,8 +54,8 @@ setup() {
   rm -f "$notes/code" "$notes/pid"
 }
 
-# Save the workdir. A snapshot made of hard links is uploaded completely before anything that is not
-# in it is deleted, so the bucket keeps each checkpoint until it holds the next one.
+# Saves the workdir. The bucket never loses a checkpoint before it has the next one whole: a set of
+# files is frozen by hard links, sent whole, and only then is deleted what is not in it.
 save() {
   local copy=$1 frozen="$HOME/flaxfer-run/frozen" before
   (
@@ -63,7 +63,7 @@ save() {
     while :; do
       before=$(manifests)
       rm -rf "$frozen"
-      # A file may vanish while cp runs; then the manifests differ too, or the file was temporary.
+      # A file may vanish below cp; then the lists below differ too, or it was a temporary one.
       cp -al "$workdir" "$frozen" 2>/dev/null || true
       if [ "$before" = "$(manifests)" ]; then break; fi
     done
@@ -72,18 +72,18 @@ save() {
   ) 9>"$notes/lock"
 }
 
-# List the committed checkpoints.
+# The committed checkpoints.
 manifests() { find "$workdir" -name manifest.json 2>/dev/null | sort; }
 
 start() {
   refuse_if_running
   if ! [ -x flaxfer/.venv/bin/python ]; then
-    echo "error: this VM has no environment." >&2
+    echo "error: there is no environment on this VM." >&2
     echo "  Hint: run setup first." >&2
     exit 2
   fi
   rm -f "$notes/code"
-  # A session of its own, detached from ssh's streams, survives the end of the ssh connection.
+  # Its own session, and no tie to ssh's streams: it lives on when ssh ends.
   setsid nohup bash "$HOME/on_vm.sh" supervise "$@" >>"$log" 2>&1 </dev/null &
   echo $! >"$notes/pid"
 }
@@ -92,30 +92,30 @@ supervise() {
   local copy=$1 seconds=$2 code=0 asked=no saver study
   shift 2
   cd flaxfer
-  # A VM sends TERM before it shuts down: stop the study and save its workdir.
+  # A VM that is shut down sends TERM first: stop the study and save what there is.
   trap 'asked=yes; kill -TERM "$study" 2>/dev/null || true' TERM
   echo "$(date -u +%FT%TZ) starting $*"
-  # The cache is saved with the workdir, so that a new VM need not compile again.
+  # The cache of compiled programs lies in the workdir: a new VM need not compile again.
   FLAXFER_CACHE="$workdir/cache" .venv/bin/python -m flaxfer.main \
     --config "$@" "--config.workdir=$workdir" &
   study=$!
   (
     trap - TERM
-    while sleep "$seconds"; do save "$copy" || echo "saving failed; next attempt in $seconds s"; done
+    while sleep "$seconds"; do save "$copy" || echo "saving failed; trying again in $seconds s"; done
   ) &
   saver=$!
   wait "$study" || code=$?
-  # A trapped signal interrupts the first wait.
+  # A trapped signal ends the first wait early.
   while kill -0 "$study" 2>/dev/null; do
     code=0
     wait "$study" || code=$?
   done
   kill "$saver" 2>/dev/null || true
-  # Stopped by the signal rather than by an error: the same command resumes it.
+  # Ended by the signal, not by a fault of its own: the same command goes on.
   if [ "$asked" = yes ] && [ "$code" -eq 143 ]; then code=75; fi
   echo "$(date -u +%FT%TZ) ended with code $code"
   if ! save "$copy" && ! save "$copy"; then
-    echo "error: the results could not be saved to $copy; they are in $workdir on this VM."
+    echo "error: the results could not be saved to $copy; they lie in $workdir on this VM."
     code=74
   fi
   echo "$code" >"$notes/code.tmp"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run studies on a Slurm cluster, one node each. See launch/README.md.
+# Runs studies on a Slurm cluster, each on one node; launch/README.md tells the whole way.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
@@ -14,31 +14,31 @@ usage() {
   cat <<END
 launch/slurm.sh --config=FILE[:PRESET] [flags] [--config.KEY=VALUE ...]
 
-Write OUT/job.sbatch and submit it. Several --config or --each flags make a job array with one task
-for each pair of them; the workdir of a task is OUT/TASK_NUMBER.
+Writes OUT/job.sbatch and submits it. Several --config or --each make an array, one task for
+every pair of them, with its workdir in OUT/<number of the task>.
 
-Flags and their defaults
-  --config=FILE[:PRESET]   path inside the checkout; may be repeated
-  --each=KEY=VALUE         override that gets a task of its own; may be repeated:
+Flags, with defaults
+  --config=FILE[:PRESET]   path in the checkout; may be repeated
+  --each=KEY=VALUE         an override for a task of its own; may be repeated:
                            --each=seeds=0, --each=seeds=1,
-  --name=$name           name of the job
-  --out=                   folder for script, logs and results, visible to all nodes;
-                           default: runs/NAME
+  --name=$name           of the job
+  --out=                   folder of script, logs and results, seen by all nodes;
+                           empty takes runs/NAME
   --python=$python
-                           Python with flaxfer installed (tools/setup.sh .venv cuda)
-  --before=                shell command to run before the study, such as 'module load cuda'
-  --time=$time          time limit of one job; the study continues in the next one
-  --cpus=$cpus                 CPUs per node
-  --memory=$memory             memory per node
-  --gpus=$gpus                 GPUs per node; 0 runs on the CPU
-  --partition=             default: the cluster's
-  --account=               default: yours
-  --grace=$grace              seconds before the time limit at which the study is stopped
-  --max_requeues=$max_requeues        limit on how often the job is requeued
-  --write_only             write the script without submitting it
-  --dry_run                print the commands in order without running them
+                           of an environment with flaxfer (tools/setup.sh .venv cuda makes one)
+  --before=                a shell command before the study, such as 'module load cuda'
+  --time=$time          limit of one piece; the job is queued again and goes on
+  --cpus=$cpus                 of the node
+  --memory=$memory             of the node
+  --gpus=$gpus                 of the node; 0 runs on the CPU
+  --partition=             empty takes the cluster's default
+  --account=               empty takes your default
+  --grace=$grace              seconds before the limit at which the study is stopped
+  --max_requeues=$max_requeues        how often it is queued again
+  --write_only             writes the script, does not submit it
+  --dry_run                prints every command in order and runs none
 
-Exit code: that of sbatch, or 2 for invalid input.
+Exit code: that of sbatch, or 2 for wrong input.
 END
 }
 
@@ -69,30 +69,30 @@ check() {
   for word in "${configs[@]}"; do check_config "$word"; done
   for word in ${each[@]+"${each[@]}"}; do check_override "$word" --out; done
   [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9_.-]*$ ]] ||
-    fail "--name=$name: invalid job name" "use letters, digits, hyphens, dots and underscores."
+    fail "--name=$name: not a name for a job" "use letters, digits, hyphens, points and underscores."
   for word in "$partition" "$account"; do
-    [[ $word =~ ^[A-Za-z0-9_.,-]*$ ]] || fail "'$word': invalid partition or account" "list them with sinfo and sacctmgr."
+    [[ $word =~ ^[A-Za-z0-9_.,-]*$ ]] || fail "'$word': not a partition or account" "sinfo and sacctmgr show them."
   done
   [[ $time =~ ^([0-9]+-)?[0-9]{1,2}:[0-9]{2}:[0-9]{2}$ ]] ||
-    fail "--time=$time: invalid time limit" "write HOURS:MINUTES:SECONDS or DAYS-HOURS:MINUTES:SECONDS."
-  [[ $memory =~ ^[1-9][0-9]*[KMGT]$ ]] || fail "--memory=$memory: invalid amount" "for example --memory=32G."
+    fail "--time=$time: not a time limit" "write HOURS:MINUTES:SECONDS or DAYS-HOURS:MINUTES:SECONDS."
+  [[ $memory =~ ^[1-9][0-9]*[KMGT]$ ]] || fail "--memory=$memory: not an amount" "write for example --memory=32G."
   check_number cpus "$cpus"
   [ "$gpus" = 0 ] || check_number gpus "$gpus"
   check_number grace "$grace"
   check_number max_requeues "$max_requeues"
   : "${out:=runs/$name}"
   case $out in /*) ;; *) out=$PWD/$out ;; esac
-  # Slurm does not pass the path of the logs through a shell: there is no quoting, and % introduces
-  # its own fields.
+  # Slurm reads the line with the path of the logs without a shell: it has no quoting, and % stands
+  # for its own fields.
   [[ $out =~ ^[A-Za-z0-9_./+-]+$ ]] ||
-    fail "--out=$out: Slurm cannot write logs there" "use only letters, digits and _ . / + -."
-  [ -x "$python" ] || fail "--python=$python: no such program" \
-    "create the environment on a node with a network: tools/setup.sh .venv cuda (or another extra)."
+    fail "--out=$out: Slurm cannot write logs there" "take a path of letters, digits and _ . / + -."
+  [ -x "$python" ] || fail "--python=$python: there is no such program" \
+    "make the environment: tools/setup.sh .venv cuda (or another extra), on a node with a network."
   case $python in /*) ;; *) python=$PWD/$python ;; esac
   [ "$write_only" = yes ] || need_command sbatch "run this on a login node of the cluster, or pass --write_only."
 }
 
-# Print one branch of the script's case statement for each pair of a config and an --each.
+# One line of the script's case for each pair of a config and an --each.
 tasks() {
   local config word number=0 more
   for config in "${configs[@]}"; do
@@ -125,7 +125,7 @@ job() {
   echo "#SBATCH --output=$out/$logs"
   echo '#SBATCH --open-mode=append'
   echo '#SBATCH --requeue'
-  # B: signal only the batch script, which stops the study.
+  # B: to the script alone, which hands it on.
   echo "#SBATCH --signal=B:USR1@$grace"
   echo
   echo "cd $(quote "$PWD") || exit 1"
@@ -136,23 +136,23 @@ job() {
   echo 'esac'
   [ -z "$before" ] || echo "$before"
   cat <<'END'
-# The cache is kept beside the results, so that a requeued job need not compile again.
+# Compiled programs lie beside the results: a job that is queued again need not compile again.
 export FLAXFER_CACHE="${FLAXFER_CACHE:-$out/cache}"
 asked=no code=0
-# The time limit is near or the job is preempted: stop the study; the same command resumes it later.
+# The limit is near, or the job is preempted: the study stops, and the same command goes on later.
 trap 'asked=yes; kill -TERM "$running" 2>/dev/null' USR1
 "$python" -m flaxfer.main "${study[@]}" "--config.workdir=$out" &
 running=$!
 wait "$running" || code=$?
-# A trapped signal interrupts a wait.
+# A trapped signal ends a wait early.
 while kill -0 "$running" 2>/dev/null; do
   code=0
   wait "$running" || code=$?
 done
-# 75: stopped on request. A study that finished or failed is not requeued.
+# 75: it stopped on demand. A study that finished, or failed by itself, is not queued again.
 if [ "$code" -eq 75 ] || { [ "$asked" = yes ] && [ "$code" -eq 143 ]; }; then
   if [ "${SLURM_RESTART_COUNT:-0}" -ge "$max_requeues" ]; then
-    echo "error: already requeued $max_requeues times; raise --max_requeues or --time" >&2
+    echo "error: queued again $max_requeues times already; raise --max_requeues, or --time" >&2
     exit "$code"
   fi
   job=$SLURM_JOB_ID
@@ -175,7 +175,7 @@ else
   job "$count" >"$out/job.sbatch"
 fi
 if [ "$write_only" = yes ]; then
-  say "wrote $out/job.sbatch"
+  say "written: $out/job.sbatch"
 else
   run sbatch "$out/job.sbatch"
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run a study on a single-host Cloud TPU VM. See launch/README.md.
+# Runs a study on a Cloud TPU VM with one host; launch/README.md tells the whole way.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
@@ -16,38 +16,38 @@ usage() {
 launch/tpu_vm.sh COMMAND --project=ID --zone=ZONE [flags] [--config.KEY=VALUE ...]
 
 Commands
-  create   create the TPU VM and wait until it is ready
-  setup    install code, Python and environment, and restore the workdir from the bucket
-  run      start the study on the VM in the background
-  watch    follow the study to its end; after preemption, recreate the VM and resume the study
-  fetch    copy the results from the bucket to --out
-  delete   delete the VM
+  create   makes the TPU VM and waits until it is ready
+  setup    code, Python, environment, and what the bucket holds of the workdir
+  run      starts the study on the VM, detached
+  watch    follows it to its end; after preemption makes the VM anew, sets it up, runs again
+  fetch    copies the results from the bucket to --out
+  delete   deletes the VM
   all      create, watch, fetch, delete
 
-Flags and their defaults
-  --project=ID             Google Cloud project; required
-  --zone=ZONE              for example us-west4-a; required
-  --name=$name            name of the VM and of the results folder
+Flags, with defaults
+  --project=ID             Google Cloud project; needed
+  --zone=ZONE              for example us-west4-a; needed
+  --name=$name            of the VM and of the results' folder
   --accelerator_type=$accelerator_type
-                           single-host: v4-8, v5p-8, v5litepod-1, -4, -8, v6e-1, -4, -8
-  --runtime_version=       software of the VM; default: the one for the accelerator type
+                           v4-8, v5p-8, v5litepod-1, -4, -8, v6e-1, -4, -8: one host
+  --runtime_version=       software of the VM; empty takes the one for the accelerator type
   --spot                   a spot VM: spare capacity, may be preempted at any time
-  --direct                 request the VM once instead of queueing (queued resources)
-  --bucket=gs://BUCKET     the workdir is saved to BUCKET/NAME
-  --config=FILE[:PRESET]   path inside the checkout
-  --source=                URL of a git repository; default: this checkout's last commit
-  --data=gs://BUCKET/PATH  copied to data/ in the checkout on the VM; default: nothing
+  --direct                 asks once instead of joining the queue (queued resources)
+  --bucket=gs://BUCKET     where the workdir is saved, as BUCKET/NAME
+  --config=FILE[:PRESET]   path in the checkout
+  --source=                URL of a git repository; empty takes this checkout's last commit
+  --data=gs://BUCKET/PATH  copied to data/ in the checkout on the VM; default none
   --extras=$extras             extras of flaxfer to install
-  --python=$python            Python version on the VM
+  --python=$python            Python on the VM
   --out=$out               fetch writes to OUT/NAME
-  --sync_seconds=$sync_seconds       seconds between saves of the workdir
-  --poll_seconds=$poll_seconds        seconds between checks of the state
-  --max_restarts=$max_restarts        how often watch may recreate the VM or restart the study
-  --keep                   all: keep the VM
-  --delete_results         delete: also delete the copy in the bucket
-  --dry_run                print the commands in order without running them
+  --sync_seconds=$sync_seconds       time between two savings of the workdir
+  --poll_seconds=$poll_seconds        time between two looks at the state
+  --max_restarts=$max_restarts        how often watch makes a VM anew or runs the study again
+  --keep                   all: does not delete the VM
+  --delete_results         delete: also the copy in the bucket
+  --dry_run                prints every command in order and runs none
 
-Exit code: that of the study or of the failed gcloud command, or 2 for invalid input.
+Exit code: that of the study, of the gcloud command that failed, or 2 for wrong input.
 END
 }
 
@@ -83,24 +83,24 @@ parse() {
 check() {
   bucket=${bucket%/} data=${data%/}
   need_command gcloud "install the Google Cloud CLI (https://cloud.google.com/sdk/docs/install)."
-  [ -n "$project" ] || fail "--project: missing" "pass --project=ID; list yours with gcloud projects list."
+  [ -n "$project" ] || fail "--project: no project is named" "pass --project=ID; gcloud projects list shows them."
   [[ $project =~ ^[a-z][a-z0-9.:-]*$ ]] ||
-    fail "--project=$project: invalid project id" "pass the id, not the title: lowercase letters, digits, hyphens."
-  [ -n "$zone" ] || fail "--zone: missing" "pass --zone=ZONE, for example --zone=us-west4-a."
+    fail "--project=$project: not a project id" "pass the id, not the title: small letters, digits, hyphens."
+  [ -n "$zone" ] || fail "--zone: no zone is named" "pass --zone=ZONE, for example --zone=us-west4-a."
   [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] ||
-    fail "--zone=$zone: invalid zone" "for example us-west4-a (a region such as us-west4 is not enough)."
+    fail "--zone=$zone: not a zone" "write it like us-west4-a (a region such as us-west4 is not enough)."
   [[ $name =~ ^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$ ]] ||
-    fail "--name=$name: invalid VM name" \
-      "use at most 40 lowercase letters, digits and hyphens; start with a letter, do not end with a hyphen."
+    fail "--name=$name: not a name for a VM" \
+      "use small letters, digits and hyphens, begin with a letter, end with none of the hyphens, 40 at most."
   check_accelerator
-  [[ $python =~ ^3\.(1[1-9]|[2-9][0-9])$ ]] || fail "--python=$python: flaxfer needs 3.11 or later" "for example --python=3.12."
-  [[ $extras =~ ^[a-z]+(,[a-z]+)*$ ]] || fail "--extras=$extras: not a list of extras" "for example --extras=tpu,wandb."
+  [[ $python =~ ^3\.(1[1-9]|[2-9][0-9])$ ]] || fail "--python=$python: flaxfer needs 3.11 or later" "write for example --python=3.12."
+  [[ $extras =~ ^[a-z]+(,[a-z]+)*$ ]] || fail "--extras=$extras: not a list of extras" "write for example --extras=tpu,wandb."
   check_number sync_seconds "$sync_seconds"
   check_number poll_seconds "$poll_seconds"
   check_number max_restarts "$max_restarts"
   if [ "$command" != create ] && { [ "$command" != delete ] || [ "$delete_results" = yes ]; }; then
-    [ -n "$bucket" ] || fail "--bucket: missing" \
-      "pass --bucket=gs://BUCKET (gcloud storage buckets create); the workdir must outlive the VM."
+    [ -n "$bucket" ] || fail "--bucket: no bucket is named" \
+      "pass --bucket=gs://BUCKET; the workdir must outlive the VM. gcloud storage buckets create makes one."
     check_bucket bucket "$bucket"
   fi
   if [ -n "$data" ]; then check_bucket data "$data"; fi
@@ -108,7 +108,7 @@ check() {
   case $command in setup | watch | all) check_source ;; esac
 }
 
-# Accept single-host slices, listed under "VM types" in the documentation of each TPU version.
+# Which slices are one host: tables of "VM types" in the documentation of each TPU version.
 check_accelerator() {
   case $accelerator_type in
     v4-8) : "${runtime_version:=tpu-ubuntu2204-base}" ;;
@@ -117,18 +117,18 @@ check_accelerator() {
     v6e-[148]) : "${runtime_version:=v2-alpha-tpuv6e}" ;;
     *)
       if [[ $accelerator_type =~ ^(v4|v5p|v5litepod|v6e)-[1-9][0-9]+$ ]]; then
-        fail "--accelerator_type=$accelerator_type: multi-host slices are not supported by this script" \
-          "use a single-host slice: v4-8, v5p-8, v5litepod-8 or v6e-8."
+        fail "--accelerator_type=$accelerator_type: a slice of several hosts, which flaxfer cannot use yet" \
+          "take one host: v4-8, v5p-8, v5litepod-8 or v6e-8."
       fi
       fail "--accelerator_type=$accelerator_type: unknown" \
-        "use one of v4-8, v5p-8, v5litepod-1, v5litepod-4, v5litepod-8, v6e-1, v6e-4, v6e-8."
+        "take one of v4-8, v5p-8, v5litepod-1, v5litepod-4, v5litepod-8, v6e-1, v6e-4, v6e-8."
       ;;
   esac
 }
 
 check_bucket() {
   [[ $2 =~ ^gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[A-Za-z0-9._/-]+)?$ ]] ||
-    fail "--$1=$2: not a Cloud Storage URL" "for example --$1=gs://my-bucket."
+    fail "--$1=$2: not a place in Cloud Storage" "write it with gs://, for example --$1=gs://my-bucket."
 }
 
 check_study() {
@@ -136,25 +136,25 @@ check_study() {
   [ -n "$config" ] || check_config ''
 }
 
-# Only committed code is copied, because the record of a run names the commit.
+# A run's record names the commit of its code, so what is copied is a commit.
 check_source() {
   if [ -n "$source" ]; then
     [[ $source =~ ^(https://|ssh://|git@)[^[:space:]]+$ ]] ||
-      fail "--source=$source: not the URL of a git repository" "pass https://..., ssh://... or git@..., or leave it out to use this checkout."
+      fail "--source=$source: not the URL of a git repository" "write https://..., ssh://... or git@...; leave it out for this checkout."
     return
   fi
   git rev-parse --git-dir >/dev/null 2>&1 ||
     fail "$PWD: not a git checkout" "clone the repository, or pass --source=URL."
   [ "$(git rev-parse --is-shallow-repository)" = false ] ||
-    fail "$PWD: a shallow clone cannot be copied" "run git fetch --unshallow, or pass --source=URL."
+    fail "$PWD: a shallow clone, which cannot be copied" "run git fetch --unshallow, or pass --source=URL."
   [ -z "$(git status --porcelain --untracked-files=no)" ] ||
-    fail "$PWD: uncommitted changes" "commit or stash them; the VM gets the last commit."
+    fail "$PWD: there are changes that are not committed" "commit them, or git stash; the VM gets the last commit."
   if [ -n "$config" ] && ! git ls-files --error-unmatch "${config%%:*}" >/dev/null 2>&1; then
-    fail "--config=$config: the file is not in git" "add and commit it; the VM gets the last commit."
+    fail "--config=$config: the file is not in git" "git add and commit it; the VM gets the last commit."
   fi
 }
 
-# ask ASSUMED COMMAND...: set `answer` to the command's output, or to ASSUMED in a dry run.
+# ask ASSUMED COMMAND...: sets `answer` to what the command prints, in a dry run to ASSUMED.
 ask() {
   local assumed=$1
   shift
@@ -166,14 +166,14 @@ ask() {
   fi
 }
 
-# --quiet: gcloud must not prompt.
+# --quiet: gcloud must not wait for an answer that nobody gives.
 tpus() { run gcloud compute tpus "$@" "--project=$project" "--zone=$zone" --quiet; }
 ask_tpus() { ask "$1" gcloud compute tpus "${@:2}" "--project=$project" "--zone=$zone" --quiet; }
 
-# on_vm COMMAND: run it on all workers; a single-host slice has one.
+# on_vm COMMAND: on all workers; today's slices have one.
 on_vm() { tpus tpu-vm ssh "$name" --worker=all "--command=$1"; }
 
-# The label marks VMs of this script; remove_vm refuses all others.
+# Both kinds carry a label, by which delete knows its own.
 make_vm() {
   local create=(queued-resources create "$name" "--node-id=$name" "--runtime-version=$runtime_version")
   if [ "$direct" = yes ]; then create=(tpu-vm create "$name" "--version=$runtime_version"); fi
@@ -187,17 +187,17 @@ remove_vm() {
   local label=labels.made_by delete=(tpu-vm delete "$name")
   if [ "$direct" = no ]; then
     label="tpu.nodeSpec[0].node.$label"
-    # --force: delete a queued resource together with its VM.
+    # --force: a queued resource that still has its VM is deleted with it.
     delete=(queued-resources delete "$name" --force)
   fi
   ask_tpus flaxfer "${delete[0]}" describe "$name" "--format=value($label)" || return
   [ "$answer" = flaxfer ] ||
-    fail "$name in $zone: not created by this script (the label made_by=flaxfer is missing)" \
-      "nothing was deleted; check --name, and pass --direct if the VM was created with it."
+    fail "$name in $zone: not made by this script (it lacks the label made_by=flaxfer)" \
+      "pass the --name of your own; this one is left alone. A VM made with --direct is deleted with it."
   tpus "${delete[@]}"
 }
 
-# Set `vm` to ready, waiting, gone or broken.
+# Sets `vm` to ready, waiting, gone or broken.
 look_at_vm() {
   if [ "$direct" = no ]; then
     ask_tpus ACTIVE queued-resources describe "$name" '--format=value(state.state)' || return
@@ -218,8 +218,8 @@ look_at_vm() {
 }
 
 broken() {
-  printf 'error: %s in %s: state %s\n  Hint: %s\n' "$name" "$zone" "$answer" \
-    "gcloud compute tpus queued-resources (or tpu-vm) describe $name tells why; then delete and recreate it." >&2
+  printf 'error: %s in %s: its state is %s\n  Hint: %s\n' "$name" "$zone" "$answer" \
+    "gcloud compute tpus queued-resources (or tpu-vm) describe $name says why; then delete and create it again." >&2
   exit 1
 }
 
@@ -233,7 +233,7 @@ do_create() {
       waiting) say "$(date -u +%T) $name: $answer" && sleep "$poll_seconds" ;;
     esac
   done
-  say "$name is ready and is billed until it is deleted"
+  say "$name is ready, and costs until it is deleted"
 }
 
 do_setup() {
@@ -254,17 +254,17 @@ do_run() {
   on_vm "bash on_vm.sh start $(quote "$bucket/$name" "$sync_seconds" "$config" ${overrides[@]+"${overrides[@]}"})"
 }
 
-# One round of watch: act on the state of the VM and of the study; set `study`.
+# What follows from the state of the VM and of the study; sets `study`. One round of watch.
 step() {
   study=''
-  # The last round deleted the VM but could not recreate it.
+  # The VM was deleted, but making it anew failed the last time.
   if [ "$removed" = yes ]; then make_vm || return; fi
   look_at_vm || return
   case $vm in
     broken) broken ;;
     waiting) study=waiting && return ;;
     gone)
-      count_restart "$name was preempted ($answer); recreating it"
+      count_restart "$name was preempted ($answer); making it anew"
       remove_vm && removed=yes && make_vm
       return
       ;;
@@ -275,11 +275,11 @@ step() {
   study=$answer
   case $study in
     idle) do_setup && do_run ;;
-    # 75: stopped on request, the same command resumes it; lost: the VM was restarted.
-    'failed 75' | lost) count_restart "the study stopped ($study); resuming it" && do_run ;;
+    # 75: it was asked to stop, and the same command continues; lost: the VM was started anew.
+    'failed 75' | lost) count_restart "the study stopped ($study); running it again" && do_run ;;
     finished | running | failed\ [0-9]*) ;;
     *)
-      echo "error: $name reports the unknown study state '$study'" >&2
+      echo "error: $name answers '$study' when asked for the study's state" >&2
       return 1
       ;;
   esac
@@ -290,13 +290,13 @@ count_restart() {
   restarts=$((restarts + 1))
   if [ "$restarts" -gt "$max_restarts" ]; then
     echo "error: $name: stopped $restarts times, more than --max_restarts=$max_restarts" >&2
-    echo "  Hint: read the log ($bucket/$name/launch.log); run watch again to continue." >&2
+    echo "  Hint: look at the log ($bucket/$name/launch.log); run watch again to go on." >&2
     exit 75
   fi
 }
 
-# Set `result` to the study's exit code. gcloud may fail occasionally over days of watching; only five
-# failures in a row end the watch.
+# Sets `result` to the study's exit code. A gcloud command may fail now and then in days of watching;
+# five failures in a row are handed on.
 do_watch() {
   local failures=0 code
   restarts=0 study='' assumed=idle removed=no
@@ -305,7 +305,7 @@ do_watch() {
     step || code=$?
     if [ "$code" -eq 0 ]; then failures=0; else failures=$((failures + 1)); fi
     if [ "$failures" -ge 5 ]; then
-      echo "error: five failures in a row; $name may still be running and is billed until it is deleted" >&2
+      echo "error: five failures in a row; $name may be running, and costs until it is deleted" >&2
       exit "$code"
     fi
     case $study in
@@ -318,15 +318,15 @@ do_watch() {
     sleep "$poll_seconds"
   done
   if [ "$dry_run" = yes ]; then
-    say "the last commands repeat every $poll_seconds s until the study ends; after preemption instead:"
+    say "the last lines come every $poll_seconds s until the study ends; after preemption instead:"
     { remove_vm && make_vm; } | sed 's/^/#   /'
-    say "and again from the first describe"
+    say "and from the first describe on again"
   fi
   if [ "$result" -ne 0 ]; then
     on_vm 'bash on_vm.sh log' || true
-    echo "error: the study failed with code $result; see above, or the full log in $bucket/$name/launch.log" >&2
+    echo "error: the study failed with code $result; its log is above, whole in $bucket/$name/launch.log" >&2
   else
-    say "the study finished"
+    say "the study has finished"
   fi
 }
 
@@ -339,17 +339,17 @@ do_fetch() {
 do_delete() {
   remove_vm
   if [ "$delete_results" = yes ]; then
-    # This file exists only if setup created the folder.
+    # There only if setup made the folder.
     run gcloud storage ls "$bucket/$name/launch.txt"
     run gcloud storage rm --recursive "$bucket/$name"
   elif [ -n "$bucket" ]; then
-    say "kept, and billed: $bucket/$name (remove it with delete --delete_results)"
+    say "kept, and costs: $bucket/$name (delete --delete_results removes it)"
   fi
 }
 
 # shellcheck disable=SC2329 # The trap calls it.
 reminder() {
-  say "$name may still exist and is billed until it is deleted: $0 delete" \
+  say "$name may still be there, and costs until it is deleted: $0 delete" \
     "--project=$project --zone=$zone --name=$name$([ "$direct" = no ] || echo ' --direct')" >&2
 }
 
@@ -357,7 +357,7 @@ do_all() {
   trap reminder EXIT
   do_create
   do_watch
-  # Also after a failed study: its log is fetched, and its VM must not keep costing money.
+  # A failed study is fetched too, for its log, and its VM does not stay to cost.
   do_fetch
   if [ "$keep" = yes ]; then return; fi
   do_delete

@@ -54,7 +54,8 @@ def _labels(
     if names is None:
         return
     if not names and source.labels:
-        yield (f"{at}.labels", f"{task_at}.type"), f"{at}.labels: {task_type.name} has none"
+        keys = (f"{at}.labels", f"{task_at}.labels", f"{task_at}.type")
+        yield keys, f"{at}.labels: {task_type.name} has none"
     for written, label in source.labels.items():
         if names and label not in names:
             yield (

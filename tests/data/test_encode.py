@@ -141,7 +141,8 @@ def test_answers_of_words_are_exact(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO, "flaxfer.data"):
         tokenized = tokenize(asked(), tokenizer, 40, None, 10)
     assert check_windows(tokenized, asked(), load(tmp_path), 40, 10) == (3, 3)
-    assert f"5 questions in {len(tokenized)} windows; the answers of 1 lie in none" in caplog.text
+    assert f"5 examples, {len(tokenized)} sequences" in caplog.text
+    assert "no window contains the answer of 1 of 5 questions" in caplog.text
 
 
 def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
@@ -153,7 +154,7 @@ def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
     answers = tuple(
         ((" ".join(words[i : i + 4]), len(" ".join([*words[:i], ""]))),) for i in places
     )
-    data = examples(("who",) * len(places), (context,) * len(places), answers)
+    data = examples("question_answering", ("who",) * len(places), (context,) * len(places), answers)
     for stride in (0, 2, 3):
         tokenized = tokenize(data, tokenizer, 20, None, stride)
         held, exact = check_windows(tokenized, data, tokenizer, 20, stride)
@@ -163,14 +164,16 @@ def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
 
 def test_a_question_that_leaves_no_room_is_named(tmp_path: Path) -> None:
     tokenizer = load(tmp_path)
-    data = examples(("a " * 20, "what", "cat " * 30), ("dog " * 30,) * 3, ((), (), ()))
+    data = examples(
+        "question_answering", ("a " * 20, "what", "cat " * 30), ("dog " * 30,) * 3, ((), (), ())
+    )
     assert tokenize(data, tokenizer, 40, None, 3).lengths.max() == 40
     with pytest.raises(DataError) as caught:
         tokenize(data, tokenizer, 30, None, 8)
     assert caught.value.details == ("id0: 20 tokens leave 7", "id2: 30 tokens leave 0")
     assert "train.doc_stride" in str(caught.value)
     # A context that fits whole needs no window beside it.
-    short = examples(("a " * 20,), ("dog",), ((),))
+    short = examples("question_answering", ("a " * 20,), ("dog",), ((),))
     assert len(tokenize(short, tokenizer, 24, None, 8)) == 1
     with pytest.raises(DataError, match="id0: 20 tokens leave 0"):
         tokenize(short, tokenizer, 23, None, 8)
@@ -255,7 +258,7 @@ def test_f44_words_have_a_fingerprint_of_their_own(
     tokenizer = load(tmp_path, "roberta")
     before = tokenize(tagged(), tokenizer, 32, None).fingerprint
     as_texts = json.loads(tokenizer.backend_tokenizer.pre_tokenizer.__getstate__())
-    monkeypatch.setattr("flaxfer.data.tokenize.word_splitter", lambda tokenizer: as_texts)
+    monkeypatch.setattr("flaxfer.tasks.tagging.word_splitter", lambda tokenizer: as_texts)
     assert tokenize(tagged(), tokenizer, 32, None).fingerprint != before
     monkeypatch.undo()
     changed = dataclasses.replace(tagged(), label=(*tagged().label[:-1], (0, 0, 0)))

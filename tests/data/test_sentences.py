@@ -287,5 +287,5 @@ def test_kinds_do_not_join(tmp_path: Path) -> None:
     path = text_file(tmp_path, "a\ty\nx\tO\n")
     single = Source(path, columns={"text_a": "a", "label": "y"})
     task = dataclasses.replace(NER, type="classification", metric="accuracy")
-    with pytest.raises(DataError, match="a tag a word and texts or pairs with a class cannot be"):
+    with pytest.raises(DataError, match="tagging and classification cannot be joined"):
         Examples.join([tagged, read(single, task)])

@@ -96,7 +96,7 @@ def test_choices(language: str, split: str, rows: int, shared: Path) -> None:
     file = shared / f"data/xcopa/{language}/{split}.{language}.jsonl"
     columns: dict[str, str | int] = {"text_a": "premise", "choice_1": "choice1"}
     columns |= {"choice_2": "choice2", "label": "label", "question": "question"}
-    examples = read(Source(str(file), columns=columns, questions=ASKED, rows=rows), COPA)
+    examples = read(Source(str(file), columns=columns, questions=ASKED, num_records=rows), COPA)
     data = file.read_bytes()
     right = [int(number) for number in re.findall(rb'"label": (\d)', data)]
     assert examples.label.tolist() == right and set(right) == {0, 1}

@@ -11,6 +11,7 @@ import pytest
 from flaxfer.config import Data, Source, Task
 from flaxfer.data.examples import Examples
 from flaxfer.errors import ConfigError, DataError
+from flaxfer.tasks import TASK_TYPES
 from tests.data.helpers import (
     NLI,
     PAIRS,
@@ -209,7 +210,13 @@ def test_pairs_and_single_texts_do_not_mix(tmp_path: Path) -> None:
 
 def test_fingerprint_covers_everything() -> None:
     base = Examples(
-        ("ab", "c"), ("d", "e"), np.array([0, 1], np.int32), ("1", "2"), ("en", "de"), ("", "x")
+        TASK_TYPES["classification"],
+        ("ab", "c"),
+        ("d", "e"),
+        np.array([0, 1], np.int32),
+        ("1", "2"),
+        ("en", "de"),
+        ("", "x"),
     )
     changed = [
         dataclasses.replace(base, text_a=("a", "bc")),
@@ -217,7 +224,9 @@ def test_fingerprint_covers_everything() -> None:
         dataclasses.replace(base, text_b=("d", "f")),
         dataclasses.replace(base, label=np.array([1, 1], np.int32)),
         dataclasses.replace(base, label=np.array([0, 0], np.int32)),
-        dataclasses.replace(base, label=np.array([0, 0], np.float32)),
+        dataclasses.replace(
+            base, task_type=TASK_TYPES["regression"], label=np.array([0, 0], np.float32)
+        ),
         dataclasses.replace(base, id=("1", "3")),
         dataclasses.replace(base, language=("en", "en")),
         dataclasses.replace(base, domain=("x", "")),

@@ -67,16 +67,16 @@ def test_starts_are_scored_once_and_before_the_target_is_trained(
     shown = capsys.readouterr().err
     assert "overlap" in shown
     # Both seeds share the pretrained start.
-    assert re.findall(r"(\w+/\w+ seed \d)  (scores its start|step 2/2)", shown) == [
+    assert re.findall(r"(\w+/\w+ seed \d)  (scores its start|step 2/2  dev)", shown) == [
         ("direct/target seed 0", "scores its start"),
-        ("direct/target seed 0", "step 2/2"),
-        ("staged/intermediate seed 0", "step 2/2"),
+        ("direct/target seed 0", "step 2/2  dev"),
+        ("staged/intermediate seed 0", "step 2/2  dev"),
         ("staged/target seed 0", "scores its start"),
-        ("staged/target seed 0", "step 2/2"),
-        ("direct/target seed 1", "step 2/2"),
-        ("staged/intermediate seed 1", "step 2/2"),
+        ("staged/target seed 0", "step 2/2  dev"),
+        ("direct/target seed 1", "step 2/2  dev"),
+        ("staged/intermediate seed 1", "step 2/2  dev"),
         ("staged/target seed 1", "scores its start"),
-        ("staged/target seed 1", "step 2/2"),
+        ("staged/target seed 1", "step 2/2  dev"),
     ]
     summary = summary_of(config)
     records = summary["transferability"]

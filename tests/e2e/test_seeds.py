@@ -54,7 +54,7 @@ def test_batched_seeds_leave_the_files_and_numbers_of_sequential_ones(
         workdir = tmp_path / str(size)
         runner.run(dataclasses.replace(config, batched_seeds=size, workdir=str(workdir)), "command")
         folders.append(workdir)
-        lines = re.findall(r"staged/(\w+) seed (\d)  step (\d)/4", capsys.readouterr().err)
+        lines = re.findall(r"staged/(\w+) seed (\d)  step (\d)/4  dev", capsys.readouterr().err)
         evaluated.append([(name, int(seed), int(step)) for name, seed, step in lines])
     # The order of their dev evaluations shows that batched seeds advance in step.
     steps = (3, 4)

@@ -14,8 +14,8 @@ NASTY = "<script>alert('x')</script> & \"q\" | `a` *b* _c_ $d$"
 LANGUAGES = ("de", "en", "fr", "ja")  # en is trained on, and not first
 SEEDS = (0, 1)
 METRICS = ("pearson", "spearman", "mse")
-TASK = {"name": f"sts {NASTY}", "kind": "regression", "metric": "pearson", "score_range": [0, 5]}
-OTHER = {"name": "nli", "kind": "classification", "metric": "accuracy", "labels": ["no", "yes"]}
+TASK = {"name": f"sts {NASTY}", "type": "regression", "metric": "pearson", "score_range": [0, 5]}
+OTHER = {"name": "nli", "type": "classification", "metric": "accuracy", "labels": ["no", "yes"]}
 
 
 def value(condition: str, seed: int, language: str, metric: str, domain: str = "") -> float:
