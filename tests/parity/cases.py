@@ -45,7 +45,7 @@ class Case:
     name: str
     settings: dict[str, Any]
     seed: int
-    kind: str = "classification"
+    task_type: str = "classification"
 
     @property
     def family(self) -> str:
@@ -53,15 +53,15 @@ class Case:
 
     @property
     def head(self) -> str:
-        return TASK_TYPES[self.kind].head
+        return TASK_TYPES[self.task_type].head
 
     @property
     def outputs(self) -> int:
-        return OUTPUTS[self.kind]
+        return OUTPUTS[self.task_type]
 
     @property
     def task(self) -> Task:
-        return task(self.kind, self.outputs)
+        return task(self.task_type, self.outputs)
 
     @property
     def width(self) -> int:
@@ -72,10 +72,10 @@ class Case:
         return self.settings["max_position_embeddings"] - first
 
 
-def task(kind: str, outputs: int) -> Task:
+def task(task_type: str, outputs: int) -> Task:
     """Return a task of a type, without names."""
     labels = tuple(f"label {i}" for i in range(outputs))
-    return Task("", kind, metric="", labels=labels)
+    return Task("", task_type, metric="", labels=labels)
 
 
 def settings(family: str, width: int, heads: int, layers: int, inner: int) -> dict[str, Any]:
@@ -107,13 +107,13 @@ CASES = (
         "bert-gelu-new",
         settings("bert", 16, 4, 2, 24) | {"hidden_act": "gelu_new", "layer_norm_eps": 1e-2},
         seed=2,
-        kind="regression",
+        task_type="regression",
     ),
     Case(
         "roberta",
         settings("roberta", 16, 4, 2, 24) | {"layer_norm_eps": 1e-5},
         seed=3,
-        kind="regression",
+        task_type="regression",
     ),
     Case(
         "xlm-roberta",
@@ -133,12 +133,14 @@ CASES = (
         settings("xlnet", 16, 4, 2, 24)
         | {"ff_activation": "gelu_new", "layer_norm_eps": 1e-2, "clamp_len": 4},
         seed=6,
-        kind="regression",
+        task_type="regression",
     ),
     *(
-        Case(f"{family}-{TASK_TYPES[kind].head}", settings(family, 8, 2, 1, 12), seed, kind)
+        Case(
+            f"{family}-{TASK_TYPES[task_type].head}", settings(family, 8, 2, 1, 12), seed, task_type
+        )
         for family, seed in (("bert", 10), ("roberta", 20), ("xlnet", 30))
-        for kind in ("tagging", "question_answering", "multiple_choice")
+        for task_type in ("tagging", "question_answering", "multiple_choice")
     ),
 )
 
@@ -209,7 +211,7 @@ def batch(case: Case, layout: Layout, width: int, draw: int = 0) -> Batch:
     tokens = [rng.choice(not_padding, length) for length in lengths]
     type_ids = [np.arange(length) * types // length for length in lengths]
     arrays = lay_out(tokens, type_ids, layout, width, pad, cls_last=case.family == "xlnet")
-    return arrays | labels(case.kind, case.outputs, layout, arrays, rng)
+    return arrays | labels(case.task_type, case.outputs, layout, arrays, rng)
 
 
 def lay_out(
@@ -252,10 +254,10 @@ def places(layout: Layout) -> list[tuple[int, int, int, int]]:
 
 
 def labels(
-    kind: str, outputs: int, layout: Layout, arrays: Batch, rng: np.random.Generator
+    task_type: str, outputs: int, layout: Layout, arrays: Batch, rng: np.random.Generator
 ) -> Batch:
     """Return random labels for a batch, by the task type."""
-    if kind == "tagging":
+    if task_type == "tagging":
         # About every fourth token has no tag, but the first of an example has one.
         label_BT = rng.integers(-1, outputs, arrays["token_BT"].shape)
         label_BT = np.where(arrays["position_BT"] == 0, np.maximum(label_BT, 0), label_BT)
@@ -269,13 +271,13 @@ def labels(
         array[row, slot] = values
         return array
 
-    if kind == "question_answering":
+    if task_type == "question_answering":
         first, last = np.sort(rng.integers(0, length, (2, len(row))), axis=0)
         return {"start_BE": by_example(start + first), "end_BE": by_example(start + last)}
-    if kind == "multiple_choice":
+    if task_type == "multiple_choice":
         unit = number // CHOICES
         right = rng.integers(0, CHOICES, len(row))[unit] == number % CHOICES
         return {"label_BE": by_example(right, np.float32), "unit_BE": by_example(unit)}
-    if kind == "regression":
+    if task_type == "regression":
         return {"label_BE": by_example(rng.uniform(0, 5, len(row)), np.float32)}
     return {"label_BE": by_example(rng.integers(0, outputs, len(row)))}

@@ -70,11 +70,11 @@ class Model:
             losses.append(np.asarray(loss))
         return {"losses": np.stack(losses)} | self._named("stepped", params)
 
-    def _named(self, kind: str, params: Params) -> Batch:
+    def _named(self, prefix: str, params: Params) -> Batch:
         """Return parameters or gradients by their names in a checkpoint."""
         arrays = checkpoint_arrays(jax.device_get(params), self.config, self.head)
         # Checkpoints also contain arrays that only pretraining reads.
-        return {f"{kind}/{n}": arrays[n] for n, _, _ in parameter_names(self.config, self.head)}
+        return {f"{prefix}/{n}": arrays[n] for n, _, _ in parameter_names(self.config, self.head)}
 
     def _loss(self, params: Params, batch: Any) -> tuple[jax.Array, Any]:
         """Return the loss, and hidden states, input of the last projection and logits."""

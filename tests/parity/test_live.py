@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import transformers
 
+from flaxfer import tasks
 from flaxfer.config import Model
 from flaxfer.data import packing
 from flaxfer.data.examples import Examples
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.models.layers import ACTIVATIONS
 from flaxfer.models.pretrained import load_encoder, load_encoder_config
-from flaxfer.tasks import task_type
 from tests.parity import cases, compare, flax_side
 
 pytestmark = pytest.mark.parity
@@ -46,7 +46,7 @@ def test_results_equal_those_of_single_examples(case: cases.Case, tmp_path: Path
     from tests.parity import torch_side
 
     batch = cases.batches(case)[0]
-    alone = torch_side.measure(torch_side.exact_model(case), case.kind, batch, alone=True)
+    alone = torch_side.measure(torch_side.exact_model(case), case.task_type, batch, alone=True)
     compare.check(flax_side.tiny_model(case, tmp_path).measure(batch), alone)
 
 
@@ -57,8 +57,8 @@ def test_other_shapes_and_families_agree(case: cases.Case, tmp_path: Path) -> No
     batches, steps = cases.batches(case), (cases.OPTIMIZER, cases.TOTAL_STEPS)
     model, exact = flax_side.tiny_model(case, tmp_path), torch_side.exact_model(case)
     results = model.measure(batches[0]) | model.train(batches, *steps)
-    expected = torch_side.measure(exact, case.kind, batches[0])
-    compare.check(results, expected | torch_side.train(exact, case.kind, batches, *steps))
+    expected = torch_side.measure(exact, case.task_type, batches[0])
+    compare.check(results, expected | torch_side.train(exact, case.task_type, batches, *steps))
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "xlnet"])
@@ -71,7 +71,7 @@ def test_long_rows_agree(family: str, tmp_path: Path) -> None:
     case = cases.Case(family, settings, seed=9)
     batch = cases.batch(case, cases.every_padding(512), 512)
     results = flax_side.tiny_model(case, tmp_path).measure(batch)
-    compare.check(results, torch_side.measure(torch_side.exact_model(case), case.kind, batch))
+    compare.check(results, torch_side.measure(torch_side.exact_model(case), case.task_type, batch))
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -80,10 +80,10 @@ def test_activations_agree(activation: str, tmp_path: Path) -> None:
 
     case = cases.named("bert-token")
     settings = case.settings | {"hidden_act": activation}
-    case = cases.Case("", settings, seed=case.seed, kind=case.kind)
+    case = cases.Case("", settings, seed=case.seed, task_type=case.task_type)
     batch = cases.batches(case)[0]
     results = flax_side.tiny_model(case, tmp_path).forward(batch)
-    expected = torch_side.measure(torch_side.exact_model(case), case.kind, batch)
+    expected = torch_side.measure(torch_side.exact_model(case), case.task_type, batch)
     compare.check(results, {name: expected[name] for name in results})
 
 
@@ -101,7 +101,7 @@ def e5(shared: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "pairs", "kind"),
+    ("checkpoint", "pairs", "task_type"),
     [
         ("minilm", ENGLISH, "classification"),
         ("minilm", ENGLISH, "question_answering"),
@@ -112,7 +112,7 @@ def e5(shared: Path) -> Path:
 def test_real_checkpoints_agree(
     checkpoint: str,
     pairs: Any,
-    kind: str,
+    task_type: str,
     request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> None:
@@ -120,20 +120,20 @@ def test_real_checkpoints_agree(
 
     folder = request.getfixturevalue(checkpoint)
     # Unlike the original, checkpoints saved by transformers have a head and prefixes.
-    model = torch_side.real_model(folder, kind)
+    model = torch_side.real_model(folder, task_type)
     model.save_pretrained(tmp_path)
-    ours = flax_side.load(tmp_path, cases.task(kind, cases.OUTPUTS[kind]))
+    ours = flax_side.load(tmp_path, cases.task(task_type, cases.OUTPUTS[task_type]))
     original = load_encoder(folder, load_encoder_config(folder))
     jax.tree.map(np.testing.assert_array_equal, original, ours.params["encoder"])
-    batches = [encode(folder, pairs, kind, draw) for draw in range(cases.STEPS)]
+    batches = [encode(folder, pairs, task_type, draw) for draw in range(cases.STEPS)]
     steps = (cases.REAL_OPTIMIZER, cases.TOTAL_STEPS)
-    compare.check(ours.train(batches, *steps), torch_side.train(model, kind, batches, *steps))
-    exact = torch_side.real_model(folder, kind).double()
-    expected = torch_side.measure(exact, kind, batches[0])
+    compare.check(ours.train(batches, *steps), torch_side.train(model, task_type, batches, *steps))
+    exact = torch_side.real_model(folder, task_type).double()
+    expected = torch_side.measure(exact, task_type, batches[0])
     compare.check(ours.measure(batches[0]), expected, real=True)
 
 
-def encode(folder: Path, pairs: Any, kind: str, draw: int) -> cases.Batch:
+def encode(folder: Path, pairs: Any, task_type: str, draw: int) -> cases.Batch:
     """Return the pairs with random labels: padded right, padded left, and two in one row."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     inputs = tokenizer(
@@ -146,7 +146,7 @@ def encode(folder: Path, pairs: Any, kind: str, draw: int) -> cases.Batch:
     pad = tokenizer.pad_token_id
     batch = cases.lay_out(tokens, types, layout, width, pad, cls_last=False)
     rng = np.random.default_rng(draw)
-    return batch | cases.labels(kind, cases.OUTPUTS[kind], layout, batch, rng)
+    return batch | cases.labels(task_type, cases.OUTPUTS[task_type], layout, batch, rng)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_real_tokenizers_agree(
     columns = [("",) * len(first)] * 3
     tokenizer = load_tokenizer(Model(path=str(tmp_path)))
     tokens = tokenize(
-        Examples(task_type(case.task), first, second, label, *columns), tokenizer, 64, None
+        Examples(tasks.task_type(case.task), first, second, label, *columns), tokenizer, 64, None
     )
     everything = np.arange(len(first))
     rows = packing.pack(tokens.lengths, 64, 3)

@@ -43,18 +43,18 @@ def tiny_model(case: Case) -> Any:
     config = transformers.AutoConfig.for_model(
         settings.pop("model_type"), **settings, num_labels=case.outputs
     )
-    model = CLASSES[case.kind].from_config(config, attn_implementation="eager")
+    model = CLASSES[case.task_type].from_config(config, attn_implementation="eager")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(weight(case, name, tuple(parameter.shape))))
     return model.eval()
 
 
-def real_model(folder: Path, kind: str) -> Any:
+def real_model(folder: Path, task_type: str) -> Any:
     """Return the model of a folder in float32; missing weights are fixed and random."""
     torch.manual_seed(0)
-    model = CLASSES[kind].from_pretrained(
-        folder, num_labels=OUTPUTS[kind], dtype=torch.float32, attn_implementation="eager"
+    model = CLASSES[task_type].from_pretrained(
+        folder, num_labels=OUTPUTS[task_type], dtype=torch.float32, attn_implementation="eager"
     )
     rng = np.random.default_rng(0)
     with torch.no_grad():
@@ -65,7 +65,7 @@ def real_model(folder: Path, kind: str) -> Any:
     return model.eval()
 
 
-def measure(model: Any, kind: str, batch: Batch, *, alone: bool = False) -> Batch:
+def measure(model: Any, task_type: str, batch: Batch, *, alone: bool = False) -> Batch:
     """Return hidden states of tokens, pooled output, logits, loss and gradients.
 
     The model determines the loss, and the positions where it can. Packed examples get separate
@@ -73,14 +73,14 @@ def measure(model: Any, kind: str, batch: Batch, *, alone: bool = False) -> Batc
 
     Args:
       model: a model of transformers, in float32 or float64.
-      kind: task type.
+      task_type: type of the task.
       batch: as for flaxfer.
       alone: compute single examples without padding instead of padded rows.
     """
-    arrays, loss = forward(model, kind, batch, alone=alone)
+    arrays, loss = forward(model, task_type, batch, alone=alone)
     model.zero_grad()
     loss.backward()
-    parts = _parts(own_rows(model, kind, batch), kind, alone)
+    parts = _parts(own_rows(model, task_type, batch), task_type, alone)
     return {
         **_joined([hidden_states(model, part) for part in parts]),
         **arrays,
@@ -90,14 +90,14 @@ def measure(model: Any, kind: str, batch: Batch, *, alone: bool = False) -> Batc
 
 
 def train(
-    model: Any, kind: str, batches: list[Batch], optimizer: Optimizer, total_steps: int
+    model: Any, task_type: str, batches: list[Batch], optimizer: Optimizer, total_steps: int
 ) -> Batch:
     """Return the loss of every step and the final weights; one batch per step."""
     parameters, adamw, schedule = make_optimizer(model, optimizer, total_steps)
     losses = []
     for batch in batches:
         adamw.zero_grad()
-        loss = forward(model, kind, batch)[1]
+        loss = forward(model, task_type, batch)[1]
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(parameters.values(), optimizer.clip_norm)
         assert norm > optimizer.clip_norm, "the gradients are too small for clipping to be tested"
@@ -136,30 +136,30 @@ def parameters_of(model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def forward(
-    model: Any, kind: str, batch: Batch, *, alone: bool = False
+    model: Any, task_type: str, batch: Batch, *, alone: bool = False
 ) -> tuple[Batch, torch.Tensor]:
     """Return pooled output and logits, and the loss."""
-    rows = own_rows(model, kind, batch)
-    outputs = [predict(model, kind, part) for part in _parts(rows, kind, alone)]
+    rows = own_rows(model, task_type, batch)
+    outputs = [predict(model, task_type, part) for part in _parts(rows, task_type, alone)]
     arrays = _joined([output[0] for output in outputs])
     # Only transformers includes padding in the softmax over first and last tokens: without padding
     # the losses are equal.
-    if kind == "question_answering" and not alone:
-        outputs = [predict(model, kind, part) for part in _parts(rows, kind, alone=True)]
+    if task_type == "question_answering" and not alone:
+        outputs = [predict(model, task_type, part) for part in _parts(rows, task_type, alone=True)]
     total = sum(loss * count for _, loss, count in outputs)
     return arrays, total / sum(count for _, _, count in outputs)
 
 
-def _parts(rows: Inputs, kind: str, alone: bool) -> list[Inputs]:
+def _parts(rows: Inputs, task_type: str, alone: bool) -> list[Inputs]:
     """Return all rows at once, or single examples (or their choices) without padding."""
     if not alone:
         return [rows]
-    size = CHOICES if kind == "multiple_choice" else 1
+    size = CHOICES if task_type == "multiple_choice" else 1
     units = np.arange(len(rows["input_ids"])).reshape(-1, size)
     return [without_padding(rows, unit) for unit in units]
 
 
-def own_rows(model: Any, kind: str, batch: Batch) -> Inputs:
+def own_rows(model: Any, task_type: str, batch: Batch) -> Inputs:
     """Return the inputs of transformers' classes: one example per row, in its place."""
     row, slot = np.nonzero(batch["mask_BE"])
     mask = batch["segment_BT"][row] == slot[:, None] + 1
@@ -169,17 +169,17 @@ def own_rows(model: Any, kind: str, batch: Batch) -> Inputs:
         "token_type_ids": np.where(mask, batch["type_BT"][row], 0),
         "position_ids": np.where(mask, batch["position_BT"][row], 0),
     }
-    if kind == "tagging":
+    if task_type == "tagging":
         label = np.where(mask, batch["label_BT"][row], -1)
         arrays["labels"] = np.where(label < 0, -100, label)
-    elif kind == "question_answering":
+    elif task_type == "question_answering":
         arrays["start_positions"] = batch["start_BE"][row, slot]
         arrays["end_positions"] = batch["end_BE"][row, slot]
     else:
         arrays["labels"] = batch["label_BE"][row, slot]
-    if kind == "multiple_choice":
+    if task_type == "multiple_choice":
         assert (batch["unit_BE"][row, slot] == np.arange(len(row)) // CHOICES).all()
-    dtype = model.dtype if kind == "regression" else torch.int64
+    dtype = model.dtype if task_type == "regression" else torch.int64
     return {
         name: torch.from_numpy(x).to(dtype if name == "labels" else torch.int64)
         for name, x in arrays.items()
@@ -210,17 +210,17 @@ def hidden_states(model: Any, inputs: Inputs) -> Batch:
     return {f"hidden/{n}": x[valid].numpy() for n, x in enumerate(output.hidden_states)}
 
 
-def predict(model: Any, kind: str, inputs: Inputs) -> tuple[Batch, torch.Tensor, int]:
+def predict(model: Any, task_type: str, inputs: Inputs) -> tuple[Batch, torch.Tensor, int]:
     """Return pooled output and logits, the loss, and the number of losses in the mean."""
-    every_token = kind in ("tagging", "question_answering")
+    every_token = task_type in ("tagging", "question_answering")
     last = model.config.model_type == "xlnet"
     model_inputs = dict(inputs) if every_token else _aligned(inputs, last)
     valid = model_inputs["attention_mask"].bool()
     if model.config.model_type not in NUMBER_COLUMNS or not every_token:
         del model_inputs["position_ids"]
     rows = len(valid)
-    count = int((model_inputs["labels"] >= 0).sum()) if kind == "tagging" else rows
-    if kind == "multiple_choice":
+    count = int((model_inputs["labels"] >= 0).sum()) if task_type == "tagging" else rows
+    if task_type == "multiple_choice":
         model_inputs = {
             name: x.reshape(-1, CHOICES, *x.shape[1:]) for name, x in model_inputs.items()
         }
@@ -229,10 +229,10 @@ def predict(model: Any, kind: str, inputs: Inputs) -> tuple[Batch, torch.Tensor,
     hook = _projection(model).register_forward_pre_hook(lambda _, args: pooled.append(args[0]))
     output = model(**model_inputs)
     hook.remove()
-    if kind == "question_answering":
+    if task_type == "question_answering":
         logits = torch.stack([output.start_logits, output.end_logits], dim=-1)[valid]
         arrays = {"logits": logits}
-    elif kind == "tagging":
+    elif task_type == "tagging":
         arrays = {"logits": output.logits[valid]}
     else:
         arrays = {"pooled": pooled[0], "logits": output.logits.reshape(rows, -1)}
