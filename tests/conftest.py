@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,15 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data sets and models in {folder}, which are not there")
     return folder.resolve()
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """Restore the log level, which the command line sets: tests count what is logged."""
+    logger = logging.getLogger("flaxfer")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture
