@@ -84,7 +84,7 @@ def test_a_wrong_config_is_refused_before_jax_is_imported(file: str, module: str
         f"error: {file}: 3 error(s) in the configuration",
         "  - optimizer.warmup: should be greater than or equal to 0; is -1",
         "  - train.batch_sise: unknown key; did you mean 'batch_size'?",
-        "  - model.path: set either a local folder (model.path) or a hub id (model.hub), not both",
+        "  - model.path: set either a local path (path) or a hub id (hub), not both",
         "  Hint: change the config file, or pass --config.KEY=VALUE.",
     ]
     assert {"flaxfer.config.loading", "pydantic"} < done.imported

@@ -1,4 +1,4 @@
-"""Findings: what the checks of a configuration report."""
+"""Findings: errors in a configuration that the checks report."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import TypeAlias
 
 Finding: TypeAlias = tuple[tuple[str, ...], str]
 """The dotted keys that a check read, and its message, which begins with the key to change."""
+
+
+def finding(message: str, *keys: str) -> Finding:
+    """Return a finding about the values at dotted keys, the first of which is to be changed."""
+    return keys, f"{keys[0]}: {message}"
 
 
 def suggestion(word: str, choices: Iterable[str]) -> str:

@@ -15,9 +15,10 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from flaxfer.config import Common, Config, Model, Stage, fields
-from flaxfer.config.findings import Finding, suggestion
+from flaxfer.config.findings import Finding, finding, suggestion
+from flaxfer.config.sources import check_origin
 from flaxfer.config.task_types import TaskTypes
-from flaxfer.config.validation import check_common, check_model, check_retention, check_stage
+from flaxfer.config.validation import check_common, check_retention, check_stage
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w-]+$")]
 
@@ -53,9 +54,7 @@ class Grid(Common):
     fractions: Annotated[fields.Distinct[fields.Fraction], Field(min_length=1)] = (1.0,)
 
 
-KEYS = frozenset(field.name for field in dataclasses.fields(Grid)) - frozenset(
-    field.name for field in dataclasses.fields(Common)
-)
+KEYS = frozenset(Grid.__annotations__)
 """Keys that only a grid has."""
 
 
@@ -116,9 +115,9 @@ def check(grid: Grid, task_types: TaskTypes) -> Iterator[Finding]:
     yield from check_common(grid)
     for section in ("models", "targets"):
         if not getattr(grid, section):
-            yield (section,), f"{section}: is empty"
+            yield finding("is empty", section)
     for name, model in grid.models.items():
-        yield from check_model(f"models.{name}", model)
+        yield from check_origin(f"models.{name}", model)
     for name, stage in grid.intermediates.items():
         yield from check_stage(f"intermediates.{name}", stage, task_types)
         yield from check_retention(f"intermediates.{name}", stage, target=False, staged=False)
@@ -127,13 +126,14 @@ def check(grid: Grid, task_types: TaskTypes) -> Iterator[Finding]:
         yield from check_stage(at, target, task_types)
         staged = "staged" in grid.conditions and bool(target.intermediates)
         yield from check_retention(at, target, target=True, staged=staged)
-        at += ".intermediates"
         if len(set(target.intermediates)) < len(target.intermediates):
-            yield (at,), f"{at}: should not contain duplicates; is {target.intermediates}"
+            message = f"should not contain duplicates; is {target.intermediates}"
+            yield finding(message, f"{at}.intermediates")
         for word in target.intermediates:
             if word not in grid.intermediates:
-                hint = suggestion(word, grid.intermediates)
-                yield (at, "intermediates"), f"{at}: {word!r} is not an intermediate stage; {hint}"
+                message = f"{word!r} is not an intermediate stage; "
+                message += suggestion(word, grid.intermediates)
+                yield finding(message, f"{at}.intermediates", "intermediates")
 
 
 def _subsampled(target: Target, fraction: float) -> Stage:

@@ -121,7 +121,7 @@ def build(
     check: Any = grids.check if isinstance(config, Grid) else validation.check
     # A check that reads an invalid value would only repeat its error in other words.
     checked = check(config, task_types)
-    findings += [finding for finding in checked if not _overlap(finding[0], invalid)]
+    findings += [finding for finding in checked if not _within(finding[0], invalid)]
     # An error in a shared section occurs in every stage: report it once, for the shared section.
     details += dict.fromkeys(_in_shared_section(*finding, tree) for finding in findings)
     if details:
@@ -246,17 +246,16 @@ def _with_value(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 def _with_shared_sections(tree: dict[str, Any]) -> dict[str, Any]:
     """Copy `tree` with the shared sections moved into the stages."""
     tree = copy.deepcopy(tree)
-    shared = {name: tree.pop(name, None) or {} for name in SHARED_SECTIONS}
+    shared = {name: tree.pop(name, None) for name in SHARED_SECTIONS}
     stages: list[Any] = [tree.get(name) for name in ("intermediate", "target")]
     for name in ("intermediates", "targets"):
         stages += tree[name].values() if isinstance(tree.get(name), dict) else ()
     for stage in stages:
         for name, settings in shared.items() if isinstance(stage, dict) else ():
             own = stage.get(name)
-            if isinstance(settings, dict) and isinstance(own, dict):
-                stage[name] = settings | own
-            elif own is None:
-                stage[name] = settings
+            settings = settings if isinstance(settings, dict) else {}
+            if own is None or isinstance(own, dict):
+                stage[name] = settings | (own or {})
     return tree
 
 
@@ -287,25 +286,37 @@ def _validate(tree: dict[str, Any]) -> tuple[Config | Grid, set[str], list[Findi
     """Build a config, with a default or stand-in for each invalid value.
 
     Returns:
-      The config, the keys of the invalid values, and an error for each of them.
+      The config, the keys of the invalid values and of the tuples and mappings that lose them, and
+      an error for each invalid value.
     """
-    config_type, tree = _config_type(tree), _with_shared_sections(tree)
     invalid: set[str] = set()
-    messages: dict[str, str] = {}
+    messages = {
+        name: _not_a_section(tree[name])
+        for name in SHARED_SECTIONS
+        if not isinstance(tree.get(name), dict | None)
+    }
+    config_type, tree = _config_type(tree), _with_shared_sections(tree)
     config, errors = _try_to_build(config_type, tree)
+    first_round = True  # Later errors are about the contents of stand-ins.
     while errors:
-        first_round = not messages  # Later errors are about the contents of stand-ins.
         for error in errors:
-            location = error["loc"]
-            if location[-1] in ("[key]", "str", "int", "bool"):  # Of a mapping; of a union.
-                location = location[:-1]
-            key = ".".join(map(str, location))
+            location, missing = error["loc"], error["type"] == "missing"
+            if location[-1] == "[key]" or _type_at(config_type, location[:-1]) is None:
+                location = location[:-1]  # Without a tag for a mapping's key or a union's type.
             if first_round:
-                messages.setdefault(key, _message(config_type, location, error))
-            invalid.add(key)
-            _repair(tree, location, error["type"] == "missing")
+                messages.setdefault(_dotted(location), _message(config_type, location, error))
+            _repair(tree, location, missing)
+            invalid.add(_dotted(location))
+            while not dataclasses.is_dataclass(_type_at(config_type, location[:-1])):
+                location = location[:-1]
+                invalid.add(_dotted(location))
         config, errors = _try_to_build(config_type, tree)
+        first_round = False
     return config, invalid, [((key,), f"{key}: {text}") for key, text in messages.items()]
+
+
+def _dotted(location: tuple[Any, ...]) -> str:
+    return ".".join(map(str, location))
 
 
 def _repair(tree: dict[str, Any], location: tuple[Any, ...], missing: bool) -> None:
@@ -333,27 +344,39 @@ def _message(config_type: type, location: tuple[Any, ...], error: Mapping[str, A
         case "unexpected_keyword_argument":
             names = _field_names(config_type, location[:-1])
             if (new := RENAMED.get(name)) in names:
-                return f"renamed to {'.'.join(map(str, (*location[:-1], new)))}"
+                return f"renamed to {_dotted((*location[:-1], new))}"
             return f"unknown key; {suggestion(str(name), names)}"
         case "dataclass_type" | "dict_type":
-            return f"should be a section with keys; is {value!r}"
+            return _not_a_section(value)
     if isinstance(value, str) and (new := RENAMED_VALUES.get(name, {}).get(value)):
         return f"{value!r} is renamed to {new!r}"
     text = error["msg"].removeprefix("Input ").removeprefix("Value error, ")
     return f"{text[0].lower()}{text[1:]}; is {value!r}"
 
 
-def _field_names(section: Any, location: tuple[Any, ...]) -> list[str]:
+def _not_a_section(value: Any) -> str:
+    return f"should be a section with keys; is {value!r}"
+
+
+def _field_names(config_type: type, location: tuple[Any, ...]) -> list[str]:
     """Return the names of the fields in the section at a location."""
-    parts = iter(location)
-    for part in parts:
-        field_type = typing.get_type_hints(section)[part]
-        if typing.get_origin(field_type) in (tuple, Mapping):
-            next(parts)  # The index or name of a section.
-        types = (field_type, *typing.get_args(field_type))
-        section = next(one for one in types if dataclasses.is_dataclass(one))
-    names = [field.name for field in dataclasses.fields(section)]
+    names = [field.name for field in dataclasses.fields(_type_at(config_type, location))]
     return names if location else [*names, *SHARED_SECTIONS]
+
+
+def _type_at(config_type: Any, location: tuple[Any, ...]) -> Any:
+    """Return the type of the section, tuple or mapping at a location; None if a value is there."""
+    for part in location:
+        if dataclasses.is_dataclass(config_type):
+            config_type = typing.get_type_hints(config_type)[part]
+        else:
+            config_type = typing.get_args(config_type)[
+                0 if typing.get_origin(config_type) is tuple else -1
+            ]
+        if type(None) in typing.get_args(config_type):
+            config_type = typing.get_args(config_type)[0]
+    collection = typing.get_origin(config_type) in (tuple, Mapping)
+    return config_type if collection or dataclasses.is_dataclass(config_type) else None
 
 
 def _in_shared_section(keys: tuple[str, ...], text: str, tree: dict[str, Any]) -> str:
@@ -373,8 +396,6 @@ def _contains(tree: Any, key: str) -> bool:
     return True
 
 
-def _overlap(keys: Iterable[str], others: Iterable[str]) -> bool:
-    """Return whether any key is equal to, within or around any of the others."""
-    return any(
-        f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in keys for b in others
-    )
+def _within(keys: Iterable[str], others: Iterable[str]) -> bool:
+    """Return whether any key is equal to or within any of the others."""
+    return any(f"{a}.".startswith(f"{b}.") for a in keys for b in others)

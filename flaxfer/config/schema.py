@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -106,16 +107,16 @@ class Source:
 
     @property
     def file_format(self) -> str:
-        """File format with `auto` resolved by the suffix; empty for an unknown suffix."""
-        if self.format != "auto":
-            return self.format
-        name = self.path.lower().removesuffix(".gz")
-        return next((f for suffix, f in FORMAT_OF_SUFFIX.items() if name.endswith(suffix)), "")
+        """File format with `auto` resolved by the suffix; empty if unknown or on the hub."""
+        if self.hub:
+            return ""
+        suffix = PurePath(self.path.lower().removesuffix(".gz")).suffix
+        return FORMAT_OF_SUFFIX.get(suffix, "") if self.format == "auto" else self.format
 
     @property
     def roles(self) -> dict[str, str | int]:
         """Columns by role, including the default columns of the format."""
-        defaults = ROLES_OF_FORMAT.get("" if self.hub else self.file_format, {})
+        defaults = ROLES_OF_FORMAT.get(self.file_format, {})
         free = {role: key for role, key in defaults.items() if role not in self.aligned}
         return {**free, **self.columns}
 

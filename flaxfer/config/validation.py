@@ -5,36 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from flaxfer.config import Common, Config, Model, Optimizer, Stage, Train
-from flaxfer.config.findings import Finding, suggestion
-from flaxfer.config.sources import check_source
+from flaxfer.config import Common, Config, Optimizer, Stage, Train
+from flaxfer.config.findings import Finding, finding, suggestion
+from flaxfer.config.sources import check_origin, check_source
 from flaxfer.config.task_types import TaskType, TaskTypes
+
+SPLITS = ("train", "dev", "test")
 
 
 def check(config: Config, task_types: TaskTypes) -> Iterator[Finding]:
     """Yield every contradiction in `config`."""
-    yield from check_model("model", config.model)
+    yield from check_origin("model", config.model)
     yield from check_common(config)
     staged = "staged" in config.conditions
     if staged and config.intermediate is None:
-        yield (
-            ("conditions", "intermediate"),
-            "conditions: 'staged' needs the section intermediate; add it, or leave 'staged' out",
-        )
+        message = "'staged' needs the section intermediate; add it, or leave 'staged' out"
+        yield finding(message, "conditions", "intermediate")
     for name, stage in (("intermediate", config.intermediate), ("target", config.target)):
         if stage is not None:
             yield from check_stage(name, stage, task_types)
             yield from check_retention(name, stage, target=name == "target", staged=staged)
-
-
-def check_model(at: str, model: Model) -> Iterator[Finding]:
-    """Yield every contradiction in the model at a dotted key."""
-    if bool(model.path) == bool(model.hub):
-        yield (
-            (f"{at}.path", f"{at}.hub"),
-            f"{at}.path: set either a local folder ({at}.path) or a hub id ({at}.hub), "
-            f"not {'both' if model.path else 'neither'}",
-        )
 
 
 def check_common(config: Common) -> Iterator[Finding]:
@@ -42,63 +32,51 @@ def check_common(config: Common) -> Iterator[Finding]:
     sizes = dataclasses.asdict(config.mesh)
     for axis, size in sizes.items():
         if size < 1 and size != -1:
-            yield (
-                (f"mesh.{axis}",),
-                f"mesh.{axis}: should be positive, or -1 for all remaining devices; is {size}",
-            )
+            message = f"should be positive, or -1 for all remaining devices; is {size}"
+            yield finding(message, f"mesh.{axis}")
     if list(sizes.values()).count(-1) > 1:
-        yield tuple(f"mesh.{axis}" for axis in sizes), "mesh.data: only one axis may be -1"
+        yield finding("only one axis may be -1", *(f"mesh.{axis}" for axis in sizes))
 
 
 def check_stage(at: str, stage: Stage, task_types: TaskTypes) -> Iterator[Finding]:
     """Yield every contradiction in the stage at a dotted key."""
-    type_key = f"{at}.task.type"
-    if stage.task.type in task_types:
-        yield from _check_stage(at, stage, task_types[stage.task.type], task_types)
-        return
-    hint = suggestion(stage.task.type, task_types)
-    yield (type_key,), f"{type_key}: {stage.task.type!r} is not a task type; {hint}"
+    name = stage.task.type
+    if not (known := name in task_types):
+        message = f"{name!r} is not a task type; {suggestion(name, task_types)}"
+        yield finding(message, f"{at}.task.type")
     # With any type as a stand-in, errors that do not depend on the type are reported, too.
-    for keys, text in _check_stage(at, stage, next(iter(task_types.values())), task_types):
-        if type_key not in keys:
-            yield keys, text
+    task_type = task_types[name] if known else next(iter(task_types.values()))
+    for keys, text in _check_stage(stage, task_type, task_types):
+        if known or "task.type" not in keys:
+            yield tuple(f"{at}.{key}" for key in keys), f"{at}.{text}"
 
 
-def _check_stage(
-    at: str, stage: Stage, task_type: TaskType, task_types: TaskTypes
-) -> Iterator[Finding]:
-    task_at, task = f"{at}.task", stage.task
-    yield from task_type.check_task(task_at, task)
+def _check_stage(stage: Stage, task_type: TaskType, task_types: TaskTypes) -> Iterator[Finding]:
+    """Yield every contradiction in a stage, with keys relative to it."""
+    task, data = stage.task, stage.data
+    yield from task_type.check_task("task", task)
     if task.metric not in task_type.metrics:
-        yield (
-            (f"{task_at}.metric", f"{task_at}.type"),
-            f"{task_at}.metric: {task.metric!r} is no metric of {task_type.name}; "
-            f"{suggestion(task.metric, task_type.metrics)}",
-        )
-    yield from _train(f"{at}.train", stage.train)
-    yield from task_type.check_train(f"{at}.train", stage.train, task_at)
-    yield from _optimizer(f"{at}.optimizer", stage.optimizer, stage.train)
-    split, dev = stage.data.split, stage.data.dev
-    usable = min(split) >= 0 and split[0] and (split[1] or dev)
-    if not usable or abs(sum(split) - 1) > 1e-6:
-        yield (
-            (f"{at}.data.split", f"{at}.data.dev"),
-            f"{at}.data.split: fractions should add up to 1, with some for train and for dev; "
-            f"is {split}",
-        )
+        hint = suggestion(task.metric, task_type.metrics)
+        message = f"{task.metric!r} is no metric of {task_type.name}; {hint}"
+        yield finding(message, "task.metric", "task.type")
+    yield from _train(stage.train)
+    yield from task_type.check_train("train", stage.train, "task")
+    yield from _optimizer(stage.optimizer, stage.train)
+    usable = min(data.split) >= 0 and data.split[0] and (data.split[1] or data.dev)
+    if not usable or abs(sum(data.split) - 1) > 1e-6:
+        message = "fractions should add up to 1, with some for train and for dev; "
+        yield finding(f"{message}is {data.split}", "data.split", "data.dev")
     sources = {
-        f"{split}.{i}": source
-        for split in ("train", "dev", "test")
-        for i, source in enumerate(getattr(stage.data, split))
+        f"data.{split}.{i}": source
+        for split in SPLITS
+        for i, source in enumerate(getattr(data, split))
     }
-    for name, source in sources.items():
-        source_at = f"{at}.data.{name}"
-        yield from check_source(source_at, source, task_at, task, task_type, task_types)
-    for name, source in stage.evaluate.items():
-        if name in ("train", "dev", "test"):
-            yield (f"{at}.evaluate",), f"{at}.evaluate.{name}: the name is reserved for a split"
-        source_at = f"{at}.evaluate.{name}"
-        yield from check_source(source_at, source, task_at, task, task_type, task_types)
+    for name in SPLITS:
+        if name in stage.evaluate:
+            yield finding("the name is reserved for a split", f"evaluate.{name}")
+    sources |= {f"evaluate.{name}": source for name, source in stage.evaluate.items()}
+    for at, source in sources.items():
+        yield from check_source(at, source, task, task_type, task_types)
 
 
 def check_retention(at: str, stage: Stage, *, target: bool, staged: bool) -> Iterator[Finding]:
@@ -110,67 +88,52 @@ def check_retention(at: str, stage: Stage, *, target: bool, staged: bool) -> Ite
       target: Whether it is the target stage.
       staged: Whether it is trained after an intermediate stage in some condition.
     """
-    for key, needs_staged in (
-        ("rehearsal_examples", True),
-        ("wise_ft_alphas", False),
-        ("evaluate_retention", True),
+    for key, condition in (
+        ("rehearsal_examples", " in the condition staged"),
+        ("wise_ft_alphas", ""),
+        ("evaluate_retention", " in the condition staged"),
     ):
-        if getattr(stage, key) and (not target or (needs_staged and not staged)):
-            yield (
-                (f"{at}.{key}", "conditions"),
-                f"{at}.{key}: applies only to the target stage"
-                f"{' in the condition staged' if needs_staged else ''}",
-            )
+        if getattr(stage, key) and (not target or (condition and not staged)):
+            message = f"applies only to the target stage{condition}"
+            yield finding(message, f"{at}.{key}", "conditions")
     count, train = stage.rehearsal_examples, stage.train
     if count >= train.batch_size:
-        yield (
-            (f"{at}.rehearsal_examples", f"{at}.train.batch_size"),
-            f"{at}.rehearsal_examples: should be less than the batch_size {train.batch_size}; "
-            f"is {count}",
+        yield finding(
+            f"should be less than the batch_size {train.batch_size}; is {count}",
+            *(f"{at}.rehearsal_examples", f"{at}.train.batch_size"),
         )
     elif count % train.gradient_accumulation_steps:
-        yield (
-            (f"{at}.rehearsal_examples", f"{at}.train.gradient_accumulation_steps"),
-            f"{at}.rehearsal_examples: gradient_accumulation_steps "
-            f"{train.gradient_accumulation_steps} does not divide {count}",
+        yield finding(
+            f"gradient_accumulation_steps {train.gradient_accumulation_steps} does not divide "
+            f"{count}",
+            *(f"{at}.rehearsal_examples", f"{at}.train.gradient_accumulation_steps"),
         )
 
 
-def _train(at: str, train: Train) -> Iterator[Finding]:
+def _train(train: Train) -> Iterator[Finding]:
     if train.epochs <= 0 and not train.max_steps:
-        yield (
-            (f"{at}.epochs", f"{at}.max_steps"),
-            f"{at}.epochs: should be positive; is {train.epochs}",
-        )
+        message = f"should be positive; is {train.epochs}"
+        yield finding(message, "train.epochs", "train.max_steps")
     if train.batch_size % train.gradient_accumulation_steps:
-        yield (
-            (f"{at}.gradient_accumulation_steps", f"{at}.batch_size"),
-            f"{at}.gradient_accumulation_steps: {train.gradient_accumulation_steps} does not "
-            f"divide batch_size {train.batch_size}",
+        yield finding(
+            f"{train.gradient_accumulation_steps} does not divide batch_size {train.batch_size}",
+            *("train.gradient_accumulation_steps", "train.batch_size"),
         )
     if train.row_length and train.row_length < train.max_length:
-        yield (
-            (f"{at}.row_length", f"{at}.max_length"),
-            f"{at}.row_length: {train.row_length} tokens cannot hold an example of max_length "
-            f"{train.max_length}",
+        yield finding(
+            f"{train.row_length} tokens cannot hold an example of max_length {train.max_length}",
+            *("train.row_length", "train.max_length"),
         )
 
 
-def _optimizer(at: str, optimizer: Optimizer, train: Train) -> Iterator[Finding]:
-    if optimizer.schedule == "inverse_sqrt" and not optimizer.warmup:
-        yield (
-            (f"{at}.warmup", f"{at}.schedule"),
-            f"{at}.warmup: the schedule inverse_sqrt needs warm-up steps",
-        )
-    if optimizer.warmup >= 1 and optimizer.warmup % 1:
-        yield (
-            (f"{at}.warmup",),
-            f"{at}.warmup: should be a fraction of the steps below 1, or a whole number of steps; "
-            f"is {optimizer.warmup}",
-        )
-    if train.max_steps and optimizer.warmup >= train.max_steps:
-        yield (
-            (f"{at}.warmup", f"{at.rpartition('.')[0]}.train.max_steps"),
-            f"{at}.warmup: {optimizer.warmup:g} warm-up steps are all of max_steps "
-            f"{train.max_steps}",
-        )
+def _optimizer(optimizer: Optimizer, train: Train) -> Iterator[Finding]:
+    warmup, key = optimizer.warmup, "optimizer.warmup"
+    if optimizer.schedule == "inverse_sqrt" and not warmup:
+        message = "the schedule inverse_sqrt needs warm-up steps"
+        yield finding(message, key, "optimizer.schedule")
+    if warmup >= 1 and warmup % 1:
+        message = "should be a fraction of the steps below 1, or a whole number of steps; "
+        yield finding(f"{message}is {warmup}", key)
+    if train.max_steps and warmup >= train.max_steps:
+        message = f"{warmup:g} warm-up steps are all of max_steps {train.max_steps}"
+        yield finding(message, key, "train.max_steps")

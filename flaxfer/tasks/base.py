@@ -152,7 +152,7 @@ class TaskType(abc.ABC):
 
     def label_names(self, task: Task, named: Collection[str]) -> tuple[str, ...] | None:
         """Return the labels that a source with the roles `named` may map to; None for any."""
-        return task.labels
+        return task.labels or None
 
     # Examples.
 

@@ -53,8 +53,9 @@ class MultipleChoice(TaskType):
         return super().required_roles(named) + [f"choice_{i}" for i in range(3, last + 1)]
 
     def label_names(self, task: Task, named: Collection[str]) -> tuple[str, ...] | None:
-        """Return the indices of the choices."""
-        return tuple(map(str, range(sum(bool(CHOICE.fullmatch(role)) for role in named))))
+        """Return the indices of the choices; None if there are none."""
+        count = sum(bool(CHOICE.fullmatch(role)) for role in named)
+        return tuple(map(str, range(count))) or None
 
     def read_texts(
         self, columns: Mapping[str, Column], source: Source, records: Sequence[int]

@@ -124,7 +124,7 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
         ({"model.path": "m"}, ["model: unknown key; did you mean 'models'?"]),
         ({"targets": "{}"}, ["targets: is empty"]),
         ({"models": "{}"}, ["models: is empty"]),
-        ({"models.large.path": "x"}, ["models.large.path: set either a local folder"]),
+        ({"models.large.path": "x"}, ["models.large.path: set either a local path"]),
         ({"models.small.dropout": "1.0"}, ["models.small.dropout: should be less than 1; is 1.0"]),
         (
             {

@@ -33,6 +33,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"mesh.tensor": 0}, "mesh.tensor: should be positive"),
     ({"mesh.tensor": -1}, "mesh.data: only one axis may be -1"),
     # The task.
+    ({"intermediate.task.labels": ()}, "intermediate.task.labels: classification needs at least"),
     ({"intermediate.task.labels": ("no",)}, "intermediate.task.labels: classification needs"),
     ({"intermediate.task.labels": ("no", "no")}, "intermediate.task.labels: holds a label twice"),
     ({"target.task.labels": ("no", "yes")}, "target.task.labels: regression has none"),
@@ -53,7 +54,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"target.data.dev": {"columns": COLUMNS}}, "target.data.dev.0.path: set either"),
     ({"target.data.test": {"columns": COLUMNS}}, "target.data.test.0.path: set either"),
     # A source.
-    ({f"{SOURCE}.path": ""}, f"{SOURCE}.path: set either a local file"),
+    ({f"{SOURCE}.path": ""}, f"{SOURCE}.path: set either"),
     ({f"{SOURCE}.hub": "some/set"}, f"{SOURCE}.path: set either"),
     ({f"{SOURCE}.columns": {**COLUMNS, "txt_b": 2}}, f"{SOURCE}.columns.txt_b: unknown role; did"),
     ({f"{SOURCE}.aligned": {"zzz": "f"}}, f"{SOURCE}.aligned.zzz: unknown role; there are text_a"),
@@ -274,6 +275,11 @@ KIND_CASES: list[tuple[str, dict[str, Any], str]] = [
     ("qa", {"evaluate.de.aligned": {"words": "f"}}, "evaluate.de.aligned.words: no role of"),
     # Choices.
     ("copa", {"task.labels": ("0", "1")}, "task.labels: multiple_choice has none"),
+    (
+        "copa",
+        {"data.train.0.columns": {**CHOICES, "choice_3": 1}, "data.train.0.labels": {"1": "3"}},
+        "data.train.0.labels.1: '3' is no label of copa; there are 0, 1, 2",
+    ),
     ("copa", {"data.train.0.labels": {"1": "0", "2": "2"}}, "data.train.0.labels.2: '2' is no la"),
     ("copa", {"data.train.0.columns.choice_4": 4}, "data.train.0.columns.choice_3: is missing"),
     ("copa", {"data.train.0.columns.choice_0": 4}, "data.train.0.columns.choice_0: unknown role"),
@@ -299,6 +305,15 @@ def test_a_contradiction_with_the_task_type_is_one_error(
     (reported,) = errors(changed(settings, changes))
     assert reported.startswith(f"target.{error}")
     assert len(errors(changed(settings, wrong_type(changes)))) == len(changes)
+
+
+def test_labels_are_not_compared_with_choices_that_are_missing() -> None:
+    settings = changed(VALID, {"target": KINDS["copa"]})
+    columns = {"text_a": 0, "label": 3}
+    changes = {f"{SOURCE}.columns": columns, f"{SOURCE}.labels": {"a": "0"}}
+    missing = [f"{SOURCE}.columns.choice_{i}: is missing" for i in (1, 2)]
+    reported = errors(changed(settings, {**changes, f"{SOURCE}.questions": {}}))
+    assert sorted(reported) == missing
 
 
 @pytest.mark.parametrize(
