@@ -1,4 +1,4 @@
-"""Errors that say what is wrong, where, and what to do, each with an exit code."""
+"""Errors with a description, a place, a hint and an exit code."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class FlaxferError(Exception):
     """Base class of all errors that flaxfer raises on purpose.
 
     Args:
-      what: what is wrong, in one sentence.
-      where: the file, line, column, config key or array at fault.
-      hint: what to do about it.
-      details: individual findings, listed below the sentence.
+      what: Description of the problem, in one sentence.
+      where: The file, line, column, config key or array at fault.
+      hint: Advice on how to solve it.
+      details: Individual findings, listed below the sentence.
     """
 
     exit_code = 1

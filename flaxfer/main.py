@@ -1,9 +1,8 @@
-"""The command line: a table of subcommands, and the place where logging starts and errors end."""
+"""The command line: subcommands, logging, and exit codes of errors."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import logging
 import shlex
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
+from flaxfer.config.findings import suggestion
 from flaxfer.config.loading import split_overrides
 from flaxfer.errors import ConfigError, FlaxferError
 
@@ -20,10 +20,10 @@ class Subcommand(NamedTuple):
     """A subcommand and the module that implements it.
 
     Attributes:
-      module: has `add_arguments(parser)` and `run(args)`, which returns an exit code. It is
-        imported only when its subcommand is used, so that a quick one does not wait for JAX.
-      summary: shown by `--help`.
-      defaults: arguments that differ from the module's defaults.
+      module: Name of a module with `add_arguments(parser)` and `run(args)`, which returns an exit
+        code. It is imported only for its subcommand, so that the others do not wait for JAX.
+      summary: Description in `--help`.
+      defaults: Arguments that differ from the module's defaults.
     """
 
     module: str
@@ -55,7 +55,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise the error that argparse would print."""
-        raise ConfigError(message, where="command line", hint=f"see {self.prog} --help.")
+        hint = f"see {self.prog} --help."
+        if message.startswith("unrecognized") and " --config." in message:
+            hint = "overrides are written --config.KEY=VALUE."
+        raise ConfigError(message, where="command line", hint=hint)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,23 +80,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     """Return the module of a subcommand and its arguments.
 
-    A command line that begins with an option is that of `run`. Beside the arguments of the
-    subcommand, the namespace has `overrides`, the pairs of key and text of `--config.KEY=TEXT`,
-    and `command`, the command line as a shell takes it.
+    The subcommand is `run` if the command line begins with an option. Beside the subcommand's
+    arguments, the namespace has `overrides`, the pairs of key and text of `--config.KEY=TEXT`, and
+    `command`, the command line quoted for a shell.
 
     Raises:
-      ConfigError: there is no such subcommand, or it does not take these arguments.
+      ConfigError: If there is no such subcommand, or it does not take these arguments.
     """
     if not words:
-        raise ConfigError("no subcommand is given", where="command line", hint=_HINT)
+        hint = "flaxfer --help lists the subcommands."
+        raise ConfigError("no subcommand is given", where="command line", hint=hint)
     name, rest = ("run", words) if words[0].startswith("-") else (words[0], words[1:])
     if name not in SUBCOMMANDS:
-        near = difflib.get_close_matches(name, SUBCOMMANDS, n=1)
-        raise ConfigError(
-            f"there is no subcommand {name!r}",
-            where="command line",
-            hint=f"did you mean {near[0]!r}?" if near else _HINT,
-        )
+        message, hint = f"there is no subcommand {name!r}", suggestion(name, SUBCOMMANDS)
+        raise ConfigError(message, where="command line", hint=hint)
     module_name, summary, defaults = SUBCOMMANDS[name]
     module = importlib.import_module(module_name)
     parser = Parser(
@@ -116,20 +116,13 @@ def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
 def usage() -> str:
     """Return the text that `flaxfer --help` prints."""
     width = max(map(len, SUBCOMMANDS))
-    lines = [f"  {name:<{width}}  {entry.summary}" for name, entry in SUBCOMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: flaxfer SUBCOMMAND ...",
-            "       python -m flaxfer.main --config FILE ...   as flaxfer run",
-            "",
-            *lines,
-            "",
-            "flaxfer SUBCOMMAND --help lists the options of a subcommand.",
-        ]
-    )
+    lines = [f"  {name:<{width}}  {entry.summary}\n" for name, entry in SUBCOMMANDS.items()]
+    return f"""\
+usage: flaxfer SUBCOMMAND ...
+       python -m flaxfer.main --config FILE ...   as flaxfer run
 
-
-_HINT = "flaxfer --help lists the subcommands."
+{"".join(lines)}
+flaxfer SUBCOMMAND --help lists the options of a subcommand."""
 
 
 if __name__ == "__main__":
