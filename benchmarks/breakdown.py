@@ -28,8 +28,8 @@ from flaxfer.aot import hlo, parts
 from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.runtime import platform, sharding
+from flaxfer.study.runner import forget_programs
 from flaxfer.tasks import task_type
-from flaxfer.training.step import make_train_step
 
 OPTIONS: tuple[tuple[str, bool | int], ...] = (
     ("xla_cpu_prefer_vector_width", 256),
@@ -107,8 +107,7 @@ def programs(
     train: stage.StageInputs, evaluation: stage.StageInputs, options: argparse.Namespace
 ) -> dict[str, Program]:
     """Compile the steps with the current options and run each once."""
-    make_train_step.cache_clear()
-    make_eval_step.cache_clear()
+    forget_programs()
     steps = {"train": train_program(train, options), "eval": eval_program(evaluation)}
     for program in steps.values():
         program.run()

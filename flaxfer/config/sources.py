@@ -29,8 +29,8 @@ def check_source(
     names = task_type.label_names(task, {*source.columns, *source.aligned})
     if names == () and source.labels:
         yield finding(f"{task_type.name} has none", f"{at}.labels", "task.type")
-    for written, label in source.labels.items() if names else ():
-        if label not in names:
+    for written, label in source.labels.items():
+        if names and label not in names:
             yield finding(
                 f"{label!r} is no label of {task.name}; there are {', '.join(names)}",
                 *(f"{at}.labels.{written}", f"{at}.columns", "task.labels", "task.type"),

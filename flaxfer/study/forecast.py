@@ -1,9 +1,10 @@
-"""Forecast of a study or grid: what is done, what is left, and how long that may take."""
+"""Forecast of a study or grid: state, remaining steps and remaining time of its stages."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import json
 import statistics
 from collections.abc import Sequence
@@ -18,14 +19,14 @@ from flaxfer.training.stage import StageSpec
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A folder of the store in the forecast.
+    """A stage in the forecast.
 
     Attributes:
-      spec: one of the stages with this identity.
-      studies: names of the studies that it is part of.
+      spec: One of the specs with its identity.
+      studies: Names of the studies that it belongs to.
       state: `done`, `failed`, `to do`, or `running on` its owner.
-      steps_left: optimizer updates without early stopping.
-      seconds: estimate of the time left; None if the speed of the model is unknown.
+      steps_left: Optimizer updates without early stopping.
+      seconds: Estimated time left; None if the speed of the model is unknown.
     """
 
     spec: StageSpec
@@ -37,24 +38,24 @@ class Entry:
 
 def entries(plans: Sequence[StudyPlan], claims: Claims) -> list[Entry]:
     """Return all stages of some studies, each once, in the order of a single process."""
-    users: dict[Path, list[str]] = {}
+    studies: dict[Path, dict[str, None]] = {}
     specs: dict[Path, StageSpec] = {}
     for plan in plans:
         for spec in plan.stages:
-            names = users.setdefault(spec.folder, [])
-            names += [] if plan.config.name in names else [plan.config.name]
+            studies.setdefault(spec.folder, {})[plan.config.name] = None
             specs.setdefault(spec.folder, spec)
-    speeds: dict[tuple[Path, str], float | None] = {}
+    speed_of = functools.cache(tokens_per_s)
     result = []
     for folder, spec in specs.items():
-        key = (spec.store, spec.hashes["model"])
-        speed = speeds[key] = speeds[key] if key in speeds else tokens_per_s(*key)
-        owner, trained = claims.owner(folder), spec.record.is_trained()
-        left = 0 if spec.is_settled() or trained else spec.total_steps - _steps_taken(spec)
+        speed, owner = speed_of(spec.store, spec.hashes["model"]), claims.owner(folder)
+        left = 0
+        if not spec.is_settled() and not spec.record.is_trained():
+            newest = spec.checkpoints.newest()
+            left = spec.total_steps - (newest.step if newest else 0)
         seconds = None if speed is None else left / spec.total_steps * spec.tokens / speed
         state = "done" if spec.is_complete() else "failed" if spec.failure() else "to do"
         state = f"running on {owner}" if owner else state
-        result.append(Entry(spec, tuple(users[folder]), state, left, seconds if left else 0.0))
+        result.append(Entry(spec, tuple(studies[folder]), state, left, seconds if left else 0.0))
     return result
 
 
@@ -84,9 +85,9 @@ def show(plans: Sequence[StudyPlan], claims: Claims) -> None:
 
 
 def tokens_per_s(store: Path, model: str) -> float | None:
-    """Return the median speed of a model's finished stages, compilation and evaluation included.
+    """Return the median speed of a model's finished stages, including compilation and evaluation.
 
-    In tokens, as one task's texts may be longer than another's. None if no stage is finished.
+    Tokens are counted because the texts of tasks differ in length. None if no stage is finished.
     """
     speeds = []
     for file in store.glob(f"*/{DONE}"):
@@ -97,12 +98,6 @@ def tokens_per_s(store: Path, model: str) -> float | None:
             tokens = examples * done["useful_tokens_per_s"] / done["examples_per_s"]
             speeds.append(tokens / done["seconds"])
     return statistics.median(speeds) if speeds else None
-
-
-def _steps_taken(spec: StageSpec) -> int:
-    """Return the steps up to the newest checkpoint of an unfinished stage."""
-    newest = spec.checkpoints.newest()
-    return newest.step if newest else 0
 
 
 def _duration(seconds: float | None) -> str:

@@ -1,8 +1,8 @@
-"""Running a study or a grid of studies: plan all, then train and measure until all is settled.
+"""Running a study or a grid: plan all stages, then train and measure until all are settled.
 
-Any number of processes may run the same command. They agree by claims on the folders of the store
-(`flaxfer.study.claims`): each does what nobody else does, comes back for the rest, and ends when
-everything is settled. Data and weights of one study at a time are held.
+Any number of processes may run the same command. They agree through claims on the folders of the
+store (`flaxfer.study.claims`): each process takes stages that no other holds, and ends when all are
+settled. It holds data and weights of one study at a time.
 """
 
 from __future__ import annotations
@@ -12,27 +12,25 @@ import functools
 import gc
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from flaxfer.config import Config, Stage, grids
 from flaxfer.config.grids import Grid
 from flaxfer.errors import ClaimLostError, DataError, DivergedError
-from flaxfer.evaluation.step import make_eval_step
+from flaxfer.evaluation.step import cast_for_eval, make_eval_step
+from flaxfer.interop.embedding_step import make_embed_step
 from flaxfer.report import writing
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
-from flaxfer.study import forecast, summary, transferability, workdirs
+from flaxfer.study import forecast, scoring, summary, transferability, workdirs
 from flaxfer.study.claims import Claims
 from flaxfer.study.plan import StudyPlan, plan_study
-from flaxfer.study.scoring import Scorer
 from flaxfer.study.starts import Starts
 from flaxfer.training import loop
-from flaxfer.training.data import StudyData, read_study_data
+from flaxfer.training.data import read_study_data
 from flaxfer.training.record import FAILED, IDENTITY, ORIGIN, VOCABULARY
 from flaxfer.training.run import Run
 from flaxfer.training.stage import StageSpec
@@ -41,42 +39,52 @@ from flaxfer.training.step import make_train_step
 POLL = 1.0
 """Seconds between two looks at other processes' work, when there is nothing else to do."""
 
+Confirm = Callable[[], None]
+Failed = list[dict[str, Any]]
+
 
 def run(config: Config | Grid, command: str) -> Path:
-    """Do what is left of a study or grid, and return its report.
+    """Run the unfinished stages of a study or grid, and return its report.
 
     Args:
-      config: from `loading.load_any`.
-      command: how it was started, for the report.
+      config: Config from `loading.load_any`.
+      command: Command that this process was started with, for the report.
 
     Raises:
-      FlaxferError: by kind of problem; what was finished before is kept. DivergedError comes last,
-        when everything else is finished and the report is written.
+      FlaxferError: By kind of problem; finished stages are kept. DivergedError comes last, when all
+        other stages are finished and the report is written.
     """
     platform.keep_memory()
     workdirs.prepare(config, command)
-    summaries = Summaries(config, command, time.monotonic())
+    began = time.monotonic()
+    facts: dict[str, dict[str, Any]] = {}
+    places = grids.cell_keys(config) if isinstance(config, Grid) else {}
+
+    def summarise(plan: StudyPlan) -> Failed:
+        seconds = {"seconds": time.monotonic() - began}
+        return summary.write_summary(plan, facts[plan.config.name] | seconds)
+
     with Claims() as claims:
         studies, plans = Studies(config), []
-        for study_config in grids.cells(config).values():
-            workdirs.prepare(study_config, command)
+        for name, cell in grids.cells(config).items():
+            workdirs.prepare(cell, command)
             # No variable holds an opened study: the next one replaces it in memory.
-            summaries.facts[study_config.name] = studies.open(study_config).facts()
-            plans.append(studies.open(study_config).plan)
-            studies.open(study_config).complete_records(claims)
+            facts[name] = summary.study_facts(studies.open(cell).data, command, places.get(name))
+            plans.append(studies.open(cell).plan)
+            studies.open(cell).complete_records(claims)
         if len(plans) > 1:
             forecast.show(plans, claims)
         else:
             studies.open(plans[0].config).introduce()
-        _drain(plans, studies, claims, summaries)
+        _drain(plans, studies, claims, summarise)
     failed = [
         f"{plan.config.name}: {fail['condition']}/{fail['stage']} seed {fail['seed']}: "
         f"{fail['error']}"
         for plan in plans
-        for fail in summaries.write(plan)
+        for fail in summarise(plan)
     ]
-    study_workdirs = [Path(plan.config.workdir) for plan in plans]
-    html = writing.write_report(*study_workdirs, output=Path(config.workdir))[0]
+    folders = [Path(plan.config.workdir) for plan in plans]
+    html = writing.write_report(*folders, output=Path(config.workdir))[0]
     say(f"report: {html.absolute()}")
     if failed:
         number = sum(len(group) for plan in plans for group in plan.groups)
@@ -91,7 +99,10 @@ def run(config: Config | Grid, command: str) -> Path:
 
 
 def _drain(
-    plans: Sequence[StudyPlan], studies: Studies, claims: Claims, summaries: Summaries
+    plans: Sequence[StudyPlan],
+    studies: Studies,
+    claims: Claims,
+    summarise: Callable[[StudyPlan], Failed],
 ) -> None:
     """Train and measure until all stages are settled, by this process or by others."""
     waiting = False
@@ -100,8 +111,8 @@ def _drain(
         for plan in pending:
             if any(_ready(group, claims) for group in plan.groups):
                 worked |= studies.open(plan.config).advance(plan, claims)
-                if plan.is_settled():  # A record of what is finished, while others run.
-                    summaries.write(plan)
+                if plan.is_settled():  # A record of finished studies, while others run.
+                    summarise(plan)
         if not worked:
             if not waiting:
                 _say_waiting(pending)
@@ -110,48 +121,24 @@ def _drain(
 
 
 def show(config: Config | Grid) -> None:
-    """Print what `run` would do, what is done, and how long the rest may take.
+    """Print the state of all stages, and how long the unfinished ones may take.
 
     Raises:
-      FlaxferError: by kind of problem.
+      FlaxferError: By kind of problem.
     """
     studies = Studies(config)
-    plans = [studies.open(study_config).plan for study_config in grids.cells(config).values()]
+    plans = [studies.open(cell).plan for cell in grids.cells(config).values()]
     forecast.show(plans, Claims())
 
 
 def forget_programs() -> None:
     """Free all compiled steps, which are cached for stages with equal specs."""
-    make_train_step.cache_clear()
-    make_eval_step.cache_clear()
-
-
-@dataclasses.dataclass
-class Summaries:
-    """Writer of the studies' records.
-
-    Attributes:
-      config: of the study or grid.
-      command: how it was started.
-      began: when, by the monotonic clock.
-      facts: what each record says beside its runs, by name of the study.
-    """
-
-    config: Config | Grid
-    command: str
-    began: float
-    facts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-
-    def write(self, plan: StudyPlan) -> list[dict[str, Any]]:
-        """Write study.json of a settled study, and return the stages that failed."""
-        name = plan.config.name
-        places = grids.cell_keys(self.config) if isinstance(self.config, Grid) else {}
-        more = {"command": self.command, "seconds": time.monotonic() - self.began}
-        return summary.write_summary(plan, self.facts[name] | more, places.get(name))
+    for make in (make_train_step, make_eval_step, cast_for_eval, make_embed_step):
+        make.cache_clear()
 
 
 class Studies:
-    """The studies of a grid, of which the one opened last is held in memory."""
+    """The studies of a grid; only the last opened one is held in memory."""
 
     def __init__(self, config: Config | Grid):
         platform.choose_compiler_options(config.compiler_options)
@@ -161,60 +148,44 @@ class Studies:
 
     def open(self, config: Config) -> OpenStudy:
         """Return the study of a config, after reading its data unless it was opened last."""
-        previous = self._opened
-        if previous is None or previous.data.config != config:
-            if previous is not None and previous.data.config.model != config.model:
+        if self._opened is None or self._opened.data.config != config:
+            if self._opened is not None and self._opened.data.config.model != config.model:
                 forget_programs()
-            self._opened = previous = None
+            self._opened = None
             gc.collect()  # Data, weights and programs are held in reference cycles.
-            self._opened = OpenStudy.read(config, self._cache)
-        assert self._opened is not None
+            self._opened = OpenStudy(config, self._cache)
         return self._opened
 
 
-@dataclasses.dataclass
 class OpenStudy:
     """A study with its data in memory.
 
     Attributes:
-      data: of its stages.
-      plan: its stages.
-      mesh: of the devices.
-      starts: parameters of its stages.
-      scorer: measures its stages.
+      data: Data of its stages.
+      mesh: Mesh of the devices.
+      plan: Its stages.
+      starts: Parameters of its stages.
     """
 
-    data: StudyData
-    plan: StudyPlan
-    mesh: jax.sharding.Mesh
-    starts: Starts
-    scorer: Scorer
-    _introduced: bool = False
-    _start_scores: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def read(cls, config: Config, cache: Path) -> OpenStudy:
-        """Read the data of a study and plan it."""
-        mesh = sharding.make_mesh(*config.mesh.sizes)
-        data = read_study_data(config, cache)
-        starts = Starts(data, mesh)
-        return cls(data, plan_study(data), mesh, starts, Scorer(data, starts, mesh))
+    def __init__(self, config: Config, cache: Path):
+        self.mesh = sharding.make_mesh(*config.mesh.sizes)
+        self.data = read_study_data(config, cache)
+        self.plan = plan_study(self.data)
+        self.starts = Starts(self.data, self.mesh)
+        self._introduced = False
+        self._start_scores: dict[str, dict[str, Any]] = {}
 
     def introduce(self) -> None:
-        """Print what will be done, once."""
+        """Print model, devices, data and steps, once."""
         if not self._introduced:
             self._introduced = True
             summary.introduce(self.data, self.mesh)
 
-    def facts(self) -> dict[str, Any]:
-        """Return what study.json says beside the runs."""
-        return summary.study_facts(self.data)
-
     def advance(self, plan: StudyPlan, claims: Claims) -> bool:
-        """Train and measure what others do not; return whether there was anything.
+        """Train and measure stages that no other process holds; return whether there were any.
 
         Raises:
-          DataError: the data or the model have changed since `plan` was made.
+          DataError: If the data or the model have changed since `plan` was made.
         """
         if self.plan != plan:
             raise DataError(
@@ -227,23 +198,22 @@ class OpenStudy:
         return any([self.advance_group(group, claims) for group in plan.groups])
 
     def advance_group(self, group: Sequence[StageSpec], claims: Claims) -> bool:
-        """Train and measure what is left of a group, unless others do; return whether it did."""
+        """Train and measure a group's unfinished stages unless others do; return whether it did."""
         left = _ready(group, claims)
         if not left:
             return False
         with claims.taking([spec.folder for spec in left]) as taken:
             # Other processes may have settled some of it just before it was claimed.
-            confirms = {
-                spec.seed: claim.confirm
+            mine = [
+                (spec, claim.confirm)
                 for spec, claim in zip(left, taken, strict=False)
                 if not spec.is_settled()
-            }
-            mine = [spec for spec in left if spec.seed in confirms]
+            ]
             try:
-                self._train([self._prepare(spec, confirms[spec.seed]) for spec in mine])
-                for spec in mine:
+                self._train([self._prepare(spec, confirm) for spec, confirm in mine])
+                for spec, confirm in mine:
                     if spec.record.is_trained():
-                        self.scorer.measure(spec, confirms[spec.seed])
+                        scoring.measure(self.starts, spec, confirm)
             except ClaimLostError as error:
                 say(f"{group[0].condition}/{group[0].name}: {error}")
                 return False
@@ -259,8 +229,8 @@ class OpenStudy:
                         if taken:
                             spec.checkpoints.finish()
 
-    def _prepare(self, spec: StageSpec, confirm: Any) -> Run:
-        """Write what describes a stage, and score its start."""
+    def _prepare(self, spec: StageSpec, confirm: Confirm) -> Run:
+        """Write the description of a stage, and score its start."""
         self._describe(spec)
         start = functools.partial(self.starts.params, spec)
         file = spec.folder / spec.start_scores
@@ -268,12 +238,10 @@ class OpenStudy:
             key = spec.parent.folder.name if spec.parent else "pretrained"
             if key not in self._start_scores:  # Seeds share the pretrained start.
                 say(f"{spec.title}  scores its start")
+                train = self.data.stage(spec.name, spec.parent is not None).train
+                examples = self.data.config.transferability
                 self._start_scores[key] = transferability.score(
-                    self.data.encoder,
-                    start(),
-                    self.data.stage(spec.name, spec.parent is not None).train,
-                    self.data.config.transferability,
-                    self.mesh,
+                    self.data.encoder, start(), train, examples, self.mesh
                 )
             confirm()
             write_atomically(file, json.dumps(self._start_scores[key]))
@@ -283,7 +251,7 @@ class OpenStudy:
         if not runs:
             return
         spec = runs[0].spec
-        data = self.data.stage(spec.name, after_intermediate=spec.parent is not None)
+        data = self.data.stage(spec.name, spec.parent is not None)
         try:
             loop.train(runs, data, self.mesh, self.data.config.trackers)
         except DivergedError as error:  # Noted in the folders; the other stages go on.
@@ -294,15 +262,16 @@ class OpenStudy:
         spec.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(spec.folder / IDENTITY, json.dumps(spec.identity, indent=1))
         file = spec.folder / ORIGIN
-        versions: Mapping[str, str] = platform.versions()
-        if spec.record.is_trained():  # They may have changed since it was trained.
+        if not spec.record.is_trained():
+            versions = platform.versions()
+        else:  # They may have changed since it was trained.
             versions = spec.record.origin()["versions"] if file.exists() else {}
-        stage = self.data.stage(spec.name, after_intermediate=spec.parent is not None)
+        stage = self.data.stage(spec.name, spec.parent is not None)
         names = _source_names(stage.settings)
+        model = dataclasses.asdict(self.data.config.model)
         origin = {
             "stage": spec.name,
-            "model": dataclasses.asdict(self.data.config.model)
-            | {"folder": str(self.data.folder.absolute())},
+            "model": model | {"folder": str(self.data.folder.absolute())},
             "tokenizer": self.data.tokenizer,
             "data": [
                 {"stage": spec.name, **entry, "sources": names.get(entry["split"], [])}
@@ -315,13 +284,13 @@ class OpenStudy:
 
 
 def _ready(group: Sequence[StageSpec], claims: Claims) -> list[StageSpec]:
-    """Return what is left of a group, if all of it can start now."""
+    """Return the unsettled stages of a group, if all of them can start now."""
     left = [spec for spec in group if not spec.is_settled()]
     return left if all(_can_start(spec, claims) for spec in left) else []
 
 
 def _can_start(spec: StageSpec, claims: Claims) -> bool:
-    """Return whether the stage before is finished, and nobody works on either."""
+    """Return whether the parent stage is finished, and nobody works on either."""
     if claims.owner(spec.folder) is not None:
         return False
     if spec.parent is None:
@@ -337,8 +306,7 @@ def _say_waiting(plans: Sequence[StudyPlan]) -> None:
 
 def _source_names(settings: Stage) -> dict[str, list[str]]:
     """Return the names of the files or hub data sets that each split is read from."""
-    data = settings.data
-    splits = {"train": data.train, "dev": data.dev, "test": data.test}
+    splits = {split: getattr(settings.data, split) for split in ("train", "dev", "test")}
     splits |= {name: (source,) for name, source in settings.evaluate.items()}
     return {
         split: [source.hub or Path(source.path).name for source in sources]

@@ -1,4 +1,4 @@
-"""What a study says about itself: tables at its start, and the record study.json."""
+"""Summaries of a study: tables printed at its start, and its record study.json."""
 
 from __future__ import annotations
 
@@ -34,27 +34,25 @@ Mohapatra (2022).
 
 
 def introduce(data: StudyData, mesh: jax.sharding.Mesh) -> None:
-    """Print what will be done: model, devices, data, steps."""
+    """Print model, devices, data and steps of a study."""
     config, model = data.config, model_facts(data)
     dtype = platform.compute_dtype(config.target.train.compute_dtype)
     axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    table(
-        f"study {config.name}",
-        None,
-        [
-            ("model", f"{model['source']} ({model['family']})"),
-            ("parameters", f"{model['parameters']:,}, {model['vocabulary']:,} tokens"),
-            *(
-                (f"{name} trains", f"{size:,}, {model['vocabulary_in_use'][name]:,} tokens")
-                for name, size in model["parameters_in_use"].items()
-            ),
-            ("devices", f"{platform.machine()['devices']}, mesh {axes}"),
-            ("compiler", platform.describe_compiler(mesh.devices.flat[0], dtype)),
-            ("conditions", ", ".join(config.conditions)),
-            ("seeds", ", ".join(map(str, config.seeds))),
-            ("workdir", config.workdir),
-        ],
-    )
+    rows = [
+        ("model", f"{model['source']} ({model['family']})"),
+        ("parameters", f"{model['parameters']:,}, {model['vocabulary']:,} tokens"),
+    ]
+    for name, size in model["parameters_in_use"].items():
+        tokens = model["vocabulary_in_use"][name]
+        rows.append((f"{name} trains", f"{size:,}, {tokens:,} tokens"))
+    rows += [
+        ("devices", f"{platform.machine()['devices']}, mesh {axes}"),
+        ("compiler", platform.describe_compiler(mesh.devices.flat[0], dtype)),
+        ("conditions", ", ".join(config.conditions)),
+        ("seeds", ", ".join(map(str, config.seeds))),
+        ("workdir", config.workdir),
+    ]
+    table(f"study {config.name}", None, rows)
     header = ["stage", "split", "examples", "tokens", "mean", "cut", "rows of", "padding", "steps"]
     table("data", header, [_data_row(data, entry, mesh) for entry in data.summary()])
     if shared := list(overlap.rows(data.overlap)):
@@ -113,8 +111,14 @@ def model_facts(data: StudyData) -> dict[str, Any]:
     }
 
 
-def study_facts(data: StudyData) -> dict[str, Any]:
-    """Return what study.json says beside the runs."""
+def study_facts(data: StudyData, command: str, cell: CellKey | None) -> dict[str, Any]:
+    """Return the content of study.json except runs and times.
+
+    Args:
+      data: Data of the study.
+      command: Command that the study was started with.
+      cell: Place of the study in its grid, if it has one.
+    """
     config = data.config
     task, intermediate = config.target.task, data.stages.get("intermediate")
     return {
@@ -123,9 +127,7 @@ def study_facts(data: StudyData) -> dict[str, Any]:
         "metrics": list(task_type(task).metrics),
         "larger_is_better": task_type(task).larger_is_better(task.metric),
         "task": dataclasses.asdict(task),
-        "intermediate_task": dataclasses.asdict(intermediate.settings.task)
-        if intermediate
-        else None,
+        "intermediate_task": intermediate and dataclasses.asdict(intermediate.settings.task),
         "conditions": list(config.conditions),
         "seeds": list(config.seeds),
         "model": model_facts(data),
@@ -137,35 +139,21 @@ def study_facts(data: StudyData) -> dict[str, Any]:
         "data": data.summary(),
         "overlap": [dataclasses.asdict(record) for record in data.overlap],
         "size_rule": size_rule(data),
+        "command": command,
+        "cell": cell and dataclasses.asdict(cell),
     }
 
 
-def write_summary(
-    plan: StudyPlan, facts: Mapping[str, Any], place: CellKey | None
-) -> list[dict[str, Any]]:
-    """Write study.json of a settled study, and return the stages that failed.
-
-    Args:
-      plan: of the study.
-      facts: what the record says beside its runs.
-      place: of the study in its grid, if it has one.
-    """
+def write_summary(plan: StudyPlan, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Write study.json of a settled study with `facts`, and return the stages that failed."""
     order = {seed: i for i, seed in enumerate(plan.config.seeds)}
     stages = sorted(plan.stages, key=lambda spec: order[spec.seed])  # Stable: stages in order.
     workdir = Path(plan.config.workdir)
     failed = [
-        {
-            "condition": spec.condition,
-            "seed": spec.seed,
-            "stage": spec.name,
-            "error": spec.failure(),
-        }
-        for spec in stages
-        if not spec.is_complete()
+        {**_place(spec), "error": spec.failure()} for spec in stages if not spec.is_complete()
     ]
     record = {
         **facts,
-        "cell": dataclasses.asdict(place) if place else None,
         "transferability": [start for spec in stages for start in _start_scores(spec)],
         "runs": [_run(spec, workdir) for spec in stages if spec.is_complete()],
         "failed": failed,
@@ -174,15 +162,17 @@ def write_summary(
     return failed
 
 
+def _place(spec: StageSpec) -> dict[str, Any]:
+    return {"condition": spec.condition, "seed": spec.seed, "stage": spec.name}
+
+
 def _run(spec: StageSpec, workdir: Path) -> dict[str, Any]:
-    """Return what study.json says about a complete stage."""
+    """Return the entry of a complete stage in study.json."""
     measured: dict[str, list[Any]] = collections.defaultdict(list, evaluations=[])
     for one in spec.measurements:
         measured[one.key] += json.loads((spec.folder / one.file).read_text(encoding="utf-8"))
     return {
-        "condition": spec.condition,
-        "seed": spec.seed,
-        "stage": spec.name,
+        **_place(spec),
         "id": spec.folder.name,
         "dir": Path(os.path.relpath(spec.folder, workdir)).as_posix(),
         "parent": spec.parent.folder.name if spec.parent else None,
@@ -192,7 +182,7 @@ def _run(spec: StageSpec, workdir: Path) -> dict[str, Any]:
 
 
 def _start_scores(spec: StageSpec) -> list[dict[str, Any]]:
-    """Return what study.json says about the start of a stage, if its start was scored."""
+    """Return the scores of a stage's start for study.json, if it was scored."""
     file = spec.folder / spec.start_scores
     if not spec.start_scores or not file.exists():
         return []

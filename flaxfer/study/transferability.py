@@ -9,7 +9,6 @@ encoder that is only pretrained says little about the text (Reimers & Gurevych 2
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import Any
 
 import jax
@@ -88,23 +87,17 @@ def sample(data: Tokenized, examples: int) -> Tokenized:
         if len(chosen) == examples:
             break
         chosen.setdefault(data.token[data.offset[i] : data.offset[i + 1]].tobytes(), i)
-    rows = np.sort(np.fromiter(chosen.values(), np.int64))
-    lengths = data.lengths[rows]
-    starts = data.offset[rows] - np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    place = np.arange(lengths.sum()) + np.repeat(starts, lengths)
-
-    def pick(values: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(values[i] for i in rows.tolist())
-
+    rows = sorted(chosen.values())
+    place = np.concatenate([np.arange(data.offset[i], data.offset[i + 1]) for i in rows])
     return dataclasses.replace(
         data,
         token=data.token[place],
         type=data.type[place],
-        offset=np.array([0, *itertools.accumulate(lengths.tolist())], np.int64),
+        offset=np.concatenate([[0], np.cumsum(data.lengths[rows])]),
         cls=data.cls[rows],
         label=data.label[rows],
-        id=pick(data.id),
-        language=pick(data.language),
-        domain=pick(data.domain),
+        id=tuple(data.id[i] for i in rows),
+        language=tuple(data.language[i] for i in rows),
+        domain=tuple(data.domain[i] for i in rows),
         example=np.arange(len(rows), dtype=np.int32),
     )

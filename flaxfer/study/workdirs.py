@@ -1,11 +1,10 @@
-"""The work directory of a study or grid, with the origin of its numbers."""
+"""The work directory of a study or grid, with its config and provenance."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 from pathlib import Path
-from typing import Any
 
 from flaxfer.config import Config, loading
 from flaxfer.config.grids import Grid
@@ -14,31 +13,26 @@ from flaxfer.runtime import platform
 from flaxfer.runtime.files import write_atomically
 
 
-def prepare(config: Config | Grid, command: str) -> Path:
+def prepare(config: Config | Grid, command: str) -> None:
     """Create the store and the work directory, with resolved config, versions and git state.
 
     Raises:
-      ConfigError: the directory cannot be written.
+      ConfigError: If a folder cannot be written.
     """
     workdir = Path(config.workdir)
+    origin = {"command": command, "versions": platform.versions(), "git": git_state()}
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
         Path(config.stages).mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir / "config.json", dump(loading.to_dict(config)))
-        origin = {"command": command, "versions": platform.versions(), "git": git_state()}
-        write_atomically(workdir / "origin.json", dump(origin))
+        workdir.mkdir(parents=True, exist_ok=True)
+        for name, content in (("config", loading.to_dict(config)), ("origin", origin)):
+            text = json.dumps(content, indent=1, ensure_ascii=False)
+            write_atomically(workdir / f"{name}.json", text)
     except OSError as error:
         raise ConfigError(
             f"the work directory cannot be written: {error}",
             where=str(workdir.absolute()),
             hint="pass another one with --config.workdir=FOLDER.",
         ) from error
-    return workdir
-
-
-def dump(content: Any) -> str:
-    """Return JSON for people."""
-    return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 def git_state() -> str:

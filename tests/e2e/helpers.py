@@ -146,7 +146,7 @@ def grid_of(world: Path, workdir: Path) -> Grid:
 
 
 def open_study(config: Config) -> OpenStudy:
-    return OpenStudy.read(config, Path(config.cache))
+    return OpenStudy(config, Path(config.cache))
 
 
 def spec_of(study: OpenStudy, condition: str, name: str = "target") -> StageSpec:

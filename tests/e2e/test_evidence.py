@@ -16,12 +16,15 @@ from flax import nnx
 
 from flaxfer.config import Config
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.evaluation.transferability import knn_score, logme
+from flaxfer.interop.embedding_step import make_embed_step
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.runtime.trees import Params
 from flaxfer.study import runner, transferability
+from flaxfer.training.step import make_train_step
 from tests.e2e.helpers import config_of, open_study, summary_of, with_train, write_sets
 from tests.helpers import encoder_config, mesh_of, random_tokenized, tiny_model
 
@@ -98,6 +101,12 @@ def test_starts_are_scored_once_and_before_the_target_is_trained(
     feature_nD = mean_features(study.data.encoder, weights, data)
     assert records[0]["logme"] == pytest.approx(logme(feature_nD, data.label), abs=1e-4)
     assert records[0]["knn"] == pytest.approx(knn_score(feature_nD, data.label), abs=1e-4)
+
+    for make in (make_train_step, make_eval_step, cast_for_eval, make_embed_step):
+        assert make.cache_info().currsize > 0
+    runner.forget_programs()
+    for make in (make_train_step, make_eval_step, cast_for_eval, make_embed_step):
+        assert make.cache_info().currsize == 0
 
     before = json.dumps(records)
     runner.run(config, "test")

@@ -275,16 +275,15 @@ def test_one_study_is_held_in_memory_at_a_time(
     finished: Grid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[weakref.ref[OpenStudy]] = []
-    real: Callable[..., OpenStudy] = OpenStudy.read
+    real: Callable[..., None] = OpenStudy.__init__
 
-    def read(*args: Any) -> OpenStudy:
+    def init(self: OpenStudy, *args: Any) -> None:
         gc.collect()
         assert all(reference() is None for reference in opened)
-        study = real(*args)
-        opened.append(weakref.ref(study))
-        return study
+        real(self, *args)
+        opened.append(weakref.ref(self))
 
-    monkeypatch.setattr(OpenStudy, "read", read)
+    monkeypatch.setattr(OpenStudy, "__init__", init)
     runner.run(finished, "the command")
     assert len(opened) == 4
 

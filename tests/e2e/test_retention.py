@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ import safetensors.numpy
 from flaxfer.config import Config
 from flaxfer.evaluation import records
 from flaxfer.evaluation.evaluator import Evaluator, finite
-from flaxfer.study import runner
+from flaxfer.study import runner, scoring
 from flaxfer.study.scoring import mixture
+from flaxfer.training.record import StageRecord
 from flaxfer.training.state import param_items
 from tests.e2e.helpers import (
     SETS,
@@ -153,6 +156,30 @@ def test_wise_ft_mixes_the_start_and_the_result_of_the_target_stage(
     )
     half, _ = moved[f"{condition}/target"]["wise_ft"]
     assert close(finite(evaluator.predict(mixed, stage.dev)[1]), half["dev"])
+
+
+@pytest.mark.parametrize("key", ["evaluations", "wise_ft", "retained"])
+def test_a_measurement_reads_each_checkpoint_once(
+    key: str, moving: Config, moved: dict[str, Json], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = open_study(moving)
+    spec = spec_of(study, "staged")
+    assert spec.parent is not None
+    files = [spec.folder / one.file for one in spec.measurements if one.key == key]
+    before = [json.loads(file.read_text()) for file in files]
+    for file in files:
+        file.unlink()
+    read: list[str] = []
+    real: Callable[..., Any] = StageRecord.best_params
+
+    def best_params(self: StageRecord, *rest: Any) -> Any:
+        read.append(self.folder.name)
+        return real(self, *rest)
+
+    monkeypatch.setattr(StageRecord, "best_params", best_params)
+    scoring.measure(study.starts, spec, lambda: None)
+    assert sorted(read) == sorted([spec.folder.name, spec.parent.folder.name])
+    assert [json.loads(file.read_text()) for file in files] == before
 
 
 def test_an_identity_holds_only_what_acts_on_the_stage(
