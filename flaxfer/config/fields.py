@@ -39,6 +39,8 @@ Positive: TypeAlias = Annotated[float, Field(strict=True, gt=0)]
 Fraction: TypeAlias = Annotated[float, Field(strict=True, gt=0, le=1)]
 UnitInterval: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=1)]
 BelowOne: TypeAlias = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Option: TypeAlias = Bool | Int | str
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 Regex: TypeAlias = Annotated[str, AfterValidator(_regex)]
 Tuple: TypeAlias = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 """A tuple; a single item need not be wrapped."""

@@ -48,12 +48,6 @@ RENAMED = {
 RENAMED_VALUES = {"remat": {"all": "none", "products": "matmuls", "inputs": "full"}}
 """Earlier values, by field."""
 
-STAND_INS: Mapping[str, Any] = {
-    **{section: {} for section in ("data", "model", "target", "task")},
-    **{"name": "-", "metric": "-", "type": "-", "train": [{}]},
-}
-"""Values for missing required fields, so that the other fields can be checked."""
-
 SHARED_SECTIONS = ("optimizer", "train")
 STAGE_KEY = re.compile(
     r"\b(?:intermediate|target|(?:intermediates|targets)\.[^.]+)\.(?=(?:optimizer|train)\b)"
@@ -94,12 +88,12 @@ def build(
     overrides: Sequence[tuple[str, str]] = (),
     where: str = "",
 ) -> Config | Grid:
-    """Build a config from nested settings, with `overrides` (dotted key, text).
+    """Build a config from nested settings.
 
     Args:
       settings: Nested settings.
-      task_types: The possible types of tasks, `flaxfer.tasks.TASK_TYPES`.
-      overrides: Dotted keys and texts.
+      task_types: Task types by name, `flaxfer.tasks.TASK_TYPES`.
+      overrides: Pairs of a dotted key and a text.
       where: File of the settings, for error messages.
 
     Raises:
@@ -246,17 +240,19 @@ def _with_value(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 def _with_shared_sections(tree: dict[str, Any]) -> dict[str, Any]:
     """Copy `tree` with the shared sections moved into the stages."""
     tree = copy.deepcopy(tree)
-    shared = {name: tree.pop(name, None) for name in SHARED_SECTIONS}
+    shared = {name: _section(tree.pop(name, None)) for name in SHARED_SECTIONS}
     stages: list[Any] = [tree.get(name) for name in ("intermediate", "target")]
     for name in ("intermediates", "targets"):
-        stages += tree[name].values() if isinstance(tree.get(name), dict) else ()
+        stages += _section(tree.get(name)).values()
     for stage in stages:
         for name, settings in shared.items() if isinstance(stage, dict) else ():
-            own = stage.get(name)
-            settings = settings if isinstance(settings, dict) else {}
-            if own is None or isinstance(own, dict):
-                stage[name] = settings | (own or {})
+            if isinstance(stage.get(name), dict | None):
+                stage[name] = settings | _section(stage.get(name))
     return tree
+
+
+def _section(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 @functools.cache
@@ -305,7 +301,7 @@ def _validate(tree: dict[str, Any]) -> tuple[Config | Grid, set[str], list[Findi
                 location = location[:-1]  # Without a tag for a mapping's key or a union's type.
             if first_round:
                 messages.setdefault(_dotted(location), _message(config_type, location, error))
-            _repair(tree, location, missing)
+            _repair(tree, location, _stand_in(config_type, location) if missing else None)
             invalid.add(_dotted(location))
             while not dataclasses.is_dataclass(_type_at(config_type, location[:-1])):
                 location = location[:-1]
@@ -319,7 +315,15 @@ def _dotted(location: tuple[Any, ...]) -> str:
     return ".".join(map(str, location))
 
 
-def _repair(tree: dict[str, Any], location: tuple[Any, ...], missing: bool) -> None:
+def _stand_in(config_type: type, location: tuple[Any, ...]) -> Any:
+    """Return a value for a missing field, so that the other fields can be checked."""
+    field_type = _type_at(config_type, location)
+    if field_type is None:
+        return "-"
+    return {} if dataclasses.is_dataclass(field_type) else [{}]
+
+
+def _repair(tree: dict[str, Any], location: tuple[Any, ...], stand_in: Any) -> None:
     """Remove an invalid value, or insert a stand-in for a missing one."""
     owner, name, node = tree, location[0], cast(Any, tree)
     for part in location:
@@ -329,8 +333,8 @@ def _repair(tree: dict[str, Any], location: tuple[Any, ...], missing: bool) -> N
             owner, name, node = node, part, node.get(part)
         elif isinstance(node, list) and part < len(node):
             node = node[part]
-    if missing and name == location[-1]:
-        owner[name] = copy.deepcopy(STAND_INS[name])
+    if stand_in is not None and name == location[-1]:
+        owner[name] = stand_in
     else:  # Pydantic's location of a key that is not a string may be a string.
         for key in [key for key in owner if str(key) == str(name)]:
             del owner[key]

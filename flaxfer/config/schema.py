@@ -1,9 +1,8 @@
 """The configuration schema: frozen dataclasses with a default for every optional setting.
 
-A config file defines `get_config(preset)`, which returns an `ml_collections.ConfigDict` (or a
-dict) with these fields. `flaxfer.config.loading` calls it, applies the overrides of the command
-line, copies the top-level sections `optimizer` and `train` into every stage (settings of the stage
-itself take precedence), and builds a `Config`. Defaults are set only here and in configs/.
+A config file defines `get_config(preset)`, which returns an `ml_collections.ConfigDict` or a dict
+with these fields. Its top-level sections `optimizer` and `train` are copied into every stage; the
+stage's own settings take precedence. Defaults are set only here and in configs/.
 """
 
 from __future__ import annotations
@@ -37,8 +36,7 @@ class Source:
 
     Roles by task type; every type also accepts `id`, `language` and `domain`:
 
-    - classification, regression: `text_a`, optionally `text_b` (pairs), and `label` (class or
-      score);
+    - classification, regression: `text_a`, optionally `text_b`, and `label` (class or score);
     - tagging: `words` and `tags`: columns of a conll file, or columns that hold lists;
     - question_answering: `text_a` (question), `text_b` (context), `answers` (`{"text": [...],
       "answer_start": [...]}`); a squad file needs no columns;
@@ -52,28 +50,27 @@ class Source:
       subset, split, revision: Part of the hub data set to read.
       format: File format; `auto` infers it from the suffix. `conll`: one word per line with its
         tag in another column, and a blank line between sentences. `conllu`: Universal Dependencies;
-        columns by number or name (FORM, UPOS, XPOS), by default `words` from FORM and `tags` from
-        UPOS; `id="sent_id"` reads ids from the sentences' comments. `squad`: the JSON format of
-        SQuAD 1.1 and 2.0. `lines`: text files aligned line by line.
+        columns by number or name, by default `words` from FORM and `tags` from UPOS; `id="sent_id"`
+        reads ids from the sentences' comments. `squad`: the JSON format of SQuAD 1.1 and 2.0.
+        `lines`: text files aligned line by line.
       header: Whether the first line of a csv or tsv file names the columns.
-      delimiter: Column separator, one character; empty for the format's default. In conll files
-        the default is a tab, and a space means any whitespace.
+      delimiter: Column separator; empty for the format's default (conll: a tab). In conll files, a
+        space means any whitespace.
       quotes: `csv` if fields may be quoted, `literal` if quotes are ordinary characters; `auto`
         means `csv` for csv files and `literal` for tsv files.
       encoding: Text encoding; a byte order mark is removed.
-      max_columns: If not 0, split each line into at most this many columns; the last one keeps
-        the rest of the line.
+      max_columns: If not 0, maximum number of columns; the last one holds the rest of the line.
       columns: Role to column name or zero-based column number.
       aligned: Role to a text file, in the folder of `path`, whose line n belongs to record n.
-      labels: Label (or tag) in the file to label of the task; empty if they are the same. For
-        multiple choice the values are zero-based indices of choices, such as "0".
+      labels: Label (or tag) in the file to label of the task, or to the zero-based index of a
+        choice, such as "0"; empty if they are the same.
       questions: Value in the column `question` to the question text that is appended to `text_a`.
       word_prefix: Prefix to remove from every word of a conll file, such as `en:`.
       keep: Column or role to values; only records with one of the values are used. Lists are
         compared as their items joined by spaces.
       drop: Column or role to values; records with one of the values are excluded and counted.
       drop_unlabeled: Exclude and count records without a label instead of raising an error. Words
-        without a tag in a sentence that has tags are kept but not scored.
+        without a tag in a sentence with tags are kept but not scored.
       language, domain: Of all records, unless `columns` or `aligned` has the role.
       fraction: Fraction of the records to use, sampled with `Data.split_seed`.
       num_records: Number of records that the file must contain; 0 if unknown.
@@ -149,8 +146,7 @@ class Task:
     Attributes:
       name: Name used in reports and directories.
       type: `classification` into `labels`; `regression` of a score in `score_range`; `tagging` of
-        each word with one of `labels`; `question_answering` by a span of the context;
-        `multiple_choice` between several continuations; or another of `flaxfer.tasks.TASK_TYPES`.
+        words with `labels`; `question_answering` by a span of the context; or `multiple_choice`.
       labels: Names of the classes or tags, in the order of the logits.
       score_range: Smallest and largest valid score.
       metric: Dev metric that selects the best checkpoint.
@@ -291,9 +287,9 @@ class Stage:
 
     `rehearsal_examples`, `wise_ft_alphas` and `evaluate_retention` reduce or measure forgetting in
     the target stage. The latter two do not affect training, so they can be set after a study has
-    finished. Each stage starts with new moments and a new schedule with its own warm-up (Gupta et
-    al. 2023). To start the target stage without re-warming, set `warmup=0` and `learning_rate` to
-    the final rate of the intermediate stage, its `learning_rate` times `end_factor`.
+    finished. Each stage has new moments and its own schedule and warm-up (Gupta et al. 2023). To
+    start the target stage without re-warming, set `warmup=0` and `learning_rate` to the final rate
+    of the intermediate stage, its `learning_rate` times `end_factor`.
 
     Attributes:
       task, data: Task and data to train on.
@@ -308,15 +304,13 @@ class Stage:
         scores. Ignored in the condition `scratch`.
       evaluate_retention: Evaluate the intermediate task again after this stage, in the condition
         `staged`, with the current encoder and that task's head (as rehearsed, if it was).
-      max_restarts: How often a run whose dev scores show no learning is trained again with
-        another seed, see `flaxfer.training.restarts`. The report lists every attempt.
+      max_restarts: Maximum number of restarts, each with another seed, of a run whose dev scores
+        show no learning, see `flaxfer.training.restarts`. The report lists every attempt.
     """
 
     task: Task
     data: Data
-    evaluate: Mapping[Annotated[str, Field(pattern=r"^[\w.-]+$")], Source] = dataclasses.field(
-        default_factory=dict
-    )
+    evaluate: Mapping[fields.Name, Source] = dataclasses.field(default_factory=dict)
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
     rehearsal_examples: fields.NonNegativeInt = 0
@@ -355,10 +349,8 @@ class Common:
         0 means eight if steps are so small that this is faster, otherwise 1.
       mesh: Device mesh.
       workdir: Folder for all results; the same command resumes there. Empty for `runs/<name>`.
-      store: Folder of the stage store, which studies and grids may share; empty for
-        WORKDIR/stages.
-      data_dir: Folder that relative paths of sources are resolved against; empty for the current
-        directory.
+      store: Folder of the stage store, which studies may share; empty for WORKDIR/stages.
+      data_dir: Folder that relative paths of sources start from; empty for the current one.
       cache: Folder for tokenised data and compiled programs; empty for the user's cache folder.
       compiler_options: XLA options by name; they override those in `flaxfer.runtime.platform`.
       trackers: Additional metric trackers.
@@ -366,13 +358,13 @@ class Common:
         (`flaxfer.data.overlap`): `report` counts them; `remove` excludes them, from the target's
         training split if they occur in a set of the target stage, and from the intermediate one's
         if they occur in any set; `forbid` raises an error where `remove` would exclude any.
-      transferability: Number of target training examples used to estimate, before training, which
-        initial encoder suits the target (`flaxfer.study.transferability`); 0 disables this.
+      transferability: Number of target training examples for estimating, before training, which
+        encoder suits the target (`flaxfer.study.transferability`); 0 disables this.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: fields.Name
     conditions: Annotated[fields.Distinct[Condition], Field(min_length=1)] = ("direct", "staged")
     seeds: Annotated[fields.Distinct[fields.NonNegativeInt], Field(min_length=1)] = (0,)
     batched_seeds: fields.NonNegativeInt = 0
@@ -381,9 +373,7 @@ class Common:
     store: str = ""
     data_dir: str = ""
     cache: str = ""
-    compiler_options: Mapping[str, fields.Bool | fields.Int | str] = dataclasses.field(
-        default_factory=dict
-    )
+    compiler_options: Mapping[str, fields.Option] = dataclasses.field(default_factory=dict)
     trackers: fields.Tuple[Literal["tensorboard", "wandb"]] = ()
     overlap: Literal["report", "remove", "forbid"] = "report"
     transferability: fields.NonNegativeInt = 500

@@ -63,11 +63,11 @@ class Claim:
     """A folder owned by this process until `release` or until a heartbeat is overdue.
 
     Attributes:
-      folder: the claimed folder.
-      file: the file of the claim.
-      lease: seconds without heartbeat after which the claim expires.
-      clock: clock of this process, in seconds.
-      beaten: start of the last heartbeat, by this clock.
+      folder: The claimed folder.
+      file: File of the claim.
+      lease: Seconds without heartbeat after which the claim expires.
+      clock: Clock of this process, in seconds.
+      beaten: Start of the last heartbeat, by this clock.
     """
 
     folder: Path
@@ -87,7 +87,7 @@ class Claim:
         """Return if the folder is still owned; call it before anything is written there.
 
         Raises:
-          ClaimLostError: it may belong to another process by now.
+          ClaimLostError: If it may belong to another process.
         """
         silent = self.clock() - self.beaten
         if silent > self.lease or _newest(self.folder) != int(self.file.name):
@@ -103,9 +103,9 @@ class Claims:
     """Claims of this process, renewed by a thread; a context manager.
 
     Args:
-      lease: seconds; the same for all processes that share a directory.
-      now: returns the time of the file system of a folder.
-      clock: returns the time of this process.
+      lease: Seconds; the same for all processes that share a directory.
+      now: Returns the time of the file system of a folder.
+      clock: Returns the time of this process.
     """
 
     def __init__(
@@ -132,15 +132,17 @@ class Claims:
 
     def take(self, folder: Path) -> Claim | None:
         """Claim a folder, created if it is missing; return None if another process owns it."""
-        claims = folder / FOLDER
-        claims.mkdir(parents=True, exist_ok=True)
-        newest = _newest(folder)
-        if newest and self._owner(claims / str(newest)) is not None:
+        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        newest, owner = self._newest(folder)
+        if owner is not None:
             return None
-        began = self._clock()
-        file = claims / str(newest + 1)
-        if not _make(file, json.dumps(_process())):
+        began, file = self._clock(), folder / FOLDER / str(newest + 1)
+        try:
+            with open(file, "x", encoding="utf-8") as opened:
+                json.dump(_process(), opened)
+        except FileExistsError:
             return None
+        os.utime(file)
         claim = Claim(folder, file, self._lease, self._clock, began)
         with self._lock:
             self._held.add(claim)
@@ -172,20 +174,21 @@ class Claims:
 
     def owner(self, folder: Path) -> str | None:
         """Return host and process of a folder's owner, or None."""
-        newest = _newest(folder)
-        owner = self._owner(folder / FOLDER / str(newest)) if newest else None
+        _, owner = self._newest(folder)
         return f"{owner['host']}:{owner['pid']}" if owner else None
 
-    def _owner(self, file: Path) -> dict[str, Any] | None:
-        """Return the owner that a claim names, if the claim is in force."""
-        with open(file, encoding="utf-8") as opened:  # Opening makes NFS show the current time.
+    def _newest(self, folder: Path) -> tuple[int, dict[str, Any] | None]:
+        """Return the number of a folder's newest claim, and its owner if it is in force."""
+        if not (newest := _newest(folder)):
+            return 0, None
+        # Opening makes NFS show the current time.
+        with open(folder / FOLDER / str(newest), encoding="utf-8") as opened:
             changed = os.fstat(opened.fileno()).st_mtime
             text = opened.read()
         # Created but not yet written: its owner is not known yet.
         owner: dict[str, Any] = json.loads(text) if text else UNKNOWN
-        if _is_gone(owner) or self._now(file.parent) - changed > self._lease:
-            return None
-        return owner
+        expired = _is_gone(owner) or self._now(folder / FOLDER) - changed > self._lease
+        return newest, None if expired else owner
 
     def _beat(self) -> None:
         while not self._stop.wait(self._lease / BEATS):
@@ -204,17 +207,6 @@ def _newest(folder: Path) -> int:
     except FileNotFoundError:
         return 0
     return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def _make(file: Path, text: str) -> bool:
-    """Create a file with its contents; return False if it exists."""
-    try:
-        with open(file, "x", encoding="utf-8") as opened:
-            opened.write(text)
-    except FileExistsError:
-        return False
-    os.utime(file)
-    return True
 
 
 def _process() -> dict[str, Any]:

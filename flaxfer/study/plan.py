@@ -1,7 +1,7 @@
-"""The plan of a study: its config and data to the stages of every condition and seed.
+"""The plan of a study: the stages of every condition and seed.
 
-Nothing here trains or writes. Stages that conditions or studies have in common get the same
-identity, and so are trained once.
+Nothing here trains or writes. Equal stages of conditions or studies have the same identity, so they
+are trained once.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flaxfer.config import Config, Stage
+from flaxfer.config import Config
 from flaxfer.data.loader import train_examples
-from flaxfer.data.tokenize import Tokenized
 from flaxfer.runtime import platform
 from flaxfer.study import transferability
 from flaxfer.training.data import StageData, StudyData
@@ -40,8 +39,9 @@ class StudyPlan:
     """The stages of a study.
 
     Attributes:
-      config: of the study.
-      groups: specs that differ in seed alone and are trained as one program, in topological order.
+      config: Config of the study.
+      groups: Specs that differ only in their seed and are trained as one program, in topological
+        order.
     """
 
     config: Config
@@ -54,7 +54,7 @@ class StudyPlan:
             yield from group
 
     def is_settled(self) -> bool:
-        """Return whether nothing is left to be done."""
+        """Return whether all stages are settled."""
         return all(spec.is_settled() for spec in self.stages)
 
 
@@ -95,7 +95,10 @@ def _stage(
     data: StudyData, condition: str, name: str, seed: int, start: StageSpec | str
 ) -> StageSpec:
     stage = data.stage(name, after_intermediate=isinstance(start, StageSpec))
-    settings = _without_pull(stage.settings) if start == "random" else stage.settings
+    settings = stage.settings
+    if start == "random":  # No L2-SP: decay towards random weights is pointless.
+        optimizer = dataclasses.replace(settings.optimizer, l2_sp=0.0)
+        settings = dataclasses.replace(settings, optimizer=optimizer)
     total_steps = stage.total_steps()
     mean_tokens = len(stage.train.token) / train_examples(stage.train)
     examples = data.config.transferability
@@ -117,34 +120,26 @@ def _stage(
         store=Path(data.config.stages),
         total_steps=total_steps,
         tokens=total_steps * settings.train.batch_size * mean_tokens,
-        measurements=tuple(_measurements(data, name, settings, start)),
+        measurements=tuple(_measurements(data, stage, start)),
         start_scores=f"transferability-{examples}.json" if examples and scores_start else "",
     )
 
 
-def _without_pull(settings: Stage) -> Stage:
-    """Return the settings without L2-SP: random weights are nothing to be pulled to."""
-    optimizer = dataclasses.replace(settings.optimizer, l2_sp=0.0)
-    return dataclasses.replace(settings, optimizer=optimizer)
-
-
 def _measurements(
-    data: StudyData, name: str, settings: Stage, start: StageSpec | str
+    data: StudyData, stage: StageData, start: StageSpec | str
 ) -> Iterator[Measurement]:
-    """Yield what is measured once the stage is trained."""
-    for split, tokenized in data.stages[name].evaluated.items():
+    """Yield the measurements of a stage after its training."""
+    for split, tokenized in stage.evaluated.items():
         file = f"evaluations/{split}-{tokenized.fingerprint[:12]}.json"
         yield Measurement("evaluations", file, split)
     if start != "random":
-        dev = data.stage(name, after_intermediate=isinstance(start, StageSpec)).dev
-        for alpha in settings.wise_ft_alphas:
-            yield _note("wise_ft", f"wise_ft-{alpha:g}", dev, data.stages[name], repr(alpha))
-    if settings.evaluate_retention and isinstance(start, StageSpec):
-        intermediate = data.stages["intermediate"]
-        yield _note("retained", "retained", intermediate.dev, intermediate, "")
+        for alpha in stage.settings.wise_ft_alphas:
+            yield _note("wise_ft", f"wise_ft-{alpha:g}", stage, repr(alpha))
+    if stage.settings.evaluate_retention and isinstance(start, StageSpec):
+        yield _note("retained", "retained", data.stages["intermediate"], "")
 
 
-def _note(key: str, stem: str, dev: Tokenized, stage: StageData, name: str) -> Measurement:
-    text = "".join(data.fingerprint for data in [dev, *stage.evaluated.values()])
+def _note(key: str, stem: str, stage: StageData, name: str) -> Measurement:
+    text = "".join(data.fingerprint for data in [stage.dev, *stage.evaluated.values()])
     digest = hashlib.sha256(text.encode()).hexdigest()
     return Measurement(key, f"notes/{stem}-{digest[:12]}.json", name)
