@@ -275,7 +275,14 @@ def _try_to_build(config_type: type, tree: dict[str, Any]) -> tuple[Any, list[An
 def _error_locations(tree: dict[str, Any]) -> set[tuple[Any, ...]]:
     """Return the locations of errors, without indices of tuples."""
     _, errors = _try_to_build(_config_type(tree), _with_shared_sections(tree))
-    return {tuple(part for part in error["loc"] if isinstance(part, str)) for error in errors}
+    locations = {tuple(part for part in error["loc"] if isinstance(part, str)) for error in errors}
+    return locations | {(name,) for name in _shared_values(tree)}
+
+
+def _shared_values(tree: dict[str, Any]) -> dict[str, str]:
+    """Return a message for each shared section that is a value instead."""
+    sections = {name: tree.get(name) for name in SHARED_SECTIONS}
+    return {n: _not_a_section(v) for n, v in sections.items() if not isinstance(v, dict | None)}
 
 
 def _validate(tree: dict[str, Any]) -> tuple[Config | Grid, set[str], list[Finding]]:
@@ -286,11 +293,7 @@ def _validate(tree: dict[str, Any]) -> tuple[Config | Grid, set[str], list[Findi
       an error for each invalid value.
     """
     invalid: set[str] = set()
-    messages = {
-        name: _not_a_section(tree[name])
-        for name in SHARED_SECTIONS
-        if not isinstance(tree.get(name), dict | None)
-    }
+    messages = _shared_values(tree)
     config_type, tree = _config_type(tree), _with_shared_sections(tree)
     config, errors = _try_to_build(config_type, tree)
     first_round = True  # Later errors are about the contents of stand-ins.

@@ -1,9 +1,8 @@
 """Scores of the starts of a target stage, from frozen features before it is trained.
 
 The starts are the pretrained encoder and the encoder after the intermediate stage. The features of
-an example are the mean over its tokens in the last layer, of a pair as the one sequence that the
-model reads, so that its texts have seen each other. It is the mean because the CLS token of an
-encoder that is only pretrained says little about the text (Reimers & Gurevych 2019).
+an example are the mean over the tokens of its sequence (of both texts of a pair) in the last layer,
+since the CLS token of a merely pretrained encoder says little (Reimers & Gurevych 2019).
 """
 
 from __future__ import annotations
@@ -29,29 +28,25 @@ FEATURES = "mean over tokens, last layer"
 
 
 def applies(task: Task, start: StageSpec | str) -> bool:
-    """Return whether a start can be scored: not random weights, and one label an example."""
+    """Return whether a start can be scored: it is not random, and examples have one label."""
     return start != "random" and task_type(task).single_label
 
 
 def score(
-    encoder: EncoderConfig,
-    params: Params,
-    data: Tokenized,
-    examples: int,
-    mesh: jax.sharding.Mesh,
+    encoder: EncoderConfig, params: Params, data: Tokenized, examples: int, mesh: jax.sharding.Mesh
 ) -> dict[str, Any]:
-    """Score a start by the train split of the target.
+    """Score a start by the training split of the target.
 
     Args:
-      encoder: config of the encoder, of any vocabulary.
-      params: the start.
-      data: the train split.
-      examples: largest number of examples to use, drawn at random, the same for every start.
-      mesh: of the devices.
+      encoder: Config of the encoder, of any vocabulary.
+      params: Parameters of the start.
+      data: The training split.
+      examples: Maximum number of examples, sampled in the same way for every start.
+      mesh: Mesh of the devices.
 
     Returns:
-      `logme`; `knn`, accuracy or Pearson's correlation; both None where undefined; `neighbours`,
-      `examples` and `features`, what they were computed from.
+      `logme` and `knn` (accuracy or Pearson's correlation), None where undefined; `neighbours`,
+      `examples` and `features`, the settings of the scores.
     """
     data = sample(data, examples)
     feature_nD = features(encoder, params["encoder"], data, mesh)
@@ -65,11 +60,7 @@ def features(
 ) -> np.ndarray:
     """Return the features of each example, float32 (n, D).
 
-    Args:
-      encoder: config of the encoder; the size of the vocabulary follows from `params`.
-      params: of the encoder.
-      data: ids are rows of its table.
-      mesh: rows are split over it.
+    The ids in `data` number the rows of the word embedding in `params`, the encoder's parameters.
     """
     rows = len(params["embeddings"]["word"]["embedding"])
     encoder = dataclasses.replace(encoder, vocab_size=rows)
@@ -78,9 +69,9 @@ def features(
 
 
 def sample(data: Tokenized, examples: int) -> Tokenized:
-    """Return at most so many examples of `data`, drawn at random, in their order.
+    """Return a random sample of at most `examples` examples, in their original order.
 
-    Duplicates are taken once: each would be the other's nearest neighbour.
+    Duplicates are used once, as each would be the other's nearest neighbour.
     """
     chosen: dict[bytes, int] = {}
     for i in np.random.default_rng(0).permutation(len(data)).tolist():

@@ -58,6 +58,7 @@ def test_ten_errors_are_reported_together() -> None:
         ("target.data.split", "(0.5, 0.5)", "target.data.split.2: is missing"),
         ("model.dropout", "no", "model.dropout: should be a valid number; is 'no'"),
         ("optimizer", "5", "optimizer: should be a section with keys; is 5"),
+        ("optimizer", "{'eps': 'x'}", "optimizer.eps: should be a valid number; is 'x'"),
         ("target.optimizer", "5", "target.optimizer: should be a section with keys; is 5"),
         ("target.evaluate", "5", "target.evaluate: should be a section with keys; is 5"),
         ("target.evaluate.de", "x", "target.evaluate.de: should be a section with keys; is 'x'"),
