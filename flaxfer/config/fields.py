@@ -44,13 +44,9 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w.-]+$")]
 Regex: TypeAlias = Annotated[str, AfterValidator(_regex)]
 Tuple: TypeAlias = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 """A tuple; a single item need not be wrapped."""
-Distinct: TypeAlias = Annotated[
-    tuple[T, ...], BeforeValidator(_as_tuple), AfterValidator(_distinct)
-]
+Distinct: TypeAlias = Annotated[Tuple[T], AfterValidator(_distinct)]
 """A tuple without duplicates; a single item need not be wrapped."""
 RowLength: TypeAlias = Annotated[
-    int,
-    BeforeValidator(lambda length: 0 if length == "auto" else length),
-    Field(strict=True, ge=0),
+    NonNegativeInt, BeforeValidator(lambda length: 0 if length == "auto" else length)
 ]
 """Tokens in a packed row; `auto` is stored as 0."""

@@ -49,6 +49,7 @@ RENAMED_VALUES = {"remat": {"all": "none", "products": "matmuls", "inputs": "ful
 """Earlier values, by field."""
 
 SHARED_SECTIONS = ("optimizer", "train")
+
 STAGE_KEY = re.compile(
     r"\b(?:intermediate|target|(?:intermediates|targets)\.[^.]+)\.(?=(?:optimizer|train)\b)"
 )
@@ -56,11 +57,7 @@ STAGE_KEY = re.compile(
 
 
 def load(file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] = ()) -> Config:
-    """Load the config of a single study, see `load_any`.
-
-    Raises:
-      ConfigError: If it is invalid or describes a grid.
-    """
+    """Load the config of a single study, see `build`; a grid is a `ConfigError`."""
     config = load_any(file, task_types, overrides)
     if isinstance(config, Grid):
         raise ConfigError(
@@ -74,11 +71,7 @@ def load(file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] 
 def load_any(
     file: str, task_types: TaskTypes, overrides: Sequence[tuple[str, str]] = ()
 ) -> Config | Grid:
-    """Load the config in `file` (FILE or FILE:PRESET), with `overrides` (dotted key, text).
-
-    Raises:
-      ConfigError: With every unknown key, wrong value and contradiction.
-    """
+    """Load the config in `file` (FILE or FILE:PRESET), see `build`."""
     return build(_run_config_file(file), task_types, overrides, where=file)
 
 
@@ -221,14 +214,13 @@ def _with_value(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     for part in parents:
         if part == "0" and "data" in parents[1:3] and isinstance(node, dict):
             continue  # A single source need not be in a list.
-        index: Any = part
         if isinstance(node, list):
             if not part.isdigit() or int(part) >= len(node):
                 raise ValueError(f"there is no item {part!r} here")
-            index = int(part)
-        elif node.get(part) is None:
-            node[part] = {}
-        node = node[index]
+            node = node[int(part)]
+        else:
+            node[part] = {} if node.get(part) is None else node[part]
+            node = node[part]
         if not isinstance(node, dict | list):
             raise ValueError(f"{part!r} is a value, not a section")
     if isinstance(node, list):

@@ -115,7 +115,12 @@ def _drain(
                     summarise(plan)
         if not worked:
             if not waiting:
-                _say_waiting(pending)
+                specs = (spec for plan in pending for spec in plan.stages if not spec.is_settled())
+                number = len({spec.folder for spec in specs})
+                say(
+                    f"waiting for {number} stages held by other processes (or for their "
+                    "prerequisites)"
+                )
             time.sleep(POLL)
         waiting = not worked
 
@@ -297,11 +302,6 @@ def _can_start(spec: StageSpec, claims: Claims) -> bool:
         return True
     # A trained stage is still tidied up and measured by its owner.
     return spec.parent.record.is_trained() and claims.owner(spec.parent.folder) is None
-
-
-def _say_waiting(plans: Sequence[StudyPlan]) -> None:
-    folders = {spec.folder for plan in plans for spec in plan.stages if not spec.is_settled()}
-    say(f"waiting for {len(folders)} stages held by other processes (or for their prerequisites)")
 
 
 def _source_names(settings: Stage) -> dict[str, list[str]]:

@@ -158,7 +158,7 @@ def test_wise_ft_mixes_the_start_and_the_result_of_the_target_stage(
     assert close(finite(evaluator.predict(mixed, stage.dev)[1]), half["dev"])
 
 
-@pytest.mark.parametrize("key", ["evaluations", "wise_ft", "retained"])
+@pytest.mark.parametrize("key", ["wise_ft", "retained"])
 def test_a_measurement_reads_each_checkpoint_once(
     key: str, moving: Config, moved: dict[str, Json], monkeypatch: pytest.MonkeyPatch
 ) -> None:
