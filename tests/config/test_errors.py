@@ -190,44 +190,34 @@ def test_a_key_may_have_the_name_of_a_type(key: str, value: Any, error: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "error"),
+    ("section", "name", "new"),
     [
-        ("paths", ("direct",), "paths: renamed to conditions"),
-        ("seeds_at_once", 2, "seeds_at_once: renamed to batched_seeds"),
-        (
-            "target.train.accumulation",
-            2,
-            "target.train.accumulation: renamed to target.train.gradient_accumulation_steps",
-        ),
-        (
-            "train.accumulation",
-            2,
-            "train.accumulation: renamed to train.gradient_accumulation_steps",
-        ),
-        ("train.max_programs", 2, "train.max_programs: renamed to train.max_bucket_sizes"),
-        ("train.keep", "all", "train.keep: renamed to train.remat"),
-        ("train.remat", "all", "train.remat: 'all' is renamed to 'none'"),
-        ("train.remat", "products", "train.remat: 'products' is renamed to 'matmuls'"),
-        ("train.remat", "inputs", "train.remat: 'inputs' is renamed to 'full'"),
-        ("optimizer.l2_start", 0.1, "optimizer.l2_start: renamed to optimizer.l2_sp"),
-        (
-            "optimizer.decay_share",
-            0.1,
-            "optimizer.decay_share: renamed to optimizer.decay_fraction",
-        ),
-        ("target.rehearse", 4, "target.rehearse: renamed to target.rehearsal_examples"),
-        ("target.wise", (0.5,), "target.wise: renamed to target.wise_ft_alphas"),
-        ("target.retained", True, "target.retained: renamed to target.evaluate_retention"),
-        ("target.restarts", 1, "target.restarts: renamed to target.max_restarts"),
-        (
-            "target.data.train.0.rows",
-            9,
-            "target.data.train.0.rows: renamed to target.data.train.0.num_records",
-        ),
+        ("", "paths", "conditions"),
+        ("", "seeds_at_once", "batched_seeds"),
+        ("target.train.", "accumulation", "gradient_accumulation_steps"),
+        ("train.", "accumulation", "gradient_accumulation_steps"),
+        ("train.", "max_programs", "max_bucket_sizes"),
+        ("train.", "keep", "remat"),
+        ("optimizer.", "l2_start", "l2_sp"),
+        ("optimizer.", "decay_share", "decay_fraction"),
+        ("target.", "rehearse", "rehearsal_examples"),
+        ("target.", "wise", "wise_ft_alphas"),
+        ("target.", "retained", "evaluate_retention"),
+        ("target.", "restarts", "max_restarts"),
+        (f"{SOURCE}.", "rows", "num_records"),
     ],
 )
-def test_an_earlier_name_is_refused_with_the_new_one(key: str, value: Any, error: str) -> None:
-    assert errors(changed(VALID, {key: value})) == (error,)
+def test_an_earlier_name_is_refused_with_the_new_one(section: str, name: str, new: str) -> None:
+    error = f"{section}{name}: renamed to {section}{new}"
+    assert errors(changed(VALID, {f"{section}{name}": 1})) == (error,)
+
+
+@pytest.mark.parametrize(
+    ("value", "new"), [("all", "none"), ("products", "matmuls"), ("inputs", "full")]
+)
+def test_an_earlier_value_is_refused_with_the_new_one(value: str, new: str) -> None:
+    error = f"train.remat: {value!r} is renamed to {new!r}"
+    assert errors(changed(VALID, {"train.remat": value})) == (error,)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def file(tmp_path: Path) -> str:
 
 
 def at(config: Any, key: str) -> Any:
-    """The value at a dotted key."""
+    """Return the value at a dotted key."""
     for part in key.split("."):
         if isinstance(config, tuple):
             config = config[int(part)]
@@ -270,7 +270,7 @@ def test_to_dict_is_json_and_builds_the_same_config(file: str) -> None:
 
 
 def presets(path: Path) -> list[str]:
-    """The presets of a config file, as it names them when asked for one that is not there."""
+    """Return the presets of a config file, from its error about an unknown one."""
     with pytest.raises(ConfigError, match=r"there is no preset 'none'; there (is|are) ") as caught:
         loading.load(f"{path}:none", TASK_TYPES)
     assert re.fullmatch(rf"{re.escape(str(path))}:\d+", caught.value.where or "")

@@ -25,7 +25,7 @@ LEASE = 1.0
 
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `python -c "tests.test_claims.NAME(*words)"`; ends it after the test."""
+    """Start a function of this module in another process, which ends with the test."""
     started = []
 
     def run(name: str, *words: object) -> subprocess.Popen[str]:
@@ -47,13 +47,13 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def said(process: subprocess.Popen[str]) -> str:
-    """The next line that a process prints."""
+    """Return the next line that a process prints."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
 def race(folder: str, number: str) -> None:
-    """Takes what it can of some folders, in its own order, and notes in each that it had it."""
+    """Claim free folders in an order of its own, and write the process number into each."""
     folders = [Path(folder) / str(i) for i in range(int(number))]
     with Claims() as own:
         print("ready", flush=True)
@@ -71,7 +71,7 @@ def race(folder: str, number: str) -> None:
 
 
 def hold(folder: str, lease: str, elsewhere: str) -> None:
-    """Claims a folder and holds it until a line comes; then confirms it, and says how it went."""
+    """Hold a claim, and for each line of input print whether it can be confirmed."""
     if elsewhere == "elsewhere":
         claims._system = lambda: "another machine"  # type: ignore[assignment]
     with Claims(float(lease)) as own:
@@ -87,7 +87,7 @@ def hold(folder: str, lease: str, elsewhere: str) -> None:
 
 
 def snatch(folder: str, number: str, lease: str) -> None:
-    """Takes over what it can of folders whose owners are dead, all at once with others."""
+    """Take over expired claims at the same time as other processes."""
     with Claims(float(lease)) as own:
         print("ready", flush=True)
         sys.stdin.readline()
@@ -136,7 +136,7 @@ def test_void_claims_are_taken_over_once_each(
 
 
 def until(what: Callable[[], object], seconds: float = 20.0) -> float:
-    """Waits for something; gives the seconds it took."""
+    """Wait for a condition, and return the seconds that it took."""
     began = time.monotonic()
     while not what():
         assert time.monotonic() - began < seconds
@@ -219,7 +219,7 @@ def test_a_stopped_owner_finds_its_claim_lost(
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.time = time.time()
