@@ -58,17 +58,27 @@ def attention(
       ConfigError: the kernel that `execution` names does not support this.
     """
     arrays = (query_BTHK, key_BSHK, value_BSHK, query_segment_BT, key_segment_BS)
+    if dropout_rate == 0.0:
+        dropout_key = None
     if query_BTHK.shape[1] == key_BSHK.shape[1]:
-        drops = dropout_key is not None and dropout_rate > 0
+        has_scores, has_dropout = score_BHTS is not None, dropout_key is not None
         kernel = choose_kernel(
-            execution, query_BTHK, has_scores=score_BHTS is not None, has_dropout=drops
+            execution, query_BTHK, has_scores=has_scores, has_dropout=has_dropout
         )
         if kernel == "cudnn":
             return cudnn(*arrays, score_BHTS)
         if kernel == "splash":
             assert execution.mesh is not None  # The platform is read from it.
             return splash(*arrays, execution.mesh)
-    return _xla(*arrays, score_BHTS, dropout_rate, dropout_key, execution.platform)
+    same_BST = key_segment_BS[:, :, None] == query_segment_BT[:, None, :]
+    mask_BST = jnp.where(same_BST, 0.0, MASKED)
+    score_BHST = scaled_scores(query_BTHK, key_BSHK, score_BHTS, execution.platform)
+    score_BHST += mask_BST[:, None]
+    if dropout_key is None:
+        probability_BHST = softmax(score_BHST, value_BSHK.dtype)
+    else:
+        probability_BHST = dropped_softmax(score_BHST, value_BSHK.dtype, dropout_rate, dropout_key)
+    return weighted_values(probability_BHST, value_BSHK)
 
 
 Kernel = Literal["xla", "cudnn", "splash"]
@@ -231,26 +241,3 @@ def splash(
         query_BTHK, key_BSHK, value_BSHK, query_segment_BT, key_segment_BS
     )
     return out_BTHK
-
-
-def _xla(
-    query_BTHK: jax.Array,
-    key_BSHK: jax.Array,
-    value_BSHK: jax.Array,
-    query_segment_BT: jax.Array,
-    key_segment_BS: jax.Array,
-    score_BHTS: jax.Array | None,
-    dropout_rate: float,
-    dropout_key: jax.Array | None,
-    platform: str,
-) -> jax.Array:
-    """Return attention by matmuls, softmax and dropout, which XLA fuses."""
-    dtype = query_BTHK.dtype
-    same_BST = key_segment_BS[:, :, None] == query_segment_BT[:, None, :]
-    mask_BST = jnp.where(same_BST, 0.0, MASKED)
-    score_BHST = scaled_scores(query_BTHK, key_BSHK, score_BHTS, platform) + mask_BST[:, None]
-    if dropout_key is None or dropout_rate == 0.0:
-        probability_BHST = softmax(score_BHST, dtype)
-    else:
-        probability_BHST = dropped_softmax(score_BHST, dtype, dropout_rate, dropout_key)
-    return weighted_values(probability_BHST, value_BSHK)

@@ -5,6 +5,7 @@ The encoder serves RoBERTa as well, whose positions start elsewhere.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -171,23 +172,19 @@ class PoolerHead(nnx.Module):
 
 
 class TokenHead(nnx.Module):
-    """Dropout and a projection of every token, as in `BertForTokenClassification`.
+    """Dropout and a projection of every token, as in `BertForTokenClassification`."""
 
-    `BertForQuestionAnswering` has no dropout: pass `has_dropout=False`.
-    """
-
-    def __init__(
-        self,
-        config: EncoderConfig,
-        num_outputs: int,
-        *,
-        rngs: nnx.Rngs,
-        has_dropout: bool = True,
-    ):
+    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
         width, std = (config.hidden_size,), config.initializer_range
         self.output = Linear(width, (num_outputs,), std=std, rngs=rngs)
-        self.rate = config.classifier_dropout if has_dropout else 0.0
+        self.rate = config.classifier_dropout
 
     def __call__(self, x_BTD: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
         """Return logits, (B, T, C) in the dtype of the input."""
         return self.output(dropout(x_BTD, self.rate, dropout_key))
+
+
+def projection_head(config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs) -> TokenHead:
+    """Return a head without dropout, as in `BertForQuestionAnswering`."""
+    config = dataclasses.replace(config, classifier_dropout=0.0)
+    return TokenHead(config, num_outputs, rngs=rngs)

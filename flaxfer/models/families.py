@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -54,9 +53,8 @@ class Family:
     prefix: str = ""
 
 
-_PROJECTION = functools.partial(bert.TokenHead, has_dropout=False)
 _TOKEN = Head(bert.TokenHead, (), names.CLASSIFIER, reads_every_token=True)
-_SPAN = Head(_PROJECTION, (), names.SPAN, reads_every_token=True)
+_SPAN = Head(bert.projection_head, (), names.SPAN, reads_every_token=True)
 _POOLED = Head(bert.PoolerHead, names.POOLER, names.CLASSIFIER)
 _SUMMARY = Head(xlnet.SummaryHead, (), names.SUMMARY)
 
@@ -83,7 +81,7 @@ ARCHITECTURES: Mapping[str, Family] = {
         encoder_names=names.XLNET,
         heads={
             "sequence": _SUMMARY,
-            "token": Head(_PROJECTION, (), names.CLASSIFIER, reads_every_token=True),
+            "token": Head(bert.projection_head, (), names.CLASSIFIER, reads_every_token=True),
             "span": _SPAN,
             "choice": _SUMMARY,
         },

@@ -233,11 +233,6 @@ def softmax(score_BHST: jax.Array, dtype: Any) -> jax.Array:
     return jax.nn.softmax(score_BHST, axis=-2).astype(dtype)
 
 
-def _softmax_forward(score_BHST: jax.Array, dtype: Any) -> Pair:
-    probability_BHST = softmax(score_BHST, dtype)
-    return probability_BHST, probability_BHST
-
-
 def _softmax_backward(
     dtype: Any, probability_BHST: jax.Array, cotangent_BHST: jax.Array
 ) -> tuple[jax.Array]:
@@ -246,7 +241,7 @@ def _softmax_backward(
     return (weighted_BHST - probability_BHST * weighted_BHST.sum(axis=-2, keepdims=True),)
 
 
-softmax.defvjp(_softmax_forward, _softmax_backward)
+softmax.defvjp(lambda *arguments: (softmax(*arguments),) * 2, _softmax_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -67,8 +67,8 @@ TYPES = xlnet.RelativeAttention._type_scores
 SOURCE: tuple[tuple[str, Any, str, str], ...] = (
     ("bert", ops.scaled_scores, "** -0.5", "** -0.5 * 1.001"),
     ("xlnet", ops.scaled_scores, "** -0.5", "** -0.5 * 1.001"),
-    ("bert", attention._xla, "0.0, MASKED", "0.0, -1.0"),
-    ("bert", attention._xla, "same_BST, 0.0", "key_segment_BS[:, :, None] > 0, 0.0"),
+    ("bert", attention.attention, "0.0, MASKED", "0.0, -1.0"),
+    ("bert", attention.attention, "same_BST, 0.0", "key_segment_BS[:, :, None] > 0, 0.0"),
     ("xlnet", ops.scaled_scores, "+= score_BHTS.mT", "+= score_BHTS.mT / scale"),
     ("bert-gelu-new", ops._normalise_forward, "variance + eps", "variance"),
     ("bert", ops._normalise_forward, "jnp.square(centred)", "jnp.square(centred) * 1.001"),
