@@ -1,9 +1,8 @@
 """Custom gradients, dropout, and forms of operations that XLA compiles to faster code.
 
 The rest of the package reads as the papers do; everything that departs from the plain formulas for
-speed or memory is here. A docstring's last sentence names the gain and the commit that measured it:
-on a CPU with benchmarks/, or as the TPU compiler's estimate of cycles, which tests/aot/gate.json
-records.
+speed or memory is here. A docstring names the gain and, where it was measured, the commit: on a CPU
+with benchmarks/, or as the TPU compiler's estimate of cycles, which tests/aot/gate.json records.
 """
 
 from __future__ import annotations
