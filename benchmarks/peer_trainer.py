@@ -1,4 +1,4 @@
-r"""Times transformers' PyTorch Trainer and prints the JSON line of train_throughput.
+r"""Time transformers' PyTorch Trainer and print the JSON line of train_throughput.
 
 python -m benchmarks.peer_trainer --model FOLDER --data FILE --batching group_by_length [--eval]
 
@@ -24,15 +24,13 @@ from benchmarks import common
 from flaxfer.errors import ConfigError
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
-BATCHINGS = ("dynamic", "group_by_length", "max_length")
 
 
 class Collator:
     """A padding collator that records seconds, examples, tokens and slots of every batch."""
 
-    def __init__(self, tokenizer: Any, padding: bool | str, length: int):
-        max_length = length if padding == "max_length" else None
-        self._pad = transformers.DataCollatorWithPadding(tokenizer, padding, max_length=max_length)
+    def __init__(self, tokenizer: Any):
+        self._pad = transformers.DataCollatorWithPadding(tokenizer)
         self.batches: list[tuple[float, int, int, int]] = []
 
     def __call__(self, features: list[dict[str, Any]]) -> Any:
@@ -78,7 +76,7 @@ class DrawingTrainer(transformers.Trainer):
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--batching", choices=BATCHINGS, default="dynamic")
+    parser.add_argument("--batching", choices=("dynamic", "group_by_length"), default="dynamic")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--eval", action="store_true", help="time the evaluation instead")
     options = parser.parse_args()
@@ -97,8 +95,7 @@ def run(options: argparse.Namespace, folder: str) -> common.Measured:
     texts = common.read(options.data, options.columns, options.task)
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
     features = encode(texts, tokenizer, options.length)
-    padding = "max_length" if options.batching == "max_length" else True
-    collator, clock = Collator(tokenizer, padding, options.length), Clock()
+    collator, clock = Collator(tokenizer), Clock()
     regression = texts.layout.task_type == "regression"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         options.model,
