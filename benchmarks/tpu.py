@@ -51,7 +51,7 @@ def full_rows(estimates: Sequence[Run]) -> str:
 
 
 def packed_rows(records: Sequence[Run], peers: Sequence[Run]) -> str:
-    """Compare the cost of an example in packed rows with that of a peer that pads each."""
+    """Compare the cycles per example of packed rows with a peer that pads every example."""
     rows = []
     for record in records:
         step = estimate(record)
@@ -104,7 +104,7 @@ def many_chips(records: Sequence[Run]) -> str:
 
 
 def profile(record: Run, variants: Mapping[str, Run]) -> str:
-    """Return the cycles of a step by part with their lower bounds, and those of its variants."""
+    """Return the cycles of a step by part, with lower bounds and with other settings."""
     step, target = estimate(record), record["topology"]
     parts: dict[str, dict[str, int]] = {}
     for entry in record["parts"]:
