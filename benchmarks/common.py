@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import datetime
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -150,7 +151,7 @@ def _rows(path: Path) -> list[list[str]]:
     if path.suffix == ".tsv":
         rows = [line.split("\t") for line in text.removesuffix("\n").split("\n")]
     else:
-        rows = list(csv.reader(text.splitlines(keepends=True)))
+        rows = list(csv.reader(io.StringIO(text, newline="")))
     if len(rows) < 2:
         raise DataError("holds no examples", where=str(path), hint="set --data to another file.")
     return rows

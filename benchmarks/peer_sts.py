@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from benchmarks import common
-from benchmarks.peer_trainer import encode, scores
+from benchmarks.peer_trainer import SETTINGS, encode, scores
 
 
 def main() -> None:
@@ -45,22 +45,15 @@ def run(model: str, tokenizer: object, splits: dict[str, list[dict]], seed: int)
         arguments = transformers.TrainingArguments(
             output_dir=folder,
             seed=seed,
-            use_cpu=True,
             num_train_epochs=3,
             per_device_train_batch_size=32,
             per_device_eval_batch_size=64,
-            learning_rate=5e-5,
-            weight_decay=0.01,
-            warmup_steps=0.1,
-            lr_scheduler_type="linear",
-            max_grad_norm=1.0,
             eval_strategy="epoch",
             save_strategy="epoch",
             save_total_limit=1,
             load_best_model_at_end=True,
             metric_for_best_model="pearson",
-            report_to="none",
-            disable_tqdm=True,
+            **SETTINGS,
         )
         trainer = transformers.Trainer(
             model=transformers.AutoModelForSequenceClassification.from_pretrained(

@@ -24,6 +24,17 @@ from benchmarks import common
 from flaxfer.errors import ConfigError
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
+SETTINGS = {
+    "use_cpu": True,
+    "learning_rate": 5e-5,
+    "weight_decay": 0.01,
+    "warmup_steps": 0.1,
+    "lr_scheduler_type": "linear",
+    "max_grad_norm": 1.0,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+"""Arguments of every Trainer, which are those of flaxfer's runs."""
 
 
 class Collator:
@@ -134,23 +145,16 @@ def arguments(options: argparse.Namespace, folder: str) -> transformers.Training
     return transformers.TrainingArguments(
         output_dir=folder,
         seed=options.seed,
-        use_cpu=True,
         bf16=options.dtype == "bfloat16",
         optim="adamw_torch_fused",
         train_sampling_strategy="group_by_length" if grouped else "random",
         max_steps=common.WARMUP + options.steps,
         per_device_train_batch_size=options.batch,
         per_device_eval_batch_size=options.batch,
-        learning_rate=5e-5,
-        weight_decay=0.01,
-        warmup_steps=0.1,
-        lr_scheduler_type="linear",
-        max_grad_norm=1.0,
         logging_steps=10,
         eval_strategy="no",
         save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
+        **SETTINGS,
     )
 
 

@@ -32,6 +32,11 @@ def test_pairs_with_scores_without_a_header(tmp_path: Path) -> None:
     )
 
 
+def test_only_line_feeds_end_a_record(tmp_path: Path) -> None:
+    texts = common.read(written(tmp_path, "a.csv", "a\u2028b,c\x85d,5.0\ne,f,0.25\n"))
+    assert (texts.text_a, texts.text_b) == (["a\u2028b", "e"], ["c\x85d", "f"])
+
+
 def test_texts_with_classes_below_a_header(tmp_path: Path) -> None:
     texts = common.read(written(tmp_path, "a.tsv", 'label\ttext\n1\tgood "film\n0\tbad\n1\tfine\n'))
     assert (texts.text_a, texts.text_b) == (['good "film', "bad", "fine"], None)
