@@ -63,7 +63,7 @@ class Comparison:
 
     Attributes:
       workdir: directory of the study.
-      study, model, intermediate, target: names from the record of the study.
+      study: name of the study.
       metric: compared metric.
       larger_is_better: direction of the scores; that of a transfer gap is opposite to the metric's.
       language: language, or name of the mean.
@@ -78,9 +78,6 @@ class Comparison:
 
     workdir: str
     study: str
-    model: str
-    intermediate: str
-    target: str
     metric: str
     larger_is_better: bool
     language: str
