@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -39,6 +40,11 @@ class Entry:
     headline: Comparison | None
     comparisons: tuple[Comparison, ...]
     means: tuple[Comparison, ...]
+
+    @functools.cached_property
+    def scores(self) -> Scores:
+        """The target's scores."""
+        return Scores(self.study)
 
     def metric_of(self, stage: str) -> str:
         """Return the dev metric of a stage."""

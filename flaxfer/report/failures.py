@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from flaxfer.report.data import ReportData
-from flaxfer.report.document import Block, Heading, Table, Text
+from flaxfer.report.document import Block, Table, Text
 from flaxfer.report.formatting import DASH, count_seeds, interval, join, plural, signed
 from flaxfer.statistics.scores import DIFFERENCE
 
@@ -13,7 +13,6 @@ from flaxfer.statistics.scores import DIFFERENCE
 def failure_blocks(data: ReportData) -> list[Block]:
     """Return collapsed runs, the results without them, and restarted and diverged runs."""
     return [
-        Heading("Collapsed and diverged runs"),
         *_collapsed(data),
         *_without_collapsed(data),
         *_not_transferred(data),

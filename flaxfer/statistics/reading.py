@@ -62,7 +62,7 @@ def measured(
                 f"its examples, or their labels, are not those of {first.path}",
                 where=str(run.path),
                 hint="delete the folders evaluations and predictions of the older of the two stages"
-                " and run the study",
+                ", and run the study",
             )
     predictions = [run.prediction for run in runs]
     try:
