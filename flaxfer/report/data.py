@@ -92,8 +92,7 @@ class ReportData:
         """Return the blocks of all studies, folded if there are several studies."""
         if self.single:
             return list(blocks_of(self.entries[0]))
-        blocks = ((entry.name, blocks_of(entry)) for entry in self.entries)
-        return [Folded(name, of_study) for name, of_study in blocks if of_study]
+        return [Folded(one.name, blocks) for one in self.entries if (blocks := blocks_of(one))]
 
 
 def read_report_data(folders: Sequence[Path], output: Path) -> ReportData:

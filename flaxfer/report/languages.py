@@ -35,11 +35,9 @@ def _study_blocks(data: ReportData, entry: Entry) -> list[Block]:
         ))  # fmt: skip
     caption, notes = f"{metric} by language, {better}.", _mean_notes(scores)
     blocks.append(_score_table(scores, metric, caption, scores.rows, notes))
-    if scores.rows and scores.conditions:
-        series = {
-            condition: np.array([scores.values(condition, row, metric) for row in scores.rows])
-            for condition in scores.conditions
-        }
+    if scores.rows:
+        by_row = {condition: scores.by_row(condition, metric) for condition in scores.conditions}
+        series = {condition: np.array([*values.values()]) for condition, values in by_row.items()}
         dots = "; a dot is one seed" if len(scores.seeds) > 1 else ""
         svg = plots.bars(entry.plot_name("languages"), _row_names(scores.rows), series, metric)
         blocks.append(Figure(svg, f"{metric} by language{dots}."))
@@ -117,7 +115,7 @@ def _score_table(
     scores: Scores, metric: str, caption: str, rows: Sequence[Row], notes: Sequence[str] = ()
 ) -> Table:
     """Return the scores of sets, followed by the means over languages, or the scores of domains."""
-    by_domain = any(row.domain for row in rows)
+    by_domain = rows is scores.domain_rows
     means = {} if by_domain else scores.mean_columns(metric)
     records = [
         {"language": row.language, "set": row.set}

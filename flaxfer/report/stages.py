@@ -28,7 +28,7 @@ class Node:
     runs: dict[Path, Run]
     failed: list[int]
     seeds: list[int]
-    studies: list[str]
+    studies: int = 0
 
     @property
     def text(self) -> str:
@@ -37,8 +37,8 @@ class Node:
         parts = [f"{len(self.runs)} of {plural(len(self.seeds), 'seed')} done"]
         if self.failed:
             parts.append(f"diverged: seed {join(map(str, self.failed))}")
-        if len(self.studies) > 1:
-            parts.append(f"shared by {len(self.studies)} studies")
+        if self.studies > 1:
+            parts.append(f"shared by {self.studies} studies")
         return f"{title}: {join(parts)}"
 
 
@@ -53,7 +53,7 @@ def stage_nodes(data: ReportData) -> list[Node]:
                 # Studies share a stage if its runs have the same folders.
                 key = tuple(sorted(node.runs)) or (entry.name, condition, stage)
                 parent = nodes.setdefault(key, node)
-                parent.studies.append(entry.name)
+                parent.studies += 1
     return list(nodes.values())
 
 
@@ -62,7 +62,7 @@ def _node(entry: Entry, condition: str, stage: str, parent: Node | None) -> Node
     task = entry.target if stage == "target" else entry.intermediate
     runs = {entry.folder(r): r for r in study.runs if (r.condition, r.stage) == place}
     failed = [fail.seed for fail in study.failed if (fail.condition, fail.stage) == place]
-    return Node(entry.model, condition, stage, task, parent, runs, failed, study.seeds, [])
+    return Node(entry.model, condition, stage, task, parent, runs, failed, study.seeds)
 
 
 def graph_blocks(data: ReportData) -> list[Block]:

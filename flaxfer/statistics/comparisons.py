@@ -111,14 +111,12 @@ def _estimate(
         direct=_condition_scores(study, first, direct),
         staged=_condition_scores(study, second, staged),
         **dataclasses.asdict(interval),
-        p_holm=None,
         p_seeds=p_seeds,
         p_seeds_least=least,
         p_examples=_permute_examples(study, scores, kept),
         pooled_sd=sd,
         effect_size=inference.hedges_g(direct, staged),
         needed_seeds=inference.needed_seeds(interval.difference, sd),
-        verdict="no evidence",
     )
 
 
