@@ -7,6 +7,7 @@ that use it (`losses`, `metrics`) only within the methods that need them.
 from __future__ import annotations
 
 import abc
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from flaxfer.data.packing import Batch, Layout
 from flaxfer.data.tables import Column, Problems
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import text_fault
-from flaxfer.tasks.resampling import Learning, Resampled, constant_classes
+from flaxfer.tasks.resampling import Learning, Resampled
 
 if TYPE_CHECKING:
     import jax
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from flaxfer.tasks.metrics import DeviceMetrics
 
 Scores = dict[str, float]
+
+CONSTANT_SHARE = 0.99
 
 TABLES = ("jsonl", "json", "parquet")
 """File formats that hold records with values of any type."""
@@ -301,9 +304,12 @@ class TaskType(abc.ABC):
     ) -> Resampled:
         """Return one of `metrics`, or `learning_metric`, of R runs, see `measure`."""
 
-    def constant(self, prediction: list[Any], gold: list[Any]) -> str:
+    def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the predictions of a run count as constant; empty if they do not."""
-        return constant_classes(prediction, gold)
+        share, majority = (max(Counter(x).values()) / len(x) for x in (prediction, gold))
+        if share >= CONSTANT_SHARE > majority:
+            return f"one prediction for {share:.1%} of the examples"
+        return ""
 
     def undefined(self, metric: str, gold: Sequence[Any]) -> bool:
         """Whether a metric is undefined for such labels, whatever is predicted."""

@@ -62,25 +62,6 @@ def _evaluate(
     return _on_host(compute(*jax.device_put(arrays)))
 
 
-@jax.jit
-def _class_values(
-    logits_nC: jax.Array, label_n: jax.Array, mask_n: jax.Array
-) -> dict[str, jax.Array]:
-    return ClassMetrics.from_model_output(logits_nC, label_n, mask_n).compute()
-
-
-@jax.jit
-def _score_values(
-    output_n1: jax.Array, score_n: jax.Array, mask_n: jax.Array
-) -> dict[str, jax.Array]:
-    x, y, counted = _flat(output_n1, score_n, mask_n)
-    # Spearman's correlation is Pearson's of the ranks.
-    ranks = _ranks(x, counted)[:, None], _ranks(y, counted)
-    spearman = ScoreMetrics.from_model_output(*ranks, counted).compute()["pearson"]
-    values = ScoreMetrics.from_model_output(output_n1, score_n, mask_n).compute()
-    return values | {"spearman": spearman}
-
-
 @flax.struct.dataclass
 class ClassMetrics(clu_metrics.Metric):
     """Accuracy, macro F1 and MCC of classes, functions of the confusion matrix.
@@ -193,6 +174,22 @@ class ScoreMetrics(clu_metrics.Metric):
         return {"pearson": pearson, "mse": self.error[0] / self.count}
 
 
+_compute = jax.jit(lambda state: state.compute())
+_class_values = jax.jit(lambda *arrays: ClassMetrics.from_model_output(*arrays).compute())
+
+
+@jax.jit
+def _score_values(
+    output_n1: jax.Array, score_n: jax.Array, mask_n: jax.Array
+) -> dict[str, jax.Array]:
+    x, y, counted = _flat(output_n1, score_n, mask_n)
+    # Spearman's correlation is Pearson's of the ranks.
+    ranks = _ranks(x, counted)[:, None], _ranks(y, counted)
+    spearman = ScoreMetrics.from_model_output(*ranks, counted).compute()["pearson"]
+    values = ScoreMetrics.from_model_output(output_n1, score_n, mask_n).compute()
+    return values | {"spearman": spearman}
+
+
 def _ranks(x: jax.Array, counted: jax.Array) -> jax.Array:
     """Return the ranks of the counted values; equal values share their mean rank."""
     ordered = jnp.sort(jnp.where(counted, x, jnp.inf))
@@ -224,11 +221,6 @@ def _sum(x: jax.Array) -> Pair:
     """Return the sum over the last axis."""
     zero = jnp.zeros((), x.dtype)
     return jax.lax.reduce((x, jnp.zeros_like(x)), (zero, zero), _add, (x.ndim - 1,))
-
-
-@jax.jit
-def _compute(state: DeviceMetrics) -> dict[str, jax.Array]:
-    return state.compute()
 
 
 def _on_host(values: dict[str, jax.Array]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from flaxfer.data.values import text_fault
 from flaxfer.errors import DataError
 from flaxfer.tasks import answers
 from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
-from flaxfer.tasks.resampling import Resampled, constant_classes, mean
+from flaxfer.tasks.resampling import Resampled, mean
 
 if TYPE_CHECKING:
     import jax
@@ -119,7 +119,14 @@ class QuestionAnswering(TaskType):
     def read_labels(
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
     ) -> Labels:
-        """Return the answers of each question with their first characters in the context."""
+        """Return the answers of each question with their first characters in the context.
+
+        Raises:
+          DataError: If `task.answer_style` does not support a language.
+        """
+        language = columns.get("language")
+        for code in {source.language} if language is None else set(language.texts(records)):
+            answers.normalize("", code, task.answer_style)  # Fails before training, not after.
         contexts, column = columns["text_b"], columns["answers"]
         labels = Labels()
         for i in records:
@@ -230,9 +237,9 @@ class QuestionAnswering(TaskType):
         ]
         return mean(np.array(values).T)
 
-    def constant(self, prediction: list[Any], gold: list[Any]) -> str:
+    def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the answers of a run count as constant; empty if they do not."""
-        return constant_classes(prediction, [golds[0] if golds else "" for golds in gold])
+        return super().constant(prediction, [golds[0] if golds else "" for golds in gold])
 
     def describe(self, task: Task) -> str:
         """Describe an answer."""
@@ -263,7 +270,7 @@ def _answer_fault(text: Any, start: Any, context: str) -> str:
     """Return what is wrong with an answer; empty if nothing is."""
     if fault := text_fault(text):
         return f"text {fault}"
-    if isinstance(start, bool) or not isinstance(start, int):
+    if type(start) is not int:
         return f"answer_start {start!r} is no whole number"
     there = context[start : start + len(text)] if start >= 0 else ""
     if there == text:

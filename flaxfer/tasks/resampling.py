@@ -12,14 +12,10 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-
-CONSTANT_SHARE = 0.99
-CONSTANT_SD = 0.01
 
 _CELLS = 2**21
 """Maximum number of elements of a block of resamples."""
@@ -219,22 +215,6 @@ def entity_metric(name: str, counts_nR5: np.ndarray) -> Sums:
         return _ratio(len(bottom) * sums[..., top], sums[..., bottom].sum(axis=-1))
 
     return Sums(counts_nR5.astype(np.float64), formula)
-
-
-def constant_classes(prediction: Sequence[Any], gold: Sequence[Any]) -> str:
-    """Return why predicted values count as constant; empty if they do not."""
-    share, majority = (max(Counter(x).values()) / len(x) for x in (prediction, gold))
-    if share >= CONSTANT_SHARE > majority:
-        return f"one prediction for {share:.1%} of the examples"
-    return ""
-
-
-def constant_outputs(output_n: np.ndarray, score_n: np.ndarray) -> str:
-    """Return why predicted scores count as constant; empty if they do not."""
-    sd, gold_sd = (float(values.std(dtype=np.float64)) for values in (output_n, score_n))
-    if sd < CONSTANT_SD * gold_sd:
-        return f"predictions have a standard deviation of {sd:.2g}, the scores of {gold_sd:.2g}"
-    return ""
 
 
 def resamples(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:

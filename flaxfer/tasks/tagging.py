@@ -22,7 +22,7 @@ from flaxfer.data.values import list_fault, text_fault, written
 from flaxfer.errors import DataError
 from flaxfer.tasks import entities
 from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
-from flaxfer.tasks.resampling import Resampled, constant_classes, entity_metric
+from flaxfer.tasks.resampling import Resampled, entity_metric
 
 if TYPE_CHECKING:
     import jax
@@ -208,10 +208,11 @@ class Tagging(TaskType):
         counts = np.stack([entities.sentence_counts(gold, tags) for tags in predictions], axis=1)
         return entity_metric(metric, counts)
 
-    def constant(self, prediction: list[Any], gold: list[Any]) -> str:
+    def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the predicted tags of a run count as constant; empty if they do not."""
         words = zip(chain.from_iterable(prediction), chain.from_iterable(gold), strict=True)
-        return constant_classes(*zip(*[word for word in words if word[1] is not None], strict=True))
+        tags, true = zip(*[word for word in words if word[1] is not None], strict=True)
+        return super().constant(tags, true)
 
     def describe(self, task: Task) -> str:
         """Name the tags."""

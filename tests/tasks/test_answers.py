@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -10,7 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flaxfer.config import Source, Task
+from flaxfer.data.sources import read_source
 from flaxfer.errors import DataError, DivergedError
+from flaxfer.tasks import task_type
 from flaxfer.tasks.answers import (
     Answer,
     Window,
@@ -104,9 +108,19 @@ def test_means_are_fractions():
     assert scores == pytest.approx({"f1": (1 + 2 / 3 + 1 + 1) / 4, "exact_match": 3 / 4})
 
 
-def test_a_language_that_a_script_does_not_know_is_an_error():
+@pytest.mark.parametrize("columns", [{}, {"language": "code"}])
+def test_a_language_that_a_script_does_not_know_is_refused_with_the_data(tmp_path, columns):
+    path = tmp_path / "data.jsonl"
+    answers = [{"text": "Oslo", "answer_start": 0}]
+    record = {"q": "where", "answers": answers, "c": "Oslo", "code": "ru"}
+    path.write_text(json.dumps(record | {"code": "de"}) + "\n" + json.dumps(record) + "\n")
+    columns |= {"text_a": "q", "answers": "answers", "text_b": "c"}
+    source = Source(path=str(path), columns=columns, language="ru")
+    task = Task("answers", "question_answering", "f1", answer_style="mlqa")
     with pytest.raises(DataError, match=r"language 'ru'(?s:.)*use the style \"squad\""):
-        f1("x", [], "ru", "mlqa")
+        read_source(source, task, task_type(task))
+    task = dataclasses.replace(task, answer_style="squad")
+    assert len(read_source(source, task, task_type(task))) == 2
 
 
 @pytest.mark.parametrize("language", ["en", "de", "es"])

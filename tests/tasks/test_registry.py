@@ -80,7 +80,7 @@ class Grading(TaskType):
             return resampling.pearson(predicted_nR, gold_n)
         return resampling.mean(np.abs(predicted_nR - gold_n[:, None]))
 
-    def constant(self, prediction: list[Any], gold: list[Any]) -> str:
+    def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         return ""
 
     def describe(self, task: Task) -> str:
