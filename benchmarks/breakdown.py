@@ -133,12 +133,11 @@ def eval_program(inputs: stage.StageInputs) -> Program:
     evaluator, mesh, task = inputs.evaluator, inputs.mesh, inputs.evaluator.task
     host_batches = eval_batches(inputs.data, evaluator.train, evaluator.pad_id, inputs.row_shards)
     batches = [put_rows(batch, mesh) for batch in host_batches]
-    step = make_eval_step(EvalSpec(evaluator.model, task, evaluator.dtype), mesh)
+    step = make_eval_step(EvalSpec(evaluator.model, evaluator.dtype), mesh)
     params = cast_for_eval(evaluator.dtype)(inputs.placed_params())
 
     def empty() -> Any:
-        collection = task_type(task).device_metrics(task)
-        return jax.device_put(collection.empty(), sharding.whole(mesh))
+        return jax.device_put(task_type(task).device_metrics(task), sharding.whole(mesh))
 
     compiled = step.lower(params, batches[0], empty()).compile()  # type: ignore[attr-defined]
 

@@ -264,10 +264,10 @@ def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
 def compile_eval(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
     """Compile the eval step with which dev is scored."""
     task = work.settings.task
-    spec = EvalSpec(work.model, task, work.dtype, work.settings.train.attention)
+    spec = EvalSpec(work.model, work.dtype, work.settings.train.attention)
     step: Any = make_eval_step(spec, mesh)
     params = placed(jax.eval_shape(cast_for_eval(work.dtype), work.model.param_shapes()), mesh)
-    empty = jax.eval_shape(task_type(task).device_metrics(task).empty)
+    empty = jax.eval_shape(lambda: task_type(task).device_metrics(task))
     accumulated = _with_sharding(empty, sharding.whole(mesh))
     shapes = work.eval_shapes(sharding.row_shards(mesh))
     batch = _with_sharding(shapes, NamedSharding(mesh, sharding.ROWS))

@@ -57,10 +57,10 @@ class Evaluator:
         Spearman's correlation with its ranks, are computed from all predictions.
         """
         form, batched_seeds = task_type(self.task), seeds > 1
-        spec = EvalSpec(self.model, self.task, self.dtype, self.train.attention, batched_seeds)
+        spec = EvalSpec(self.model, self.dtype, self.train.attention, batched_seeds)
         eval_step = make_eval_step(spec, self.mesh)
         params = cast_for_eval(self.dtype)(params)
-        accumulated = form.device_metrics(self.task).empty()
+        accumulated: Any = form.device_metrics(self.task)
         where: Any = sharding.whole(self.mesh)
         if batched_seeds:
             accumulated = jax.tree.map(lambda x: jnp.stack([x] * seeds), accumulated)

@@ -112,7 +112,7 @@ def test_f29_f51_devices_change_nothing() -> None:
 def test_f52_f56_evaluating_again_gives_the_same_with_the_same_program() -> None:
     data, own = random_tokenized(33), evaluator(SCORE)
     first, scores = own.predict(params_of(SCORE), data)
-    function = make_eval_step(EvalSpec(own.model, SCORE, own.dtype), own.mesh)
+    function = make_eval_step(EvalSpec(own.model, own.dtype), own.mesh)
     before = compiled_programs(function)
     second, again = own.predict(params_of(SCORE), data)
     np.testing.assert_array_equal(first, second)
