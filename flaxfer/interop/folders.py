@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flaxfer.errors import ConfigError
+from flaxfer.errors import ConfigError, DataError
 from flaxfer.models.pretrained import TOKENIZER_FILES
+from flaxfer.models.weights import read_json
 
 
 @contextlib.contextmanager
@@ -49,33 +49,29 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the files of a tokenizer to another folder."""
     for pattern in TOKENIZER_FILES:
-        for file in sorted(source.glob(pattern)):
+        for file in filter(Path.is_file, source.glob(pattern)):
             shutil.copyfile(file, target / file.name)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
-    if not out.exists() and not out.is_symlink():
+    hint = "name a new folder."
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        what = "there is a file of this name"
+    elif not out.exists() or not any(out.iterdir()):
         return
-    if not out.is_dir() or out.is_symlink():
-        raise ConfigError("there is a file of this name", where=str(out), hint="name a new folder.")
-    if not any(out.iterdir()):
+    elif not overwrite:
+        what = "the folder is not empty"
+        hint = "name a new folder; flaxfer export --overwrite replaces an earlier export."
+    elif not _is_export(out):
+        what = "the folder is not an export, so --overwrite will not delete it"
+        hint = "name another folder, or empty this one first."
+    else:
         return
-    if not overwrite:
-        raise ConfigError(
-            "the folder is not empty",
-            where=str(out),
-            hint="name a new folder, or pass --overwrite to replace an earlier export.",
-        )
-    if not _is_export(out):
-        raise ConfigError(
-            "the folder is not an export, so --overwrite will not delete it",
-            where=str(out),
-            hint="name another folder, or empty this one first.",
-        )
+    raise ConfigError(what, where=str(out), hint=hint)
 
 
 def _is_export(folder: Path) -> bool:
     try:
-        return "flaxfer" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        return "flaxfer" in read_json(folder / "config.json", DataError)
+    except DataError:
         return False

@@ -30,7 +30,7 @@ def test_overrides_are_kept_apart_from_options() -> None:
     assert args.mesh == config.Mesh(data=2, fsdp=2, tensor=1)
 
 
-@pytest.mark.parametrize("text", ["data", "data=0", "rows=2", "data=-2", "data=two", ""])
+@pytest.mark.parametrize("text", ["data", "data=0", "rows=2", "data=-2", "data=-3", "data=two", ""])
 def test_a_malformed_mesh_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is not AXIS=SIZE"):
         command.mesh_sizes(text)
@@ -86,8 +86,12 @@ def test_steps_are_compiled_with_the_options_of_the_config(args: argparse.Namesp
     assert report["compiler_options"]["xla_cpu_enable_fast_min_max"] is True
     assert report["fits"] and report["topology"]["name"] == "v5e:1x1"
     assert report["shapes"]["train"]["token_BT"] == [1, 2, 16]
-    assert 0 < report["eval"]["bytes"]["peak"] < report["bytes"]["peak"] <= report["peak_bytes"]
-    assert report["bytes"]["optimizer"] == 2 * report["bytes"]["parameters"] + 8
+    train, evaluation = report["bytes"], report["eval"]["bytes"]
+    assert train["optimizer"] == 2 * train["parameters"] + 8
+    assert 0 < evaluation["peak"] < train["peak"]
+    state = train["parameters"] + train["optimizer"]
+    assert report["peak_bytes"] == max(train["peak"], evaluation["peak"] + state)
+    assert "a step trains one seed on the task of its stage alone" in report["assumptions"]
     parts = {entry["part"] for entry in report["parts"]}
     assert {"attention", "feed_forward", "loss", "optimizer", "embeddings"} <= parts
     assert sum(entry["cycles"] for entry in report["parts"]) == pytest.approx(

@@ -112,7 +112,7 @@ def sharded(content: Any, *names: str) -> Any:
         (
             lambda folder: (folder.parent / "new" / "a").mkdir(parents=True),
             ConfigError,
-            "not empty",
+            "flaxfer export --overwrite replaces",
         ),
     ],
 )
