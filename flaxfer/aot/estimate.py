@@ -207,7 +207,9 @@ class _Schedule:
         elif item.opcode.endswith("-start"):
             largest = max(array_bytes(item.shape), default=0)
             self._begin(item.name, "copies", _copy_cycles(self._chip, largest))
-        elif item.opcode.endswith(("-done", "-update")):
+        elif item.opcode == "async-update":  # It hands on what has begun.
+            self._pending[item.name] = self._pending.pop(item.operands[0], (0.0, "copies"))
+        elif item.opcode.endswith("-done"):
             self._wait(item, item.operands[0])
         elif item.opcode == "custom-call":
             self._custom_call(item)
@@ -246,8 +248,8 @@ class _Schedule:
             return kind, item, ending
         if item.opcode in COLLECTIVES:
             return item.opcode, item, "now"
-        if item.opcode in ("async-done", "async-update") and item.operands[0] in self._pending:
-            return ("", item, "done") if item.opcode == "async-done" else None
+        if item.opcode == "async-done" and item.operands[0] in self._pending:
+            return "", item, "done"
         if item.opcode not in ("fusion", "async-start"):
             return None
         inside = [x for x in self._module.inner(item) if x.opcode in COLLECTIVES]

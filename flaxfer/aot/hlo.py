@@ -54,7 +54,7 @@ class Instruction:
 
     @property
     def call_target(self) -> str:
-        """What a custom call calls."""
+        """Target of a custom call, or an empty string."""
         return self.text(r'custom_call_target="([^"]*)"')
 
     @property

@@ -92,8 +92,8 @@ def _origin(stage: StageRecord) -> str:
         )
     if parent := stage.parent():
         task = parent.task()
-        kind = task.type.replace("_", " ")
-        trained = f"the intermediate task {task.name} ({kind}) first, and then on {trained}"
+        type_name = task.type.replace("_", " ")
+        trained = f"the intermediate task {task.name} ({type_name}) first, and then on {trained}"
     return f"This model is {base}, fine-tuned on {trained}."
 
 

@@ -63,7 +63,7 @@ def convert(folder: Path, out: Path, allow_torch: bool) -> Path:
             name = shard if len(files) > 1 else WEIGHTS
             save_file(tensors, temporary / name, metadata={"format": "pt"})
             weight_map |= dict.fromkeys(tensors, name)
-            size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+            size += sum(tensor.nbytes for tensor in tensors.values())
         if len(files) > 1:
             index = {"metadata": {"total_size": size}, "weight_map": weight_map}
             (temporary / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")

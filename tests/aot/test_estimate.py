@@ -100,6 +100,23 @@ def test_a_small_collective_takes_the_latency_of_its_hops() -> None:
     assert alone.cycles("exposed") == 0
 
 
+def test_an_update_does_not_wait_for_what_has_begun() -> None:
+    total = cost(
+        f"""
+  %x = f32[256,1024]{{1,0}} parameter(0)
+  %s = ((f32[256,1024]{{1,0}}), {MEGABYTES}) async-start(%x), calls=%wrapped
+{cycles_line("first", 700)}
+  %u = ((f32[256,1024]{{1,0}}), {MEGABYTES}) async-update(%s)
+{cycles_line("second", 800)}
+  %d = {MEGABYTES} async-done(%u)
+""",
+        other=f"%wrapped (p: f32[256,1024]) -> f32[1024,1024] {{\n"
+        f"  %p = f32[256,1024]{{1,0}} parameter(0)\n"
+        f"  ROOT %g = {MEGABYTES} all-gather(%p), channel_id=1, {GATHER}\n}}",
+    )
+    assert total.cycles("exposed") == pytest.approx(gather_cycles(MIB4) - 700 - 800)
+
+
 @pytest.mark.parametrize("work", [1_000, 30_000, 1_000_000])
 def test_work_between_start_and_done_hides_a_collective(work: int) -> None:
     total = cost(f"""
