@@ -11,6 +11,7 @@ from pathlib import Path
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.models.pretrained import TOKENIZER_FILES
 from flaxfer.models.weights import read_json
+from flaxfer.runtime.files import temporary_name
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     out = out.absolute()
     _check_free(out, overwrite)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -38,8 +39,9 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
         yield temporary
         for file in temporary.iterdir():  # safetensors makes its files readable to the owner only.
             file.chmod(temporary.stat().st_mode & 0o666)
+        _check_free(out, overwrite)  # Another process may have written it in the meantime.
         # The earlier export is deleted last, so that a failure leaves it as it was.
-        if out.exists() and any(out.iterdir()):
+        if out.exists():
             shutil.rmtree(out)
         os.replace(temporary, out)
     finally:
