@@ -211,6 +211,13 @@ HEAD = ["XForSequenceClassification"]
             {"flaxfer": {"task": {"name": "t", "type": "tagging", "metric": "f1"}}},
             "a model for tagging cannot be used",
         ),
+        (
+            {
+                "flaxfer": {"task": {"name": "t", "type": "regression", "metric": "mse"}},
+                "id2label": {"0": "no", "1": "yes"},
+            },
+            "other labels than the task of the export: no, yes",
+        ),
     ],
 )
 def test_an_unsuitable_model_is_refused(settings: Json, message: str) -> None:
