@@ -115,7 +115,4 @@ def parse_json(text: str, path: Path) -> Any:
 
 def split_lines(text: str) -> list[str]:
     """Split text at line feeds only, so that U+2028 and NEL remain part of it."""
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return lines
+    return text.removesuffix("\n").split("\n") if text else []

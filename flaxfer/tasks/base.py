@@ -179,11 +179,7 @@ class TaskType(abc.ABC):
     def read_labels(
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
     ) -> Labels:
-        """Return the labels of the records of a source.
-
-        Raises:
-          ConfigError: If `source.labels` maps to labels that the task does not have.
-        """
+        """Return the labels of the records of a source."""
 
     def label_column(self, values: Sequence[Any]) -> LabelColumn:
         """Return the labels of records as `Examples.label`."""

@@ -86,7 +86,7 @@ class MultipleChoice(TaskType):
     ) -> Labels:
         """Return the index of each record's correct choice."""
         names = tuple(map(str, range(len(_choices(columns)))))
-        return read_classes(columns["label"], source, task, names, records)
+        return read_classes(columns["label"], source, names, records)
 
     def targets(self, data: Tokenized, layout: Layout) -> Batch:
         """Return `label_BE`, float32 1 for the correct choice, and `unit_BE`.

@@ -190,10 +190,17 @@ def test_labels_are_compared_if_the_question_is_the_same() -> None:
     for task, same in ((TOPIC, 1), (dataclasses.replace(TOPIC, name="c"), 1), (other, None)):
         _, records = examine(stages, {"intermediate": task, "target": TOPIC}, "report")
         assert by_names(records)[between].same_label == same
+    for task in (TOPIC, CHOICE):  # Neither has scores.
+        tasks = {"intermediate": dataclasses.replace(task, score_range=(0.0, 1.0)), "target": task}
+        _, records = examine(stages, tasks, "report")
+        assert by_names(records)[between].same_label == 1
     numbers = [examples([LONG], label=np.array([x], np.float32)) for x in (3.8, 3.75)]
     stages = {"intermediate": {"train": numbers[0]}, "target": {"train": numbers[1]}}
     _, records = examine(stages, {"intermediate": STS, "target": STS}, "report")
     assert by_names(records)[between].same_label == 0
+    other = dataclasses.replace(STS, score_range=(0.0, 4.0))
+    _, records = examine(stages, {"intermediate": other, "target": STS}, "report")
+    assert by_names(records)[between].same_label is None
 
 
 def test_other_kinds_of_examples() -> None:

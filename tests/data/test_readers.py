@@ -158,7 +158,7 @@ def test_f31_missing_column(tmp_path: Path) -> None:
     error = refusal(
         Source(text_file(tmp_path, "x\ty\n"), header=False, columns={"text_a": 0, "label": 5})
     )
-    assert "there is no column 5" in str(error) and "0, 1" in str(error)
+    assert "there is no column 5" in str(error) and "'0', '1'" in str(error)
     twice = text_file(tmp_path, "a\ta\ty\nx\tx\tneutral\n")
     error = refusal(Source(twice, columns={"text_a": "a", "label": "y"}))
     assert "there are 2 columns 'a'" in str(error)
@@ -203,12 +203,12 @@ def test_f31_wrong_types(tmp_path: Path) -> None:
     path = text_file(tmp_path, "\n".join(map(json.dumps, records)) + "\n", "data.jsonl")
     assert refusal(Source(path, columns=columns)).details == (
         *(f"data.jsonl:{i}: {finding}" for i, finding in enumerate(findings, 1)),
-        "data.jsonl:5: the line is no JSON object",
+        "data.jsonl:5: is a list, no object",
     )
     path = text_file(tmp_path, json.dumps(records), "data.json")
     assert refusal(Source(path, columns=columns)).details == (
         *(f"data.json: record {i}: {finding}" for i, finding in enumerate(findings, 1)),
-        "data.json: record 5: is a list, not an object",
+        "data.json: record 5: is a list, no object",
     )
 
 

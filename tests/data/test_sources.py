@@ -10,7 +10,7 @@ import pytest
 
 from flaxfer.config import Data, Source, Task
 from flaxfer.data.examples import Examples
-from flaxfer.errors import ConfigError, DataError
+from flaxfer.errors import DataError
 from flaxfer.tasks import TASK_TYPES
 from tests.data.helpers import (
     NLI,
@@ -133,8 +133,6 @@ def test_f35_labels_map_by_name(tmp_path: Path) -> None:
     assert read(mapped, other).label.tolist() == [0, 1]
     # Without a mapping a number is no label, even where it could be an index.
     assert len(refusal(dataclasses.replace(mapped, labels={})).details) == 2
-    with pytest.raises(ConfigError, match="'0' -> 'contra'"):
-        read(dataclasses.replace(mapped, labels={"0": "contra"}), NLI)
 
 
 def test_ids(tmp_path: Path) -> None:
@@ -195,8 +193,6 @@ def test_splits_with_test_or_dev_given(tmp_path: Path) -> None:
 def test_f43_too_few_to_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="3 examples are too few to be divided: train 3, dev 0"):
         read_splits(Data(train=(many(tmp_path, 3),)), NLI)
-    with pytest.raises(DataError, match="no source to train on"):
-        read_splits(Data(train=()), NLI)
 
 
 def test_pairs_and_single_texts_do_not_mix(tmp_path: Path) -> None:
