@@ -1,4 +1,4 @@
-"""Encoding of examples as sequences of token ids: what the encoders of all task types share.
+"""Sequences of token ids, and what the encoders of several task types share.
 
 Texts, pairs and choices are truncated. Tagged sentences are divided between words instead, and the
 contexts of questions into overlapping windows, so that nothing is lost.
@@ -14,44 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tokenizers
 
-from flaxfer.data.examples import Examples
 from flaxfer.data.tokenizer import cls_is_last
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Arrays = dict[str, np.ndarray]
-
 CHUNK = 4096
 """Texts per call of the tokenizer: bounds memory, and lets signals be handled in between."""
-
-
-def encode(
-    examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int
-) -> Arrays:
-    """Return the arrays of `Tokenized`, with those labels that depend on tokens.
-
-    An additional array `counts`, (3,) int64, has the number of truncated examples, of unknown
-    tokens, and of questions whose answer is in no window.
-
-    Raises:
-      DataError: If an example cannot be encoded.
-    """
-    found = examples.task_type.encode(examples, tokenizer, max_length, doc_stride)
-    lengths = np.array([len(ids) for ids in found.token], np.int32)
-    types = np.concatenate(found.type)
-    unknown = sum(np.sum(ids == tokenizer.unk_token_id) for ids in found.token)
-    none = np.zeros((0, 2), np.int32)
-    return {
-        "token": np.concatenate(found.token),
-        "type": types if "token_type_ids" in tokenizer.model_input_names else np.zeros_like(types),
-        "offset": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        "cls": lengths - 1 if cls_is_last(tokenizer) else np.zeros_like(lengths),
-        "example": np.array(found.example, np.int32),
-        "span": np.concatenate(found.span) if found.span else none,
-        "label": np.concatenate(found.label) if found.label else none[:, 0],
-        "counts": np.array([found.truncated, unknown, found.lost], np.int64),
-    }
 
 
 def word_splitter(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
@@ -85,7 +54,12 @@ def pure_backend(tokenizer: PreTrainedTokenizerFast, words: bool) -> tokenizers.
 
 @dataclasses.dataclass
 class Sequences:
-    """Token sequences of examples, with the arrays of `Tokenized` per sequence, and counts."""
+    """Token sequences of examples, with the arrays of `Tokenized` per sequence.
+
+    Attributes:
+      truncated: Number of examples truncated to the maximum length.
+      lost: Number of questions whose answer is in no window.
+    """
 
     token: list[np.ndarray] = dataclasses.field(default_factory=list)
     type: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -109,6 +83,28 @@ class Sequences:
         self.example.append(example)
         self.span.append(span)
         self.label.append(label)
+
+    def arrays(self, tokenizer: PreTrainedTokenizerFast) -> dict[str, np.ndarray]:
+        """Return the arrays of `Tokenized`, without labels that do not depend on tokens.
+
+        An additional array `counts`, (3,) int64, holds `truncated`, the number of unknown tokens,
+        and `lost`.
+        """
+        token, types = np.concatenate(self.token), np.concatenate(self.type)
+        lengths = np.array([len(ids) for ids in self.token], np.int32)
+        unknown = np.sum(token == tokenizer.unk_token_id)
+        none = np.zeros((0, 2), np.int32)
+        typed = "token_type_ids" in tokenizer.model_input_names
+        return {
+            "token": token,
+            "type": types if typed else np.zeros_like(types),
+            "offset": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+            "cls": lengths - 1 if cls_is_last(tokenizer) else np.zeros_like(lengths),
+            "example": np.array(self.example, np.int32),
+            "span": np.concatenate(self.span) if self.span else none,
+            "label": np.concatenate(self.label) if self.label else none[:, 0],
+            "counts": np.array([self.truncated, unknown, self.lost], np.int64),
+        }
 
 
 @dataclasses.dataclass(frozen=True)

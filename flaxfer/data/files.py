@@ -18,9 +18,7 @@ FETCH_AGAIN = "fetch the file again, and compare its size with the original."
 def read_bytes(path: Path, setting: str) -> bytes:
     """Return the content of a file, decompressed if its name ends in .gz.
 
-    Args:
-      path: The file.
-      setting: Its key in the config, for error messages.
+    `setting` is its key in the config, for error messages.
 
     Raises:
       DataError: If the file does not exist, or cannot be read or decompressed.

@@ -13,10 +13,6 @@ from flaxfer.runtime.hub import reach
 def read_hub(source: Source, keys: Iterable[Key]) -> Table:
     """Read columns of a data set on the hub; the values of class labels are their names.
 
-    Args:
-      source: The data set.
-      keys: Columns to read.
-
     Raises:
       DataError: If the hub cannot be reached, or does not have the data set, split or a column.
     """

@@ -39,12 +39,8 @@ def read_single_labels(
 ) -> Labels:
     """Read one label per record.
 
-    Args:
-      column: The labels.
-      source: Source of the column.
-      records: Records to read.
-      parse: Returns the label of a value; None if it is not valid.
-      fault: Returns what is wrong with an invalid value.
+    `parse` returns the label of a value, or None if it is not valid; `fault` returns what is then
+    wrong with it.
     """
     labels = Labels()
     for i in records:

@@ -97,11 +97,9 @@ class TrainPlan:
         return dataclasses.replace(plan, bucket_sizes=counts)
 
     def indices(self, step: int, which: int = 0) -> np.ndarray:
-        """Return the example indices of a step, int64 (batch_size,); each epoch is a permutation.
+        """Return the examples of a step for a seed of `seeds`, int64 (batch_size,).
 
-        Args:
-          step: Zero-based step.
-          which: Index of the seed in `seeds`.
+        Each epoch is a permutation of the examples.
         """
         size, n = self.train.batch_size, train_examples(self.data)
         positions = np.arange(step * size, (step + 1) * size)
@@ -183,8 +181,7 @@ def eval_batches(
 ) -> Iterator[packing.Batch]:
     """Yield every sequence of `data` once, packed into batches of the same shape.
 
-    The order does not matter, so the whole set is packed at once, with hardly any padding except
-    in the last batch.
+    The whole set is packed at once, so that only the last batch has much padding.
     """
     slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
     slots = 1 << (slots - 1).bit_length()  # A power of two, so that sets share a program.

@@ -70,7 +70,7 @@ class Overlap:
       short: Like `pairs`, or like `texts` for single texts, but too short to be counted there.
       share: Share of the examples counted in `pairs`, or in `texts` for single texts.
       same_label: Number of those whose label in `a` is the same; None if the tasks differ, or
-        their labels are neither classes nor scores.
+        their labels are neither classes, scores nor choices.
       removed: Examples of `a` that were removed because of `b`. An example may occur in several
         sets; the record of `a` with itself counts all that were removed.
     """
@@ -89,22 +89,18 @@ class Overlap:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Keys:
-    """Hashes of n examples of P texts.
+    """Hashes of n examples of P texts, and whether they are long enough, see `TELLING`.
 
-    Attributes:
-      text: (n, P), hashes of texts.
-      whole: (n,), hashes of examples, whatever the order of their texts.
-      labelled: (n,), hashes of examples with their label.
-      telling_text, telling: Whether texts, and examples, are long enough, see `TELLING`.
-      question: What labels mean: task type, and labels or range of scores; None if labels are
-        neither classes nor scores.
+    Whole examples are hashed whatever the order of their texts, without and with their labels.
+    Labels are comparable if `question` is equal: their task type, with their names or range; None
+    if labels are neither classes, scores nor choices.
     """
 
-    text: np.ndarray
-    whole: np.ndarray
-    labelled: np.ndarray
-    telling_text: np.ndarray
-    telling: np.ndarray
+    text_nP: np.ndarray
+    whole_n: np.ndarray
+    labelled_n: np.ndarray
+    telling_text_nP: np.ndarray
+    telling_n: np.ndarray
     question: tuple[object, ...] | None
 
 
@@ -156,9 +152,9 @@ def examine(
     left = {name: dict(splits) for name, splits in stages.items()}
     for train in trains:
         stage = train.removesuffix("/train")
-        leaked = np.zeros(len(keys[train].whole), bool)
+        leaked = np.zeros(len(keys[train].whole_n), bool)
         for name in evaluated:
-            shared = np.isin(keys[train].whole, keys[name].whole) & keys[train].telling
+            shared = np.isin(keys[train].whole_n, keys[name].whole_n) & keys[train].telling_n
             shared &= name.startswith((f"{stage}/", "target/"))
             leaked |= shared
             found.append(_compare(train, name, keys, shared if mode == "remove" else None))
@@ -191,7 +187,10 @@ def _keys(examples: Examples, task: Task) -> _Keys:
         whole = whole * _MIX + column  # Wraps around, as it is to.
     labelled, question = whole, None
     if isinstance(examples.label, np.ndarray):
-        labelled = whole * _MIX + examples.label.astype(np.float64).view(np.uint64)
+        label = examples.label.astype(np.float64).view(np.uint64)
+        if examples.choices > 1:  # The correct choice, wherever it stands among the others.
+            label = text[np.arange(len(text)), 1 + examples.label]
+        labelled = whole * _MIX + label
         scores = examples.label.dtype == np.float32
         question = (task.type, task.score_range if scores else task.labels)
     telling = length.sum(axis=1) >= TELLING
@@ -223,25 +222,27 @@ def _compare(
     first, second = keys[a], keys[b]
     if a == b:
         between: Between = "within"
-        n, size = first.text.shape
-        _, place, group = np.unique(first.text, return_index=True, return_inverse=True)
+        n, size = first.text_nP.shape
+        _, place, group = np.unique(first.text_nP, return_index=True, return_inverse=True)
         text = place[group].reshape(n, size) // size < np.arange(n)[:, None]
-        whole, same = _repeated(first.whole), _repeated(first.labelled)
+        whole, same = _repeated(first.whole_n), _repeated(first.labelled_n)
     else:
         between = "train and train" if b.endswith("/train") else "train and evaluation"
-        text = np.isin(second.text, first.text)
-        whole = np.isin(second.whole, first.whole)
-        same = np.isin(second.labelled, first.labelled)
-    counted = whole & second.telling
+        text = np.isin(second.text_nP, first.text_nP)
+        whole = np.isin(second.whole_n, first.whole_n)
+        same = np.isin(second.labelled_n, first.labelled_n)
+    counted = whole & second.telling_n
     comparable = first.question is not None and first.question == second.question
     return Overlap(
         between=between,
         a=a,
         b=b,
         examples=len(whole),
-        texts=int((text & second.telling_text).any(axis=1).sum()),
-        pairs=None if first.text.shape[1] == second.text.shape[1] == 1 else int(counted.sum()),
-        short=int((whole & ~second.telling).sum()),
+        texts=int((text & second.telling_text_nP).any(axis=1).sum()),
+        pairs=None
+        if first.text_nP.shape[1] == second.text_nP.shape[1] == 1
+        else int(counted.sum()),
+        short=int((whole & ~second.telling_n).sum()),
         share=float(counted.mean()),
         same_label=int((counted & same).sum()) if comparable else None,
         removed=0 if removed is None else int(removed.sum()),

@@ -69,11 +69,7 @@ def rows_needed(
 ) -> np.ndarray:
     """Return the number of rows that `pack` needs for each batch, (steps,) int64.
 
-    Args:
-      lengths: (n,) int, number of tokens of each example of the data set.
-      batches: (steps, batch) example indices, or a sequence of index arrays of any sizes.
-      row_length: Tokens of a row.
-      max_examples: Maximum number of examples of a row.
+    `lengths`, (n,) int, are those of all examples; `batches` are arrays of example indices.
     """
     needed = [len(pack(lengths[batch], row_length, max_examples)) for batch in batches]
     return np.array(needed, np.int64)
@@ -85,7 +81,7 @@ def bucket_sizes(needed: np.ndarray, limit: int, multiple: int) -> tuple[int, ..
     Solved exactly, by dynamic programming over the histogram of `needed`.
 
     Args:
-      needed: (steps,) int, number of rows of each batch; at least one batch.
+      needed: (steps,) int, number of rows of each batch.
       limit: Maximum number of sizes.
       multiple: Factor of all sizes.
 
@@ -113,11 +109,7 @@ def max_examples(lengths: np.ndarray, row_length: int) -> int:
     """Choose the number of example slots of a row: the smallest that does not cost more rows.
 
     Every slot costs the computation of the head, whether it is used or not. Determined on a sample
-    of batches spread evenly over the data set.
-
-    Args:
-      lengths: (n,) int, number of tokens of each example of the data set.
-      row_length: Tokens of a row.
+    of batches spread evenly over the data set, whose examples have `lengths`, (n,) int.
     """
     n = len(lengths)
     every = max(1, round(n / _SAMPLE_BATCH))
@@ -140,7 +132,7 @@ def best_row_length(lengths: np.ndarray, batch: int, longest: int, width: int) -
     Args:
       lengths: (n,) int, number of tokens of each example of the data set.
       batch: Number of examples of a batch.
-      longest: Maximum number of tokens of an example; no row is shorter.
+      longest: Minimum length of a row, for the longest possible example.
       width: Width D of the model.
     """
     order = np.random.default_rng(0).permutation(len(lengths))

@@ -26,12 +26,7 @@ QUOTES = {"csv": "csv", "tsv": "literal"}
 
 
 def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
-    """Read columns of a local file in any format but `lines`.
-
-    Args:
-      path: The file; it is decompressed if its name ends in .gz.
-      source: Format and other settings.
-      keys: Columns to read.
+    """Read columns of a local file, which may be compressed, in any format but `lines`.
 
     Raises:
       ConfigError: If the format is unknown.

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flaxfer.data.encode import encode
 from flaxfer.data.examples import Examples
 from flaxfer.data.task_types import TaskType
 from flaxfer.data.tokenizer import load_tokenizer, tokenizer_fingerprint
@@ -125,7 +124,8 @@ def tokenize(
     path = None if cache_dir is None else cache_dir / f"tokens-{fingerprint}.npz"
     arrays = None if path is None else _read_cache(path)
     if arrays is None:
-        arrays = encode(examples, tokenizer, max_length, doc_stride)
+        sequences = examples.task_type.encode(examples, tokenizer, max_length, doc_stride)
+        arrays = sequences.arrays(tokenizer)
         if path is not None:
             _write_cache(path, arrays)
     truncated, unknown, lost = arrays.pop("counts").tolist()

@@ -203,6 +203,15 @@ def test_labels_are_compared_if_the_question_is_the_same() -> None:
     assert by_names(records)[between].same_label is None
 
 
+def test_a_choice_is_the_same_wherever_it_stands() -> None:
+    choices = ("The street was wet.", "A dog barked.")
+    train = examples(["It rained."] * 2, [choices, choices[::-1]], np.array([0, 1], np.int32))
+    test = examples(["It rained."] * 2, [choices[::-1]] * 2, np.array([1, 0], np.int32))
+    _, records = examine({"target": {"train": train, "test": test}}, {"target": CHOICE}, "report")
+    record = by_names(records)["target/train", "target/test"]
+    assert (record.pairs, record.same_label) == (2, 1)
+
+
 def test_other_kinds_of_examples() -> None:
     sentences = examples([tuple(LONG.split()), ("no",)], label=((0,) * 8, (1,)))
     plainly = examples([LONG])
