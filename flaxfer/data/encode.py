@@ -52,20 +52,23 @@ def pure_backend(tokenizer: PreTrainedTokenizerFast, words: bool) -> tokenizers.
     return tokenizers.Tokenizer.from_str(json.dumps(state))
 
 
+NO_SPAN = np.zeros((0, 2), np.int32)
+NO_LABEL = np.zeros(0, np.int32)
+
+
 @dataclasses.dataclass
 class Sequences:
-    """Token sequences of examples, with the arrays of `Tokenized` per sequence.
+    """Token sequences of examples.
 
     Attributes:
+      parts: Parts of the arrays of `Tokenized` for each sequence.
       truncated: Number of examples truncated to the maximum length.
       lost: Number of questions whose answer is in no window.
     """
 
-    token: list[np.ndarray] = dataclasses.field(default_factory=list)
-    type: list[np.ndarray] = dataclasses.field(default_factory=list)
-    example: list[int] = dataclasses.field(default_factory=list)
-    span: list[np.ndarray] = dataclasses.field(default_factory=list)
-    label: list[np.ndarray] = dataclasses.field(default_factory=list)
+    parts: list[tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]] = dataclasses.field(
+        default_factory=list
+    )
     truncated: int = 0
     lost: int = 0
 
@@ -74,15 +77,11 @@ class Sequences:
         token: np.ndarray,
         types: np.ndarray,
         example: int,
-        span: np.ndarray,
-        label: np.ndarray,
+        span: np.ndarray = NO_SPAN,
+        label: np.ndarray = NO_LABEL,
     ) -> None:
-        """Append a sequence whose labels depend on its tokens."""
-        self.token.append(token)
-        self.type.append(types)
-        self.example.append(example)
-        self.span.append(span)
-        self.label.append(label)
+        """Append a sequence, with its labels if they depend on its tokens."""
+        self.parts.append((token, types, example, span, label))
 
     def arrays(self, tokenizer: PreTrainedTokenizerFast) -> dict[str, np.ndarray]:
         """Return the arrays of `Tokenized`, without labels that do not depend on tokens.
@@ -90,19 +89,18 @@ class Sequences:
         An additional array `counts`, (3,) int64, holds `truncated`, the number of unknown tokens,
         and `lost`.
         """
-        token, types = np.concatenate(self.token), np.concatenate(self.type)
-        lengths = np.array([len(ids) for ids in self.token], np.int32)
+        tokens, types, example, span, label = zip(*self.parts, strict=True)
+        lengths = np.array([len(ids) for ids in tokens], np.int32)
+        token, kind = np.concatenate(tokens), np.concatenate(types)
         unknown = np.sum(token == tokenizer.unk_token_id)
-        none = np.zeros((0, 2), np.int32)
-        typed = "token_type_ids" in tokenizer.model_input_names
         return {
             "token": token,
-            "type": types if typed else np.zeros_like(types),
+            "type": kind * np.uint8("token_type_ids" in tokenizer.model_input_names),
             "offset": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-            "cls": lengths - 1 if cls_is_last(tokenizer) else np.zeros_like(lengths),
-            "example": np.array(self.example, np.int32),
-            "span": np.concatenate(self.span) if self.span else none,
-            "label": np.concatenate(self.label) if self.label else none[:, 0],
+            "cls": (lengths - 1) * np.int32(cls_is_last(tokenizer)),
+            "example": np.array(example, np.int32),
+            "span": np.concatenate(span),
+            "label": np.concatenate(label),
             "counts": np.array([self.truncated, unknown, self.lost], np.int64),
         }
 

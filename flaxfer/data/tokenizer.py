@@ -33,6 +33,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 
+    assert model.path
     raw = _read_config(Path(model.path).expanduser())
     family = FAMILIES.get(raw.get("model_type", ""))
     if family is None:

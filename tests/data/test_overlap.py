@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +17,7 @@ from flaxfer.config import Source, Task
 from flaxfer.data.examples import Examples
 from flaxfer.data.overlap import COLUMNS, TELLING, Overlap, examine, normalise, rows
 from flaxfer.errors import DataError
-from flaxfer.tasks import TASK_TYPES
-from tests.data.helpers import read
+from tests.data.helpers import examples_of, read
 
 STS = Task("sts", "regression", "pearson")
 TOPIC = Task("topic", "classification", "accuracy", ("a", "b"))
@@ -27,21 +26,8 @@ TAGS = Task("tags", "tagging", "accuracy", ("X", "Y"))
 CHOICE = Task("choice", "multiple_choice", "accuracy")
 QA = Task("qa", "question_answering", "f1")
 LONG = "the quick brown fox jumps over dog number"
+examples = functools.partial(examples_of, "classification")
 Stages = dict[str, dict[str, Examples]]
-
-
-def examples(a: list[Any], b: list[Any] | None = None, label: Any = None) -> Examples:
-    n = len(a)
-    label = np.zeros(n, np.int32) if label is None else label
-    return Examples(
-        TASK_TYPES["classification"],
-        tuple(a),
-        None if b is None else tuple(b),
-        label if isinstance(label, tuple) else np.asarray(label),
-        tuple(f"x:{i}" for i in range(n)),
-        ("en",) * n,
-        ("",) * n,
-    )
 
 
 def by_names(records: list[Overlap]) -> dict[tuple[str, str], Overlap]:

@@ -168,8 +168,8 @@ def test_f31_bad_encoding(tmp_path: Path) -> None:
     data = "a\ty\ncafé\tneutral\nx\tneutral\nnaïve\tneutral\n".encode("latin-1")
     source = Source(text_file(tmp_path, data), columns={"text_a": "a", "label": "y"})
     assert refusal(source).details == (
-        "data.tsv:2: byte 7 of the file is 0xe9: invalid continuation byte",
-        "data.tsv:4: byte 29 of the file is 0xef: invalid continuation byte",
+        "data.tsv:2: byte 4 is 0xe9: invalid continuation byte",
+        "data.tsv:4: byte 3 is 0xef: invalid continuation byte",
     )
     assert read(dataclasses.replace(source, encoding="latin-1"), NLI).text_a[0] == "café"
     with pytest.raises(ConfigError, match="no encoding 'latin-17'"):
@@ -179,7 +179,7 @@ def test_f31_bad_encoding(tmp_path: Path) -> None:
 def test_f31_nul(tmp_path: Path) -> None:
     path = text_file(tmp_path, "a\ty\nx\tneutral\nx\0\0y\tneutral\n")
     error = refusal(Source(path, columns={"text_a": "a", "label": "y"}))
-    assert error.details == ("data.tsv:3: 2 NUL, from character 15 of the file",)
+    assert error.details == ("data.tsv:3: 2 NUL",)
     path = text_file(tmp_path, '{"a": "x\\u0000", "y": "neutral"}\n', "data.jsonl")
     error = refusal(Source(path, columns={"text_a": "a", "label": "y"}))
     assert error.details == ("data.jsonl:1: column 'a': holds a NUL",)

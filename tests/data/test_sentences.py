@@ -248,17 +248,14 @@ def test_f31_findings_of_lists(tmp_path: Path) -> None:
     )
 
 
-def test_classes_of_the_hub_map_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_of_the_hub_map_by_name(hub: dict[str, Any]) -> None:
     import datasets
-    import huggingface_hub.constants
 
     tags = datasets.ClassLabel(names=["I-PER", "O", "B-PER"])
     features = datasets.Features(
         {"w": datasets.Sequence(datasets.Value("string")), "t": datasets.Sequence(tags)}
     )
-    loaded = datasets.Dataset.from_dict({"w": [["Anna", "x"]], "t": [[2, 1]]}, features)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: loaded)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    hub["dataset"] = datasets.Dataset.from_dict({"w": [["Anna", "x"]], "t": [[2, 1]]}, features)
     source = Source(hub="owner/ner", columns={"words": "w", "tags": "t"})
     assert read(source, NER).label == ((1, 0),)
     mapped = dataclasses.replace(source, labels={"B-PER": "I-PER", "O": "O"})

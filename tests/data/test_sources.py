@@ -233,23 +233,6 @@ def test_fingerprint_covers_everything() -> None:
     assert Examples.join([base.take([0]), base.take([1])]).fingerprint == base.fingerprint
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Replaces the hub; the dict receives the arguments of each call, and gives the data set."""
-    import datasets
-    import huggingface_hub.constants
-
-    seen: dict[str, Any] = {}
-
-    def load_dataset(path: str, **kwargs: Any) -> Any:
-        seen.update(kwargs, path=path)
-        return seen["dataset"]
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    return seen
-
-
 def test_hub_classes_map_by_name(hub: dict[str, Any]) -> None:
     import datasets
 
