@@ -21,9 +21,6 @@ from flaxfer.data.squad import squad
 from flaxfer.data.tables import Column, Key, Problems, Table, locate, record_table
 from flaxfer.errors import ConfigError, DataError
 
-DELIMITERS = {"csv": ",", "tsv": "\t"}
-QUOTES = {"csv": "csv", "tsv": "literal"}
-
 
 def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
     """Read columns of a local file, which may be compressed, in any format but `lines`.
@@ -52,9 +49,9 @@ def read_lines(path: Path, encoding: str, setting: str) -> Column:
 
 
 def _delimited(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
-    delimiter = source.delimiter or DELIMITERS[source.file_format]
-    quotes = source.quotes if source.quotes != "auto" else QUOTES[source.file_format]
-    if quotes == "literal":
+    tabs = source.file_format == "tsv"
+    delimiter = source.delimiter or ("\t" if tabs else ",")
+    if source.quotes == "literal" or (source.quotes == "auto" and tabs):
         limit = source.max_columns - 1 if source.max_columns else -1
         rows = [line.split(delimiter, limit) for line in split_lines(text)]
         lines: Sequence[int] = range(1, len(rows) + 1)
