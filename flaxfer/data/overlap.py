@@ -89,18 +89,18 @@ class Overlap:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Keys:
-    """Hashes of n examples of P texts, and whether they are long enough, see `TELLING`.
+    """Hashes of examples and of their texts, and whether they are long enough, see `TELLING`.
 
-    Whole examples are hashed whatever the order of their texts, without and with their labels.
-    Labels are comparable if `question` is equal: their task type, with their names or range; None
-    if labels are neither classes, scores nor choices.
+    Arrays of texts have a row for each example. Whole examples are hashed whatever the order of
+    their texts, without and with their labels, which are comparable if `question` is equal: the
+    task type, and names or range of labels; None if they are neither classes, scores nor choices.
     """
 
-    text_nP: np.ndarray
-    whole_n: np.ndarray
-    labelled_n: np.ndarray
-    telling_text_nP: np.ndarray
-    telling_n: np.ndarray
+    text: np.ndarray
+    whole: np.ndarray
+    labelled: np.ndarray
+    telling_text: np.ndarray
+    telling: np.ndarray
     question: tuple[object, ...] | None
 
 
@@ -152,9 +152,9 @@ def examine(
     left = {name: dict(splits) for name, splits in stages.items()}
     for train in trains:
         stage = train.removesuffix("/train")
-        leaked = np.zeros(len(keys[train].whole_n), bool)
+        leaked = np.zeros(len(keys[train].whole), bool)
         for name in evaluated:
-            shared = np.isin(keys[train].whole_n, keys[name].whole_n) & keys[train].telling_n
+            shared = np.isin(keys[train].whole, keys[name].whole) & keys[train].telling
             shared &= name.startswith((f"{stage}/", "target/"))
             leaked |= shared
             found.append(_compare(train, name, keys, shared if mode == "remove" else None))
@@ -222,27 +222,25 @@ def _compare(
     first, second = keys[a], keys[b]
     if a == b:
         between: Between = "within"
-        n, size = first.text_nP.shape
-        _, place, group = np.unique(first.text_nP, return_index=True, return_inverse=True)
+        n, size = first.text.shape
+        _, place, group = np.unique(first.text, return_index=True, return_inverse=True)
         text = place[group].reshape(n, size) // size < np.arange(n)[:, None]
-        whole, same = _repeated(first.whole_n), _repeated(first.labelled_n)
+        whole, same = _repeated(first.whole), _repeated(first.labelled)
     else:
         between = "train and train" if b.endswith("/train") else "train and evaluation"
-        text = np.isin(second.text_nP, first.text_nP)
-        whole = np.isin(second.whole_n, first.whole_n)
-        same = np.isin(second.labelled_n, first.labelled_n)
-    counted = whole & second.telling_n
+        text = np.isin(second.text, first.text)
+        whole = np.isin(second.whole, first.whole)
+        same = np.isin(second.labelled, first.labelled)
+    counted = whole & second.telling
     comparable = first.question is not None and first.question == second.question
     return Overlap(
         between=between,
         a=a,
         b=b,
         examples=len(whole),
-        texts=int((text & second.telling_text_nP).any(axis=1).sum()),
-        pairs=None
-        if first.text_nP.shape[1] == second.text_nP.shape[1] == 1
-        else int(counted.sum()),
-        short=int((whole & ~second.telling_n).sum()),
+        texts=int((text & second.telling_text).any(axis=1).sum()),
+        pairs=None if first.text.shape[1] == second.text.shape[1] == 1 else int(counted.sum()),
+        short=int((whole & ~second.telling).sum()),
         share=float(counted.mean()),
         same_label=int((counted & same).sum()) if comparable else None,
         removed=0 if removed is None else int(removed.sum()),
