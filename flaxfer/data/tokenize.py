@@ -112,14 +112,8 @@ def tokenize(
         be encoded.
     """
     _check_length(tokenizer, max_length, pair=examples.text_b is not None)
-    settings = examples.task_type.encoding_settings(tokenizer, doc_stride)
-    settings = [
-        FORMAT,
-        examples.fingerprint,
-        tokenizer_fingerprint(tokenizer),
-        max_length,
-        *settings,
-    ]
+    settings = [FORMAT, examples.fingerprint, tokenizer_fingerprint(tokenizer), max_length]
+    settings += examples.task_type.encoding_settings(tokenizer, doc_stride)
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     path = None if cache_dir is None else cache_dir / f"tokens-{fingerprint}.npz"
     arrays = None if path is None else _read_cache(path)
