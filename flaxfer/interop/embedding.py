@@ -80,7 +80,7 @@ class Embedder:
         self.config = pretrained.load_encoder_config(folder)
         self.truncated = 0
         self._pooling, self._normalise, self._prefix = pooling, normalise, prefix
-        self._tokenizer = load_tokenizer(settings)
+        self._tokenizer = load_tokenizer(dataclasses.replace(settings, path=str(folder)))
         self._max_length = max_length or min(self._tokenizer.model_max_length, MAX_LENGTH)
         self._mesh = mesh or sharding.make_mesh()
         params = pretrained.load_encoder(folder, self.config)

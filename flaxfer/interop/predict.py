@@ -192,8 +192,9 @@ def _column_names(file: Path) -> set[str]:
             hint="write csv, tsv or JSON lines (.csv, .tsv, .jsonl; optionally with .gz).",
         )
     lines = split_lines(decode(read_bytes(file, "INPUT"), "utf-8", file))
-    if file_format in readers.DELIMITERS:
-        return set(next(csv.reader(lines[:1], delimiter=readers.DELIMITERS[file_format]), ()))
+    if file_format != "jsonl":
+        delimiter = "," if file_format == "csv" else "\t"
+        return set(next(csv.reader(lines[:1], delimiter=delimiter), ()))
     names: set[str] = set()
     for line in lines:
         try:

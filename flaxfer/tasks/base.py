@@ -183,11 +183,7 @@ class TaskType(abc.ABC):
     def read_labels(
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
     ) -> Labels:
-        """Return the labels of the records of a source.
-
-        Raises:
-          ConfigError: If `source.labels` maps to labels that the task does not have.
-        """
+        """Return the labels of the records of a source."""
 
     def label_column(self, values: Sequence[Any]) -> LabelColumn:
         """Return the labels of records as `Examples.label`."""
@@ -227,11 +223,11 @@ class TaskType(abc.ABC):
                 return_token_type_ids=True,
                 return_attention_mask=False,
             )
-            sequences.token += [np.array(ids, np.int32) for ids in encoded["input_ids"]]
-            sequences.type += [np.array(ids, np.uint8) for ids in encoded["token_type_ids"]]
+            pairs = zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+            for i, (ids, types) in enumerate(pairs, part.start * choices):
+                sequences.append(np.array(ids, np.int32), np.array(types, np.uint8), i // choices)
             cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings])
             sequences.truncated += int(cut.reshape(-1, choices).any(axis=1).sum())
-        sequences.example = np.repeat(np.arange(len(examples)), choices).tolist()
         return sequences
 
     def encoding_settings(self, tokenizer: PreTrainedTokenizerFast, doc_stride: int) -> list[Any]:

@@ -55,7 +55,7 @@ class Classification(TaskType):
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
     ) -> Labels:
         """Return the index of each record's class."""
-        return read_classes(columns["label"], source, task, task.labels, records)
+        return read_classes(columns["label"], source, task.labels, records)
 
     def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the cross-entropies, and the number of examples."""

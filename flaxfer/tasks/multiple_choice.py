@@ -104,9 +104,8 @@ class MultipleChoice(TaskType):
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
     ) -> Labels:
         """Return the index of each record's correct choice."""
-        return read_classes(
-            columns["label"], source, task, self.label_names(task, columns), records
-        )
+        names = self.label_names(task, columns)
+        return read_classes(columns["label"], source, names, records)
 
     def targets(self, data: Tokenized, layout: Layout) -> Batch:
         """Return `label_BE`, float32 1 for the correct choice, and `unit_BE`.

@@ -116,7 +116,7 @@ class Tagging(TaskType):
         """Return the tags of each sentence; -1 for a word without one if `drop_unlabeled`."""
         words, column = columns["words"], columns["tags"]
         labels = Labels()
-        index = label_index(source, task, task.labels)
+        index = label_index(source, task.labels)
         for i in records:
             tags, sentence = column.values[i], words.values[i]
             fault = list_fault(tags)

@@ -175,7 +175,7 @@ def test_the_command_prints_or_writes_json_lines(
         ("x.csv", ["text_a,id", "dog,"], DataError, r"x.csv:2: column 'id': is empty"),
         ("x.tsv", ["text_a\ttext_b", "dog"], DataError, r"x.tsv:2: has 1 column"),
         ("x.jsonl", ['{"text_a": "a"}', "{"], DataError, "x.jsonl:2: the line is no JSON"),
-        ("x.jsonl", ['{"text_a": "a"}', "[]"], DataError, "x.jsonl:2: the line is no JSON object"),
+        ("x.jsonl", ['{"text_a": "a"}', "[]"], DataError, "x.jsonl:2: is a list, no object"),
         ("x.jsonl", ['{"text_a": 3}'], DataError, "is of type int, not a text"),
         ("x.jsonl", ['{"text_a": "a"}', '{"text_a": "b", "text_b": "c"}'], DataError, "is missing"),
     ],
