@@ -53,7 +53,7 @@ class StageInputs:
     def plan(self, seed: int, **changes: Any) -> TrainPlan:
         """Return the plan of the train steps; `changes` replace fields of `Train`."""
         train = dataclasses.replace(self.evaluator.train, **changes)
-        pad_id = self.evaluator.pad_id
+        pad_id = self.evaluator.model.encoder.pad_token_id
         return TrainPlan.make(self.data, train, (seed,), pad_id, self.row_shards)
 
     def start(self, plan: TrainPlan) -> tuple[TrainStep, TrainState, jax.Array]:
