@@ -82,9 +82,14 @@ class Evaluator:
         return task_type(self.task).predictions(self.task, data, outputs)
 
     def _scores(self, data: Tokenized, outputs: np.ndarray, accumulated: Any) -> Scores:
-        """Return the accumulated metrics, and the others computed from the predictions."""
-        scores = metrics.scores(accumulated)
+        """Return the accumulated metrics, and the others computed from the predictions.
+
+        All are NaN if an output is not finite: nothing is predicted then.
+        """
         names = task_type(self.task).metrics
+        if not np.isfinite(outputs).all():
+            return dict.fromkeys(names, np.nan)
+        scores = metrics.scores(accumulated)
         if set(names) - scores.keys():
             everything = np.ones(len(data.id), bool)
             scores = self.predictions(data, outputs).scores(everything) | scores
