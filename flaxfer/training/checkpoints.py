@@ -116,11 +116,7 @@ class CheckpointStore:
         return None
 
     def restore_newest(self, items: dict[str, Any]) -> tuple[Checkpoint, dict[str, Any]] | None:
-        """Return the newest intact checkpoint and its items.
-
-        Raises:
-          CheckpointError: it is intact, but does not fit.
-        """
+        """Return the newest intact checkpoint and its items; raise as `restore` if they misfit."""
         checkpoint = self.newest_whole()
         return None if checkpoint is None else (checkpoint, _read(checkpoint, items))
 

@@ -257,11 +257,7 @@ class _Loop:
         """Mark the runs that are at their end as finished, while the others continue."""
         for _, run in self._active:
             if run.is_at_end(self._step):
-                plan = {
-                    "bucket_sizes": list(self._batches.bucket_sizes),
-                    "padding_share": self._batches.padding_share(),
-                }
-                run.finish(self._step, plan, self._data.dev)
+                run.finish(self._step, self._batches, self._data.dev)
 
     def _start_clock(self, now: float | None = None) -> None:
         """Start to measure the next step."""

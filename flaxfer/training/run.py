@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DivergedError
 from flaxfer.evaluation.evaluator import finite
@@ -100,11 +101,7 @@ class Run:
         return True
 
     def restore(self, shapes: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """Return step and items of the newest intact checkpoint, if there is one.
-
-        Args:
-          shapes: items as trees of `ShapeDtypeStruct` with shardings.
-        """
+        """Return step and items, of the given shapes, of the newest intact checkpoint, if any."""
         restored = self.spec.checkpoints.restore_newest(shapes)
         if restored is None:
             return None
@@ -169,14 +166,8 @@ class Run:
         out_of_patience = bool(patience) and self._evaluations_without_gain >= patience
         return step >= self.spec.total_steps or out_of_patience
 
-    def finish(self, step: int, plan: dict[str, Any], dev: Tokenized) -> None:
-        """Mark the run as finished, or give the attempt up if it has not learned.
-
-        Args:
-          step: the last one.
-          plan: facts about the packing, for done.json.
-          dev: the dev split.
-        """
+    def finish(self, step: int, plan: TrainPlan, dev: Tokenized) -> None:
+        """Mark the run as finished after `step`, or give the attempt up if it has not learned."""
         self.ended = True
         attempts, store = self.record.attempts(), self.spec.checkpoints
         best = store.best() or store.newest()
@@ -196,7 +187,8 @@ class Run:
             "total_steps": self.spec.total_steps,
             "best_step": best.step,
             "stopped_early": step < self.spec.total_steps,
-            **plan,
+            "bucket_sizes": list(plan.bucket_sizes),
+            "padding_share": plan.padding_share(),
             "seconds": self.speed.total_seconds,
             "compile_seconds": self.speed.compile_seconds,
             **self.speed.rates(),

@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
         train(case, starts=[lambda: params])
     assert error.value.exit_code == 5
     assert case.spec.checkpoints.newest() is None and not case.is_done()
-    with pytest.raises(CheckpointError, match="has diverged: .* the loss of step 1 is"):
+    with pytest.raises(CheckpointError, match=r"has diverged: .* the loss of step 1 is"):
         open_finished(case.folder)
     with pytest.raises(DivergedError):
         train(case, starts=[lambda: params])
