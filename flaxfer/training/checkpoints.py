@@ -91,16 +91,17 @@ class CheckpointStore:
         return next(reversed(self.all()), None)
 
     def best(self) -> Checkpoint | None:
-        """Return the checkpoint with the best defined dev score, the earlier of equals."""
+        """Return the checkpoint with the best dev score, the earlier of equals.
+
+        If no score is defined, it is the newest checkpoint.
+        """
         scored = [checkpoint for checkpoint in self.all() if np.isfinite(checkpoint.score)]
-        return max(scored, key=lambda c: (self._sign * c.score, -c.step), default=None)
+        return max(scored, key=lambda c: (self._sign * c.score, -c.step), default=self.newest())
 
     def improves(self, score: float) -> bool:
-        """Return whether a score is better than that of every checkpoint."""
-        best = self.best()
-        return bool(np.isfinite(score)) and (
-            best is None or self._sign * score > self._sign * best.score
-        )
+        """Return whether a score is defined, and better than that of every checkpoint."""
+        scores = [self._sign * checkpoint.score for checkpoint in self.all()]
+        return bool(np.isfinite(score)) and not any(s >= self._sign * score for s in scores)
 
     def newest_whole(self) -> Checkpoint | None:
         """Return the newest intact checkpoint; log damaged ones and set them aside."""
@@ -122,7 +123,7 @@ class CheckpointStore:
 
     def finish(self) -> None:
         """Delete everything but the parameters of the best checkpoint, once a stage is finished."""
-        best = self.best() or self.newest()
+        best = self.best()
         self._prune(best)
         if best is not None and (best.path / "opt_state").exists():
             manifest = _read_manifest(best.path / MANIFEST)

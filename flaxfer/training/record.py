@@ -122,8 +122,7 @@ class StageRecord:
         Raises:
           CheckpointError: it is gone.
         """
-        store = self.checkpoints(self.task())
-        best = store.best() or store.newest()
+        best = self.checkpoints(self.task()).best()
         if best is None or (self.is_trained() and best.step != self.done()["best_step"]):
             raise CheckpointError(
                 "the stage is marked as finished, but its best checkpoint is gone",

@@ -170,7 +170,7 @@ class Run:
         """Mark the run as finished after `step`, or give the attempt up if it has not learned."""
         self.ended = True
         attempts, store = self.record.attempts(), self.spec.checkpoints
-        best = store.best() or store.newest()
+        best = store.best()
         assert best is not None  # The last step is always evaluated and saved.
         allowed = self.spec.settings.max_restarts
         if len(attempts) < allowed and (why := self._why_not_learned(best.notes, dev)):
