@@ -10,7 +10,7 @@ import numpy as np
 
 from flaxfer.evaluation.transferability import selection
 from flaxfer.report.data import ReportData
-from flaxfer.report.document import Block, Heading, Table, Text
+from flaxfer.report.document import Block, Table, Text
 from flaxfer.report.formatting import DASH, join, spread
 from flaxfer.statistics.scores import number
 
@@ -58,7 +58,7 @@ def start_blocks(data: ReportData) -> list[Block]:
     caption = "Scores of frozen features of each start, and the outcome of training from it."
     note = "Larger scores promise more. Outcome: the score behind the verdict, mean over seeds."
     table = Table(caption, records, "lll", [note])
-    return [Heading("Choice of the intermediate task"), table, _regret(starts)]
+    return [table, _regret(starts)]
 
 
 def _regret(starts: Starts) -> Block:

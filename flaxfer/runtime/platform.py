@@ -156,7 +156,7 @@ def cache_dir(setting: str) -> Path:
     if setting:
         return Path(setting)
     if folder := os.environ.get("FLAXFER_CACHE"):
-        return Path(folder)
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaxfer"
 
 
