@@ -131,7 +131,9 @@ def train_program(inputs: stage.StageInputs, options: argparse.Namespace) -> Pro
 def eval_program(inputs: stage.StageInputs) -> Program:
     """Compile the eval step for all of the data."""
     evaluator, mesh, task = inputs.evaluator, inputs.mesh, inputs.evaluator.task
-    host_batches = eval_batches(inputs.data, evaluator.train, evaluator.pad_id, inputs.row_shards)
+    host_batches = eval_batches(
+        inputs.data, evaluator.train, evaluator.model.encoder.pad_token_id, inputs.row_shards
+    )
     batches = [put_rows(batch, mesh) for batch in host_batches]
     step = make_eval_step(EvalSpec(evaluator.model, evaluator.dtype), mesh)
     params = cast_for_eval(evaluator.dtype)(inputs.placed_params())

@@ -59,7 +59,8 @@ class StageInputs:
           ConfigError: the data are too few for so many steps.
         """
         train = dataclasses.replace(self.evaluator.train, **changes)
-        plan = TrainPlan.make(self.data, train, seeds, self.evaluator.pad_id, self.row_shards)
+        pad_id = self.evaluator.model.encoder.pad_token_id
+        plan = TrainPlan.make(self.data, train, seeds, pad_id, self.row_shards)
         if steps > plan.total_steps:
             raise ConfigError(
                 f"the data are enough for {plan.total_steps} steps, {steps} are needed",

@@ -75,7 +75,7 @@ def _regret(starts: Starts) -> Block:
             relative, rank = choice.relative_regret, choice.rank_correlation
             records.append({
                 "target": target, "model": model, "chosen by": title,
-                "chosen": join(choice.chosen), "best": choice.best,
+                "chosen": choice.chosen, "best": choice.best,
                 "regret": f"{choice.regret:.3f}",
                 "relative": DASH if math.isnan(relative) else f"{relative:.1%}",
                 "rank correlation": DASH if math.isnan(rank) else f"{rank:+.2f}",
