@@ -1,4 +1,4 @@
-r"""Where the time of flaxfer's steps goes on a CPU, and what a compiler option changes.
+r"""Measure where the time of flaxfer's steps goes on a CPU, and what a compiler option changes.
 
 python -m benchmarks.breakdown --model FOLDER --data FILE --eval_data FILE --title TEXT \
     > benchmarks/results/breakdown.json
@@ -74,28 +74,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     evaluation = stage.prepare(options)
     # The record has the names of the files, not their paths.
     options.data, options.eval_data = train_file, options.eval_data.name
-    figures = measure(train, evaluation, options, OPTIONS, PAIRS)
+    figures = measure(train, evaluation, options)
     common.emit("flaxfer", "breakdown", options, figures, stage.PACKAGES)
 
 
 def measure(
-    train: stage.StageInputs,
-    evaluation: stage.StageInputs,
-    options: argparse.Namespace,
-    compiler_options: tuple[tuple[str, bool | int], ...],
-    pairs: int,
+    train: stage.StageInputs, evaluation: stage.StageInputs, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Return the breakdown of both steps, and the ratios with other compiler options."""
     originals = programs(train, evaluation, options)
     figures: dict[str, Any] = {name: breakdown(program) for name, program in originals.items()}
     figures["options"] = []
-    for option, value in compiler_options:
+    for option, value in OPTIONS:
         platform.choose_compiler_options({option: value})
         variants = programs(train, evaluation, options)
         platform.choose_compiler_options({})
         ratios = {
             name: statistics.median(
-                variant.seconds() / originals[name].seconds() for _ in range(pairs)
+                variant.seconds() / originals[name].seconds() for _ in range(PAIRS)
             )
             for name, variant in variants.items()
         }
@@ -116,7 +112,7 @@ def programs(
 
 def train_program(inputs: stage.StageInputs, options: argparse.Namespace) -> Program:
     """Compile the train step for `options.steps` batches."""
-    plan = inputs.plan(options.seed, max_bucket_sizes=1)
+    plan = inputs.plan((options.seed,), 1, max_bucket_sizes=1)
     steps = min(options.steps, plan.total_steps)
     batches = [put_rows(plan.batch(step), inputs.mesh, None) for step in range(steps)]
     step, state, key = inputs.start(plan)
@@ -134,14 +130,15 @@ def train_program(inputs: stage.StageInputs, options: argparse.Namespace) -> Pro
 def eval_program(inputs: stage.StageInputs) -> Program:
     """Compile the eval step for all of the data."""
     evaluator, mesh, task = inputs.evaluator, inputs.mesh, inputs.evaluator.task
-    host_batches = eval_batches(inputs.data, evaluator.train, evaluator.pad_id, inputs.row_shards)
+    host_batches = eval_batches(
+        inputs.data, evaluator.train, evaluator.model.encoder.pad_token_id, inputs.row_shards
+    )
     batches = [put_rows(batch, mesh) for batch in host_batches]
-    step = make_eval_step(EvalSpec(evaluator.model, task, evaluator.dtype), mesh)
+    step = make_eval_step(EvalSpec(evaluator.model, evaluator.dtype), mesh)
     params = cast_for_eval(evaluator.dtype)(inputs.placed_params())
 
     def empty() -> Any:
-        collection = task_type(task).device_metrics(task)
-        return jax.device_put(collection.empty(), sharding.whole(mesh))
+        return jax.device_put(task_type(task).device_metrics(task), sharding.whole(mesh))
 
     compiled = step.lower(params, batches[0], empty()).compile()  # type: ignore[attr-defined]
 
@@ -199,7 +196,8 @@ def section(record: Mapping[str, Any]) -> str:
         "Times of XLA's operations by part of the model, from its trace. An operation that "
         "contains a matmul counts as one, with everything that the compiler's library fuses into "
         "it (in attention, the softmax). Concurrent operations are counted in full, so sums exceed "
-        "the elapsed time. Measured by benchmarks/breakdown.py.\n"
+        "the elapsed time. Measured by benchmarks/breakdown.py. "
+        f"{summary.machine([record])}\n"
     )
     for step, title in STEPS.items():
         entry = record[step]

@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import datetime
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -150,7 +151,7 @@ def _rows(path: Path) -> list[list[str]]:
     if path.suffix == ".tsv":
         rows = [line.split("\t") for line in text.removesuffix("\n").split("\n")]
     else:
-        rows = list(csv.reader(text.splitlines(keepends=True)))
+        rows = list(csv.reader(io.StringIO(text, newline="")))
     if len(rows) < 2:
         raise DataError("holds no examples", where=str(path), hint="set --data to another file.")
     return rows
@@ -238,20 +239,16 @@ class Measured:
 
     def result(self) -> dict[str, Any]:
         """Return the figures of the JSON line."""
+        counts = dataclasses.asdict(self)
+        more, stall_seconds = counts.pop("more"), counts.pop("stall_seconds")
         return {
             "examples_per_s": self.examples / self.seconds,
             "useful_tokens_per_s": self.tokens / self.seconds,
             "padding_share": 1 - self.tokens / self.slots,
-            "input_stall_share": self.stall_seconds / self.seconds,
-            "compile_s": self.compile_s,
-            "start_s": self.start_s,
+            "input_stall_share": stall_seconds / self.seconds,
             "peak_rss_bytes": peak_rss_bytes(),
-            "seconds": self.seconds,
-            "steps": self.steps,
-            "examples": self.examples,
-            "tokens": self.tokens,
-            "slots": self.slots,
-            **self.more,
+            **counts,
+            **more,
         }
 
 
@@ -280,20 +277,15 @@ def cache_state(folder: Path | None) -> str:
 
 def machine() -> dict[str, Any]:
     """Return processor, its flags in `FEATURES`, cores and memory (GiB)."""
-    cpu, flags = platform.processor() or platform.machine(), set()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # Not Linux: only the name is known.
         lines = []
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            cpu = value.strip()
-        if name.strip() == "flags":
-            flags = set(value.split())
+    cpu = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    flags = cpu.get("flags", "").split()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "cpu": cpu,
+        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
         "features": [name for name in FEATURES if name in flags],
         "cores": os.cpu_count(),
         "memory_gib": round(memory, 1),
@@ -331,7 +323,7 @@ def emit(
     figures: dict[str, Any],
     packages: Sequence[str],
 ) -> None:
-    """Print the JSON line of a run; `what` is `train`, `eval` or `breakdown`."""
+    """Print the JSON line of a run; `what` is `train`, `eval`, `seeds` or `breakdown`."""
     settings = {
         name: str(value) if isinstance(value, Path) else value
         for name, value in vars(options).items()

@@ -1,14 +1,14 @@
-r"""Coverage, false positives and power of the statistics on simulated studies with a known truth.
+r"""Measure coverage, false positives and power of the statistics on simulated studies.
 
 python -m benchmarks.coverage > benchmarks/results/coverage.json
 
-Prints a JSON line to stdout and the section of BENCHMARKS.md to stderr. A study has two conditions
-and a test set. The quality of a run on an example is the sum of the mean of its condition, an
-effect of the example that all runs share, another that the runs of a condition share, an effect of
-the seed, and noise. For accuracy, an example is correct if its quality is positive; for Pearson,
-the quality determines the error of a predicted score. The truth is the mean difference over all
-seeds and examples. It is 0 if the conditions are symmetric, and otherwise comes from a long
-simulation.
+Prints a JSON line to stdout and the section of BENCHMARKS.md to stderr. A study has two conditions,
+a test set and a known truth. The quality of a run on an example is the sum of the mean of its
+condition, an effect of the example that all runs share, another that the runs of a condition share,
+an effect of the seed, and noise. For accuracy, an example is correct if its quality is positive;
+for Pearson, the quality determines the error of a predicted score. The truth is the mean difference
+over all seeds and examples. It is 0 if the conditions are symmetric, and otherwise comes from a
+long simulation.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class World(NamedTuple):
 
 
 def simulate_quality(world: World, rng: np.random.Generator) -> np.ndarray:
-    """Draw (n, 2 * seeds): the quality of each run on each example, direct before staged."""
+    """Draw the quality of each run on each example, (n, 2 * seeds), direct before staged."""
     n, seeds = world.n, world.seeds
     example = rng.standard_normal((n, 1, 1))
     condition = 0.3 * rng.standard_normal((n, 2, 1))
@@ -97,7 +97,7 @@ def true_difference(world: World) -> float:
 def intervals(
     world: World, rng: np.random.Generator, draws: int = DRAWS
 ) -> tuple[inference.Interval, tuple[float, float]]:
-    """Return the interval of a simulated study, and that of a bootstrap that resamples seeds."""
+    """Return the intervals of a simulated study: ours and a plain bootstrap's."""
     runs = measure(world, rng)
     scores = runs.observed()
     drawn = np.concatenate([runs.values(w) for w in resampling.resamples(world.n, draws, rng)])
@@ -192,7 +192,7 @@ def section(record: dict[str, Any]) -> str:
         f"coverage of 0.95 has a standard error of about {np.sqrt(0.95 * 0.05 / studies):.3f}. "
         "Plain: a bootstrap that resamples seeds and examples alike. Sd: standard deviation of the "
         "seed effect for direct / staged. Shared: correlation of the seed effects of the two "
-        f"conditions. numpy {record['versions']['numpy']}, {record['date'][:10]}.\n\n"
+        f"conditions. Versions: {summary.provenance([record])}\n\n"
         f"{_table(record['alone'], STUDY_COLUMNS)}\n"
         f"Families of {FAMILY} comparisons, n = 200, sd 0.1: the share of families with any "
         "rejection at level 0.05 before and after Holm's correction, and the share of comparisons "

@@ -1,4 +1,4 @@
-r"""Times flaxfer's evaluation of a file, metrics included, and prints a JSON line.
+r"""Time flaxfer's evaluation of a file, metrics included, and print a JSON line.
 
 python -m benchmarks.eval_throughput --model FOLDER --data FILE --batch 32 --steps 20
 

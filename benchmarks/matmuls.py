@@ -47,11 +47,6 @@ def matmuls(encoder: EncoderConfig, rows: int, row_length: int) -> collections.C
     return counts
 
 
-def flops(counts: collections.Counter[Matmul]) -> int:
-    """Return the multiplications and additions of all matmuls."""
-    return sum(2 * b * m * k * n * count for (b, m, k, n), count in counts.items())
-
-
 def limit_s(encoder: EncoderConfig, rows: tuple[float, int], dtype: Any) -> float:
     """Return the seconds of a step's matmuls alone.
 

@@ -1,4 +1,4 @@
-r"""Times transformers' Flax classes as its run_flax_glue drives them; prints a JSON line.
+r"""Time transformers' Flax classes as its run_flax_glue drives them; print a JSON line.
 
 python -m benchmarks.peer_flax --model FOLDER --data FILE [--eval]
 python -m benchmarks.peer_flax --tpu v5e [--shape xlm-roberta-base]

@@ -3,22 +3,22 @@
 Needs the extra `bench`. Data, batch size, epochs, optimizer, schedule, clipping, float32 and the
 choice of the best dev epoch are the same; order, heads and dropout differ, as between seeds.
 
-  python benchmarks/peer_sts.py --model MODEL --data DATA [--seeds 0 1 2 3 4 5]
+  python -m benchmarks.peer_sts --model MODEL --data DATA [--seeds 0 1 2 3 4 5]
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 import transformers
-from scipy.stats import pearsonr, spearmanr
+
+from benchmarks import common
+from benchmarks.peer_trainer import SETTINGS, encode, scores
 
 
 def main() -> None:
@@ -30,50 +30,30 @@ def main() -> None:
     transformers.logging.set_verbosity_error()
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
     splits = {
-        name: read(options.data / f"stsb-multi-mt/stsb-en-{name}.csv", tokenizer)
+        name: encode(
+            common.read(options.data / f"stsb-multi-mt/stsb-en-{name}.csv"), tokenizer, length=128
+        )
         for name in ("train", "dev", "test")
     }
     for seed in options.seeds:
         print(json.dumps(run(options.model, tokenizer, splits, seed)), flush=True)
 
 
-def read(path: Path, tokenizer: transformers.PreTrainedTokenizerBase) -> list[dict]:
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    encoded = tokenizer([r[0] for r in rows], [r[1] for r in rows], truncation=True, max_length=128)
-    keys = encoded.keys()
-    return [
-        {**{key: encoded[key][i] for key in keys}, "labels": float(row[2])}
-        for i, row in enumerate(rows)
-    ]
-
-
 def run(model: str, tokenizer: object, splits: dict[str, list[dict]], seed: int) -> dict:
-    def metrics(prediction: transformers.EvalPrediction) -> dict[str, float]:
-        output, score = np.squeeze(prediction.predictions), prediction.label_ids
-        return {"pearson": pearsonr(output, score)[0], "spearman": spearmanr(output, score)[0]}
-
     transformers.set_seed(seed)
     with tempfile.TemporaryDirectory() as folder:
         arguments = transformers.TrainingArguments(
             output_dir=folder,
             seed=seed,
-            use_cpu=True,
             num_train_epochs=3,
             per_device_train_batch_size=32,
             per_device_eval_batch_size=64,
-            learning_rate=5e-5,
-            weight_decay=0.01,
-            warmup_steps=0.1,
-            lr_scheduler_type="linear",
-            max_grad_norm=1.0,
             eval_strategy="epoch",
             save_strategy="epoch",
             save_total_limit=1,
             load_best_model_at_end=True,
             metric_for_best_model="pearson",
-            report_to="none",
-            disable_tqdm=True,
+            **SETTINGS,
         )
         trainer = transformers.Trainer(
             model=transformers.AutoModelForSequenceClassification.from_pretrained(
@@ -83,7 +63,7 @@ def run(model: str, tokenizer: object, splits: dict[str, list[dict]], seed: int)
             train_dataset=splits["train"],
             eval_dataset=splits["dev"],
             data_collator=transformers.DataCollatorWithPadding(tokenizer),
-            compute_metrics=metrics,
+            compute_metrics=scores,
         )
         trainer.remove_callback(transformers.PrinterCallback)
         began = time.monotonic()

@@ -1,4 +1,4 @@
-r"""Times transformers' PyTorch Trainer and prints the JSON line of train_throughput.
+r"""Time transformers' PyTorch Trainer and print the JSON line of train_throughput.
 
 python -m benchmarks.peer_trainer --model FOLDER --data FILE --batching group_by_length [--eval]
 
@@ -24,15 +24,24 @@ from benchmarks import common
 from flaxfer.errors import ConfigError
 
 PACKAGES = ("torch", "transformers", "accelerate", "numpy")
-BATCHINGS = ("dynamic", "group_by_length", "max_length")
+SETTINGS = {
+    "use_cpu": True,
+    "learning_rate": 5e-5,
+    "weight_decay": 0.01,
+    "warmup_steps": 0.1,
+    "lr_scheduler_type": "linear",
+    "max_grad_norm": 1.0,
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+"""Arguments of every Trainer, which are those of flaxfer's runs."""
 
 
 class Collator:
     """A padding collator that records seconds, examples, tokens and slots of every batch."""
 
-    def __init__(self, tokenizer: Any, padding: bool | str, length: int):
-        max_length = length if padding == "max_length" else None
-        self._pad = transformers.DataCollatorWithPadding(tokenizer, padding, max_length=max_length)
+    def __init__(self, tokenizer: Any):
+        self._pad = transformers.DataCollatorWithPadding(tokenizer)
         self.batches: list[tuple[float, int, int, int]] = []
 
     def __call__(self, features: list[dict[str, Any]]) -> Any:
@@ -78,7 +87,7 @@ class DrawingTrainer(transformers.Trainer):
 
 def main() -> None:
     parser = common.parser(__doc__)
-    parser.add_argument("--batching", choices=BATCHINGS, default="dynamic")
+    parser.add_argument("--batching", choices=("dynamic", "group_by_length"), default="dynamic")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--eval", action="store_true", help="time the evaluation instead")
     options = parser.parse_args()
@@ -97,8 +106,7 @@ def run(options: argparse.Namespace, folder: str) -> common.Measured:
     texts = common.read(options.data, options.columns, options.task)
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
     features = encode(texts, tokenizer, options.length)
-    padding = "max_length" if options.batching == "max_length" else True
-    collator, clock = Collator(tokenizer, padding, options.length), Clock()
+    collator, clock = Collator(tokenizer), Clock()
     regression = texts.layout.task_type == "regression"
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         options.model,
@@ -137,23 +145,16 @@ def arguments(options: argparse.Namespace, folder: str) -> transformers.Training
     return transformers.TrainingArguments(
         output_dir=folder,
         seed=options.seed,
-        use_cpu=True,
         bf16=options.dtype == "bfloat16",
         optim="adamw_torch_fused",
         train_sampling_strategy="group_by_length" if grouped else "random",
         max_steps=common.WARMUP + options.steps,
         per_device_train_batch_size=options.batch,
         per_device_eval_batch_size=options.batch,
-        learning_rate=5e-5,
-        weight_decay=0.01,
-        warmup_steps=0.1,
-        lr_scheduler_type="linear",
-        max_grad_norm=1.0,
         logging_steps=10,
         eval_strategy="no",
         save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
+        **SETTINGS,
     )
 
 

@@ -1,8 +1,8 @@
-r"""Stores the scores of flaxfer and transformers' Trainer with the same settings.
+r"""Store the scores of flaxfer and transformers' Trainer with the same settings.
 
 flaxfer run --config configs/sts_english.py --config.data_dir=DATA \
     --config.model.path=MODEL
-python benchmarks/peer_sts.py --model MODEL --data DATA > runs/peer_sts.jsonl
+python -m benchmarks.peer_sts --model MODEL --data DATA > runs/peer_sts.jsonl
 python -m benchmarks.quality --study runs/sts_english --peer runs/peer_sts.jsonl --model NAME
 """
 

@@ -1,4 +1,4 @@
-r"""Writes BENCHMARKS.md and its plot from stored JSON.
+r"""Write BENCHMARKS.md and its plot from stored JSON.
 
 python -m benchmarks.report
 
@@ -12,16 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import breakdown, common, coverage, quality, summary
+from benchmarks import breakdown, common, coverage, quality, summary, tpu
 from benchmarks.summary import Run, table
 
 PLOT = "docs/bench-ratios.png"
-SETTING = ("model", "chip", "batch", "length", "dtype")
-"""Keys that must be equal in two estimates to compare them."""
-
 PROFILED, VARIANTS = "tpu-flaxfer-bert-base.json", "variants"
 """The estimate that is shown by parts, and the folder of its variants with other settings."""
 
@@ -106,7 +103,7 @@ def stored(results: Path) -> tuple[list[Run], list[Run], list[str]]:
     if (base := results / PROFILED).exists():
         files = sorted((results / VARIANTS).glob("*.json"))
         variants = {file.stem.replace("-", " "): lines(file)[0] for file in files}
-        sections.insert(0, profile(lines(base)[0], variants))
+        sections.insert(0, tpu.profile(lines(base)[0], variants))
     return [run for run in runs if run["what"] in STEPS], estimates, sections
 
 
@@ -124,12 +121,12 @@ def page(runs: Sequence[Run], estimates: Sequence[Run], sections: Sequence[str] 
     """Return the whole page."""
     parts = [HEAD]
     if runs:
-        parts += [SPEED.format(machine=machine(runs))]
+        parts += [SPEED.format(machine=summary.machine(runs))]
         parts += [f"![Ratios of speed, flaxfer over each peer]({PLOT})\n"]
         for name in dict.fromkeys(run["benchmark"] for run in runs):
             parts.append(benchmark([run for run in runs if run["benchmark"] == name]))
     if estimates:
-        parts.append(tpu(estimates))
+        parts.append(tpu.section(estimates))
     return "\n".join([*parts, *sections, REPEAT])
 
 
@@ -180,9 +177,7 @@ def speed_table(runs: Sequence[Run]) -> str:
 def ratio_table(runs: Sequence[Run]) -> str:
     """Return a table with a row per peer."""
     rows = []
-    for label in summary.by_label(runs):
-        if label.startswith("flaxfer"):
-            continue
+    for label in summary.peers(runs):
         ratios = [summary.ratios(runs, label, what) for what in STEPS]
         pairs = ", ".join(str(len(values)) for values in ratios)
         rows.append([label, *(summary.spread(values, 2) for values in ratios), pairs])
@@ -204,166 +199,6 @@ def seeds_table(runs: Sequence[Run]) -> str:
     return text + table(["trainer", "seeds per hour"], rows)
 
 
-def tpu(estimates: Sequence[Run]) -> str:
-    """Return the TPU estimates: full rows on one chip, packed rows, many chips."""
-    reports = [record for record in estimates if "shapes" in record]
-    many = [record for record in reports if record["topology"]["chips"] > 1]
-    packed = [r for r in reports if r["shapes"]["bucket_sizes"] and r not in many]
-    full = [summary.estimate(r) for r in estimates if r not in many and r not in packed]
-    text = full_rows(full)
-    if packed:
-        text += "\n" + packed_rows(packed, [e for e in full if e["side"] != "flaxfer"])
-    return text + ("\n" + many_chips(many) if many else "")
-
-
-def full_rows(estimates: Sequence[Run]) -> str:
-    """Return the table of steps without padding; of equal records, the last one counts."""
-    last = {(*(str(e[key]) for key in SETTING), e["side"], e["vocabulary"]): e for e in estimates}
-    peers = {key[:-2]: e for key, e in last.items() if e["side"] != "flaxfer"}
-    rows = []
-    for key, e in sorted(last.items()):
-        peer = peers.get(key[:-2]) if e["side"] == "flaxfer" else None
-        rows.append(
-            [
-                f"{e['model']}, {e['vocabulary']:,} tokens",
-                *(e["chip"], f"{e['batch']} x {e['length']}", e["dtype"], e["side"]),
-                f"{e['estimated_cycles'] / 1e6:.1f}",
-                f"{peer['estimated_cycles'] / e['estimated_cycles']:.2f}" if peer else "",
-            ]
-        )
-    text = (
-        "## TPU ESTIMATES\nNothing here ran on a TPU. The TPU compiler compiled each train step "
-        "(AdamW, dropout) for one chip, and its estimates of the cycles of all instructions are "
-        "summed. It has no estimates for gathers, random bits and waits for memory, so they are "
-        "left out. Every token slot holds a token, so these figures do not show what packing "
-        "saves.\n\n"
-    )
-    columns = ["model", "chip", "rows x tokens", "type", "trainer", "million cycles"]
-    return text + table([*columns, "peer / flaxfer"], rows)
-
-
-def packed_rows(records: Sequence[Run], peers: Sequence[Run]) -> str:
-    """Compare the cost of an example in packed rows with that of a peer that pads each."""
-    rows = []
-    for record in records:
-        step = summary.estimate(record)
-        examples, tokens = record["shapes"]["batch_size"], record["useful_per_step"]["tokens"]
-        cost = step["estimated_cycles"] / examples
-        alike = [e for e in peers if all(e[k] == step[k] for k in SETTING if k != "batch")]
-        ratios = [f"{e['estimated_cycles'] / e['batch'] / cost:.1f}" for e in alike]
-        rows.append(
-            [
-                f"{step['model']}, {step['vocabulary']:,} tokens",
-                *(step["chip"], str(examples), f"{step['batch']} x {step['length']}"),
-                f"{1 - tokens / (step['batch'] * step['length']):.1%}",
-                f"{step['estimated_cycles'] / 1e6:.1f}",
-                f"{cost / 1e3:,.0f}",
-                ", ".join(ratios),
-            ]
-        )
-    text = (
-        "### STS-B English in packed rows\nThe same estimates with the lengths and the vocabulary "
-        "of real data. The step has the largest bucket size; most steps have fewer rows. The peer "
-        "pads every example to the length of a row: its cycles per example are those of the table "
-        "above over its batch.\n\n"
-    )
-    columns = ["model", "chip", "examples", "rows x tokens", "padding", "million cycles"]
-    return text + table([*columns, "thousand per example", "peer / flaxfer per example"], rows)
-
-
-def profile(record: Run, variants: Mapping[str, Run]) -> str:
-    """Return the cycles of a step by part with their lower bounds, and those of its variants."""
-    step, target = summary.estimate(record), record["topology"]
-    parts: dict[str, dict[str, int]] = {}
-    for entry in record["parts"]:
-        cycles = parts.setdefault(entry["part"], dict.fromkeys(("forward", "backward", ""), 0))
-        cycles[entry["direction"]] += entry["cycles"]
-    total, least = record["estimated_cycles"], summary.least_cycles(record)
-    rows = [
-        [
-            part,
-            *(f"{n / 1e6:.1f}" if n else "" for n in cycles.values()),
-            f"{sum(cycles.values()) / total:.1%}",
-            f"{least[part] / 1e6:.1f}" if part in least else "",
-        ]
-        for part, cycles in sorted(parts.items(), key=lambda item: -sum(item[1].values()))
-    ]
-    matmuls = record["model_flops"]["all_tokens"] / target["peak_flops"]
-    text = (
-        f"### Where the cycles go: {step['model']}, {step['batch']} x {step['length']}\nMillions "
-        f"of cycles of one step on {target['chip']}, of all sources: {total / 1e6:.1f}, "
-        f"{record['cycles_by_source']['modelled'] / 1e6:.1f} of them by a model of bytes. Its "
-        "matmuls alone at the published peak: "
-        f"{matmuls * target['clock_hz_estimate'] / 1e6:.1f}. Lower bounds: matmuls at this peak; "
-        "AdamW's seven arrays, and the operands of attention as one kernel, at the published "
-        "bandwidth.\n\n"
-    )
-    text += table(["part", "forward", "backward", "neither", "share", "lower bound"], rows)
-    text += "\nCycles left if parts reached their lower bounds, largest saving first:\n\n"
-    above = {part: sum(parts[part].values()) - least[part] for part in least.keys() & parts}
-    left, steps = total, []
-    for part, saving in sorted(above.items(), key=lambda item: -item[1]):
-        left -= saving
-        steps.append([part, f"{saving / 1e6:.1f}", f"{left / 1e6:.1f}"])
-    text += table(["part", "above its lower bound", "left of the step"], steps)
-    if variants:
-        rows = [
-            [
-                name,
-                f"{entry['cycles_by_source']['compiler'] / 1e6:.1f}",
-                f"{entry['cycles_by_source']['modelled'] / 1e6:.1f}",
-                f"{entry['estimated_cycles'] / 1e6:.1f}",
-                f"{entry['peak_bytes'] / 2**30:.2f}",
-            ]
-            for name, entry in {"as above": record, **variants}.items()
-        ]
-        columns = ["setting", "the compiler's", "by a model", "million cycles", "peak GiB"]
-        text += f"\nThe same with other settings:\n\n{table(columns, rows)}"
-    return text
-
-
-def many_chips(records: Sequence[Run]) -> str:
-    """Return the share of a step that waits for other chips."""
-    rows = []
-    for record in records:
-        step = summary.estimate(record)
-        rows.append(
-            [
-                f"{step['model']}, {step['vocabulary']:,} tokens",
-                record["topology"]["name"],
-                " x ".join(f"{axis} {n}" for axis, n in record["mesh"].items() if n > 1),
-                f"{step['batch']} x {step['length']}",
-                f"{record['estimated_cycles'] / 1e6:.1f}",
-                f"{record['collectives_not_hidden_share']:.1%}",
-                f"{record['examples_per_s_estimate']:,.0f}",
-            ]
-        )
-    text = (
-        "### Many chips\nCycles of all sources: the compiler's; gathers and waits for memory by "
-        "their bytes; and collectives, which the compiler does not estimate, as rings by their "
-        "bytes, unless other work hides them.\n\n"
-    )
-    columns = ["model", "chips", "mesh", "rows a chip x tokens", "million cycles"]
-    return text + table([*columns, "in collectives not hidden", "examples/s"], rows)
-
-
-def machine(runs: Sequence[Run]) -> str:
-    """Describe the machine, versions and commits of the runs."""
-    cpu = runs[0]["machine"]
-    versions: dict[str, set[str]] = {}
-    for run in runs:
-        for name, version in run["versions"].items():
-            versions.setdefault(name, set()).add(version)
-    listed = ", ".join(f"{name} {' / '.join(sorted(values))}" for name, values in versions.items())
-    commits = ", ".join(sorted({run["git"] for run in runs}))
-    dates = sorted({run["date"][:10] for run in runs})
-    return (
-        f"Machine: {cpu['cpu']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB. "
-        f"{summary.features(cpu['features'])} Versions: {listed}. Commit {commits}; "
-        f"{' to '.join(dict.fromkeys((dates[0], dates[-1])))}."
-    )
-
-
 def plot(runs: Sequence[Run], path: Path) -> None:
     """Plot median and range of the ratio for every benchmark and peer."""
     from matplotlib.figure import Figure
@@ -372,10 +207,9 @@ def plot(runs: Sequence[Run], path: Path) -> None:
     rows = []
     for name, title in titles.items():
         group = [run for run in runs if run["benchmark"] == name]
-        for label in summary.by_label(group):
-            if not label.startswith("flaxfer"):
-                ratios = [summary.ratios(group, label, what) for what in STEPS]
-                rows.append((f"{title}\n{label}", ratios))
+        for label in summary.peers(group):
+            ratios = [summary.ratios(group, label, what) for what in STEPS]
+            rows.append((f"{title}\n{label}", ratios))
     figure = Figure(figsize=(8, 1.2 + 0.6 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for i, (what, color, shift) in enumerate(

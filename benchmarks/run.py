@@ -1,4 +1,4 @@
-r"""Runs flaxfer and its peers in turn and stores the JSON line of every run.
+r"""Run flaxfer and its peers in turn and store the JSON line of every run.
 
 python -m benchmarks.run --data FOLDER [--xlmr FOLDER] [--only sts-minilm] [--rounds 5]
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -46,12 +45,11 @@ class Side:
     speed: float = 1.0
 
 
-def _trainer(dtype: str, batching: str, speed: float) -> Side:
-    module = ("benchmarks.peer_trainer", "--batching", batching, "--dtype", dtype)
-    how = {"group_by_length": "grouped by length", "dynamic": "dynamic padding"}[batching]
-    return Side(f"Trainer, {dtype}, {how}", "torch", module, (*module, "--eval"), speed)
+def _peer(label: str, python: str, *module: str, speed: float) -> Side:
+    return Side(label, python, module, (*module, "--eval"), speed)
 
 
+TRAINER = ("benchmarks.peer_trainer", "--dtype", "bfloat16", "--batching")
 SIDES = {
     "flaxfer": Side(
         "flaxfer",
@@ -59,15 +57,14 @@ SIDES = {
         ("benchmarks.train_throughput", "--matmul_limit"),
         ("benchmarks.eval_throughput",),
     ),
-    "trainer-float32": _trainer("float32", "group_by_length", 0.6),
-    "trainer-bfloat16": _trainer("bfloat16", "group_by_length", 0.6),
-    "trainer-dynamic": _trainer("bfloat16", "dynamic", 0.4),
-    "flax": Side(
-        "Flax classes, padded to full length",
-        "flax",
-        ("benchmarks.peer_flax",),
-        ("benchmarks.peer_flax", "--eval"),
-        0.15,
+    "trainer-bfloat16": _peer(
+        *("Trainer, bfloat16, grouped by length", "torch", *TRAINER, "group_by_length"), speed=0.6
+    ),
+    "trainer-dynamic": _peer(
+        *("Trainer, bfloat16, dynamic padding", "torch", *TRAINER, "dynamic"), speed=0.4
+    ),
+    "flax": _peer(
+        *("Flax classes, padded to full length", "flax", "benchmarks.peer_flax"), speed=0.15
     ),
 }
 GROUPED = ("trainer-bfloat16", "trainer-dynamic")
@@ -117,22 +114,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "torch": options.python_torch,
         "flax": options.python_flax,
     }
-    models = {"minilm": options.minilm or packaged_model(pythons["torch"]), "xlmr": options.xlmr}
+    minilm = options.minilm or packaged_model(options.python_torch)
+    models = {"minilm": minilm, "xlmr": options.xlmr}
     for name in options.only or BENCHMARKS:
         benchmark = BENCHMARKS[name]
         if reason := _missing(benchmark, models, options.data):
             print(f"{name}: skipped, {reason}", flush=True)
             continue
         peers = [peer for peer in benchmark.peers if peer in (options.peers or SIDES)]
-        run(name, ["flaxfer", *peers], pythons, models[benchmark.model], options)
+        run(name, ["flaxfer", *peers], pythons, str(models[benchmark.model]), options)
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    environment = os.environ.get
-    parser.add_argument("--data", type=Path, default=environment("BENCH_DATA"))
-    parser.add_argument("--minilm", default=environment("BENCH_MINILM", ""), help="model folder")
-    parser.add_argument("--xlmr", default=environment("BENCH_XLMR", ""), help="model folder")
+    parser.add_argument("--data", type=_absolute, required=True, help="folder of the data sets")
+    parser.add_argument("--minilm", type=_absolute, help="model folder; default: the package's")
+    parser.add_argument("--xlmr", type=_absolute, help="model folder")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS)
     parser.add_argument("--peers", nargs="*", choices=[name for name in SIDES if name != "flaxfer"])
     parser.add_argument("--rounds", type=int, default=5)
@@ -142,35 +139,31 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--python", default=".venv/bin/python")
     parser.add_argument("--python-torch", default=".venv-bench-torch/bin/python")
     parser.add_argument("--python-flax", default=".venv-bench-flax/bin/python")
-    options = parser.parse_args(arguments)
-    if options.data is None:
-        parser.error("pass the folder of the data sets with --data or BENCH_DATA")
-    options.data = Path(options.data).absolute()
-    for name in ("minilm", "xlmr"):
-        if folder := getattr(options, name):
-            setattr(options, name, str(Path(folder).absolute()))
-    return options
+    return parser.parse_args(arguments)
 
 
-def packaged_model(python: str) -> str:
-    """Return the folder of all-MiniLM in an environment; empty without its package."""
+def _absolute(path: str) -> Path:
+    return Path(path).absolute()
+
+
+def packaged_model(python: str) -> Path | None:
+    """Return the folder of all-MiniLM in an environment, if it has its package."""
     code = (
         f"import importlib.util as u; print(*u.find_spec({WEIGHTS!r}).submodule_search_locations)"
     )
     try:
         done = subprocess.run([python, "-c", code], cwd=common.ROOT, capture_output=True, text=True)
     except OSError:  # The first run reports what is wrong with the interpreter.
-        return ""
-    return str(Path(done.stdout.strip(), "model")) if done.returncode == 0 else ""
+        return None
+    return Path(done.stdout.strip(), "model") if done.returncode == 0 else None
 
 
-def _missing(benchmark: Benchmark, models: dict[str, str], data: Path) -> str:
+def _missing(benchmark: Benchmark, models: dict[str, Path | None], data: Path) -> str:
     """Return what a benchmark needs and does not have; empty if nothing."""
     folder = models[benchmark.model]
-    if not folder:
-        name = benchmark.model
-        return f"no model: pass --{name} FOLDER or set BENCH_{name.upper()}"
-    needed = [Path(folder), data / benchmark.train, data / benchmark.evaluate]
+    if folder is None:
+        return f"no model: pass --{benchmark.model} FOLDER"
+    needed = [folder, data / benchmark.train, data / benchmark.evaluate]
     return "".join(f"there is no {path}; " for path in needed if not path.exists())
 
 

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import common
@@ -15,6 +16,7 @@ from flaxfer.config import Optimizer, Source, Task, Train
 from flaxfer.data import sources, tokenize
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.errors import ConfigError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models import pretrained
 from flaxfer.runtime import platform, sharding
@@ -23,7 +25,7 @@ from flaxfer.runtime.trees import Params
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.tasks.models import model_spec
 from flaxfer.training.optimizer import make_optimizer
-from flaxfer.training.state import TrainState, init_state
+from flaxfer.training.state import TrainState, init_state, stack
 from flaxfer.training.step import StepSpec, TrainStep, make_train_step
 from flaxfer.training.vocabulary import Vocabulary
 
@@ -50,14 +52,28 @@ class StageInputs:
         """Number of devices that rows are split over."""
         return sharding.row_shards(self.mesh)
 
-    def plan(self, seed: int, **changes: Any) -> TrainPlan:
-        """Return the plan of the train steps; `changes` replace fields of `Train`."""
+    def plan(self, seeds: tuple[int, ...], steps: int, **changes: Any) -> TrainPlan:
+        """Return the plan of the train steps; `changes` replace fields of `Train`.
+
+        Raises:
+          ConfigError: the data are too few for so many steps.
+        """
         train = dataclasses.replace(self.evaluator.train, **changes)
-        pad_id = self.evaluator.pad_id
-        return TrainPlan.make(self.data, train, (seed,), pad_id, self.row_shards)
+        pad_id = self.evaluator.model.encoder.pad_token_id
+        plan = TrainPlan.make(self.data, train, seeds, pad_id, self.row_shards)
+        if steps > plan.total_steps:
+            raise ConfigError(
+                f"the data are enough for {plan.total_steps} steps, {steps} are needed",
+                hint=f"lower --steps by {steps - plan.total_steps}, or pass more data.",
+            )
+        return plan
 
     def start(self, plan: TrainPlan) -> tuple[TrainStep, TrainState, jax.Array]:
-        """Return the train step of a plan, its initial state, and its dropout key."""
+        """Return the train step of a plan, its initial state, and its dropout key.
+
+        Several seeds are batched: their states and keys are stacked.
+        """
+        batched = len(plan.seeds) > 1
         spec = StepSpec(
             model=self.evaluator.model,
             task=self.evaluator.task,
@@ -65,10 +81,14 @@ class StageInputs:
             optimizer=OPTIMIZER,
             total_steps=plan.total_steps,
             dtype=self.evaluator.dtype,
+            batched_seeds=batched,
         )
         optimizer = make_optimizer(OPTIMIZER, plan.total_steps, self.params)
-        key = dropout_key(plan.seeds[0], jax.default_backend(), jax.device_count())
-        state = init_state(self.params, optimizer, self.mesh)
+        states = [init_state(self.params, optimizer, self.mesh) for _ in plan.seeds]
+        keys = [dropout_key(seed, jax.default_backend(), jax.device_count()) for seed in plan.seeds]
+        state, key = (
+            (stack(states, self.mesh), jnp.stack(keys)) if batched else (states[0], keys[0])
+        )
         return make_train_step(spec, self.mesh), state, key
 
     def placed_params(self) -> Params:

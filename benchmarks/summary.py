@@ -6,8 +6,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from flaxfer.aot import topology
-
 Run = dict[str, Any]
 
 EPOCHS, TRAIN, DEV, TEST = 3, 5749, 1500, 1379
@@ -48,18 +46,18 @@ def starts(runs: Sequence[Run]) -> list[str]:
     return [f"{median([r[key] for r in rs]):.1f}" if rs else "–" for rs, key in cells]
 
 
+def peers(runs: Sequence[Run]) -> list[str]:
+    """Return the labels of the other trainers, in order of appearance."""
+    return [label for label in by_label(runs) if not label.startswith("flaxfer")]
+
+
 def ratios(runs: Sequence[Run], peer: str, what: str) -> list[float]:
     """Return flaxfer's examples/s over those of a peer, for every round that has both."""
     flaxfer, other = (
-        {r["round"]: r["examples_per_s"] for r in runs if r["what"] == what and is_side(r)}
-        for is_side in (is_flaxfer, lambda run: run["label"] == peer)
+        {r["round"]: r["examples_per_s"] for r in runs if r["what"] == what and r["label"] in side}
+        for side in ({run["label"] for run in runs} - {*peers(runs)}, {peer})
     )
     return [flaxfer[number] / other[number] for number in sorted(flaxfer.keys() & other)]
-
-
-def is_flaxfer(run: Run) -> bool:
-    """Return whether a run is one of flaxfer's."""
-    return str(run["label"]).startswith("flaxfer")
 
 
 def limit(runs: Sequence[Run]) -> str:
@@ -87,6 +85,30 @@ def seeds_per_hour(runs: Sequence[Run]) -> float | None:
     return 3600 / (seconds + (EPOCHS * DEV + TEST) / median(rates["eval"]))
 
 
+def machine(runs: Sequence[Run]) -> str:
+    """Describe the machine of runs, and their provenance."""
+    cpu = runs[0]["machine"]
+    return (
+        f"Machine: {cpu['cpu']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB. "
+        f"{features(cpu['features'])} Versions: {provenance(runs)}"
+    )
+
+
+def provenance(records: Sequence[Run]) -> str:
+    """Describe the versions, commits and dates of records."""
+    versions: dict[str, set[str]] = {}
+    for record in records:
+        for name, version in record["versions"].items():
+            versions.setdefault(name, set()).add(version)
+    listed = ", ".join(f"{name} {' / '.join(sorted(values))}" for name, values in versions.items())
+    if not all("git" in record for record in records):
+        return f"{listed}. Commit not recorded."
+    commits = ", ".join(sorted({record["git"] for record in records}))
+    dates = sorted({record["date"][:10] for record in records})
+    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    return f"{listed}. Commit {commits}; {days}."
+
+
 def features(flags: Sequence[str]) -> str:
     """Describe what a processor has for matmuls, by its flags."""
     if not flags:
@@ -99,63 +121,6 @@ def features(flags: Sequence[str]) -> str:
         + (f"AMX ({', '.join(amx)})" if amx else "no AMX, which would speed bfloat16 up")
         + "."
     )
-
-
-def estimate(record: Run) -> Run:
-    """Return an estimate of `flaxfer aot` in the form of `benchmarks.peer_flax`.
-
-    Rows are those of one chip; cycles are the compiler's alone, like the peer's.
-    """
-    if "shapes" not in record:
-        return record
-    shapes, target = record["shapes"], record["topology"]
-    encoder = shapes["encoder"]
-    size = (encoder["num_layers"], encoder["hidden_size"])
-    micro, rows, length = shapes["train"]["token_BT"]
-    return {
-        "side": "flaxfer",
-        "model": f"{encoder['family']}-" + ("base" if size == (12, 768) else "{}x{}".format(*size)),
-        "vocabulary": shapes["vocabulary_in_use"],
-        "chip": target["name"].partition(":")[0],
-        "batch": micro * rows // target["chips"],
-        "length": length,
-        "dtype": shapes["compute_dtype"],
-        "estimated_cycles": record["cycles_by_source"]["compiler"],
-    }
-
-
-def least_cycles(record: Run) -> dict[str, float]:
-    """Return the least cycles that parts of a BERT or RoBERTa train step need on one chip.
-
-    For a report of `flaxfer aot`. Matmuls run at the published peak, forward once and backward
-    twice; the last layer has only CLS tokens as queries. Attention is one kernel that reads and
-    writes its bfloat16 operands once at the published bandwidth: four arrays forward, eight
-    backward (in the last layer, only keys, values and their gradients). AdamW reads four float32
-    arrays and writes three.
-    """
-    target, work = record["topology"], record["useful_per_step"]
-    layers, width, inner = (
-        record["shapes"]["encoder"][name]
-        for name in ("num_layers", "hidden_size", "intermediate_size")
-    )
-    tokens, share = work["tokens"], work["sequences"] / work["tokens"]
-    queries = (layers - 1 + share) * tokens
-    forward_flops = {
-        "feed_forward": 4 * width * inner * queries,
-        "attention projections": 4 * width**2 * (queries + layers * tokens),
-        "attention": 4 * width * work["pairs"] * (layers - 1 + share),
-        "optimizer": 0.0,
-    }
-    bytes_moved = {
-        "attention": 2 * width * tokens * (12 * (layers - 1) + 6),
-        "optimizer": 28 * record["bytes"]["parameters"] / 4,
-    }
-    bandwidth = topology.parse(target["name"]).chip.bandwidth
-    return {
-        part: target["clock_hz_estimate"]
-        * max(3 * flops / target["peak_flops"], bytes_moved.get(part, 0) / bandwidth)
-        for part, flops in forward_flops.items()
-    }
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

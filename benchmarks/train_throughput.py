@@ -1,4 +1,4 @@
-r"""Times flaxfer's train step with its input, as a stage runs it, and prints a JSON line.
+r"""Time flaxfer's train step with its input, as a stage runs it, and print a JSON line.
 
 python -m benchmarks.train_throughput --model FOLDER --data FILE --batch 32 --steps 20
 
@@ -17,7 +17,6 @@ import jax
 
 from benchmarks import common, matmuls, stage
 from flaxfer.data.loader import TrainPlan
-from flaxfer.errors import ConfigError
 from flaxfer.training.step import compiled_programs
 
 
@@ -49,13 +48,8 @@ def run(
     Raises:
       ConfigError: the data are too few for so many steps.
     """
-    plan = inputs.plan(seed)
     last = common.WARMUP + steps
-    if last > plan.total_steps:
-        raise ConfigError(
-            f"the data are enough for {plan.total_steps} steps, {common.WARMUP} of them to warm up",
-            hint=f"pass --steps {max(plan.total_steps - common.WARMUP, 1)}, or more data.",
-        )
+    plan = inputs.plan((seed,), last)
     train_step, state, key = inputs.start(plan)
     measured = common.Measured(steps=steps)
     state = _compile(inputs, plan, train_step, state, key, last, measured)

@@ -1,13 +1,15 @@
 r"""Does training on film reviews help to classify reviews of other products?
 
-IMDB film reviews -> book reviews -> zero-shot, reviews of clothing, electronics, health and kitchen
-products. The encoder and the language stay the same; the domain changes. IMDB is the intermediate
-task of Mohapatra & Mohapatra (2022); the target and its domains are our choice.
+IMDB film reviews -> reviews of products. The encoder and the language stay the same; the domain
+changes. IMDB is the intermediate task of Mohapatra & Mohapatra (2022); the target and its domains
+are our choice.
 
 Presets
   local   A folder with the published data sets (fdu-mtl) and any local checkpoint. The film
-          reviews are the 1,600 in fdu-mtl.
-  hub     BERT base, all 25,000 IMDB reviews and Amazon product reviews from the hub.
+          reviews are the 1,600 in fdu-mtl. The target is book reviews; reviews of clothing,
+          electronics, health and kitchen products are evaluated zero-shot.
+  hub     BERT base, all 25,000 IMDB reviews and Amazon reviews of all kinds of products from the
+          hub.
 
 Commands
   python -m flaxfer.main --config configs/classification_domain.py:local \

@@ -25,8 +25,8 @@ including English, zero-shot.
 Presets
   hub            Full public data sets and base-size models from the hub. QQP and MNLI are compared
                  for similarity. xlnet-base-cased reportedly has no safetensors file: convert it
-                 once with flaxfer.interop.convert, and pass --config.models.xlnet.hub= and
-                 --config.models.xlnet.path=FOLDER.
+                 once with `flaxfer convert FOLDER OUT --allow-torch`, and pass
+                 --config.models.xlnet.hub= and --config.models.xlnet.path=OUT.
   hub_trained    Like hub, with the targets in other languages trained in French.
   local          A folder with the published data sets (fdu-mtl, glue-samples, pattern-reviews,
                  senteval-style, sick, stsb-multi-mt, stsbenchmark-en, xlm-t-sentiment, zh-reviews),

@@ -10,7 +10,7 @@ Preset
 Commands
   python -m flaxfer.main --config configs/sts_english.py \
       --config.data_dir=DATA --config.model.path=MODEL
-  python benchmarks/peer_sts.py --model MODEL --data DATA
+  python -m benchmarks.peer_sts --model MODEL --data DATA
 
 Expected: BENCHMARKS.md has the scores of all-MiniLM-L6-v2 with their spread.
 Time: about three minutes per seed on two CPU cores.

@@ -75,9 +75,3 @@ class UnavailableError(FlaxferError):
     """A required program is not installed, or does not start."""
 
     exit_code = 69
-
-
-class PreemptedError(FlaxferError):
-    """The run was asked to stop; the same command resumes it."""
-
-    exit_code = 75

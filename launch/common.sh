@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Functions shared by the launch scripts: errors, dry runs, quoting, flags. Source it, do not run it.
-# The sourcing script sets dry_run and overrides, defines usage, and reads key, value and taken.
-# shellcheck disable=SC2154,SC2034
+# The sourcing script sets dry_run and overrides, and defines usage and set_flag.
+# shellcheck disable=SC2154
 
 # fail PROBLEM HINT: print both and exit with code 2, flaxfer's code for configuration errors.
 fail() {
@@ -40,33 +40,33 @@ run() {
   return "$code"
 }
 
-# flag WORD NEXT...: set `key`, `value` and `taken` (words consumed) from --key=value or --key value.
-flag() {
-  key=${1#--} taken=1
-  case $key in
-    *=*) value=${key#*=} key=${key%%=*} ;;
-    *)
-      [ $# -ge 2 ] || fail "$1: value missing" "write $1=VALUE."
-      value=$2 taken=2
-      ;;
-  esac
-}
-
-# own_flag WORD SWITCHES: handle a word that takes no value: help, a switch listed in SWITCHES (set
-# to yes), or an override (appended to `overrides`). Return non-zero for any other word.
-own_flag() {
-  case $1 in
-    -h | --help)
-      usage
-      exit 0
-      ;;
-    --config.*)
-      check_override "$1" --out
-      overrides+=("$1")
-      return
-      ;;
-  esac
-  [[ " $2 " == *" $1 "* ]] && printf -v "${1#--}" yes
+# parse SWITCHES KEYS WORD...: call `set_flag KEY VALUE` for --KEY=VALUE and --KEY VALUE, set the
+# variables of switches to yes, and append --config.KEY=VALUE to `overrides`.
+parse() {
+  local switches=" $1 " keys=" $2 " word key
+  shift 2
+  while [ $# -gt 0 ]; do
+    word=$1 key=${1#--}
+    shift
+    case $word in
+      -h | --help) usage && exit ;;
+      --config.*) check_override "$word" && overrides+=("$word") && continue ;;
+      --*) ;;
+      *) fail "$word: not a flag" "see $0 --help." ;;
+    esac
+    if [[ $switches == *" $key "* ]]; then
+      printf -v "$key" yes
+      continue
+    fi
+    [[ $keys == *" ${key%%=*} "* ]] || fail "$word: no such flag" "see $0 --help."
+    if [[ $key == *=* ]]; then
+      set_flag "${key%%=*}" "${key#*=}"
+    else
+      [ $# -gt 0 ] || fail "$word: value missing" "write $word=VALUE."
+      set_flag "$key" "$1"
+      shift
+    fi
+  done
 }
 
 # check_number FLAG VALUE
@@ -76,10 +76,12 @@ check_number() {
   esac
 }
 
-# check_config FILE[:PRESET]: require a file inside the checkout, which is the current folder.
+# check_config FILE[:PRESET] [SOURCE]: require a file inside the checkout, which is the current folder
+# unless it comes from SOURCE.
 check_config() {
   [ -n "$1" ] ||
     fail "--config: missing" "pass --config=FILE[:PRESET], for example --config=configs/sts_xling.py:base."
+  [ -z "${2:-}" ] || return 0
   case $1 in
     /* | ../* | */../*)
       fail "--config=$1: not a path inside the checkout" \
@@ -90,11 +92,11 @@ check_config() {
     fail "--config=$1: no such file: $PWD/${1%%:*}" "pass a path relative to $PWD."
 }
 
-# check_override WORD FLAG: require --config.KEY=VALUE. The scripts set the workdir, from FLAG.
+# check_override WORD: require --config.KEY=VALUE. The scripts set the workdir, from --out.
 check_override() {
   case $1 in
     --config.workdir=*)
-      fail "$1: the launch scripts set the workdir" "leave it out and set the results folder with $2."
+      fail "$1: the launch scripts set the workdir" "leave it out and set the results folder with --out."
       ;;
     --config.*=*) ;;
     *) fail "$1: not an override" "write --config.KEY=VALUE as one word." ;;

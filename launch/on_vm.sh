@@ -104,12 +104,9 @@ supervise() {
     while sleep "$seconds"; do save "$copy" || echo "saving failed; next attempt in $seconds s"; done
   ) &
   saver=$!
+  # A trapped signal interrupts a wait.
+  while kill -0 "$study" 2>/dev/null; do wait "$study" || true; done
   wait "$study" || code=$?
-  # A trapped signal interrupts the first wait.
-  while kill -0 "$study" 2>/dev/null; do
-    code=0
-    wait "$study" || code=$?
-  done
   kill "$saver" 2>/dev/null || true
   # Stopped by the signal rather than by an error: the same command resumes it.
   if [ "$asked" = yes ] && [ "$code" -eq 143 ]; then code=75; fi

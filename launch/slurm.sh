@@ -42,32 +42,19 @@ Exit code: that of sbatch, or 2 for invalid input.
 END
 }
 
-parse() {
-  local key value taken
-  while [ $# -gt 0 ]; do
-    if own_flag "$1" '--dry_run --write_only'; then
-      shift
-      continue
-    fi
-    flag "$@"
-    case $key in
-      config) configs+=("$value") ;;
-      each) each+=("--config.$value") ;;
-      name | out | python | time | cpus | memory | gpus | partition | account | grace | \
-        max_requeues | before)
-        printf -v "$key" %s "$value"
-        ;;
-      *) fail "$1: no such flag" "see $0 --help." ;;
-    esac
-    shift "$taken"
-  done
+set_flag() {
+  case $1 in
+    config) configs+=("$2") ;;
+    each) each+=("--config.$2") ;;
+    *) printf -v "$1" %s "$2" ;;
+  esac
 }
 
 check() {
   local word
   [ ${#configs[@]} -gt 0 ] || check_config ''
   for word in "${configs[@]}"; do check_config "$word"; done
-  for word in ${each[@]+"${each[@]}"}; do check_override "$word" --out; done
+  for word in ${each[@]+"${each[@]}"}; do check_override "$word"; done
   [[ $name =~ ^[A-Za-z0-9][A-Za-z0-9_.-]*$ ]] ||
     fail "--name=$name: invalid job name" "use letters, digits, hyphens, dots and underscores."
   for word in "$partition" "$account"; do
@@ -107,34 +94,37 @@ tasks() {
 }
 
 job() {
-  local count=$1 logs=log-%j.txt
-  echo '#!/usr/bin/env bash'
-  echo "#SBATCH --job-name=$name"
-  echo '#SBATCH --nodes=1'
-  echo '#SBATCH --ntasks=1'
-  echo "#SBATCH --cpus-per-task=$cpus"
-  echo "#SBATCH --mem=$memory"
-  echo "#SBATCH --time=$time"
+  local count=$1 logs=log-%j.txt folder=''
+  # B: signal only the batch script, which stops the study.
+  cat <<END
+#!/usr/bin/env bash
+#SBATCH --job-name=$name
+#SBATCH --nodes=1
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task=$cpus
+#SBATCH --mem=$memory
+#SBATCH --time=$time
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@$grace
+END
   [ "$gpus" = 0 ] || echo "#SBATCH --gpus-per-node=$gpus"
   [ -z "$partition" ] || echo "#SBATCH --partition=$partition"
   [ -z "$account" ] || echo "#SBATCH --account=$account"
   if [ "$count" -gt 1 ]; then
     echo "#SBATCH --array=0-$((count - 1))"
-    logs=log-%A_%a.txt
+    logs=log-%A_%a.txt folder=/\$SLURM_ARRAY_TASK_ID
   fi
-  echo "#SBATCH --output=$out/$logs"
-  echo '#SBATCH --open-mode=append'
-  echo '#SBATCH --requeue'
-  # B: signal only the batch script, which stops the study.
-  echo "#SBATCH --signal=B:USR1@$grace"
-  echo
-  echo "cd $(quote "$PWD") || exit 1"
-  echo "python=$(quote "$python") out=$(quote "$out") max_requeues=$max_requeues"
-  [ "$count" -eq 1 ] || echo "out=\$out/\$SLURM_ARRAY_TASK_ID"
-  echo "case \${SLURM_ARRAY_TASK_ID:-0} in"
-  tasks
-  echo 'esac'
-  [ -z "$before" ] || echo "$before"
+  cat <<END
+#SBATCH --output=$out/$logs
+
+cd $(quote "$PWD") || exit 1
+python=$(quote "$python") out=$(quote "$out")$folder max_requeues=$max_requeues
+case \${SLURM_ARRAY_TASK_ID:-0} in
+$(tasks)
+esac
+$before
+END
   cat <<'END'
 # The cache is kept beside the results, so that a requeued job need not compile again.
 export FLAXFER_CACHE="${FLAXFER_CACHE:-$out/cache}"
@@ -143,14 +133,11 @@ asked=no code=0
 trap 'asked=yes; kill -TERM "$running" 2>/dev/null' USR1
 "$python" -m flaxfer run "${study[@]}" "--config.workdir=$out" &
 running=$!
-wait "$running" || code=$?
 # A trapped signal interrupts a wait.
-while kill -0 "$running" 2>/dev/null; do
-  code=0
-  wait "$running" || code=$?
-done
-# 75: stopped on request. A study that finished or failed is not requeued.
-if [ "$code" -eq 75 ] || { [ "$asked" = yes ] && [ "$code" -eq 143 ]; }; then
+while kill -0 "$running" 2>/dev/null; do wait "$running"; done
+wait "$running" || code=$?
+# A study that finished or failed is not requeued.
+if [ "$asked" = yes ] && [ "$code" -eq 143 ]; then
   if [ "${SLURM_RESTART_COUNT:-0}" -ge "$max_requeues" ]; then
     echo "error: already requeued $max_requeues times; raise --max_requeues or --time" >&2
     exit "$code"
@@ -163,7 +150,8 @@ exit "$code"
 END
 }
 
-parse "$@"
+parse 'dry_run write_only' \
+  'config each name out python time cpus memory gpus partition account grace max_requeues before' "$@"
 check
 count=$((${#configs[@]} * (${#each[@]} > 0 ? ${#each[@]} : 1)))
 run mkdir -p "$out"

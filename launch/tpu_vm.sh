@@ -51,44 +51,15 @@ Exit code: that of the study or of the failed gcloud command, or 2 for invalid i
 END
 }
 
-parse() {
-  local key value taken
-  command=${1:-}
-  [ $# -gt 0 ] && shift
-  case $command in
-    create | setup | run | watch | fetch | delete | all) ;;
-    -h | --help | help)
-      usage
-      exit 0
-      ;;
-    *) fail "'$command': no such command" "see $0 --help." ;;
-  esac
-  while [ $# -gt 0 ]; do
-    if own_flag "$1" '--spot --direct --keep --delete_results --dry_run'; then
-      shift
-      continue
-    fi
-    flag "$@"
-    case $key in
-      project | zone | name | accelerator_type | runtime_version | bucket | config | source | data | \
-        extras | python | out | sync_seconds | poll_seconds | max_restarts)
-        printf -v "$key" %s "$value"
-        ;;
-      *) fail "$1: no such flag" "see $0 --help." ;;
-    esac
-    shift "$taken"
-  done
-}
+set_flag() { printf -v "$1" %s "$2"; }
 
 check() {
   bucket=${bucket%/} data=${data%/}
   need_command gcloud "install the Google Cloud CLI (https://cloud.google.com/sdk/docs/install)."
-  [ -n "$project" ] || fail "--project: missing" "pass --project=ID; list yours with gcloud projects list."
   [[ $project =~ ^[a-z][a-z0-9.:-]*$ ]] ||
-    fail "--project=$project: invalid project id" "pass the id, not the title: lowercase letters, digits, hyphens."
-  [ -n "$zone" ] || fail "--zone: missing" "pass --zone=ZONE, for example --zone=us-west4-a."
+    fail "--project=$project: not a project id" "pass --project=ID; list yours with gcloud projects list."
   [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z]$ ]] ||
-    fail "--zone=$zone: invalid zone" "for example us-west4-a (a region such as us-west4 is not enough)."
+    fail "--zone=$zone: not a zone" "for example --zone=us-west4-a (us-west4 is only a region)."
   [[ $name =~ ^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$ ]] ||
     fail "--name=$name: invalid VM name" \
       "use at most 40 lowercase letters, digits and hyphens; start with a letter, do not end with a hyphen."
@@ -99,12 +70,10 @@ check() {
   check_number poll_seconds "$poll_seconds"
   check_number max_restarts "$max_restarts"
   if [ "$command" != create ] && { [ "$command" != delete ] || [ "$delete_results" = yes ]; }; then
-    [ -n "$bucket" ] || fail "--bucket: missing" \
-      "pass --bucket=gs://BUCKET (gcloud storage buckets create); the workdir must outlive the VM."
     check_bucket bucket "$bucket"
   fi
   if [ -n "$data" ]; then check_bucket data "$data"; fi
-  case $command in run | watch | all) check_study ;; esac
+  case $command in run | watch | all) check_config "$config" "$source" ;; esac
   case $command in setup | watch | all) check_source ;; esac
 }
 
@@ -116,11 +85,7 @@ check_accelerator() {
     v5litepod-[148]) : "${runtime_version:=v2-alpha-tpuv5-lite}" ;;
     v6e-[148]) : "${runtime_version:=v2-alpha-tpuv6e}" ;;
     *)
-      if [[ $accelerator_type =~ ^(v4|v5p|v5litepod|v6e)-[1-9][0-9]+$ ]]; then
-        fail "--accelerator_type=$accelerator_type: multi-host slices are not supported by this script" \
-          "use a single-host slice: v4-8, v5p-8, v5litepod-8 or v6e-8."
-      fi
-      fail "--accelerator_type=$accelerator_type: unknown" \
+      fail "--accelerator_type=$accelerator_type: not a known single-host slice" \
         "use one of v4-8, v5p-8, v5litepod-1, v5litepod-4, v5litepod-8, v6e-1, v6e-4, v6e-8."
       ;;
   esac
@@ -129,11 +94,6 @@ check_accelerator() {
 check_bucket() {
   [[ $2 =~ ^gs://[a-z0-9][a-z0-9._-]+[a-z0-9](/[A-Za-z0-9._/-]+)?$ ]] ||
     fail "--$1=$2: not a Cloud Storage URL" "for example --$1=gs://my-bucket."
-}
-
-check_study() {
-  if [ -z "$source" ]; then check_config "$config"; fi
-  [ -n "$config" ] || check_config ''
 }
 
 # Only committed code is copied, because the record of a run names the commit.
@@ -364,7 +324,15 @@ do_all() {
   trap - EXIT
 }
 
-parse "$@"
+command=${1:-}
+case $command in
+  create | setup | run | watch | fetch | delete | all) shift ;;
+  -h | --help) usage && exit ;;
+  *) fail "'$command': no such command" "see $0 --help." ;;
+esac
+parse 'spot direct keep delete_results dry_run' \
+  "project zone name accelerator_type runtime_version bucket config source data extras python out \
+sync_seconds poll_seconds max_restarts" "$@"
 check
 result=0
 case $command in

@@ -35,7 +35,6 @@ def test_every_error_has_its_own_exit_code() -> None:
     assert codes["ConfigError"] == 2
     assert codes["DataError"] == 3
     assert codes["UnavailableError"] == 69  # EX_UNAVAILABLE of sysexits.h
-    assert codes["PreemptedError"] == 75  # EX_TEMPFAIL of sysexits.h: try again
     assert len(set(codes.values())) == len(codes)
     assert all(0 < code < 126 for code in codes.values())
 

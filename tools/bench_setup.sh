@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes the three environments of the benchmarks: flaxfer's own (.venv), PyTorch's with the Trainer
-# (.venv-bench-torch, Python 3.11) and that of the last transformers with Flax classes
-# (.venv-bench-flax, which shares only jax, flax, optax and numpy with constraints.txt).
+# Create the three environments of the benchmarks: .venv for flaxfer, .venv-bench-torch (Python 3.11)
+# for PyTorch and the Trainer, and .venv-bench-flax for the last transformers with Flax classes, which
+# shares only jax, flax, optax and numpy with constraints.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh .venv test
@@ -19,7 +19,7 @@ rm -rf "$venv"
 shared=$(mktemp)
 trap 'rm -f "$shared"' EXIT
 grep -E '^(jax|jaxlib|flax|optax|numpy)==' constraints.txt >"$shared"
-# libtpu has wheels for Linux x86-64 alone; it is for the estimates only.
+# Only the estimates need libtpu, whose wheels are for Linux x86-64.
 extra=()
 if [ "$(uname -sm)" = "Linux x86_64" ]; then extra=(libtpu); fi
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$shared" \

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes a virtual environment and installs flaxfer into it; does nothing if that is done already.
+# Create a virtual environment and install flaxfer into it, unless that is done already.
 #   tools/setup.sh FOLDER EXTRAS [VERSION]
-# With VERSION (such as 3.11) that Python is taken, else the newest of 3.11 or later that is found:
-# on the PATH, or among pyenv's versions.
+# The Python is VERSION (such as 3.11), by default the newest one from 3.11 on that is on the PATH or
+# among pyenv's versions.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1 extras=$2 version=${3:-}
 
-# Prints "minor path" for a Python that starts, is new enough and can make environments.
+# Print "minor path" for a Python that starts, is new enough and can create environments.
 probe() {
   "$1" -c '
 import sys, ensurepip, venv
@@ -26,9 +26,9 @@ find_python() {
 
 python=$(find_python)
 if [ -z "$python" ]; then
-  echo "error: no Python ${version:-3.11 or later} with venv was found, on the PATH or in pyenv." >&2
-  echo "  Hint: install one (for example: pyenv install ${version:-3.13}, or your" \
-    "system's python3 and python3-venv packages) and run this again." >&2
+  echo "error: no Python ${version:-3.11 or later} with venv is on the PATH or in pyenv." >&2
+  echo "  Hint: install one (pyenv install ${version:-3.13}, or your system's python3 and" \
+    "python3-venv packages) and run this again." >&2
   exit 1
 fi
 
@@ -37,8 +37,8 @@ wanted=$({ "$python" --version; cat pyproject.toml constraints.txt "$0"; } | cks
 if [ -x "$venv/bin/python" ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
   exit 0
 fi
-if ! [ "$("$venv/bin/python" --version 2>/dev/null)" = "$("$python" --version)" ]; then
-  echo "making $venv with $("$python" --version) ($python)"
+if [ "$("$venv/bin/python" --version 2>/dev/null)" != "$("$python" --version)" ]; then
+  echo "creating $venv with $("$python" --version) ($python)"
   rm -rf "$venv"
   "$python" -m venv "$venv"
 fi
@@ -49,12 +49,12 @@ install() {
   if ! "${pip[@]}" "$@" >"$log" 2>&1; then
     tail -n 20 "$log" >&2
     echo "error: the installation failed; the whole output is in $log." >&2
-    echo "  Hint: look at its last lines above (no network? no space? no wheel for this" \
-      "Python?) and run this again." >&2
+    echo "  Hint: resolve the problem above (no network? no space? no wheel for this Python?) and" \
+      "run this again." >&2
     exit 1
   fi
 }
-# PyTorch first and by itself: with it there, nothing draws in another build of it.
+# PyTorch comes first, alone, so that no other package pulls in another build of it.
 case ",$extras," in *,parity,*) install --constraint constraints.txt torch ;; esac
 install --constraint constraints.txt --editable ".[$extras]"
 # These weights declare dependencies that they do not need.

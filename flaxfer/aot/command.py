@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ def mesh_sizes(text: str) -> Mesh:
     sizes = dict.fromkeys(axes, 1)
     for part in text.split(","):
         axis, _, size = part.partition("=")
-        if axis not in sizes or not size.removeprefix("-").isdigit() or int(size) in (0, -2):
+        if axis not in sizes or not re.fullmatch(r"-1|[1-9]\d*", size):
             raise argparse.ArgumentTypeError(f"{part!r} is not AXIS=SIZE with one of {axes}")
         sizes[axis] = int(size)
     return Mesh(**sizes)

@@ -18,7 +18,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from flaxfer.aot.hlo import ARRAY, Instruction, Module, array_bytes, group_size
 from flaxfer.aot.parts import part_of
@@ -79,7 +79,7 @@ class Collectives:
     asynchronous: int = 0
     cycles: float = 0.0
 
-    def add(self, other: Collectives, times: int = 1) -> None:
+    def add(self, other: Collectives, times: int) -> None:
         """Add other collectives, repeated `times` times."""
         self.count += times * other.count
         self.bytes += times * other.bytes
@@ -87,45 +87,55 @@ class Collectives:
         self.cycles += times * other.cycles
 
 
+class Spent(NamedTuple):
+    """Cycles of an instruction.
+
+    Attributes:
+      cycles: of all its runs.
+      source: `compiler` for its estimate, `modelled` for our own model of bytes and operations,
+        `exposed` for collectives that no other work hides.
+      part: part of the model and direction.
+    """
+
+    cycles: float
+    item: Instruction
+    runs: int
+    source: str
+    part: tuple[str, str]
+
+
 @dataclasses.dataclass
 class Cost:
     """Cost of a computation on one chip.
 
     Attributes:
-      compiler: cycles estimated by the compiler.
-      modelled: cycles by our own model of bytes and operations.
-      exposed: cycles of collectives that no other work hides.
-      parts: cycles of all sources by part of the model and direction.
-      instructions: (cycles, instruction, number of runs) of the instructions that take time.
+      spent: cycles of the instructions that take time.
       collectives: collectives by kind.
       warnings: limits of the estimate.
     """
 
-    compiler: float = 0.0
-    modelled: float = 0.0
-    exposed: float = 0.0
-    parts: dict[tuple[str, str], float] = dataclasses.field(
-        default_factory=lambda: collections.defaultdict(float)
-    )
-    instructions: list[tuple[float, Instruction, int]] = dataclasses.field(default_factory=list)
+    spent: list[Spent] = dataclasses.field(default_factory=list)
     collectives: dict[str, Collectives] = dataclasses.field(
         default_factory=lambda: collections.defaultdict(Collectives)
     )
     warnings: set[str] = dataclasses.field(default_factory=set)
 
-    @property
-    def cycles(self) -> float:
-        """Cycles of all sources."""
-        return self.compiler + self.modelled + self.exposed
+    def cycles(self, source: str = "") -> float:
+        """Return the cycles of a source, by default of all."""
+        return sum(x.cycles for x in self.spent if source in ("", x.source))
+
+    def parts(self) -> dict[tuple[str, str], float]:
+        """Return the cycles by part of the model and direction."""
+        parts: dict[tuple[str, str], float] = collections.defaultdict(float)
+        for x in self.spent:
+            parts[x.part] += x.cycles
+        return parts
 
     def add(self, other: Cost, times: int) -> None:
         """Add the cost of a computation that runs `times` times."""
-        self.compiler += times * other.compiler
-        self.modelled += times * other.modelled
-        self.exposed += times * other.exposed
-        for part, cycles in other.parts.items():
-            self.parts[part] += times * cycles
-        self.instructions += [(times * c, item, times * n) for c, item, n in other.instructions]
+        self.spent += [
+            x._replace(cycles=times * x.cycles, runs=times * x.runs) for x in other.spent
+        ]
         for kind, collective in other.collectives.items():
             self.collectives[kind].add(collective, times)
         self.warnings |= other.warnings
@@ -141,13 +151,7 @@ def estimate(module: Module, topology: Topology) -> Cost:
 
 def _copy_cycles(chip: Chip, size: float) -> float:
     """Return the cycles that `size` bytes take between the chip and its memory."""
-    return size / chip.bandwidth * chip.clock if chip.bandwidth else 0.0
-
-
-def _kernel_cycles(chip: Chip, flops: float, size: float) -> float:
-    if not chip.peak:
-        return 0.0
-    return (max(flops / chip.peak, size / chip.bandwidth) + KERNEL_OVERHEAD) * chip.clock
+    return size / chip.bandwidth * chip.clock
 
 
 def _splash_cycles(
@@ -155,15 +159,9 @@ def _splash_cycles(
 ) -> float:
     """Return the cycles of splash attention, whose vector operations wait for its matmuls.
 
-    Args:
-      chip: the accelerator.
-      query: shape of the queries (rows, heads, tokens, width).
-      matmuls: number of matmuls.
-      operations: vector operations per score.
-      size: bytes read and written.
+    `query` is the shape of the queries (rows, heads, tokens, width), `operations` counts vector
+    operations per score, and `size` is in bytes read and written.
     """
-    if not chip.peak:
-        return 0.0
     scores = math.prod(query[:3]) * query[2]
     flops = 2 * matmuls * scores * max(query[3], LANES)
     computing = flops / chip.peak * chip.clock + operations * scores / VECTOR_OPERATIONS
@@ -171,9 +169,9 @@ def _splash_cycles(
 
 
 def _collective_cycles(topology: Topology, kind: str, size: float, item: Instruction) -> float:
-    """Return the cycles of a collective; `size` is that of the gathered or unreduced array."""
+    """Return the cycles of a collective whose gathered or unreduced array has `size` bytes."""
     chip, n = topology.chip, group_size(item, topology.chips)
-    if n == 1 or not chip.link:
+    if n == 1:
         return 0.0
     if kind == "collective-permute":
         sent, hops = size, 1
@@ -209,7 +207,9 @@ class _Schedule:
         elif item.opcode.endswith("-start"):
             largest = max(array_bytes(item.shape), default=0)
             self._begin(item.name, "copies", _copy_cycles(self._chip, largest))
-        elif item.opcode.endswith(("-done", "-update")):
+        elif item.opcode == "async-update":  # It hands on what has begun.
+            self._pending[item.name] = self._pending.pop(item.operands[0], (0.0, "copies"))
+        elif item.opcode.endswith("-done"):
             self._wait(item, item.operands[0])
         elif item.opcode == "custom-call":
             self._custom_call(item)
@@ -219,10 +219,11 @@ class _Schedule:
     def _nested(self, item: Instruction) -> None:
         times = 1
         if item.opcode == "while":
-            trips = self._module.trip_count(item)
+            trips, called = self._module.trip_count(item), item.called("body")
             if trips is None:
                 self.cost.warnings.add(f"{item.name}: trip count unknown, counted as 1")
-            times, called = trips or 1, item.called("body")
+            else:
+                times = trips
         elif item.opcode == "call":
             called = item.called("to_apply")
         else:
@@ -232,9 +233,9 @@ class _Schedule:
         names = [n for n in re.findall(r"[\w.\-]+", called) if n in self._module.computations]
         costs = [_Schedule(self._module, self._topology, name).cost for name in names]
         if costs:
-            slowest = max(costs, key=lambda cost: cost.cycles)
+            slowest = max(costs, key=Cost.cycles)
             self.cost.add(slowest, times)
-            self._now += times * slowest.cycles
+            self._now += times * slowest.cycles()
 
     def _collective(self, item: Instruction) -> tuple[str, Instruction, str] | None:
         """Return kind, operation and role (`now`, `start`, `done`) of a collective, else None.
@@ -247,8 +248,8 @@ class _Schedule:
             return kind, item, ending
         if item.opcode in COLLECTIVES:
             return item.opcode, item, "now"
-        if item.opcode in ("async-done", "async-update") and item.operands[0] in self._pending:
-            return ("", item, "done") if item.opcode == "async-done" else None
+        if item.opcode == "async-done" and item.operands[0] in self._pending:
+            return "", item, "done"
         if item.opcode not in ("fusion", "async-start"):
             return None
         inside = [x for x in self._module.inner(item) if x.opcode in COLLECTIVES]
@@ -273,7 +274,7 @@ class _Schedule:
         if kind == "reduce-scatter" and operation.opcode == "all-reduce":
             size = operation.bytes
         cycles = _collective_cycles(self._topology, kind, size, operation)
-        self.cost.collectives[kind].add(Collectives(1, size, role == "start", cycles))
+        self.cost.collectives[kind].add(Collectives(1, size, role == "start", cycles), 1)
         name = item.name
         if role == "start" and item.opcode == "fusion":
             name = _channel(operation)
@@ -296,37 +297,36 @@ class _Schedule:
         if cycles <= 0:
             return
         self._now += cycles
-        setattr(self.cost, source, getattr(self.cost, source) + cycles)
         model_part, direction = part_of(self._module, item)
-        self.cost.parts[part or model_part, direction] += cycles
-        self.cost.instructions.append((cycles, item, 1))
+        self.cost.spent.append(Spent(cycles, item, 1, source, (part or model_part, direction)))
 
     def _custom_call(self, item: Instruction) -> None:
-        target = item.text(r'custom_call_target="([^"]*)"')
-        if target in FREE_CALLS:
+        if item.call_target in FREE_CALLS:
             return
         size = float(self._operand_bytes(item) + item.bytes)
-        if target in COPY_CALLS:
-            self._spend(item, _copy_cycles(self._chip, size), "modelled")
-            return
-        for name, (matmuls, operations) in SPLASH.items():
-            if item.name.startswith(name):
-                query = max(map(self._dimensions, item.operands), key=len)
-                cycles = _splash_cycles(self._chip, query, matmuls, operations, size)
-                self._spend(item, cycles, "modelled")
-                return
-        flops = 0.0
-        declared = item.text(r'"cost_estimate":\{([^}]*)\}')
-        if declared:
-            numbers = dict(re.findall(r'"(\w+)":"(\d+)"', declared))
-            flops = float(numbers.get("flops", 0))
-            size = float(numbers.get("bytes_accessed", size))
-        elif self._chip.peak:
+        splash = [counts for name, counts in SPLASH.items() if item.name.startswith(name)]
+        if item.call_target in COPY_CALLS:
+            cycles = _copy_cycles(self._chip, size)
+        elif splash:
+            query = max(map(self._dimensions, item.operands), key=len)
+            cycles = _splash_cycles(self._chip, query, *splash[0], size)
+        else:
+            cycles = self._kernel_cycles(item, size)
+        self._spend(item, cycles, "modelled")
+
+    def _kernel_cycles(self, item: Instruction, size: float) -> float:
+        """Return the cycles of a kernel that reads and writes `size` bytes, or what it declares."""
+        chip = self._chip
+        text = item.text(r'"cost_estimate":\{([^}]*)\}')
+        if not text and chip.clock:
             name = re.sub(r"[.\d]+$", "", item.name)
             self.cost.warnings.add(
-                f"the kernel {name} ({target}) has no cost_estimate: only its bytes count"
+                f"the kernel {name} ({item.call_target}) has no cost_estimate: only its bytes count"
             )
-        self._spend(item, _kernel_cycles(self._chip, flops, size), "modelled")
+        declared = dict(re.findall(r'"(\w+)":"(\d+)"', text))
+        flops = float(declared.get("flops", 0))
+        size = float(declared.get("bytes_accessed", size))
+        return (max(flops / chip.peak, size / chip.bandwidth) + KERNEL_OVERHEAD) * chip.clock
 
     def _operand_bytes(self, item: Instruction) -> int:
         """Return the bytes of the operands that are in this computation."""
@@ -358,23 +358,22 @@ def by_part(cost: Cost) -> list[dict[str, Any]]:
     """Return the cycles of each part and direction, largest first."""
     return [
         {"part": part, "direction": direction, "cycles": round(cycles)}
-        for (part, direction), cycles in sorted(cost.parts.items(), key=lambda item: -item[1])
+        for (part, direction), cycles in sorted(cost.parts().items(), key=lambda item: -item[1])
     ]
 
 
 def top(cost: Cost, module: Module, count: int) -> list[dict[str, Any]]:
     """Return the instructions with the most cycles, summed over the iterations of loops."""
-    largest = sorted(cost.instructions, key=lambda entry: -entry[0])[:count]
     return [
         {
-            "instruction": item.name,
-            "shape": _largest_array(item.shape),
-            "part": " ".join(filter(None, part_of(module, item))),
-            "operation": item.op_name,
-            "runs": runs,
-            "cycles": round(cycles),
+            "instruction": x.item.name,
+            "shape": _largest_array(x.item.shape),
+            "part": " ".join(filter(None, part_of(module, x.item))),
+            "operation": x.item.op_name,
+            "runs": x.runs,
+            "cycles": round(x.cycles),
         }
-        for cycles, item, runs in largest
+        for x in sorted(cost.spent, key=lambda x: -x.cycles)[:count]
     ]
 
 

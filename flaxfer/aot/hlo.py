@@ -11,9 +11,6 @@ import math
 import re
 from collections.abc import Mapping
 
-BYTES = {"pred": 1.0, "token": 0.0, "opaque": 0.0, "bf16": 2.0, "s4": 0.5, "u4": 0.5, "s2": 0.25}
-"""Bytes of an element; the names of other types contain their number of bits."""
-
 ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,<=]*)\]")
 HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 INSTRUCTION = re.compile(r"^ +(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -54,6 +51,11 @@ class Instruction:
         """The compiler's own estimate, or None without one."""
         cycles = self.text(r'"estimated_cycles":"(\d+)"')
         return int(cycles) if cycles else None
+
+    @property
+    def call_target(self) -> str:
+        """Target of a custom call, or an empty string."""
+        return self.text(r'custom_call_target="([^"]*)"')
 
     @property
     def op_name(self) -> str:
@@ -110,13 +112,13 @@ class Module:
         if known:
             return int(known)
         condition = self.computations.get(loop.called("condition"), {})
+        limits = [
+            int(item.literal)
+            for item in condition.values()
+            if item.opcode == "constant" and item.literal.isdecimal()
+        ]
         for root in (item for item in condition.values() if item.root):
-            comparison = root if root.opcode != "fusion" else (self.inner(root) or [root])[-1]
-            limits = [
-                int(item.literal)
-                for item in condition.values()
-                if item.opcode == "constant" and re.fullmatch(r"\d+", item.literal)
-            ]
+            comparison = (self.inner(root) or [root])[-1]
             if "direction=LT" in comparison.attributes and len(limits) == 1:
                 return limits[0]
         return None
@@ -126,10 +128,10 @@ def array_bytes(shape: str) -> list[int]:
     """Return the bytes of each array of a printed shape; dynamic sizes count at their maximum."""
     sizes = []
     for dtype, dimensions in ARRAY.findall(shape):
-        bits = re.match(r"[a-z]+(\d+)", dtype)
-        each = BYTES.get(dtype) or (int(bits[1]) / 8 if bits else 0.0)
-        count = math.prod(int(n) for n in dimensions.replace("<=", "").split(",") if n)
-        sizes.append(int(each * count))
+        # Names contain the number of bits; only pred, token and opaque have none.
+        number = re.search(r"\d+", dtype)
+        bits = int(number[0]) if number else 8 * (dtype == "pred")
+        sizes.append(math.prod(map(int, re.findall(r"\d+", dimensions))) * bits // 8)
     return sizes
 
 

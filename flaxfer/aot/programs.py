@@ -10,7 +10,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from flaxfer.aot.flops import Work
-from flaxfer.config import Config, Stage
+from flaxfer.config import Config, Stage, Task
 from flaxfer.data import packing
 from flaxfer.data.loader import TrainPlan, eval_batches
 from flaxfer.data.tokenize import Tokenized
@@ -58,6 +58,13 @@ class Assumed:
     vocabulary: int = 0
 
 
+class Splits(NamedTuple):
+    """Tokenised data of a stage."""
+
+    train: Tokenized
+    dev: Tokenized
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Workload:
     """The work of a stage, independent of the mesh.
@@ -66,23 +73,22 @@ class Workload:
       settings: settings of the stage.
       model: encoder and head; the vocabulary is cut to the ids in use.
       vocabulary: size of the uncut vocabulary.
-      train, dev: the splits, or None if they are assumed.
-      assumed: assumptions in place of the splits.
+      data: the splits, or assumptions in their place.
       fixed_rows: rows of a micro-batch (B); 0 for the largest bucket size of the plan.
     """
 
     settings: Stage
     model: ModelSpec
     vocabulary: int
-    train: Tokenized | None = None
-    dev: Tokenized | None = None
-    assumed: Assumed | None = None
+    data: Splits | Assumed
     fixed_rows: int = 0
 
     @property
     def examples(self) -> float:
         """Examples of a step; with assumed data, sequences."""
-        return self.settings.train.batch_size if self.train else self.useful().sequences
+        if isinstance(self.data, Assumed):
+            return self.useful().sequences
+        return self.settings.train.batch_size
 
     @property
     def dtype(self) -> Any:
@@ -90,47 +96,55 @@ class Workload:
         return platform.compute_dtype(self.settings.train.compute_dtype, "tpu")
 
     @functools.cache  # noqa: B019 - a workload lives as long as its process.
-    def plan(self, row_shards: int) -> TrainPlan | None:
-        """Return the plan of the stage's steps, or None with assumed data."""
-        if self.train is None:
-            return None
-        pad_id = self.model.encoder.pad_token_id
-        return TrainPlan.make(self.train, self.settings.train, (0,), pad_id, row_shards)
+    def plan(self, row_shards: int) -> TrainPlan:
+        """Return the plan of the stage's steps; with assumed data, it has no batches."""
+        settings, pad_id = self.settings.train, self.model.encoder.pad_token_id
+        if isinstance(self.data, Splits):
+            return TrainPlan.make(self.data.train, settings, (0,), pad_id, row_shards)
+        rows, slots = self.data.rows, self.data.sequences_per_row
+        none = _no_sequences(self.settings.task)
+        return TrainPlan(none, settings, (0,), ASSUMED_STEPS, (rows,), slots, row_shards, pad_id)
 
     def rows(self, row_shards: int) -> int:
-        """Return B of the largest train program, which needs the most memory."""
-        plan = self.plan(row_shards)
-        planned = plan.bucket_sizes[-1] if plan else self._assumed.rows
-        return math.ceil((self.fixed_rows or planned) / row_shards) * row_shards
+        """Return B of the largest train program, which needs the most memory.
+
+        Raises:
+          ConfigError: every batch needs more than `fixed_rows`.
+        """
+        sizes = self.plan(row_shards).bucket_sizes
+        rows = math.ceil((self.fixed_rows or sizes[-1]) / row_shards) * row_shards
+        if rows < sizes[0]:
+            what, hint = f"no micro-batch fits into {rows} rows", f"name at least {sizes[0]}."
+            raise ConfigError(what, where="--rows", hint=hint)
+        return rows
 
     def train_shapes(self, row_shards: int) -> Shapes:
         """Return the shapes of a train batch; they lead with A."""
-        plan = self.plan(row_shards)
-        slots = plan.slots if plan else self._assumed.sequences_per_row
-        batch = empty_batch(self, self.rows(row_shards), slots)
+        batch = empty_batch(self, self.rows(row_shards), self.plan(row_shards).slots)
         lead = self.settings.train.gradient_accumulation_steps
         return {k: jax.ShapeDtypeStruct((lead, *x.shape), x.dtype) for k, x in batch.items()}
 
     def eval_shapes(self, row_shards: int) -> Shapes:
         """Return the shapes of an eval batch."""
-        settings, pad_id = self.settings.train, self.model.encoder.pad_token_id
-        if self.dev is not None:
-            batch = next(eval_batches(self.dev, settings, pad_id, row_shards))
+        settings = self.settings.train
+        if isinstance(self.data, Splits):
+            pad_id = self.model.encoder.pad_token_id
+            batch = next(eval_batches(self.data.dev, settings, pad_id, row_shards))
         else:
-            slots = 1 << (self._assumed.sequences_per_row - 1).bit_length()
+            slots = 1 << (self.data.sequences_per_row - 1).bit_length()
             batch = empty_batch(self, settings.eval_rows * row_shards, slots)
         return {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in batch.items()}
 
     def useful(self) -> Work:
         """Return the work of a train step without padding, on average over the train split."""
         settings = self.settings.train
-        if self.train is None:
-            rows = self._assumed.rows * settings.gradient_accumulation_steps
-            sequences = rows * self._assumed.sequences_per_row
+        if isinstance(self.data, Assumed):
+            rows = self.data.rows * settings.gradient_accumulation_steps
+            sequences = rows * self.data.sequences_per_row
             tokens = rows * settings.row_length
             return Work(sequences, tokens, tokens * tokens / sequences)
-        lengths = self.train.lengths.astype(np.float64)
-        sequences = settings.batch_size * self.train.choices
+        lengths = self.data.train.lengths.astype(np.float64)
+        sequences = settings.batch_size * self.data.train.choices
         mean, square = float(lengths.mean()), float(np.square(lengths).mean())
         return Work(sequences, sequences * mean, sequences * square)
 
@@ -141,25 +155,6 @@ class Workload:
         rows *= micro_batches
         return Work(rows * shapes["cls_BE"].shape[2], rows * tokens, rows * tokens * tokens)
 
-    def train_spec(self, row_shards: int) -> StepSpec:
-        """Return the spec of the train step."""
-        settings, plan = self.settings.train, self.plan(row_shards)
-        return StepSpec(
-            model=self.model,
-            task=self.settings.task,
-            label_smoothing=settings.label_smoothing,
-            optimizer=self.settings.optimizer,
-            total_steps=plan.total_steps if plan else ASSUMED_STEPS,
-            dtype=self.dtype,
-            remat=settings.remat,
-            attention=settings.attention,
-        )
-
-    @property
-    def _assumed(self) -> Assumed:
-        assert self.assumed is not None
-        return self.assumed
-
 
 def read_workload(config: Config, stage: str, rows: int) -> Workload:
     """Read the data and the vocabulary of a stage, as a study does.
@@ -168,16 +163,10 @@ def read_workload(config: Config, stage: str, rows: int) -> Workload:
       FlaxferError: data, tokenizer or config.json cannot be read. Weights are not needed.
     """
     stage_settings(config, stage)
-    data = read_study_data(config, platform.cache_dir(config.cache))
-    spec = data.stages[stage]
-    return Workload(
-        settings=spec.settings,
-        model=spec.model,
-        vocabulary=data.encoder.vocab_size,
-        train=spec.train,
-        dev=spec.dev,
-        fixed_rows=rows,
-    )
+    study = read_study_data(config, platform.cache_dir(config.cache))
+    data = study.stages[stage]
+    splits = Splits(data.train, data.dev)
+    return Workload(data.settings, data.model, study.encoder.vocab_size, splits, rows)
 
 
 def assumed_workload(config: Config, stage: str, file: Path, assumed: Assumed) -> Workload:
@@ -195,7 +184,7 @@ def assumed_workload(config: Config, stage: str, file: Path, assumed: Assumed) -
         settings = dataclasses.replace(settings, train=train)
     model = model_spec(encoder, settings.task)
     model = model.with_vocabulary(assumed.vocabulary or encoder.vocab_size)
-    return Workload(settings, model, encoder.vocab_size, assumed=assumed)
+    return Workload(settings, model, encoder.vocab_size, assumed)
 
 
 def stage_settings(config: Config, stage: str) -> Stage:
@@ -217,24 +206,28 @@ def stage_settings(config: Config, stage: str) -> Stage:
 
 def empty_batch(work: Workload, rows: int, slots: int) -> packing.Batch:
     """Return a batch without any sequence; its arrays have the shapes of a full one."""
-    task = task_type(work.settings.task)
-    shape = task.encoded_label_shape(1, 1)
-    one = np.zeros(1, np.int32)
-    data = Tokenized(
+    length, pad_id = work.settings.train.row_length, work.model.encoder.pad_token_id
+    none = _no_sequences(work.settings.task)
+    return packing.build_rows(none, np.zeros(0, np.int64), [], rows, length, slots, pad_id)
+
+
+def _no_sequences(task: Task) -> Tokenized:
+    """Return data of a task whose arrays have the dtypes of its real data."""
+    form, one = task_type(task), np.zeros(1, np.int32)
+    shape = form.encoded_label_shape(1, 1)
+    return Tokenized(
         token=one,
         type=one.astype(np.uint8),
         offset=np.array([0, 1]),
         cls=one,
-        label=np.zeros(shape if shape[0] else 1, task.label_dtype),
+        label=np.zeros(shape if shape[0] else 1, form.label_dtype),
         id=("",),
         language=("",),
         domain=("",),
         truncated=0,
         fingerprint="",
-        task_type=task,
+        task_type=form,
     )
-    length, pad_id = work.settings.train.row_length, work.model.encoder.pad_token_id
-    return packing.build_rows(data, np.zeros(0, np.int64), [], rows, length, slots, pad_id)
 
 
 def state_shapes(work: Workload, mesh: Mesh) -> TrainState:
@@ -250,8 +243,18 @@ def state_shapes(work: Workload, mesh: Mesh) -> TrainState:
 
 def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
     """Compile the train step for the largest number of rows."""
-    row_shards = sharding.row_shards(mesh)
-    step: Any = make_train_step(work.train_spec(row_shards), mesh)
+    row_shards, settings = sharding.row_shards(mesh), work.settings.train
+    spec = StepSpec(
+        model=work.model,
+        task=work.settings.task,
+        label_smoothing=settings.label_smoothing,
+        optimizer=work.settings.optimizer,
+        total_steps=work.plan(row_shards).total_steps,
+        dtype=work.dtype,
+        remat=settings.remat,
+        attention=settings.attention,
+    )
+    step: Any = make_train_step(spec, mesh)
     rows = NamedSharding(mesh, PartitionSpec(None, *sharding.ROWS))
     batch = _with_sharding(work.train_shapes(row_shards), rows)
     backend = mesh.devices.flat[0].platform
@@ -264,10 +267,10 @@ def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
 def compile_eval(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
     """Compile the eval step with which dev is scored."""
     task = work.settings.task
-    spec = EvalSpec(work.model, task, work.dtype, work.settings.train.attention)
+    spec = EvalSpec(work.model, work.dtype, work.settings.train.attention)
     step: Any = make_eval_step(spec, mesh)
     params = placed(jax.eval_shape(cast_for_eval(work.dtype), work.model.param_shapes()), mesh)
-    empty = jax.eval_shape(task_type(task).device_metrics(task).empty)
+    empty = jax.eval_shape(lambda: task_type(task).device_metrics(task))
     accumulated = _with_sharding(empty, sharding.whole(mesh))
     shapes = work.eval_shapes(sharding.row_shards(mesh))
     batch = _with_sharding(shapes, NamedSharding(mesh, sharding.ROWS))
@@ -285,11 +288,12 @@ def bytes_on_chip(tree: Any) -> int:
 
 def summary(work: Workload, row_shards: int) -> dict[str, Any]:
     """Return the compiled shapes as JSON values."""
-    plan, encoder = work.plan(row_shards), work.model.encoder
+    encoder = work.model.encoder
+    planned = isinstance(work.data, Splits)
     return {
         "train": {k: list(x.shape) for k, x in work.train_shapes(row_shards).items()},
         "eval": {k: list(x.shape) for k, x in work.eval_shapes(row_shards).items()},
-        "bucket_sizes": list(plan.bucket_sizes) if plan else [],
+        "bucket_sizes": list(work.plan(row_shards).bucket_sizes) if planned else [],
         "batch_size": work.settings.train.batch_size,
         "vocabulary": work.vocabulary,
         "vocabulary_in_use": encoder.vocab_size,
@@ -299,7 +303,4 @@ def summary(work: Workload, row_shards: int) -> dict[str, Any]:
 
 
 def _with_sharding(tree: Any, where: Sharding) -> Any:
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-        tree,
-    )
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)

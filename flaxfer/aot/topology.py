@@ -7,6 +7,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import jax
 
@@ -19,7 +20,7 @@ of its cycles gives the clock of those cycles."""
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A kind of accelerator. Figures of 0 are unknown, and then no time is estimated.
+    """A kind of accelerator; if figures are unknown (infinite), no time is estimated.
 
     Attributes:
       title: full name.
@@ -34,14 +35,16 @@ class Chip:
     title: str
     memory: int
     usable: int
-    peak: float = 0.0
-    bandwidth: float = 0.0
-    link: float = 0.0
+    peak: float = math.inf
+    bandwidth: float = math.inf
+    link: float = math.inf
     calibration_cycles: int = 0
 
     @property
     def clock(self) -> float:
-        """Estimated cycles per second."""
+        """Estimated cycles per second; 0 if unknown."""
+        if not self.calibration_cycles:
+            return 0.0
         return self.calibration_cycles * self.peak / (2 * CALIBRATION**3)
 
 
@@ -57,11 +60,13 @@ CHIPS: Mapping[str, Chip] = {
 
 FLAT = ("1x1", "1x2", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 SOLID = ("1x1x1", "1x1x2", "2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8")
-LAYOUTS: Mapping[str, tuple[str, ...]] = {"v5e": FLAT, "v6e": FLAT, "v5p": SOLID}
-"""The usual slices of each kind, from one chip to 256."""
-
-GPUS = (1, 2, 4, 8)
-"""Numbers of GPUs in one machine."""
+LAYOUTS: Mapping[str, tuple[str, ...]] = {
+    "v5e": FLAT,
+    "v6e": FLAT,
+    "v5p": SOLID,
+    "h100": ("1", "2", "4", "8"),
+}
+"""The usual slices of TPUs, from one chip to 256, and the numbers of GPUs in one machine."""
 
 ENVIRONMENT = {
     # Otherwise libtpu asks a metadata server, and warns that it finds no other hosts.
@@ -74,22 +79,7 @@ ENVIRONMENT = {
 }
 """Environment variables that libtpu reads when it starts."""
 
-H100 = """
-gpu_device_info {
-  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
-  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
-  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-  memory_bandwidth: 3352320000000 l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: 84942979072 shared_memory_per_block_optin: 232448
-  cuda_compute_capability { major: 9 } registers_per_core_limit: 65536
-  registers_per_block_limit: 65536 thread_dim_limit_x: 1024 thread_dim_limit_y: 1024
-  thread_dim_limit_z: 64 device_vendor: "NVIDIA Corporation" name: "NVIDIA H100 80GB HBM3"
-  driver_version: "13.0.0" runtime_version: "12.8.0" compile_time_toolkit_version: "12.8.0"
-  dnn_version: "9.10.0"
-}
-platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 }
-device_description_str: "NVIDIA H100 80GB HBM3"
-"""
+H100 = Path(__file__).with_name("h100.txtpb")
 """Description of an H100, as the CUDA driver gives it."""
 
 
@@ -125,8 +115,6 @@ def parse(name: str) -> Topology:
       ConfigError: there is no such topology.
     """
     kind, _, layout = name.lower().partition(":")
-    if kind == "h100" and layout in map(str, GPUS):
-        return Topology(f"{kind}:{layout}", kind, int(layout))
     for sides in LAYOUTS.get(kind, ()):
         chips = math.prod(map(int, sides.split("x")))
         if layout in (sides, str(chips)):
@@ -135,8 +123,7 @@ def parse(name: str) -> Topology:
         f"there is no topology {name!r}",
         where="--topology",
         hint="use one of these, or only the number of chips, as in v5e:8.",
-        details=[f"{kind}: {', '.join(layouts)}" for kind, layouts in LAYOUTS.items()]
-        + [f"h100: {', '.join(map(str, GPUS))}"],
+        details=[f"{kind}: {', '.join(layouts)}" for kind, layouts in LAYOUTS.items()],
     )
 
 
@@ -161,7 +148,7 @@ def devices(topology: Topology) -> list[jax.Device]:
         if gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
             description = topologies.get_topology_desc(
-                platform="cuda", topology=f"1x1x{topology.chips}", target_config=H100
+                platform="cuda", topology=f"1x1x{topology.chips}", target_config=H100.read_text()
             )
         else:
             os.environ.update(ENVIRONMENT)

@@ -1,4 +1,4 @@
-"""Whether a config fits an accelerator, and how fast it would be, from compiling its steps.
+"""Reports on a config's compiled steps: whether they fit an accelerator, and how fast they are.
 
 Nothing is run. Times, rates and utilisation are estimates, and their keys say so.
 """
@@ -6,8 +6,10 @@ Nothing is run. Times, rates and utilisation are estimates, and their keys say s
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,15 +36,14 @@ Report = dict[str, Any]
 def judge(work: programs.Workload, topology: Topology, mesh: jax.sharding.Mesh) -> Report:
     """Compile both steps for a mesh and return the report.
 
-    `bytes`, `collectives`, `estimated_cycles` and whatever else describes a program are those of
-    the train step; `eval` has the same of the eval step. Cycles, rates and utilisation are None for
-    accelerators whose compiler estimates no time.
+    `eval` describes the program of the eval step, the keys beside it the train step. Cycles, rates
+    and utilisation are None for accelerators whose compiler estimates no time.
     """
     chip = topology.chip
     train, evaluation = (examine(step, work, topology, mesh) for step in ("train", "eval"))
-    # While dev is scored, the optimizer state stays on the device.
-    with_state = evaluation["bytes"]["peak"] + train["bytes"]["optimizer"]
-    peak = max(train["bytes"]["peak"], with_state)
+    # While dev is scored with a copy of the parameters, the train state stays on the device.
+    state = train["bytes"]["parameters"] + train["bytes"]["optimizer"]
+    peak = max(train["bytes"]["peak"], evaluation["bytes"]["peak"] + state)
     return {
         "step": f"{work.settings.task.name} ({work.model.encoder.family})",
         "topology": {
@@ -52,7 +53,7 @@ def judge(work: programs.Workload, topology: Topology, mesh: jax.sharding.Mesh) 
             "memory_bytes": chip.memory,
             "usable_bytes": chip.usable,
             "clock_hz_estimate": chip.clock or None,
-            "peak_flops": chip.peak or None,
+            "peak_flops": chip.peak if chip.clock else None,
         },
         **train,
         "eval": evaluation,
@@ -129,11 +130,7 @@ def search(
 ) -> list[Report]:
     """Judge every candidate mesh and sort the reports: those that fit first, fastest first.
 
-    Args:
-      work: the stage.
-      topology: the accelerators.
-      devices: devices of the topology.
-      on_report: called with each report when its mesh has been compiled.
+    `on_report` is called with each report when its mesh has been compiled.
 
     Raises:
       ConfigError: the parameters and the optimizer state alone fit no mesh.
@@ -166,18 +163,17 @@ def candidates(work: programs.Workload, chips: int) -> list[config.Mesh]:
     with more row shards than twice the rows of a batch, whose rows would be mostly padding, are
     left out unless there is no other.
     """
-    encoder, rows = work.model.encoder, work.rows(1)
-    meshes = []
-    tensor = 1
-    while tensor <= min(chips, WIDEST_TENSOR):
-        even = not encoder.num_heads % tensor and not encoder.intermediate_size % tensor
-        shards = chips // tensor
-        if even and shards * tensor == chips:
-            powers = [2**i for i in range(shards.bit_length()) if not shards % 2**i]
-            meshes += [config.Mesh(shards // fsdp, fsdp, tensor) for fsdp in powers]
-        tensor *= 2
-    fewest = min(mesh.data * mesh.fsdp for mesh in meshes)
-    return [mesh for mesh in meshes if mesh.data * mesh.fsdp <= max(2 * rows, fewest)]
+    encoder = work.model.encoder
+    powers = [2**i for i in range(chips.bit_length())]
+    meshes = [
+        config.Mesh(chips // (fsdp * tensor), fsdp, tensor)
+        for tensor, fsdp in itertools.product(powers, powers)
+        if tensor <= WIDEST_TENSOR
+        and not (encoder.num_heads % tensor or encoder.intermediate_size % tensor)
+        and not chips % (fsdp * tensor)
+    ]
+    most = max(2 * work.rows(1), min(mesh.data * mesh.fsdp for mesh in meshes))
+    return [mesh for mesh in meshes if mesh.data * mesh.fsdp <= most]
 
 
 def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
@@ -198,6 +194,7 @@ def _memory(compiled: jax.stages.Compiled) -> dict[str, int]:
 def _program(module: hlo.Module, topology: Topology) -> Report:
     """Return collectives, kernels and cycles of a program."""
     cost = estimate.estimate(module, topology)
+    cycles, exposed = cost.cycles(), cost.cycles("exposed")
     report: Report = {
         "collectives": {
             kind: dataclasses.asdict(entry) | {"cycles": round(entry.cycles)}
@@ -209,13 +206,13 @@ def _program(module: hlo.Module, topology: Topology) -> Report:
     }
     if topology.chip.clock:
         report |= {
-            "estimated_cycles": round(cost.cycles),
+            "estimated_cycles": round(cycles),
             "cycles_by_source": {
-                "compiler": round(cost.compiler),
-                "modelled": round(cost.modelled),
-                "collectives_not_hidden": round(cost.exposed),
+                "compiler": round(cost.cycles("compiler")),
+                "modelled": round(cost.cycles("modelled")),
+                "collectives_not_hidden": round(exposed),
             },
-            "collectives_not_hidden_share": cost.exposed / cost.cycles if cost.cycles else 0.0,
+            "collectives_not_hidden_share": exposed / cycles if cycles else 0.0,
             "parts": estimate.by_part(cost),
             "top": estimate.top(cost, module, TOP),
         }
@@ -228,7 +225,7 @@ def _kernels(module: hlo.Module) -> Report:
     attention = "xla"
     for computation in module.computations.values():
         for item in computation.values():
-            target = item.text(r'custom_call_target="([^"]*)"')
+            target = item.call_target
             if not target or target in estimate.FREE_CALLS + estimate.COPY_CALLS:
                 continue
             calls[target] += 1
@@ -241,12 +238,12 @@ def _kernels(module: hlo.Module) -> Report:
 
 def assumptions(work: programs.Workload, topology: Topology) -> list[str]:
     """Return the assumptions of the report, a sentence each."""
-    chip, assumed = topology.chip, work.assumed
-    if assumed is not None:
+    chip = topology.chip
+    if isinstance(work.data, programs.Assumed):
         shapes = (
-            f"no data were read: {assumed.rows} full rows of "
+            f"no data were read: {work.data.rows} full rows of "
             f"{work.settings.train.row_length} tokens a micro-batch, "
-            f"{assumed.sequences_per_row} examples a row, "
+            f"{work.data.sequences_per_row} examples a row, "
             f"{work.model.encoder.vocab_size:,} rows of the word embedding"
         )
     else:
@@ -254,10 +251,11 @@ def assumptions(work: programs.Workload, topology: Topology) -> list[str]:
             "the train step has the largest bucket size of the plan, or --rows; most steps have "
             "fewer rows"
         )
+    always = [shapes, "a step trains one seed on the task of its stage alone"]
     if not chip.clock:
-        return [shapes, "no time: this compiler estimates none"]
+        return [*always, "no time: this compiler estimates none"]
     return [
-        shapes,
+        *always,
         f"ESTIMATE: {chip.clock / 1e9:.3f} GHz, at which a bfloat16 matmul of 8192 x 8192 x 8192 "
         f"reaches the published peak of {chip.peak / 1e12:.0f} TFLOP/s",
         "cycles are the compiler's; gathers, scatters, random bits and waits for copies count by "
@@ -273,8 +271,6 @@ def versions() -> dict[str, str]:
     """Return the versions of flaxfer, JAX and the installed compilers."""
     installed = platform.versions()
     for name in ("libtpu", "jax-cuda12-plugin"):
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return installed

@@ -1,9 +1,9 @@
 """From files and the hub to packed arrays.
 
-`files` turns bytes into text; `readers`, with `sentences` and `squad`, text into columns whose
-values know where they stand (`tables`), as `hub` does; `sources` columns into checked `examples`
-and splits, with their `labels`. `tokenize` turns examples into token ids with a model's
-`tokenizer`, and keeps them; `encode` is what it does for each kind of task. `packing` lays
-sequences into rows, and `loader` brings the rows to the devices in an order that is a function of
-(seed, step).
+`files` turns bytes into text; `readers`, with `sentences` and `squad`, and `hub` turn text into
+columns whose values know their positions (`tables`); `sources` turns columns into checked
+`examples` with their `labels`, and divides them into splits; `overlap` compares the splits.
+`tokenize` has the task type encode examples with a model's `tokenizer`, and caches the token ids;
+`encode` is the part that task types share. `packing` lays sequences into rows, and `loader` brings
+rows to the devices in an order that is a function of (seed, step).
 """

@@ -1,4 +1,4 @@
-"""Encoding of examples as sequences of token ids: what the encoders of all task types share.
+"""Sequences of token ids, and what the encoders of several task types share.
 
 Texts, pairs and choices are truncated. Tagged sentences are divided between words instead, and the
 contexts of questions into overlapping windows, so that nothing is lost.
@@ -14,44 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tokenizers
 
-from flaxfer.data.examples import Examples
 from flaxfer.data.tokenizer import cls_is_last
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Arrays = dict[str, np.ndarray]
-
 CHUNK = 4096
 """Texts per call of the tokenizer: bounds memory, and lets signals be handled in between."""
-
-
-def encode(
-    examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int
-) -> Arrays:
-    """Return the arrays of `Tokenized`, with those labels that depend on tokens.
-
-    An additional array `counts`, (3,) int64, has the number of truncated examples, of unknown
-    tokens, and of questions whose answer is in no window.
-
-    Raises:
-      DataError: If an example cannot be encoded.
-    """
-    found = examples.task_type.encode(examples, tokenizer, max_length, doc_stride)
-    lengths = np.array([len(ids) for ids in found.token], np.int32)
-    types = np.concatenate(found.type)
-    unknown = sum(np.sum(ids == tokenizer.unk_token_id) for ids in found.token)
-    none = np.zeros((0, 2), np.int32)
-    return {
-        "token": np.concatenate(found.token),
-        "type": types if "token_type_ids" in tokenizer.model_input_names else np.zeros_like(types),
-        "offset": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
-        "cls": lengths - 1 if cls_is_last(tokenizer) else np.zeros_like(lengths),
-        "example": np.array(found.example, np.int32),
-        "span": np.concatenate(found.span) if found.span else none,
-        "label": np.concatenate(found.label) if found.label else none[:, 0],
-        "counts": np.array([found.truncated, unknown, found.lost], np.int64),
-    }
 
 
 def word_splitter(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
@@ -83,15 +52,23 @@ def pure_backend(tokenizer: PreTrainedTokenizerFast, words: bool) -> tokenizers.
     return tokenizers.Tokenizer.from_str(json.dumps(state))
 
 
+NO_SPAN = np.zeros((0, 2), np.int32)
+NO_LABEL = np.zeros(0, np.int32)
+
+
 @dataclasses.dataclass
 class Sequences:
-    """Token sequences of examples, with the arrays of `Tokenized` per sequence, and counts."""
+    """Token sequences of examples.
 
-    token: list[np.ndarray] = dataclasses.field(default_factory=list)
-    type: list[np.ndarray] = dataclasses.field(default_factory=list)
-    example: list[int] = dataclasses.field(default_factory=list)
-    span: list[np.ndarray] = dataclasses.field(default_factory=list)
-    label: list[np.ndarray] = dataclasses.field(default_factory=list)
+    Attributes:
+      parts: Parts of the arrays of `Tokenized` for each sequence.
+      truncated: Number of examples truncated to the maximum length.
+      lost: Number of questions whose answer is in no window.
+    """
+
+    parts: list[tuple[np.ndarray, np.ndarray, int, np.ndarray, np.ndarray]] = dataclasses.field(
+        default_factory=list
+    )
     truncated: int = 0
     lost: int = 0
 
@@ -100,15 +77,32 @@ class Sequences:
         token: np.ndarray,
         types: np.ndarray,
         example: int,
-        span: np.ndarray,
-        label: np.ndarray,
+        span: np.ndarray = NO_SPAN,
+        label: np.ndarray = NO_LABEL,
     ) -> None:
-        """Append a sequence whose labels depend on its tokens."""
-        self.token.append(token)
-        self.type.append(types)
-        self.example.append(example)
-        self.span.append(span)
-        self.label.append(label)
+        """Append a sequence, with its labels if they depend on its tokens."""
+        self.parts.append((token, types, example, span, label))
+
+    def arrays(self, tokenizer: PreTrainedTokenizerFast) -> dict[str, np.ndarray]:
+        """Return the arrays of `Tokenized`, without labels that do not depend on tokens.
+
+        An additional array `counts`, (3,) int64, holds `truncated`, the number of unknown tokens,
+        and `lost`.
+        """
+        tokens, types, example, span, label = zip(*self.parts, strict=True)
+        lengths = np.array([len(ids) for ids in tokens], np.int32)
+        token, kind = np.concatenate(tokens), np.concatenate(types)
+        unknown = np.sum(token == tokenizer.unk_token_id)
+        return {
+            "token": token,
+            "type": kind * np.uint8("token_type_ids" in tokenizer.model_input_names),
+            "offset": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
+            "cls": (lengths - 1) * np.int32(cls_is_last(tokenizer)),
+            "example": np.array(example, np.int32),
+            "span": np.concatenate(span),
+            "label": np.concatenate(label),
+            "counts": np.array([self.truncated, unknown, self.lost], np.int64),
+        }
 
 
 @dataclasses.dataclass(frozen=True)

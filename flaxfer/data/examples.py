@@ -75,23 +75,17 @@ class Examples:
           DataError: If parts differ in their task type, in whether they hold pairs, or in the
             number of choices.
         """
-        where = " and ".join(part.id[0] for part in parts if len(part))
         for names in (
             [part.task_type.name.replace("_", " ") for part in parts],
             [f"{part.choices} choices" for part in parts],
+            ["single texts" if part.text_b is None else "pairs" for part in parts],
         ):
             if len(set(names)) > 1:
                 raise DataError(
                     f"{' and '.join(dict.fromkeys(names))} cannot be joined in one split",
-                    where=where,
+                    where=" and ".join(part.id[0] for part in parts if len(part)),
                     hint="map the same roles in every source of the split.",
                 )
-        if len({part.text_b is None for part in parts}) > 1:
-            raise DataError(
-                "pairs and single texts cannot be joined in one split",
-                where=where,
-                hint="map text_b in every source of the split, or in none.",
-            )
 
         def chain(columns: tuple[Any, ...]) -> Any:
             if columns[0] is None or isinstance(columns[0], np.ndarray):
@@ -104,8 +98,7 @@ class Examples:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of all columns, as hexadecimal digits."""
-        array = isinstance(self.label, np.ndarray)
-        labels = self.label.dtype.str if array else self.task_type.name  # type: ignore[union-attr]
+        labels = self.label.dtype.str if isinstance(self.label, np.ndarray) else self.task_type.name
         digest = hashlib.sha256(f"{len(self)} {labels}".encode())
         for column in self._columns():
             if isinstance(column, np.ndarray):

@@ -1,4 +1,4 @@
-"""Facts about the families of encoders, by the `model_type` of config.json."""
+"""Properties of the families of encoders, by the `model_type` of config.json."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """How a family of encoders writes an example and names its weights.
+    """Special tokens, positions and names of weights in a family of encoders.
 
     Attributes:
-      architecture: key of `flaxfer.models.families.ARCHITECTURES`.
-      prefix: prefix of the encoder's weights in checkpoints of whole models.
-      pad_token_id: padding id if config.json has none.
-      cls_last: the CLS token ([CLS], <s>) ends the example instead of beginning it.
-      token_types: token types tell the texts of a pair apart. BERT: 0, 1. XLNet: 0, 1, and 2 for
-        the CLS token. RoBERTa has a single type, whatever its tokenizer says.
-      positions: the position of a token is its place in the example (`absolute`), the place plus
+      architecture: Key of `flaxfer.models.families.ARCHITECTURES`.
+      prefix: Prefix of the encoder's weights in checkpoints of whole models.
+      pad_token_id: Padding id if config.json has none.
+      cls_last: Whether the CLS token ([CLS], <s>) is the last token instead of the first.
+      token_types: Whether token types distinguish the texts of a pair. BERT: 0, 1. XLNet: 0, 1,
+        and 2 for the CLS token. RoBERTa has a single type, whatever its tokenizer says.
+      positions: Position of a token: its index in the sequence (`absolute`), the index plus
         padding id + 1 (`after_padding`), or relative to other tokens, unbounded (`relative`).
     """
 

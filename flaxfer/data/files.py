@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
-import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,7 @@ FETCH_AGAIN = "fetch the file again, and compare its size with the original."
 def read_bytes(path: Path, setting: str) -> bytes:
     """Return the content of a file, decompressed if its name ends in .gz.
 
-    Args:
-      path: The file.
-      setting: Its key in the config, for error messages.
+    `setting` is its key in the config, for error messages.
 
     Raises:
       DataError: If the file does not exist, or cannot be read or decompressed.
@@ -69,9 +66,9 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")
     if "\0" in text:
         details = [
-            f"{path.name}:{text.count(chr(10), 0, match.start()) + 1}: "
-            f"{len(match.group())} NUL, from character {match.start()} of the file"
-            for match in re.finditer("\0+", text)
+            f"{path.name}:{number}: {line.count(chr(0))} NUL"
+            for number, line in enumerate(text.split("\n"), 1)
+            if "\0" in line
         ]
         raise DataError(
             "the file holds NUL bytes",
@@ -86,16 +83,13 @@ def _undecodable(data: bytes, encoding: str, path: Path, first: UnicodeDecodeErr
     """Return a description of the first undecodable byte of each line."""
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):  # A 0x0A is no line end.
         return [f"{path.name}: byte {first.start}: {first.reason}"]
-    details, start = [], 0
+    details = []
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
             line.decode(encoding)
         except UnicodeDecodeError as error:
-            details.append(
-                f"{path.name}:{number}: byte {start + error.start} of the file is "
-                f"0x{line[error.start]:02x}: {error.reason}"
-            )
-        start += len(line) + 1
+            at = f"{path.name}:{number}: byte {error.start + 1}"
+            details.append(f"{at} is 0x{line[error.start]:02x}: {error.reason}")
     return details
 
 
@@ -115,7 +109,4 @@ def parse_json(text: str, path: Path) -> Any:
 
 def split_lines(text: str) -> list[str]:
     """Split text at line feeds only, so that U+2028 and NEL remain part of it."""
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    return lines
+    return text.removesuffix("\n").split("\n") if text else []

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flaxfer.config import Source
-from flaxfer.data.tables import Column, Key, Table, locate, missing_columns
+from flaxfer.data.tables import Column, Key, Table, locate
 from flaxfer.errors import DataError
 from flaxfer.runtime.hub import reach
 
 
 def read_hub(source: Source, keys: Iterable[Key]) -> Table:
     """Read columns of a data set on the hub; the values of class labels are their names.
-
-    Args:
-      source: The data set.
-      keys: Columns to read.
 
     Raises:
       DataError: If the hub cannot be reached, or does not have the data set, split or a column.
@@ -36,21 +32,21 @@ def read_hub(source: Source, keys: Iterable[Key]) -> Table:
             hint="check hub, subset, split and revision and the network, or download the files "
             "and set `path` instead.",
         ) from error
-    found, problems = locate(list(keys), loaded.column_names)
-    if problems:
-        raise missing_columns(name, problems, loaded.column_names)
+    found = locate(keys, loaded.column_names, name)
     table = loaded.with_format("arrow")[:]
     columns: dict[Key, Column] = {}
     for key, index in found.items():
         column = loaded.column_names[index]
         values = table[column].to_pylist()
         feature = loaded.features[column]
-        item = getattr(feature, "feature", None)  # The items of a list.
-        if isinstance(feature, datasets.ClassLabel):
-            classes = dict(enumerate(feature.names))
-            values = [classes.get(value, value) for value in values]
-        elif isinstance(item, datasets.ClassLabel):
+        item = getattr(feature, "feature", feature)  # The items of a list.
+        if isinstance(item, datasets.ClassLabel):
             classes = dict(enumerate(item.names))
-            values = [v if v is None else [classes.get(tag, tag) for tag in v] for v in values]
+            values = [
+                [classes.get(tag, tag) for tag in value]
+                if isinstance(value, list)
+                else classes.get(value, value)
+                for value in values
+            ]
         columns[key] = Column(name, repr(column), values, None)
     return Table(len(loaded), columns, [])

@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from flaxfer.config import Source, Task
+from flaxfer.config import Source
 from flaxfer.data.tables import Column, Problems
 from flaxfer.data.values import written
-from flaxfer.errors import ConfigError
 
 NO_LABEL = ("", "-1")
 """Values that mean that a record has no label, unless the task has a label of that name."""
@@ -40,12 +39,8 @@ def read_single_labels(
 ) -> Labels:
     """Read one label per record.
 
-    Args:
-      column: The labels.
-      source: Source of the column.
-      records: Records to read.
-      parse: Returns the label of a value; None if it is not valid.
-      fault: Returns what is wrong with an invalid value.
+    `parse` returns the label of a value, or None if it is not valid; `fault` returns what is then
+    wrong with it.
     """
     labels = Labels()
     for i in records:
@@ -61,31 +56,16 @@ def read_single_labels(
 
 
 def read_classes(
-    column: Column, source: Source, task: Task, names: tuple[str, ...], records: Sequence[int]
+    column: Column, source: Source, names: tuple[str, ...], records: Sequence[int]
 ) -> Labels:
-    """Read one of the classes `names` per record, as its index.
-
-    Raises:
-      ConfigError: If `source.labels` maps to other classes.
-    """
-    index = label_index(source, task, names)
+    """Read one of the classes `names` per record, as its index."""
+    index = label_index(source, names)
     return read_single_labels(
         column, source, records, lambda value: index.get(written(value)), lambda _: "is no label"
     )
 
 
-def label_index(source: Source, task: Task, names: tuple[str, ...]) -> dict[str, int]:
-    """Return the index among `names` by label as written in the file.
-
-    Raises:
-      ConfigError: If `source.labels` maps to other labels.
-    """
-    mapping = dict(source.labels) or {name: name for name in names}
-    unknown = [f"{w!r} -> {n!r}" for w, n in mapping.items() if n not in names]
-    if unknown:
-        raise ConfigError(
-            f"labels of the source are mapped to labels that {task.name} does not have",
-            hint=f"the labels of the task are {', '.join(map(repr, names))}.",
-            details=unknown,
-        )
+def label_index(source: Source, names: tuple[str, ...]) -> dict[str, int]:
+    """Return the index among `names` by label as written in the file."""
+    mapping = source.labels or {name: name for name in names}
     return {text: names.index(name) for text, name in mapping.items()}

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import grain
 import jax
@@ -27,8 +28,7 @@ BATCHES_AHEAD = 8
 handed over one by one, every step would wait for the thread on machines whose cores all compute."""
 
 
-@dataclasses.dataclass(frozen=True)
-class BatchSize:
+class BatchSize(NamedTuple):
     """Numbers of examples, of their tokens, and of the token positions of their rows."""
 
     examples: int
@@ -38,19 +38,13 @@ class BatchSize:
     @classmethod
     def of(cls, batch: packing.Batch) -> BatchSize:
         """Return the size of a batch of host arrays, including a rehearsed task."""
-        sizes = [cls._of_task(arrays) for arrays in packing.by_task(batch) if arrays]
-        return cls(
-            sum(size.examples for size in sizes),
-            sum(size.tokens for size in sizes),
-            sum(size.slots for size in sizes),
-        )
-
-    @classmethod
-    def _of_task(cls, batch: packing.Batch) -> BatchSize:
-        segment = batch["segment_BT"]
-        # Exactly one of the choices of an example is correct.
-        examples = batch["label_BE"] if "unit_BE" in batch else batch["mask_BE"]
-        return cls(int(examples.sum()), int((segment > 0).sum()), segment.size)
+        sizes = []
+        for arrays in filter(None, packing.by_task(batch)):
+            # Exactly one of the choices of an example is correct.
+            examples = arrays["label_BE" if "unit_BE" in arrays else "mask_BE"]
+            segment = arrays["segment_BT"]
+            sizes.append((int(examples.sum()), int((segment > 0).sum()), segment.size))
+        return cls(*map(sum, zip(*sizes, strict=True)))
 
 
 def total_steps(data: Tokenized, train: Train) -> int:
@@ -103,11 +97,9 @@ class TrainPlan:
         return dataclasses.replace(plan, bucket_sizes=counts)
 
     def indices(self, step: int, which: int = 0) -> np.ndarray:
-        """Return the example indices of a step, int64 (batch_size,); each epoch is a permutation.
+        """Return the examples of a step for a seed of `seeds`, int64 (batch_size,).
 
-        Args:
-          step: Zero-based step.
-          which: Index of the seed in `seeds`.
+        Each epoch is a permutation of the examples.
         """
         size, n = self.train.batch_size, train_examples(self.data)
         positions = np.arange(step * size, (step + 1) * size)
@@ -130,10 +122,12 @@ class TrainPlan:
             )
             for indices, rows in zip(micro_batches, packed, strict=True)
         ]
-        stacked = {key: np.stack([batch[key] for batch in micro]) for key in micro[0]}
-        if len(self.seeds) > 1:
-            lead = (len(self.seeds), self.train.gradient_accumulation_steps)
-            stacked = {key: x.reshape(*lead, *x.shape[1:]) for key, x in stacked.items()}
+        seeds = () if len(self.seeds) == 1 else (len(self.seeds),)
+        lead = (*seeds, self.train.gradient_accumulation_steps)
+        stacked = {
+            key: np.stack([batch[key] for batch in micro]).reshape(*lead, *array.shape)
+            for key, array in micro[0].items()
+        }
         if self.rehearsed is not None:
             other = self.rehearsed.batch(step)
             stacked |= {f"{packing.REHEARSED}/{key}": array for key, array in other.items()}
@@ -157,8 +151,8 @@ class TrainPlan:
 
         A batch of a long run may need more rows than all planned sizes, and a program of its own.
         """
-        fitting = [count for count in self.bucket_sizes if count >= needed]
-        return fitting[0] if fitting else math.ceil(needed / self.multiple) * self.multiple
+        beyond = math.ceil(needed / self.multiple) * self.multiple
+        return next((count for count in self.bucket_sizes if count >= needed), beyond)
 
     def batches(
         self, start: int, mesh: jax.sharding.Mesh
@@ -187,8 +181,7 @@ def eval_batches(
 ) -> Iterator[packing.Batch]:
     """Yield every sequence of `data` once, packed into batches of the same shape.
 
-    The order does not matter, so the whole set is packed at once, with hardly any padding except
-    in the last batch.
+    The whole set is packed at once, so that only the last batch has much padding.
     """
     slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
     slots = 1 << (slots - 1).bit_length()  # A power of two, so that sets share a program.
@@ -196,10 +189,8 @@ def eval_batches(
     size = train.eval_rows * multiple
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
-        indices = np.concatenate([np.asarray(row) for row in chosen])
-        local = np.split(np.arange(len(indices)), np.cumsum([len(row) for row in chosen])[:-1])
         yield packing.build_rows(
-            data, indices, [list(row) for row in local], size, train.row_length, slots, pad_id
+            data, np.arange(len(data)), chosen, size, train.row_length, slots, pad_id
         )
 
 

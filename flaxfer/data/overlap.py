@@ -70,7 +70,7 @@ class Overlap:
       short: Like `pairs`, or like `texts` for single texts, but too short to be counted there.
       share: Share of the examples counted in `pairs`, or in `texts` for single texts.
       same_label: Number of those whose label in `a` is the same; None if the tasks differ, or
-        their labels are neither classes nor scores.
+        their labels are neither classes, scores nor choices.
       removed: Examples of `a` that were removed because of `b`. An example may occur in several
         sets; the record of `a` with itself counts all that were removed.
     """
@@ -89,26 +89,19 @@ class Overlap:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Keys:
-    """Hashes of n examples of P texts.
+    """Hashes of examples and of their texts, and whether they are long enough, see `TELLING`.
 
-    Attributes:
-      text: (n, P), hashes of texts.
-      whole: (n,), hashes of examples, whatever the order of their texts.
-      labelled: (n,), hashes of examples with their label; None for other labels.
-      telling_text, telling: Whether texts, and examples, are long enough, see `TELLING`.
-      question: Task type, labels and range of scores.
+    Arrays of texts have a row for each example. Whole examples are hashed whatever the order of
+    their texts, without and with their labels, which are comparable if `question` is equal: the
+    task type, and names or range of labels; None if they are neither classes, scores nor choices.
     """
 
     text: np.ndarray
     whole: np.ndarray
-    labelled: np.ndarray | None
+    labelled: np.ndarray
     telling_text: np.ndarray
     telling: np.ndarray
-    question: tuple[object, ...]
-
-    @property
-    def single(self) -> bool:
-        return self.text.shape[1] == 1
+    question: tuple[object, ...] | None
 
 
 def normalise(text: str) -> str:
@@ -153,25 +146,23 @@ def examine(
         for split, examples in splits.items()
     }
     trains = [name for name in keys if name.endswith("/train")]
-    found = [_between("train and train", *pair, keys) for pair in itertools.combinations(trains, 2)]
+    evaluated = [name for name in keys if name not in trains]
+    found = [_compare(*pair, keys) for pair in itertools.combinations(trains, 2)]
+    found += [_compare(name, name, keys) for name in evaluated]
     left = {name: dict(splits) for name, splits in stages.items()}
     for train in trains:
         stage = train.removesuffix("/train")
         leaked = np.zeros(len(keys[train].whole), bool)
-        for name in keys.keys() - set(trains):
-            own = name.startswith((f"{stage}/", "target/"))
-            where = _leaked(keys[train], keys[name]) if own else np.zeros_like(leaked)
-            record = _between("train and evaluation", train, name, keys)
-            found.append(_removing(record, where, mode))
-            leaked |= where
-        found.append(_removing(_within(train, keys[train]), leaked, mode))
-        if mode == "remove" and leaked.any():
-            left[stage]["train"] = _without(stages[stage]["train"], leaked, train)
-        if mode == "forbid" and leaked.any():
-            raise _refused(stages[stage]["train"], leaked, train)
-    found += [_within(name, keys[name]) for name in keys if name not in trains]
-    order = {name: number for number, name in enumerate(keys)}
-    return left, sorted(found, key=lambda record: (order[record.a], order[record.b]))
+        for name in evaluated:
+            shared = np.isin(keys[train].whole, keys[name].whole) & keys[train].telling
+            shared &= name.startswith((f"{stage}/", "target/"))
+            leaked |= shared
+            found.append(_compare(train, name, keys, shared if mode == "remove" else None))
+        found.append(_compare(train, train, keys, leaked if mode == "remove" else None))
+        if leaked.any() and mode != "report":
+            left[stage]["train"] = _without(stages[stage]["train"], leaked, train, mode)
+    order = list(keys)
+    return left, sorted(found, key=lambda each: (order.index(each.a), order.index(each.b)))
 
 
 def rows(records: Sequence[Overlap]) -> Iterator[list[object]]:
@@ -188,18 +179,20 @@ def rows(records: Sequence[Overlap]) -> Iterator[list[object]]:
 def _keys(examples: Examples, task: Task) -> _Keys:
     parts = list(_parts(examples))
     known = {text: _hashed(text) for text in set(itertools.chain.from_iterable(parts))}
-    flat = [known[text] for text in itertools.chain.from_iterable(parts)]
-    shape = (len(parts), -1)
-    text = np.array([key for key, _ in flat], np.uint64).reshape(shape)
-    length = np.array([length for _, length in flat], np.int64).reshape(shape)
+    text = np.array([[known[text][0] for text in part] for part in parts], np.uint64)
+    length = np.array([[known[text][1] for text in part] for part in parts], np.int64)
     ordered = np.sort(text, axis=1)
     whole = ordered[:, 0]
     for column in ordered.T[1:]:
         whole = whole * _MIX + column  # Wraps around, as it is to.
-    labelled = None
+    labelled, question = whole, None
     if isinstance(examples.label, np.ndarray):
-        labelled = whole * _MIX + examples.label.astype(np.float64).view(np.uint64)
-    question = (task.type, task.labels, task.score_range)
+        label = examples.label.astype(np.float64).view(np.uint64)
+        if examples.choices > 1:  # The correct choice, wherever it stands among the others.
+            label = text[np.arange(len(text)), 1 + examples.label]
+        labelled = whole * _MIX + label
+        scores = examples.label.dtype == np.float32
+        question = (task.type, task.score_range if scores else task.labels)
     telling = length.sum(axis=1) >= TELLING
     return _Keys(text, whole, labelled, length >= TELLING, telling, question)
 
@@ -222,31 +215,36 @@ def _hashed(text: str) -> tuple[int, int]:
     return int.from_bytes(digest, "little"), length
 
 
-def _leaked(train: _Keys, other: _Keys) -> np.ndarray:
-    """Return which examples of `train` occur as a whole in `other`, bool (n,)."""
-    return np.isin(train.whole, other.whole) & train.telling
-
-
-def _between(between: Between, a: str, b: str, keys: Mapping[str, _Keys]) -> Overlap:
+def _compare(
+    a: str, b: str, keys: Mapping[str, _Keys], removed: np.ndarray | None = None
+) -> Overlap:
+    """Compare two splits, or one with itself; `removed` examples of `a` are removed for `b`."""
     first, second = keys[a], keys[b]
-    whole = np.isin(second.whole, first.whole)
-    text = np.isin(second.text, first.text[first.telling_text]) & second.telling_text
-    same = None
-    if first.labelled is not None and second.labelled is not None:
+    if a == b:
+        between: Between = "within"
+        n, size = first.text.shape
+        _, place, group = np.unique(first.text, return_index=True, return_inverse=True)
+        text = place[group].reshape(n, size) // size < np.arange(n)[:, None]
+        whole, same = _repeated(first.whole), _repeated(first.labelled)
+    else:
+        between = "train and train" if b.endswith("/train") else "train and evaluation"
+        text = np.isin(second.text, first.text)
+        whole = np.isin(second.whole, first.whole)
         same = np.isin(second.labelled, first.labelled)
-    comparable = first.question == second.question
-    single = first.single and second.single
-    return _record(between, a, b, second, single, text, whole, same if comparable else None)
-
-
-def _within(name: str, keys: _Keys) -> Overlap:
-    row = np.arange(len(keys.whole))[:, None]
-    _, first, group = np.unique(keys.text, return_index=True, return_inverse=True)
-    before = first[group].reshape(keys.text.shape) // keys.text.shape[1]
-    text = (before < row) & keys.telling_text
-    whole = _repeated(keys.whole)
-    same = None if keys.labelled is None else _repeated(keys.labelled)
-    return _record("within", name, name, keys, keys.single, text, whole, same)
+    counted = whole & second.telling
+    comparable = first.question is not None and first.question == second.question
+    return Overlap(
+        between=between,
+        a=a,
+        b=b,
+        examples=len(whole),
+        texts=int((text & second.telling_text).any(axis=1).sum()),
+        pairs=None if first.text.shape[1] == second.text.shape[1] == 1 else int(counted.sum()),
+        short=int((whole & ~second.telling).sum()),
+        share=float(counted.mean()),
+        same_label=int((counted & same).sum()) if comparable else None,
+        removed=0 if removed is None else int(removed.sum()),
+    )
 
 
 def _repeated(values: np.ndarray) -> np.ndarray:
@@ -256,51 +254,20 @@ def _repeated(values: np.ndarray) -> np.ndarray:
     return repeated
 
 
-def _record(
-    between: Between,
-    a: str,
-    b: str,
-    keys: _Keys,
-    single: bool,
-    text: np.ndarray,
-    whole: np.ndarray,
-    same: np.ndarray | None,
-) -> Overlap:
-    """Count shared texts, bool (n, P), examples, and examples with their label, bool (n,)."""
-    counted = whole & keys.telling
-    return Overlap(
-        between=between,
-        a=a,
-        b=b,
-        examples=len(whole),
-        texts=int(text.any(axis=1).sum()),
-        pairs=None if single else int(counted.sum()),
-        short=int((whole & ~keys.telling).sum()),
-        share=float(counted.mean()),
-        same_label=None if same is None else int((counted & same).sum()),
-    )
-
-
-def _removing(record: Overlap, leaked: np.ndarray, mode: Mode) -> Overlap:
-    removed = int(leaked.sum()) if mode == "remove" else 0
-    return dataclasses.replace(record, removed=removed)
-
-
-def _without(examples: Examples, leaked: np.ndarray, name: str) -> Examples:
+def _without(examples: Examples, leaked: np.ndarray, name: str, mode: Mode) -> Examples:
+    what = "examples stand in the sets that are evaluated on"
+    if mode == "forbid":
+        raise DataError(
+            f"{leaked.sum()} of {len(leaked)} {what}",
+            where=name,
+            hint="set overlap='remove' to leave them out, or 'report' to count them only.",
+            details=[examples.id[i] for i in np.flatnonzero(leaked)],
+        )
     if leaked.all():
         raise DataError(
-            f"all {len(leaked)} examples stand in the sets that are evaluated on",
+            f"all {len(leaked)} {what}",
             where=name,
             hint="train on other data, or set overlap='report' to train on these nevertheless.",
         )
     logger.info("%s: %d of %d examples are left out", name, leaked.sum(), len(leaked))
     return examples.take(np.flatnonzero(~leaked))
-
-
-def _refused(examples: Examples, leaked: np.ndarray, name: str) -> DataError:
-    return DataError(
-        f"{leaked.sum()} of {len(leaked)} examples stand in the sets that are evaluated on",
-        where=name,
-        hint="set overlap='remove' to leave them out, or 'report' to count them only.",
-        details=[examples.id[i] for i in np.flatnonzero(leaked)],
-    )

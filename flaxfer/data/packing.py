@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from flaxfer.errors import DataError
-
 if TYPE_CHECKING:
     from flaxfer.data.tokenize import Tokenized
 
@@ -19,6 +17,9 @@ Array = TypeVar("Array")
 
 REHEARSED = "rehearsed"
 """Prefix of a rehearsed task's arrays in a batch, and key of its head among the parameters."""
+
+MOST_EXAMPLES = 64
+"""Maximum number of examples of a row."""
 
 # The sample of `max_examples`: batches of a usual size, and enough of them for a stable average.
 _SAMPLE_BATCH = 64
@@ -29,18 +30,14 @@ def pack(lengths: np.ndarray, row_length: int, max_examples: int) -> list[list[i
     """Assign examples to rows: best fit decreasing (Johnson 1974, J. Comput. Syst. Sci. 8).
 
     Args:
-      lengths: (m,) int, number of tokens of each example.
+      lengths: (m,) int, number of tokens of each example, from 1 to `row_length`.
       row_length: Tokens of a row.
       max_examples: Maximum number of examples of a row.
 
     Returns:
       Rows of indices into `lengths`, longest example first; a function of the lengths.
-
-    Raises:
-      DataError: If an example is longer than a row, or has no token.
     """
-    lengths = np.asarray(lengths)
-    _check(lengths, row_length)
+    assert ((lengths > 0) & (lengths <= row_length)).all(), (lengths, row_length)
     rows: list[list[int]] = []
     # Open rows by free space, and the set of free spaces as the bits of an integer, in which the
     # tightest fit for an example is the lowest bit from its length on.
@@ -72,33 +69,26 @@ def rows_needed(
 ) -> np.ndarray:
     """Return the number of rows that `pack` needs for each batch, (steps,) int64.
 
-    Args:
-      lengths: (n,) int, number of tokens of each example of the data set.
-      batches: (steps, batch) example indices, or a sequence of index arrays of any sizes.
-      row_length: Tokens of a row.
-      max_examples: Maximum number of examples of a row.
-
-    Raises:
-      DataError: As `pack`.
+    `lengths`, (n,) int, are those of all examples; `batches` are arrays of example indices.
     """
     needed = [len(pack(lengths[batch], row_length, max_examples)) for batch in batches]
     return np.array(needed, np.int64)
 
 
-def bucket_sizes(needed: np.ndarray, limit: int = 6, multiple: int = 1) -> tuple[int, ...]:
+def bucket_sizes(needed: np.ndarray, limit: int, multiple: int) -> tuple[int, ...]:
     """Choose bucket sizes so that rounding batches up to them adds as few rows as possible.
 
     Solved exactly, by dynamic programming over the histogram of `needed`.
 
     Args:
-      needed: (steps,) int, number of rows of each batch; at least one batch.
+      needed: (steps,) int, number of rows of each batch.
       limit: Maximum number of sizes.
       multiple: Factor of all sizes.
 
     Returns:
       At most `limit` sizes, ascending; the last one is at least `max(needed)`.
     """
-    size, weight = np.unique(-(-np.asarray(needed) // multiple) * multiple, return_counts=True)
+    size, weight = np.unique(-(-needed // multiple) * multiple, return_counts=True)
     batches = np.concatenate([[0], np.cumsum(weight)])  # [j]: with one of the j smallest sizes.
     # cost[j]: rows of these batches for the best choice whose largest size is size[j - 1].
     cost = np.where(batches == 0, 0.0, np.inf)
@@ -115,33 +105,24 @@ def bucket_sizes(needed: np.ndarray, limit: int = 6, multiple: int = 1) -> tuple
     return tuple(int(size[j - 1]) for j in reversed(chosen))
 
 
-def max_examples(lengths: np.ndarray, row_length: int, limit: int = 64) -> int:
+def max_examples(lengths: np.ndarray, row_length: int) -> int:
     """Choose the number of example slots of a row: the smallest that does not cost more rows.
 
     Every slot costs the computation of the head, whether it is used or not. Determined on a sample
-    of batches spread evenly over the data set.
-
-    Args:
-      lengths: (n,) int, number of tokens of each example of the data set.
-      row_length: Tokens of a row.
-      limit: Maximum number of slots.
-
-    Raises:
-      DataError: As `pack`.
+    of batches spread evenly over the data set, whose examples have `lengths`, (n,) int.
     """
     n = len(lengths)
     every = max(1, round(n / _SAMPLE_BATCH))
     batches = [np.arange(i, n, every) for i in range(0, every, -(-every // _SAMPLE_BATCHES))]
-    fewest = rows_needed(lengths, batches, row_length, limit).sum()
-    for slots in range(1, limit):
-        if rows_needed(lengths, batches, row_length, slots).sum() <= fewest:
-            return slots
-    return limit
+
+    def rows(slots: int) -> int:
+        return int(rows_needed(lengths, batches, row_length, slots).sum())
+
+    fewest = rows(MOST_EXAMPLES)
+    return next(slots for slots in range(1, MOST_EXAMPLES + 1) if rows(slots) <= fewest)
 
 
-def best_row_length(
-    lengths: np.ndarray, batch: int, longest: int, width: int, limit: int = 64
-) -> int:
+def best_row_length(lengths: np.ndarray, batch: int, longest: int, width: int) -> int:
     """Choose the number of tokens of a row: the multiple of 64 with the fewest operations.
 
     Longer rows have less padding, but the cost of attention is quadratic. The matmuls of a layer
@@ -151,22 +132,19 @@ def best_row_length(
     Args:
       lengths: (n,) int, number of tokens of each example of the data set.
       batch: Number of examples of a batch.
-      longest: Maximum number of tokens of an example; no row is shorter.
+      longest: Minimum length of a row, for the longest possible example.
       width: Width D of the model.
-      limit: Maximum number of examples of a row.
-
-    Raises:
-      DataError: As `pack`.
     """
     order = np.random.default_rng(0).permutation(len(lengths))
     parts = max(1, len(order) // batch)
     batches = np.array_split(order, parts)[:_SAMPLE_BATCHES]
     shortest = -(-longest // 64) * 64
-    candidates = range(shortest, 4 * shortest + 1, 64)
-    return min(
-        candidates,
-        key=lambda row: rows_needed(lengths, batches, row, limit).sum() * row * (6 * width + row),
-    )
+
+    def operations(row_length: int) -> int:
+        rows = rows_needed(lengths, batches, row_length, MOST_EXAMPLES).sum()
+        return int(rows) * row_length * (6 * width + row_length)
+
+    return min(range(shortest, 4 * shortest + 1, 64), key=operations)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,27 +203,16 @@ def build_rows(
       for padding), cls_BE (position of the CLS token in its row), index_BE (-1 for an empty
       slot); float32 mask_BE, 1 for a sequence, 0 for an empty slot; and the targets, see
       `flaxfer.tasks.base.TaskType.targets`.
-
-    Raises:
-      DataError: If the rows do not fit.
     """
     counts = np.array([len(row) for row in rows], np.int64)
     sequence = np.asarray(indices)[np.fromiter(chain.from_iterable(rows), np.int64)]
     length = tokenized.lengths[sequence].astype(np.int64)
-    row = np.repeat(np.arange(len(rows)), counts)
-    slot = _restarted(counts)
+    row, slot = np.repeat(np.arange(len(rows)), counts), _restarted(counts)
     # Number of tokens before each sequence, in the batch and in its row.
     before = np.cumsum(length) - length
     start = before - np.repeat(before[np.cumsum(counts) - counts], counts)
-    most, longest = (max(x.tolist(), default=0) for x in (counts, start + length))
-    if len(rows) > n_rows or most > max_examples or longest > row_length:
-        raise DataError(
-            f"{len(rows)} rows of up to {most} examples and {longest} tokens do not fit into"
-            f" {n_rows} rows of {max_examples} examples and {row_length} tokens",
-            where="packed batch",
-            hint="plan the run with the lengths of the tokenised data it is trained on",
-        )
-
+    assert len(rows) <= n_rows and np.max(counts, initial=0) <= max_examples, (counts, n_rows)
+    assert np.max(start + length, initial=0) <= row_length
     position = _restarted(length)
     layout = Layout(
         sequence,
@@ -274,17 +241,6 @@ def by_task(batch: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Arr
     target = {name: array for name, array in batch.items() if not name.startswith(prefix)}
     rehearsed = {name.removeprefix(prefix): batch[name] for name in batch if name not in target}
     return target, rehearsed
-
-
-def _check(lengths: np.ndarray, row_length: int) -> None:
-    wrong = np.flatnonzero((lengths < 1) | (lengths > row_length))
-    if wrong.size:
-        raise DataError(
-            f"{wrong.size} of {len(lengths)} examples do not fit a row of {row_length} tokens",
-            where="lengths",
-            hint="set train.max_length to train.row_length at most, and leave out empty examples",
-            details=[f"example {i} has {lengths[i]} tokens" for i in wrong],
-        )
 
 
 def _restarted(counts: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +18,28 @@ from flaxfer.config import Source
 from flaxfer.data.files import FETCH_AGAIN, decode, parse_json, read_bytes, split_lines
 from flaxfer.data.sentences import conll, conllu
 from flaxfer.data.squad import squad
-from flaxfer.data.tables import Column, Key, Problems, Table, locate, missing_columns
+from flaxfer.data.tables import Column, Key, Problems, Table, locate, record_table
 from flaxfer.errors import ConfigError, DataError
-
-DELIMITERS = {"csv": ",", "tsv": "\t"}
-QUOTES = {"csv": "csv", "tsv": "literal"}
 
 
 def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
-    """Read columns of a local file in any format but `lines`.
-
-    Args:
-      path: The file; it is decompressed if its name ends in .gz.
-      source: Format and other settings.
-      keys: Columns to read.
+    """Read columns of a local file, which may be compressed, in any format but `lines`.
 
     Raises:
       ConfigError: If the format is unknown.
       DataError: If the file is missing, damaged, in another encoding, or lacks a column.
     """
     keys = list(dict.fromkeys(keys))
-    file_format = source.file_format
-    if not file_format:
+    if not source.file_format:
         raise ConfigError(
             f"the ending of {path.name!r} does not tell how the file is written",
             where=str(path),
             hint="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad.",
         )
     data = read_bytes(path, "path")
-    if file_format == "parquet":
+    if source.file_format == "parquet":
         return _parquet(data, path, keys)
-    text = decode(data, source.encoding, path)
-    if file_format in ("csv", "tsv"):
-        return _delimited(text, path, source, file_format, keys)
-    readers: dict[str, Callable[[], Table]] = {
-        "json": lambda: _json(text, path, keys),
-        "jsonl": lambda: _json_lines(text, path, keys),
-        "conll": lambda: conll(text, path, source, keys),
-        "conllu": lambda: conllu(text, path, keys),
-        "squad": lambda: squad(text, path, keys),
-    }
-    return readers[file_format]()
+    return _READERS[source.file_format](decode(data, source.encoding, path), path, source, keys)
 
 
 def read_lines(path: Path, encoding: str, setting: str) -> Column:
@@ -67,11 +48,10 @@ def read_lines(path: Path, encoding: str, setting: str) -> Column:
     return Column(path.name, "", lines, range(1, len(lines) + 1))
 
 
-def _delimited(text: str, path: Path, source: Source, file_format: str, keys: list[Key]) -> Table:
-    delimiter = source.delimiter or DELIMITERS[file_format]
-    quotes = source.quotes if source.quotes != "auto" else QUOTES[file_format]
-    problems: Problems = []
-    if quotes == "literal":
+def _delimited(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
+    tabs = source.file_format == "tsv"
+    delimiter = source.delimiter or ("\t" if tabs else ",")
+    if source.quotes == "literal" or (source.quotes == "auto" and tabs):
         limit = source.max_columns - 1 if source.max_columns else -1
         rows = [line.split(delimiter, limit) for line in split_lines(text)]
         lines: Sequence[int] = range(1, len(rows) + 1)
@@ -81,23 +61,22 @@ def _delimited(text: str, path: Path, source: Source, file_format: str, keys: li
         )
     else:
         rows, lines = _quoted(text, delimiter, path)
-    header = rows[0] if source.header and rows else []
     if source.header:
-        rows, lines = rows[1:], lines[1:]
-    width = len(header) or max(map(len, rows), default=0)
-    found, missing = locate(keys, header if source.header else [str(i) for i in range(width)])
-    if missing:
-        raise missing_columns(str(path), missing, header if source.header else range(width))
-    needed = len(header) if source.header else 1 + max(found.values(), default=-1)
+        names, rows, lines = rows[0] if rows else [], rows[1:], lines[1:]
+    else:
+        names = [str(i) for i in range(max(map(len, rows), default=0))]
+    found = locate(keys, names, str(path))
+    needed = len(names) if source.header else 1 + max(found.values(), default=-1)
+    problems: Problems = []
     for i, row in enumerate(rows):
         if len(row) < needed or (source.header and len(row) > needed):
             expected = f"the header {needed}" if source.header else f"{needed} are needed"
             problems.append((i, f"{path.name}:{lines[i]}: has {len(row)} column(s), {expected}"))
             rows[i] = [*row, *[""] * (needed - len(row))]
-    columns = {
-        key: Column(path.name, repr(header[i]) if header else str(i), [r[i] for r in rows], lines)
-        for key, i in found.items()
-    }
+    columns: dict[Key, Column] = {}
+    for key, i in found.items():
+        name = repr(names[i]) if source.header else names[i]
+        columns[key] = Column(path.name, name, [row[i] for row in rows], lines)
     return Table(len(rows), columns, problems)
 
 
@@ -126,26 +105,22 @@ def _quoted(text: str, delimiter: str, path: Path) -> tuple[list[list[str]], lis
         lines.append(start)
 
 
-def _json_lines(text: str, path: Path, keys: list[Key]) -> Table:
+def _json_lines(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     lines = split_lines(text)
-    records: list[dict[str, Any]] = []
+    records: list[Any] = []
     problems: Problems = []
     for i, line in enumerate(lines):
-        record: Any = None
         try:
-            record = json.loads(line)
+            records.append(json.loads(line))
         except (ValueError, RecursionError) as error:
             cut_off = i == len(lines) - 1 and not text.endswith("\n")
             what = "is cut off" if cut_off else "is empty" if not line.strip() else "is no JSON"
             problems.append((i, f"{path.name}:{i + 1}: the line {what}: {error}"))
-        else:
-            if not isinstance(record, dict):
-                problems.append((i, f"{path.name}:{i + 1}: the line is no JSON object"))
-        records.append(record if isinstance(record, dict) else {})
-    return _objects(records, path, keys, range(1, len(lines) + 1), problems)
+            records.append({})
+    return record_table(records, path, keys, range(1, len(lines) + 1), problems)
 
 
-def _json(text: str, path: Path, keys: list[Key]) -> Table:
+def _json(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     records = parse_json(text, path)
     if not isinstance(records, list):
         raise DataError(
@@ -154,43 +129,17 @@ def _json(text: str, path: Path, keys: list[Key]) -> Table:
             hint="write a list of objects, or set format to 'jsonl' for one object a line, or to "
             "'squad' for the JSON of SQuAD.",
         )
-    problems = [
-        (i, f"{path.name}: record {i + 1}: is a {type(record).__name__}, not an object")
-        for i, record in enumerate(records)
-        if not isinstance(record, dict)
-    ]
-    records = [record if isinstance(record, dict) else {} for record in records]
-    return _objects(records, path, keys, None, problems)
+    return record_table(records, path, keys, None, [])
 
 
-def _objects(
-    records: list[dict[str, Any]],
-    path: Path,
-    keys: list[Key],
-    lines: Sequence[int] | None,
-    problems: Problems,
-) -> Table:
-    names = list(dict.fromkeys(name for record in records for name in record))
-    missing = locate([str(key) for key in keys], names)[1]
-    if missing and names:
-        raise missing_columns(str(path), missing, names)
-    columns: dict[Key, Column] = {
-        key: Column(path.name, repr(str(key)), [r.get(str(key)) for r in records], lines)
-        for key in keys
-    }
-    return Table(len(records), columns, problems)
-
-
-def _parquet(data: bytes, path: Path, keys: list[Key]) -> Table:
+def _parquet(data: bytes, path: Path, keys: Sequence[Key]) -> Table:
     import pyarrow
     import pyarrow.parquet
 
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         names = file.schema_arrow.names
-        found, missing = locate(keys, names)
-        if missing:
-            raise missing_columns(str(path), missing, names)
+        found = locate(keys, names, str(path))
         table = file.read(columns=sorted({names[i] for i in found.values()}))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
@@ -201,3 +150,14 @@ def _parquet(data: bytes, path: Path, keys: list[Key]) -> Table:
         for key, i in found.items()
     }
     return Table(table.num_rows, columns, [])
+
+
+_READERS: Mapping[str, Callable[[str, Path, Source, Sequence[Key]], Table]] = {
+    "csv": _delimited,
+    "tsv": _delimited,
+    "json": _json,
+    "jsonl": _json_lines,
+    "conll": conll,
+    "conllu": conllu,
+    "squad": squad,
+}

@@ -51,12 +51,11 @@ def read_source(
             where=where,
             hint="fetch the file again if it is cut off; else set `num_records` to what it holds.",
         )
-    wanted = _filter(source, columns, size)
+    wanted = _wanted(source, columns, size)
     # A column that is only used to filter may have the name of a role.
     columns = {r: c for r, c in columns.items() if r in source.roles or r in source.aligned}
     broken = {record for record, _ in problems}
-    readable = [i for i in wanted if i not in broken]
-    labels = task_type.read_labels(columns, source, task, readable)
+    labels = task_type.read_labels(columns, source, task, [i for i in wanted if i not in broken])
     left_out = broken | labels.missing
     used = [i for i in wanted if i not in left_out]
     problems += labels.problems + task_type.text_problems(columns, source, used)
@@ -104,8 +103,6 @@ def load_splits(
         for name, sources in (("train", data.train), ("dev", data.dev), ("test", data.test))
         if sources
     }
-    if "train" not in splits:
-        raise DataError("there is no source to train on", hint="name at least one in data.train.")
     if "dev" not in splits:
         shares = dict(zip(("train", "dev", "test"), data.split, strict=True))
         if "test" in splits:
@@ -126,33 +123,29 @@ def _read(source: Source, data_dir: str) -> tuple[str, dict[str, Column], int, P
 
     Columns are by role; those that are only used to filter are by name.
     """
-    names: dict[str, Key] = source.roles
+    keys: dict[str, Key] = source.roles
     for name in (*source.keep, *source.drop):
-        if name not in names and name not in source.aligned:
-            names[name] = name
-    folder = Path(data_dir).expanduser() / Path(source.path).expanduser()
-    columns: dict[str, Column] = {}
-    problems: Problems = []
-    where, size = str(folder), 0
+        if name not in source.aligned:
+            keys.setdefault(name, name)
+    path = folder = Path(data_dir).expanduser() / Path(source.path).expanduser()
+    where, table = str(path), None
     if source.hub:
-        where, folder = f"{source.hub}[{source.split}]", Path(data_dir).expanduser()
-        table = read_hub(source, names.values())
+        where = f"{source.hub}[{source.split}]"
+        table = read_hub(source, keys.values())
     elif source.format != "lines":
-        table = readers.read_table(folder, source, names.values())
-        folder = folder.parent
-    elif names:
+        table = readers.read_table(path, source, keys.values())
+        folder = path.parent
+    elif keys:
         raise ConfigError(
-            f"keep and drop name {', '.join(names)}, which is no role in `aligned`",
+            f"keep and drop name {', '.join(keys)}, which is no role in `aligned`",
             where=where,
             hint=f"name one of {', '.join(source.aligned)}, or align a file to the role.",
         )
-    if source.hub or source.format != "lines":
-        columns = {name: table.columns[key] for name, key in names.items()}
-        size, problems = table.size, table.problems
+    columns = {name: table.columns[key] for name, key in keys.items()} if table else {}
     for role, file in source.aligned.items():
         columns[role] = readers.read_lines(folder / file, source.encoding, f"aligned.{role}")
-        size = size or len(columns[role].values)
     counts = {role: len(column.values) for role, column in columns.items()}
+    size = table.size if table else next(iter(counts.values()))
     if set(counts.values()) - {size}:
         raise DataError(
             "aligned files must have as many lines as there are records",
@@ -160,17 +153,21 @@ def _read(source: Source, data_dir: str) -> tuple[str, dict[str, Column], int, P
             hint="fetch the files again: one of them is cut off, or belongs to another split.",
             details=[f"{role}: {columns[role].file} has {n}" for role, n in counts.items()],
         )
-    return where, columns, size, problems
+    return where, columns, size, table.problems if table else []
 
 
-def _filter(source: Source, columns: Mapping[str, Column], size: int) -> list[int]:
+def _wanted(source: Source, columns: Mapping[str, Column], size: int) -> list[int]:
     """Return the records selected by `keep` and `drop`."""
-    wanted = list(range(size))
-    for name, values in source.keep.items():
-        wanted = [i for i in wanted if written(columns[name].values[i]) in values]
-    for name, values in source.drop.items():
-        wanted = [i for i in wanted if written(columns[name].values[i]) not in values]
-    return wanted
+
+    def matches(record: int, name: str, values: Sequence[str]) -> bool:
+        return written(columns[name].values[record]) in values
+
+    return [
+        i
+        for i in range(size)
+        if all(matches(i, *condition) for condition in source.keep.items())
+        and not any(matches(i, *condition) for condition in source.drop.items())
+    ]
 
 
 def _examples(
@@ -205,16 +202,13 @@ def _common_problems(columns: Mapping[str, Column], used: Sequence[int]) -> Prob
     for role in ("id", "language", "domain"):
         if role in columns:
             problems += columns[role].problems(used, lambda v: "" if written(v) else "is empty")
-    return problems + (_repeated(columns["id"], used) if "id" in columns else [])
-
-
-def _repeated(column: Column, records: Sequence[int]) -> Problems:
-    first: dict[str, int] = {}
-    problems = []
-    for i in records:
-        name = written(column.values[i])
-        if first.setdefault(name, i) != i:
-            problems.append((i, f"{column.place(i)}: {name!r} is also {column.place(first[name])}"))
+    if "id" in columns:
+        column, first = columns["id"], dict[str, int]()
+        for i in used:
+            name = written(column.values[i])
+            if first.setdefault(name, i) != i:
+                also = column.place(first[name])
+                problems.append((i, f"{column.place(i)}: {name!r} is also {also}"))
     return problems
 
 
@@ -237,8 +231,7 @@ def _cut(examples: Examples, shares: Mapping[str, float], seed: int) -> dict[str
     total = sum(shares.values())
     counts = {name: round(share / total * len(examples)) for name, share in shares.items()}
     counts["train"] = len(examples) - sum(n for name, n in counts.items() if name != "train")
-    empty = [name for name, share in shares.items() if counts[name] < 1 and share > 0]
-    if empty or counts["dev"] < 1:
+    if any(counts[name] < 1 for name, share in shares.items() if share > 0):
         raise DataError(
             f"{len(examples)} examples are too few to be divided: "
             + ", ".join(f"{name} {n}" for name, n in counts.items()),
@@ -246,18 +239,16 @@ def _cut(examples: Examples, shares: Mapping[str, float], seed: int) -> dict[str
             hint="use more records, change data.split, or name sources in data.dev and data.test.",
         )
     order = np.random.default_rng(seed).permutation(len(examples))
-    parts, start = {}, 0
-    for name, count in counts.items():
-        if count:
-            parts[name] = examples.take(np.sort(order[start : start + count]))
-        start += count
-    return parts
+    parts = np.split(order, np.cumsum(list(counts.values()))[:-1])
+    return {
+        name: examples.take(np.sort(part))
+        for name, part in zip(counts, parts, strict=True)
+        if len(part)
+    }
 
 
 def _fraction(train: Examples, fraction: float, seed: int) -> Examples:
     """Return a fraction of the training split; smaller fractions are subsets of larger ones."""
-    if fraction == 1:
-        return train
     count = round(fraction * len(train))
     if not count:
         raise DataError(

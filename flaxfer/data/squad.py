@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from flaxfer.config import Source
 from flaxfer.data.files import parse_json
-from flaxfer.data.tables import Column, Key, Problems, Table, locate, missing_columns
+from flaxfer.data.tables import Key, Problems, Table, record_table
 from flaxfer.errors import DataError
 
 
-def squad(text: str, path: Path, keys: list[Key]) -> Table:
+def squad(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     """Read the fields of all questions, and the `context` and `title` of each.
 
     Raises:
@@ -27,21 +28,13 @@ def squad(text: str, path: Path, keys: list[Key]) -> Table:
             details=faults,
         )
     places, records = [place for place, _ in questions], [record for _, record in questions]
-    names = list(dict.fromkeys(name for record in records for name in record))
-    missing = locate(list(map(str, keys)), names)[1]
-    if missing and names:
-        raise missing_columns(str(path), missing, names)
-    columns: dict[Key, Column] = {
-        key: Column(path.name, repr(str(key)), [r.get(str(key)) for r in records], places)
-        for key in keys
-    }
     problems: Problems = []
     for i, record in enumerate(records):
         impossible = record.get("is_impossible")
         if impossible is not None and bool(record.get("answers")) == bool(impossible):
             what = "has answers" if impossible else "has no answers"
             problems.append((i, f"{path.name}: {places[i]}: {what}, is_impossible is {impossible}"))
-    return Table(len(records), columns, problems)
+    return record_table(records, path, keys, places, problems)
 
 
 def _questions(value: Any, path: Path, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from flaxfer.data.values import written
@@ -70,8 +71,12 @@ class Table:
     problems: Problems
 
 
-def locate(keys: list[Key], names: Sequence[str]) -> tuple[dict[Key, int], list[str]]:
-    """Return the index of each key among `names`, and a problem for each missing key."""
+def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, int]:
+    """Return the index of each key among the names of a data set's columns.
+
+    Raises:
+      DataError: If a column is missing, or several have its name.
+    """
     places: dict[Key, int] = {}
     problems = []
     for key in keys:
@@ -86,21 +91,46 @@ def locate(keys: list[Key], names: Sequence[str]) -> tuple[dict[Key, int], list[
             nearest = [name for name in names if near and name.lower() == near[0]]
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
             problems.append(f"there is no column {key!r}{hint}")
-    return places, problems
+    if problems:
+        raise DataError(
+            "columns named in the config cannot be found",
+            where=where,
+            hint=f"the columns are {', '.join(map(repr, names)) or 'none: the file is empty'}; "
+            "name those you mean in `columns`, `keep` and `drop`, and set `header` as the file is.",
+            details=problems,
+        )
+    return places
 
 
-def missing_columns(where: str, problems: list[str], names: Sequence[object]) -> DataError:
-    """Return the error of a data set without some columns.
+def record_table(
+    records: Sequence[Any],
+    path: Path,
+    keys: Iterable[Key],
+    lines: Sequence[int | str] | None,
+    problems: Problems,
+) -> Table:
+    """Return columns of JSON objects; other values are added to `problems`.
 
     Args:
-      where: The data set.
-      problems: A problem for each missing column.
-      names: The existing columns.
+      records: JSON values.
+      path: Their file.
+      keys: Fields to read; None where an object lacks one that others have.
+      lines: Places of the records, as in `Column`.
+      problems: Problems of records that could not be parsed.
+
+    Raises:
+      DataError: If no object has a field.
     """
-    return DataError(
-        "columns named in the config cannot be found",
-        where=where,
-        hint=f"the columns are {', '.join(map(repr, names)) or 'none: the file is empty'}; name "
-        "those you mean in `columns`, `keep` and `drop`, and set `header` as the file is.",
-        details=problems,
+    problems += Column(path.name, "", records, lines).problems(
+        range(len(records)),
+        lambda value: "" if isinstance(value, dict) else f"is a {type(value).__name__}, no object",
     )
+    objects = [record if isinstance(record, dict) else {} for record in records]
+    fields = [str(key) for key in keys]
+    if names := list(dict.fromkeys(name for each in objects for name in each)):
+        locate(fields, names, str(path))
+    columns: dict[Key, Column] = {
+        key: Column(path.name, repr(field), [each.get(field) for each in objects], lines)
+        for key, field in zip(keys, fields, strict=True)
+    }
+    return Table(len(records), columns, problems)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flaxfer.data.encode import encode
 from flaxfer.data.examples import Examples
 from flaxfer.data.task_types import TaskType
 from flaxfer.data.tokenizer import load_tokenizer, tokenizer_fingerprint
 from flaxfer.errors import ConfigError
+from flaxfer.runtime.files import temporary_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -29,7 +30,7 @@ __all__ = ["Tokenized", "load_tokenizer", "tokenize", "tokenizer_fingerprint"]
 
 logger = logging.getLogger("flaxfer.data")
 
-FORMAT = 3
+FORMAT = 4
 """Version of the cached files; part of their names."""
 
 
@@ -83,7 +84,7 @@ class Tokenized:
     def __len__(self) -> int:
         return len(self.offset) - 1
 
-    @property
+    @functools.cached_property
     def lengths(self) -> np.ndarray:
         """(s,) int32, tokens of each sequence."""
         return np.diff(self.offset).astype(np.int32)
@@ -111,31 +112,40 @@ def tokenize(
         be encoded.
     """
     _check_length(tokenizer, max_length, pair=examples.text_b is not None)
-    label, task_type = examples.label, examples.task_type
-    fingerprint = _fingerprint(examples, tokenizer, max_length, doc_stride)
-    path = None if cache_dir is None else Path(cache_dir) / f"tokens-{fingerprint}.npz"
-    arrays = None if path is None else _read_cache(path, examples)
+    settings = [FORMAT, examples.fingerprint, tokenizer_fingerprint(tokenizer), max_length]
+    settings += examples.task_type.encoding_settings(tokenizer, doc_stride)
+    fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    path = None if cache_dir is None else cache_dir / f"tokens-{fingerprint}.npz"
+    arrays = None if path is None else _read_cache(path)
     if arrays is None:
-        arrays = encode(examples, tokenizer, max_length, doc_stride)
+        sequences = examples.task_type.encode(examples, tokenizer, max_length, doc_stride)
+        arrays = sequences.arrays(tokenizer)
         if path is not None:
             _write_cache(path, arrays)
-    _log(examples, arrays, max_length)
+    truncated, unknown, lost = arrays.pop("counts").tolist()
+    logger.info(
+        "%d examples, %d sequences, %d tokens, %d of them unknown; %d examples cut to %d tokens",
+        len(examples),
+        len(arrays["cls"]),
+        len(arrays["token"]),
+        unknown,
+        truncated,
+        max_length,
+    )
+    if lost:
+        logger.info("no window contains the answer of %d of %d questions", lost, len(examples))
+    if isinstance(examples.label, np.ndarray):
+        arrays["label"] = examples.label
     return Tokenized(
-        token=arrays["token"],
-        type=arrays["type"],
-        offset=arrays["offset"],
-        cls=arrays["cls"],
-        label=label if isinstance(label, np.ndarray) else arrays["label"],
+        **arrays,
         id=examples.id,
         language=examples.language,
         domain=examples.domain,
-        truncated=int(arrays["counts"][0]),
+        truncated=truncated,
         fingerprint=fingerprint,
-        task_type=task_type,
-        example=arrays["example"],
+        task_type=examples.task_type,
         choices=examples.choices,
-        span=arrays["span"],
-        reference=task_type.reference(examples),
+        reference=examples.task_type.reference(examples),
     )
 
 
@@ -154,105 +164,48 @@ def _check_length(tokenizer: PreTrainedTokenizerFast, max_length: int, pair: boo
         )
 
 
-def _log(examples: Examples, arrays: Mapping[str, np.ndarray], max_length: int) -> None:
-    truncated, unknown, lost = arrays["counts"].tolist()
-    logger.info(
-        "%d examples, %d sequences, %d tokens, %d of them unknown; %d examples cut to %d tokens",
-        len(examples),
-        len(arrays["cls"]),
-        len(arrays["token"]),
-        unknown,
-        truncated,
-        max_length,
-    )
-    if lost:
-        logger.info("no window contains the answer of %d of %d questions", lost, len(examples))
-
-
-def _fingerprint(
-    examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int, doc_stride: int
-) -> str:
-    """Return the SHA-256 of everything that the result depends on, as hexadecimal digits."""
-    settings: list[Any] = [FORMAT, examples.fingerprint, tokenizer_fingerprint(tokenizer)]
-    settings.append(max_length)
-    settings += examples.task_type.encoding_settings(tokenizer, doc_stride)
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
 DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 """Exceptions that numpy and zipfile raise for a damaged archive."""
 
-_DTYPES = {
-    "token": np.int32,
-    "type": np.uint8,
-    "offset": np.int64,
-    "cls": np.int32,
-    "example": np.int32,
-    "span": np.int32,
-    "label": np.int32,
-    "counts": np.int64,
-}
 
-
-def _read_cache(path: Path, examples: Examples) -> dict[str, np.ndarray] | None:
+def _read_cache(path: Path) -> dict[str, np.ndarray] | None:
     """Return the arrays of a cached file; None if it is missing or damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in _DTYPES}  # Reading checks the CRC of each.
+            arrays = dict(archive)
+        if arrays.pop("digest").item() != _digest(path, arrays):
+            raise ValueError("its arrays do not fit together")
     except FileNotFoundError:
         return None
     except DAMAGED as error:
         logger.warning("%s is damaged and is made again: %s", path, error)
         return None
-    shapes = {name: arrays[name].shape for name in _DTYPES if name not in ("offset", "example")}
-    if any(arrays[name].dtype != dtype for name, dtype in _DTYPES.items()) or (
-        shapes != _shapes(examples, arrays["offset"], arrays["example"])
-    ):
-        logger.warning("%s is damaged and is made again: its arrays do not fit together", path)
-        return None
     logger.info("%s is read instead of tokenising", path)
     return arrays
 
 
-def _shapes(
-    examples: Examples, offset: np.ndarray, example: np.ndarray
-) -> dict[str, tuple[int, ...]]:
-    """Return the expected shapes of cached arrays; {} if some example lacks its sequences."""
-    if offset.ndim != 1 or example.shape != (len(offset) - 1,):
-        return {}
-    sequences, tokens = len(example), int(offset[-1])
-    divided = examples.task_type.per_token
-    numbers = np.arange(len(examples))
-    if divided:  # Every example has one sequence or more.
-        whole = np.array_equal(example[np.diff(example, prepend=-1) != 0], numbers)
-    else:
-        whole = np.array_equal(example, numbers.repeat(examples.choices))
-    if not whole:
-        return {}
-    return {
-        "token": (tokens,),
-        "type": (tokens,),
-        "cls": (sequences,),
-        "span": (tokens if divided else 0, 2),
-        "label": examples.task_type.encoded_label_shape(sequences, tokens),
-        "counts": (3,),
-    }
-
-
 def _write_cache(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write a cached file atomically, as other processes may write it, too; log failures."""
-    temporary = ""
+    temporary = temporary_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            temporary = file.name
-            np.savez(file, allow_pickle=False, **arrays)
+        with temporary.open("wb") as file:
+            np.savez(file, allow_pickle=False, digest=np.array(_digest(path, arrays)), **arrays)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        temporary = ""
     except OSError as error:
         logger.warning("tokens cannot be kept in %s: %s", path, error)
     finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _digest(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
+    """Return the SHA-256 of a cached file's name and arrays, as hexadecimal digits."""
+    digest = hashlib.sha256(path.name.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

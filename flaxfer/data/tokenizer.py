@@ -12,17 +12,16 @@ from typing import TYPE_CHECKING, Any, cast
 from flaxfer.config import Model
 from flaxfer.data.families import FAMILIES, Family
 from flaxfer.errors import DataError
-from flaxfer.runtime.hub import reach
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
-
-SENTENCEPIECE_FILES = {"spiece.model", "sentencepiece.bpe.model"}
+SENTENCEPIECE = ("sentencepiece", "google.protobuf")
+"""Packages that transformers needs to read SentencePiece models."""
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
-    """Load the tokenizer of a model, with the limits of the model.
+    """Load the tokenizer of a model in a local folder, with the limits of the model.
 
     `model_max_length` is the maximum length of the model, and `model_input_names` contains
     `token_type_ids` if and only if the family has token types, and the model more than one.
@@ -34,26 +33,22 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 
-    raw = _read_config(model)
+    assert model.path
+    raw = _read_config(Path(model.path).expanduser())
     family = FAMILIES.get(raw.get("model_type", ""))
-    name = model.path or model.hub
-    where = model.tokenizer or name
     if family is None:
         raise DataError(
             f"models of type {raw.get('model_type')!r} are not supported",
-            where=name,
+            where=model.path,
             hint=f"choose one of type {', '.join(FAMILIES)}.",
         )
-    local = bool(model.tokenizer or model.path)
-    if local:
-        _check_files(Path(where).expanduser())
+    where = model.tokenizer or model.path
+    folder = Path(where).expanduser()
+    _check_files(folder)
     try:
         config = transformers.AutoConfig.for_model(**raw)
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
-            Path(where).expanduser() if local else where,
-            config=config,
-            local_files_only=local,
-            **({} if local else {"revision": model.revision}),
+            folder, config=config, local_files_only=True
         )
     # The libraries below raise a dozen types, some of them bare `Exception`.
     except Exception as error:
@@ -68,7 +63,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
         raise DataError(
             "the tokenizer has no fast form", where=where, hint="put a tokenizer.json there."
         )
-    _check_fit(tokenizer, family, config, where, name)
+    _check_fit(tokenizer, family, config, where, model.path)
     if family.positions != "relative":
         taken = config.pad_token_id + 1 if family.positions == "after_padding" else 0
         longest = config.max_position_embeddings - taken
@@ -105,71 +100,43 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
-def _read_config(model: Model) -> dict[str, Any]:
-    if model.hub:
-        from huggingface_hub import hf_hub_download
-
-        reach(model.hub, "model", model.revision)
-        try:
-            path = Path(hf_hub_download(model.hub, "config.json", revision=model.revision))
-        # The hub client and its network library raise types of their own; all mean the same here.
-        except Exception as error:
-            raise DataError(
-                f"config.json cannot be fetched from the hub: {type(error).__name__}: {error}",
-                where=model.hub,
-                hint="check model.hub, model.revision and the network, or download the model and "
-                "set model.path instead.",
-            ) from error
-    else:
-        path = Path(model.path).expanduser() / "config.json"
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise DataError(
-            f"cannot be read: {error.strerror}",
+            f"is no JSON object that can be read: {error}",
             where=str(path.absolute()),
             hint="set model.path to a folder with config.json, *.safetensors and the tokenizer.",
         ) from error
-    except ValueError as error:
-        raise DataError(f"is no JSON: {error}", where=str(path.absolute())) from error
-    if not isinstance(config, dict):
-        raise DataError("is no JSON object", where=str(path.absolute()))
-    return config
 
 
 def _check_files(folder: Path) -> None:
     """Raise an error for missing files that transformers would replace with guesses."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    pieces = there & {"spiece.model", "sentencepiece.bpe.model"}
     if not folder.is_dir():
-        raise DataError(
-            "there is no such folder",
-            where=str(folder.absolute()),
-            hint="set model.path or model.tokenizer to a folder that holds a tokenizer.json.",
-        )
-    there = {path.name for path in folder.iterdir()}
-    if "tokenizer.json" in there:
+        what = "there is no such folder"
+        hint = "set model.path or model.tokenizer to a folder that holds a tokenizer.json."
+    elif "tokenizer.json" in there:
         return
-    if not there & ({"vocab.txt", "vocab.json"} | SENTENCEPIECE_FILES):
-        raise DataError(
-            "the folder holds no tokenizer: tokenizer.json is missing",
-            where=str(folder.absolute()),
-            hint="copy tokenizer.json and tokenizer_config.json of the model there.",
-        )
-    if "vocab.txt" in there and "tokenizer_config.json" not in there:
-        raise DataError(
-            "tokenizer_config.json is missing: vocab.txt does not say whether to lowercase",
-            where=str(folder.absolute()),
-            hint='write one, such as {"tokenizer_class": "BertTokenizer", "do_lower_case": false} '
-            "for a cased model, or put the model's tokenizer.json there.",
+    elif not pieces and not there & {"vocab.txt", "vocab.json"}:
+        what = "the folder holds no tokenizer: tokenizer.json is missing"
+        hint = "copy tokenizer.json and tokenizer_config.json of the model there."
+    elif "vocab.txt" in there and "tokenizer_config.json" not in there:
+        what = "tokenizer_config.json is missing: vocab.txt does not say whether to lowercase"
+        hint = (
+            'write one, such as {"tokenizer_class": "BertTokenizer", "do_lower_case": false} '
+            "for a cased model, or put the model's tokenizer.json there."
         )
     # Without these, transformers reads the file as one of another format, and says so.
-    missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
-    if there & SENTENCEPIECE_FILES and missing:
-        raise DataError(
-            f"reading {min(there & SENTENCEPIECE_FILES)} takes packages that are not installed: "
-            f"{', '.join(missing)}",
-            where=str(folder.absolute()),
-            hint="pip install 'flaxfer[sentencepiece]', or put the model's tokenizer.json there.",
-        )
+    elif pieces and (missing := [name for name in SENTENCEPIECE if not _installed(name)]):
+        what = f"reading {min(pieces)} takes packages that are not installed: {', '.join(missing)}"
+        hint = "pip install 'flaxfer[sentencepiece]', or put the model's tokenizer.json there."
+    else:
+        return
+    raise DataError(what, where=str(folder.absolute()), hint=hint)
 
 
 def _installed(package: str) -> bool:

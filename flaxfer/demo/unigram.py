@@ -24,7 +24,7 @@ def build(pieces: list[str], scores: Iterable[float], characters: Mapping[str, s
     """Return a tokenizer whose ids are positions in `pieces`; pairs are `<s> A </s></s> B </s>`.
 
     Args:
-      pieces: `<s>`, `<pad>`, `</s>`, `<unk>` first; `<mask>` is also special if present.
+      pieces: `<s>`, `<pad>`, `</s>`, `<unk>` first; `<mask>` is also special.
       scores: log-probability of each piece.
       characters: replacement of each character that is not kept.
     """
@@ -42,9 +42,8 @@ def build(pieces: list[str], scores: Iterable[float], characters: Mapping[str, s
         special_tokens=[(piece, pieces.index(piece)) for piece in (BOS, EOS)],
     )
     special = [AddedToken(piece, normalized=False) for piece in (BOS, PAD, EOS, UNK)]
-    if MASK in pieces:
-        special.append(AddedToken(MASK, normalized=False, lstrip=True))
-    tokenizer.add_special_tokens(special)
+    mask = AddedToken(MASK, normalized=False, lstrip=True)
+    tokenizer.add_special_tokens([*special, mask])
     return tokenizer
 
 

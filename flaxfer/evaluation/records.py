@@ -202,6 +202,9 @@ class Study:
     cell: CellKey | None = None
 
 
+_STUDY = pydantic.TypeAdapter(Study)
+
+
 def read_study(workdir: Path) -> Study:
     """Read and check WORKDIR/study.json.
 
@@ -211,24 +214,19 @@ def read_study(workdir: Path) -> Study:
     path = workdir / "study.json"
     hint = "run the study (flaxfer with its config and this workdir); it writes study.json"
     try:
-        study = pydantic.TypeAdapter(Study).validate_json(path.read_bytes())
+        study = _STUDY.validate_json(path.read_bytes())
     except FileNotFoundError:
         raise DataError("there is no study.json here", where=str(workdir), hint=hint) from None
     except pydantic.ValidationError as error:
+        what = "this is not the record of a study"
         details = [
             ": ".join(filter(None, [".".join(map(str, e["loc"])), e["msg"]]))
             for e in error.errors()
         ]
-        what = "this is not the record of a study"
-        raise DataError(what, where=str(path), hint=hint, details=details) from None
-    repeated = [
-        f"{condition} seed {seed} {stage}"
-        for (condition, seed, stage), count in Counter(
-            (run.condition, run.seed, run.stage) for run in study.runs
-        ).items()
-        if count > 1
-    ]
-    if repeated:
+    else:
         what = "a stage has several runs"
-        raise DataError(what, where=str(path), hint=hint, details=repeated)
-    return study
+        keys = Counter(f"{run.condition} seed {run.seed} {run.stage}" for run in study.runs)
+        details = [key for key, count in keys.items() if count > 1]
+        if not details:
+            return study
+    raise DataError(what, where=str(path), hint=hint, details=details)

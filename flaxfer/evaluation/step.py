@@ -9,13 +9,12 @@ from typing import Any
 
 import jax
 
-from flaxfer.config import Task
 from flaxfer.models.layers import Attention, Execution
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.platform import compiler_options
 from flaxfer.runtime.sharding import SEED
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks import task_type
+from flaxfer.tasks import metrics
 
 Batch = dict[str, jax.Array]
 
@@ -26,14 +25,12 @@ class EvalSpec:
 
     Attributes:
       model: encoder and head.
-      task: what is predicted.
       dtype: of the matmuls.
       attention: implementation of attention.
       batched_seeds: whether several seeds run in one program.
     """
 
     model: ModelSpec
-    task: Task
     dtype: Any
     attention: Attention = "auto"
     batched_seeds: bool = False
@@ -59,16 +56,15 @@ def make_eval_step(
 ) -> Callable[[Params, Batch, Any], tuple[Any, jax.Array]]:
     """Return a jitted `(params, batch, metrics) -> (metrics, logits)`.
 
-    `params` come from `cast_for_eval`. `metrics` is a `clu.metrics.Collection` that the batch is
-    merged into on the device, for the task types whose metrics can be accumulated; the logits are
-    for the predictions. With `batched_seeds`, on a mesh of `sharding.seed_mesh`, everything but
-    the batch leads with an axis of seeds.
+    `params` come from `cast_for_eval`. `metrics` are those of `TaskType.device_metrics`, which the
+    batch is merged into; the logits are for the predictions. With `batched_seeds`, on a mesh of
+    `sharding.seed_mesh`, everything but the batch leads with an axis of seeds.
     """
     execution = Execution(spec.dtype, attention=spec.attention, mesh=mesh)
 
-    def eval_step(params: Params, batch: Batch, metrics: Any) -> tuple[Any, jax.Array]:
+    def eval_step(params: Params, batch: Batch, accumulated: Any) -> tuple[Any, jax.Array]:
         logits = spec.model.apply(params, batch, None, execution)
-        return task_type(spec.task).accumulate(metrics, logits, batch), logits
+        return metrics.accumulate(accumulated, logits, batch), logits
 
     step = (
         jax.vmap(eval_step, (0, None, 0), spmd_axis_name=SEED) if spec.batched_seeds else eval_step

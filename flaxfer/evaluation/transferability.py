@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+import scipy.stats
 
 NEIGHBOURS = 5
 """Puigcerver et al. 2021 use only the nearest one, but the score of one neighbour is noisy."""
@@ -45,11 +46,8 @@ def logme(feature_nD: np.ndarray, label_n: np.ndarray) -> float:
     # Residual outside the span of the features; rounding could make it negative.
     rest_C = np.maximum((y_nC**2).sum(axis=0) - z2_rC.sum(axis=0), 0.0)
     n = len(label)
-    return float(
-        np.mean(
-            [_evidence(squared_r, z2, rest, n) for z2, rest in zip(z2_rC.T, rest_C, strict=True)]
-        )
-    )
+    columns = zip(z2_rC.T, rest_C, strict=True)
+    return float(np.mean([_evidence(squared_r, z2_r, rest, n) for z2_r, rest in columns]))
 
 
 def _evidence(squared_r: np.ndarray, z2_r: np.ndarray, rest: float, n: int) -> float:
@@ -116,17 +114,17 @@ def knn_score(feature_nD: np.ndarray, label_n: np.ndarray, k: int = NEIGHBOURS) 
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """Quality of a choice of starts by their scores instead of by training from each.
+    """Quality of a choice of a start by its score instead of by training from each.
 
     Attributes:
-      chosen: The k starts with the largest scores.
+      chosen: The start with the largest score; the first one in case of a tie.
       best: The start with the best outcome.
-      regret: Best outcome minus the best one of the chosen starts; 0 if it is among them.
+      regret: Best outcome minus the outcome of the chosen start.
       relative_regret: Regret relative to the best outcome; NaN if that is 0.
       rank_correlation: Spearman's correlation of scores and outcomes; NaN if one is constant.
     """
 
-    chosen: tuple[str, ...]
+    chosen: str
     best: str
     regret: float
     relative_regret: float
@@ -134,49 +132,30 @@ class Selection:
 
 
 def selection(
-    scores: Mapping[str, float],
-    outcomes: Mapping[str, float],
-    *,
-    k: int = 1,
-    larger_is_better: bool = True,
+    scores: Mapping[str, float], outcomes: Mapping[str, float], *, larger_is_better: bool = True
 ) -> Selection:
     """Compare a ranking of starts by scores with the outcomes of training.
 
-    The regret is regret@k of Renggli et al. 2022 (CVPR) and Poth et al. 2021 (EMNLP), who report
+    The regret is regret@1 of Renggli et al. 2022 (CVPR) and Poth et al. 2021 (EMNLP), who report
     `relative_regret` as a percentage.
 
     Args:
-      scores: Scores by start, such as `none` and the intermediate tasks; larger promises more.
-      outcomes: The target's metric after training, by start.
-      k: Number of starts to choose; the first one is chosen in case of a tie.
+      scores: Finite scores by start, such as the intermediate tasks; larger promises more.
+      outcomes: The target's metric after training from the same starts, finite.
       larger_is_better: Direction of the outcomes.
-
-    Raises:
-      ValueError: If the starts differ, are fewer than two, or a value is not finite.
     """
-    values = [*scores.values(), *outcomes.values()]
-    if scores.keys() != outcomes.keys() or len(scores) < 2 or not np.isfinite(values).all():
-        raise ValueError(f"scores {dict(scores)} and outcomes {dict(outcomes)} do not compare")
     sign = 1 if larger_is_better else -1
     gains = {start: sign * outcomes[start] for start in scores}
-    chosen = sorted(scores, key=lambda start: -scores[start])[:k]
-    best = max(gains, key=lambda start: gains[start])
-    regret = gains[best] - max(gains[start] for start in chosen)
-    scale = abs(outcomes[best])
-    ranks = (_ranks(np.array([values[s] for s in scores])) for values in (scores, gains))
+    chosen, best = (max(values, key=values.__getitem__) for values in (scores, gains))
+    regret, scale = gains[best] - gains[chosen], abs(outcomes[best])
+    ranks = (scipy.stats.rankdata(list(values.values())) for values in (scores, gains))
     return Selection(
-        chosen=tuple(chosen),
+        chosen=chosen,
         best=best,
         regret=regret,
         relative_regret=regret / scale if scale else math.nan,
         rank_correlation=_correlation(*ranks),
     )
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Return one-based ranks; equal values share their mean rank."""
-    below = (values[:, None] > values).sum(axis=1)
-    return below + ((values[:, None] == values).sum(axis=1) + 1) / 2
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

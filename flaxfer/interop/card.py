@@ -18,15 +18,8 @@ from flaxfer.training.record import StageRecord
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 
 
-def model_card(stage: StageRecord, name: str, class_name: str) -> ModelCard:
-    """Return the card of an export.
-
-    Args:
-      stage: the exported stage.
-      name: name of the export.
-      class_name: transformers' class of the model.
-    """
-    auto_class = f"AutoModel{class_name[class_name.index('For') :].removesuffix('Simple')}"
+def model_card(stage: StageRecord, name: str) -> ModelCard:
+    """Return the card of a stage's export called `name`."""
     task, versions = stage.task(), stage.origin()["versions"]
     return ModelCard.from_template(
         _metadata(stage, name),
@@ -42,7 +35,7 @@ def model_card(stage: StageRecord, name: str, class_name: str) -> ModelCard:
         seed=stage.identity()["seed"],
         done=stage.done(),
         max_length=stage.train().max_length,
-        auto_class=auto_class,
+        auto_class=f"AutoModel{task_type(task).architecture}",
         limits=_limits(stage),
         scores_table=_scores_table(stage),
         data_table=_data_table(stage),
@@ -92,22 +85,16 @@ def _metadata(stage: StageRecord, name: str) -> ModelCardData:
 def _origin(stage: StageRecord) -> str:
     base, version = base_name(stage), stage.origin()["versions"].get("flaxfer", "")
     trained = f"{stage.task().name} with flaxfer {version}".strip()
-    first, *_ = stage.lineage()
-    if first.identity()["start"] == "random":
+    if stage.lineage()[0].identity()["start"] == "random":
         return (
             f"This model has the architecture and the tokenizer of {base}, was initialised with "
             f"random weights, and was trained on {trained}."
         )
-    if first is stage:
-        return f"This model is {base}, fine-tuned on {trained}."
-    earlier = " and ".join(
-        f"{each.task().name} ({each.task().type.replace('_', ' ')})"
-        for each in stage.lineage()[:-1]
-    )
-    return (
-        f"This model is {base}, fine-tuned on the intermediate task {earlier} first, and then on "
-        f"{trained}."
-    )
+    if parent := stage.parent():
+        task = parent.task()
+        type_name = task.type.replace("_", " ")
+        trained = f"the intermediate task {task.name} ({type_name}) first, and then on {trained}"
+    return f"This model is {base}, fine-tuned on {trained}."
 
 
 def _limits(stage: StageRecord) -> str:
@@ -133,7 +120,8 @@ def _scores_table(stage: StageRecord) -> str:
     sets = [("dev", ", ".join(dev["languages"]), dev["examples"], stage.done()["dev"])]
     sets += [(each.set, each.language, each.n, each.metrics) for each in stage.evaluations()]
     rows = [
-        [name, language, f"{n:,}", *(_score(scores.get(metric)) for metric in metrics)]
+        [name, language, f"{n:,}"]
+        + ["undefined" if (x := scores.get(metric)) is None else f"{x:.4f}" for metric in metrics]
         for name, language, n, scores in sets
     ]
     return _table(["set", "language", "examples", *metrics], rows, numbers=1 + len(metrics))
@@ -185,10 +173,6 @@ def _trained_on(stage: StageRecord) -> list[str]:
 def _splits(stage: StageRecord, name: str = "") -> list[dict[str, Any]]:
     """Return the records of a stage's splits, or of those with a name."""
     return [entry for entry in stage.origin()["data"] if name in ("", entry["split"])]
-
-
-def _score(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
 
 
 def _join(parts: Sequence[str]) -> str:

@@ -53,15 +53,17 @@ def convert(folder: Path, out: Path, allow_torch: bool) -> Path:
     with new_folder(out) as temporary:
         for number, file in enumerate(files, start=1):
             tensors = _separate(torch, _load(torch, file), file)
+            from safetensors.torch import save_file  # Imports PyTorch.
+
             if duplicates := sorted(tensors.keys() & weight_map.keys()):
                 raise CheckpointError(
                     "arrays are stored in two shards", where=str(file), details=duplicates
                 )
             shard = f"model-{number:05}-of-{len(files):05}.safetensors"
             name = shard if len(files) > 1 else WEIGHTS
-            _save(tensors, temporary / name)
+            save_file(tensors, temporary / name, metadata={"format": "pt"})
             weight_map |= dict.fromkeys(tensors, name)
-            size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+            size += sum(tensor.nbytes for tensor in tensors.values())
         if len(files) > 1:
             index = {"metadata": {"total_size": size}, "weight_map": weight_map}
             (temporary / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
@@ -90,19 +92,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _pickles(folder: Path) -> list[Path]:
     """Return the weight files of a folder, ordered by name."""
-
-    def holds(name: str) -> bool:
-        return (folder / name).is_file()
-
+    names = {path.name for path in folder.glob("*")}
     if not folder.is_dir():
         what, hint = "there is no such folder", f"name a folder with a {BIN}."
-    elif holds(WEIGHTS) or holds(INDEX):
+    elif names & {WEIGHTS, INDEX}:
         what, hint = "the folder already has safetensors files", "use it as it is."
-    elif not holds("config.json"):
+    elif "config.json" not in names:
         what, hint = "config.json is missing", "copy the model's config.json there."
-    elif holds(BIN):
+    elif BIN in names:
         return [folder / BIN]
-    elif holds(BIN_INDEX):
+    elif BIN_INDEX in names:
         return _shards(folder)
     else:
         what = f"there is no {BIN} and no {BIN_INDEX}"
@@ -129,21 +128,15 @@ def _shards(folder: Path) -> list[Path]:
 
 
 def _import_torch() -> Any:
+    hint = 'install it here, or on the machine that converts: pip install "torch>=2.6".'
     try:
         import torch
     except ImportError as error:
-        raise ConfigError(
-            "PyTorch, which alone reads its files, is not installed",
-            where="torch",
-            hint='install it here, or on the machine that converts: pip install "torch>=2.6".',
-        ) from error
-    version = re.match(r"(\d+)\.(\d+)", torch.__version__)
-    if version is None or (int(version[1]), int(version[2])) < SAFE_TORCH:
-        raise ConfigError(
-            f"PyTorch {torch.__version__} can run code even with restricted unpickling",
-            where="torch",
-            hint='install a newer one: pip install "torch>=2.6".',
-        )
+        what = "PyTorch, which alone reads its files, is not installed"
+        raise ConfigError(what, where="torch", hint=hint) from error
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        what = f"PyTorch {torch.__version__} can run code even with restricted unpickling"
+        raise ConfigError(what, where="torch", hint=hint)
     return torch
 
 
@@ -190,9 +183,3 @@ def _separate(torch: Any, tensors: Mapping[str, Any], file: Path) -> dict[str, A
         separate[name] = tensor.clone() if address in seen else tensor
         seen.add(address)
     return separate
-
-
-def _save(tensors: dict[str, Any], file: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file(tensors, str(file), metadata={"format": "pt"})

@@ -48,11 +48,7 @@ def retrieval_scores(
 ) -> list[dict[str, Any]]:
     """Return how often the nearest neighbour by cosine is the translation, for each layer.
 
-    Args:
-      embedder: embeds both sides.
-      source: n texts.
-      target: their translations, in the same order.
-      layers: as in `Embedder.embed`.
+    The translations of `source` are `target`, in the same order.
 
     Raises:
       ConfigError, DataError: as `Embedder.embed`, or the sides differ in length.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -18,7 +20,6 @@ from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.data.tokenize import Tokenized, load_tokenizer, tokenize
 from flaxfer.data.values import text_fault
 from flaxfer.errors import ConfigError, DataError
-from flaxfer.interop.embedding_step import Pooling, make_embed_step
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
@@ -29,6 +30,8 @@ from flaxfer.training.vocabulary import Vocabulary
 
 logger = logging.getLogger("flaxfer.interop.embedding")
 
+Batch = dict[str, jax.Array]
+Pooling = Literal["mean", "cls"]
 Layers = Sequence[int] | Literal["all"]
 """Layer numbers: 0 is the embeddings; N, or -1, is the output of the last layer."""
 
@@ -77,7 +80,7 @@ class Embedder:
         self.config = pretrained.load_encoder_config(folder)
         self.truncated = 0
         self._pooling, self._normalise, self._prefix = pooling, normalise, prefix
-        self._tokenizer = load_tokenizer(settings)
+        self._tokenizer = load_tokenizer(dataclasses.replace(settings, path=str(folder)))
         self._max_length = max_length or min(self._tokenizer.model_max_length, MAX_LENGTH)
         self._mesh = mesh or sharding.make_mesh()
         params = pretrained.load_encoder(folder, self.config)
@@ -195,6 +198,39 @@ def embed_tokenized(
             fetch(*pending.pop(0))
     fetch(*pending.pop())
     return vector_LnD
+
+
+@functools.cache
+def make_embed_step(
+    graph: nnx.GraphDef[Any], layers: tuple[int, ...], pooling: Pooling
+) -> Callable[[Params, Batch], jax.Array]:
+    """Return a jitted `(params, batch) -> vector_LBED`, the float32 embeddings of packed texts.
+
+    Vectors of slots without a text are meaningless.
+
+    Args:
+      graph: graph definition of an encoder.
+      layers: indices into `hidden_states`; layers above the highest are not computed.
+      pooling: as in `Embedder`.
+    """
+
+    def embed_step(params: Params, batch: Batch) -> jax.Array:
+        encoder = nnx.merge(graph, params)
+        slot_E = 1 + jnp.arange(batch["cls_BE"].shape[1])
+        member_BET = (batch["segment_BT"][:, None] == slot_E[:, None]).astype(jnp.float32)
+        weight_BET = member_BET / jnp.maximum(member_BET.sum(axis=-1, keepdims=True), 1.0)
+
+        def pool(x_BTD: jax.Array) -> jax.Array:
+            if pooling == "mean":
+                return jnp.einsum("BET,BTD->BED", weight_BET, x_BTD)
+            return jnp.take_along_axis(x_BTD, batch["cls_BE"][..., None], axis=1)
+
+        # By default TPUs and GPUs multiply float32 in lower precision.
+        with jax.default_matmul_precision("highest"):
+            states = encoder.hidden_states(batch)
+            return jnp.stack([pool(states[layer]) for layer in layers])
+
+    return jax.jit(embed_step)
 
 
 def check_texts(texts: Sequence[str], where: str = "texts") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import shlex
 from pathlib import Path
@@ -74,8 +75,7 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
             whole_params(stage, encoder, source), encoder, task_type(stage.task()).head
         )
         safetensors.numpy.save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
-        model_class = class_name(encoder.family, stage.task())
-        card.model_card(stage, out.absolute().name, model_class).save(temporary / "README.md")
+        card.model_card(stage, out.absolute().name).save(temporary / "README.md")
     return out
 
 
@@ -88,13 +88,9 @@ def class_name(family: str, task: Task) -> str:
 
 
 def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:
-    """Return the config.json of an export.
+    """Return the config.json of a stage's export, from that of its pretrained model.
 
     Its key `flaxfer`, which transformers keeps and ignores, is for `flaxfer predict`.
-
-    Args:
-      settings: config.json of the pretrained model.
-      stage: the exported stage.
     """
     task = stage.task()
     replaced = ("torch_dtype", "num_labels", "id2label", "label2id", "problem_type")
@@ -121,6 +117,7 @@ def whole_params(stage: StageRecord, encoder: EncoderConfig, source: Path) -> Pa
     """Return the best parameters of a stage on the host, with all rows of the embedding."""
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
 
+    @functools.cache
     def params_of(record: StageRecord) -> Params:
         on_host: Params = jax.tree.map(np.asarray, record.best_params(encoder, mesh))
         return on_host
@@ -128,18 +125,14 @@ def whole_params(stage: StageRecord, encoder: EncoderConfig, source: Path) -> Pa
     def first_rows(ids: np.ndarray) -> np.ndarray:
         first = stage.lineage()[0]
         if first.identity()["start"] == "random":
-            model = model_spec(encoder, first.task())
-            return word_table(model.random_params(first.attempt_seed()))[ids]
-        return word_table(pretrained.load_pretrained(source, encoder))[ids]
+            params = model_spec(encoder, first.task()).random_params(first.attempt_seed())
+        else:
+            params = pretrained.load_pretrained(source, encoder)
+        return word_table(params)[ids]
 
-    params = params_of(stage)
-    table = recover_rows(
-        np.arange(encoder.vocab_size),
-        stage.lineage(),
-        first_rows,
-        lambda record: params if record == stage else params_of(record),
-    )
-    return with_word_table(params, table)
+    every_id = np.arange(encoder.vocab_size)
+    table = recover_rows(every_id, stage.lineage(), first_rows, params_of)
+    return with_word_table(params_of(stage), table)
 
 
 def find_stage(
@@ -151,12 +144,9 @@ def find_stage(
 ) -> Path:
     """Return the folder of the stage that a command line selects.
 
-    Args:
-      run: the folder of a stage, or the work directory of a study.
-      out: the output folder, for the commands that an error proposes.
-      condition: a condition of the study.
-      seed: a seed of the study.
-      stage: `intermediate` or `target`; None for the target.
+    `run` is the folder of a stage, or the work directory of a study. Of a work directory, the stage
+    with the given condition, seed and stage (by default the target) is chosen; `out` only appears
+    in the commands that an error proposes.
 
     Raises:
       ConfigError: no stage matches, or several do.
@@ -252,12 +242,17 @@ def _copy_tokenizer(stage: StageRecord, source: Path, target: Path) -> None:
     Its config names the model's inputs and its padding side. Without them, transformers would
     give a BERT no token types, and an XLNet padding as its last token.
     """
-    copy_tokenizer(Path(stage.model_config().tokenizer or source).expanduser(), target)
+    folder = Path(stage.model_config().tokenizer or source).expanduser()
+    if not folder.is_dir():
+        raise DataError(
+            "the tokenizer of the stage is missing", where=str(folder), hint="put it back there."
+        )
+    copy_tokenizer(folder, target)
     tokenizer = tokenize.load_tokenizer(Model(path=str(target)))
     if tokenize.tokenizer_fingerprint(tokenizer) != stage.origin()["tokenizer"]:
         raise DataError(
             "the tokenizer is not the one that the stage was trained with",
-            where=stage.model_config().tokenizer or str(source),
+            where=str(folder),
             hint="restore the files of that tokenizer.",
         )
     file = target / "tokenizer_config.json"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from flaxfer.errors import ConfigError
+from flaxfer.errors import ConfigError, DataError
 from flaxfer.models.pretrained import TOKENIZER_FILES
+from flaxfer.models.weights import read_json
+from flaxfer.runtime.files import temporary_name
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     """
     out = out.absolute()
     _check_free(out, overwrite)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
@@ -38,8 +39,9 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
         yield temporary
         for file in temporary.iterdir():  # safetensors makes its files readable to the owner only.
             file.chmod(temporary.stat().st_mode & 0o666)
+        _check_free(out, overwrite)  # Another process may have written it in the meantime.
         # The earlier export is deleted last, so that a failure leaves it as it was.
-        if out.exists() and any(out.iterdir()):
+        if out.exists():
             shutil.rmtree(out)
         os.replace(temporary, out)
     finally:
@@ -49,33 +51,29 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the files of a tokenizer to another folder."""
     for pattern in TOKENIZER_FILES:
-        for file in sorted(source.glob(pattern)):
+        for file in filter(Path.is_file, source.glob(pattern)):
             shutil.copyfile(file, target / file.name)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:
-    if not out.exists() and not out.is_symlink():
+    hint = "name a new folder."
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        what = "there is a file of this name"
+    elif not out.exists() or not any(out.iterdir()):
         return
-    if not out.is_dir() or out.is_symlink():
-        raise ConfigError("there is a file of this name", where=str(out), hint="name a new folder.")
-    if not any(out.iterdir()):
+    elif not overwrite:
+        what = "the folder is not empty"
+        hint = "name a new folder; flaxfer export --overwrite replaces an earlier export."
+    elif not _is_export(out):
+        what = "the folder is not an export, so --overwrite will not delete it"
+        hint = "name another folder, or empty this one first."
+    else:
         return
-    if not overwrite:
-        raise ConfigError(
-            "the folder is not empty",
-            where=str(out),
-            hint="name a new folder, or pass --overwrite to replace an earlier export.",
-        )
-    if not _is_export(out):
-        raise ConfigError(
-            "the folder is not an export, so --overwrite will not delete it",
-            where=str(out),
-            hint="name another folder, or empty this one first.",
-        )
+    raise ConfigError(what, where=str(out), hint=hint)
 
 
 def _is_export(folder: Path) -> bool:
     try:
-        return "flaxfer" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+        return "flaxfer" in read_json(folder / "config.json", DataError)
+    except DataError:
         return False

@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +45,8 @@ def predict(
 
     A record has `id`, `prediction`, and for classes their `probabilities`. An exported model
     repeats the predictions of its evaluation, bit for bit on a machine of the same kind and with
-    as many devices, if the file holds the examples of an evaluated set in their order.
+    as many devices, if the file holds the examples of an evaluated set in their order and
+    `train.attention` was `auto`.
 
     Args:
       folder: a Hugging Face model with a head for classification or regression of texts.
@@ -88,14 +89,15 @@ def read_task(settings: dict[str, Any], where: str) -> Task:
         if not task_type(task).single_label:
             what = f"a model for {task.type.replace('_', ' ')} cannot be used for texts or pairs"
             raise ConfigError(what, where=where, hint=hint)
+        if (labels := _labels(settings, where)) != task_type(task).exported_labels(task):
+            what = f"id2label has other labels than the task of the export: {', '.join(labels)}"
+            hint = "if the export was trained further, delete the key `flaxfer` of config.json."
+            raise ConfigError(what, where=where, hint=hint)
         return task
     architecture = str((settings.get("architectures") or ["none"])[0])
     if not architecture.endswith(TASK_TYPES["classification"].architecture):
-        raise ConfigError(
-            f"the model has no head for sequences; its architecture is {architecture}",
-            where=where,
-            hint=hint,
-        )
+        what = f"the model has no head for sequences; its architecture is {architecture}"
+        raise ConfigError(what, where=where, hint=hint)
     labels = _labels(settings, where)
     problem = settings.get("problem_type") or ("regression" if len(labels) == 1 else "single")
     if problem == "regression" and len(labels) == 1:
@@ -128,16 +130,11 @@ def read_texts(file: Path, task: Task) -> Examples:
     names = _column_names(file)
     roles = [role for role in ROLES if role in names or role == "text_a"]
     table = readers.read_table(file, Source(path=str(file)), roles)
-    problems = list(table.problems)
-    malformed = {record for record, _ in problems}
+    problems, everything = list(table.problems), range(table.size)
+    well_formed = sorted(set(everything) - {record for record, _ in problems})
     for role in roles:
-        column = table.columns[role]
-        for i, value in enumerate(column.values):
-            if i in malformed:
-                continue
-            fault = text_fault(value) if role.startswith("text") else ""
-            if fault or not written(value):
-                problems.append((i, f"{column.place(i)}: {fault or 'is empty'}"))
+        fault = text_fault if role.startswith("text") else _emptiness
+        problems += table.columns[role].problems(well_formed, fault)
     if problems or not table.size:
         raise DataError(
             f"{len(problems)} finding(s) in the data" if problems else "the file has no record",
@@ -146,19 +143,15 @@ def read_texts(file: Path, task: Task) -> Examples:
             details=[text for _, text in sorted(problems)],
         )
 
-    def values(role: str, default: Sequence[str]) -> tuple[str, ...]:
-        return tuple(map(written, table.columns[role].values if role in roles else default))
-
-    n, stem = table.size, Path(file.name.removesuffix(".gz")).stem
-    return Examples(
-        task_type=task_type(task),
-        text_a=values("text_a", ()),
-        text_b=values("text_b", ()) if "text_b" in roles else None,
-        label=np.zeros(n, task_type(task).label_dtype),
-        id=values("id", [f"{stem}:{i + 1}" for i in range(n)]),
-        language=values("language", [""] * n),
-        domain=values("domain", [""] * n),
-    )
+    stem = Path(file.name.removesuffix(".gz")).stem
+    columns: dict[str, Any] = {
+        "text_b": None,
+        "id": tuple(f"{stem}:{i + 1}" for i in everything),
+        "language": ("",) * table.size,
+        "domain": ("",) * table.size,
+    } | {role: table.columns[role].texts(everything) for role in roles}
+    label = np.zeros(table.size, task_type(task).label_dtype)
+    return Examples(task_type=task_type(task), label=label, **columns)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -185,18 +178,23 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _emptiness(value: Any) -> str:
+    return "" if written(value) else "is empty"
+
+
 def _column_names(file: Path) -> set[str]:
     """Return the names of a file's columns; malformed lines are left to the reader to report."""
-    suffix = Path(file.name.removesuffix(".gz")).suffix
-    if suffix not in (".csv", ".tsv", ".jsonl", ".ndjson"):
+    file_format = Source(path=str(file)).file_format
+    if file_format not in ("csv", "tsv", "jsonl"):
         raise ConfigError(
             f"the ending of {file.name!r} is not a supported one",
             where=str(file),
             hint="write csv, tsv or JSON lines (.csv, .tsv, .jsonl; optionally with .gz).",
         )
     lines = split_lines(decode(read_bytes(file, "INPUT"), "utf-8", file))
-    if suffix in (".csv", ".tsv"):
-        return set(next(csv.reader(lines[:1], delimiter="," if suffix == ".csv" else "\t"), ()))
+    if file_format != "jsonl":
+        delimiter = "," if file_format == "csv" else "\t"
+        return set(next(csv.reader(lines[:1], delimiter=delimiter), ()))
     names: set[str] = set()
     for line in lines:
         try:

@@ -7,7 +7,6 @@ is supported and faster.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -18,7 +17,8 @@ from jax.sharding import PartitionSpec
 
 from flaxfer.errors import ConfigError
 from flaxfer.models.layers import Execution
-from flaxfer.models.ops import attention_scores, dropped_softmax, softmax, weighted_values
+from flaxfer.models.ops import dropped_softmax, scaled_scores, softmax, weighted_values
+from flaxfer.runtime.sharding import ROWS, SEED
 
 MASKED = -1e30
 """Added to the scores of other segments; finite, so that no gradient becomes NaN."""
@@ -58,24 +58,34 @@ def attention(
       ConfigError: the kernel that `execution` names does not support this.
     """
     arrays = (query_BTHK, key_BSHK, value_BSHK, query_segment_BT, key_segment_BS)
+    if dropout_rate == 0.0:
+        dropout_key = None
     if query_BTHK.shape[1] == key_BSHK.shape[1]:
-        drops = dropout_key is not None and dropout_rate > 0
+        has_scores, has_dropout = score_BHTS is not None, dropout_key is not None
         kernel = choose_kernel(
-            execution, query_BTHK, has_scores=score_BHTS is not None, has_dropout=drops
+            execution, query_BTHK, has_scores=has_scores, has_dropout=has_dropout
         )
         if kernel == "cudnn":
             return cudnn(*arrays, score_BHTS)
         if kernel == "splash":
             assert execution.mesh is not None  # The platform is read from it.
-            return sharded_splash(*arrays, execution.mesh)
-    return _xla(*arrays, score_BHTS, dropout_rate, dropout_key, execution.platform)
+            return splash(*arrays, execution.mesh)
+    same_BST = key_segment_BS[:, :, None] == query_segment_BT[:, None, :]
+    mask_BST = jnp.where(same_BST, 0.0, MASKED)
+    score_BHST = scaled_scores(query_BTHK, key_BSHK, score_BHTS, execution.platform)
+    score_BHST += mask_BST[:, None]
+    if dropout_key is None:
+        probability_BHST = softmax(score_BHST, value_BSHK.dtype)
+    else:
+        probability_BHST = dropped_softmax(score_BHST, value_BSHK.dtype, dropout_rate, dropout_key)
+    return weighted_values(probability_BHST, value_BSHK)
 
 
 Kernel = Literal["xla", "cudnn", "splash"]
 
 SPLASH_LENGTH = 512
-"""Shortest row for which `auto` takes splash: by the estimates of `flaxfer.aot.command`, XLA is
-faster for shorter rows."""
+"""Shortest row for which `auto` takes splash: by the estimates of `flaxfer aot`, XLA is faster for
+shorter rows."""
 
 
 def choose_kernel(
@@ -90,17 +100,14 @@ def choose_kernel(
     Raises:
       ConfigError: the kernel that `execution` names does not support this.
     """
-    if execution.attention == "xla":
-        return "xla"
     kernel: Kernel
     if execution.attention == "auto":
         kernel = "cudnn" if execution.platform == "gpu" else "splash"
     else:
         kernel = execution.attention
-    length = query_BTHK.shape[1]
     obstacles = list(_obstacles(kernel, execution, query_BTHK, has_scores, has_dropout))
     if execution.attention == "auto":
-        too_short = kernel == "splash" and length < SPLASH_LENGTH
+        too_short = kernel == "splash" and query_BTHK.shape[1] < SPLASH_LENGTH
         return "xla" if obstacles or too_short else kernel
     if obstacles:
         raise ConfigError(
@@ -121,11 +128,13 @@ def _obstacles(
 ) -> Iterator[str]:
     """Yield a line for each reason why a kernel does not support this."""
     length, width = query_BTHK.shape[1], query_BTHK.shape[3]
+    if kernel == "xla":
+        return
     if has_dropout:
         yield "no dropout of probabilities: set model.attention_dropout = 0"
     if kernel == "cudnn":
-        if execution.platform != "gpu":
-            yield "it needs an NVIDIA GPU"
+        if not _has_flash_attention(execution.mesh):
+            yield "it needs an NVIDIA GPU of compute capability 8.0 or higher"
         if query_BTHK.dtype != jnp.bfloat16:
             yield "it needs bfloat16: set train.compute_dtype"
         if width % 8 or width > 128:
@@ -139,8 +148,17 @@ def _obstacles(
         yield f"rows need a multiple of 128 tokens, not {length}: set train.row_length"
     if has_scores:
         yield "it has no scores of distances and types, as XLNet needs"
-    if execution.mesh is not None and "seed" in execution.mesh.axis_names:
+    if execution.mesh is not None and SEED in execution.mesh.axis_names:
         yield "it runs one seed at a time: set batched_seeds = 1"
+
+
+def _has_flash_attention(mesh: jax.sharding.Mesh | None) -> bool:
+    """Return whether cuDNN has flash attention for the devices: NVIDIA's GPUs since Ampere."""
+    if mesh is None:
+        return False
+    capability = getattr(mesh.devices.flat[0], "compute_capability", "")
+    major = capability.partition(".")[0]
+    return major.isdigit() and int(major) >= 8
 
 
 def cudnn(
@@ -166,7 +184,7 @@ def cudnn(
     )
 
 
-def sharded_splash(
+def splash(
     query_BTHK: jax.Array,
     key_BSHK: jax.Array,
     value_BSHK: jax.Array,
@@ -176,34 +194,11 @@ def sharded_splash(
     *,
     interpret: bool = False,
 ) -> jax.Array:
-    """Return attention by `splash` on each device's rows and heads: XLA does not split kernels."""
-    heads = "tensor" if query_BTHK.shape[2] % mesh.shape["tensor"] == 0 else None
-    rows = ("data", "fsdp")
-    array, segments = PartitionSpec(rows, None, heads, None), PartitionSpec(rows, None)
-    sharded = jax.shard_map(
-        functools.partial(splash, interpret=interpret),
-        mesh=mesh,
-        in_specs=(array, array, array, segments, segments),
-        out_specs=array,
-        check_vma=False,
-    )
-    out_BTHK: jax.Array = sharded(
-        query_BTHK, key_BSHK, value_BSHK, query_segment_BT, key_segment_BS
-    )
-    return out_BTHK
+    """Return attention by JAX's kernel for TPUs.
 
-
-def splash(
-    query_BTHK: jax.Array,
-    key_BSHK: jax.Array,
-    value_BSHK: jax.Array,
-    query_segment_BT: jax.Array,
-    key_segment_BS: jax.Array,
-    *,
-    interpret: bool = False,
-) -> jax.Array:
-    """Return attention by JAX's kernel for TPUs."""
-    length, heads, width = query_BTHK.shape[1:]
+    Each device computes its rows and heads: XLA does not split kernels.
+    """
+    length, all_heads, width = query_BTHK.shape[1:]
     block = next(size for size in (512, 384, 256, 128) if length % size == 0)
     blocks = splash_attention.BlockSizes(
         block_q=block,
@@ -212,50 +207,37 @@ def splash(
         block_kv_dkv=block,
         use_fused_bwd_kernel=True,
     )
-    kernel = splash_attention.make_splash_mha(
-        splash_attention.MultiHeadMask([splash_attention.FullMask((length, length))] * heads),
-        block_sizes=blocks,
-        head_shards=1,
-        q_seq_shards=1,
-        interpret=interpret,
+
+    def local(
+        query_BTHK: jax.Array, key_BSHK: jax.Array, value_BSHK: jax.Array, *segments: jax.Array
+    ) -> jax.Array:
+        mask = splash_attention.FullMask((length, length))
+        kernel = splash_attention.make_splash_mha(
+            splash_attention.MultiHeadMask([mask] * query_BTHK.shape[2]),
+            block_sizes=blocks,
+            head_shards=1,
+            q_seq_shards=1,
+            interpret=interpret,
+        )
+        scaled_BTHK = query_BTHK * jnp.asarray(width**-0.5, query_BTHK.dtype)
+        out_BHTK: jax.Array = jax.vmap(kernel)(
+            scaled_BTHK.swapaxes(1, 2),
+            key_BSHK.swapaxes(1, 2),
+            value_BSHK.swapaxes(1, 2),
+            splash_attention.SegmentIds(*segments),
+        )
+        return out_BHTK.swapaxes(1, 2)
+
+    heads = "tensor" if all_heads % mesh.shape["tensor"] == 0 else None
+    array = PartitionSpec(*ROWS, None, heads, None)
+    sharded = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(array, array, array, ROWS, ROWS),
+        out_specs=array,
+        check_vma=False,
     )
-    scaled_BTHK = query_BTHK * jnp.asarray(width**-0.5, query_BTHK.dtype)
-    out_BHTK = jax.vmap(kernel)(
-        scaled_BTHK.swapaxes(1, 2),
-        key_BSHK.swapaxes(1, 2),
-        value_BSHK.swapaxes(1, 2),
-        splash_attention.SegmentIds(query_segment_BT, key_segment_BS),
+    out_BTHK: jax.Array = sharded(
+        query_BTHK, key_BSHK, value_BSHK, query_segment_BT, key_segment_BS
     )
-    out_BTHK: jax.Array = out_BHTK.swapaxes(1, 2)
     return out_BTHK
-
-
-def _xla(
-    query_BTHK: jax.Array,
-    key_BSHK: jax.Array,
-    value_BSHK: jax.Array,
-    query_segment_BT: jax.Array,
-    key_segment_BS: jax.Array,
-    score_BHTS: jax.Array | None,
-    dropout_rate: float,
-    dropout_key: jax.Array | None,
-    platform: str,
-) -> jax.Array:
-    """Return attention by matmuls, softmax and dropout, which XLA fuses."""
-    dtype = query_BTHK.dtype
-    scale = query_BTHK.shape[-1] ** -0.5
-    if platform == "cpu" and score_BHTS is None:
-        # Scaling every score instead takes as long as a softmax on a CPU (48f5ddd).
-        query_BTHK = (query_BTHK.astype(jnp.float32) * scale).astype(dtype)
-        scale = 1.0
-    same_BST = key_segment_BS[:, :, None] == query_segment_BT[:, None, :]
-    mask_BST = jnp.where(same_BST, 0.0, MASKED)
-    score_BHST = attention_scores(query_BTHK, key_BSHK).astype(jnp.float32)
-    if score_BHTS is not None:
-        score_BHST += score_BHTS.mT
-    score_BHST = score_BHST * scale + mask_BST[:, None]
-    if dropout_key is None or dropout_rate == 0.0:
-        probability_BHST = softmax(score_BHST, dtype)
-    else:
-        probability_BHST = dropped_softmax(score_BHST, dtype, dropout_rate, dropout_key)
-    return weighted_values(probability_BHST, value_BSHK)

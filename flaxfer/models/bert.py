@@ -5,6 +5,7 @@ The encoder serves RoBERTa as well, whose positions start elsewhere.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -20,39 +21,12 @@ from flaxfer.models.layers import (
     FeedForward,
     LayerNorm,
     Linear,
-    fused,
+    at,
+    queries_keys_values,
     remat,
     split_rows,
 )
-from flaxfer.models.names import EMBEDDING, JOINING, LINEAR, NORM, names
 from flaxfer.models.ops import dropout, dropout_site
-
-ENCODER_NAMES = names(
-    {
-        "word_embeddings": ("word", EMBEDDING),
-        "position_embeddings": ("position", EMBEDDING),
-        "token_type_embeddings": ("type", EMBEDDING),
-        "LayerNorm": ("norm", NORM),
-    },
-    "embeddings.",
-    "encoder/embeddings/",
-) + names(
-    {
-        "attention.self.query": ("attention/query", LINEAR),
-        "attention.self.key": ("attention/key", LINEAR),
-        "attention.self.value": ("attention/value", LINEAR),
-        "attention.output.dense": ("attention/output", JOINING),
-        "attention.output.LayerNorm": ("attention_norm", NORM),
-        "intermediate.dense": ("feed_forward/up", LINEAR),
-        "output.dense": ("feed_forward/down", LINEAR),
-        "output.LayerNorm": ("feed_forward_norm", NORM),
-    },
-    "encoder.layer.*.",
-    "encoder/layers/*/",
-)
-POOLER_NAMES = names({"pooler.dense": ("head/pooler", LINEAR)})
-CLASSIFIER_NAMES = names({"classifier": ("head/output", LINEAR)})
-SPAN_NAMES = names({"qa_outputs": ("head/output", LINEAR)})
 
 
 class Embeddings(nnx.Module):
@@ -84,37 +58,32 @@ class SelfAttention(nnx.Module):
     """Multi-head attention with its four projections."""
 
     def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
-        width, std = (config.hidden_size,), config.initializer_range
-        heads = (config.num_heads, config.head_size)
-        self.query = Linear(width, heads, std=std, rngs=rngs)
-        self.key = Linear(width, heads, std=std, rngs=rngs)
-        self.value = Linear(width, heads, std=std, rngs=rngs)
-        self.output = Linear(heads, width, std=std, rngs=rngs)
+        linear = functools.partial(Linear, std=config.initializer_range, rngs=rngs)
+        width, heads = (config.hidden_size,), (config.num_heads, config.head_size)
+        self.query = linear(width, heads)
+        self.key = linear(width, heads)
+        self.value = linear(width, heads)
+        self.output = linear(heads, width)
         self.rate = config.attention_dropout
 
     def __call__(
         self,
         query_BTD: jax.Array,
         x_BSD: jax.Array,
-        query_segment_BT: jax.Array,
         segment_BS: jax.Array,
+        place_BT: jax.Array | None,
         dropout_key: jax.Array | None,
         execution: Execution,
     ) -> jax.Array:
         """Return `y_BTD`, for the queries; they attend to the tokens of their segments."""
-        narrow_BSD = x_BSD.astype(execution.dtype)
-        if query_BTD is x_BSD:
-            query_BTHK, key_BSHK, value_BSHK = fused(
-                (self.query, self.key, self.value), narrow_BSD, execution.platform
-            )
-        else:
-            query_BTHK = self.query(query_BTD.astype(execution.dtype))
-            key_BSHK, value_BSHK = fused((self.key, self.value), narrow_BSD, execution.platform)
+        query_BTHK, key_BSHK, value_BSHK = queries_keys_values(
+            (self.query, self.key, self.value), query_BTD, x_BSD, execution
+        )
         out_BTHK = attention(
             query_BTHK,
             key_BSHK,
             value_BSHK,
-            query_segment_BT,
+            at(segment_BS, place_BT),
             segment_BS,
             dropout_rate=self.rate,
             dropout_key=dropout_key,
@@ -127,34 +96,27 @@ class Layer(nnx.Module):
     """One encoder layer, normalised after each residual sum."""
 
     def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
-        width = config.hidden_size
         self.attention = SelfAttention(config, rngs=rngs)
-        self.attention_norm = LayerNorm(width, config.layer_norm_eps)
-        self.feed_forward = FeedForward(
-            width,
-            config.intermediate_size,
-            config.activation,
-            std=config.initializer_range,
-            rngs=rngs,
-        )
-        self.feed_forward_norm = LayerNorm(width, config.layer_norm_eps)
+        self.attention_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.feed_forward = FeedForward(config, rngs=rngs)
+        self.feed_forward_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.rate = config.hidden_dropout
 
     def __call__(
         self,
-        query_BTD: jax.Array,
         x_BSD: jax.Array,
-        query_segment_BT: jax.Array,
         segment_BS: jax.Array,
+        place_BT: jax.Array | None,
         dropout_key: jax.Array | None,
         execution: Execution,
     ) -> jax.Array:
-        """Return the layer's output at the queries, which are all tokens or some of them."""
+        """Return the layer's output, `x_BTD`: of all tokens, or of those at some places."""
         keys = [dropout_site(dropout_key, site) for site in range(3)]
-        y_BTD = self.attention(query_BTD, x_BSD, query_segment_BT, segment_BS, keys[0], execution)
-        query_BTD = self.attention_norm(query_BTD, dropout(y_BTD, self.rate, keys[1]))
-        y_BTD = self.feed_forward(query_BTD.astype(execution.dtype))
-        return self.feed_forward_norm(query_BTD, dropout(y_BTD, self.rate, keys[2]))
+        x_BTD = at(x_BSD, place_BT)
+        y_BTD = self.attention(x_BTD, x_BSD, segment_BS, place_BT, keys[0], execution)
+        x_BTD = self.attention_norm(x_BTD, dropout(y_BTD, self.rate, keys[1]))
+        y_BTD = self.feed_forward(x_BTD.astype(execution.dtype))
+        return self.feed_forward_norm(x_BTD, dropout(y_BTD, self.rate, keys[2]))
 
 
 class Encoder(nnx.Module):
@@ -182,17 +144,11 @@ class Encoder(nnx.Module):
         """
         x_BTD = self.embeddings(batch, dropout_site(dropout_key, 0))
         states = [split_rows(x_BTD, execution)]
-        query_BTD, segment_BT = states[0], batch["segment_BT"]
-        query_segment_BT = segment_BT
         for number, layer in enumerate(self.layers, start=1):
-            if number == len(self.layers) and cls_BE is not None:
-                query_BTD = jnp.take_along_axis(query_BTD, cls_BE[..., None], axis=1)
-                query_segment_BT = jnp.take_along_axis(segment_BT, cls_BE, axis=1)
+            place_BT = cls_BE if number == len(self.layers) else None
             key = dropout_site(dropout_key, number)
-            compute = remat(execution.remat, functools.partial(layer, execution=execution))
-            query_BTD = compute(query_BTD, states[-1], query_segment_BT, segment_BT, key)
-            query_BTD = split_rows(query_BTD, execution)
-            states.append(query_BTD)
+            x_BTD = remat(layer, execution)(states[-1], batch["segment_BT"], place_BT, key)
+            states.append(split_rows(x_BTD, execution))
         return tuple(states)
 
     def __call__(self, batch: Batch, **options: Any) -> jax.Array:
@@ -216,23 +172,19 @@ class PoolerHead(nnx.Module):
 
 
 class TokenHead(nnx.Module):
-    """Dropout and a projection of every token, as in `BertForTokenClassification`.
+    """Dropout and a projection of every token, as in `BertForTokenClassification`."""
 
-    `BertForQuestionAnswering` has no dropout: pass `has_dropout=False`.
-    """
-
-    def __init__(
-        self,
-        config: EncoderConfig,
-        num_outputs: int,
-        *,
-        rngs: nnx.Rngs,
-        has_dropout: bool = True,
-    ):
+    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
         width, std = (config.hidden_size,), config.initializer_range
         self.output = Linear(width, (num_outputs,), std=std, rngs=rngs)
-        self.rate = config.classifier_dropout if has_dropout else 0.0
+        self.rate = config.classifier_dropout
 
     def __call__(self, x_BTD: jax.Array, dropout_key: jax.Array | None) -> jax.Array:
         """Return logits, (B, T, C) in the dtype of the input."""
         return self.output(dropout(x_BTD, self.rate, dropout_key))
+
+
+def projection_head(config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs) -> TokenHead:
+    """Return a head without dropout, as in `BertForQuestionAnswering`."""
+    config = dataclasses.replace(config, classifier_dropout=0.0)
+    return TokenHead(config, num_outputs, rngs=rngs)

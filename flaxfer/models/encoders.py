@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -11,7 +12,7 @@ import jax
 
 from flaxfer.data.families import FAMILIES
 from flaxfer.errors import ConfigError
-from flaxfer.models.layers import ACTIVATIONS
+from flaxfer.models import ops
 
 Batch = Mapping[str, jax.Array]
 """Arrays of packed rows. Encoders read
@@ -22,15 +23,21 @@ Batch = Mapping[str, jax.Array]
 - `segment_BT`: int32, number of the example in its row from 1 on; 0 for padding.
 """
 
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": jax.nn.relu,
+    **dict.fromkeys(("gelu", "gelu_python"), ops.gelu),
+    **dict.fromkeys(
+        ("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"),
+        functools.partial(jax.nn.gelu, approximate=True),
+    ),
+}
+"""Activations by their names in config.json; transformers has synonyms."""
+
 Rule = tuple[str, Callable[[Any], bool]]
 """Description of the valid values of a setting, and their test."""
 
-TEXT: Rule = ("a text", lambda value: isinstance(value, str))
 SIZE: Rule = ("a positive integer", lambda value: type(value) is int and value > 0)
-EVEN: Rule = (
-    "a positive even integer",
-    lambda value: type(value) is int and value > 0 and not value % 2,
-)
+EVEN: Rule = ("a positive even integer", lambda value: SIZE[1](value) and not value % 2)
 INTEGER: Rule = ("an integer", lambda value: type(value) is int)
 TOKEN: Rule = ("the id of a token", lambda value: type(value) is int and value >= 0)
 RATE: Rule = (
@@ -44,7 +51,7 @@ POSITIVE: Rule = (
 ACTIVATION: Rule = (f"one of {', '.join(ACTIVATIONS)}", lambda value: value in tuple(ACTIVATIONS))
 
 
-def only(valid: Any, reason: str = "") -> Rule:
+def _only(valid: Any, reason: str = "") -> Rule:
     """Return the rule that a setting has the one value that is implemented."""
     text = repr(valid).lower() if isinstance(valid, bool) else repr(valid)
     text += f" ({reason})" if reason else ""
@@ -67,8 +74,7 @@ class Setting(NamedTuple):
     fields: tuple[str, ...] = ()
 
 
-SETTINGS = (
-    Setting("model_type", TEXT, fields=("family",)),
+BERT_SETTINGS = (
     Setting("vocab_size", SIZE, fields=("vocab_size",)),
     Setting("hidden_size", SIZE, fields=("hidden_size",)),
     Setting("num_hidden_layers", SIZE, fields=("num_layers",)),
@@ -83,10 +89,36 @@ SETTINGS = (
     Setting("layer_norm_eps", POSITIVE, 1e-12, ("layer_norm_eps",)),
     Setting("initializer_range", POSITIVE, 0.02, ("initializer_range",)),
     Setting("hidden_act", ACTIVATION, "gelu", ("activation",)),
-    Setting("position_embedding_type", only("absolute"), "absolute"),
-    Setting("use_task_id", only(False, "ERNIE's embedding of pretraining tasks")),
-    Setting("is_decoder", only(False, "an encoder reads the whole text"), False),
-    Setting("add_cross_attention", only(False, "there is no second sequence to attend to"), False),
+    Setting("position_embedding_type", _only("absolute"), "absolute"),
+    Setting("use_task_id", _only(False, "ERNIE's embedding of pretraining tasks")),
+    Setting("is_decoder", _only(False, "an encoder reads the whole text"), False),
+    Setting("add_cross_attention", _only(False, "there is no second sequence to attend to"), False),
+)
+XLNET_SETTINGS = (
+    Setting("vocab_size", SIZE, fields=("vocab_size",)),
+    Setting("d_model", EVEN, fields=("hidden_size",)),
+    Setting("n_layer", SIZE, fields=("num_layers",)),
+    Setting("n_head", SIZE, fields=("num_heads",)),
+    Setting("d_inner", SIZE, fields=("intermediate_size",)),
+    Setting("pad_token_id", TOKEN, fields=("pad_token_id",)),
+    Setting("dropout", RATE, 0.1, ("hidden_dropout", "attention_dropout")),
+    Setting("summary_last_dropout", RATE, 0.1, ("classifier_dropout",)),
+    Setting("layer_norm_eps", POSITIVE, 1e-12, ("layer_norm_eps",)),
+    Setting("initializer_range", POSITIVE, 0.02, ("initializer_range",)),
+    Setting("ff_activation", ACTIVATION, "gelu", ("activation",)),
+    Setting("clamp_len", INTEGER, -1, ("clamp_len",)),
+    Setting(
+        "attn_type", _only("bi", "'uni' is Transformer-XL, which predicts the next token"), "bi"
+    ),
+    Setting("bi_data", _only(False, "it reads every second row backwards, for pretraining"), False),
+    Setting("same_length", _only(False, "it cuts the attention of causal models"), False),
+    Setting("use_mems_train", _only(False, "examples are independent, without memory"), False),
+    Setting("untie_r", _only(True, "the biases of layers are separate"), True),
+    Setting(
+        "summary_type", _only("last", "heads read the CLS token, which ends an example"), "last"
+    ),
+    Setting("summary_use_proj", _only(True), True),
+    Setting("summary_activation", _only("tanh"), "tanh"),
 )
 
 
@@ -96,7 +128,7 @@ class EncoderConfig:
 
     Attributes:
       family: the `model_type` of config.json, a key of `flaxfer.models.families.FAMILIES`.
-      activation: activation of the feed-forward part, a key of `flaxfer.models.layers.ACTIVATIONS`.
+      activation: activation of the feed-forward part, a key of `ACTIVATIONS`.
       classifier_dropout: dropout rate of the head.
       initializer_range: standard deviation of new kernels and embeddings.
     """
@@ -159,6 +191,17 @@ class AbsoluteConfig(EncoderConfig):
         return self.max_position_embeddings - self.position_offset
 
 
+@dataclasses.dataclass(frozen=True)
+class XLNetConfig(EncoderConfig):
+    """An encoder with relative positions, without a bound on the length of examples.
+
+    Attributes:
+      clamp_len: largest distance; larger ones are clamped to it. Unbounded if not positive.
+    """
+
+    clamp_len: int
+
+
 def read_absolute(settings: Mapping[str, Any], where: str) -> AbsoluteConfig:
     """Return the config of an encoder with absolute positions from config.json.
 
@@ -172,40 +215,63 @@ def read_absolute(settings: Mapping[str, Any], where: str) -> AbsoluteConfig:
       ConfigError: sizes are missing or do not fit each other, or settings select an architecture
         that is not implemented; lists all of them.
     """
-    family = FAMILIES[settings["model_type"]]
     if settings.get("classifier_dropout") is None:
         dropout = settings.get("hidden_dropout_prob", 0.1)
         settings = {**settings, "classifier_dropout": dropout}
-    values = read_settings(SETTINGS, settings, where)
-    after_padding = family.positions == "after_padding"
-    offset = values["pad_token_id"] + 1 if after_padding else 0
-    refuse(_conflicts(values, after_padding), where)
-    return AbsoluteConfig(**values, position_offset=offset)
+    fields, conflicts = _read_fields(BERT_SETTINGS, settings, where)
+    after_padding = FAMILIES[fields["family"]].positions == "after_padding"
+    offset = fields["pad_token_id"] + 1 if after_padding else 0
+    if offset >= fields["max_position_embeddings"]:
+        conflicts.append("max_position_embeddings leaves no position behind the padding id")
+    _refuse(conflicts, where)
+    return AbsoluteConfig(**fields, position_offset=offset)
 
 
-def read_settings(
+def read_xlnet(settings: Mapping[str, Any], where: str) -> XLNetConfig:
+    """Return the config of an XLNet from config.json; raise as `read_absolute` does.
+
+    mem_len and reuse_len are ignored: there is no memory.
+    """
+    fields, conflicts = _read_fields(XLNET_SETTINGS, settings, where)
+    head_size = settings.get("d_head")
+    if head_size not in (None, fields["hidden_size"] // fields["num_heads"]):
+        conflicts.append(f"d_head {head_size} has to be d_model / n_head")
+    _refuse(conflicts, where)
+    return XLNetConfig(**fields)
+
+
+def _read_fields(
     table: Sequence[Setting], settings: Mapping[str, Any], where: str
-) -> dict[str, Any]:
-    """Return the fields of an EncoderConfig; raise a ConfigError with all invalid settings."""
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields of an EncoderConfig, and a line for each conflict between them.
+
+    Raises:
+      ConfigError: settings are invalid; lists all of them.
+    """
+    fields: dict[str, Any] = {"family": settings["model_type"]}
     values = {setting.key: setting.default for setting in table} | dict(settings)
     if values["pad_token_id"] is None:
-        values["pad_token_id"] = FAMILIES[values["model_type"]].pad_token_id
-    refuse(
-        [
-            f"{key} has to be {valid}, not {values[key]!r}"
-            for key, (valid, is_valid), _, _ in table
-            if not is_valid(values[key])
-        ],
-        where,
-    )
-    return {
-        field: float(values[key]) if rule in (RATE, POSITIVE) else values[key]
-        for key, rule, _, fields in table
-        for field in fields
-    }
+        values["pad_token_id"] = FAMILIES[fields["family"]].pad_token_id
+    invalid = [
+        f"{key} has to be {valid}, not {values[key]!r}"
+        for key, (valid, is_valid), _, _ in table
+        if not is_valid(values[key])
+    ]
+    _refuse(invalid, where)
+    keys: dict[str, str] = {}
+    for key, rule, _, names in table:
+        value = float(values[key]) if rule in (RATE, POSITIVE) else values[key]
+        fields |= dict.fromkeys(names, value)
+        keys |= dict.fromkeys(names, key)
+    conflicts = []
+    if fields["hidden_size"] % fields["num_heads"]:
+        conflicts.append(f"{keys['hidden_size']} has to be a multiple of {keys['num_heads']}")
+    if fields["pad_token_id"] >= fields["vocab_size"]:
+        conflicts.append(f"pad_token_id {fields['pad_token_id']} is not a row of the vocabulary")
+    return fields, conflicts
 
 
-def refuse(problems: Sequence[str], where: str) -> None:
+def _refuse(problems: Sequence[str], where: str) -> None:
     """Raise a ConfigError if config.json has problems."""
     if problems:
         raise ConfigError(
@@ -214,15 +280,3 @@ def refuse(problems: Sequence[str], where: str) -> None:
             details=problems,
             hint="use a checkpoint of a supported architecture, or correct its config.json.",
         )
-
-
-def _conflicts(values: Mapping[str, Any], after_padding: bool) -> list[str]:
-    """Return a line for each conflict between valid values."""
-    lines = []
-    if values["hidden_size"] % values["num_heads"]:
-        lines.append("hidden_size has to be a multiple of num_attention_heads")
-    if values["pad_token_id"] >= values["vocab_size"]:
-        lines.append(f"pad_token_id {values['pad_token_id']} is not a row of the vocabulary")
-    if after_padding and values["pad_token_id"] + 1 >= values["max_position_embeddings"]:
-        lines.append("max_position_embeddings leaves no position behind the padding id")
-    return lines

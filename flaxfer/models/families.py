@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from flaxfer.data import families
 from flaxfer.errors import ConfigError
-from flaxfer.models import bert, roberta, xlnet
-from flaxfer.models.encoders import EncoderConfig, read_absolute
+from flaxfer.models import bert, names, roberta, xlnet
+from flaxfer.models.encoders import EncoderConfig, read_absolute, read_xlnet
 from flaxfer.models.names import Names
 
 
@@ -40,7 +39,7 @@ class Family:
       read_config: maps config.json and its path to an EncoderConfig.
       encoder: called with `(config, *, rngs)`; see `flaxfer.models.bert.Encoder`.
       encoder_names: names in checkpoints, without the prefix.
-      heads: `sequence`, `token`, `span` and `choice`; see `flaxfer.models.heads.EncoderModel`.
+      heads: `sequence`, `token`, `span` and `choice`; see `flaxfer.models.spec.EncoderModel`.
       unread_names: vectors that only pretraining reads, without the prefix; skipped at loading and
         written as zeros, (1, 1, D).
       prefix: prefix of the encoder's weights in checkpoints of whole models.
@@ -54,37 +53,35 @@ class Family:
     prefix: str = ""
 
 
-_TOKEN = Head(bert.TokenHead, (), bert.CLASSIFIER_NAMES, reads_every_token=True)
-_PROJECTION = functools.partial(bert.TokenHead, has_dropout=False)
-_SPAN = Head(_PROJECTION, (), bert.SPAN_NAMES, reads_every_token=True)
-_POOLED = Head(bert.PoolerHead, bert.POOLER_NAMES, bert.CLASSIFIER_NAMES)
-_SUMMARY = Head(xlnet.SummaryHead, (), xlnet.SUMMARY_NAMES)
+_TOKEN = Head(bert.TokenHead, (), names.CLASSIFIER, reads_every_token=True)
+_SPAN = Head(bert.projection_head, (), names.SPAN, reads_every_token=True)
+_POOLED = Head(bert.PoolerHead, names.POOLER, names.CLASSIFIER)
+_SUMMARY = Head(xlnet.SummaryHead, (), names.SUMMARY)
 
+_BERT = Family(
+    read_config=read_absolute,
+    encoder=bert.Encoder,
+    encoder_names=names.BERT,
+    heads={"sequence": _POOLED, "token": _TOKEN, "span": _SPAN, "choice": _POOLED},
+)
 ARCHITECTURES: Mapping[str, Family] = {
-    "bert": Family(
-        read_config=read_absolute,
-        encoder=bert.Encoder,
-        encoder_names=bert.ENCODER_NAMES,
-        heads={"sequence": _POOLED, "token": _TOKEN, "span": _SPAN, "choice": _POOLED},
-    ),
-    "roberta": Family(
-        read_config=read_absolute,
-        encoder=bert.Encoder,
-        encoder_names=bert.ENCODER_NAMES,
+    "bert": _BERT,
+    "roberta": dataclasses.replace(
+        _BERT,
         heads={
-            "sequence": Head(roberta.DenseHead, (), roberta.CLASSIFIER_NAMES),
+            "sequence": Head(roberta.DenseHead, (), names.DENSE),
             "token": _TOKEN,
             "span": _SPAN,
-            "choice": Head(roberta.choice_head, bert.POOLER_NAMES, bert.CLASSIFIER_NAMES),
+            "choice": Head(roberta.choice_head, names.POOLER, names.CLASSIFIER),
         },
     ),
     "xlnet": Family(
-        read_config=xlnet.read_config,
+        read_config=read_xlnet,
         encoder=xlnet.Encoder,
-        encoder_names=xlnet.ENCODER_NAMES,
+        encoder_names=names.XLNET,
         heads={
             "sequence": _SUMMARY,
-            "token": Head(_PROJECTION, (), bert.CLASSIFIER_NAMES, reads_every_token=True),
+            "token": Head(bert.projection_head, (), names.CLASSIFIER, reads_every_token=True),
             "span": _SPAN,
             "choice": _SUMMARY,
         },

@@ -17,17 +17,9 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from flaxfer.models import ops
+from flaxfer.models.encoders import ACTIVATIONS, EncoderConfig
+from flaxfer.runtime.platform import backend_of
 from flaxfer.runtime.sharding import ROWS
-
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": jax.nn.relu,
-    **dict.fromkeys(("gelu", "gelu_python"), ops.gelu),
-    **dict.fromkeys(
-        ("gelu_new", "gelu_fast", "gelu_accurate", "gelu_pytorch_tanh", "gelu_python_tanh"),
-        functools.partial(jax.nn.gelu, approximate=True),
-    ),
-}
-"""Activations by their names in config.json; transformers has synonyms."""
 
 Remat = Literal["none", "matmuls", "full"]
 """Remat policy of a layer: keep everything for the backward pass, keep the results of matmuls with
@@ -59,18 +51,23 @@ class Execution:
     @property
     def platform(self) -> str:
         """`cpu`, `gpu` or `tpu`; empty if unknown."""
-        if self.mesh is None:
-            return ""
-        platform: str = self.mesh.devices.flat[0].platform
-        return {"cuda": "gpu"}.get(platform, platform)
+        return "" if self.mesh is None else backend_of(self.mesh.devices.flat[0])
 
 
-def remat(policy: Remat, layer: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Return a layer that recomputes activations by a remat policy (Chen et al. 2016)."""
-    if policy == "none":
+def at(x: jax.Array, place_BT: jax.Array | None) -> jax.Array:
+    """Return what an array, (B, S, ...), holds at some places of its rows; without places, all."""
+    if place_BT is None:
+        return x
+    return jnp.take_along_axis(x, jnp.expand_dims(place_BT, tuple(range(2, x.ndim))), axis=1)
+
+
+def remat(layer: Callable[..., jax.Array], execution: Execution) -> Callable[..., jax.Array]:
+    """Return a layer that recomputes activations by its remat policy (Chen et al. 2016)."""
+    layer = functools.partial(layer, execution=execution)
+    if execution.remat == "none":
         return layer
     policies = jax.checkpoint_policies
-    saveable = policies.dots_with_no_batch_dims_saveable if policy == "matmuls" else None
+    saveable = policies.dots_with_no_batch_dims_saveable if execution.remat == "matmuls" else None
     return jax.checkpoint(layer, policy=saveable)
 
 
@@ -121,25 +118,37 @@ class Linear(nnx.Module):
 class FeedForward(nnx.Module):
     """Two affine maps with an activation, and in XLNet a dropout, between them."""
 
-    def __init__(
-        self,
-        width: int,
-        inner: int,
-        activation: str,
-        *,
-        std: float,
-        rngs: nnx.Rngs,
-        dropout_rate: float = 0.0,
-    ):
+    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs, dropout_rate: float = 0.0):
+        width, inner, std = config.hidden_size, config.intermediate_size, config.initializer_range
         self.up = Linear((width,), (inner,), std=std, rngs=rngs)
         self.down = Linear((inner,), (width,), std=std, rngs=rngs)
-        self.activation = activation
+        self.activation = config.activation
         self.rate = dropout_rate
 
     def __call__(self, x_BTD: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
         """Return `y_BTD`."""
         inner_BTF = ACTIVATIONS[self.activation](self.up(x_BTD))
         return self.down(ops.dropout(inner_BTF, self.rate, dropout_key))
+
+
+def queries_keys_values(
+    maps: Sequence[Linear], query_BTD: jax.Array, x_BSD: jax.Array, execution: Execution
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return `query_BTHK`, `key_BSHK` and `value_BSHK`, from one matmul if all tokens are queries.
+
+    Args:
+      maps: those of queries, keys and values.
+      query_BTD: hidden states that attend; x_BSD itself if all do.
+      x_BSD: hidden states that are attended to.
+      execution: has the dtype of the results.
+    """
+    narrow_BSD = x_BSD.astype(execution.dtype)
+    if query_BTD is x_BSD:
+        query_BTHK, key_BSHK, value_BSHK = fused(maps, narrow_BSD, execution.platform)
+    else:
+        query_BTHK = maps[0](query_BTD.astype(execution.dtype))
+        key_BSHK, value_BSHK = fused(maps[1:], narrow_BSD, execution.platform)
+    return query_BTHK, key_BSHK, value_BSHK
 
 
 def fused(maps: Sequence[Linear], x: jax.Array, platform: str) -> tuple[jax.Array, ...]:
@@ -155,10 +164,10 @@ def fused(maps: Sequence[Linear], x: jax.Array, platform: str) -> tuple[jax.Arra
     y = ops.project(x, x.shape[:-1], kernel.reshape(width, -1))
     y = y.reshape(*x.shape[:-1], first, number, *rest)
     outputs = [y[..., i, :] for i in range(number)]
-    biases = [linear.bias for linear in maps if linear.bias is not None]
-    if not biases:
-        return tuple(outputs)
-    return tuple(ops.add_bias(y, bias[...]) for y, bias in zip(outputs, biases, strict=True))
+    return tuple(
+        y if linear.bias is None else ops.add_bias(y, linear.bias[...])
+        for y, linear in zip(outputs, maps, strict=True)
+    )
 
 
 class Bias(nnx.Module):

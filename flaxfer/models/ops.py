@@ -1,9 +1,8 @@
 """Custom gradients, dropout, and forms of operations that XLA compiles to faster code.
 
 The rest of the package reads as the papers do; everything that departs from the plain formulas for
-speed or memory is here. A docstring's last sentence names the gain and the commit that measured it:
-on a CPU with benchmarks/, or as the TPU compiler's estimate of cycles, which tests/aot/gate.json
-records.
+speed or memory is here. A docstring names the gain and, where it was measured, the commit: on a CPU
+with benchmarks/, or as the TPU compiler's estimate of cycles, which tests/aot/gate.json records.
 """
 
 from __future__ import annotations
@@ -16,6 +15,9 @@ import jax
 import jax.numpy as jnp
 
 Pair = tuple[jax.Array, jax.Array]
+
+DISTANCE_BLOCKS = 4
+"""Number of blocks of queries in `distance_scores`."""
 
 
 @jax.custom_vjp
@@ -165,6 +167,60 @@ weighted_values.defvjp(
 )
 
 
+def scaled_scores(
+    query_BTHK: jax.Array, key_BSHK: jax.Array, score_BHTS: jax.Array | None, platform: str
+) -> jax.Array:
+    """Return `attention_scores` plus further scores, scaled, float32 (B, H, S, T).
+
+    On a CPU the queries are scaled instead: scaling every score takes as long as a softmax
+    (48f5ddd).
+    """
+    scale = query_BTHK.shape[-1] ** -0.5
+    if platform == "cpu" and score_BHTS is None:
+        query_BTHK = (query_BTHK.astype(jnp.float32) * scale).astype(query_BTHK.dtype)
+        scale = 1.0
+    score_BHST = attention_scores(query_BTHK, key_BSHK).astype(jnp.float32)
+    if score_BHTS is not None:
+        score_BHST += score_BHTS.mT
+    return score_BHST * scale
+
+
+def distance_scores(query_BTHK: jax.Array, distance_RHK: jax.Array) -> jax.Array:
+    """Return the dot products of queries and encoded distances to keys, (B, H, T, S).
+
+    The queries are all tokens of the row. A block of queries occurs at T + (block size) distances
+    from the keys, where all queries at once would occur at 2 T: with four blocks, 3/8 less work.
+    """
+    tokens = query_BTHK.shape[1]
+    size = -(-tokens // DISTANCE_BLOCKS)
+    blocks = []
+    for start in range(0, tokens, size):
+        block_BTHK = query_BTHK[:, start : start + size]
+        queries = block_BTHK.shape[1]
+        first = tokens - start - queries
+        near_RHK = distance_RHK[first : 2 * tokens - start]
+        score_HBTR = jnp.einsum("BTHK,RHK->HBTR", block_BTHK, near_RHK)
+        # The scores of each query begin one column before those of the previous query: reshaping to
+        # rows that are one column shorter aligns them (Dai et al. 2019, appendix B).
+        flat_HBX = score_HBTR.reshape(*score_HBTR.shape[:2], -1)[..., queries:]
+        shifted_HBTR = flat_HBX.reshape(*score_HBTR.shape[:3], -1)
+        blocks.append(shifted_HBTR[..., :tokens])
+    return jnp.swapaxes(jnp.concatenate(blocks, axis=2), 0, 1)
+
+
+def distance_scores_at(
+    place_BT: jax.Array, query_BTHK: jax.Array, distance_RHK: jax.Array
+) -> jax.Array:
+    """Return `distance_scores` for queries at certain places of the row, (B, H, T, S)."""
+    keys = distance_RHK.shape[0] // 2
+
+    def window(score_HR: jax.Array, place: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice_in_dim(score_HR, keys - place, keys, axis=-1)
+
+    score_BTHR = jnp.einsum("BTHK,RHK->BTHR", query_BTHK, distance_RHK)
+    return jnp.swapaxes(jax.vmap(jax.vmap(window))(score_BTHR, place_BT), 1, 2)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def softmax(score_BHST: jax.Array, dtype: Any) -> jax.Array:
     """Return probabilities over S in `dtype`, the only array kept for the backward pass (4ccbd00).
@@ -176,11 +232,6 @@ def softmax(score_BHST: jax.Array, dtype: Any) -> jax.Array:
     return jax.nn.softmax(score_BHST, axis=-2).astype(dtype)
 
 
-def _softmax_forward(score_BHST: jax.Array, dtype: Any) -> Pair:
-    probability_BHST = softmax(score_BHST, dtype)
-    return probability_BHST, probability_BHST
-
-
 def _softmax_backward(
     dtype: Any, probability_BHST: jax.Array, cotangent_BHST: jax.Array
 ) -> tuple[jax.Array]:
@@ -189,7 +240,7 @@ def _softmax_backward(
     return (weighted_BHST - probability_BHST * weighted_BHST.sum(axis=-2, keepdims=True),)
 
 
-softmax.defvjp(_softmax_forward, _softmax_backward)
+softmax.defvjp(lambda *arguments: (softmax(*arguments),) * 2, _softmax_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

@@ -9,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import flax.traverse_util
 import huggingface_hub
@@ -22,7 +21,7 @@ from flaxfer.config import Model
 from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES, read_config
-from flaxfer.models.names import ArrayName, Layout, expand, from_stored, stored_shape, to_stored
+from flaxfer.models.names import ArrayName, expand, from_stored, stored_shape, to_stored
 from flaxfer.models.spec import ModelSpec
 from flaxfer.models.weights import INDEX, Stored, open_safetensors, read_headers, read_json
 from flaxfer.runtime.hub import reach
@@ -50,14 +49,6 @@ LEFT_OUT = re.compile(
 )
 """Arrays that may be unused: heads that a task replaces, a buffer of old files, and what only the
 pretraining of XLNet reads."""
-
-
-class Wanted(NamedTuple):
-    """A parameter that a checkpoint has to hold."""
-
-    path: str
-    layout: Layout
-    shape: tuple[int, ...]
 
 
 def resolve(model: Model) -> Path:
@@ -122,20 +113,21 @@ def load_pretrained(
         _check_problem_type(folder)
     stored = read_headers(folder)
     wanted = _wanted(config, stored, head, outputs)
-    _check_names(folder, wanted, stored)
-    _check_arrays(folder, wanted, stored)
-    arrays: dict[str, np.ndarray] = {}
-    for file in sorted({stored[name].file for name in wanted}):
+    shapes = parameter_shapes(config, outputs or 1, head)
+    if fresh := sorted(shapes.keys() - {path for _, path, _ in wanted}):
+        log.info("not loaded but newly initialised: %s", ", ".join(fresh))
+    _check_names(folder, [name for name, _, _ in wanted], stored)
+    _check_arrays(folder, wanted, shapes, stored)
+    arrays: dict[tuple[str | int, ...], np.ndarray] = {}
+    for file in sorted({stored[name].file for name, _, _ in wanted}):
         with open_safetensors(file) as reader:
-            for name, (path, layout, shape) in wanted.items():
+            for name, path, layout in wanted:
                 if stored[name].file == file:
-                    arrays[path] = from_stored(reader.get_tensor(stored[name].name), layout, shape)
-    # flax numbers layers with integers.
-    keys = {
-        tuple(int(key) if key.isdigit() else key for key in path.split("/")): array
-        for path, array in arrays.items()
-    }
-    params: Params = flax.traverse_util.unflatten_dict(keys)
+                    # flax numbers layers with integers.
+                    keys = tuple(int(key) if key.isdigit() else key for key in path.split("/"))
+                    array = reader.get_tensor(stored[name].name)
+                    arrays[keys] = from_stored(array, layout, shapes[path])
+    params: Params = flax.traverse_util.unflatten_dict(arrays)
     return params
 
 
@@ -165,7 +157,7 @@ def parameter_names(config: EncoderConfig, head: str = "sequence") -> list[Array
     prefixed = family.encoder_names + family.heads[head].pretrained_names
     return [
         *expand(prefixed, family.prefix, config.num_layers),
-        *expand(family.heads[head].names, "", config.num_layers),
+        *family.heads[head].names,
     ]
 
 
@@ -216,24 +208,21 @@ def _check_problem_type(folder: Path) -> None:
 
 
 def _wanted(
-    config: EncoderConfig, stored: Mapping[str, Stored], head: str, outputs: int
-) -> dict[str, Wanted]:
-    """Return what the files have to hold, by name in the files."""
+    config: EncoderConfig, stored: Collection[str], head: str, outputs: int
+) -> list[ArrayName]:
+    """Return the names and layouts of what the files have to hold."""
     family = FAMILIES[config.family]
     prefix = family.prefix if any(name.startswith(family.prefix) for name in stored) else ""
-    names = list(expand(family.encoder_names, prefix, config.num_layers))
+    wanted = list(expand(family.encoder_names, prefix, config.num_layers))
     pretrained_head = list(expand(family.heads[head].pretrained_names, prefix, config.num_layers))
     if outputs or any(name in stored for name, _, _ in pretrained_head):
-        names += pretrained_head
+        wanted += pretrained_head
     if outputs:
-        names += expand(family.heads[head].names, "", config.num_layers)
-    shapes = parameter_shapes(config, outputs or 1, head)
-    if fresh := sorted(shapes.keys() - {path for _, path, _ in names}):
-        log.info("not loaded but newly initialised: %s", ", ".join(fresh))
-    return {name: Wanted(path, layout, shapes[path]) for name, path, layout in names}
+        wanted += family.heads[head].names
+    return wanted
 
 
-def _check_names(folder: Path, wanted: Iterable[str], stored: Mapping[str, Stored]) -> None:
+def _check_names(folder: Path, wanted: Sequence[str], stored: Mapping[str, Stored]) -> None:
     extra = stored.keys() - set(wanted)
     left_out = {name for name in extra if LEFT_OUT.match(name)}
     problems = [f"missing: {name}" for name in wanted if name not in stored]
@@ -249,10 +238,15 @@ def _check_names(folder: Path, wanted: Iterable[str], stored: Mapping[str, Store
         log.info("%s: not used: %s", folder, ", ".join(sorted(left_out)))
 
 
-def _check_arrays(folder: Path, wanted: Mapping[str, Wanted], stored: Mapping[str, Stored]) -> None:
+def _check_arrays(
+    folder: Path,
+    wanted: Sequence[ArrayName],
+    shapes: Mapping[str, tuple[int, ...]],
+    stored: Mapping[str, Stored],
+) -> None:
     problems = []
-    for name, (path, layout, shape) in wanted.items():
-        have, want = stored[name], stored_shape(shape, layout)
+    for name, path, layout in wanted:
+        have, want = stored[name], stored_shape(shapes[path], layout)
         if have.shape != want:
             problems.append(f"{name} for {path}: have {have.shape} / want {want}")
         if have.dtype not in FLOATS:

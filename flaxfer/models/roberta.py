@@ -14,15 +14,7 @@ from flax import nnx
 from flaxfer.models.bert import PoolerHead
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.layers import Linear
-from flaxfer.models.names import LINEAR, names
 from flaxfer.models.ops import dropout, dropout_site
-
-CLASSIFIER_NAMES = names(
-    {
-        "classifier.dense": ("head/dense", LINEAR),
-        "classifier.out_proj": ("head/output", LINEAR),
-    }
-)
 
 
 class DenseHead(nnx.Module):

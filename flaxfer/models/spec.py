@@ -1,4 +1,4 @@
-"""A model as a value: encoder, head and outputs, which determine its parameters."""
+"""An encoder with the head of a task over packed rows: as a module, and as a value."""
 
 from __future__ import annotations
 
@@ -9,18 +9,63 @@ import jax
 from flax import nnx
 
 from flaxfer.models.encoders import Batch, EncoderConfig
-from flaxfer.models.heads import EncoderModel
+from flaxfer.models.families import FAMILIES
 from flaxfer.models.layers import Execution
+from flaxfer.models.ops import dropout_site
 from flaxfer.runtime.trees import Params
+
+
+class EncoderModel(nnx.Module):
+    """Encoder and head of the family that the config names.
+
+    All state is `nnx.Param`, float32.
+
+    Args:
+      config: config of the encoder.
+      head: `sequence` scores the classes of each example, `choice` each example as one of several
+        answers, `token` the tags of each token, `span` each token as first and last of an answer.
+      num_outputs: outputs of the head: one for regression and `choice`, two for `span`.
+      rngs: for new parameters.
+    """
+
+    def __init__(self, config: EncoderConfig, head: str, num_outputs: int, *, rngs: nnx.Rngs):
+        family = FAMILIES[config.family]
+        self.encoder = family.encoder(config, rngs=rngs)
+        self.head = family.heads[head].module(config, num_outputs, rngs=rngs)
+        self.reads_every_token = family.heads[head].reads_every_token
+
+    def __call__(
+        self,
+        batch: Batch,
+        *,
+        dropout_key: jax.Array | None = None,
+        execution: Execution = Execution(),
+    ) -> jax.Array:
+        """Return logits, float32: (B, E, C) for each CLS token, or (B, T, C) for each token.
+
+        Args:
+          batch: packed rows, and for heads of CLS tokens `cls_BE`, int32: the place of each
+            example's CLS token in its row; any for slots without an example. The logits of such
+            slots, and of padding, are meaningless.
+          dropout_key: dropout key of the step; None for no dropout.
+          execution: how the layers compute; the head computes in float32.
+        """
+        x_BXD = self.encoder(
+            batch,
+            cls_BE=None if self.reads_every_token else batch["cls_BE"],
+            dropout_key=dropout_site(dropout_key, 0),
+            execution=execution,
+        )
+        return self.head(x_BXD, dropout_site(dropout_key, 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """An encoder with a head.
+    """An encoder with a head as a value, which determines the parameters.
 
     Attributes:
       encoder: config of the encoder; its vocabulary may be cut to the ids in use.
-      head: `sequence`, `token`, `span` or `choice`, see `flaxfer.models.heads.EncoderModel`.
+      head: `sequence`, `token`, `span` or `choice`, see `EncoderModel`.
       num_outputs: outputs of the head, C.
     """
 
@@ -37,9 +82,10 @@ class ModelSpec:
         """Whether any dropout rate of the encoder is above zero."""
         return self.encoder != self.encoder.with_dropout(0.0)
 
+    @functools.cache  # noqa: B019 - equal specs share a graph, and there are few.
     def graph(self) -> nnx.GraphDef[EncoderModel]:
         """Return the model without its arrays: hashable, and merged with parameters when jitted."""
-        return _graph(self)
+        return nnx.split(nnx.eval_shape(lambda: self._module(0)), nnx.Param)[0]
 
     def param_shapes(self) -> Params:
         """Return the parameters as `ShapeDtypeStruct`, float32."""
@@ -52,10 +98,7 @@ class ModelSpec:
         Not jitted: layers share their shapes, so single operations compile several times faster
         than one program of all layers.
         """
-        model = EncoderModel(
-            self.encoder, self.head, self.num_outputs, rngs=nnx.Rngs(jax.random.key(seed))
-        )
-        params: Params = nnx.to_pure_dict(nnx.split(model, nnx.Param)[1])
+        params: Params = nnx.to_pure_dict(nnx.split(self._module(seed), nnx.Param)[1])
         return params
 
     def apply(
@@ -74,11 +117,6 @@ class ModelSpec:
         logits: jax.Array = model(batch, dropout_key=dropout_key, execution=execution)
         return logits
 
-
-@functools.cache
-def _graph(spec: ModelSpec) -> nnx.GraphDef[EncoderModel]:
-    """Return the model without its arrays."""
-    model = nnx.eval_shape(
-        lambda: EncoderModel(spec.encoder, spec.head, spec.num_outputs, rngs=nnx.Rngs(0))
-    )
-    return nnx.split(model, nnx.Param)[0]
+    def _module(self, seed: int) -> EncoderModel:
+        rngs = nnx.Rngs(jax.random.key(seed))
+        return EncoderModel(self.encoder, self.head, self.num_outputs, rngs=rngs)

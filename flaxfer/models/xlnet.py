@@ -1,133 +1,35 @@
 """XLNet (Yang et al. 2019) for fine-tuning, as in transformers' `XLNetModel`.
 
 There is one stream of hidden states, and every token sees its whole example: no permutation, no
-memory of earlier segments, no query stream. Only attention uses positions (relative.py), as
-distances, which do not depend on where in its row an example lies; so packed rows need the mask
-and nothing else.
+memory of earlier segments, no query stream. Only attention uses positions, as distances (Dai et al.
+2019): the place of the query in its row minus the place of the key. They do not depend on where in
+its row an example lies, so packed rows need the mask and nothing else.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flaxfer.models.encoders import (
-    ACTIVATION,
-    EVEN,
-    INTEGER,
-    POSITIVE,
-    RATE,
-    SIZE,
-    TEXT,
-    TOKEN,
-    Batch,
-    EncoderConfig,
-    Setting,
-    only,
-    read_settings,
-    refuse,
-)
+from flaxfer.models.attention import attention
+from flaxfer.models.encoders import Batch, EncoderConfig, XLNetConfig
 from flaxfer.models.layers import (
+    Bias,
     Embedding,
     Execution,
     FeedForward,
     LayerNorm,
     Linear,
+    at,
+    queries_keys_values,
     remat,
     split_rows,
 )
-from flaxfer.models.names import ARRAY, EMBEDDING, LINEAR, NORM, OUTPUTS_FIRST, names
-from flaxfer.models.ops import dropout, dropout_site
-from flaxfer.models.relative import RelativeAttention, Tokens, distance_encoding
-
-ENCODER_NAMES = names({"word_embedding": ("encoder/embeddings/word", EMBEDDING)}) + names(
-    {
-        "rel_attn.q": ("attention/query/kernel", ARRAY),
-        "rel_attn.k": ("attention/key/kernel", ARRAY),
-        "rel_attn.v": ("attention/value/kernel", ARRAY),
-        "rel_attn.r": ("attention/position/kernel", ARRAY),
-        "rel_attn.o": ("attention/output/kernel", OUTPUTS_FIRST),
-        "rel_attn.r_w_bias": ("attention/content_bias/bias", ARRAY),
-        "rel_attn.r_r_bias": ("attention/position_bias/bias", ARRAY),
-        "rel_attn.r_s_bias": ("attention/type_bias/bias", ARRAY),
-        "rel_attn.seg_embed": ("attention/type_embedding", ARRAY),
-        "rel_attn.layer_norm": ("attention_norm", NORM),
-        "ff.layer_1": ("feed_forward/up", LINEAR),
-        "ff.layer_2": ("feed_forward/down", LINEAR),
-        "ff.layer_norm": ("feed_forward_norm", NORM),
-    },
-    "layer.*.",
-    "encoder/layers/*/",
-)
-SUMMARY_NAMES = names(
-    {
-        "sequence_summary.summary": ("head/dense", LINEAR),
-        "logits_proj": ("head/output", LINEAR),
-    }
-)
-
-SETTINGS = (
-    Setting("model_type", TEXT, fields=("family",)),
-    Setting("vocab_size", SIZE, fields=("vocab_size",)),
-    Setting("d_model", EVEN, fields=("hidden_size",)),
-    Setting("n_layer", SIZE, fields=("num_layers",)),
-    Setting("n_head", SIZE, fields=("num_heads",)),
-    Setting("d_inner", SIZE, fields=("intermediate_size",)),
-    Setting("pad_token_id", TOKEN, fields=("pad_token_id",)),
-    Setting("dropout", RATE, 0.1, ("hidden_dropout", "attention_dropout")),
-    Setting("summary_last_dropout", RATE, 0.1, ("classifier_dropout",)),
-    Setting("layer_norm_eps", POSITIVE, 1e-12, ("layer_norm_eps",)),
-    Setting("initializer_range", POSITIVE, 0.02, ("initializer_range",)),
-    Setting("ff_activation", ACTIVATION, "gelu", ("activation",)),
-    Setting("clamp_len", INTEGER, -1, ("clamp_len",)),
-    Setting(
-        "attn_type", only("bi", "'uni' is Transformer-XL, which predicts the next token"), "bi"
-    ),
-    Setting("bi_data", only(False, "it reads every second row backwards, for pretraining"), False),
-    Setting("same_length", only(False, "it cuts the attention of causal models"), False),
-    Setting("use_mems_train", only(False, "examples are independent, without memory"), False),
-    Setting("untie_r", only(True, "the biases of layers are separate"), True),
-    Setting(
-        "summary_type", only("last", "heads read the CLS token, which ends an example"), "last"
-    ),
-    Setting("summary_use_proj", only(True), True),
-    Setting("summary_activation", only("tanh"), "tanh"),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class XLNetConfig(EncoderConfig):
-    """An encoder with relative positions, without a bound on the length of examples.
-
-    Attributes:
-      clamp_len: largest distance; larger ones are clamped to it. Unbounded if not positive.
-    """
-
-    clamp_len: int
-
-
-def read_config(settings: Mapping[str, Any], where: str) -> XLNetConfig:
-    """Return the config of an XLNet from config.json; raise as `encoders.read_absolute` does.
-
-    mem_len and reuse_len are ignored: there is no memory.
-    """
-    values = read_settings(SETTINGS, settings, where)
-    width, heads = values["hidden_size"], values["num_heads"]
-    conflicts = []
-    if width % heads:
-        conflicts.append("d_model has to be a multiple of n_head")
-    if settings.get("d_head") not in (None, width // heads):
-        conflicts.append(f"d_head {settings['d_head']} has to be d_model / n_head")
-    if values["pad_token_id"] >= values["vocab_size"]:
-        conflicts.append(f"pad_token_id {values['pad_token_id']} is not a row of the vocabulary")
-    refuse(conflicts, where)
-    return XLNetConfig(**values)
+from flaxfer.models.ops import distance_scores, distance_scores_at, dropout, dropout_site
 
 
 class Embeddings(nnx.Module):
@@ -143,36 +45,128 @@ class Embeddings(nnx.Module):
         return dropout(self.word(batch["token_BT"]), self.rate, dropout_key)
 
 
-class Layer(nnx.Module):
-    """One encoder layer, normalised after each residual sum."""
+def distance_encoding(tokens: int, width: int, clamp_len: int) -> jax.Array:
+    """Return sinusoids of the distances T to 1 - T of a row, float32 (R, D), R = 2 T.
+
+    Args:
+      tokens: T. The first distance lies beyond the row, so that shifting is a reshape.
+      width: D.
+      clamp_len: largest distance; larger ones are clamped to it. Unbounded if not positive.
+    """
+    distance_R = tokens - jnp.arange(2 * tokens)
+    if clamp_len > 0:
+        distance_R = jnp.clip(distance_R, -clamp_len, clamp_len)
+    exponent_F = jnp.arange(0, width, 2) / width
+    angle_RF = distance_R[:, None] / 10000**exponent_F
+    return jnp.concatenate([jnp.sin(angle_RF), jnp.cos(angle_RF)], axis=-1)
+
+
+class RelativeAttention(nnx.Module):
+    """Multi-head attention with its projections, as in transformers' `XLNetRelativeAttention`.
+
+    Attributes:
+      type_embedding: float32 (2, H, K), for keys of the query's type and for other keys.
+    """
 
     def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
-        width = config.hidden_size
-        self.attention = RelativeAttention(config, rngs=rngs)
-        self.attention_norm = LayerNorm(width, config.layer_norm_eps)
-        self.feed_forward = FeedForward(
-            width,
-            config.intermediate_size,
-            config.activation,
-            std=config.initializer_range,
-            rngs=rngs,
-            dropout_rate=config.hidden_dropout,
-        )
-        self.feed_forward_norm = LayerNorm(width, config.layer_norm_eps)
-        self.rate = config.hidden_dropout
+        std = config.initializer_range
+        linear = functools.partial(Linear, std=std, rngs=rngs, bias=False)
+        width, heads = (config.hidden_size,), (config.num_heads, config.head_size)
+        self.query = linear(width, heads)
+        self.key = linear(width, heads)
+        self.value = linear(width, heads)
+        self.position = linear(width, heads)
+        self.output = linear(heads, width)
+        self.content_bias = Bias(heads, std=std, rngs=rngs)
+        self.position_bias = Bias(heads, std=std, rngs=rngs)
+        self.type_bias = Bias(heads, std=std, rngs=rngs)
+        self.type_embedding = nnx.Param(std * jax.random.normal(rngs.params(), (2, *heads)))
+        self.rate = config.attention_dropout
 
     def __call__(
         self,
-        queries: Tokens,
-        row: Tokens,
+        query_BTD: jax.Array,
+        x_BSD: jax.Array,
+        segment_BS: jax.Array,
+        type_BS: jax.Array,
+        place_BT: jax.Array | None,
         distance_RD: jax.Array,
         dropout_key: jax.Array | None,
         execution: Execution,
     ) -> jax.Array:
-        """Return the layer's output at the queries, which are all tokens or some of them."""
+        """Return `y_BTD`, for the queries; they attend to the tokens of their segments.
+
+        The score of a query and a key is the sum of three dot products: of the query with the key,
+        with the encoding of their distance, and with the embedding of equal or different types.
+        Each has its own bias of the query.
+        """
+        query_BTHK, key_BSHK, value_BSHK = queries_keys_values(
+            (self.query, self.key, self.value), query_BTD, x_BSD, execution
+        )
+        type_BHTS = self._type_scores(query_BTHK, at(type_BS, place_BT), type_BS)
+        biased_BTHK, distance_RHK = self.position_bias(query_BTHK), self.position(distance_RD)
+        if place_BT is None:
+            distance_BHTS = distance_scores(biased_BTHK, distance_RHK)
+        else:
+            distance_BHTS = distance_scores_at(place_BT, biased_BTHK, distance_RHK)
+        out_BTHK = attention(
+            self.content_bias(query_BTHK),
+            key_BSHK,
+            value_BSHK,
+            at(segment_BS, place_BT),
+            segment_BS,
+            score_BHTS=distance_BHTS.astype(jnp.float32) + type_BHTS,
+            dropout_rate=self.rate,
+            dropout_key=dropout_key,
+            execution=execution,
+        )
+        return self.output(out_BTHK)
+
+    def _type_scores(
+        self, query_BTHK: jax.Array, query_type_BT: jax.Array, key_type_BS: jax.Array
+    ) -> jax.Array:
+        """Return the scores of types, float32 (B, H, T, S).
+
+        The softmax ignores what is equal for all keys of a query, so keys of the query's type have
+        score 0.
+        """
+        same_HK, other_HK = self.type_embedding[...]
+        other_BHT = jnp.einsum(
+            "BTHK,HK->BHT",
+            self.type_bias(query_BTHK),
+            (other_HK - same_HK).astype(query_BTHK.dtype),
+        ).astype(jnp.float32)
+        differs_BTS = query_type_BT[:, :, None] != key_type_BS[:, None, :]
+        return jnp.where(differs_BTS[:, None], other_BHT[..., None], 0.0)
+
+
+class Layer(nnx.Module):
+    """One encoder layer, normalised after each residual sum."""
+
+    def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
+        self.attention = RelativeAttention(config, rngs=rngs)
+        self.attention_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.feed_forward = FeedForward(config, rngs=rngs, dropout_rate=config.hidden_dropout)
+        self.feed_forward_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.rate = config.hidden_dropout
+
+    def __call__(
+        self,
+        x_BSD: jax.Array,
+        segment_BS: jax.Array,
+        type_BS: jax.Array,
+        place_BT: jax.Array | None,
+        distance_RD: jax.Array,
+        dropout_key: jax.Array | None,
+        execution: Execution,
+    ) -> jax.Array:
+        """Return the layer's output, `x_BTD`: of all tokens, or of those at some places."""
         keys = [dropout_site(dropout_key, site) for site in range(4)]
-        y_BTD = self.attention(queries, row, distance_RD, keys[0], execution)
-        x_BTD = self.attention_norm(queries.x_BTD, dropout(y_BTD, self.rate, keys[1]))
+        x_BTD = at(x_BSD, place_BT)
+        y_BTD = self.attention(
+            x_BTD, x_BSD, segment_BS, type_BS, place_BT, distance_RD, keys[0], execution
+        )
+        x_BTD = self.attention_norm(x_BTD, dropout(y_BTD, self.rate, keys[1]))
         y_BTD = self.feed_forward(x_BTD.astype(execution.dtype), keys[2])
         return self.feed_forward_norm(x_BTD, dropout(y_BTD, self.rate, keys[3]))
 
@@ -207,12 +201,14 @@ class Encoder(nnx.Module):
         distance_RD = dropout(distance_RD.astype(execution.dtype), self.rate, keys[-1])
         states = [split_rows(x_BTD, execution)]
         for number, layer in enumerate(self.layers, start=1):
-            row = Tokens(states[-1], batch["segment_BT"], batch["type_BT"])
-            queries = row
-            if number == len(self.layers) and cls_BE is not None:
-                queries = row.at(cls_BE)
-            compute = remat(execution.remat, functools.partial(layer, execution=execution))
-            x_BTD = compute(queries, row, distance_RD, keys[number])
+            x_BTD = remat(layer, execution)(
+                states[-1],
+                batch["segment_BT"],
+                batch["type_BT"],
+                cls_BE if number == len(self.layers) else None,
+                distance_RD,
+                keys[number],
+            )
             states.append(split_rows(x_BTD, execution))
         return tuple(states)
 

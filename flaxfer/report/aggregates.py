@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from flaxfer.evaluation.records import CONDITIONS, Study
+from flaxfer.evaluation.records import CONDITIONS
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Folded, Heading, Table
+from flaxfer.report.document import Block, Folded, Table
 from flaxfer.report.formatting import join, plural, spreads
 from flaxfer.statistics.aggregates import Aggregate, Values, aggregate, scores_of
-from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, Scores, with_difference
+from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, with_difference
 
 
 def aggregate_blocks(data: ReportData) -> list[Block]:
@@ -21,36 +21,38 @@ def aggregate_blocks(data: ReportData) -> list[Block]:
 
     Every study is a task, restricted to the seeds that have a run of every condition.
     """
-    by_model: dict[str, list[Study]] = defaultdict(list)
+    by_model: dict[str, list[Entry]] = defaultdict(list)
     notes: dict[str, list[str]] = defaultdict(list)
     for entry in data.entries:
-        study = _complete_seeds(entry)
-        scores = Scores(study)
-        if not study.larger_is_better:
+        complete = _complete_seeds(entry)
+        if not entry.study.larger_is_better:
             notes[entry.model].append(f"Smaller is better, so not a task here: {entry.name}.")
-        elif study.seeds and scores.trained + scores.zero_shot:
-            by_model[entry.model].append(study)
-        if missing := Scores(entry.study).missing_runs():
+        elif complete.study.seeds and complete.scores.mean_languages:
+            by_model[entry.model].append(complete)
+        if missing := entry.scores.missing_runs():
             text = f"{entry.name} is without the seeds that lack a run: {join(missing)}."
             notes[entry.model].append(text)
-    blocks: list[Block] = [Heading("Means over languages and tasks")] if by_model else []
-    for model, studies in by_model.items():
-        if conditions := [c for c in CONDITIONS if all(c in study.conditions for study in studies)]:
-            blocks += _model_blocks(model, studies, conditions, notes[model])
+    blocks: list[Block] = []
+    for model, entries in by_model.items():
+        shared = set.intersection(*(set(entry.study.conditions) for entry in entries))
+        if conditions := [condition for condition in CONDITIONS if condition in shared]:
+            blocks += _model_blocks(model, entries, conditions, notes[model])
     return blocks
 
 
-def _complete_seeds(entry: Entry) -> Study:
-    """Return the study, named as in the report, with the seeds that have all conditions."""
+def _complete_seeds(entry: Entry) -> Entry:
+    """Return the entry with the seeds that have all conditions, and its name as the study's."""
     study = entry.study
     runs = {(run.condition, run.seed) for run in study.runs if run.stage == "target"}
     seeds = [s for s in study.seeds if all((name, s) in runs for name in study.conditions)]
-    return dataclasses.replace(study, name=entry.name, seeds=seeds)
+    study = dataclasses.replace(study, name=entry.name, seeds=seeds)
+    return dataclasses.replace(entry, study=study)
 
 
 def _model_blocks(
-    model: str, studies: Sequence[Study], conditions: Sequence[str], notes: Sequence[str]
+    model: str, entries: Sequence[Entry], conditions: Sequence[str], notes: Sequence[str]
 ) -> list[Block]:
+    studies = [entry.study for entry in entries]
     values = {condition: scores_of(studies, condition) for condition in conditions}
     same_seeds = len({len(study.seeds) for study in studies}) == 1
     if not same_seeds:
@@ -62,20 +64,21 @@ def _model_blocks(
             for condition, by_task in values.items()
         }
     # The transfer gap starts from the one language that all studies train on, or else English.
-    trained, *others = {tuple(Scores(study).trained) for study in studies}
+    trained, *others = {tuple(entry.scores.trained) for entry in entries}
     source = trained[0] if not others and len(trained) == 1 else "en"
     aggregates = {condition: aggregate(of, source) for condition, of in values.items()}
 
     records = [
-        {"task": study.name, "metric": study.metric, "mean": mean}
+        {"task": entry.name, "metric": entry.study.metric, "mean": mean}
         | spreads(with_difference({condition: columns[condition] for condition in conditions}))
-        for study in studies
-        for mean, columns in Scores(study).mean_columns(study.metric).items()
+        for entry in entries
+        for mean, columns in entry.scores.mean_columns(entry.study.metric).items()
     ]
     notes = [f"{GAP}: the score of the language trained on minus the zero-shot mean.", *notes]
     over_tasks: list[dict[str, str]] = []
-    if len(studies) > 1:
-        over_tasks = _means_over_tasks(studies, values, aggregates, source)
+    if len(entries) > 1:
+        zero_shot = {entry.name: codes for entry in entries if (codes := entry.scores.zero_shot)}
+        over_tasks = _means_over_tasks(values, aggregates, zero_shot, source)
         notes.append(
             "Over tasks, the zero-shot mean is over the tasks that have one, and the gap, as in "
             f"XTREME, is {source} minus the mean of the other languages, over the tasks that have "
@@ -92,19 +95,18 @@ def _model_blocks(
 
 
 def _means_over_tasks(
-    studies: Sequence[Study],
     values: Mapping[str, Values],
     aggregates: Mapping[str, Aggregate],
+    zero_shot: Mapping[str, Sequence[str]],
     source: str,
 ) -> list[dict[str, str]]:
     """Return the rows of the mean, the zero-shot mean and the gap, if defined."""
     means: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
-    languages = {study.name: codes for study in studies if (codes := Scores(study).zero_shot)}
     for condition, by_task in values.items():
         means[MEAN][condition] = aggregates[condition].mean
-        if languages:
-            zero_shot = {t: {code: by_task[t][code] for code in languages[t]} for t in languages}
-            means[ZERO_SHOT][condition] = aggregate(zero_shot).mean
+        if zero_shot:
+            scores = {t: {code: by_task[t][code] for code in zero_shot[t]} for t in zero_shot}
+            means[ZERO_SHOT][condition] = aggregate(scores).mean
         if (gap := aggregates[condition].gap) is not None:
             means[f"{GAP} from {source}"][condition] = gap
     return [

@@ -12,7 +12,7 @@ from flaxfer.report.writing import write_report
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `flaxfer report`."""
     parser.add_argument(
-        "folders", type=Path, nargs="+", metavar="DIR", help="a study or grid, with study.json"
+        "folders", type=Path, nargs="+", metavar="DIR", help="folder of a study or grid"
     )
     parser.add_argument("--output", type=Path, help="folder of the report; DIR if there is one")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from flaxfer.report.data import Entry, ReportData
+from flaxfer.report.data import ReportData
 from flaxfer.report.formatting import p_value, signed
 from flaxfer.statistics.records import ConditionScores
 from flaxfer.statistics.scores import scored
@@ -32,6 +32,7 @@ TEX_ESCAPES = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
     "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
+    "[": "{[}",  # After the end of a row it would begin an optional argument.
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }  # fmt: skip
 
@@ -40,7 +41,7 @@ def results_csv(data: ReportData) -> str:
     """Return every score of every run; undefined scores and the domains of whole sets are empty."""
     return _csv(RESULT_COLUMNS, [
         {
-            **_names(entry), **vars(run), **vars(row),
+            **vars(entry), **vars(run), **vars(row), "study": entry.name,
             "metric": metric, "value": value, "stage_id": run.id,
         }
         for entry in data.entries
@@ -59,7 +60,7 @@ def comparisons_csv(data: ReportData) -> str:
     """
     return _csv(COMPARISON_COLUMNS, [
         {
-            **vars(one), **vars(estimate), **_names(entry),
+            **vars(entry), **vars(one), **vars(estimate), "study": entry.name,
             **_condition("direct", estimate.direct), **_condition("staged", estimate.staged),
             "larger_is_better": "yes" if one.larger_is_better else "no",
             "headline": "yes" if one is entry.headline else "no",
@@ -71,11 +72,6 @@ def comparisons_csv(data: ReportData) -> str:
         for runs, estimate in (("all", one.all_runs), ("without collapsed", one.without_collapsed))
         if estimate is not None
     ])  # fmt: skip
-
-
-def _names(entry: Entry) -> dict[str, str]:
-    names = (entry.name, entry.model, entry.intermediate, entry.target)
-    return dict(zip(NAME_COLUMNS, names, strict=True))
 
 
 def _condition(name: str, scores: ConditionScores) -> dict[str, Any]:

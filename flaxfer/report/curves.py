@@ -10,7 +10,7 @@ import numpy as np
 from flaxfer.evaluation.records import Run
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Figure, Heading, Text
+from flaxfer.report.document import Block, Figure, Text
 from flaxfer.report.formatting import join
 from flaxfer.statistics.scores import number
 from flaxfer.training.trackers import read_metrics
@@ -35,7 +35,7 @@ def curve_blocks(data: ReportData) -> list[Block]:
                 blocks += _stage_blocks(entry, stage, runs)
         return blocks
 
-    return [Heading("Learning curves"), *data.by_study(study_blocks)]
+    return data.by_study(study_blocks)
 
 
 def _stage_blocks(entry: Entry, stage: str, runs: Sequence[Run]) -> list[Block]:

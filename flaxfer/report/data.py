@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -39,6 +40,11 @@ class Entry:
     headline: Comparison | None
     comparisons: tuple[Comparison, ...]
     means: tuple[Comparison, ...]
+
+    @functools.cached_property
+    def scores(self) -> Scores:
+        """The target's scores."""
+        return Scores(self.study)
 
     def metric_of(self, stage: str) -> str:
         """Return the dev metric of a stage."""
@@ -86,8 +92,7 @@ class ReportData:
         """Return the blocks of all studies, folded if there are several studies."""
         if self.single:
             return list(blocks_of(self.entries[0]))
-        blocks = ((entry.name, blocks_of(entry)) for entry in self.entries)
-        return [Folded(name, of_study) for name, of_study in blocks if of_study]
+        return [Folded(one.name, blocks) for one in self.entries if (blocks := blocks_of(one))]
 
 
 def read_report_data(folders: Sequence[Path], output: Path) -> ReportData:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from flaxfer.report.data import ReportData
-from flaxfer.report.document import Block, Heading, Table, Text
+from flaxfer.report.document import Block, Table, Text
 from flaxfer.report.formatting import DASH, count_seeds, interval, join, plural, signed
 from flaxfer.statistics.scores import DIFFERENCE
+from flaxfer.statistics.sets import COMPARED
 
 
 def failure_blocks(data: ReportData) -> list[Block]:
     """Return collapsed runs, the results without them, and restarted and diverged runs."""
     return [
-        Heading("Collapsed and diverged runs"),
         *_collapsed(data),
         *_without_collapsed(data),
         *_not_transferred(data),
@@ -63,20 +61,17 @@ def _without_collapsed(data: ReportData) -> list[Block]:
 
 def _not_transferred(data: ReportData) -> list[Block]:
     """Return the sets on which runs that have not collapsed have learned nothing."""
-    records = []
-    for entry in data.entries:
-        for one in entry.comparisons:
-            by_condition = defaultdict(list)
-            for run in one.not_transferred:
-                by_condition[run.condition].append(run)
-            records += [
-                {
-                    "study": entry.name, "language": one.language, "set": one.set,
-                    "condition": condition, "seeds": join(str(run.seed) for run in runs),
-                    "why, the first of them": runs[0].why,
-                }
-                for condition, runs in by_condition.items()
-            ]  # fmt: skip
+    records = [
+        {
+            "study": entry.name, "language": one.language, "set": one.set,
+            "condition": condition, "seeds": join(str(run.seed) for run in runs),
+            "why, the first of them": runs[0].why,
+        }
+        for entry in data.entries
+        for one in entry.comparisons
+        for condition in COMPARED
+        if (runs := [run for run in one.not_transferred if run.condition == condition])
+    ]  # fmt: skip
     caption = (
         "Sets on which runs have learned nothing, although they have learned something in a "
         "language of their training."

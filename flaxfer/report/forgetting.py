@@ -7,18 +7,17 @@ from collections import defaultdict
 
 import numpy as np
 
-from flaxfer.evaluation.records import Metrics, Mixture, Run, Study
+from flaxfer.evaluation.records import Metrics, Mixture, Run
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Figure, Heading, Table
+from flaxfer.report.document import Block, Figure, Table
 from flaxfer.report.formatting import spread
 from flaxfer.statistics.scores import MEAN, ZERO_SHOT, Scores, number
 
 
 def forgetting_blocks(data: ReportData) -> list[Block]:
     """Return scores of the intermediate task before and after, and scores of mixtures."""
-    blocks = data.by_study(_study_blocks)
-    return [Heading("Forgetting"), *blocks] if blocks else []
+    return data.by_study(_study_blocks)
 
 
 def _study_blocks(entry: Entry) -> list[Block]:
@@ -57,30 +56,31 @@ def _mixture_blocks(entry: Entry, runs: list[Run]) -> list[Block]:
     lines = []
     by_alpha: dict[tuple[str, float], list[tuple[float, float]]] = defaultdict(list)
     for run in runs:
-        means = [_mean(entry.study, run, mixture) for mixture in run.wise_ft]
+        means = [_mean(entry, run, mixture) for mixture in run.wise_ft]
         alphas = np.array([mixture.alpha for mixture in run.wise_ft])
         lines.append(plots.Curve(run.condition, run.seed, alphas, np.array(means)))
         for mixture, mean in zip(run.wise_ft, means, strict=True):
             dev = number(mixture.dev.get(metric))
             by_alpha[run.condition, mixture.alpha].append((dev, mean))
-    quantity = f"{ZERO_SHOT if Scores(entry.study).zero_shot else MEAN} of {metric}"
+    quantity = f"{ZERO_SHOT if entry.scores.zero_shot else MEAN} of {metric}"
     over = "alpha (weight of the result in the mixture)"
     svg = plots.curves(entry.plot_name("mixtures"), lines, quantity, over)
     caption = f"Mixtures of the target stage with its start: {quantity} by alpha (WiSE-FT)."
     records = []
     for (condition, alpha), pairs in sorted(by_alpha.items()):
-        dev_scores, means_S = np.array(pairs).T
+        dev_scores, means = np.array(pairs).T
         records.append({
             "condition": condition, "alpha": f"{alpha:g}",
-            f"dev {metric}": spread(dev_scores), quantity: spread(means_S),
+            f"dev {metric}": spread(dev_scores), quantity: spread(means),
         })  # fmt: skip
     title = "Mixtures over seeds: 0 is the start, 1 the result."
     return [Figure(svg, caption), Table(title, records, "l")]
 
 
-def _mean(study: Study, run: Run, mixture: Mixture) -> float:
+def _mean(entry: Entry, run: Run, mixture: Mixture) -> float:
     """Return the zero-shot mean of a mixture, or else its mean over all languages."""
     mixed = dataclasses.replace(run, evaluations=mixture.evaluations)
-    scores = Scores(dataclasses.replace(study, runs=[mixed], seeds=[run.seed]))
-    means = scores.means(run.condition, study.metric)
-    return float(means.get(ZERO_SHOT, means.get(MEAN, np.full(1, np.nan)))[0])
+    scores = Scores(dataclasses.replace(entry.study, runs=[mixed], seeds=[run.seed]))
+    means = scores.mean_columns(entry.study.metric)
+    mean = means.get(ZERO_SHOT) or means.get(MEAN)
+    return float(mean[run.condition][0]) if mean else np.nan

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flaxfer.evaluation.records import MIXED, Study
+from flaxfer.evaluation.records import MIXED
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Figure, Folded, Heading, Table, Text
@@ -18,28 +18,26 @@ from flaxfer.statistics.scores import DIFFERENCE, GAP, MEAN, ZERO_SHOT, Row, Sco
 
 def language_blocks(data: ReportData) -> list[Block]:
     """Return scores and differences by language of every study."""
-    return [Heading("Scores by language"), *data.by_study(lambda entry: _study_blocks(data, entry))]
+    return data.by_study(lambda entry: _study_blocks(data, entry))
 
 
 def _study_blocks(data: ReportData, entry: Entry) -> list[Block]:
     """Return the scores of a study by language, with plots, other metrics, and domains."""
-    study, scores, metric = entry.study, Scores(entry.study), entry.study.metric
+    study, scores, metric = entry.study, entry.scores, entry.study.metric
     better = "larger is better" if study.larger_is_better else "smaller is better"
     blocks = list[Block]()
     # The opening of the report already has the verdict, or the means of a single study.
     if not data.single and entry.headline is None:
-        blocks.append(Text(mean_sentence(study)))
+        blocks.append(Text(mean_sentence(entry)))
     if missing := scores.missing_runs():
         blocks.append(Text(
             f"No finished run of the target: {join(missing)}; means over seeds are undefined there."
         ))  # fmt: skip
     caption, notes = f"{metric} by language, {better}.", _mean_notes(scores)
     blocks.append(_score_table(scores, metric, caption, scores.rows, notes))
-    if scores.rows and scores.conditions:
-        series = {
-            condition: np.array([scores.values(condition, row, metric) for row in scores.rows])
-            for condition in scores.conditions
-        }
+    if scores.rows:
+        by_row = {condition: scores.by_row(condition, metric) for condition in scores.conditions}
+        series = {condition: np.array([*values.values()]) for condition, values in by_row.items()}
         dots = "; a dot is one seed" if len(scores.seeds) > 1 else ""
         svg = plots.bars(entry.plot_name("languages"), _row_names(scores.rows), series, metric)
         blocks.append(Figure(svg, f"{metric} by language{dots}."))
@@ -93,9 +91,9 @@ def _difference_table(entry: Entry, level: float) -> Table:
     return Table(caption, records, "llrrrlrrrrr", foot=len(entry.means))
 
 
-def mean_sentence(study: Study) -> str:
+def mean_sentence(entry: Entry) -> str:
     """Return one sentence: the zero-shot mean by condition, the difference, and the spread."""
-    scores = Scores(study)
+    study, scores = entry.study, entry.scores
     trained = join(scores.trained)
     if scores.zero_shot:
         mean, languages = ZERO_SHOT, scores.zero_shot
@@ -117,7 +115,7 @@ def _score_table(
     scores: Scores, metric: str, caption: str, rows: Sequence[Row], notes: Sequence[str] = ()
 ) -> Table:
     """Return the scores of sets, followed by the means over languages, or the scores of domains."""
-    by_domain = any(row.domain for row in rows)
+    by_domain = rows is scores.domain_rows
     means = {} if by_domain else scores.mean_columns(metric)
     records = [
         {"language": row.language, "set": row.set}

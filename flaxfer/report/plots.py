@@ -76,12 +76,12 @@ def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metri
     """
     with _axes(1.2 + len(rows) * (0.2 * len(series) + 0.16)) as axes:
         thickness = 0.82 / len(series)
-        for place, (condition, values_RS) in enumerate(series.items()):
-            y_R = np.arange(len(rows)) + (place - (len(series) - 1) / 2) * thickness
-            means_R = values_RS.mean(axis=1)
-            defined = np.isfinite(means_R)
-            axes.barh(y_R[defined], means_R[defined], thickness * 0.92, color=COLOR[condition])
-            for y, values, mean in zip(y_R, values_RS, means_R, strict=True):
+        for place, (condition, values_rs) in enumerate(series.items()):
+            y_r = np.arange(len(rows)) + (place - (len(series) - 1) / 2) * thickness
+            means_r = values_rs.mean(axis=1)
+            defined = np.isfinite(means_r)
+            axes.barh(y_r[defined], means_r[defined], thickness * 0.92, color=COLOR[condition])
+            for y, values, mean in zip(y_r, values_rs, means_r, strict=True):
                 if values.size > 1:
                     axes.plot(values, [y] * values.size, "o", ms=3.5, mfc=LINE, mec=INK, mew=0.8)
                 if np.isnan(mean):
@@ -187,15 +187,13 @@ def _svg(axes: Axes, name: str, label: str) -> str:
     svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r">\s+<", "><", svg).replace(" \n", "\n")
-    svg = re.sub(r"scale\([^)]*\)|-?\d+\.\d{4,}", _round_length, svg)
+    svg = re.sub(
+        r"(scale\([^)]*\))|-?\d+\.\d{4,}",
+        lambda match: match[1] or f"{float(match[0]):.3f}".rstrip("0").rstrip("."),
+        svg,
+    )
     # Ids are unique only within a figure, except those of glyphs, which figures share.
     svg = re.sub(rf'(\bid="|href="#|url\(#)(?!{GLYPH})', rf"\g<1>{name}-", svg)
     for color, variable in VARIABLE.items():
         svg = svg.replace(color, f"var({variable})")
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
-
-
-def _round_length(match: re.Match[str]) -> str:
-    """Return a length with three decimals, and a scale unchanged."""
-    text = match[0]
-    return text if text.startswith("scale") else f"{float(text):.3f}".rstrip("0").rstrip(".")

@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import numpy as np
 
-from flaxfer.evaluation.records import Split
 from flaxfer.report.data import RECORD, Entry, ReportData
-from flaxfer.report.document import Block, Code, Folded, Heading, Table, Text
+from flaxfer.report.document import Block, Code, Folded, Table, Text
 from flaxfer.report.formatting import amount, join, spread
 from flaxfer.statistics.scores import number
 
 
-def provenance_blocks(data: ReportData) -> list[Block]:
-    """Return the studies, runs and splits, and the setup of every study."""
-    return [
-        Heading("Runs"),
-        *([] if data.single else [_study_table(data)]),
-        *data.by_study(lambda entry: [_run_table(data, entry)]),
-        Heading("Data"),
-        *data.by_study(lambda entry: [_split_table(entry.study.data)]),
-        Heading("How the studies were run"),
-        *(_setup(data, entry) for entry in data.entries),
-    ]
-
-
-def _study_table(data: ReportData) -> Table:
+def run_blocks(data: ReportData) -> list[Block]:
+    """Return the studies, if there are several, and the finished stages of each."""
+    tables = data.by_study(lambda entry: [_run_table(data, entry)])
+    if data.single:
+        return tables
     records = [
         {
             "study": entry.name, "model": entry.model, "intermediate task": entry.intermediate,
@@ -36,7 +25,7 @@ def _study_table(data: ReportData) -> Table:
         }
         for entry in data.entries
     ]  # fmt: skip
-    return Table("The studies of this report.", records, "lllllll")
+    return [Table("The studies of this report.", records, "lllllll"), *tables]
 
 
 def _run_table(data: ReportData, entry: Entry) -> Table:
@@ -57,7 +46,12 @@ def _run_table(data: ReportData, entry: Entry) -> Table:
     return Table("Stages, each with its directory.", records, "llllrrrrrrrll")
 
 
-def _split_table(splits: Sequence[Split]) -> Table:
+def split_blocks(data: ReportData) -> list[Block]:
+    """Return the sizes of the splits of every study."""
+    return data.by_study(lambda entry: [_split_table(entry)])
+
+
+def _split_table(entry: Entry) -> Table:
     records = [
         {
             "stage": split.stage, "split": split.split, "fingerprint": split.fingerprint[:12],
@@ -65,9 +59,14 @@ def _split_table(splits: Sequence[Split]) -> Table:
             "examples": split.examples, "tokens": split.tokens,
             "truncated examples": split.truncated,
         }
-        for split in splits
+        for split in entry.study.data
     ]  # fmt: skip
     return Table("Examples and tokens by stage and split.", records, "llll")
+
+
+def setup_blocks(data: ReportData) -> list[Block]:
+    """Return the model, versions, machine and config of every study."""
+    return [_setup(data, entry) for entry in data.entries]
 
 
 def _setup(data: ReportData, entry: Entry) -> Folded:

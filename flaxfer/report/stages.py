@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from flaxfer.evaluation.records import CONDITIONS, Run
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Heading, Table, Text, Tree
+from flaxfer.report.document import Block, Table, Text, Tree
 from flaxfer.report.formatting import amount, join, plural
 
 
@@ -28,7 +28,7 @@ class Node:
     runs: dict[Path, Run]
     failed: list[int]
     seeds: list[int]
-    studies: list[str]
+    studies: int = 0
 
     @property
     def text(self) -> str:
@@ -37,8 +37,8 @@ class Node:
         parts = [f"{len(self.runs)} of {plural(len(self.seeds), 'seed')} done"]
         if self.failed:
             parts.append(f"diverged: seed {join(map(str, self.failed))}")
-        if len(self.studies) > 1:
-            parts.append(f"shared by {len(self.studies)} studies")
+        if self.studies > 1:
+            parts.append(f"shared by {self.studies} studies")
         return f"{title}: {join(parts)}"
 
 
@@ -53,16 +53,16 @@ def stage_nodes(data: ReportData) -> list[Node]:
                 # Studies share a stage if its runs have the same folders.
                 key = tuple(sorted(node.runs)) or (entry.name, condition, stage)
                 parent = nodes.setdefault(key, node)
-                parent.studies.append(entry.name)
+                parent.studies += 1
     return list(nodes.values())
 
 
 def _node(entry: Entry, condition: str, stage: str, parent: Node | None) -> Node:
     study, place = entry.study, (condition, stage)
-    task = entry.target if stage == "target" else entry.intermediate or "intermediate task"
+    task = entry.target if stage == "target" else entry.intermediate
     runs = {entry.folder(r): r for r in study.runs if (r.condition, r.stage) == place}
     failed = [fail.seed for fail in study.failed if (fail.condition, fail.stage) == place]
-    return Node(entry.model, condition, stage, task, parent, runs, failed, study.seeds, [])
+    return Node(entry.model, condition, stage, task, parent, runs, failed, study.seeds)
 
 
 def graph_blocks(data: ReportData) -> list[Block]:
@@ -80,7 +80,6 @@ def graph_blocks(data: ReportData) -> list[Block]:
         ]
 
     blocks: list[Block] = [
-        Heading("Stages"),
         Text("Each stage starts from the one above it; a stage that studies share is listed once. "
              "Underlined stages are not finished."),
     ]  # fmt: skip
@@ -100,12 +99,11 @@ def graph_blocks(data: ReportData) -> list[Block]:
 def cost_blocks(data: ReportData) -> list[Block]:
     """Return time and speed by stage; a stage that studies share is counted once."""
     nodes = [node for node in stage_nodes(data) if node.runs]
-    records, total = [], 0.0
+    every = {folder: run for node in nodes for folder, run in node.runs.items()}
+    records = []
     for node in nodes:
         runs = list(node.runs.values())
-        seconds = _known(run.seconds for run in runs)
-        seconds += [attempt.seconds for run in runs for attempt in run.restarts]
-        total += sum(seconds)
+        seconds = _seconds(runs)
         padding = _mean(run.padding_share for run in runs)
         condition = node.condition if node.stage == "target" else node.stage
         condition += f" after {node.parent.task}" if node.parent else ""
@@ -119,7 +117,7 @@ def cost_blocks(data: ReportData) -> list[Block]:
         })  # fmt: skip
     records.append({
         "stage": "all stages", "model": "", "condition": "",
-        "runs": sum(len(node.runs) for node in nodes), "seconds, all runs": amount(total, 1),
+        "runs": len(every), "seconds, all runs": amount(sum(_seconds(every.values())), 1),
         "steps, all runs": "", "examples/s": "", "useful tokens/s": "", "padding share": "",
     })  # fmt: skip
     notes = [
@@ -127,7 +125,13 @@ def cost_blocks(data: ReportData) -> list[Block]:
         "not evaluation."
     ]
     caption = "Training by stage, each stage once."
-    return [Heading("Costs"), Table(caption, records, "lll", notes, foot=1)]
+    return [Table(caption, records, "lll", notes, foot=1)]
+
+
+def _seconds(runs: Collection[Run]) -> list[float]:
+    """Return the known times of the runs and of their abandoned attempts."""
+    attempts = [attempt.seconds for run in runs for attempt in run.restarts]
+    return _known(run.seconds for run in runs) + attempts
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from flaxfer.evaluation.transferability import selection
 from flaxfer.report.data import ReportData
-from flaxfer.report.document import Block, Heading, Table, Text
+from flaxfer.report.document import Block, Table, Text
 from flaxfer.report.formatting import DASH, join, spread
 from flaxfer.statistics.scores import number
 
@@ -58,7 +58,7 @@ def start_blocks(data: ReportData) -> list[Block]:
     caption = "Scores of frozen features of each start, and the outcome of training from it."
     note = "Larger scores promise more. Outcome: the score behind the verdict, mean over seeds."
     table = Table(caption, records, "lll", [note])
-    return [Heading("Choice of the intermediate task"), table, _regret(starts)]
+    return [table, _regret(starts)]
 
 
 def _regret(starts: Starts) -> Block:
@@ -75,7 +75,7 @@ def _regret(starts: Starts) -> Block:
             relative, rank = choice.relative_regret, choice.rank_correlation
             records.append({
                 "target": target, "model": model, "chosen by": title,
-                "chosen": join(choice.chosen), "best": choice.best,
+                "chosen": choice.chosen, "best": choice.best,
                 "regret": f"{choice.regret:.3f}",
                 "relative": DASH if math.isnan(relative) else f"{relative:.1%}",
                 "rank correlation": DASH if math.isnan(rank) else f"{rank:+.2f}",

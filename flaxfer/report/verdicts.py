@@ -9,7 +9,7 @@ import numpy as np
 
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Figure, Folded, Heading, Table, Text, Verdicts
+from flaxfer.report.document import Block, Figure, Folded, Table, Text, Verdicts
 from flaxfer.report.formatting import (
     amount,
     count_seeds,
@@ -22,7 +22,7 @@ from flaxfer.report.formatting import (
 )
 from flaxfer.statistics.inference import Verdict
 from flaxfer.statistics.records import Comparison, Estimate
-from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT, Scores
+from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT
 
 VERDICTS: tuple[Verdict, ...] = ("helps", "hurts", "no evidence")
 
@@ -48,9 +48,8 @@ def verdict_blocks(data: ReportData) -> list[Block]:
 
 def _sentence(entry: Entry, comparison: Comparison) -> str:
     """Return the reasons of a verdict: the difference with its interval, p values, the seeds."""
-    intermediate = entry.intermediate or "the intermediate task"
     text = (
-        f"{intermediate} before {entry.target}, with {entry.model}: {DIFFERENCE} "
+        f"{entry.intermediate} before {entry.target}, with {entry.model}: {DIFFERENCE} "
         f"{_difference(comparison.all_runs)} in {_score_name(entry, comparison)}; "
         f"{_certainty(comparison.all_runs)}."
     )
@@ -86,8 +85,7 @@ def _score_name(entry: Entry, comparison: Comparison) -> str:
     better = "" if comparison.larger_is_better else " (smaller is better)"
     if comparison.language not in (MEAN, ZERO_SHOT):
         return f"{comparison.metric}{better} of {comparison.language}"
-    scores = Scores(entry.study)
-    languages = scores.zero_shot + (scores.trained if comparison.language == MEAN else [])
+    languages, _ = entry.scores.mean_languages[comparison.language]
     names = join(languages) if len(languages) < 6 else plural(len(languages), "language")
     return f"the {comparison.language} of {comparison.metric}{better} over {names}"
 
@@ -151,4 +149,4 @@ def target_blocks(data: ReportData) -> list[Block]:
         "difference with power 0.8 at level 0.05; empty where there is no number.",
     ]
     caption = "Mean ± standard deviation over seeds, by target and model; all runs count."
-    return [Heading("Targets by model"), Table(caption, records, "llllrrrrrlrrrrr", notes)]
+    return [Table(caption, records, "llllrrrrrlrrrrr", notes)]

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flaxfer.evaluation.records import Study
 from flaxfer.report.aggregates import aggregate_blocks
 from flaxfer.report.csv_tex import comparisons_csv, results_csv, results_tex
 from flaxfer.report.curves import curve_blocks
-from flaxfer.report.data import ReportData, read_report_data
+from flaxfer.report.data import Entry, ReportData, read_report_data
 from flaxfer.report.document import Block, Heading, Text, to_html, to_markdown
 from flaxfer.report.failures import failure_blocks
 from flaxfer.report.forgetting import forgetting_blocks
 from flaxfer.report.formatting import join, plural
 from flaxfer.report.languages import language_blocks, mean_sentence
-from flaxfer.report.overlap import overlap_blocks
-from flaxfer.report.provenance import provenance_blocks
+from flaxfer.report.overlap import overlap_blocks, size_blocks
+from flaxfer.report.provenance import run_blocks, setup_blocks, split_blocks
 from flaxfer.report.stages import cost_blocks, graph_blocks
 from flaxfer.report.starts import start_blocks
 from flaxfer.report.verdicts import target_blocks, verdict_blocks
 from flaxfer.runtime.files import write_atomically
-from flaxfer.statistics.scores import Scores
 
-SECTIONS = (
-    target_blocks, language_blocks, aggregate_blocks, curve_blocks, graph_blocks, start_blocks,
-    forgetting_blocks, overlap_blocks, failure_blocks, cost_blocks, provenance_blocks,
-)  # fmt: skip
+SECTIONS: dict[str, Callable[[ReportData], Sequence[Block]]] = {
+    "Targets by model": target_blocks,
+    "Scores by language": language_blocks,
+    "Means over languages and tasks": aggregate_blocks,
+    "Learning curves": curve_blocks,
+    "Stages": graph_blocks,
+    "Choice of the intermediate task": start_blocks,
+    "Forgetting": forgetting_blocks,
+    "Overlap and leakage": overlap_blocks,
+    "Sizes of the tasks": size_blocks,
+    "Collapsed and diverged runs": failure_blocks,
+    "Costs": cost_blocks,
+    "Runs": run_blocks,
+    "Data": split_blocks,
+    "How the studies were run": setup_blocks,
+}
+"""The sections by title; those without blocks are left out."""
+
 STARTS = {
     "direct": "from the pretrained encoder (direct)",
     "staged": "after the intermediate task (staged)",
@@ -48,7 +61,10 @@ def write_report(*folders: Path, output: Path | None = None) -> tuple[Path, ...]
     """
     output = folders[0] if output is None else output
     data = read_report_data(folders, output)
-    blocks = [*_opening(data), *(block for section in SECTIONS for block in section(data))]
+    blocks = _opening(data)
+    for title, section in SECTIONS.items():
+        if content := section(data):
+            blocks += [Heading(title), *content]
     texts = {
         "report.html": to_html(blocks),
         "report.md": to_markdown(blocks),
@@ -66,8 +82,8 @@ def _opening(data: ReportData) -> list[Block]:
     """Return the title, a description of the studies, and the verdicts."""
     if data.single:
         (entry,) = data.entries
-        title, description = entry.study.name, _description(entry.study)
-        means = [] if entry.headline else [Text(mean_sentence(entry.study), True)]
+        title, description = entry.study.name, _description(entry)
+        means = [] if entry.headline else [Text(mean_sentence(entry), True)]
     else:
         targets, models = (
             len({getattr(entry, name) for entry in data.entries}) for name in ("target", "model")
@@ -79,10 +95,11 @@ def _opening(data: ReportData) -> list[Block]:
     return [Heading(title, 1), Text(description), *means, *verdict_blocks(data)]
 
 
-def _description(study: Study) -> str:
+def _description(entry: Entry) -> str:
+    study = entry.study
     tasks = f"Target task {study.task.name}"
     if study.intermediate_task:
         tasks = f"Intermediate task {study.intermediate_task.name} → target task {study.task.name}"
     model = f"{study.model.source} ({study.model.family}, {study.model.parameters:,} parameters)"
-    starts = join(STARTS[condition] for condition in Scores(study).conditions)
+    starts = join(STARTS[condition] for condition in entry.scores.conditions)
     return f"{tasks} with {model}: the target trained {starts}."

@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,13 @@ def compute_dtype(setting: str, backend: str | None = None) -> Any:
 
 def bfloat16_on_cpu() -> bool:
     """Return whether this CPU and this JAX multiply bfloat16 faster than float32."""
-    return fast_bfloat16(cpu_flags(), jax.__version_info__)
+    supported = not {"amx_bf16", "avx512_bf16"}.isdisjoint(cpu_flags())
+    return supported and jax.__version_info__[:2] >= (0, 12)
 
 
-def fast_bfloat16(flags: Set[str], jax_version: tuple[int, ...]) -> bool:
-    """Return whether a CPU with these flags multiplies bfloat16 faster than float32."""
-    return jax_version[:2] >= (0, 12) and not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
+def backend_of(device: jax.Device) -> str:
+    """Return `cpu`, `gpu` or `tpu`."""
+    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
 
 
 Options = Mapping[str, Any]
@@ -84,43 +85,35 @@ def choose_compiler_options(options: Options, device: jax.Device | None = None) 
     _chosen.update(options)
 
 
-def compiler_options(device: jax.Device, defaults: Options | None = None) -> dict[str, Any]:
+def compiler_options(device: jax.Device) -> dict[str, Any]:
     """Return the compiler options for programs on a device.
 
     Options are passed at compilation, where a name that this jaxlib does not know raises an error
     that can be caught; in XLA_FLAGS it would end the process. Unknown defaults are omitted, and
     `describe_compiler` names them.
-
-    Args:
-      device: a device of the programs.
-      defaults: by default `default_options` of the device.
     """
-    defaults = default_options(_backend(device), cpu_flags()) if defaults is None else defaults
-    supported = {n: value for n, value in defaults.items() if not _refusal(n, value, device)}
-    return supported | _chosen
+    defaults = _defaults(device).items()
+    return {n: value for n, value in defaults if not _refusal(n, value, device)} | _chosen
 
 
-def default_options(backend: str, flags: Set[str]) -> Options:
-    """Return the `COMPILER_OPTIONS` of a backend; `flags` are those of the CPU."""
-    # Older CPUs with 512-bit vectors lower their clock to use them.
-    if backend == "cpu" and "avx512_bf16" not in flags:
-        return {}
-    return COMPILER_OPTIONS[backend]
-
-
-def describe_compiler(device: jax.Device, dtype: Any, defaults: Options | None = None) -> str:
+def describe_compiler(device: jax.Device, dtype: Any) -> str:
     """Return a line with the precision, the options, and the defaults that jaxlib does not know."""
-    options = compiler_options(device, defaults)
-    if defaults is None:
-        defaults = default_options(_backend(device), cpu_flags())
-    parts = [f"{jnp.dtype(dtype).name} matmuls"]
-    parts += [f"{name}={value}" for name, value in options.items()]
-    unknown = sorted(defaults.keys() - options)
-    return ", ".join(parts + [f"{name} is not known to this jaxlib" for name in unknown])
+    options = compiler_options(device)
+    unknown = sorted(_defaults(device).keys() - options)
+    return ", ".join(
+        [
+            f"{jnp.dtype(dtype).name} matmuls",
+            *(f"{name}={value}" for name, value in options.items()),
+            *(f"{name} is not known to this jaxlib" for name in unknown),
+        ]
+    )
 
 
-def _backend(device: jax.Device) -> str:
-    return {"cuda": "gpu", "rocm": "gpu"}.get(device.platform, device.platform)
+def _defaults(device: jax.Device) -> Options:
+    # Older CPUs with 512-bit vectors lower their clock to use them.
+    if backend_of(device) == "cpu" and "avx512_bf16" not in cpu_flags():
+        return {}
+    return COMPILER_OPTIONS[backend_of(device)]
 
 
 @functools.cache
@@ -153,10 +146,8 @@ def keep_memory() -> bool:
 
 def cache_dir(setting: str) -> Path:
     """Return the folder for tokenised data and compiled programs."""
-    if setting:
-        return Path(setting)
-    if folder := os.environ.get("FLAXFER_CACHE"):
-        return Path(folder)
+    if folder := setting or os.environ.get("FLAXFER_CACHE"):
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaxfer"
 
 

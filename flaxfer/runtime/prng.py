@@ -6,7 +6,6 @@ A key carries its generator, so models simply call `jax.random`.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.extend.random
@@ -16,24 +15,18 @@ import jax.numpy as jnp
 def dropout_key(seed: int, platform: str, devices: int) -> jax.Array:
     """Return the key from which all dropout keys of a run are derived.
 
+    Its generator is the hardware's `rbg` on one TPU or GPU, otherwise `HASH`. XLA does not split
+    `rbg`: each device draws the bits of all, which on 256 chips takes most of the step (284 instead
+    of 78 million cycles for BERT-base, ce5d65a). On one TPU chip it is 4 % faster than the hash. On
+    a CPU, `rbg` and threefry are 30 to 40 times slower than the hash, which the compiler fuses into
+    the loop that uses the bits. A run that resumes on other devices may therefore draw other bits.
+
     Args:
       seed: seed of the run.
       platform: platform of its devices.
       devices: number of devices that a step is split over.
     """
-    return jax.random.key(seed, impl=generator(platform, devices))
-
-
-def generator(platform: str, devices: int) -> Any:
-    """Return the generator: the hardware's `rbg` on one TPU or GPU, otherwise `HASH`.
-
-    XLA does not split `rbg`: each device draws the bits of all, which on 256 chips takes most of
-    the step (284 instead of 78 million cycles for BERT-base, ce5d65a). On one TPU chip it is 4 %
-    faster than the hash. On a CPU, `rbg` and threefry are 30 to 40 times slower than the hash,
-    which the compiler fuses into the loop that uses the bits. A run that resumes on other devices
-    may therefore draw other bits.
-    """
-    return "rbg" if platform != "cpu" and devices == 1 else HASH
+    return jax.random.key(seed, impl="rbg" if platform != "cpu" and devices == 1 else HASH)
 
 
 def _mixed(word: jax.Array) -> jax.Array:

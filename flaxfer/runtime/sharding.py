@@ -30,12 +30,7 @@ LOGICAL_AXES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 )
 """Logical axes of parameters, by the end of the path; other parameters are replicated."""
 
-MESH_AXES = {
-    "vocabulary": "tensor",
-    "width": "fsdp",
-    "heads": "tensor",
-    "feed_forward": "tensor",
-}
+MESH_AXES = {"vocabulary": "tensor", "width": "fsdp", "heads": "tensor", "feed_forward": "tensor"}
 """Mesh axes of logical axes (Shoeybi et al. 2019 for `tensor`, ZeRO-3 for `fsdp`)."""
 
 
@@ -94,7 +89,7 @@ def tree_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     """
 
     def splits(axis: str | None, size: int) -> str | None:
-        name = MESH_AXES[axis] if axis else ""
+        name = MESH_AXES[axis] if axis else None
         return name if name and mesh.shape[name] > 1 and not size % mesh.shape[name] else None
 
     def sharding(path: Any, leaf: Any) -> NamedSharding:

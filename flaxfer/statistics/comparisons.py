@@ -66,41 +66,37 @@ def compare(
 
 
 def _compare(
-    study: StudyRuns, scores: SetScores, collapsed_R: np.ndarray, level: float, seed: int
+    study: StudyRuns, scores: SetScores, collapsed_r: np.ndarray, level: float, seed: int
 ) -> Comparison:
     """Return the comparison on a set or mean, without its verdicts."""
     collapsed, not_transferred = [], []
-    for run, failed, why in zip(study.runs, collapsed_R, scores.unlearned, strict=True):
+    for run, failed, why in zip(study.runs, collapsed_r, scores.unlearned, strict=True):
         if failed:
             why = why or "it learned nothing in the languages of its training"
             collapsed.append(Collapsed(run.condition, run.seed, run.id, why))
         elif why:
             not_transferred.append(Collapsed(run.condition, run.seed, run.id, why))
-    remaining = {run.condition for run, bad in zip(study.runs, collapsed_R, strict=True) if not bad}
+    remaining = {run.condition for run, bad in zip(study.runs, collapsed_r, strict=True) if not bad}
     partly = collapsed and len(remaining) == len(COMPARED)
-    record = study.study
     return Comparison(
         workdir=str(study.workdir),
-        study=record.name,
-        model=record.model.source,
-        intermediate=record.intermediate_task.name if record.intermediate_task else "",
-        target=record.task.name,
+        study=study.study.name,
         metric=study.metric,
         larger_is_better=scores.larger_is_better,
         language=scores.language,
         set=scores.set,
         n=scores.n,
-        all_runs=_estimate(study, scores, np.full_like(collapsed_R, True), level, seed),
+        all_runs=_estimate(study, scores, np.full_like(collapsed_r, True), level, seed),
         collapsed=tuple(collapsed),
         not_transferred=tuple(not_transferred),
-        without_collapsed=_estimate(study, scores, ~collapsed_R, level, seed) if partly else None,
+        without_collapsed=_estimate(study, scores, ~collapsed_r, level, seed) if partly else None,
     )
 
 
 def _estimate(
     study: StudyRuns, scores: SetScores, kept: np.ndarray, level: float, seed: int
 ) -> Estimate:
-    """Return the estimate from the runs that `kept`, (R,) bool, selects."""
+    """Return the estimate from the runs that `kept`, (runs,) bool, selects."""
     first, second = (
         [i for i, run in enumerate(study.runs) if run.condition == condition and kept[i]]
         for condition in COMPARED
@@ -115,14 +111,12 @@ def _estimate(
         direct=_condition_scores(study, first, direct),
         staged=_condition_scores(study, second, staged),
         **dataclasses.asdict(interval),
-        p_holm=None,
         p_seeds=p_seeds,
         p_seeds_least=least,
         p_examples=_permute_examples(study, scores, kept),
         pooled_sd=sd,
         effect_size=inference.hedges_g(direct, staged),
         needed_seeds=inference.needed_seeds(interval.difference, sd),
-        verdict="no evidence",
     )
 
 

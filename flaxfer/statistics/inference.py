@@ -64,8 +64,8 @@ class Interval:
 def hierarchical_interval(
     direct: np.ndarray,
     staged: np.ndarray,
-    direct_BR: np.ndarray,
-    staged_BR: np.ndarray,
+    direct_dr: np.ndarray,
+    staged_dr: np.ndarray,
     *,
     level: float = 0.95,
     rng: np.random.Generator,
@@ -75,41 +75,42 @@ def hierarchical_interval(
     If a condition has a single run, the interval is over examples alone.
 
     Args:
-      direct: (R,) scores of the runs of one condition on all examples.
-      staged: (R,) scores of the runs of the other condition.
-      direct_BR: scores of the runs in B resamples of the examples.
-      staged_BR: the same for the other condition.
+      direct: (runs,) scores of the direct runs on all examples.
+      staged: (runs,) scores of the staged runs.
+      direct_dr: (draws, runs) scores of the direct runs in resamples of the examples.
+      staged_dr: (draws, runs) scores of the staged runs in the same resamples.
       level: nominal coverage.
       rng: generator for the seed effect.
     """
-    by_examples = staged_BR.mean(axis=1) - direct_BR.mean(axis=1)
+    by_examples = staged_dr.mean(axis=1) - direct_dr.mean(axis=1)
+    draws = len(by_examples)
     over: Over = "examples alone"
-    deviation = np.zeros(len(by_examples))
+    deviation = np.zeros(draws)
     if min(len(direct), len(staged)) > 1:
         over = "seeds and examples"
         variances = np.array([runs.var(ddof=1) / len(runs) for runs in (direct, staged)])
-        covered = _interaction_variance(direct_BR) + _interaction_variance(staged_BR)
+        covered = _interaction_variance(direct_dr) + _interaction_variance(staged_dr)
         freedom = np.array([len(direct) - 1, len(staged) - 1])
         if (variance := variances.sum()) > 0:
             df = variance**2 / (variances**2 / freedom).sum()
-            quantiles = (np.arange(len(by_examples)) + 0.5) / len(by_examples)
+            quantiles = (np.arange(draws) + 0.5) / draws
             chi2 = rng.permutation(2 * special.gammaincinv(df / 2, quantiles))
             deviation = np.sqrt(np.maximum(variance * df / chi2 - covered, 0))
-    drawn = by_examples + deviation * rng.standard_normal(len(by_examples))
+    drawn = by_examples + deviation * rng.standard_normal(draws)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     # Integrating over the normal variable instead of drawing it resolves smaller p values.
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(by_examples == 0, 0.0, by_examples / deviation)
     below = special.ndtr(-z).mean()
-    p = max(2 * min(below, 1 - below), 1 / len(by_examples))
+    p = max(2 * min(below, 1 - below), 1 / draws)
     difference = staged.mean() - direct.mean()
     return Interval(float(difference), float(low), float(high), over, float(min(p, 1.0)))
 
 
-def _interaction_variance(runs_BR: np.ndarray) -> float:
-    """Return the variance over examples of the mean of R runs' deviations from their mean."""
-    runs = runs_BR.shape[1]
-    deviations = runs_BR - runs_BR.mean(axis=1, keepdims=True)
+def _interaction_variance(scores_dr: np.ndarray) -> float:
+    """Return the variance over examples of the mean of the runs' deviations from their mean."""
+    runs = scores_dr.shape[1]
+    deviations = scores_dr - scores_dr.mean(axis=1, keepdims=True)
     return float(deviations.var(axis=0).sum() / (runs - 1) / runs)
 
 
@@ -122,8 +123,8 @@ def permute_seeds(
     differences; the two disagree if the conditions have different numbers of runs.
 
     Args:
-      direct: (R,) scores of the runs of one condition.
-      staged: (R,) scores of the runs of the other condition.
+      direct: (runs,) scores of the direct runs.
+      staged: (runs,) scores of the staged runs.
       max_permutations: number of permutations to draw if there are more than that.
       rng: generator for drawn permutations.
 

@@ -13,56 +13,39 @@ from typing import NamedTuple
 UNKNOWN = "unknown"
 
 _TABLE = """
-af afr Afrikaans; IE: Germanic; Latin
-ar ara Arabic; Afro-Asiatic; Arabic
-az aze Azerbaijani; Turkic; Latin
-bg bul Bulgarian; IE: Slavic; Cyrillic
-bn ben Bengali; IE: Indo-Aryan; Bengali
-de deu German; IE: Germanic; Latin
-el ell Greek; IE: Greek; Greek
-en eng English; IE: Germanic; Latin
-es spa Spanish; IE: Romance; Latin
-et est Estonian; Uralic; Latin
-eu eus Basque; Basque; Latin
-fa pes Persian; IE: Iranian; Arabic
-fi fin Finnish; Uralic; Latin
-fr fra French; IE: Romance; Latin
-gu guj Gujarati; IE: Indo-Aryan; Gujarati
-he heb Hebrew; Afro-Asiatic; Hebrew
-hi hin Hindi; IE: Indo-Aryan; Devanagari
-ht hat Haitian Creole; Creole; Latin
-hu hun Hungarian; Uralic; Latin
-id ind Indonesian; Austronesian; Latin
-it ita Italian; IE: Romance; Latin
-ja jpn Japanese; Japonic; Japanese
-jv jav Javanese; Austronesian; Latin
-ka kat Georgian; Kartvelian; Georgian
-kk kaz Kazakh; Turkic; Cyrillic
-ko kor Korean; Koreanic; Hangul
-lt lit Lithuanian; IE: Baltic; Latin
-ml mal Malayalam; Dravidian; Malayalam
-mr mar Marathi; IE: Indo-Aryan; Devanagari
-ms msa Malay; Austronesian; Latin
-my mya Burmese; Sino-Tibetan; Burmese
-nl nld Dutch; IE: Germanic; Latin
-pa pan Punjabi; IE: Indo-Aryan; Gurmukhi
-pl pol Polish; IE: Slavic; Latin
-pt por Portuguese; IE: Romance; Latin
-qu que Quechua; Quechuan; Latin
-ro ron Romanian; IE: Romance; Latin
-ru rus Russian; IE: Slavic; Cyrillic
-sw swh Swahili; Niger-Congo; Latin
-ta tam Tamil; Dravidian; Tamil
-te tel Telugu; Dravidian; Telugu
-th tha Thai; Kra-Dai; Thai
-tl tgl Tagalog; Austronesian; Latin
-tr tur Turkish; Turkic; Latin
-uk ukr Ukrainian; IE: Slavic; Cyrillic
-ur urd Urdu; IE: Indo-Aryan; Arabic
-vi vie Vietnamese; Austro-Asiatic; Latin
-wo wol Wolof; Niger-Congo; Latin
-yo yor Yoruba; Niger-Congo; Latin
-zh cmn Chinese; Sino-Tibetan; Chinese
+Afro-Asiatic; Arabic; ar ara Arabic
+Afro-Asiatic; Hebrew; he heb Hebrew
+Austro-Asiatic; Latin; vi vie Vietnamese
+Austronesian; Latin; id ind Indonesian; jv jav Javanese; ms msa Malay; tl tgl Tagalog
+Basque; Latin; eu eus Basque
+Creole; Latin; ht hat Haitian Creole
+Dravidian; Malayalam; ml mal Malayalam
+Dravidian; Tamil; ta tam Tamil
+Dravidian; Telugu; te tel Telugu
+IE: Baltic; Latin; lt lit Lithuanian
+IE: Germanic; Latin; af afr Afrikaans; de deu German; en eng English; nl nld Dutch
+IE: Greek; Greek; el ell Greek
+IE: Indo-Aryan; Arabic; ur urd Urdu
+IE: Indo-Aryan; Bengali; bn ben Bengali
+IE: Indo-Aryan; Devanagari; hi hin Hindi; mr mar Marathi
+IE: Indo-Aryan; Gujarati; gu guj Gujarati
+IE: Indo-Aryan; Gurmukhi; pa pan Punjabi
+IE: Iranian; Arabic; fa pes Persian
+IE: Romance; Latin; es spa Spanish; fr fra French; it ita Italian; pt por Portuguese
+IE: Romance; Latin; ro ron Romanian
+IE: Slavic; Cyrillic; bg bul Bulgarian; ru rus Russian; uk ukr Ukrainian
+IE: Slavic; Latin; pl pol Polish
+Japonic; Japanese; ja jpn Japanese
+Kartvelian; Georgian; ka kat Georgian
+Koreanic; Hangul; ko kor Korean
+Kra-Dai; Thai; th tha Thai
+Niger-Congo; Latin; sw swh Swahili; wo wol Wolof; yo yor Yoruba
+Quechuan; Latin; qu que Quechua
+Sino-Tibetan; Burmese; my mya Burmese
+Sino-Tibetan; Chinese; zh cmn Chinese
+Turkic; Cyrillic; kk kaz Kazakh
+Turkic; Latin; az aze Azerbaijani; tr tur Turkish
+Uralic; Latin; et est Estonian; fi fin Finnish; hu hun Hungarian
 """
 
 
@@ -81,9 +64,10 @@ _SHORT: dict[str, str] = {"zho": "zh", "fas": "fa", "swa": "sw", "fil": "tl"}
 """ISO 639-3 to ISO 639-1 codes, including Tatoeba's and those of macrolanguages."""
 
 for _line in _TABLE.strip().splitlines():
-    _short, _long, _rest = _line.split(" ", 2)
-    LANGUAGES[_short] = Language(*_rest.split("; "))
-    _SHORT[_long] = _short
+    _family, _script, *_languages = _line.split("; ")
+    for _short, _long, _name in (entry.split(" ", 2) for entry in _languages):
+        LANGUAGES[_short] = Language(_name, _family, _script)
+        _SHORT[_long] = _short
 
 
 def language(code: str) -> Language:

@@ -16,18 +16,12 @@ from flaxfer.tasks.resampling import Learning, Resampled
 
 @dataclasses.dataclass(frozen=True)
 class Predicted:
-    """The predictions of one run for the examples of one language of a set.
-
-    Attributes:
-      path: the file.
-      ids: of the examples.
-      gold, prediction: as the lines have them, one an example.
-    """
+    """The predictions in a file for the examples of one language, in the order of its lines."""
 
     path: Path
-    ids: list[str]
-    gold: list[Any]
-    prediction: list[Any]
+    ids: list[str] = dataclasses.field(default_factory=list)
+    gold: list[Any] = dataclasses.field(default_factory=list)
+    prediction: list[Any] = dataclasses.field(default_factory=list)
 
 
 def read(path: Path, task: Task) -> dict[str, Predicted]:
@@ -37,33 +31,26 @@ def read(path: Path, task: Task) -> dict[str, Predicted]:
       DataError: a line is not a prediction of such a task.
     """
     gold = task_type(task).gold_key
-    lines = path.read_bytes().splitlines()
+    by_language: dict[str, Predicted] = {}
     try:
-        records = json.loads(b"[" + b",".join(lines) + b"]")
-        made = {}
-        for code in dict.fromkeys(record["language"] for record in records):
-            own = [record for record in records if record["language"] == code]
-            columns = ([record[key] for record in own] for key in ("id", gold, "prediction"))
-            made[code] = Predicted(path, *columns)
+        for record in json.loads(b"[%b]" % b",".join(path.read_bytes().splitlines())):
+            predicted = by_language.setdefault(record["language"], Predicted(path))
+            predicted.ids.append(record["id"])
+            predicted.gold.append(record[gold])
+            predicted.prediction.append(record["prediction"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"this is no file of predictions of a {task.type}: {error!r}",
             where=str(path),
             hint="delete the file and that of the same name in evaluations/, and run the study",
         ) from None
-    return made
+    return by_language
 
 
 def measured(
     task: Task, metric: str, language: str, runs: Sequence[Predicted]
 ) -> tuple[Resampled, list[Learning]]:
-    """Return a metric of some runs over their examples, and what each has learned.
-
-    Args:
-      task: that was predicted.
-      metric: one of those of the task's type.
-      language: of the examples, for answers.
-      runs: their predictions, R of them.
+    """Return a metric of some runs over their examples, and the learning of each run.
 
     Raises:
       DataError: the runs do not predict the same examples, or a class is none of the task.
@@ -74,12 +61,11 @@ def measured(
             raise DataError(
                 f"its examples, or their labels, are not those of {first.path}",
                 where=str(run.path),
-                hint="delete the folders of evaluations and predictions of the older of the two"
-                " stages, and run the study",
+                hint="delete the folders evaluations and predictions of the older of the two stages"
+                ", and run the study",
             )
+    predictions = [run.prediction for run in runs]
     try:
-        return task_type(task).measure(
-            task, metric, language, first.gold, [run.prediction for run in runs]
-        )
+        return task_type(task).measure(task, metric, language, first.gold, predictions)
     except ValueError as error:
         raise DataError(str(error), where=str(first.path)) from None

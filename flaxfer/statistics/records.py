@@ -28,7 +28,6 @@ class Estimate:
       low, high: ends of the interval of the difference.
       over: sources of variation behind the interval and `p`.
       p: two-sided p value.
-      p_holm: p value adjusted for the family; None if a condition has a single run.
       p_seeds: p value of permuting the condition labels across runs.
       p_seeds_least: smallest possible `p_seeds` for so many runs; 1 for 1 and 1.
       p_examples: p value of exchanging the conditions' predictions of random examples, for all
@@ -37,6 +36,7 @@ class Estimate:
       effect_size: Hedges' g over seeds.
       needed_seeds: seeds per condition for power 0.8 at level 0.05 on this test set, if the true
         difference and standard deviation are as observed; None if there is no such number.
+      p_holm: p value adjusted for the family; None if a condition has a single run.
       verdict: verdict by `p_holm`.
     """
 
@@ -47,14 +47,14 @@ class Estimate:
     high: float
     over: Over
     p: float
-    p_holm: float | None
     p_seeds: float
     p_seeds_least: float
     p_examples: float | None
     pooled_sd: float | None
     effect_size: float | None
     needed_seeds: int | None
-    verdict: Verdict
+    p_holm: float | None = None
+    verdict: Verdict = "no evidence"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Comparison:
 
     Attributes:
       workdir: directory of the study.
-      study, model, intermediate, target: names from the record of the study.
+      study: name of the study.
       metric: compared metric.
       larger_is_better: direction of the scores; that of a transfer gap is opposite to the metric's.
       language: language, or name of the mean.
@@ -78,9 +78,6 @@ class Comparison:
 
     workdir: str
     study: str
-    model: str
-    intermediate: str
-    target: str
     metric: str
     larger_is_better: bool
     language: str

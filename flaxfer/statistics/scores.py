@@ -86,11 +86,11 @@ class Scores:
         self.zero_shot = [language for language in languages if language not in self.training]
         self.mean_languages: dict[str, tuple[list[str], list[str]]] = {}
         if languages:
-            self.mean_languages[MEAN] = (languages, [])
+            self.mean_languages[MEAN] = languages, []
         if self.zero_shot:
-            self.mean_languages[ZERO_SHOT] = (self.zero_shot, [])
+            self.mean_languages[ZERO_SHOT] = self.zero_shot, []
         if self.trained and self.zero_shot:
-            self.mean_languages[GAP] = (self.trained, self.zero_shot)
+            self.mean_languages[GAP] = self.trained, self.zero_shot
 
     def values(self, condition: str, row: Row, metric: str) -> np.ndarray:
         """Return one score per seed; NaN where it is undefined or missing."""
@@ -116,22 +116,15 @@ class Scores:
         mean = self.language_mean(languages, by_row)
         return mean - self.language_mean(subtracted, by_row) if subtracted else mean
 
-    def means(self, condition: str, metric: str) -> dict[str, np.ndarray]:
-        """Return every mean of a condition by name."""
-        by_row = self.by_row(condition, metric)
-        return {name: self.mean(name, by_row) for name in self.mean_languages}
-
     def row_columns(self, row: Row, metric: str) -> dict[str, np.ndarray]:
         """Return the scores of a row by condition, and their difference."""
         return with_difference({c: self.values(c, row, metric) for c in self.conditions})
 
     def mean_columns(self, metric: str) -> dict[str, dict[str, np.ndarray]]:
         """Return every mean by name, then by condition, with the difference."""
-        means = {condition: self.means(condition, metric) for condition in self.conditions}
+        by_row = {condition: self.by_row(condition, metric) for condition in self.conditions}
         return {
-            name: with_difference(
-                {condition: by_name[name] for condition, by_name in means.items()}
-            )
+            name: with_difference({c: self.mean(name, by_row[c]) for c in self.conditions})
             for name in self.mean_languages
         }
 

@@ -20,7 +20,7 @@ COMPARED = ("direct", "staged")
 
 @dataclasses.dataclass(frozen=True)
 class SetScores:
-    """Scores of R runs on an evaluated set, or on a mean over sets.
+    """Scores of the runs of a study on an evaluated set, or on a mean over sets.
 
     Attributes:
       language: language, or name of the mean.
@@ -28,9 +28,9 @@ class SetScores:
       n: number of examples.
       larger_is_better: direction of the scores.
       unlearned: by run, why it learned nothing here; empty if it learned something.
-      scores: (R,).
-      resampled: (B, R), scores in resamples of the examples.
-      exchanged: (B, P), staged minus direct for P pairs of runs that exchange predictions.
+      scores: (runs,).
+      resampled: (draws, runs), scores in resamples of the examples.
+      exchanged: (draws, pairs), staged minus direct of pairs of runs that exchange predictions.
     """
 
     language: str
@@ -49,8 +49,8 @@ class StudyRuns:
     Attributes:
       workdir, study: directory and record of the study.
       metric, larger_is_better: metric of all scores, and its direction.
-      runs: R runs, direct before staged.
-      pairs: indices of the direct and of the staged runs of the P seeds in both conditions.
+      runs: runs, direct before staged.
+      pairs: indices of the direct and of the staged runs of the seeds in both conditions.
       skipped: why the study, sets or means are left out, one sentence each.
     """
 
@@ -87,10 +87,6 @@ class StudyRuns:
         Sets of the same size share the draws. That saves time and preserves the dependence between
         parallel sets, which hold the same examples in several languages; other sets are
         independent anyway.
-
-        Args:
-          draws: number of resamples.
-          seed: seed of the draws.
         """
         if not self._comparable:
             return {}
@@ -149,7 +145,7 @@ class StudyRuns:
         return measured
 
     def collapsed(self, sets: Sequence[SetScores]) -> np.ndarray:
-        """Return (R,) bool: runs that learned nothing in the languages of training."""
+        """Return (runs,) bool: runs that learned nothing in the languages of training."""
         judged = [one for one in sets if one.language in self._scores.training] or sets
         unlearned = [one.unlearned for one in judged]
         return np.array([all(reasons) for reasons in zip(*unlearned, strict=True)], bool)
@@ -164,31 +160,16 @@ class StudyRuns:
             if missing := sorted(row.set for row in rows if row not in sets):
                 self._skip(f"{name}: no comparison of {', '.join(missing)}")
                 continue
-            parts = {row: sets[row] for row in rows}
+            reasons = (
+                [f"{row.language} / {row.set}: {why}" if why else "" for why in sets[row].unlearned]
+                for row in rows
+            )
+            unlearned = ["; ".join(filter(None, of_run)) for of_run in zip(*reasons, strict=True)]
             arrays = (
-                self._scores.mean(name, {row: getattr(part, field) for row, part in parts.items()})
+                self._scores.mean(name, {row: getattr(sets[row], field) for row in rows})
                 for field in ("scores", "resampled", "exchanged")
             )
-            means.append(
-                SetScores(
-                    name,
-                    "",
-                    sum(part.n for part in parts.values()),
-                    self.larger_is_better != (name == GAP),
-                    _join_reasons(list(parts.values())),
-                    *arrays,
-                )
-            )
+            n = sum(sets[row].n for row in rows)
+            better = self.larger_is_better != (name == GAP)
+            means.append(SetScores(name, "", n, better, unlearned, *arrays))
         return means
-
-
-def _join_reasons(sets: Sequence[SetScores]) -> list[str]:
-    """Return by run why it learned nothing on some of the sets."""
-    return [
-        "; ".join(
-            f"{one.language} / {one.set}: {why}"
-            for one, why in zip(sets, reasons, strict=True)
-            if why
-        )
-        for reasons in zip(*(one.unlearned for one in sets), strict=True)
-    ]

@@ -48,15 +48,13 @@ class Window(NamedTuple):
     """A model's outputs for one window of a context.
 
     Attributes:
-      start_t: (tokens,) float, logits of being an answer's first token.
-      end_t: (tokens,) float, logits of being its last token.
+      logits_t2: (tokens, 2) float, logits of being an answer's first token, and its last one.
       span_t2: (tokens, 2) int, first character of each token in the context, and the one after
         the last; -1 for tokens outside the context.
       cls: Position of the CLS token, whose logits represent no answer.
     """
 
-    start_t: np.ndarray
-    end_t: np.ndarray
+    logits_t2: np.ndarray
     span_t2: np.ndarray
     cls: int
 
@@ -75,7 +73,7 @@ class Answer(NamedTuple):
     probability: float
 
 
-def normalize(text: str, language: str = "en", style: Style = "squad") -> str:
+def normalize(text: str, language: str, style: Style) -> str:
     """Return an answer in lower case, without punctuation, articles and superfluous spaces.
 
     Args:
@@ -103,17 +101,13 @@ def normalize(text: str, language: str = "en", style: Style = "squad") -> str:
     return " ".join(text.split())
 
 
-def exact_match(
-    prediction: str, golds: Sequence[str], language: str = "en", style: Style = "squad"
-) -> float:
+def exact_match(prediction: str, golds: Sequence[str], language: str, style: Style) -> float:
     """Return 1 if a normalised prediction equals one of the true answers, else 0; see `f1`."""
     answer, keys = _normalized(prediction, golds, language, style)
     return float(answer in (keys or [""]))
 
 
-def f1(
-    prediction: str, golds: Sequence[str], language: str = "en", style: Style = "squad"
-) -> float:
+def f1(prediction: str, golds: Sequence[str], language: str, style: Style) -> float:
     """Return the largest F1 of the words that a prediction shares with a true answer.
 
     Without a true answer, it is 1 for an empty prediction and 0 otherwise, as in SQuAD 2.0. If the
@@ -132,46 +126,30 @@ def f1(
     return max((_overlap(answer, key) for key in keys), default=float(answer == ""))
 
 
+METRICS = {"f1": f1, "exact_match": exact_match}
+
+
 def answer_scores(
     predictions: Sequence[str],
     golds: Sequence[Sequence[str]],
-    language: str | Sequence[str] = "en",
-    style: Style = "squad",
+    languages: Sequence[str],
+    style: Style,
 ) -> dict[str, float]:
-    """Return the means of "f1" and "exact_match" over a set, NaN if it is empty.
-
-    Args:
-      predictions: One per example, "" for no answer.
-      golds: The true answers of each example, () for no answer.
-      language: Language of all examples, or of each.
-      style: As in `normalize`.
-
-    Raises:
-      DataError: As `normalize`, or if the numbers of examples differ.
-    """
-    languages = [language] * len(golds) if isinstance(language, str) else language
-    if not len(predictions) == len(golds) == len(languages):
-        raise DataError(
-            f"{len(golds)} questions have {len(predictions)} predictions and {len(languages)}"
-            " languages",
-            where="scoring",
-        )
+    """Return the mean of each of `METRICS` over examples, see `f1` for the arguments."""
     examples = list(zip(predictions, golds, languages, strict=True))
-    sums = {
-        "f1": sum(f1(*example, style) for example in examples),
-        "exact_match": sum(exact_match(*example, style) for example in examples),
+    return {
+        name: sum(metric(*example, style) for example in examples) / len(examples)
+        for name, metric in METRICS.items()
     }
-    return {name: total / len(examples) if examples else np.nan for name, total in sums.items()}
 
 
 def best_answers(
     windows: Sequence[Window],
     context: str,
     *,
-    n_best: int = 20,
-    max_answer_tokens: int = 30,
-    no_answer: bool = False,
-    null_threshold: float = 0.0,
+    n_best: int,
+    max_answer_tokens: int,
+    no_answer: bool,
 ) -> list[Answer]:
     """Return the best answers to one question from all windows of its context.
 
@@ -193,7 +171,6 @@ def best_answers(
       n_best: Number of starts, ends and answers to consider.
       max_answer_tokens: Maximum length of an answer.
       no_answer: Whether the question may have no answer.
-      null_threshold: Margin by which "" must be better than the best other answer to be chosen.
 
     Returns:
       The chosen answer, then the others by descending score; never empty. Without any candidate it
@@ -206,24 +183,20 @@ def best_answers(
     candidates = [_candidates(window, n_best, max_answer_tokens) for window in windows]
     score = np.concatenate([scores for scores, _ in candidates])
     span = np.concatenate([spans for _, spans in candidates])
+    null = len(score)
+    if no_answer or not null:
+        nulls = [each.logits_t2[each.cls].sum(dtype=np.float64) for each in windows]
+        score = np.append(score, min(nulls) if no_answer else 0.0)
+        span = np.append(span, [[0, 0]], axis=0)
     # Candidates are in the order in which ties are resolved.
-    best = np.argsort(-score, kind="stable")[:n_best]
+    best = np.argsort(-score, kind="stable")[:n_best].tolist()
+    if no_answer and null not in best:
+        best.append(null)
+    weights = np.exp(score[best] - score[best[0]])
     texts = [context[begin:end] for begin, end in span[best].tolist()]
-    scores = score[best].tolist()
-    if no_answer:
-        null = min(float(w.start_t[w.cls]) + float(w.end_t[w.cls]) for w in windows)
-        place = sum(each >= null for each in scores)
-        if place < n_best:
-            del texts[n_best - 1 :], scores[n_best - 1 :]
-        texts.insert(place, "")
-        scores.insert(place, null)
-    elif not texts:
-        texts, scores = [""], [0.0]
-    weights = np.exp(np.array(scores) - max(scores))
-    answers = list(map(Answer, texts, scores, (weights / weights.sum()).tolist()))
-    if no_answer:
-        other = next((i for i, text in enumerate(texts) if text), place)
-        chosen = place if null - scores[other] > null_threshold else other
+    answers = list(map(Answer, texts, score[best].tolist(), (weights / weights.sum()).tolist()))
+    if no_answer:  # A span of whitespace is not chosen.
+        chosen = next(i for i, text in enumerate(texts) if text or best[i] == null)
         answers.insert(0, answers.pop(chosen))
     return answers
 
@@ -232,8 +205,8 @@ def _candidates(
     window: Window, n_best: int, max_answer_tokens: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return scores (k,) and characters (k, 2) of a window's answers, in the order of tokens."""
-    start_t, end_t = (np.asarray(x, np.float64) for x in (window.start_t, window.end_t))
-    if not (np.isfinite(start_t).all() and np.isfinite(end_t).all()):
+    start_t, end_t = window.logits_t2.astype(np.float64).T
+    if not np.isfinite(window.logits_t2).all():
         raise DivergedError(
             "the logits of an answer's start or end are not all finite numbers",
             where="scoring",

@@ -7,6 +7,7 @@ that use it (`losses`, `metrics`) only within the methods that need them.
 from __future__ import annotations
 
 import abc
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +15,25 @@ import numpy as np
 
 from flaxfer.config import Source, Task, Train
 from flaxfer.config.findings import Finding
-from flaxfer.data.encode import Sequences
+from flaxfer.data.encode import Sequences, chunks
 from flaxfer.data.examples import Examples, LabelColumn, Texts
 from flaxfer.data.labels import Labels
 from flaxfer.data.packing import Batch, Layout
 from flaxfer.data.tables import Column, Problems
 from flaxfer.data.tokenize import Tokenized
-from flaxfer.tasks import texts
+from flaxfer.data.values import text_fault
 from flaxfer.tasks.resampling import Learning, Resampled
 
 if TYPE_CHECKING:
     import jax
     from transformers import PreTrainedTokenizerFast
 
+    from flaxfer.tasks.losses import Arrays, Sum
     from flaxfer.tasks.metrics import DeviceMetrics
 
 Scores = dict[str, float]
+
+CONSTANT_SHARE = 0.99
 
 TABLES = ("jsonl", "json", "parquet")
 """File formats that hold records with values of any type."""
@@ -38,9 +42,10 @@ TABLES = ("jsonl", "json", "parquet")
 class Predictions(abc.ABC):
     """Predictions for a data set of n examples.
 
-    Attributes:
+    Args:
       task: The predicted task.
       data: The data set.
+      outputs: float32 logits in the order of the data set, (sequences, C) or (tokens, C).
     """
 
     def __init__(self, task: Task, data: Tokenized, outputs: np.ndarray):
@@ -73,11 +78,13 @@ class TaskType(abc.ABC):
       special_formats: File formats that hold only such examples.
       head: Model head, a key of `flaxfer.models.families.Family.heads`.
       per_token: Whether the model has an output, and `Tokenized.span` a row, for each token
-        instead of each sequence. An example may then be divided into several sequences.
+        instead of each sequence. An example may then be divided into several sequences, and its
+        label is a tuple.
       single_label: Whether every example is a text or pair with one class or score.
       label_dtype: Type of the labels on the device.
       gold_key: Key of the true label in the records of predictions.
       learning_metric: Metric with expectation 0 under chance, which shows if a run has learned.
+      predictions: Class of the predictions.
       pipeline_tag: Name of the task on the Hugging Face hub.
       architecture: Suffix of the model classes in transformers.
       problem_type: `problem_type` in transformers' config.json; empty if it is not set.
@@ -98,6 +105,7 @@ class TaskType(abc.ABC):
     label_dtype: type[np.generic] = np.int32
     gold_key: str = "label"
     learning_metric: str
+    predictions: type[Predictions]
     pipeline_tag: str
     architecture: str = "ForSequenceClassification"
     problem_type: str = ""
@@ -110,19 +118,14 @@ class TaskType(abc.ABC):
 
     def check_task(self, at: str, task: Task) -> Iterator[Finding]:
         """Yield every error in the settings of a task at a dotted key, except its metric."""
+        keys = (f"{at}.labels", f"{at}.type")
         if "labels" in self.settings:
             if len(task.labels) < 2:
-                yield (
-                    (f"{at}.labels", f"{at}.type"),
-                    f"{at}.labels: {self.name} needs at least two",
-                )
+                yield keys, f"{at}.labels: {self.name} needs at least two"
             if len(set(task.labels)) < len(task.labels):
-                yield (f"{at}.labels",), f"{at}.labels: holds a label twice: {task.labels}"
+                yield keys[:1], f"{at}.labels: holds a label twice: {task.labels}"
         elif task.labels:
-            yield (
-                (f"{at}.labels", f"{at}.type"),
-                f"{at}.labels: {self.name} has none, are {task.labels}",
-            )
+            yield keys, f"{at}.labels: {self.name} has none, are {task.labels}"
         if task.no_answer and "no_answer" not in self.settings:
             yield (
                 (f"{at}.no_answer", f"{at}.type"),
@@ -136,7 +139,7 @@ class TaskType(abc.ABC):
                 (f"{at}.output_bias", f"{task_at}.type"),
                 f"{at}.output_bias: {self.name} has no mean score; leave it at 'zero'",
             )
-        if 0 < train.label_smoothing < 1 and "label_smoothing" not in self.settings:
+        if train.label_smoothing and "label_smoothing" not in self.settings:
             yield (
                 (f"{at}.label_smoothing", f"{task_at}.type"),
                 f"{at}.label_smoothing: is for classification and tagging, not {self.name}",
@@ -173,21 +176,18 @@ class TaskType(abc.ABC):
         self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
     ) -> Problems:
         """Return the problems of the texts that `read_texts` would return."""
-        return texts.problems(columns, ("text_a", "text_b"), records)
+        texts = [columns[role] for role in ("text_a", "text_b") if role in columns]
+        return [each for column in texts for each in column.problems(records, text_fault)]
 
     @abc.abstractmethod
     def read_labels(
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
     ) -> Labels:
-        """Return the labels of the records of a source.
-
-        Raises:
-          ConfigError: If `source.labels` maps to labels that the task does not have.
-        """
+        """Return the labels of the records of a source."""
 
     def label_column(self, values: Sequence[Any]) -> LabelColumn:
         """Return the labels of records as `Examples.label`."""
-        return np.array(values, self.label_dtype)
+        return tuple(values) if self.per_token else np.array(values, self.label_dtype)
 
     # Sequences and batches.
 
@@ -198,12 +198,37 @@ class TaskType(abc.ABC):
         max_length: int,
         doc_stride: int,
     ) -> Sequences:
-        """Return the token sequences of examples.
+        """Return the token sequences of examples, by default one per text, pair or choice.
+
+        The longer text of a pair is cut first.
 
         Raises:
           DataError: If an example cannot be encoded.
         """
-        return texts.encode_texts(examples, tokenizer, max_length)
+        sequences = Sequences()
+        choices = examples.choices
+        for part in chunks(len(examples)):
+            text_a: list[Any] = [text for text in examples.text_a[part] for _ in range(choices)]
+            text_b: list[Any] | None = None
+            if examples.text_b is not None:
+                text_b = list(examples.text_b[part])
+                if choices > 1:
+                    text_b = [choice for each in text_b for choice in each]
+            encoded = tokenizer(
+                text_a,
+                text_b,
+                truncation="longest_first",
+                max_length=max_length,
+                padding=False,
+                return_token_type_ids=True,
+                return_attention_mask=False,
+            )
+            pairs = zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+            for i, (ids, types) in enumerate(pairs, part.start * choices):
+                sequences.append(np.array(ids, np.int32), np.array(types, np.uint8), i // choices)
+            cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings])
+            sequences.truncated += int(cut.reshape(-1, choices).any(axis=1).sum())
+        return sequences
 
     def encoding_settings(self, tokenizer: PreTrainedTokenizerFast, doc_stride: int) -> list[Any]:
         """Return settings that `encode` depends on, besides the tokenizer and `max_length`."""
@@ -222,12 +247,10 @@ class TaskType(abc.ABC):
         values = data.label[layout.sequence]
         return {"label_BE": layout.slots(values, dtype=values.dtype)}
 
-    # Loss, predictions and metrics.
+    # Loss and metrics.
 
     @abc.abstractmethod
-    def loss(
-        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
-    ) -> tuple[jax.Array, jax.Array]:
+    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the losses of a batch and their number, both () float32.
 
         A sum and a number, so that micro-batches add up to the batch.
@@ -238,27 +261,9 @@ class TaskType(abc.ABC):
           label_smoothing: Share of the target's probability that is spread over all classes.
         """
 
-    def device_metrics(self, task: Task) -> type[DeviceMetrics]:
-        """Return the collection of metrics that are accumulated on the device, by default none."""
-        from flaxfer.tasks import metrics  # Imports JAX.
-
-        return metrics.NO_METRICS
-
-    def accumulate(
-        self, state: DeviceMetrics, logits: jax.Array, batch: Mapping[str, jax.Array]
-    ) -> DeviceMetrics:
-        """Return accumulated metrics with those of a batch merged in."""
-        return state
-
-    @abc.abstractmethod
-    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
-        """Return the predictions for a data set.
-
-        Args:
-          task: A task of this type.
-          data: The data set.
-          outputs: float32 logits in the order of the data set, (sequences, C) or (tokens, C).
-        """
+    def device_metrics(self, task: Task) -> DeviceMetrics | None:
+        """Return the metrics that are accumulated on the device, without examples, if any are."""
+        return None
 
     def larger_is_better(self, metric: str) -> bool:
         """Whether larger values of one of `metrics` are better."""
@@ -266,14 +271,8 @@ class TaskType(abc.ABC):
 
     # Statistics.
 
-    @abc.abstractmethod
     def measure(
-        self,
-        task: Task,
-        metric: str,
-        language: str,
-        gold: Sequence[Any],
-        predictions: Sequence[Sequence[Any]],
+        self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
     ) -> tuple[Resampled, list[Learning]]:
         """Return a metric of R runs for resampling, and how much each run has learned.
 
@@ -287,6 +286,26 @@ class TaskType(abc.ABC):
         Raises:
           ValueError: If a label does not belong to the task.
         """
+        name = self.learning_metric
+        measure = self.resampled(task, metric, language, gold, predictions)
+        learned = measure
+        if metric != name:
+            learned = self.resampled(task, name, language, gold, predictions)
+        scores = zip(learned.observed().tolist(), predictions, strict=True)
+        return measure, [Learning(name, value, self.constant(run, gold)) for value, run in scores]
+
+    @abc.abstractmethod
+    def resampled(
+        self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
+    ) -> Resampled:
+        """Return one of `metrics`, or `learning_metric`, of R runs, see `measure`."""
+
+    def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
+        """Return why the predictions of a run count as constant; empty if they do not."""
+        share, majority = (max(Counter(x).values()) / len(x) for x in (prediction, gold))
+        if share >= CONSTANT_SHARE > majority:
+            return f"one prediction for {share:.1%} of the examples"
+        return ""
 
     def undefined(self, metric: str, gold: Sequence[Any]) -> bool:
         """Whether a metric is undefined for such labels, whatever is predicted."""

@@ -1,6 +1,6 @@
 """Losses of the task types, the same as those of transformers' model classes.
 
-Each is returned as a sum and the number of its terms, so that micro-batches add up to their batch.
+Each is a sum and the number of its terms, so that micro-batches add up to their batch.
 
 Axes: B rows, T tokens, E sequences per row, C classes, U examples of multiple choice in the batch.
 """
@@ -8,6 +8,7 @@ Axes: B rows, T tokens, E sequences per row, C classes, U examples of multiple c
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,30 +17,29 @@ import optax
 IMPOSSIBLE = -1e30
 """Score of excluded positions; finite, so that no gradient becomes NaN."""
 
-Sum = tuple[jax.Array, jax.Array]
+Arrays: TypeAlias = Mapping[str, jax.Array]
+Sum: TypeAlias = tuple[jax.Array, jax.Array]
 
 
-def class_loss(
-    logits_BEC: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
-) -> Sum:
+def class_loss(logits_BEC: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
     """Return the cross-entropy of the class of each sequence."""
     loss_BE = _cross_entropy(logits_BEC, batch["label_BE"], label_smoothing)
     return masked_sum(loss_BE, batch["mask_BE"])
 
 
-def score_loss(logits_BEC: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
+def score_loss(logits_BEC: jax.Array, batch: Arrays) -> Sum:
     """Return the squared error of the score of each sequence."""
     return masked_sum(jnp.square(logits_BEC[..., 0] - batch["label_BE"]), batch["mask_BE"])
 
 
-def tag_loss(logits_BTC: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float) -> Sum:
+def tag_loss(logits_BTC: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
     """Return the cross-entropy of the tag of each word."""
     label_BT = batch["label_BT"]
     loss_BT = _cross_entropy(logits_BTC, jnp.maximum(label_BT, 0), label_smoothing)
     return masked_sum(loss_BT, (label_BT >= 0).astype(jnp.float32))
 
 
-def span_loss(logits_BTC: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
+def span_loss(logits_BTC: jax.Array, batch: Arrays) -> Sum:
     """Return the mean cross-entropy of the first and last token over each sequence's tokens.
 
     The softmax of transformers includes padding; without padding both are the same.
@@ -59,7 +59,7 @@ def span_loss(logits_BTC: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
     return jnp.sum(jnp.where(mask_BE > 0, (first_BE + last_BE) / 2, 0)), jnp.sum(mask_BE)
 
 
-def choice_loss(score_BE: jax.Array, batch: Mapping[str, jax.Array]) -> Sum:
+def choice_loss(score_BE: jax.Array, batch: Arrays) -> Sum:
     """Return the cross-entropy over the choices of each example, whatever rows they are in."""
     counted, right = batch["mask_BE"].ravel() > 0, batch["label_BE"].ravel() > 0
     unit, size = batch["unit_BE"].ravel(), counted.size

@@ -1,15 +1,14 @@
 """Accuracy, macro F1, MCC, Pearson, Spearman and mean squared error, computed on the device.
 
 Values equal scikit-learn's and SciPy's to 1e-6 in float32, however the examples are split into
-batches: floating-point sums are pairs of float32, a sum and its rounding error. Undefined metrics
-are NaN: all metrics without examples, and a correlation with a constant.
+batches: floating-point sums are pairs of float32, a sum and its rounding error. The correlation
+with a constant is NaN.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self, TypeAlias
+from collections.abc import Callable
+from typing import Self, TypeAlias
 
 import flax
 import jax
@@ -17,252 +16,108 @@ import jax.numpy as jnp
 import numpy as np
 from clu import metrics as clu_metrics
 
-from flaxfer.errors import DataError
+from flaxfer.tasks.losses import Arrays
 
-DeviceMetrics: TypeAlias = clu_metrics.Collection
+DeviceMetrics: TypeAlias = clu_metrics.Metric
 Pair = tuple[jax.Array, jax.Array]
 
 _SMALLEST_SIZE = 64
 _ORDER = ("accuracy", "macro_f1", "mcc", "pearson", "spearman", "mse")
 
-NO_METRICS = clu_metrics.Collection.create()
-"""Collection of the task types whose metrics do not accumulate."""
-
-
-@functools.cache
-def classification(num_classes: int) -> type[DeviceMetrics]:
-    """Return the metrics of a classification into `num_classes`; always the same class."""
-
-    def sized(metric: type[Confusion]) -> type[Confusion]:
-        return flax.struct.dataclass(type(metric.__name__, (metric,), {"num_classes": num_classes}))
-
-    return clu_metrics.Collection.create(
-        accuracy=sized(Accuracy), macro_f1=sized(MacroF1), mcc=sized(MCC)
-    )
-
-
-@functools.cache
-def regression() -> type[DeviceMetrics]:
-    """Return the metrics of a regression that accumulate: all but Spearman's correlation."""
-    return clu_metrics.Collection.create(pearson=Pearson, mse=MeanSquaredError)
-
 
 def accumulate(
-    state: DeviceMetrics, logits: jax.Array, batch: Mapping[str, jax.Array]
-) -> DeviceMetrics:
-    """Return an accumulated collection with the metrics of a packed batch merged in."""
-    return state.merge(
-        type(state).single_from_model_output(
-            logits=logits, label=batch["label_BE"], mask=batch["mask_BE"]
-        )
-    )
+    state: DeviceMetrics | None, logits: jax.Array, batch: Arrays
+) -> DeviceMetrics | None:
+    """Return accumulated metrics with those of a packed batch merged in; None if there are none."""
+    if state is None:
+        return None
+    return state.merge(type(state).from_model_output(logits, batch["label_BE"], batch["mask_BE"]))
 
 
-def scores(state: DeviceMetrics) -> dict[str, float]:
-    """Return the values of an accumulated collection, on the host."""
-    return _on_host(_compute(state))
+def scores(state: DeviceMetrics | None) -> dict[str, float]:
+    """Return the values of accumulated metrics, on the host."""
+    return {} if state is None else _on_host(_compute(state))
 
 
-def evaluate_classes(
-    logits_nC: np.ndarray, label_n: np.ndarray, mask_n: np.ndarray | None = None
-) -> dict[str, float]:
-    """Return accuracy, macro F1 and MCC over whole arrays.
-
-    Args:
-      logits_nC: (n, C) float.
-      label_n: (n,) class indices.
-      mask_n: (n,) nonzero for the examples that count; None for all.
-
-    Raises:
-      DataError: If shapes do not match, or a label is not one of the classes.
-    """
-    classes = logits_nC.shape[-1]
-    valid = label_n if mask_n is None or len(mask_n) != len(label_n) else label_n[mask_n > 0]
-    if not ((valid >= 0) & (valid < classes)).all():
-        raise DataError(
-            f"labels from {valid.min()} to {valid.max()} are not among {classes} classes",
-            where="metrics",
-        )
-    return _evaluate(_class_values, logits_nC, label_n.astype(np.int32), mask_n)
+def evaluate_classes(logits_nC: np.ndarray, label_n: np.ndarray) -> dict[str, float]:
+    """Return accuracy, macro F1 and MCC over whole arrays of logits and class indices."""
+    return _evaluate(_class_values, logits_nC, label_n)
 
 
-def evaluate_scores(
-    output_n1: np.ndarray, score_n: np.ndarray, mask_n: np.ndarray | None = None
-) -> dict[str, float]:
-    """Return Pearson's and Spearman's correlation and the mean squared error over whole arrays.
-
-    Args:
-      output_n1: (n, 1) float.
-      score_n: (n,) true scores.
-      mask_n: (n,) nonzero for the examples that count; None for all.
-
-    Raises:
-      DataError: If shapes do not match.
-    """
-    return _evaluate(_score_values, output_n1, score_n.astype(np.float32), mask_n)
+def evaluate_scores(output_n1: np.ndarray, score_n: np.ndarray) -> dict[str, float]:
+    """Return Pearson's and Spearman's correlation and the mean squared error of whole arrays."""
+    return _evaluate(_score_values, output_n1, score_n)
 
 
 def _evaluate(
-    compute: Callable[..., dict[str, jax.Array]],
-    logits_nC: np.ndarray,
-    label_n: np.ndarray,
-    mask_n: np.ndarray | None,
+    compute: Callable[..., dict[str, jax.Array]], logits_nC: np.ndarray, label_n: np.ndarray
 ) -> dict[str, float]:
     n = len(label_n)
-    mask_n = np.ones(n, bool) if mask_n is None else np.asarray(mask_n) > 0
-    if logits_nC.ndim != 2 or len(logits_nC) != n or label_n.shape != mask_n.shape:
-        raise DataError(
-            f"logits {logits_nC.shape}, labels {label_n.shape}, mask {mask_n.shape} do not match",
-            where="metrics",
-        )
     # Padded to powers of two, so that sets of all sizes share a few programs.
-    size = max(_SMALLEST_SIZE, 1 << max(n - 1, 0).bit_length())
+    size = max(_SMALLEST_SIZE, 1 << (n - 1).bit_length())
     arrays = [
         np.pad(array, [(0, size - n), *[(0, 0)] * (array.ndim - 1)])
-        for array in (logits_nC.astype(np.float32), label_n, mask_n)
+        for array in (logits_nC, label_n, np.ones(n, bool))
     ]
     return _on_host(compute(*jax.device_put(arrays)))
 
 
-@jax.jit
-def _class_values(
-    logits_nC: jax.Array, label_n: jax.Array, mask_n: jax.Array
-) -> dict[str, jax.Array]:
-    state = classification(logits_nC.shape[-1]).single_from_model_output(
-        logits=logits_nC, label=label_n, mask=mask_n
-    )
-    return state.compute()
-
-
-@jax.jit
-def _score_values(
-    output_n1: jax.Array, score_n: jax.Array, mask_n: jax.Array
-) -> dict[str, jax.Array]:
-    output = {"logits": output_n1, "label": score_n, "mask": mask_n}
-    values = regression().single_from_model_output(**output).compute()
-    return values | {"spearman": spearman(**output)}
-
-
 @flax.struct.dataclass
-class Confusion(clu_metrics.Metric):
-    """Base class of metrics that are functions of the confusion matrix.
+class ClassMetrics(clu_metrics.Metric):
+    """Accuracy, macro F1 and MCC of classes, functions of the confusion matrix.
+
+    Macro F1 is the mean F1 of the classes that occur as a label or a prediction, as
+    `sklearn.metrics.f1_score(average="macro", zero_division=0)`. MCC is the Matthews correlation of
+    any number of classes, R_K of Gorodkin (2004), as `sklearn.metrics.matthews_corrcoef`: 0 if all
+    labels or all predictions are one class.
 
     Attributes:
       matrix: (C, C) int32, examples by label (rows) and predicted class.
     """
 
     matrix: jax.Array
-    num_classes: ClassVar[int]
 
     @classmethod
-    def empty(cls) -> Self:
-        """Return the metric without examples."""
-        return cls(jnp.zeros((cls.num_classes, cls.num_classes), jnp.int32))
+    def empty(cls, classes: int) -> Self:
+        """Return the metrics without examples."""
+        return cls(jnp.zeros((classes, classes), jnp.int32))
 
     @classmethod
-    def from_model_output(
-        cls, *, logits: jax.Array, label: jax.Array, mask: jax.Array | None = None, **_: Any
-    ) -> Self:
-        """Return the metric of logits (..., C) and classes (...) where the mask (...) is not 0."""
-        classes = logits.shape[-1]
-        counted = jnp.ones(label.shape, bool) if mask is None else mask > 0
-        matrix = jnp.zeros((classes, classes), jnp.int32)
-        return cls(matrix.at[label, logits.argmax(axis=-1)].add(counted.astype(jnp.int32)))
+    def from_model_output(cls, logits: jax.Array, label: jax.Array, mask: jax.Array) -> Self:
+        """Return the metrics of logits (..., C) and classes (...) where the mask (...) is not 0."""
+        counted = (mask > 0).astype(jnp.int32)
+        matrix = cls.empty(logits.shape[-1]).matrix
+        return cls(matrix.at[label, logits.argmax(axis=-1)].add(counted))
 
     def merge(self, other: Self) -> Self:
-        """Return the metric of the examples of both."""
+        """Return the metrics of the examples of both."""
         return type(self)(self.matrix + other.matrix)
 
-    def counts(self) -> tuple[jax.Array, ...]:
-        """Return true and false positives, false and true negatives, each (C,) float32."""
+    def compute(self) -> dict[str, jax.Array]:
+        """Return the values by name, each () float32."""
         matrix = self.matrix
         hit = matrix.diagonal()
         false_positive, false_negative = matrix.sum(axis=0) - hit, matrix.sum(axis=1) - hit
         rest = matrix.sum() - hit - false_positive - false_negative
-        return tuple(x.astype(jnp.float32) for x in (hit, false_positive, false_negative, rest))
-
-
-@flax.struct.dataclass
-class Accuracy(Confusion):
-    """Share of examples whose largest logit is that of the label."""
-
-    def compute(self) -> jax.Array:
-        """Return the value, () float32."""
-        return self.matrix.trace() / self.matrix.sum()
-
-
-@flax.struct.dataclass
-class MacroF1(Confusion):
-    """Mean F1 of the classes that occur as a label or a prediction.
-
-    As `sklearn.metrics.f1_score(average="macro", zero_division=0)`.
-    """
-
-    def compute(self) -> jax.Array:
-        """Return the value, () float32."""
-        tp, fp, fn, _ = self.counts()
-        present = tp + fp + fn > 0
-        f1 = jnp.where(present, 2 * tp / jnp.where(present, 2 * tp + fp + fn, 1), 0)
-        return f1.sum() / present.sum()
-
-
-@flax.struct.dataclass
-class MCC(Confusion):
-    """Matthews correlation of any number of classes, R_K of Gorodkin (2004).
-
-    As `sklearn.metrics.matthews_corrcoef`: 0 if all labels or all predictions are one class.
-    """
-
-    def compute(self) -> jax.Array:
-        """Return the value, () float32."""
-        tp, fp, fn, tn = self.counts()
+        counts = (hit, false_positive, false_negative, rest)
+        tp, fp, fn, tn = (x.astype(jnp.float32) for x in counts)
+        f1 = 2 * tp / jnp.maximum(2 * tp + fp + fn, 1)
         # The textbook formula n * trace - sum(...) loses all digits with rare classes; these are
         # the same sums without the large terms that cancel.
         covariance = (tp * tn - fp * fn).sum()
         predicted = ((tp + fp) * (fn + tn)).sum()
         labelled = ((tp + fn) * (fp + tn)).sum()
         norm = jnp.sqrt(predicted) * jnp.sqrt(labelled)
-        value = jnp.where(norm > 0, covariance / jnp.where(norm > 0, norm, 1), 0.0)
-        return jnp.where(self.matrix.sum() > 0, value, jnp.nan)
+        return {
+            "accuracy": matrix.trace() / matrix.sum(),
+            "macro_f1": f1.sum() / (tp + fp + fn > 0).sum(),
+            "mcc": covariance / jnp.where(norm > 0, norm, 1),
+        }
 
 
 @flax.struct.dataclass
-class MeanSquaredError(clu_metrics.Metric):
-    """Mean squared difference between output and score.
-
-    Attributes:
-      count: () int32, number of examples.
-      total: Pair of () float32, sum of the squares.
-    """
-
-    count: jax.Array
-    total: Pair
-
-    @classmethod
-    def empty(cls) -> Self:
-        """Return the metric without examples."""
-        return cls(jnp.zeros((), jnp.int32), (jnp.zeros(()), jnp.zeros(())))
-
-    @classmethod
-    def from_model_output(
-        cls, *, logits: jax.Array, label: jax.Array, mask: jax.Array | None = None, **_: Any
-    ) -> Self:
-        """Return the metric of outputs (..., 1) and scores (...) where the mask (...) is not 0."""
-        x, y, counted = _flat(logits, label, mask)
-        return cls(counted.sum(dtype=jnp.int32), _sum((x - y) ** 2))
-
-    def merge(self, other: Self) -> Self:
-        """Return the metric of the examples of both."""
-        return type(self)(self.count + other.count, _add(self.total, other.total))
-
-    def compute(self) -> jax.Array:
-        """Return the value, () float32."""
-        return self.total[0] / self.count
-
-
-@flax.struct.dataclass
-class Pearson(clu_metrics.Metric):
-    """Pearson correlation between output and score; NaN if either is constant.
+class ScoreMetrics(clu_metrics.Metric):
+    """Pearson correlation and mean squared error of scores.
 
     Means and co-moments are merged as in Chan, Golub & LeVeque (1983, Am. Stat. 37).
 
@@ -271,23 +126,23 @@ class Pearson(clu_metrics.Metric):
       mean: Pair of (2,) float32, means of outputs and scores.
       moment: Pair of (3,) float32, sums of the squared deviations of outputs and of scores, and of
         the products of both.
+      error: Pair of () float32, sum of the squared differences between output and score.
     """
 
     count: jax.Array
     mean: Pair
     moment: Pair
+    error: Pair
 
     @classmethod
     def empty(cls) -> Self:
-        """Return the metric without examples."""
-        zero = jnp.zeros((), jnp.int32)
-        return cls(zero, (jnp.zeros(2), jnp.zeros(2)), (jnp.zeros(3), jnp.zeros(3)))
+        """Return the metrics without examples."""
+        pairs = [(jnp.zeros(shape), jnp.zeros(shape)) for shape in (2, 3, ())]
+        return cls(jnp.zeros((), jnp.int32), *pairs)
 
     @classmethod
-    def from_model_output(
-        cls, *, logits: jax.Array, label: jax.Array, mask: jax.Array | None = None, **_: Any
-    ) -> Self:
-        """Return the metric of outputs (..., 1) and scores (...) where the mask (...) is not 0."""
+    def from_model_output(cls, logits: jax.Array, label: jax.Array, mask: jax.Array) -> Self:
+        """Return the metrics of outputs (..., 1) and scores (...) where the mask (...) is not 0."""
         x, y, counted = _flat(logits, label, mask)
         count = counted.sum(dtype=jnp.int32)
         values = jnp.stack([x, y])
@@ -298,10 +153,10 @@ class Pearson(clu_metrics.Metric):
         offset = _sum(distance)[0] / jnp.maximum(count, 1)
         dx, dy = jnp.where(counted, distance - offset[:, None], 0)
         mean = _add((origin, jnp.zeros(2)), (offset, jnp.zeros(2)))
-        return cls(count, mean, _sum(jnp.stack([dx * dx, dy * dy, dx * dy])))
+        return cls(count, mean, _sum(jnp.stack([dx * dx, dy * dy, dx * dy])), _sum((x - y) ** 2))
 
     def merge(self, other: Self) -> Self:
-        """Return the metric of the examples of both."""
+        """Return the metrics of the examples of both."""
         count = self.count + other.count
         share = other.count / jnp.maximum(count, 1)
         step = _add(other.mean, (-self.mean[0], -self.mean[1]))
@@ -309,35 +164,34 @@ class Pearson(clu_metrics.Metric):
         dx, dy = step[0]
         between = jnp.stack([dx * dx, dy * dy, dx * dy]) * (self.count * share)
         moment = _add(_add(self.moment, other.moment), (between, jnp.zeros(3)))
-        return type(self)(count, mean, moment)
+        return type(self)(count, mean, moment, _add(self.error, other.error))
 
-    def compute(self) -> jax.Array:
-        """Return the value, () float32."""
+    def compute(self) -> dict[str, jax.Array]:
+        """Return the values by name, each () float32."""
         xx, yy, xy = self.moment[0]
         norm = jnp.sqrt(xx) * jnp.sqrt(yy)
-        value = jnp.clip(xy / jnp.where(norm == 0, 1, norm), -1, 1)
-        return jnp.where(norm == 0, jnp.nan, value)
+        pearson = jnp.clip(xy / jnp.where(norm == 0, jnp.nan, norm), -1, 1)
+        return {"pearson": pearson, "mse": self.error[0] / self.count}
 
 
-def spearman(logits: jax.Array, label: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Return Spearman's correlation: Pearson's of the ranks; equal values share their mean rank.
+_compute = jax.jit(lambda state: state.compute())
+_class_values = jax.jit(lambda *arrays: ClassMetrics.from_model_output(*arrays).compute())
 
-    Args:
-      logits: (..., 1) float32 outputs.
-      label: (...) float32 scores.
-      mask: (...), 0 where there is no example.
 
-    Returns:
-      () float32, NaN if outputs or scores are constant.
-    """
-    x, y, counted = _flat(logits, label, mask)
-    ranks = _ranks(x, counted), _ranks(y, counted)
-    return Pearson.from_model_output(
-        logits=ranks[0][:, None], label=ranks[1], mask=counted
-    ).compute()
+@jax.jit
+def _score_values(
+    output_n1: jax.Array, score_n: jax.Array, mask_n: jax.Array
+) -> dict[str, jax.Array]:
+    x, y, counted = _flat(output_n1, score_n, mask_n)
+    # Spearman's correlation is Pearson's of the ranks.
+    ranks = _ranks(x, counted)[:, None], _ranks(y, counted)
+    spearman = ScoreMetrics.from_model_output(*ranks, counted).compute()["pearson"]
+    values = ScoreMetrics.from_model_output(output_n1, score_n, mask_n).compute()
+    return values | {"spearman": spearman}
 
 
 def _ranks(x: jax.Array, counted: jax.Array) -> jax.Array:
+    """Return the ranks of the counted values; equal values share their mean rank."""
     ordered = jnp.sort(jnp.where(counted, x, jnp.inf))
     first = jnp.searchsorted(ordered, x, side="left")
     # An infinite value would also count slots without an example.
@@ -346,11 +200,11 @@ def _ranks(x: jax.Array, counted: jax.Array) -> jax.Array:
 
 
 def _flat(
-    logits: jax.Array, label: jax.Array, mask: jax.Array | None
+    logits: jax.Array, label: jax.Array, mask: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return flat outputs and scores, 0 where there is no example, and a mask of the examples."""
-    counted = jnp.ones(label.size, bool) if mask is None else mask.reshape(-1) > 0
-    x, y = (z.astype(jnp.float32).reshape(-1) for z in (logits[..., 0], label))
+    counted = mask.ravel() > 0
+    x, y = (z.astype(jnp.float32).ravel() for z in (logits[..., 0], label))
     return jnp.where(counted, x, 0), jnp.where(counted, y, 0), counted
 
 
@@ -367,11 +221,6 @@ def _sum(x: jax.Array) -> Pair:
     """Return the sum over the last axis."""
     zero = jnp.zeros((), x.dtype)
     return jax.lax.reduce((x, jnp.zeros_like(x)), (zero, zero), _add, (x.ndim - 1,))
-
-
-@jax.jit
-def _compute(state: DeviceMetrics) -> dict[str, jax.Array]:
-    return state.compute()
 
 
 def _on_host(values: dict[str, jax.Array]) -> dict[str, float]:

@@ -15,15 +15,35 @@ from flaxfer.data.packing import Batch, Layout
 from flaxfer.data.tables import Column, Problems
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import text_fault, written
-from flaxfer.tasks import resampling, texts
 from flaxfer.tasks.base import Predictions, Scores, TaskType
-from flaxfer.tasks.classification import softmax
-from flaxfer.tasks.resampling import Learning, Resampled
+from flaxfer.tasks.resampling import Resampled, class_metric
 
 if TYPE_CHECKING:
     import jax
 
+    from flaxfer.tasks.losses import Arrays, Sum
+
 CHOICE = re.compile(r"choice_([1-9]\d?)", re.ASCII)
+
+
+class _Choices(Predictions):
+    """Choices of examples: those with the largest score."""
+
+    def __init__(self, task: Task, data: Tokenized, outputs: np.ndarray):
+        super().__init__(task, data, outputs.reshape(-1, data.choices))
+
+    def scores(self, chosen: np.ndarray) -> Scores:
+        correct = self._outputs[chosen].argmax(axis=1) == self.data.label[chosen]
+        return {"accuracy": float(correct.mean())}
+
+    def record(self, i: int) -> dict[str, Any]:
+        from scipy.special import softmax  # Slow to import.
+
+        return {
+            "prediction": int(self._outputs[i].argmax()),
+            "label": int(self.data.label[i]),
+            "probabilities": softmax(self._outputs[i]).tolist(),
+        }
 
 
 class MultipleChoice(TaskType):
@@ -38,6 +58,7 @@ class MultipleChoice(TaskType):
     optional_roles = ("question",)
     head = "choice"
     learning_metric = "mcc"
+    predictions = _Choices
     pipeline_tag = "multiple-choice"
     architecture = "ForMultipleChoice"
 
@@ -47,15 +68,12 @@ class MultipleChoice(TaskType):
 
     def required_roles(self, named: Collection[str]) -> list[str]:
         """Return the required roles, with all choices up to the last one."""
-        last = max(
-            (int(match[1]) for role in named if (match := CHOICE.fullmatch(role))), default=0
-        )
+        last = max((int(match[1]) for match in map(CHOICE.fullmatch, named) if match), default=0)
         return super().required_roles(named) + [f"choice_{i}" for i in range(3, last + 1)]
 
     def label_names(self, task: Task, named: Collection[str]) -> tuple[str, ...] | None:
         """Return the indices of the choices; None if there are none."""
-        count = sum(bool(CHOICE.fullmatch(role)) for role in named)
-        return tuple(map(str, range(count))) or None
+        return tuple(map(str, range(len(_choices(named))))) or None
 
     def read_texts(
         self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
@@ -64,9 +82,7 @@ class MultipleChoice(TaskType):
         text_a = columns["text_a"].texts(records)
         if "question" in columns:
             asked = (source.questions.get(q, q) for q in columns["question"].texts(records))
-            text_a = tuple(
-                f"{text} {question}" for text, question in zip(text_a, asked, strict=True)
-            )
+            text_a = tuple(map(" ".join, zip(text_a, asked, strict=True)))
         choices = [columns[role].texts(records) for role in _choices(columns)]
         return text_a, tuple(zip(*choices, strict=True))
 
@@ -74,7 +90,9 @@ class MultipleChoice(TaskType):
         self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
     ) -> Problems:
         """Return the problems of the texts, choices and questions."""
-        problems = texts.problems(columns, ("text_a", *_choices(columns)), records)
+        problems = super().text_problems(columns, source, records)
+        for role in _choices(columns):
+            problems += columns[role].problems(records, text_fault)
         if "question" in columns:
             asked = source.questions
             hint = f"has no entry in questions; there are {', '.join(asked)}"
@@ -86,8 +104,8 @@ class MultipleChoice(TaskType):
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
     ) -> Labels:
         """Return the index of each record's correct choice."""
-        names = tuple(map(str, range(len(_choices(columns)))))
-        return read_classes(columns["label"], source, task, names, records)
+        names = self.label_names(task, columns)
+        return read_classes(columns["label"], source, names, records)
 
     def targets(self, data: Tokenized, layout: Layout) -> Batch:
         """Return `label_BE`, float32 1 for the correct choice, and `unit_BE`.
@@ -99,29 +117,17 @@ class MultipleChoice(TaskType):
         unit = np.unique(example, return_inverse=True)[1]
         return {"label_BE": layout.slots(correct, dtype=np.float32), "unit_BE": layout.slots(unit)}
 
-    def loss(
-        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
-    ) -> tuple[jax.Array, jax.Array]:
+    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the cross-entropies, and the number of examples."""
         from flaxfer.tasks import losses  # Imports JAX.
 
         return losses.choice_loss(logits[..., 0], batch)
 
-    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
-        """Return the choice with the largest score of each example."""
-        return _Choices(task, data, outputs.reshape(-1, data.choices))
-
-    def measure(
-        self,
-        task: Task,
-        metric: str,
-        language: str,
-        gold: Sequence[Any],
-        predictions: Sequence[Sequence[Any]],
-    ) -> tuple[Resampled, list[Learning]]:
-        """Return the accuracy of the predicted choices."""
-        names = sorted(set(gold).union(*predictions))
-        return resampling.measure_classes(metric, names, gold, predictions)
+    def resampled(
+        self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
+    ) -> Resampled:
+        """Return a metric of the predicted choices."""
+        return class_metric(metric, sorted(set(gold).union(*predictions)), gold, predictions)
 
     def learning_score(self, dev: Mapping[str, float], choices: int) -> tuple[str, float]:
         """Return the accuracy, scaled so that chance is 0."""
@@ -132,21 +138,6 @@ class MultipleChoice(TaskType):
         return "which of several choices is the right one"
 
 
-class _Choices(Predictions):
-    """Choices of examples, from scores (n, choices)."""
-
-    def scores(self, chosen: np.ndarray) -> Scores:
-        correct = self._outputs[chosen].argmax(axis=1) == self.data.label[chosen]
-        return {"accuracy": float(correct.mean()) if len(correct) else np.nan}
-
-    def record(self, i: int) -> dict[str, Any]:
-        return {
-            "prediction": int(self._outputs[i].argmax()),
-            "label": int(self.data.label[i]),
-            "probabilities": softmax(self._outputs[i]),
-        }
-
-
-def _choices(columns: Mapping[str, Column]) -> list[str]:
+def _choices(roles: Collection[str]) -> list[str]:
     """Return the roles of choices in order."""
-    return [role for n in range(1, 1 + len(columns)) if (role := f"choice_{n}") in columns]
+    return sorted(filter(CHOICE.fullmatch, roles), key=lambda role: int(role.split("_")[1]))

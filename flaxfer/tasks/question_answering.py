@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import tokenizers
 from flaxfer.config import Source, Task, Train
 from flaxfer.config.findings import Finding
 from flaxfer.data.encode import Sequences, Template, chunks, pure_backend
-from flaxfer.data.examples import Examples, LabelColumn
+from flaxfer.data.examples import Examples
 from flaxfer.data.labels import Labels
 from flaxfer.data.packing import Batch, Layout
 from flaxfer.data.tables import Column
@@ -20,16 +21,61 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.data.values import text_fault
 from flaxfer.errors import DataError
-from flaxfer.tasks import answers, resampling
+from flaxfer.tasks import answers
 from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
-from flaxfer.tasks.resampling import Learning, Resampled
+from flaxfer.tasks.resampling import Resampled, mean
 
 if TYPE_CHECKING:
     import jax
     from transformers import PreTrainedTokenizerFast
 
+    from flaxfer.tasks.losses import Arrays, Sum
+
 SPECIAL_TOKENS = 4
 """Largest number of special tokens that a model family adds to a question and its context."""
+
+
+class _Answers(Predictions):
+    """Answers to questions: the best spans of all windows of their contexts."""
+
+    @functools.cached_property
+    def _answers(self) -> list[list[answers.Answer]]:
+        data, task = self.data, self.task
+        windows = [
+            answers.Window(self._outputs[start:stop], data.span[start:stop], cls)
+            for (start, stop), cls in zip(pairwise(data.offset), data.cls.tolist(), strict=True)
+        ]
+        bounds = np.searchsorted(data.example, np.arange(len(data.id) + 1))
+        return [
+            answers.best_answers(
+                windows[first:last],
+                context,
+                n_best=task.n_best,
+                max_answer_tokens=task.max_answer_tokens,
+                no_answer=task.no_answer,
+            )
+            for (first, last), (context, _) in zip(pairwise(bounds), data.reference, strict=True)
+        ]
+
+    def _gold(self, i: int) -> Sequence[str]:
+        return [text for text, _ in self.data.reference[i][1]]
+
+    def scores(self, chosen: np.ndarray) -> Scores:
+        examples = np.flatnonzero(chosen).tolist()
+        return answers.answer_scores(
+            [self._answers[i][0].text for i in examples],
+            [self._gold(i) for i in examples],
+            [self.data.language[i] for i in examples],
+            self.task.answer_style,
+        )
+
+    def record(self, i: int) -> dict[str, Any]:
+        best = self._answers[i]
+        return {
+            "prediction": best[0].text,
+            "answers": self._gold(i),
+            "n_best": [{"text": a.text, "probability": a.probability} for a in best],
+        }
 
 
 class QuestionAnswering(TaskType):
@@ -47,6 +93,7 @@ class QuestionAnswering(TaskType):
     per_token = True
     gold_key = "answers"
     learning_metric = "f1"
+    predictions = _Answers
     pipeline_tag = "question-answering"
     architecture = "ForQuestionAnswering"
 
@@ -58,7 +105,7 @@ class QuestionAnswering(TaskType):
         """Yield every error in the settings of a stage's training."""
         yield from super().check_train(at, train, task_at)
         room = train.max_length - SPECIAL_TOKENS - 1  # For a context, after a one-token question.
-        if train.max_length >= 4 and train.doc_stride >= room:
+        if train.doc_stride >= room:
             yield (
                 (f"{at}.doc_stride", f"{at}.max_length", f"{task_at}.type"),
                 f"{at}.doc_stride: windows that share {train.doc_stride} tokens need a larger "
@@ -72,7 +119,14 @@ class QuestionAnswering(TaskType):
     def read_labels(
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
     ) -> Labels:
-        """Return the answers of each question with their first characters in the context."""
+        """Return the answers of each question with their first characters in the context.
+
+        Raises:
+          DataError: If `task.answer_style` does not support a language.
+        """
+        language = columns.get("language")
+        for code in {source.language} if language is None else set(language.texts(records)):
+            answers.normalize("", code, task.answer_style)  # Fails before training, not after.
         contexts, column = columns["text_b"], columns["answers"]
         labels = Labels()
         for i in records:
@@ -91,10 +145,6 @@ class QuestionAnswering(TaskType):
                 finding = f"{column.place(i)}: holds no answer; is that right, set task.no_answer"
                 labels.add_missing(i, finding, source)
         return labels
-
-    def label_column(self, values: Sequence[Any]) -> LabelColumn:
-        """Return the answers of the questions as tuples."""
-        return tuple(values)
 
     def encode(
         self,
@@ -167,99 +217,34 @@ class QuestionAnswering(TaskType):
         first, last = (layout.start[:, None] + data.label[layout.sequence]).T
         return {"start_BE": layout.slots(first), "end_BE": layout.slots(last)}
 
-    def loss(
-        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
-    ) -> tuple[jax.Array, jax.Array]:
+    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the losses, and the number of windows."""
         from flaxfer.tasks import losses  # Imports JAX.
 
         return losses.span_loss(logits, batch)
 
-    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
-        """Return the best answers of each question."""
-        return _Answers(task, data, outputs)
-
-    def measure(
-        self,
-        task: Task,
-        metric: str,
-        language: str,
-        gold: Sequence[Any],
-        predictions: Sequence[Sequence[Any]],
-    ) -> tuple[Resampled, list[Learning]]:
+    def resampled(
+        self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
+    ) -> Resampled:
         """Return a metric of the predicted answers."""
-        score = {"f1": answers.f1, "exact_match": answers.exact_match}
-
-        def scored(name: str) -> Resampled:
-            values = [
-                [
-                    score[name](text, golds, language, task.answer_style)
-                    for text, golds in zip(texts, gold, strict=True)
-                ]
-                for texts in predictions
+        score = answers.METRICS[metric]
+        values = [
+            [
+                score(text, golds, language, task.answer_style)
+                for text, golds in zip(run, gold, strict=True)
             ]
-            return resampling.mean(np.array(values).T)
+            for run in predictions
+        ]
+        return mean(np.array(values).T)
 
-        label = np.array([golds[0] if golds else "" for golds in gold])
-        constant = [resampling.constant_classes(np.array(texts), label) for texts in predictions]
-        f1 = scored("f1")
-        return (
-            f1 if metric == "f1" else scored(metric),
-            resampling.learning("f1", f1, constant),
-        )
+    def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
+        """Return why the answers of a run count as constant; empty if they do not."""
+        return super().constant(prediction, [golds[0] if golds else "" for golds in gold])
 
     def describe(self, task: Task) -> str:
         """Describe an answer."""
         none = ", or that there is none" if task.no_answer else ""
         return f"the part of a context that answers a question{none}"
-
-
-class _Answers(Predictions):
-    """Answers to questions, from all windows of their contexts."""
-
-    @functools.cached_property
-    def _answers(self) -> list[list[answers.Answer]]:
-        data, task = self.data, self.task
-        bounds = np.searchsorted(data.example, np.arange(len(data.id) + 1))
-        return [
-            answers.best_answers(
-                [self._window(s) for s in range(bounds[i], bounds[i + 1])],
-                data.reference[i][0],
-                n_best=task.n_best,
-                max_answer_tokens=task.max_answer_tokens,
-                no_answer=task.no_answer,
-            )
-            for i in range(len(data.id))
-        ]
-
-    def _window(self, sequence: int) -> answers.Window:
-        start, stop = self.data.offset[sequence : sequence + 2]
-        return answers.Window(
-            start_t=self._outputs[start:stop, 0],
-            end_t=self._outputs[start:stop, 1],
-            span_t2=self.data.span[start:stop],
-            cls=int(self.data.cls[sequence]),
-        )
-
-    def _gold(self, i: int) -> Sequence[str]:
-        return [text for text, _ in self.data.reference[i][1]]
-
-    def scores(self, chosen: np.ndarray) -> Scores:
-        examples = np.flatnonzero(chosen).tolist()
-        return answers.answer_scores(
-            [self._answers[i][0].text for i in examples],
-            [self._gold(i) for i in examples],
-            [self.data.language[i] for i in examples],
-            style=self.task.answer_style,
-        )
-
-    def record(self, i: int) -> dict[str, Any]:
-        best = self._answers[i]
-        return {
-            "prediction": best[0].text,
-            "answers": self._gold(i),
-            "n_best": [{"text": a.text, "probability": a.probability} for a in best],
-        }
 
 
 def _pairs(value: Any) -> list[tuple[Any, Any]] | str:
@@ -285,7 +270,7 @@ def _answer_fault(text: Any, start: Any, context: str) -> str:
     """Return what is wrong with an answer; empty if nothing is."""
     if fault := text_fault(text):
         return f"text {fault}"
-    if isinstance(start, bool) or not isinstance(start, int):
+    if type(start) is not int:
         return f"answer_start {start!r} is no whole number"
     there = context[start : start + len(text)] if start >= 0 else ""
     if there == text:

@@ -11,16 +11,30 @@ from flaxfer.config import Source, Task
 from flaxfer.config.findings import Finding
 from flaxfer.data.labels import Labels, read_single_labels
 from flaxfer.data.tables import Column
-from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import score, score_fault
 from flaxfer.tasks import resampling
 from flaxfer.tasks.base import Predictions, Scores, TaskType
-from flaxfer.tasks.resampling import Learning, Resampled
+from flaxfer.tasks.resampling import Resampled
 
 if TYPE_CHECKING:
     import jax
 
+    from flaxfer.tasks.losses import Arrays, Sum
     from flaxfer.tasks.metrics import DeviceMetrics
+
+CONSTANT_SD = 0.01
+
+
+class _Outputs(Predictions):
+    """Scores of examples."""
+
+    def scores(self, chosen: np.ndarray) -> Scores:
+        from flaxfer.tasks import metrics  # Imports JAX.
+
+        return metrics.evaluate_scores(self._outputs[chosen], self.data.label[chosen])
+
+    def record(self, i: int) -> dict[str, Any]:
+        return {"prediction": float(self._outputs[i, 0]), "score": float(self.data.label[i])}
 
 
 class Regression(TaskType):
@@ -34,6 +48,7 @@ class Regression(TaskType):
     label_dtype = np.float32
     gold_key = "score"
     learning_metric = "pearson"
+    predictions = _Outputs
     pipeline_tag = "text-classification"
     problem_type = "regression"
 
@@ -46,9 +61,8 @@ class Regression(TaskType):
                 f"{at}.score_range: is empty: {task.score_range}",
             )
 
-    def label_names(self, task: Task, named: Collection[str]) -> tuple[str, ...] | None:
+    def label_names(self, task: Task, named: Collection[str]) -> None:
         """Return None: scores have no names."""
-        return None
 
     def read_labels(
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
@@ -62,51 +76,34 @@ class Regression(TaskType):
             lambda value: score_fault(value, task.score_range),
         )
 
-    def loss(
-        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
-    ) -> tuple[jax.Array, jax.Array]:
+    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the squared errors, and the number of examples."""
         from flaxfer.tasks import losses  # Imports JAX.
 
         return losses.score_loss(logits, batch)
 
-    def device_metrics(self, task: Task) -> type[DeviceMetrics]:
+    def device_metrics(self, task: Task) -> DeviceMetrics:
         """Return all metrics but Spearman's correlation, which needs the ranks."""
         from flaxfer.tasks import metrics  # Imports JAX.
 
-        return metrics.regression()
+        return metrics.ScoreMetrics.empty()
 
-    def accumulate(
-        self, state: DeviceMetrics, logits: jax.Array, batch: Mapping[str, jax.Array]
-    ) -> DeviceMetrics:
-        """Return the metrics with those of a batch merged in."""
-        from flaxfer.tasks import metrics  # Imports JAX.
-
-        return metrics.accumulate(state, logits, batch)
-
-    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
-        """Return the predicted scores."""
-        return _Outputs(task, data, outputs)
-
-    def measure(
-        self,
-        task: Task,
-        metric: str,
-        language: str,
-        gold: Sequence[Any],
-        predictions: Sequence[Sequence[Any]],
-    ) -> tuple[Resampled, list[Learning]]:
+    def resampled(
+        self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
+    ) -> Resampled:
         """Return a metric of the predicted scores."""
-        score_n = np.array(gold, np.float64)
-        output_nR = np.array(predictions, np.float64).T
-        pearson = resampling.pearson(output_nR, score_n)
-        measure: Resampled = pearson
-        if metric == "spearman":
-            measure = resampling.Spearman(output_nR, score_n)
-        elif metric == "mse":
-            measure = resampling.mean((output_nR - score_n[:, None]) ** 2)
-        constant = [resampling.constant_outputs(column, score_n) for column in output_nR.T]
-        return measure, resampling.learning("pearson", pearson, constant)
+        score_n, output_nR = np.array(gold, np.float64), np.array(predictions, np.float64).T
+        if metric == "mse":
+            return resampling.mean((output_nR - score_n[:, None]) ** 2)
+        measures = {"pearson": resampling.pearson, "spearman": resampling.Spearman}
+        return measures[metric](output_nR, score_n)
+
+    def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
+        """Return why the predicted scores of a run count as constant; empty if they do not."""
+        sd, gold_sd = np.std(prediction), np.std(gold)
+        if sd < CONSTANT_SD * gold_sd:
+            return f"predictions have a standard deviation of {sd:.2g}, the scores of {gold_sd:.2g}"
+        return ""
 
     def undefined(self, metric: str, gold: Sequence[Any]) -> bool:
         """Whether a correlation is undefined because all scores are the same."""
@@ -120,15 +117,3 @@ class Regression(TaskType):
         """Name the range of the scores."""
         low, high = task.score_range
         return f"a score; the scores it was trained on range from {low:g} to {high:g}"
-
-
-class _Outputs(Predictions):
-    """Scores of examples."""
-
-    def scores(self, chosen: np.ndarray) -> Scores:
-        from flaxfer.tasks import metrics  # Imports JAX.
-
-        return metrics.evaluate_scores(self._outputs[chosen], self.data.label[chosen])
-
-    def record(self, i: int) -> dict[str, Any]:
-        return {"prediction": float(self._outputs[i, 0]), "score": float(self.data.label[i])}

@@ -17,9 +17,6 @@ from typing import Any
 
 import numpy as np
 
-CONSTANT_SHARE = 0.99
-CONSTANT_SD = 0.01
-
 _CELLS = 2**21
 """Maximum number of elements of a block of resamples."""
 
@@ -181,73 +178,43 @@ def pearson(outputs_nR: np.ndarray, score_n: np.ndarray) -> Sums:
     return Sums(np.stack([x, y, x * x, y * y, x * y], axis=2), _pearson)
 
 
-def class_metric(name: str, predicted_nR: np.ndarray, label_n: np.ndarray, classes: int) -> Sums:
-    """Return `macro_f1` or `mcc` of predicted classes, as defined in `flaxfer.tasks.metrics`."""
-    each = np.arange(classes)
-    predicted = predicted_nR[..., None] == each
-    gold = np.broadcast_to(label_n[:, None, None] == each, predicted.shape)
-    features = np.concatenate([predicted & gold, predicted, gold], axis=2).astype(np.float64)
-    return Sums(features, {"macro_f1": _macro_f1, "mcc": _mcc}[name])
+def class_metric(
+    name: str, names: Sequence[Any], gold: Sequence[Any], predictions: Sequence[Sequence[Any]]
+) -> Sums:
+    """Return accuracy, macro F1 or MCC of R runs, as defined in `flaxfer.tasks.metrics`.
+
+    Args:
+      name: `accuracy`, `macro_f1` or `mcc`.
+      names: The classes.
+      gold: True class of each example.
+      predictions: Predicted class of each example, for each run.
+
+    Raises:
+      ValueError: If a class is not among `names`.
+    """
+    number = {each: i for i, each in enumerate(names)}
+    if not number.keys() >= set(gold).union(*predictions):
+        raise ValueError(f"a class is none of {', '.join(map(str, names))}")
+    label_n1 = np.array([[number[each]] for each in gold])
+    predicted_nR = np.array([[number[each] for each in run] for run in predictions]).T
+    if name == "accuracy":
+        return mean(predicted_nR == label_n1)
+    class_C = np.arange(len(names))
+    predicted = predicted_nR[..., None] == class_C
+    actual = np.broadcast_to(label_n1[..., None] == class_C, predicted.shape)
+    features = np.concatenate([predicted & actual, predicted, actual], axis=2)
+    return Sums(features.astype(np.float64), {"macro_f1": _macro_f1, "mcc": _mcc}[name])
 
 
 def entity_metric(name: str, counts_nR5: np.ndarray) -> Sums:
     """Return `f1`, `precision`, `recall` or `accuracy` from `entities.sentence_counts`."""
-    top, *bottom = {
-        "f1": (0, 1, 2), "precision": (0, 1), "recall": (0, 2), "accuracy": (3, 4),
-    }[name]  # fmt: skip
+    columns = {"f1": (0, 1, 2), "precision": (0, 1), "recall": (0, 2), "accuracy": (3, 4)}
+    top, *bottom = columns[name]
 
     def formula(sums: np.ndarray, n: int) -> np.ndarray:
         return _ratio(len(bottom) * sums[..., top], sums[..., bottom].sum(axis=-1))
 
     return Sums(counts_nR5.astype(np.float64), formula)
-
-
-def measure_classes(
-    metric: str,
-    names: Sequence[Any],
-    gold: Sequence[Any],
-    predictions: Sequence[Sequence[Any]],
-) -> tuple[Resampled, list[Learning]]:
-    """Return a metric of R runs that predict one of the classes `names`, and their learning.
-
-    Raises:
-      ValueError: If a class is not among `names`.
-    """
-    number = {name: i for i, name in enumerate(names)}
-    if not number.keys() >= set(gold).union(*predictions):
-        raise ValueError(f"a class is none of {', '.join(map(str, names))}")
-    label_n = np.array([number[name] for name in gold])
-    predicted_nR = np.array([[number[name] for name in run] for run in predictions]).T
-    mcc = class_metric("mcc", predicted_nR, label_n, len(number))
-    measure = mcc
-    if metric == "accuracy":
-        measure = mean(predicted_nR == label_n[:, None])
-    elif metric != "mcc":
-        measure = class_metric(metric, predicted_nR, label_n, len(number))
-    constant = [constant_classes(column, label_n) for column in predicted_nR.T]
-    return measure, learning("mcc", mcc, constant)
-
-
-def learning(name: str, measure: Resampled, constant: Sequence[str]) -> list[Learning]:
-    """Return the learning of each run from the measure `name` and why its outputs are constant."""
-    values = measure.observed().tolist()
-    return [Learning(name, value, why) for value, why in zip(values, constant, strict=True)]
-
-
-def constant_classes(predicted_n: np.ndarray, label_n: np.ndarray) -> str:
-    """Return why predictions of any comparable type count as constant; empty if they do not."""
-    share, majority = (_largest_share(values) for values in (predicted_n, label_n))
-    if share >= CONSTANT_SHARE > majority:
-        return f"one prediction for {share:.1%} of the examples"
-    return ""
-
-
-def constant_outputs(output_n: np.ndarray, score_n: np.ndarray) -> str:
-    """Return why predicted scores count as constant; empty if they do not."""
-    sd, gold_sd = (float(values.std(dtype=np.float64)) for values in (output_n, score_n))
-    if sd < CONSTANT_SD * gold_sd:
-        return f"predictions have a standard deviation of {sd:.2g}, the scores of {gold_sd:.2g}"
-    return ""
 
 
 def resamples(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -268,10 +235,6 @@ def _blocks(n: int, draws: int) -> Iterator[int]:
     step = max(1, _CELLS // n)
     for start in range(0, draws, step):
         yield min(step, draws - start)
-
-
-def _largest_share(values: np.ndarray) -> float:
-    return float(np.max(np.unique(values, return_counts=True)[1]) / len(values))
 
 
 def _standardised(x_nR: np.ndarray) -> np.ndarray:

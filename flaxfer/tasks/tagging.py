@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -12,23 +13,49 @@ import numpy as np
 from flaxfer.config import Source, Task
 from flaxfer.config.findings import Finding
 from flaxfer.data.encode import Sequences, Template, chunks, pure_backend, word_splitter
-from flaxfer.data.examples import Examples, LabelColumn, Texts
+from flaxfer.data.examples import Examples, Texts
 from flaxfer.data.labels import NO_LABEL, Labels, label_index
 from flaxfer.data.packing import Batch, Layout
 from flaxfer.data.tables import Column, Problems
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import list_fault, text_fault, written
 from flaxfer.errors import DataError
-from flaxfer.tasks import entities, resampling
+from flaxfer.tasks import entities
 from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
-from flaxfer.tasks.resampling import Learning, Resampled
+from flaxfer.tasks.resampling import Resampled, entity_metric
 
 if TYPE_CHECKING:
     import jax
     from transformers import PreTrainedTokenizerFast
 
+    from flaxfer.tasks.losses import Arrays, Sum
+
 NO_TAG = (*NO_LABEL, "_")
 """Values that mean that a word has no tag, unless the task has a tag of that name."""
+
+
+class _Tags(Predictions):
+    """Tags of all words: those with the largest logit at the first token of each."""
+
+    @functools.cached_property
+    def _tags(self) -> list[list[str]]:
+        data = self.data
+        first = np.flatnonzero(data.span[:, 0] >= 0)
+        # The words of an example are in the order of its tokens, and examples in that of the data.
+        best = self._outputs[first].argmax(axis=1)
+        ends = np.cumsum([len(tags) for tags in data.reference])
+        return [[self.task.labels[tag] for tag in part] for part in np.split(best, ends[:-1])]
+
+    def _gold(self, i: int) -> list[str | None]:
+        return [None if tag < 0 else self.task.labels[tag] for tag in self.data.reference[i]]
+
+    def scores(self, chosen: np.ndarray) -> Scores:
+        examples = np.flatnonzero(chosen).tolist()
+        gold = [self._gold(i) for i in examples]
+        return entities.entity_scores(gold, [self._tags[i] for i in examples])
+
+    def record(self, i: int) -> dict[str, Any]:
+        return {"prediction": self._tags[i], "label": self._gold(i)}
 
 
 class Tagging(TaskType):
@@ -48,6 +75,7 @@ class Tagging(TaskType):
     head = "token"
     per_token = True
     learning_metric = "f1"
+    predictions = _Tags
     pipeline_tag = "token-classification"
     architecture = "ForTokenClassification"
 
@@ -88,16 +116,12 @@ class Tagging(TaskType):
         """Return the tags of each sentence; -1 for a word without one if `drop_unlabeled`."""
         words, column = columns["words"], columns["tags"]
         labels = Labels()
-        index = label_index(source, task, task.labels)
+        index = label_index(source, task.labels)
         for i in records:
-            tags = column.values[i]
+            tags, sentence = column.values[i], words.values[i]
             fault = list_fault(tags)
-            if (
-                not fault
-                and isinstance(words.values[i], list)
-                and len(words.values[i]) != len(tags)
-            ):
-                fault = f"holds {len(tags)} tags for {len(words.values[i])} words"
+            if not fault and isinstance(sentence, list) and len(sentence) != len(tags):
+                fault = f"holds {len(tags)} tags for {len(sentence)} words"
             if fault:
                 labels.problems.append((i, f"{column.place(i)}: {fault}"))
                 continue
@@ -112,10 +136,6 @@ class Tagging(TaskType):
             else:
                 labels.values[i] = numbers
         return labels
-
-    def label_column(self, values: Sequence[Any]) -> LabelColumn:
-        """Return the tags of the sentences as tuples."""
-        return tuple(values)
 
     def encode(
         self,
@@ -150,8 +170,7 @@ class Tagging(TaskType):
                 pieces = [each[:room] for each in pieces]
                 for first, last in _groups([len(each) for each in pieces], room):
                     counts = [len(each) for each in pieces[first:last]]
-                    ids = np.array([token for each in pieces[first:last] for token in each])
-                    token, types, start = template.fill([ids])
+                    token, types, start = template.fill([np.concatenate(pieces[first:last])])
                     heads = start + np.cumsum([0, *counts[:-1]])
                     span = np.full((len(token), 2), -1, np.int32)
                     span[heads] = np.arange(first, last)[:, None] + [0, 1]
@@ -176,66 +195,28 @@ class Tagging(TaskType):
         """Return `label_BT`, int32, -1 for tokens that do not count."""
         return {"label_BT": layout.tokens(data.label[layout.token], padding=-1)}
 
-    def loss(
-        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
-    ) -> tuple[jax.Array, jax.Array]:
+    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the cross-entropies, and the number of tagged words."""
         from flaxfer.tasks import losses  # Imports JAX.
 
         return losses.tag_loss(logits, batch, label_smoothing)
 
-    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
-        """Return the most probable tag of each word."""
-        return _Tags(task, data, outputs)
-
-    def measure(
-        self,
-        task: Task,
-        metric: str,
-        language: str,
-        gold: Sequence[Any],
-        predictions: Sequence[Sequence[Any]],
-    ) -> tuple[Resampled, list[Learning]]:
+    def resampled(
+        self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
+    ) -> Resampled:
         """Return a metric of the predicted tags."""
         counts = np.stack([entities.sentence_counts(gold, tags) for tags in predictions], axis=1)
-        label = _tagged(gold, gold)
-        constant = [resampling.constant_classes(_tagged(gold, tags), label) for tags in predictions]
-        f1 = resampling.entity_metric("f1", counts)
-        return (
-            resampling.entity_metric(metric, counts),
-            resampling.learning("f1", f1, constant),
-        )
+        return entity_metric(metric, counts)
+
+    def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
+        """Return why the predicted tags of a run count as constant; empty if they do not."""
+        words = zip(chain.from_iterable(prediction), chain.from_iterable(gold), strict=True)
+        tags, true = zip(*[word for word in words if word[1] is not None], strict=True)
+        return super().constant(tags, true)
 
     def describe(self, task: Task) -> str:
         """Name the tags."""
         return f"a tag for every word, at its first piece: {', '.join(task.labels)}"
-
-
-class _Tags(Predictions):
-    """Tags of all words, decided at their first tokens."""
-
-    @functools.cached_property
-    def _tags(self) -> list[list[str]]:
-        data = self.data
-        first = np.flatnonzero(data.span[:, 0] >= 0)
-        example = data.example[np.searchsorted(data.offset, first, side="right") - 1]
-        ends = np.cumsum([len(tags) for tags in data.reference])
-        best = np.empty(ends[-1] if len(ends) else 0, np.int64)
-        best[data.span[first, 0] + (ends - [len(tags) for tags in data.reference])[example]] = (
-            self._outputs[first].argmax(axis=1)
-        )
-        return [[self.task.labels[tag] for tag in part] for part in np.split(best, ends[:-1])]
-
-    def _gold(self, i: int) -> list[str | None]:
-        return [None if tag < 0 else self.task.labels[tag] for tag in self.data.reference[i]]
-
-    def scores(self, chosen: np.ndarray) -> Scores:
-        examples = np.flatnonzero(chosen).tolist()
-        gold = [self._gold(i) for i in examples]
-        return entities.entity_scores(gold, [self._tags[i] for i in examples])
-
-    def record(self, i: int) -> dict[str, Any]:
-        return {"prediction": self._tags[i], "label": self._gold(i)}
 
 
 def _groups(counts: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
@@ -262,11 +243,3 @@ def _unknown(tokenizer: PreTrainedTokenizerFast, name: str) -> int:
             hint="set unk_token in tokenizer_config.json, or leave the record out with `drop`.",
         )
     return int(tokenizer.unk_token_id)
-
-
-def _tagged(gold: Sequence[Sequence[str | None]], tags: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return the tags of all words that have a true tag."""
-    pairs = (
-        pair for sentence in zip(gold, tags, strict=True) for pair in zip(*sentence, strict=True)
-    )
-    return np.array([tag for true, tag in pairs if true is not None])

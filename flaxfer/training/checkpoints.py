@@ -15,14 +15,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from flaxfer.errors import CheckpointError
 from flaxfer.runtime.files import write_atomically
-from flaxfer.runtime.trees import leaves_by_name, path_name
+from flaxfer.runtime.trees import leaves_by_name, map_names
 
 MANIFEST = "manifest.json"
 log = logging.getLogger("flaxfer.training.checkpoints")
@@ -57,7 +56,7 @@ class CheckpointStore:
                 f"step {step} is not after the newest checkpoint, step {newest.step}",
                 where=str(self.folder),
             )
-        path = self.folder / _folder_name(step)
+        path = self.folder / f"{step:08d}"
         if path.exists():  # Left by a killed run, without a manifest.
             shutil.rmtree(path)
         path.mkdir(parents=True)
@@ -71,8 +70,8 @@ class CheckpointStore:
             "notes": notes,
             "files": _checksums(path),
         }
-        write_atomically(path / MANIFEST, _sealed(manifest))
-        self._prune()
+        _write_manifest(path, manifest)
+        self._prune(self.best(), self.newest())
 
     def all(self) -> list[Checkpoint]:
         """Return the committed checkpoints by step. Other folders and files are ignored."""
@@ -89,13 +88,20 @@ class CheckpointStore:
 
     def newest(self) -> Checkpoint | None:
         """Return the checkpoint that a killed run continues from."""
-        checkpoints = self.all()
-        return checkpoints[-1] if checkpoints else None
+        return next(reversed(self.all()), None)
 
     def best(self) -> Checkpoint | None:
-        """Return the checkpoint with the best defined dev score, the earlier of equals."""
+        """Return the checkpoint with the best dev score, the earlier of equals.
+
+        If no score is defined, it is the newest checkpoint.
+        """
         scored = [checkpoint for checkpoint in self.all() if np.isfinite(checkpoint.score)]
-        return max(scored, key=lambda c: (self._sign * c.score, -c.step), default=None)
+        return max(scored, key=lambda c: (self._sign * c.score, -c.step), default=self.newest())
+
+    def improves(self, score: float) -> bool:
+        """Return whether a score is defined, and better than that of every checkpoint."""
+        scores = [self._sign * checkpoint.score for checkpoint in self.all()]
+        return bool(np.isfinite(score)) and not any(s >= self._sign * score for s in scores)
 
     def newest_whole(self) -> Checkpoint | None:
         """Return the newest intact checkpoint; log damaged ones and set them aside."""
@@ -111,35 +117,26 @@ class CheckpointStore:
         return None
 
     def restore_newest(self, items: dict[str, Any]) -> tuple[Checkpoint, dict[str, Any]] | None:
-        """Return the newest intact checkpoint and its items.
-
-        Raises:
-          CheckpointError: it is intact, but does not fit.
-        """
+        """Return the newest intact checkpoint and its items; raise as `restore` if they misfit."""
         checkpoint = self.newest_whole()
         return None if checkpoint is None else (checkpoint, _read(checkpoint, items))
 
     def finish(self) -> None:
         """Delete everything but the parameters of the best checkpoint, once a stage is finished."""
-        best = self.best() or self.newest()
-        for checkpoint in self.all():
-            if best is None or checkpoint.step != best.step:
-                shutil.rmtree(checkpoint.path)
+        best = self.best()
+        self._prune(best)
         if best is not None and (best.path / "opt_state").exists():
             manifest = _read_manifest(best.path / MANIFEST)
-            manifest["files"] = {
-                name: checksum
-                for name, checksum in manifest["files"].items()
-                if not name.startswith("opt_state/")
-            }
+            files = manifest["files"].items()
+            manifest["files"] = {k: v for k, v in files if not k.startswith("opt_state/")}
             # The manifest first: with it written, the files that follow are no longer missed.
-            write_atomically(best.path / MANIFEST, _sealed(manifest))
+            _write_manifest(best.path, manifest)
             shutil.rmtree(best.path / "opt_state")
 
-    def _prune(self) -> None:
-        kept = {checkpoint.step for checkpoint in (self.best(), self.newest()) if checkpoint}
+    def _prune(self, *kept: Checkpoint | None) -> None:
+        paths = [checkpoint.path for checkpoint in kept if checkpoint]
         for checkpoint in self.all():
-            if checkpoint.step not in kept:
+            if checkpoint.path not in paths:
                 shutil.rmtree(checkpoint.path)
 
 
@@ -166,29 +163,24 @@ def _read(checkpoint: Checkpoint, items: dict[str, Any]) -> dict[str, Any]:
             target = _string_keys(wanted)
             saved = checkpointer.metadata(path).item_metadata.tree if path.is_dir() else {}
             _compare(path, saved, target)
-            tree = checkpointer.restore(path, target)
-            leaves = leaves_by_name(tree)
-            restored[name] = jax.tree.map_with_path(lambda p, _: leaves[path_name(p)], wanted)  # noqa: B023
+            leaves = leaves_by_name(checkpointer.restore(path, target))
+            restored[name] = map_names(leaves.__getitem__, wanted)
     return restored
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     checksums = {}
-    for path in files:
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         checksums[path.relative_to(folder).as_posix()] = digest
     return checksums
 
 
-def _folder_name(step: int) -> str:
-    return f"{step:08d}"
-
-
-def _sealed(manifest: dict[str, Any]) -> str:
-    """Return the text of a manifest with its own checksum."""
-    return json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1)
+def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write a manifest with its own checksum."""
+    content = {**manifest, "checksum": _checksum(manifest)}
+    write_atomically(folder / MANIFEST, json.dumps(content, indent=1))
 
 
 def _checksum(manifest: dict[str, Any]) -> str:
@@ -200,7 +192,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or content.pop("checksum", None) != _checksum(content):
         raise ValueError("its checksum is not that of its contents")
-    if path.parent.name != _folder_name(content["step"]):
+    if path.parent.name != f"{content['step']:08d}":
         raise ValueError(f"it is of step {content['step']}")
     return content
 
@@ -209,7 +201,7 @@ def _verify(checkpoint: Checkpoint) -> None:
     wanted = _read_manifest(checkpoint.path / MANIFEST)["files"]
     actual = _checksums(checkpoint.path)
     damage = [
-        f"{name}: {'missing' if name not in actual else 'changed since it was written'}"
+        f"{name}: {'changed since it was written' if name in actual else 'missing'}"
         for name in wanted
         if actual.get(name) != wanted[name]
     ]

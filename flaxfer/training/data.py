@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from flaxfer.config import Config, Stage, Train
+from flaxfer.config import Config, Stage
 from flaxfer.data import overlap, sources, tokenize
 from flaxfer.data.examples import Examples
 from flaxfer.data.loader import TrainPlan, total_steps
@@ -61,12 +62,8 @@ class StageData:
     @property
     def model(self) -> ModelSpec:
         """The model with an embedding cut to `vocabulary`."""
-        return self.model_with(self.vocabulary)
-
-    def model_with(self, vocabulary: Vocabulary) -> ModelSpec:
-        """Return the model with an embedding cut to some ids."""
         model = model_spec(self.encoder, self.settings.task)
-        return model.with_vocabulary(len(vocabulary))
+        return model.with_vocabulary(len(self.vocabulary))
 
     def plan(self, seeds: tuple[int, ...], multiple: int) -> TrainPlan:
         """Return what every step trains on; the number of rows is a multiple of `multiple`."""
@@ -77,10 +74,7 @@ class StageData:
     def total_steps(self) -> int:
         """Return the optimizer updates without early stopping."""
         train = self.settings.train
-        if self.rehearsal is not None:
-            batch_size = train.batch_size - self.rehearsal.examples
-            train = dataclasses.replace(train, batch_size=batch_size)
-        return total_steps(self.train, train)
+        return total_steps(self.train, self.rehearsal.rest(train) if self.rehearsal else train)
 
     def summary(self) -> list[dict[str, Any]]:
         """Return one record for every split and set, for study.json."""
@@ -90,7 +84,7 @@ class StageData:
                 "examples": len(data.id),
                 "tokens": int(data.lengths.sum()),
                 "truncated": data.truncated,
-                "languages": _counts(data.language),
+                "languages": dict(sorted(Counter(data.language).items())),
                 "fingerprint": data.fingerprint,
             }
             for split, data in {**self.splits, **self.evaluated}.items()
@@ -133,8 +127,8 @@ class StudyData:
     def ids(self) -> np.ndarray:
         """Return the ids, ascending, whose pretrained embedding rows a stage may need."""
         data = [*self.stages.values(), *([self.rehearsing] if self.rehearsing else [])]
-        vocabularies = [d.vocabulary for d in data] + [d.scoring_vocabulary for d in data]
-        return np.unique(np.concatenate([vocabulary.ids for vocabulary in vocabularies]))
+        ids = [d.vocabulary.ids for d in data] + [d.scoring_vocabulary.ids for d in data]
+        return np.unique(np.concatenate(ids))
 
     def summary(self) -> list[dict[str, Any]]:
         """Return one record for every split of every stage, for study.json."""
@@ -159,7 +153,7 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
     if config.intermediate is not None and "staged" in config.conditions:
         settings = {"intermediate": config.intermediate, **settings}
     folder = pretrained.resolve(config.model)
-    tokenizer = tokenize.load_tokenizer(config.model)
+    tokenizer = tokenize.load_tokenizer(dataclasses.replace(config.model, path=str(folder)))
     encoder = pretrained.load_encoder_config(folder)
     encoder = encoder.with_dropout(config.model.dropout, config.model.attention_dropout)
     examples, shared = overlap.examine(
@@ -168,7 +162,16 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
         config.overlap,
     )
     tokenized = {
-        name: _tokenize(examples[name], stage.train, tokenizer, cache / "tokenized")
+        name: {
+            split: tokenize.tokenize(
+                data,
+                tokenizer,
+                stage.train.max_length,
+                cache / "tokenized",
+                stage.train.doc_stride,
+            )
+            for split, data in examples[name].items()
+        }
         for name, stage in settings.items()
     }
     stages = {name: _stage(stage, encoder, tokenized[name]) for name, stage in settings.items()}
@@ -190,15 +193,6 @@ def _read(settings: Stage, data_dir: str) -> dict[str, Examples]:
     for name, source in settings.evaluate.items():
         splits[name] = sources.read_source(source, task, form, data_dir, settings.data.split_seed)
     return splits
-
-
-def _tokenize(
-    splits: Mapping[str, Examples], train: Train, tokenizer: Any, folder: Path
-) -> dict[str, Tokenized]:
-    return {
-        name: tokenize.tokenize(examples, tokenizer, train.max_length, folder, train.doc_stride)
-        for name, examples in splits.items()
-    }
 
 
 def _stage(settings: Stage, encoder: EncoderConfig, splits: Mapping[str, Tokenized]) -> StageData:
@@ -232,7 +226,7 @@ def _rehearsing(
         data=vocabulary.cut(rehearsed),
         task=intermediate.settings.task,
         train=intermediate.settings.train,
-        model=intermediate.model_with(vocabulary),
+        model=intermediate.model.with_vocabulary(len(vocabulary)),
     )
     return dataclasses.replace(
         target,
@@ -259,8 +253,3 @@ def _vocabulary(settings: Stage, encoder: EncoderConfig, data: Iterable[Tokenize
         # Its step depends on the mean over all rows of a matrix, unused ones included.
         return Vocabulary.whole(encoder.vocab_size)
     return Vocabulary.used(data, encoder.vocab_size, encoder.pad_token_id)
-
-
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    names = list(values)
-    return {name: names.count(name) for name in sorted(set(names))}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
+from flax import traverse_util
 
 from flaxfer.config import Task
 from flaxfer.models.families import FAMILIES
@@ -53,13 +52,8 @@ def hand_over(
     return {**params, "head": {**pretrained_head(), **trained}}
 
 
-def merged(fresh: Params, start: Mapping[str, Any]) -> Params:
+def merged(fresh: Params, start: Params) -> Params:
     """Return `fresh` with the arrays of `start`, of the same shapes, in place of its own."""
-    result = dict(fresh)
-    for key, value in start.items():
-        if isinstance(value, Mapping):
-            result[key] = merged(fresh[key], value)
-        else:
-            assert np.shape(value) == np.shape(fresh[key]), key
-            result[key] = value
-    return result
+    flat = traverse_util.flatten_dict(fresh) | traverse_util.flatten_dict(start)
+    params: Params = traverse_util.unflatten_dict(flat)
+    return params

@@ -9,8 +9,8 @@ from __future__ import annotations
 import collections
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +27,6 @@ from flaxfer.training.record import placed
 from flaxfer.training.run import Run
 from flaxfer.training.state import from_items, init_state, param_items, stack, unstack
 from flaxfer.training.step import StepSpec, compiled_programs, make_train_step
-
-Item = TypeVar("Item")
 
 
 def train(
@@ -120,8 +118,9 @@ class _Loop:
             return
         unread: tuple[int, dict[str, jax.Array], BatchSize | None] | None = None
         self._start_clock()
-        for waited, (size, batch) in _timed(self._batches.batches(self._step, self._mesh)):
-            self._waited += waited
+        asked = time.monotonic()
+        for size, batch in self._batches.batches(self._step, self._mesh):
+            self._waited += time.monotonic() - asked
             metrics, compiled = self._take_step(batch)
             # The metrics are read one step late: the device has the next step by then, and never
             # waits for the host.
@@ -135,6 +134,7 @@ class _Loop:
                 self._finish_ended()
             if not self._active:
                 break
+            asked = time.monotonic()
 
     def close(self) -> None:
         """Close the bar and the logs."""
@@ -215,16 +215,20 @@ class _Loop:
         now, active = time.monotonic(), self._active
         for i, run in active:
             if size is not None:
-                counts = [count // len(self._runs) for count in (size.examples, size.tokens)]
-                seconds, waited = (now - self._mark) / len(active), self._waited / len(active)
-                run.speed.add(seconds, waited, *counts)
+                run.speed.seconds += (now - self._mark) / len(active)
+                run.speed.stall_seconds += self._waited / len(active)
+                run.speed.examples += size.examples // len(self._runs)
+                run.speed.tokens += size.tokens // len(self._runs)
             run.log_step(step, {name: float(value[i]) for name, value in values.items()})
-            if run.error is not None and self._batched:
-                say(f"{run.error.where}: {run.error.what}; the other seeds continue")
+            self._say_others_continue(run)
         self._start_clock(now)
         assert self._bar is not None
         loss = float(np.mean([values["loss"][i] for i, _ in active]))
         self._bar.update(step, loss, **active[0][1].speed.rates())
+
+    def _say_others_continue(self, run: Run) -> None:
+        if run.error is not None and self._batched:
+            say(f"{run.error.where}: {run.error.what}; the other seeds continue")
 
     def _is_evaluation_due(self) -> bool:
         at_end = self._step == self._batches.total_steps
@@ -236,42 +240,25 @@ class _Loop:
             return
         began, dev = time.monotonic(), self._data.dev
         params = param_items(self._state.params)["params"]
-        outputs = self._evaluator.predict_seeds(params, dev, len(self._runs))
-        scores = [scores for _, scores in outputs]
-        active = self._active
-        for i, run in active:
-            run.log_dev(self._step, scores[i])
-        seconds = time.monotonic() - began
+        results = self._evaluator.predict_seeds(params, dev, len(self._runs))
+        for i, run in self._active:
+            run.log_dev(self._step, *results[i])
+            self._say_others_continue(run)
+        active, seconds = self._active, time.monotonic() - began
         for i, run in active:
             run.speed.dev_seconds += seconds / len(active)
             items: Any = self._state.items()
             if self._batched:
                 items = unstack(items, i, self._whole_mesh)
-            run.save(self._step, items, scores[i])
+            run.save(self._step, items, results[i][1])
         self._start_clock()
 
     def _finish_ended(self) -> None:
         """Mark the runs that are at their end as finished, while the others continue."""
         for _, run in self._active:
             if run.is_at_end(self._step):
-                plan = {
-                    "bucket_sizes": list(self._batches.bucket_sizes),
-                    "padding_share": self._batches.padding_share(),
-                }
-                run.finish(self._step, plan, self._data.dev)
+                run.finish(self._step, self._batches, self._data.dev)
 
     def _start_clock(self, now: float | None = None) -> None:
         """Start to measure the next step."""
         self._mark, self._waited = time.monotonic() if now is None else now, 0.0
-
-
-def _timed(items: Iterable[Item]) -> Iterator[tuple[float, Item]]:
-    """Yield each item with the seconds it was waited for."""
-    iterator = iter(items)
-    while True:
-        asked = time.monotonic()
-        try:
-            item = next(iterator)
-        except StopIteration:
-            return
-        yield time.monotonic() - asked, item

@@ -8,6 +8,7 @@ and notes/.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from flaxfer.training.checkpoints import Checkpoint, CheckpointStore, restore
 from flaxfer.training.vocabulary import Vocabulary
 
 IDENTITY, ORIGIN, DONE, FAILED = "identity.json", "origin.json", "done.json", "failed.json"
-VOCABULARY, CHECKPOINTS = "vocabulary.npy", "checkpoints"
+VOCABULARY = "vocabulary.npy"
 TRAINED_ON = ("train", "dev")
 """Splits that training reads."""
 
@@ -72,8 +73,7 @@ class StageRecord:
 
     def model_config(self) -> Model:
         """Return the config's section `model`."""
-        settings = self.origin()["model"]
-        return _typed(Model, {key: settings[key] for key in settings if key != "folder"})
+        return _typed(Model, self.origin()["model"])
 
     def vocabulary(self) -> Vocabulary:
         """Return the ids that have a row in the stage's embedding."""
@@ -108,15 +108,13 @@ class StageRecord:
         for entry in self.origin()["data"]:
             if entry["split"] not in TRAINED_ON:
                 name = f"{entry['split']}-{entry['fingerprint'][:12]}.json"
-                content = _json(self.folder / "evaluations" / name)
-                scores += _typed(list[Evaluation], content)
+                scores += _typed(list[Evaluation], _json(self.folder / "evaluations" / name))
         return scores
 
-    def checkpoints(self) -> CheckpointStore:
-        """Return the store of its checkpoints."""
-        task = self.task()
+    def checkpoints(self, task: Task) -> CheckpointStore:
+        """Return the store of its checkpoints; `task` is that of the stage."""
         larger_is_better = task_type(task).larger_is_better(task.metric)
-        return CheckpointStore(self.folder / CHECKPOINTS, larger_is_better)
+        return CheckpointStore(self.folder / "checkpoints", larger_is_better)
 
     def best_checkpoint(self) -> Checkpoint:
         """Return the best checkpoint on dev of a trained stage.
@@ -124,8 +122,7 @@ class StageRecord:
         Raises:
           CheckpointError: it is gone.
         """
-        store = self.checkpoints()
-        best = store.best() or store.newest()
+        best = self.checkpoints(self.task()).best()
         if best is None or (self.is_trained() and best.step != self.done()["best_step"]):
             raise CheckpointError(
                 "the stage is marked as finished, but its best checkpoint is gone",
@@ -136,8 +133,7 @@ class StageRecord:
 
     def model(self, encoder: EncoderConfig) -> ModelSpec:
         """Return the stage's model; `encoder` is that of the pretrained model."""
-        model = model_spec(encoder, self.task())
-        return model.with_vocabulary(len(self.vocabulary()))
+        return model_spec(encoder, self.task()).with_vocabulary(len(self.vocabulary()))
 
     def best_params(self, encoder: EncoderConfig, mesh: jax.sharding.Mesh) -> Params:
         """Return the parameters of the best checkpoint, placed on the mesh.
@@ -172,10 +168,13 @@ def open_finished(folder: Path) -> StageRecord:
     record = StageRecord(folder)
     rerun = _rerun_hint(folder)
     if not record.is_trained():
+        failure = record.failure()
         raise CheckpointError(
-            "the stage is not finished",
+            f"the stage has diverged: {failure}" if failure else "the stage is not finished",
             where=str(folder),
-            hint=f"{rerun}; it continues where it stopped.",
+            hint=f"delete its file {FAILED} to let it try again, and {rerun}."
+            if failure
+            else f"{rerun}; it continues where it stopped.",
         )
     try:
         _check(record)
@@ -229,8 +228,11 @@ def _rerun_hint(folder: Path) -> str:
     return f"run the study again: {command}" if command else "run the study's command again"
 
 
+_adapter = functools.cache(pydantic.TypeAdapter)
+
+
 def _typed(kind: Any, value: Any) -> Any:
-    return pydantic.TypeAdapter(kind).validate_python(value)
+    return _adapter(kind).validate_python(value)
 
 
 def _object(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from flaxfer.config import Task, Train
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.models.spec import ModelSpec
-from flaxfer.training.step import RehearsedObjective
+from flaxfer.training.step import Rehearsed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,10 +33,14 @@ class Rehearsal:
     train: Train
     model: ModelSpec
 
-    def objective(self, train: Train) -> RehearsedObjective:
+    def objective(self, train: Train) -> Rehearsed:
         """Return the second loss of the step; `train` is of the rehearsing stage."""
         fraction = self.examples / train.batch_size
-        return RehearsedObjective(self.model, self.task, self.train.label_smoothing, fraction)
+        return Rehearsed(self.model, self.task, self.train.label_smoothing, fraction)
+
+    def rest(self, train: Train) -> Train:
+        """Return the settings of the rehearsing stage for its own part of each batch."""
+        return dataclasses.replace(train, batch_size=train.batch_size - self.examples)
 
     def plan(
         self, data: Tokenized, train: Train, seeds: tuple[int, ...], pad_id: int, multiple: int
@@ -46,8 +50,7 @@ class Rehearsal:
         They follow the order that the stage before has for the same seed, in batches of one shape,
         so that no more programs are compiled than without them.
         """
-        target_part = dataclasses.replace(train, batch_size=train.batch_size - self.examples)
-        plan = TrainPlan.make(data, target_part, seeds, pad_id, multiple)
+        plan = TrainPlan.make(data, self.rest(train), seeds, pad_id, multiple)
         rehearsed_part = dataclasses.replace(
             self.train,
             batch_size=self.examples,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DivergedError
 from flaxfer.evaluation.evaluator import finite
@@ -20,10 +21,6 @@ from flaxfer.tasks.base import Scores
 from flaxfer.training import restarts, trackers
 from flaxfer.training.record import DONE, FAILED
 from flaxfer.training.stage import StageSpec
-
-
-def always_ours() -> None:
-    """Confirm a claim that no other process can take over."""
 
 
 @dataclasses.dataclass
@@ -40,13 +37,6 @@ class Speed:
     examples: int = 0
     tokens: int = 0
 
-    def add(self, seconds: float, stall_seconds: float, examples: int, tokens: int) -> None:
-        """Count a step."""
-        self.seconds += seconds
-        self.stall_seconds += stall_seconds
-        self.examples += examples
-        self.tokens += tokens
-
     def rates(self) -> dict[str, float]:
         """Return the rates of training; of batched seeds, those of the whole group."""
         seconds = max(self.seconds, 1e-9)
@@ -56,13 +46,10 @@ class Speed:
             "input_stall_share": self.stall_seconds / seconds,
         }
 
-    def summary(self) -> dict[str, float]:
-        """Return total and compile seconds, and the rates."""
-        return {
-            "seconds": self.seconds + self.compile_seconds + self.dev_seconds,
-            "compile_seconds": self.compile_seconds,
-            **self.rates(),
-        }
+    @property
+    def total_seconds(self) -> float:
+        """Time of train steps, compilation and dev evaluation."""
+        return self.seconds + self.compile_seconds + self.dev_seconds
 
 
 class Run:
@@ -84,7 +71,7 @@ class Run:
         self,
         spec: StageSpec,
         start: Callable[[], Params],
-        confirm: Callable[[], None] = always_ours,
+        confirm: Callable[[], None] = lambda: None,
     ):
         self.spec, self.start, self.confirm = spec, start, confirm
         self.record = spec.record
@@ -106,20 +93,15 @@ class Run:
     def prepare(self) -> bool:
         """Make the folder ready for training; return whether there is anything to train."""
         self._reset()
+        self.confirm()
         if self.record.is_trained():
             self.spec.checkpoints.finish()  # A kill may have come between the two.
             return False
-        self.record.folder.mkdir(parents=True, exist_ok=True)
-        self.confirm()
-        restarts.complete(self.record.folder)
+        restarts.complete(self.spec.folder)
         return True
 
     def restore(self, shapes: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-        """Return step and items of the newest intact checkpoint, if there is one.
-
-        Args:
-          shapes: items as trees of `ShapeDtypeStruct` with shardings.
-        """
+        """Return step and items, of the given shapes, of the newest intact checkpoint, if any."""
         restored = self.spec.checkpoints.restore_newest(shapes)
         if restored is None:
             return None
@@ -132,9 +114,8 @@ class Run:
     def open_log(self, step: int, tracker_names: tuple[str, ...]) -> None:
         """Continue metrics.jsonl and the trackers after `step`."""
         self.confirm()
-        folder = self.record.folder
-        sinks = trackers.make(tracker_names, folder, self.spec.title, step)
-        self._log = trackers.MetricsLog(folder, step, sinks)
+        sinks = trackers.make(tracker_names, self.spec.folder, self.spec.title, step)
+        self._log = trackers.MetricsLog(self.spec.folder, step, sinks)
 
     def close_log(self) -> None:
         """Close what `open_log` opened."""
@@ -148,15 +129,19 @@ class Run:
         if bad:
             self._fail(step, f"the {bad[0].replace('_', ' ')} of step {step} is {values[bad[0]]}")
         elif step % self.spec.settings.train.log_every == 0 or step == 1:
-            seconds = self.speed.summary()["seconds"]
-            self._write(step, "train", **values, **self.speed.rates(), seconds=seconds)
+            rates, seconds = self.speed.rates(), self.speed.total_seconds
+            self._write(step, "train", **values, **rates, seconds=seconds)
 
-    def log_dev(self, step: int, scores: Scores) -> None:
-        """Log the dev scores of a step, and count the evaluations without gain."""
+    def log_dev(self, step: int, outputs: np.ndarray, scores: Scores) -> None:
+        """Log a step's dev scores and count the evaluations without gain, or stop the run.
+
+        The outputs are not finite if the last update has spoilt the parameters.
+        """
+        if not np.isfinite(outputs).all():
+            self._fail(step, f"outputs for dev after step {step} are not finite")
+            return
         metric = self.spec.settings.task.metric
-        larger_is_better = task_type(self.spec.settings.task).larger_is_better(metric)
-        best = self.spec.checkpoints.best()
-        gains = _is_better(scores[metric], best.score if best else None, larger_is_better)
+        gains = self.spec.checkpoints.improves(scores[metric])
         self._evaluations_without_gain = 0 if gains else self._evaluations_without_gain + 1
         self._write(step, "dev", metrics=finite(scores), best=gains)
         say(
@@ -181,27 +166,20 @@ class Run:
         out_of_patience = bool(patience) and self._evaluations_without_gain >= patience
         return step >= self.spec.total_steps or out_of_patience
 
-    def finish(self, step: int, plan: dict[str, Any], dev: Tokenized) -> None:
-        """Mark the run as finished, or give the attempt up if it has not learned.
-
-        Args:
-          step: the last one.
-          plan: facts about the packing, for done.json.
-          dev: the dev split.
-        """
+    def finish(self, step: int, plan: TrainPlan, dev: Tokenized) -> None:
+        """Mark the run as finished after `step`, or give the attempt up if it has not learned."""
         self.ended = True
         attempts, store = self.record.attempts(), self.spec.checkpoints
-        best = store.best() or store.newest()
+        best = store.best()
         assert best is not None  # The last step is always evaluated and saved.
         allowed = self.spec.settings.max_restarts
         if len(attempts) < allowed and (why := self._why_not_learned(best.notes, dev)):
             say(f"{self.spec.title}  restarts, {len(attempts) + 1} of {allowed}: {why}")
-            seconds = self.speed.summary()["seconds"]
             self.given_up = {
                 "attempt_seed": self.seed,
                 "why": why,
                 "steps": step,
-                "seconds": seconds,
+                "seconds": self.speed.total_seconds,
             }
             return
         done = {
@@ -209,48 +187,44 @@ class Run:
             "total_steps": self.spec.total_steps,
             "best_step": best.step,
             "stopped_early": step < self.spec.total_steps,
-            **plan,
-            **self.speed.summary(),
+            "bucket_sizes": list(plan.bucket_sizes),
+            "padding_share": plan.padding_share(),
+            "seconds": self.speed.total_seconds,
+            "compile_seconds": self.speed.compile_seconds,
+            **self.speed.rates(),
             "dev": best.notes["dev"],
             "restarts": attempts,
         }
         self.confirm()
         # In this order: without the note, the next start needs all of the newest checkpoint.
-        write_atomically(self.record.folder / DONE, json.dumps(done, indent=1))
+        write_atomically(self.spec.folder / DONE, json.dumps(done, indent=1))
         store.finish()
 
     def give_up(self) -> None:
         """Put the files of an attempt that was given up aside."""
         assert self.given_up is not None
         self.confirm()
-        restarts.give_up(self.record.folder, self.given_up)
+        restarts.give_up(self.spec.folder, self.given_up)
 
     def _fail(self, step: int, problem: str) -> None:
-        folder = self.record.folder
         self.ended = True
         self.error = DivergedError(
             problem,
             where=self.spec.title,
             hint="lower optimizer.learning_rate, lengthen the warm-up, or compute in float32; the "
-            f"newest checkpoint is from before this step. Delete {FAILED} in {folder} to let the "
-            "same command try again.",
+            f"newest checkpoint is from before this step. Delete {FAILED} in {self.spec.folder} "
+            "to let the same command try again.",
         )
         self.confirm()
         note = {"step": step, "error": f"{self.error.where}: {self.error.what}"}
-        write_atomically(folder / FAILED, json.dumps(note, indent=1))
+        write_atomically(self.spec.folder / FAILED, json.dumps(note, indent=1))
 
     def _why_not_learned(self, notes: Mapping[str, Any], dev: Tokenized) -> str:
         scores = {name: np.nan if x is None else x for name, x in notes["dev"].items()}
         name, score = task_type(self.spec.settings.task).learning_score(scores, dev.choices)
-        return restarts.why_not_learned(name, score, len(dev.label))
+        return restarts.why_not_learned(name, score, len(dev.id))
 
     def _write(self, step: int, kind: str, **values: Any) -> None:
         assert self._log is not None
         self.confirm()
         self._log.write(step, kind, **values)
-
-
-def _is_better(score: float, best: float | None, larger_is_better: bool) -> bool:
-    if not np.isfinite(score):
-        return False
-    return best is None or (score > best if larger_is_better else score < best)

@@ -12,10 +12,9 @@ from typing import Any
 
 from flaxfer import config
 from flaxfer.models.spec import ModelSpec
-from flaxfer.tasks import task_type
 from flaxfer.training import handover, restarts
 from flaxfer.training.checkpoints import CheckpointStore
-from flaxfer.training.record import CHECKPOINTS, StageRecord
+from flaxfer.training.record import StageRecord
 
 STORE_VERSION = 5
 """Part of every identity; raised when the same settings would give other results."""
@@ -128,9 +127,7 @@ class StageSpec:
     @property
     def checkpoints(self) -> CheckpointStore:
         """Store of its checkpoints."""
-        task = self.settings.task
-        larger_is_better = task_type(task).larger_is_better(task.metric)
-        return CheckpointStore(self.folder / CHECKPOINTS, larger_is_better)
+        return self.record.checkpoints(self.settings.task)
 
     def attempt_seed(self) -> int:
         """Return the seed of the current attempt, see `flaxfer.training.restarts`."""

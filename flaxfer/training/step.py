@@ -28,52 +28,51 @@ from flaxfer.training.state import TrainState
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
-Loss = Callable[[Params, Batch, jax.Array | None], tuple[jax.Array, jax.Array]]
-"""Maps parameters, a micro-batch and a dropout key to the sum of the losses and their number."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Objective:
-    """A loss: a model, its task, and the smoothing of its labels."""
-
-    model: ModelSpec
-    task: Task
-    label_smoothing: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class RehearsedObjective(Objective):
-    """The loss of a rehearsed task.
+class Rehearsed:
+    """A second task on the encoder of a step, with arrays of its own in the batch.
 
     Attributes:
+      model, task, label_smoothing: as in `StepSpec`.
       fraction: weight in the mean of both losses; its fraction of the batch.
     """
 
-    fraction: float = 0.0
+    model: ModelSpec
+    task: Task
+    label_smoothing: float
+    fraction: float
 
 
 @dataclasses.dataclass(frozen=True)
-class StepSpec(Objective):
+class StepSpec:
     """All that is baked into a compiled train step.
 
     Attributes:
+      model: encoder and head.
+      task: what is learned.
       optimizer: settings of the optimizer.
       total_steps: optimizer updates of the stage, for the schedule.
+      label_smoothing: see `Train`.
       dtype: of the matmuls.
       remat: what layers recompute in the backward pass.
       attention: implementation of attention.
       batched_seeds: whether several seeds run in one program.
-      rehearsed: a second task on the same encoder, with arrays of its own in the batch.
+      rehearsed: a rehearsed task.
       fresh: patterns of parameters without a pretrained start, see `make_optimizer`.
     """
 
-    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
-    total_steps: int = 0
+    model: ModelSpec
+    task: Task
+    optimizer: Optimizer
+    total_steps: int
+    label_smoothing: float = 0.0
     dtype: Any = jnp.float32
     remat: Remat = "none"
     attention: Attention = "auto"
     batched_seeds: bool = False
-    rehearsed: RehearsedObjective | None = None
+    rehearsed: Rehearsed | None = None
     fresh: tuple[str, ...] = ()
 
     def param_shapes(self) -> Params:
@@ -101,23 +100,19 @@ def make_train_step(spec: StepSpec, mesh: jax.sharding.Mesh) -> TrainStep:
     """
     schedule = make_schedule(spec.optimizer, spec.total_steps)
     execution = Execution(spec.dtype, spec.remat, spec.attention, mesh)
+    mean_gradient = functools.partial(_mean_gradient, execution)
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
         transform = make_optimizer(spec.optimizer, spec.total_steps, state.params, spec.fresh)
         step_key = jax.random.fold_in(key, state.step)
         target, rehearsed = by_task(batch)
-        loss, gradient = _mean_gradient(
-            _loss_of(spec, "head", execution), state.params, target, _if_dropout(spec, step_key)
-        )
+        loss, gradient = mean_gradient(spec, "head", state.params, target, step_key)
         metrics = {"loss": loss}
         if spec.rehearsed is not None:
             # Another key than those of the micro-batches, which are numbered from 0.
             rehearsed_key = jax.random.fold_in(step_key, target["token_BT"].shape[0])
-            metrics["rehearsed_loss"], rehearsed_gradient = _mean_gradient(
-                _loss_of(spec.rehearsed, REHEARSED, execution),
-                state.params,
-                rehearsed,
-                _if_dropout(spec, rehearsed_key),
+            metrics["rehearsed_loss"], rehearsed_gradient = mean_gradient(
+                spec.rehearsed, REHEARSED, state.params, rehearsed, rehearsed_key
             )
             fraction = spec.rehearsed.fraction
             gradient = jax.tree.map(
@@ -144,41 +139,43 @@ def compiled_programs(step: Callable[..., Any]) -> int:
     return int(step._cache_size())  # type: ignore[attr-defined]
 
 
-def _if_dropout(spec: StepSpec, key: jax.Array) -> jax.Array | None:
-    return key if spec.model.has_dropout else None
-
-
-def _loss_of(objective: Objective, head: str, execution: Execution) -> Loss:
-    """Return the loss of an objective whose head lies under the key `head` of the parameters."""
-
-    def loss_of(params: Params, batch: Batch, key: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        model_params = {"encoder": params["encoder"], "head": params[head]}
-        logits = objective.model.apply(model_params, batch, key, execution)
-        return task_type(objective.task).loss(logits, batch, objective.label_smoothing)
-
-    return loss_of
-
-
 def _mean_gradient(
-    loss_of: Loss, params: Params, batch: Batch, key: jax.Array | None
+    execution: Execution,
+    objective: StepSpec | Rehearsed,
+    head: str,
+    params: Params,
+    batch: Batch,
+    key: jax.Array,
 ) -> tuple[jax.Array, Params]:
-    """Return the mean loss of a batch and its gradient; arrays lead with A micro-batches."""
-    micro_batches = batch["token_BT"].shape[0]
+    """Return the mean loss of a batch and its gradient.
 
-    def micro_step(
-        index: jax.typing.ArrayLike, micro: Batch
-    ) -> tuple[tuple[jax.Array, jax.Array], Params]:
-        micro_key = None if key is None else jax.random.fold_in(key, index)
-        return jax.value_and_grad(loss_of, has_aux=True)(params, micro, micro_key)
+    Args:
+      execution: how the layers compute.
+      objective: model, task and label smoothing.
+      head: key of the objective's head among the parameters.
+      params: all trained parameters.
+      batch: arrays that lead with A micro-batches.
+      key: dropout key of the batch.
+    """
+    model, micro_batches = objective.model, batch["token_BT"].shape[0]
 
+    def loss_of(
+        params: Params, micro: Batch, index: jax.typing.ArrayLike
+    ) -> tuple[jax.Array, jax.Array]:
+        micro_key = jax.random.fold_in(key, index) if model.has_dropout else None
+        model_params = {"encoder": params["encoder"], "head": params[head]}
+        logits = model.apply(model_params, micro, micro_key, execution)
+        return task_type(objective.task).loss(logits, micro, objective.label_smoothing)
+
+    micro_step = jax.value_and_grad(loss_of, has_aux=True)
     if micro_batches == 1:
-        (loss, count), gradient = micro_step(0, jax.tree.map(lambda x: x[0], batch))
+        (loss, count), gradient = micro_step(params, jax.tree.map(lambda x: x[0], batch), 0)
     else:
 
-        def accumulate(total: Any, item: tuple[jax.Array, Batch]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, micro_step(*item)), None
+        def accumulate(total: Any, item: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, micro_step(params, *item)), None
 
         zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
-        total, _ = jax.lax.scan(accumulate, zero, (jnp.arange(micro_batches), batch))
+        total, _ = jax.lax.scan(accumulate, zero, (batch, jnp.arange(micro_batches)))
         (loss, count), gradient = total
     return loss / count, jax.tree.map(lambda g: g / count, gradient)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.runtime.files import write_atomically
 
 
-class Tracker(Protocol):
-    """A sink of scalars."""
+@dataclasses.dataclass(frozen=True)
+class Tracker:
+    """A sink of scalars.
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Log values such as `train/loss` at a step."""
+    Attributes:
+      scalars: logs values such as `train/loss` at a step.
+      close: flushes and closes.
+    """
 
-    def close(self) -> None:
-        """Flush and close."""
+    scalars: Callable[[int, dict[str, float]], None]
+    close: Callable[[], None]
 
 
 class MetricsLog:
@@ -58,16 +62,16 @@ class MetricsLog:
 
 
 def make(names: tuple[str, ...], folder: Path, run: str, resume_step: int) -> list[Tracker]:
-    """Return the trackers of a stage by name; they drop steps past `resume_step`.
+    """Return the trackers of a stage by name.
+
+    TensorBoard drops what it has of steps past `resume_step`; Weights & Biases gets another run of
+    the same name whenever the stage is resumed.
 
     Raises:
       ConfigError: the package behind a tracker is not installed.
     """
-    makers: dict[str, Callable[[Path, str, int], Tracker]] = {
-        "tensorboard": _TensorBoard,
-        "wandb": _WeightsAndBiases,
-    }
-    sinks: list[Tracker] = []
+    makers = {"tensorboard": _tensorboard, "wandb": _wandb}
+    sinks = []
     for name in names:
         try:
             sinks.append(makers[name](folder, run, resume_step))
@@ -80,38 +84,30 @@ def make(names: tuple[str, ...], folder: Path, run: str, resume_step: int) -> li
     return sinks
 
 
-class _TensorBoard:
-    def __init__(self, folder: Path, run: str, resume_step: int):
-        from tensorboardX import SummaryWriter
+def _tensorboard(folder: Path, run: str, resume_step: int) -> Tracker:
+    from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
+    def scalars(step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
-        self._writer.close()
+    return Tracker(scalars, writer.close)
 
 
-class _WeightsAndBiases:
-    def __init__(self, folder: Path, run: str, resume_step: int):
-        import wandb
+def _wandb(folder: Path, run: str, resume_step: int) -> Tracker:
+    import wandb
 
-        self._run = wandb.init(
-            project="flaxfer",
-            name=run,
-            dir=str(folder),
-            # Online only on request: a run must not depend on a network.
-            mode=os.environ.get("WANDB_MODE", "offline"),
-            reinit="create_new",  # Several seeds may train at once.
-        )
-
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        self._run.log(values, step=step)
-
-    def close(self) -> None:
-        self._run.finish()
+    opened = wandb.init(
+        project="flaxfer",
+        name=run,
+        dir=str(folder),
+        # Online only on request: a run must not depend on a network.
+        mode=os.environ.get("WANDB_MODE", "offline"),
+        reinit="create_new",  # Several seeds may train at once.
+    )
+    return Tracker(lambda step, values: opened.log(values, step=step), opened.finish)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

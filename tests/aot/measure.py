@@ -63,15 +63,13 @@ def workload() -> programs.Workload:
         settings=Stage(task, Data(train=()), train=train),
         model=ModelSpec(read_config(encoder)),
         vocabulary=2048,
-        train=data,
-        dev=data,
+        data=programs.Splits(data, data),
     )
 
 
 def plan() -> dict[str, Any]:
     """Return the bucket sizes, each of them a program, and the slots of a row."""
     train_plan = workload().plan(1)
-    assert train_plan is not None
     return {"bucket_sizes": list(train_plan.bucket_sizes), "slots": train_plan.slots}
 
 

@@ -30,7 +30,7 @@ def test_overrides_are_kept_apart_from_options() -> None:
     assert args.mesh == config.Mesh(data=2, fsdp=2, tensor=1)
 
 
-@pytest.mark.parametrize("text", ["data", "data=0", "rows=2", "data=-2", "data=two", ""])
+@pytest.mark.parametrize("text", ["data", "data=0", "rows=2", "data=-2", "data=-3", "data=two", ""])
 def test_a_malformed_mesh_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="is not AXIS=SIZE"):
         command.mesh_sizes(text)
@@ -74,9 +74,9 @@ def args(tmp_path: Path) -> Iterator[argparse.Namespace]:
 
 def compile_steps(args: argparse.Namespace, **options: bool) -> dict[str, Any]:
     """Compile for a CPU instead of the topology, whose compiler need not be installed."""
-    config = loading.load(
-        args.config, TASK_TYPES, [("train.row_length", "16"), ("train.max_length", "16")]
-    )
+    # So many rows that the eval step needs the most memory, with the train state beside it.
+    sizes = {"train.row_length": "16", "train.max_length": "16", "train.eval_rows": "24"}
+    config = loading.load(args.config, TASK_TYPES, list(sizes.items()))
     config = dataclasses.replace(config, compiler_options=options)
     return command.compile_steps(args, config, topology.parse("v5e:1"), jax.devices()[:1])
 
@@ -86,8 +86,12 @@ def test_steps_are_compiled_with_the_options_of_the_config(args: argparse.Namesp
     assert report["compiler_options"]["xla_cpu_enable_fast_min_max"] is True
     assert report["fits"] and report["topology"]["name"] == "v5e:1x1"
     assert report["shapes"]["train"]["token_BT"] == [1, 2, 16]
-    assert 0 < report["eval"]["bytes"]["peak"] < report["bytes"]["peak"] <= report["peak_bytes"]
-    assert report["bytes"]["optimizer"] == 2 * report["bytes"]["parameters"] + 8
+    train, evaluation = report["bytes"], report["eval"]["bytes"]
+    assert train["optimizer"] == 2 * train["parameters"] + 8
+    assert 0 < evaluation["peak"] < train["peak"]
+    state = train["parameters"] + train["optimizer"]
+    assert report["peak_bytes"] == evaluation["peak"] + state
+    assert "a step trains one seed on the task of its stage alone" in report["assumptions"]
     parts = {entry["part"] for entry in report["parts"]}
     assert {"attention", "feed_forward", "loss", "optimizer", "embeddings"} <= parts
     assert sum(entry["cycles"] for entry in report["parts"]) == pytest.approx(

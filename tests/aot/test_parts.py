@@ -34,9 +34,8 @@ def part(*functions: Callable[..., Any]) -> str:
         ((optax.apply_updates,), "optimizer"),
         ((Regression.loss,), "loss"),
         ((losses.class_loss, optax.softmax_cross_entropy), "loss"),
-        ((Regression.accumulate,), "metrics"),
         ((metrics.accumulate,), "metrics"),
-        ((clu_metrics.Collection.merge,), "metrics"),
+        ((clu_metrics.Metric.reduce,), "metrics"),
         ((bert.Layer.__call__, bert.SelfAttention.__call__, attention.attention), "attention"),
         ((bert.Layer.__call__, bert.SelfAttention.__call__), "attention projections"),
         (

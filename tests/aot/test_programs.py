@@ -32,7 +32,7 @@ def workload(**changes: Any) -> programs.Workload:
     data = random_tokenized(40)
     stage = Stage(TASK, Data(train=()), train=TRAIN)
     model = ModelSpec(encoder_config(layers=1))
-    work = programs.Workload(stage, model, 100, train=data, dev=data)
+    work = programs.Workload(stage, model, 100, programs.Splits(data, data))
     return dataclasses.replace(work, **changes)
 
 
@@ -44,13 +44,13 @@ def shapes_of(batch: dict[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtyp
 def test_shapes_are_those_of_the_batches_of_a_run(row_shards: int) -> None:
     work = workload()
     plan = work.plan(row_shards)
-    assert plan is not None
     largest = max(
         (plan.batch(step) for step in range(plan.total_steps)), key=lambda x: x["token_BT"].size
     )
     assert shapes_of(work.train_shapes(row_shards)) == shapes_of(largest)
-    assert work.dev is not None
-    batch = next(eval_batches(work.dev, TRAIN, work.model.encoder.pad_token_id, row_shards))
+    batch = next(
+        eval_batches(random_tokenized(40), TRAIN, work.model.encoder.pad_token_id, row_shards)
+    )
     assert shapes_of(work.eval_shapes(row_shards)) == shapes_of(batch)
 
 
@@ -135,6 +135,13 @@ def test_rates_follow_from_cycles() -> None:
     assert rates["utilisation_estimate"]["useful"] == pytest.approx(share, rel=1e-6)
     assert rates["utilisation_estimate"]["all_tokens"] > share
     assert verdict.rates(work, parse("h100:8"), mesh, None)["examples_per_s_estimate"] is None
+
+
+def test_rows_that_no_batch_fits_into_are_refused() -> None:
+    fewest = workload().plan(4).bucket_sizes[0]
+    assert workload(fixed_rows=fewest + 1).rows(4) == fewest + 4
+    with pytest.raises(ConfigError, match=f"at least {workload().plan(1).bucket_sizes[0]}"):
+        workload(fixed_rows=1).rows(1)
 
 
 def test_a_missing_stage_is_refused() -> None:

@@ -12,6 +12,10 @@ from flaxfer.aot import hlo
 from flaxfer.runtime import platform
 from tests.helpers import WORDS, mesh_of, tiny_model
 
+ORIGIN = {
+    "machine": {"cpu": "c", "features": [], "cores": 2, "memory_gib": 8.0},
+    **{"versions": {"jax": "1"}, "git": "g", "date": "2026-11-23"},
+}
 PROGRAM = """HloModule m
 
 %inner (a: bf16[4,4], b: bf16[4,4]) -> bf16[4,4] {
@@ -38,7 +42,11 @@ def test_operations_with_matmuls_are_recognised() -> None:
     assert names == {"library", "alone", "other"}
 
 
-def test_operations_are_attributed_to_parts(tmp_path: Path) -> None:
+def test_operations_are_attributed_to_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(breakdown, "OPTIONS", (("xla_cpu_enable_fast_min_max", True),))
+    monkeypatch.setattr(breakdown, "PAIRS", 1)
     rows = [f"{WORDS[i % 5]} {WORDS[i % 7]},{WORDS[i % 3]},{i / 10:.2f}\n" for i in range(48)]
     file = tmp_path / "pairs.csv"
     file.write_text("".join(rows))
@@ -47,8 +55,7 @@ def test_operations_are_attributed_to_parts(tmp_path: Path) -> None:
         [*words, "--batch", "16", "--steps", "3", "--length", "32"]
     )
     inputs = stage.prepare(options, mesh=mesh_of())
-    variants = (("xla_cpu_enable_fast_min_max", True),)
-    record = breakdown.measure(inputs, inputs, options, variants, pairs=1)
+    record = breakdown.measure(inputs, inputs, options)
     assert "xla_cpu_enable_fast_min_max" not in platform.compiler_options(jax.devices()[0])
     assert record["train"]["steps"] == 3 and record["eval"]["steps"] == 1
     for step, needed in (("train", {"optimizer"}), ("eval", set[str]())):
@@ -61,7 +68,8 @@ def test_operations_are_attributed_to_parts(tmp_path: Path) -> None:
     [variant] = record["options"]
     assert variant["option"] == "xla_cpu_enable_fast_min_max=True"
     assert variant["train"] > 0 and variant["eval"] > 0
-    assert "| feed_forward |" in breakdown.section(record | {"settings": {"title": "tiny"}})
+    origin = {"settings": {"title": "tiny"}, **ORIGIN}
+    assert "| feed_forward |" in breakdown.section(record | origin)
 
 
 def test_the_section_gives_milliseconds_of_a_step_and_shares() -> None:
@@ -72,6 +80,7 @@ def test_the_section_gives_milliseconds_of_a_step_and_shares() -> None:
     }
     record = {
         "settings": {"title": "M, D"},
+        **ORIGIN,
         "train": {"seconds": 1.0, "steps": 2, "parts": parts},
         "eval": {"seconds": 0.5, "steps": 5, "parts": {"attention": parts["attention"]}},
         "options": [{"option": "a=1", "train": 1.25, "eval": 0.996}],
@@ -88,4 +97,5 @@ def test_the_section_gives_milliseconds_of_a_step_and_shares() -> None:
         "| option | training | evaluation |",
         "| `a=1` | 1.25 | 1.00 |",
     ]
+    assert "Versions: jax 1. Commit g; 2026-11-23." in "\n".join(lines)
     assert "Milliseconds of a training step, 500 in all; 30% of" in "\n".join(lines)

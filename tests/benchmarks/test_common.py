@@ -32,6 +32,11 @@ def test_pairs_with_scores_without_a_header(tmp_path: Path) -> None:
     )
 
 
+def test_only_line_feeds_end_a_record(tmp_path: Path) -> None:
+    texts = common.read(written(tmp_path, "a.csv", "a\u2028b,c\x85d,5.0\ne,f,0.25\n"))
+    assert (texts.text_a, texts.text_b) == (["a\u2028b", "e"], ["c\x85d", "f"])
+
+
 def test_texts_with_classes_below_a_header(tmp_path: Path) -> None:
     texts = common.read(written(tmp_path, "a.tsv", 'label\ttext\n1\tgood "film\n0\tbad\n1\tfine\n'))
     assert (texts.text_a, texts.text_b) == (['good "film', "bad", "fine"], None)
@@ -97,7 +102,8 @@ def test_matmuls_of_a_small_encoder() -> None:
     assert counts[(1, 16, 24, 32)] == 2 and counts[(1, 32, 24, 16)] == 2
     maps = 4 * 24 * 16 * 16 + 2 * 24 * 16 * 32
     attention = 2 * 3 * 4 * 8 * 8 * 4
-    assert matmuls.flops(counts) == 2 * 3 * 2 * (maps + attention)
+    flops = sum(2 * b * m * k * n * count for (b, m, k, n), count in counts.items())
+    assert flops == 2 * 3 * 2 * (maps + attention)
     seconds = matmuls.limit_s(encoder, (2.6, 8), "float32")
     assert 0 < seconds < 5
 
@@ -179,8 +185,8 @@ def test_a_packaged_model_is_used(tmp_path: Path, monkeypatch: Any) -> None:
     package.mkdir()
     (package / "__init__.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert run.packaged_model(sys.executable) == str(package / "model")
-    assert run.packaged_model(str(tmp_path / "no_python")) == ""
+    assert run.packaged_model(sys.executable) == package / "model"
+    assert run.packaged_model(str(tmp_path / "no_python")) is None
 
 
 def test_a_failed_run_is_reported_with_its_output(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import common, quality, report, summary
+from benchmarks import common, quality, report, summary, tpu
 
 COMMITTED = common.ROOT / common.RECORDS
 MACHINE = {"cpu": "Test CPU", "features": ["avx2", "avx512f"], "cores": 2, "memory_gib": 8.0}
@@ -116,6 +116,7 @@ def aot(vocabulary: int, cycles: int) -> dict[str, Any]:
     return {
         "topology": {"name": "v5e:1x1", "chips": 1},
         "mesh": {"data": 1, "fsdp": 1, "tensor": 1},
+        "versions": {"libtpu": "1"},
         "estimated_cycles": cycles + 1,
         "cycles_by_source": {"compiler": cycles},
         "shapes": {
@@ -137,13 +138,17 @@ PEER = {
     "length": 128,
     "dtype": "bfloat16",
     "estimated_cycles": 120_000_000,
+    **{"versions": {"libtpu": "2"}, "git": "abc", "date": "2026-11-24T10:00"},
 }
 
 
 def test_estimates_are_compared_only_with_equal_settings() -> None:
     estimates = [PEER | {"estimated_cycles": 1}, PEER, PEER | {"chip": "v6e"}]
     estimates += [aot(9_088, 60_000_000), aot(250_002, 80_000_000)]
-    rows = report.page([], estimates).partition("## TPU ESTIMATES")[2].splitlines()
+    text = report.page([], estimates).partition("## TPU ESTIMATES")[2]
+    assert "Versions for flaxfer: libtpu 1. Commit not recorded." in text
+    assert "Versions for the peer: libtpu 2. Commit abc; 2026-11-24." in text
+    rows = text.splitlines()
     assert [row for row in rows if "v5e" in row or "v6e" in row][:4] == [
         "| xlm-roberta-base, 9,088 tokens | v5e | 64 x 128 | bfloat16 | flaxfer | 60.0 | 2.00 |",
         "| xlm-roberta-base, 250,002 tokens | v5e | 64 x 128 | bfloat16 | flaxfer | 80.0 | 1.50 |",
@@ -200,7 +205,7 @@ def test_cycles_by_part_have_lower_bounds_and_variants() -> None:
     }
     record["shapes"]["encoder"]["intermediate_size"] = 3072
     other = record | {"estimated_cycles": 62_500_000, "peak_bytes": 2 * 2**30}
-    text = report.profile(record, {"no clipping": other})
+    text = tpu.profile(record, {"no clipping": other})
     assert "of all sources: 64.0, 4.0 of them by a model of bytes" in text
     assert "at the published peak: 30.0. Lower bounds" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
@@ -219,7 +224,7 @@ def test_cycles_by_part_have_lower_bounds_and_variants() -> None:
         "| as above | 60.0 | 4.0 | 64.0 | 3.00 |",
         "| no clipping | 60.0 | 4.0 | 62.5 | 2.00 |",
     ]
-    assert "other settings" not in report.profile(record, {})
+    assert "other settings" not in tpu.profile(record, {})
 
 
 def test_lower_bounds_count_the_same_matmuls_as_the_report() -> None:
@@ -229,7 +234,7 @@ def test_lower_bounds_count_the_same_matmuls_as_the_report() -> None:
     # At this peak memory traffic never dominates; the optimizer has no matmuls.
     record["bytes"] = {"parameters": 0}
     place = record["topology"] | {"peak_flops": 1e9, "clock_hz_estimate": 1e9}
-    least = summary.least_cycles(record | {"topology": place})
+    least = tpu.least_cycles(record | {"topology": place})
     head = 3 * 2 * work["sequences"] * encoder["hidden_size"] * (encoder["hidden_size"] + 1)
     assert sum(least.values()) + head == pytest.approx(record["model_flops"]["all_tokens"])
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from benchmarks import common, eval_throughput, train_throughput
+from benchmarks import common, eval_throughput, seeds, train_throughput
 from flaxfer.errors import ConfigError
 from tests.helpers import WORDS, tiny_model
 
@@ -101,6 +101,17 @@ def test_evaluation_of_the_first_steps(data: Data, capsys: pytest.CaptureFixture
 
 
 def test_too_many_steps_are_refused(data: Data) -> None:
-    with pytest.raises(ConfigError, match="9 steps") as caught:
+    with pytest.raises(ConfigError, match="9 steps, 10 are needed") as caught:
         train_throughput.main(arguments(data, "--steps", "8"))
-    assert "--steps 7" in str(caught.value)
+    assert "lower --steps by 1" in str(caught.value)
+
+
+def test_batched_seeds_are_timed_beside_sequential_ones(
+    data: Data, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds.main(arguments(data, "--steps", "2", "--seeds", "2", "--rounds", "1"))
+    record = json.loads(capsys.readouterr().out)
+    assert (record["what"], record["settings"]["seeds"], record["layers"]) == ("seeds", 2, 2)
+    assert record["tokens_per_step"] == round(BATCH * data.tokens.mean())
+    rates = [record[f"{mode}_examples_per_s"] for mode in ("batched", "sequential")]
+    assert record["ratio"] == pytest.approx(rates[0] / rates[1])

@@ -9,22 +9,46 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from flaxfer.config import Data, Source, Task
 from flaxfer.data import sources
 from flaxfer.data.examples import Examples
 from flaxfer.errors import DataError
-from flaxfer.tasks import task_type
+from flaxfer.tasks import TASK_TYPES, task_type
 
 NLI = Task("nli", "classification", "accuracy", labels=("entailment", "neutral", "contradiction"))
 STS = Task("sts", "regression", "pearson", score_range=(0.0, 5.0))
+COPA = Task("copa", "multiple_choice", "accuracy")
+COPA_COLUMNS: dict[str, str | int] = {
+    "text_a": "premise",
+    "choice_1": "choice1",
+    "choice_2": "choice2",
+    "label": "label",
+    "question": "question",
+}
+COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 PAIRS = {"text_a": "a", "text_b": "b", "label": "y"}
 ROWS = [
     ("A man eats.", "A man is eating.", "entailment"),
     ("Ein Hund — läuft.", "他在跑步。", "neutral"),
     ('He said "no", twice', "two\nlines, one field", "contradiction"),
 ]
+
+
+def examples_of(name: str, text_a: Any, text_b: Any = None, label: Any = None) -> Examples:
+    """English examples x:0, x:1, ... of a task type; their labels are 0 by default."""
+    n = len(text_a)
+    return Examples(
+        TASK_TYPES[name],
+        tuple(text_a),
+        None if text_b is None else tuple(text_b),
+        np.zeros(n, np.int32) if label is None else label,
+        tuple(f"x:{i}" for i in range(n)),
+        ("en",) * n,
+        ("",) * n,
+    )
 
 
 def write_csv(path: Path, rows: Sequence[tuple[str, ...]] = ROWS, **options: Any) -> Path:

@@ -10,21 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flaxfer.config import Source, Task
+from flaxfer.config import Source
 from flaxfer.data.examples import Examples
-from flaxfer.errors import ConfigError, DataError
-from flaxfer.tasks import TASK_TYPES
-from tests.data.helpers import read, refusal, text_file
+from flaxfer.errors import DataError
+from tests.data.helpers import (
+    COPA,
+    COPA_COLUMNS,
+    COPA_QUESTIONS,
+    examples_of,
+    read,
+    refusal,
+    text_file,
+)
 
-COPA = Task("copa", "multiple_choice", "accuracy")
-ROLES: dict[str, str | int] = {
-    "text_a": "premise",
-    "choice_1": "choice1",
-    "choice_2": "choice2",
-    "label": "label",
-    "question": "question",
-}
-ASKED = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 ROWS: list[dict[str, Any]] = [
     {"premise": "It rained.", "choice1": "Wet.", "choice2": "Dry.", "question": "effect"},
     {"premise": "He fell.", "choice1": "Sun.", "choice2": "Ice.", "question": "cause"},
@@ -35,7 +33,7 @@ def copa(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> Source:
     labelled = [{"label": i % 2} | row for i, row in enumerate(rows)]
     text = "".join(json.dumps(row) + "\n" for row in labelled)
     path = text_file(folder, text, "data.jsonl")
-    return Source(path, **({"columns": ROLES, "questions": ASKED} | settings))
+    return Source(path, **({"columns": COPA_COLUMNS, "questions": COPA_QUESTIONS} | settings))
 
 
 def test_choices(tmp_path: Path) -> None:
@@ -49,7 +47,7 @@ def test_choices(tmp_path: Path) -> None:
     assert (examples.task_type.name, examples.choices) == ("multiple_choice", 2)
     as_written = read(copa(tmp_path, ROWS, questions={}), COPA)
     assert as_written.text_a == ("It rained. effect", "He fell. cause")
-    plain = {role: column for role, column in ROLES.items() if role != "question"}
+    plain = {role: column for role, column in COPA_COLUMNS.items() if role != "question"}
     only = copa(tmp_path, ROWS, columns=plain, questions={}, keep={"question": ("cause",)})
     assert read(only, COPA).text_a == ("He fell.",)
 
@@ -68,8 +66,6 @@ def test_numbers_of_choices_are_mapped(tmp_path: Path) -> None:
     rows = [row | {"label": label} for row, label in zip(ROWS, (2, 1), strict=True)]
     source = copa(tmp_path, rows, labels={"1": "0", "2": "1"})
     assert read(source, COPA).label.tolist() == [1, 0]
-    with pytest.raises(ConfigError, match="'2' -> '2'"):
-        read(dataclasses.replace(source, labels={"1": "1", "2": "2"}), COPA)
     assert refusal(dataclasses.replace(source, labels={}), COPA).details == (
         "data.jsonl:1: column 'label': '2' is no label",
     )
@@ -96,23 +92,16 @@ def test_f31_findings(change: dict[str, Any], finding: str, tmp_path: Path) -> N
 def test_sets_of_other_numbers_of_choices_do_not_join(tmp_path: Path) -> None:
     two = read(copa(tmp_path, ROWS), COPA)
     rows = [row | {"third": "x"} for row in ROWS]
-    three = read(copa(tmp_path, rows, columns=ROLES | {"choice_3": "third"}), COPA)
+    three = read(copa(tmp_path, rows, columns=COPA_COLUMNS | {"choice_3": "third"}), COPA)
     assert three.choices == 3 and len(Examples.join([two, two])) == 4
     with pytest.raises(DataError, match="2 choices and 3 choices cannot be joined"):
         Examples.join([two, three])
 
 
-def example(name: str, text_a: Any, text_b: Any, label: Any) -> Examples:
-    n = len(text_a)
-    return Examples(
-        TASK_TYPES[name], text_a, text_b, label, tuple(map(str, range(n))), ("en",) * n, ("",) * n
-    )
-
-
 ONE = np.array([1, 0], np.int32)
-TAGGED = example("tagging", (("ab", "c"), ("d",)), None, ((0, 1), (-1,)))
-ASKED_2 = example("question_answering", ("q", "r"), ("ab", "c"), ((("a", 0), ("b", 1)), ()))
-CHOSEN = example("multiple_choice", ("a", "b"), (("ab", "c"), ("d", "e")), ONE)
+TAGGED = examples_of("tagging", (("ab", "c"), ("d",)), None, ((0, 1), (-1,)))
+ASKED_2 = examples_of("question_answering", ("q", "r"), ("ab", "c"), ((("a", 0), ("b", 1)), ()))
+CHOSEN = examples_of("multiple_choice", ("a", "b"), (("ab", "c"), ("d", "e")), ONE)
 KINDS = {"tagging": TAGGED, "question_answering": ASKED_2, "multiple_choice": CHOSEN}
 
 
@@ -130,22 +119,18 @@ def test_take_and_join_undo_each_other(kind: str) -> None:
 
 
 def test_fingerprint_tells_apart_at_every_depth() -> None:
+    words = [(("a", "bc"), ("d",)), (("ab", "c", "d"), ()), (("abc",), ("d",))]
+    tags = [((0, 1), (1,)), ((0,), (1, -1)), ((1,), (-1,))]
+    answers: list[Any] = [((("a", 0),), (("b", 1),)), ((), ())]
+    answers += [((("a", 0), each), ()) for each in (("b", 2), ("b1", 1), ("b", 11))]
     different = [
         *KINDS.values(),
-        example("tagging", (("a", "bc"), ("d",)), None, TAGGED.label),
-        example("tagging", (("ab", "c", "d"), ()), None, TAGGED.label),
-        example("tagging", (("abc",), ("d",)), None, TAGGED.label),
-        example("tagging", TAGGED.text_a, None, ((0, 1), (1,))),
-        example("tagging", TAGGED.text_a, None, ((0,), (1, -1))),
-        example("tagging", TAGGED.text_a, None, ((1,), (-1,))),
-        example("question_answering", ASKED_2.text_a, ASKED_2.text_b, ((("a", 0),), (("b", 1),))),
-        example("question_answering", ASKED_2.text_a, ASKED_2.text_b, ((("a", 0), ("b", 2)), ())),
-        example("question_answering", ASKED_2.text_a, ASKED_2.text_b, ((("a", 0), ("b1", 1)), ())),
-        example("question_answering", ASKED_2.text_a, ASKED_2.text_b, ((("a", 0), ("b", 11)), ())),
-        example("question_answering", ASKED_2.text_a, ASKED_2.text_b, ((), ())),
-        example("multiple_choice", CHOSEN.text_a, (("a", "bc"), ("d", "e")), ONE),
-        example("multiple_choice", CHOSEN.text_a, (("ab", "c"), ("d", "e")), ONE[::-1].copy()),
-        example("classification", CHOSEN.text_a, ("abc", "de"), ONE),
-        example("classification", CHOSEN.text_a, None, ONE),
+        *(dataclasses.replace(TAGGED, text_a=each) for each in words),
+        *(dataclasses.replace(TAGGED, label=each) for each in tags),
+        *(dataclasses.replace(ASKED_2, label=each) for each in answers),
+        dataclasses.replace(CHOSEN, text_b=(("a", "bc"), ("d", "e"))),
+        dataclasses.replace(CHOSEN, label=ONE[::-1].copy()),
+        examples_of("classification", CHOSEN.text_a, ("abc", "de"), ONE),
+        examples_of("classification", CHOSEN.text_a, None, ONE),
     ]
-    assert len({each.fingerprint for each in different}) == len(different)
+    assert len({each.fingerprint for each in different}) == len(different) == 18

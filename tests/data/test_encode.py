@@ -16,8 +16,10 @@ from flaxfer.data.examples import Examples
 from flaxfer.data.tokenize import tokenize
 from flaxfer.errors import DataError
 from flaxfer.tasks import TASK_TYPES
+from tests.data.helpers import examples_of
 from tests.data.reference import check_tags, check_windows, sequences
-from tests.data.test_tokenize import FAMILIES, Untouchable, assert_same, load
+from tests.data.test_tokenize import FAMILIES, assert_same, load
+from tests.data.test_tokenize import examples as pairs
 from tests.helpers import Family
 
 SENTENCES = (
@@ -42,31 +44,18 @@ ANSWERS = tuple(
 )
 
 
-def examples(name: str, text_a: Any, text_b: Any, label: Any) -> Examples:
-    n = len(text_a)
-    return Examples(
-        TASK_TYPES[name],
-        text_a,
-        text_b,
-        label,
-        tuple(f"id{i}" for i in range(n)),
-        ("en",) * n,
-        ("",) * n,
-    )
-
-
 def tagged(sentences: Any = SENTENCES) -> Examples:
     tags = tuple(tuple(i % 5 - 1 for i in range(len(words))) for words in sentences)
-    return examples("tagging", sentences, None, tags)
+    return examples_of("tagging", sentences, None, tags)
 
 
 def asked() -> Examples:
-    return examples("question_answering", QUESTIONS, CONTEXTS, ANSWERS)
+    return examples_of("question_answering", QUESTIONS, CONTEXTS, ANSWERS)
 
 
 def chosen() -> Examples:
     choices = (("It is a dog.", "not", "red " * 9), ("A cat", "the dog " * 9, "x"))
-    return examples(
+    return examples_of(
         "multiple_choice", ("What is eating?", "big " * 9), choices, np.array([2, 0], np.int32)
     )
 
@@ -107,7 +96,7 @@ def test_a_word_without_pieces_is_the_unknown_token(tmp_path: Path) -> None:
     assert tokenizer.decode(tokenized.token) == "[CLS] a [UNK] [UNK] cat [SEP]"
     assert tokenized.label.tolist() == [-1, -1, 0, 1, 2, -1]
     tokenizer.unk_token = None
-    with pytest.raises(DataError, match="id0: a word has no token"):
+    with pytest.raises(DataError, match="x:0: a word has no token"):
         tokenize(data, tokenizer, 16, None)
 
 
@@ -155,7 +144,7 @@ def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
         ((" ".join(words[i : i + 4]), len(" ".join([*words[:i], ""]))),) for i in places
     )
     questions = ("who",) * len(places)
-    data = examples("question_answering", questions, (context,) * len(places), answers)
+    data = examples_of("question_answering", questions, (context,) * len(places), answers)
     for stride in (0, 2, 3):
         tokenized = tokenize(data, tokenizer, 20, None, stride)
         held, exact = check_windows(tokenized, data, tokenizer, 20, stride)
@@ -166,16 +155,16 @@ def test_answers_at_every_place_of_a_context(tmp_path: Path) -> None:
 def test_a_question_that_leaves_no_room_is_named(tmp_path: Path) -> None:
     tokenizer = load(tmp_path)
     questions = ("a " * 20, "what", "cat " * 30)
-    data = examples("question_answering", questions, ("dog " * 30,) * 3, ((), (), ()))
+    data = examples_of("question_answering", questions, ("dog " * 30,) * 3, ((), (), ()))
     assert tokenize(data, tokenizer, 40, None, 3).lengths.max() == 40
     with pytest.raises(DataError) as caught:
         tokenize(data, tokenizer, 30, None, 8)
-    assert caught.value.details == ("id0: 20 tokens leave 7", "id2: 30 tokens leave 0")
+    assert caught.value.details == ("x:0: 20 tokens leave 7", "x:2: 30 tokens leave 0")
     assert "train.doc_stride" in str(caught.value)
     # A context that fits whole needs no window beside it.
-    short = examples("question_answering", ("a " * 20,), ("dog",), ((),))
+    short = examples_of("question_answering", ("a " * 20,), ("dog",), ((),))
     assert len(tokenize(short, tokenizer, 24, None, 8)) == 1
-    with pytest.raises(DataError, match="id0: 20 tokens leave 0"):
+    with pytest.raises(DataError, match="x:0: 20 tokens leave 0"):
         tokenize(short, tokenizer, 23, None, 8)
 
 
@@ -197,7 +186,25 @@ def test_choices_are_pairs(family: Family, tmp_path: Path) -> None:
     assert tokenized.truncated == sum(cut) and cut[1]
 
 
-KINDS = {"tagging": tagged, "question_answering": asked, "multiple_choice": chosen}
+KINDS = {
+    "classification": pairs,
+    "tagging": tagged,
+    "question_answering": asked,
+    "multiple_choice": chosen,
+}
+
+
+class Untouchable:
+    """A tokenizer that may be asked what it is, but not be called."""
+
+    def __init__(self, tokenizer: Any):
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the tokenizer was called")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -217,9 +224,10 @@ def test_f44_cache_hit(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     first = tokenize(data, tokenizer, 48, tmp_path / "cache", 8)
     assert_same(first, tokenize(data, tokenizer, 48, None, 8))
     untouchable: Any = Untouchable(tokenizer)
-    monkeypatch.setattr("flaxfer.data.tokenize.encode", None)
-    assert_same(first, tokenize(data, untouchable, 48, tmp_path / "cache", 8))
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(data.task_type), "encode", None)
+        assert_same(first, tokenize(data, untouchable, 48, tmp_path / "cache", 8))
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npz"]
     stride = tokenize(data, tokenizer, 48, None, 9).fingerprint
     assert (stride == first.fingerprint) == (kind != "question_answering")
 
@@ -244,7 +252,10 @@ def test_f44_cache_of_other_arrays_is_made_again(
         ("label", np.concatenate([label, label, [label[0]] if len(label) else [0]])),
         ("span", np.concatenate([span, [[0, 1]]]).astype(np.int32)),
         ("counts", arrays["counts"][:2]),
-        ("offset", arrays["offset"][:0]),
+        ("offset", arrays["offset"][:-1]),
+        ("token", arrays["token"][::-1]),
+        ("type", np.array([None, {}], dtype=object)),
+        ("cls", arrays["cls"] + 1),
     ):
         caplog.clear()
         np.savez(path, **(arrays | {name: array}))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +17,7 @@ from flaxfer.config import Source, Task
 from flaxfer.data.examples import Examples
 from flaxfer.data.overlap import COLUMNS, TELLING, Overlap, examine, normalise, rows
 from flaxfer.errors import DataError
-from flaxfer.tasks import TASK_TYPES
-from tests.data.helpers import read
+from tests.data.helpers import examples_of, read
 
 STS = Task("sts", "regression", "pearson")
 TOPIC = Task("topic", "classification", "accuracy", ("a", "b"))
@@ -27,21 +26,8 @@ TAGS = Task("tags", "tagging", "accuracy", ("X", "Y"))
 CHOICE = Task("choice", "multiple_choice", "accuracy")
 QA = Task("qa", "question_answering", "f1")
 LONG = "the quick brown fox jumps over dog number"
+examples = functools.partial(examples_of, "classification")
 Stages = dict[str, dict[str, Examples]]
-
-
-def examples(a: list[Any], b: list[Any] | None = None, label: Any = None) -> Examples:
-    n = len(a)
-    label = np.zeros(n, np.int32) if label is None else label
-    return Examples(
-        TASK_TYPES["classification"],
-        tuple(a),
-        None if b is None else tuple(b),
-        label if isinstance(label, tuple) else np.asarray(label),
-        tuple(f"x:{i}" for i in range(n)),
-        ("en",) * n,
-        ("",) * n,
-    )
 
 
 def by_names(records: list[Overlap]) -> dict[tuple[str, str], Overlap]:
@@ -190,10 +176,26 @@ def test_labels_are_compared_if_the_question_is_the_same() -> None:
     for task, same in ((TOPIC, 1), (dataclasses.replace(TOPIC, name="c"), 1), (other, None)):
         _, records = examine(stages, {"intermediate": task, "target": TOPIC}, "report")
         assert by_names(records)[between].same_label == same
+    for task in (TOPIC, CHOICE):  # Neither has scores.
+        tasks = {"intermediate": dataclasses.replace(task, score_range=(0.0, 1.0)), "target": task}
+        _, records = examine(stages, tasks, "report")
+        assert by_names(records)[between].same_label == 1
     numbers = [examples([LONG], label=np.array([x], np.float32)) for x in (3.8, 3.75)]
     stages = {"intermediate": {"train": numbers[0]}, "target": {"train": numbers[1]}}
     _, records = examine(stages, {"intermediate": STS, "target": STS}, "report")
     assert by_names(records)[between].same_label == 0
+    other = dataclasses.replace(STS, score_range=(0.0, 4.0))
+    _, records = examine(stages, {"intermediate": other, "target": STS}, "report")
+    assert by_names(records)[between].same_label is None
+
+
+def test_a_choice_is_the_same_wherever_it_stands() -> None:
+    choices = ("The street was wet.", "A dog barked.")
+    train = examples(["It rained."] * 2, [choices, choices[::-1]], np.array([0, 1], np.int32))
+    test = examples(["It rained."] * 2, [choices[::-1]] * 2, np.array([1, 0], np.int32))
+    _, records = examine({"target": {"train": train, "test": test}}, {"target": CHOICE}, "report")
+    record = by_names(records)["target/train", "target/test"]
+    assert (record.pairs, record.same_label) == (2, 1)
 
 
 def test_other_kinds_of_examples() -> None:

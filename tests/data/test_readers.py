@@ -158,7 +158,7 @@ def test_f31_missing_column(tmp_path: Path) -> None:
     error = refusal(
         Source(text_file(tmp_path, "x\ty\n"), header=False, columns={"text_a": 0, "label": 5})
     )
-    assert "there is no column 5" in str(error) and "0, 1" in str(error)
+    assert "there is no column 5" in str(error) and "'0', '1'" in str(error)
     twice = text_file(tmp_path, "a\ta\ty\nx\tx\tneutral\n")
     error = refusal(Source(twice, columns={"text_a": "a", "label": "y"}))
     assert "there are 2 columns 'a'" in str(error)
@@ -168,8 +168,8 @@ def test_f31_bad_encoding(tmp_path: Path) -> None:
     data = "a\ty\ncafé\tneutral\nx\tneutral\nnaïve\tneutral\n".encode("latin-1")
     source = Source(text_file(tmp_path, data), columns={"text_a": "a", "label": "y"})
     assert refusal(source).details == (
-        "data.tsv:2: byte 7 of the file is 0xe9: invalid continuation byte",
-        "data.tsv:4: byte 29 of the file is 0xef: invalid continuation byte",
+        "data.tsv:2: byte 4 is 0xe9: invalid continuation byte",
+        "data.tsv:4: byte 3 is 0xef: invalid continuation byte",
     )
     assert read(dataclasses.replace(source, encoding="latin-1"), NLI).text_a[0] == "café"
     with pytest.raises(ConfigError, match="no encoding 'latin-17'"):
@@ -179,7 +179,7 @@ def test_f31_bad_encoding(tmp_path: Path) -> None:
 def test_f31_nul(tmp_path: Path) -> None:
     path = text_file(tmp_path, "a\ty\nx\tneutral\nx\0\0y\tneutral\n")
     error = refusal(Source(path, columns={"text_a": "a", "label": "y"}))
-    assert error.details == ("data.tsv:3: 2 NUL, from character 15 of the file",)
+    assert error.details == ("data.tsv:3: 2 NUL",)
     path = text_file(tmp_path, '{"a": "x\\u0000", "y": "neutral"}\n', "data.jsonl")
     error = refusal(Source(path, columns={"text_a": "a", "label": "y"}))
     assert error.details == ("data.jsonl:1: column 'a': holds a NUL",)
@@ -203,12 +203,12 @@ def test_f31_wrong_types(tmp_path: Path) -> None:
     path = text_file(tmp_path, "\n".join(map(json.dumps, records)) + "\n", "data.jsonl")
     assert refusal(Source(path, columns=columns)).details == (
         *(f"data.jsonl:{i}: {finding}" for i, finding in enumerate(findings, 1)),
-        "data.jsonl:5: the line is no JSON object",
+        "data.jsonl:5: is a list, no object",
     )
     path = text_file(tmp_path, json.dumps(records), "data.json")
     assert refusal(Source(path, columns=columns)).details == (
         *(f"data.json: record {i}: {finding}" for i, finding in enumerate(findings, 1)),
-        "data.json: record 5: is a list, not an object",
+        "data.json: record 5: is a list, no object",
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 from flaxfer.config import Model, Source, Task
 from flaxfer.data.examples import Examples
 from flaxfer.data.tokenize import load_tokenizer, tokenize
-from tests.data.helpers import read
+from tests.data.helpers import COPA, COPA_COLUMNS, COPA_QUESTIONS, read
 from tests.data.reference import check_tags, check_windows
 
 NER = Task(
@@ -25,8 +25,6 @@ NER = Task(
 UPOS = "ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X"
 POS = Task("pos", "tagging", "accuracy", labels=tuple(UPOS.split(" ")))
 QA = Task("qa", "question_answering", "f1")
-COPA = Task("copa", "multiple_choice", "accuracy")
-ASKED = {"cause": "What was the cause?", "effect": "What happened as a result?"}
 
 PANX = {"train-en": 20000, "dev-de": 10000, "dev-en": 10000, "dev-yo": 100}
 PANX |= {f"dev-{language}": 1000 for language in ("bn", "hi", "sw", "ta", "te", "ur")}
@@ -94,14 +92,13 @@ def test_questions(path: str, shared: Path) -> None:
 @pytest.mark.parametrize(("split", "rows"), [("val", 100), ("test", 500)])
 def test_choices(language: str, split: str, rows: int, shared: Path) -> None:
     file = shared / f"data/xcopa/{language}/{split}.{language}.jsonl"
-    columns: dict[str, str | int] = {"text_a": "premise", "choice_1": "choice1"}
-    columns |= {"choice_2": "choice2", "label": "label", "question": "question"}
-    examples = read(Source(str(file), columns=columns, questions=ASKED, num_records=rows), COPA)
+    source = Source(str(file), columns=COPA_COLUMNS, questions=COPA_QUESTIONS, num_records=rows)
+    examples = read(source, COPA)
     data = file.read_bytes()
     right = [int(number) for number in re.findall(rb'"label": (\d)', data)]
     assert examples.label.tolist() == right and set(right) == {0, 1}
     asked = Counter(re.findall(r'"question": "(\w+)"', data.decode()))
-    for written, question in ASKED.items():
+    for written, question in COPA_QUESTIONS.items():
         assert sum(str(text).endswith(f" {question}") for text in examples.text_a) == asked[written]
     assert examples.choices == 2 and len(examples) == rows == sum(asked.values())
 

@@ -10,7 +10,7 @@ import pytest
 
 from flaxfer.config import Data, Source, Task
 from flaxfer.data.examples import Examples
-from flaxfer.errors import ConfigError, DataError
+from flaxfer.errors import DataError
 from flaxfer.tasks import TASK_TYPES
 from tests.data.helpers import (
     NLI,
@@ -133,8 +133,6 @@ def test_f35_labels_map_by_name(tmp_path: Path) -> None:
     assert read(mapped, other).label.tolist() == [0, 1]
     # Without a mapping a number is no label, even where it could be an index.
     assert len(refusal(dataclasses.replace(mapped, labels={})).details) == 2
-    with pytest.raises(ConfigError, match="'0' -> 'contra'"):
-        read(dataclasses.replace(mapped, labels={"0": "contra"}), NLI)
 
 
 def test_ids(tmp_path: Path) -> None:
@@ -195,8 +193,6 @@ def test_splits_with_test_or_dev_given(tmp_path: Path) -> None:
 def test_f43_too_few_to_split(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="3 examples are too few to be divided: train 3, dev 0"):
         read_splits(Data(train=(many(tmp_path, 3),)), NLI)
-    with pytest.raises(DataError, match="no source to train on"):
-        read_splits(Data(train=()), NLI)
 
 
 def test_pairs_and_single_texts_do_not_mix(tmp_path: Path) -> None:
@@ -235,23 +231,6 @@ def test_fingerprint_covers_everything() -> None:
     assert len({each.fingerprint for each in (base, *changed)}) == 1 + len(changed)
     assert base.take([1, 0]).take([1, 0]).fingerprint == base.fingerprint
     assert Examples.join([base.take([0]), base.take([1])]).fingerprint == base.fingerprint
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Replaces the hub; the dict receives the arguments of each call, and gives the data set."""
-    import datasets
-    import huggingface_hub.constants
-
-    seen: dict[str, Any] = {}
-
-    def load_dataset(path: str, **kwargs: Any) -> Any:
-        seen.update(kwargs, path=path)
-        return seen["dataset"]
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    return seen
 
 
 def test_hub_classes_map_by_name(hub: dict[str, Any]) -> None:

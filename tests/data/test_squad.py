@@ -80,9 +80,8 @@ def test_squad(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json", "parquet", "hub", "list of objects"])
-def test_rows(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows(form: str, tmp_path: Path, hub: dict[str, Any]) -> None:
     import datasets
-    import huggingface_hub.constants
     import pyarrow
     import pyarrow.parquet
 
@@ -99,9 +98,7 @@ def test_rows(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     if form == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     elif form == "hub":
-        loaded = datasets.Dataset.from_list(rows)
-        monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: loaded)
-        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        hub["dataset"] = datasets.Dataset.from_list(rows)
         source = Source(hub="owner/data", columns=columns)
     else:
         lines = [json.dumps(row) for row in rows]

@@ -10,6 +10,7 @@ import tokenizers
 from flaxfer.config import Model
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.errors import DataError
+from flaxfer.models.pretrained import resolve
 from tests.data.test_tokenize import examples
 from tests.helpers import tiny_tokenizer
 
@@ -83,7 +84,7 @@ def test_f48_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(huggingface_hub.HfApi, "repo_info", repo_info)
     with pytest.raises(DataError, match="no route"):
-        load_tokenizer(Model(hub="owner/model"))
+        resolve(Model(hub="owner/model"))
 
 
 def test_real_vocabularies(shared: Path, tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,32 +27,12 @@ def random_blocks(rng: np.random.Generator, count: int) -> bytes:
     return np.concatenate([scales, nibbles], axis=1).tobytes()
 
 
-@dataclass
 class TinyFile:
-    """The parts of an E5S1 file, which a test may change before joining them."""
+    """The tensors of an E5S1 file: kind, number of values and bytes, and the values."""
 
-    magic: bytes = b"E5S1"
-    version: int = 1
-    sizes: list[int] = field(
-        default_factory=lambda: [HIDDEN, LAYERS, HEADS, FFN, VOCAB, POSITIONS, TYPES]
-    )
-    eps: float = 1e-12
-    block: int = 32
-    count: int | None = None  # Number of pieces, if not the true one.
-    special: list[int] = field(default_factory=lambda: [0, 2, 1, 3])
-    pieces: list[bytes] = field(default_factory=lambda: [p.encode() for p in PIECES])
-    scores: list[float] = field(default_factory=lambda: list(SCORES))
-    offsets: list[int] | None = None
-    blob_size: int | None = None
-    normalisation: list[tuple[int, list[int]]] = field(
-        default_factory=lambda: [(ord(k), [ord(c) for c in v]) for k, v in NORMALISATION.items()]
-    )
-    norm_count: int | None = None
-    norm_size: int | None = None
-    tensors: dict[str, tuple[int, int, bytes]] = field(default_factory=dict)  # Kind, values, bytes.
-    tensor_count: int | None = None
-    shift: int = 0  # Added to every tensor's offset.
-    expected: dict[str, np.ndarray] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.tensors: dict[str, tuple[int, int, bytes]] = {}
+        self.expected: dict[str, np.ndarray] = {}
 
     def add(self, rng: np.random.Generator, name: str, *shape: int, q4: bool = False) -> None:
         values = int(np.prod(shape))
@@ -66,29 +46,24 @@ class TinyFile:
         self.expected[name] = np.array(flat, np.float32).reshape(shape)
 
     def join(self) -> bytes:
-        blob, offsets = b"".join(self.pieces), [0]
-        for piece in self.pieces:
-            offsets.append(offsets[-1] + len(piece))
-        offsets = self.offsets or offsets
+        pieces = [piece.encode() for piece in PIECES]
+        blob, count = b"".join(pieces), len(pieces)
+        offsets = itertools.accumulate(map(len, pieces), initial=0)
         norm = b"".join(
-            struct.pack(f"<IB{len(out)}I", point, len(out), *out)
-            for point, out in self.normalisation
+            struct.pack(f"<IB{len(out)}I", ord(key), len(out), *map(ord, out))
+            for key, out in NORMALISATION.items()
         )
-        count = len(self.pieces) if self.count is None else self.count
-        head = struct.pack("<4sI7ifi", self.magic, self.version, *self.sizes, self.eps, self.block)
-        head += struct.pack("<5i", count, *self.special)
-        head += struct.pack("<Q", len(blob) if self.blob_size is None else self.blob_size)
-        head += struct.pack(f"<{len(offsets)}I{len(self.scores)}f", *offsets, *self.scores) + blob
-        entries = len(self.normalisation) if self.norm_count is None else self.norm_count
-        head += struct.pack("<iI", entries, len(norm) if self.norm_size is None else self.norm_size)
-        tensors = len(self.tensors) if self.tensor_count is None else self.tensor_count
-        head += norm + struct.pack("<i", tensors)
+        sizes = (HIDDEN, LAYERS, HEADS, FFN, VOCAB, POSITIONS, TYPES)
+        head = struct.pack("<4sI7ifi", b"E5S1", 1, *sizes, 1e-12, 32)
+        head += struct.pack("<5iQ", count, 0, 2, 1, 3, len(blob))
+        head += struct.pack(f"<{count + 1}I{count}f", *offsets, *SCORES) + blob
+        head += struct.pack("<iI", len(NORMALISATION), len(norm)) + norm
+        head += struct.pack("<i", len(self.tensors))
         offset = len(head) + sum(23 + len(name) for name in self.tensors)
         data = b""
         for name, (kind, values, content) in self.tensors.items():
             head += struct.pack("<H", len(name)) + name.encode()
-            at = offset + len(data) + self.shift
-            head += struct.pack("<BIQQ", kind, values, at, len(content))
+            head += struct.pack("<BIQQ", kind, values, offset + len(data), len(content))
             data += content
         return head + data
 

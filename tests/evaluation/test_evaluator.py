@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -112,12 +113,19 @@ def test_f29_f51_devices_change_nothing() -> None:
 def test_f52_f56_evaluating_again_gives_the_same_with_the_same_program() -> None:
     data, own = random_tokenized(33), evaluator(SCORE)
     first, scores = own.predict(params_of(SCORE), data)
-    function = make_eval_step(EvalSpec(own.model, SCORE, own.dtype), own.mesh)
+    function = make_eval_step(EvalSpec(own.model, own.dtype), own.mesh)
     before = compiled_programs(function)
     second, again = own.predict(params_of(SCORE), data)
     np.testing.assert_array_equal(first, second)
     assert scores == again
     assert compiled_programs(function) == before
+
+
+@pytest.mark.parametrize("task", [SCORE, TOPIC], ids=lambda task: task.name)
+def test_outputs_that_are_not_finite_have_no_score(task: Task) -> None:
+    params = jax.tree.map(lambda x: x * jnp.nan, params_of(task))
+    _, scores = evaluator(task).predict(params, random_tokenized(5, len(task.labels)))
+    assert len(scores) == 3 and np.isnan(list(scores.values())).all()
 
 
 @pytest.mark.parametrize("task", [SCORE, TOPIC], ids=lambda task: task.name)

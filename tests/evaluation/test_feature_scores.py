@@ -11,7 +11,7 @@ import scipy.stats
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-from flaxfer.evaluation.transferability import Selection, knn_score, logme, selection
+from flaxfer.evaluation.transferability import knn_score, logme, selection
 
 
 def evidence_by_search(feature: np.ndarray, label: np.ndarray) -> float:
@@ -122,30 +122,21 @@ def test_selection() -> None:
     scores = {"none": 0.1, "nli": 0.5, "qqp": 0.4, "films": 0.1}
     outcomes = {"none": 0.80, "nli": 0.70, "qqp": 0.84, "films": 0.60}
     found = selection(scores, outcomes)
-    assert found.chosen == ("nli",) and found.best == "qqp"
+    assert found.chosen == "nli" and found.best == "qqp"
     assert found.regret == pytest.approx(0.14)
     assert found.relative_regret == pytest.approx(0.14 / 0.84)
     rank = scipy.stats.spearmanr([0.1, 0.5, 0.4, 0.1], [0.80, 0.70, 0.84, 0.60]).statistic
     assert found.rank_correlation == pytest.approx(rank, abs=1e-12)
-    two = selection(scores, outcomes, k=2)
-    assert two.chosen == ("nli", "qqp") and two.regret == two.relative_regret == 0.0
     errors = {"none": 2.0, "nli": 1.0, "qqp": 4.0, "films": 2.0}
     small = selection(scores, errors, larger_is_better=False)
     rank = scipy.stats.spearmanr([0.1, 0.5, 0.4, 0.1], [-2.0, -1.0, -4.0, -2.0]).statistic
     assert small.best == "nli" and small.regret == 0.0
     assert small.rank_correlation == pytest.approx(rank, abs=1e-12)
     worse = selection(scores | {"nli": 0.0}, errors, larger_is_better=False)
-    assert worse.chosen == ("qqp",) and worse.regret == worse.relative_regret == 3.0
+    assert worse.chosen == "qqp" and worse.regret == worse.relative_regret == 3.0
 
 
-def test_selection_of_what_does_not_compare() -> None:
+def test_selection_by_equal_scores() -> None:
     flat = selection({"a": 1.0, "b": 1.0}, {"a": 0.0, "b": -1.0})
-    assert isinstance(flat, Selection) and flat.chosen == ("a",) and flat.regret == 0.0
+    assert flat.chosen == "a" and flat.regret == 0.0
     assert math.isnan(flat.rank_correlation) and math.isnan(flat.relative_regret)
-    for scores, outcomes in (
-        ({"a": 1.0}, {"a": 1.0}),
-        ({"a": 1.0, "b": 2.0}, {"a": 1.0, "c": 2.0}),
-        ({"a": 1.0, "b": math.nan}, {"a": 1.0, "b": 2.0}),
-    ):
-        with pytest.raises(ValueError, match="do not compare"):
-            selection(scores, outcomes)

@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
 from flaxfer.interop.convert import convert
+from flaxfer.interop.folders import new_folder
 from flaxfer.main import main
 from flaxfer.models.pretrained import load_encoder_config, load_pretrained
 from flaxfer.models.weights import INDEX, read_headers
@@ -112,7 +113,7 @@ def sharded(content: Any, *names: str) -> Any:
         (
             lambda folder: (folder.parent / "new" / "a").mkdir(parents=True),
             ConfigError,
-            "not empty",
+            "flaxfer export --overwrite replaces",
         ),
     ],
 )
@@ -124,6 +125,14 @@ def test_an_unsuitable_folder_is_refused(
     with pytest.raises(kind) as caught:
         convert(folder, folder.parent / "new", allow_torch=True)
     assert words in str(caught.value)
+
+
+def test_what_another_process_has_written_is_kept(tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    with pytest.raises(ConfigError, match="not empty"), new_folder(out):
+        out.mkdir()
+        (out / "model").write_text("another's")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new", "model"]
 
 
 def leaves(folder: Path) -> dict[str, np.ndarray]:

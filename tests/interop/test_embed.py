@@ -18,8 +18,7 @@ from flaxfer.config import Model
 from flaxfer.data.tokenize import load_tokenizer
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.interop.embed import retrieval_scores
-from flaxfer.interop.embedding import Embedder
-from flaxfer.interop.embedding_step import make_embed_step
+from flaxfer.interop.embedding import Embedder, make_embed_step
 from flaxfer.main import main
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES

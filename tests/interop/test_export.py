@@ -33,7 +33,6 @@ from tests.helpers import mesh_of, tiny_model
 from tests.interop.helpers import ROWS, read_json, texts_of, write_study
 
 WORD = "embeddings.word_embeddings.weight"
-Json = dict[str, Any]
 Exporter = Callable[..., Path]
 
 
@@ -56,8 +55,8 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Config:
     assert config.intermediate is not None
     data = dataclasses.replace(config.intermediate.data, dev=(), split=(0.6, 0.2, 0.2))
     target = dataclasses.replace(config.intermediate, data=data)
-    changes = {"intermediate": None, "target": target, "conditions": ("direct", "scratch")}
-    return run(dataclasses.replace(config, **changes))
+    config = dataclasses.replace(config, intermediate=None, target=target)
+    return run(dataclasses.replace(config, conditions=("direct", "scratch")))
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +81,7 @@ def test_an_export_repeats_the_predictions_bit_for_bit(
 ) -> None:
     config, stage = case
     folder, out = folder_of(config, stage), exported(*case)
-    sets = ["test", "german"] if config.intermediate else ["test"]
-    for name in sets:
+    for name in ("test", "german") if config.intermediate else ("test",):
         before = predictions_of(folder, name)
         for record in before:
             assert record.pop("label" if "label" in record else "score") is not None
@@ -109,11 +107,10 @@ def test_transformers_loads_it_and_predicts_the_same(
     assert model.dtype == torch.float32 and model.config.vocab_size == ROWS
     assert type(model).__name__ == read_json(out / "config.json")["architectures"][0]
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
-    texts = lines_of(texts_of(config, folder, "test"))
-    for text, wanted in zip(texts, predictions_of(folder, "test"), strict=True):
-        pair = tokenizer(
-            text["text_a"], text["text_b"], truncation=True, max_length=32, return_tensors="pt"
-        )
+    lines = lines_of(texts_of(config, folder, "test"))
+    for text, wanted in zip(lines, predictions_of(folder, "test"), strict=True):
+        texts = text["text_a"], text["text_b"]
+        pair = tokenizer(*texts, truncation=True, max_length=32, return_tensors="pt")
         with torch.no_grad():
             (logits,) = model(**pair).logits
         if labels:
@@ -133,13 +130,12 @@ def test_config_json_is_that_of_the_pretrained_model_with_the_task(
     )
     before = read_json(Path(scores.model.path) / "config.json")
     assert before.items() <= one.items() and one["vocab_size"] == ROWS
-    assert one["architectures"] == ["BertForSequenceClassification"]
+    assert (one["architectures"], one["dtype"]) == (["BertForSequenceClassification"], "float32")
     assert (one["id2label"], one["problem_type"]) == ({"0": "score"}, "regression")
     assert other["architectures"] == ["XLMRobertaForSequenceClassification"]
     assert other["id2label"] == {"0": "no", "1": "maybe", "2": "yes"}
     assert other["label2id"] == {"no": 0, "maybe": 1, "yes": 2}
     assert other["problem_type"] == "single_label_classification"
-    assert one["dtype"] == "float32"
     replaced = {"id2label": {"0": "x", "1": "y"}, "num_labels": 2, "torch_dtype": "float16"}
     stage = open_finished(folder_of(scores, "direct/target"))
     assert json.loads(json.dumps(config_json(before | replaced, stage))) == one
@@ -184,12 +180,11 @@ def test_unused_rows_are_decayed_as_the_optimizer_would(scores: Config, exported
         ids = record.vocabulary().ids
         unused = np.setdiff1d(np.arange(ROWS), ids)
         assert len(unused) == ROWS - 128
-        params = record.best_params(
-            pretrained.load_encoder_config(Path(scores.model.path)), mesh_of()
-        )
+        encoder = pretrained.load_encoder_config(Path(scores.model.path))
+        params = record.best_params(encoder, mesh_of())
         np.testing.assert_array_equal(table[ids], word_table(params))
-        steps = [step for step in lines_of(record.folder / "metrics.jsonl") if "loss" in step]
-        rates = [step["learning_rate"] for step in steps]
+        steps = lines_of(record.folder / "metrics.jsonl")
+        rates = [step["learning_rate"] for step in steps if "loss" in step]
         earlier = factor
         factor *= math.prod(1 - rate * 1.0 for rate in rates[: record.done()["best_step"]])
         assert factor < earlier - 1e-3
@@ -197,8 +192,7 @@ def test_unused_rows_are_decayed_as_the_optimizer_would(scores: Config, exported
 
 
 def test_unused_rows_are_random_after_random_weights(classes: Config, exported: Exporter) -> None:
-    folder = folder_of(classes, "scratch/target")
-    ids = np.load(folder / "vocabulary.npy")
+    ids = np.load(folder_of(classes, "scratch/target") / "vocabulary.npy")
     before, table = tables(classes, exported(classes, "scratch/target"), "roberta")
     unused = np.setdiff1d(np.arange(ROWS), ids)
     assert not np.isclose(table[unused], before[unused], atol=1e-3).all(axis=1).any()
@@ -227,9 +221,8 @@ def test_the_card_holds_the_results_of_the_study(
         assert f"| {' | '.join(cells)} |" in lines
     assert f"step {record['best_step']} of {record['steps']}" in card.text
     assert f"{record['dev']['pearson']:.4f}" in card.text
-    assert "fine-tuned on the intermediate task nli (classification) first, and then on sts" in (
-        card.text
-    )
+    origin = "fine-tuned on the intermediate task nli (classification) first, and then on sts with"
+    assert origin in card.text
     study = summary_of(scores)
     for split in study["data"]:
         task = "nli" if split["stage"] == "intermediate" else "sts"
@@ -247,15 +240,25 @@ def test_the_card_holds_the_results_of_the_study(
     assert "no, maybe, yes" in scratch and "zero-shot" not in scratch
 
 
-def test_the_card_names_the_model_of_the_hub(copied: Config) -> None:
-    folder = folder_of(copied, "direct/target")
+def with_model(config: Config, **changes: str) -> Path:
+    """Change the model in the records of a stage, and return its folder."""
+    folder = folder_of(config, "direct/target")
     origin = read_json(folder / "origin.json")
-    origin["model"]["hub"] = "someone/some-model"
+    origin["model"] |= changes
     (folder / "origin.json").write_text(json.dumps(origin))
-    card = model_card(open_finished(folder), "m", "BertForQuestionAnswering")
+    return folder
+
+
+def test_the_card_names_the_model_of_the_hub(copied: Config) -> None:
+    card = model_card(open_finished(with_model(copied, hub="someone/some-model")), "m")
     assert card.data.base_model == "someone/some-model"
     assert "This model is someone/some-model, fine-tuned" in card.text
-    assert "import AutoModelForQuestionAnswering, AutoTokenizer" in card.text
+
+
+def test_a_missing_tokenizer_is_refused(copied: Config, tmp_path: Path) -> None:
+    folder = with_model(copied, tokenizer=str(tmp_path / "gone"))
+    message = refused(DataError, folder, tmp_path / "out")
+    assert f"{tmp_path}/gone: the tokenizer of the stage is missing" in message
 
 
 def test_the_command_line_finds_the_stage(
@@ -344,16 +347,15 @@ def test_a_wrong_export_is_refused(copied: Config, tmp_path: Path) -> None:
     model = Path(copied.model.path)
     assert "--model FOLDER" in refused(DataError, folder, out, model=tmp_path / "none")
     other = tiny_model(tmp_path / "other", "bert", seed=1, vocab_size=ROWS)
-    assert "not those that the stage started from" in refused(
-        CheckpointError, folder, out, model=other
-    )
+    message = refused(CheckpointError, folder, out, model=other)
+    assert "not those that the stage started from" in message
     moved = Path(shutil.copytree(model, tmp_path / "moved"))
     tokenizer = (moved / "tokenizer.json").read_text()
     (moved / "tokenizer.json").write_text(tokenizer.replace('"##a"', '"##A"'))
-    assert "not the one that the stage was trained with" in refused(
-        DataError, folder, out, model=moved
-    )
+    message = refused(DataError, folder, out, model=moved)
+    assert "not the one that the stage was trained with" in message
     (moved / "tokenizer.json").write_text(tokenizer)
+    (moved / "tokenizer of another model").mkdir()
     assert export(folder, out, model=moved) == out
     assert "--overwrite" in refused(ConfigError, folder, out)
     (tmp_path / "mine").mkdir()
@@ -380,7 +382,7 @@ def test_a_wrong_export_is_refused(copied: Config, tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_selection_of_a_stage_is_refused(
-    scores: Config, at: str, words: Json, kind: type[FlaxferError], message: str
+    scores: Config, at: str, words: dict[str, Any], kind: type[FlaxferError], message: str
 ) -> None:
     place = (folder_of(scores, "direct/target") / at).resolve()
     with pytest.raises(kind, match=message):

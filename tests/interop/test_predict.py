@@ -175,7 +175,7 @@ def test_the_command_prints_or_writes_json_lines(
         ("x.csv", ["text_a,id", "dog,"], DataError, r"x.csv:2: column 'id': is empty"),
         ("x.tsv", ["text_a\ttext_b", "dog"], DataError, r"x.tsv:2: has 1 column"),
         ("x.jsonl", ['{"text_a": "a"}', "{"], DataError, "x.jsonl:2: the line is no JSON"),
-        ("x.jsonl", ['{"text_a": "a"}', "[]"], DataError, "x.jsonl:2: the line is no JSON object"),
+        ("x.jsonl", ['{"text_a": "a"}', "[]"], DataError, "x.jsonl:2: is a list, no object"),
         ("x.jsonl", ['{"text_a": 3}'], DataError, "is of type int, not a text"),
         ("x.jsonl", ['{"text_a": "a"}', '{"text_a": "b", "text_b": "c"}'], DataError, "is missing"),
     ],
@@ -210,6 +210,13 @@ HEAD = ["XForSequenceClassification"]
         (
             {"flaxfer": {"task": {"name": "t", "type": "tagging", "metric": "f1"}}},
             "a model for tagging cannot be used",
+        ),
+        (
+            {
+                "flaxfer": {"task": {"name": "t", "type": "regression", "metric": "mse"}},
+                "id2label": {"0": "no", "1": "yes"},
+            },
+            "other labels than the task of the export: no, yes",
         ),
     ],
 )

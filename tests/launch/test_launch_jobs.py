@@ -36,6 +36,7 @@ echo "steps $(cat "$workdir/stages/a/checkpoints/1/manifest.json" 2>/dev/null)"
 rm -rf "$workdir/stages/a/checkpoints/1"
 echo two >"$workdir/stages/a/checkpoints/2/manifest.json"
 trap 'exit 143' TERM
+touch "$HOME/ready"
 until [ -f "$HOME/wanted" ]; do /bin/sleep 0.02; done
 exit "$(cat "$HOME/wanted")"
 """
@@ -185,10 +186,17 @@ def job(place: Place, *words: str) -> Path:
     return place.repo / "runs" / "flaxfer" / "job.sbatch"
 
 
-def run_job(place: Place, script: Path, **more: str) -> tuple[int, str]:
+def run_job(place: Place, script: Path, stop: bool = False, **more: str) -> tuple[int, str]:
+    """Run a job, which Slurm stops before its end with `stop`."""
     env = {**place.env(), "SLURM_JOB_ID": "41", **more}
-    ran = subprocess.run(["bash", script], env=env, capture_output=True, text=True, timeout=20)
-    return ran.returncode, ran.stderr
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(["bash", script], env=env, **pipes) as job:
+        if stop:
+            until((place.folder / "ready").exists)
+            (place.folder / "ready").unlink()
+            job.send_signal(signal.SIGUSR1)
+        errors = job.communicate(timeout=20)[1]
+    return job.returncode, errors
 
 
 def test_a_submitted_job_has_its_settings(cluster: Place) -> None:
@@ -197,9 +205,9 @@ def test_a_submitted_job_has_its_settings(cluster: Place) -> None:
     text = script.read_text()
     assert [line[8:] for line in text.splitlines() if line.startswith("#SBATCH")] == [
         *("--job-name=flaxfer", "--nodes=1", "--ntasks=1", "--cpus-per-task=8", "--mem=32G"),
-        *("--time=04:00:00", "--gpus-per-node=2", "--partition=gpu", "--account=me"),
-        *(f"--output={script.parent}/log-%j.txt", "--open-mode=append", "--requeue"),
-        "--signal=B:USR1@120",
+        *("--time=04:00:00", "--open-mode=append", "--requeue", "--signal=B:USR1@120"),
+        *("--gpus-per-node=2", "--partition=gpu", "--account=me"),
+        f"--output={script.parent}/log-%j.txt",
     ]
     assert "\ntrue x\n" in text
     dry = cluster.run(
@@ -209,7 +217,7 @@ def test_a_submitted_job_has_its_settings(cluster: Place) -> None:
     # A shell that runs the output of the dry run does what the real run does.
     script.unlink()
     subprocess.run(["bash", "-c", dry.stdout], env=cluster.env(), check=True)
-    assert script.read_text() == text.replace("true x\n", "")
+    assert script.read_text() == text.replace("true x\n", "\n")
     assert cluster.calls("sbatch") == [["sbatch", str(script)]]
 
 
@@ -238,23 +246,17 @@ def test_an_array_runs_every_pair_of_config_and_override(cluster: Place) -> None
 
 def test_a_job_is_requeued_only_if_it_was_stopped(cluster: Place) -> None:
     script = job(cluster, CONFIG, "--max_requeues=3")
-    env = {**cluster.env(), "SLURM_JOB_ID": "41"}
-    with subprocess.Popen(["bash", script], env=env) as running:
-        until((script.parent / "stages/a/checkpoints/2/manifest.json").exists)
-        running.send_signal(signal.SIGUSR1)
-        assert running.wait(20) == 143
-    again = ["scontrol", "requeue", "41"]
-    assert cluster.calls("scontrol") == [again]
-    for code, times in (("75", 2), ("0", 2), ("3", 2), ("143", 2)):
-        (cluster.folder / "wanted").write_text(code)
-        assert run_job(cluster, script)[0] == int(code)
-        assert cluster.calls("scontrol") == [again] * times
-    (cluster.folder / "wanted").write_text("75")
-    assert "already requeued 3 times" in run_job(cluster, script, SLURM_RESTART_COUNT="3")[1]
-    assert cluster.calls("scontrol") == [again] * 2
+    assert run_job(cluster, script, stop=True) == (143, "")
     part = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "0"}
-    assert run_job(cluster, script, **part)[0] == 75
-    assert cluster.calls("scontrol")[-1] == ["scontrol", "requeue", "40_0"]
+    assert run_job(cluster, script, stop=True, **part) == (143, "")
+    requeued = [["scontrol", "requeue", "41"], ["scontrol", "requeue", "40_0"]]
+    assert cluster.calls("scontrol") == requeued
+    code, errors = run_job(cluster, script, stop=True, SLURM_RESTART_COUNT="3")
+    assert code == 143 and "already requeued 3 times" in errors
+    for code in (0, 3, 143):
+        (cluster.folder / "wanted").write_text(str(code))
+        assert run_job(cluster, script) == (code, "")
+    assert cluster.calls("scontrol") == requeued
 
 
 @pytest.mark.parametrize(

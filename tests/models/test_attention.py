@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType
 
 from flaxfer.errors import ConfigError
-from flaxfer.models.attention import attention, choose_kernel, cudnn, sharded_splash, splash
+from flaxfer.models.attention import attention, choose_kernel, cudnn, splash
 from flaxfer.models.layers import Execution
 
 B, T, H, K = 2, 256, 2, 64
@@ -42,8 +42,10 @@ def both(function, query, key, value, segment):
     return out, *gradient
 
 
-def mesh_of(platform, names=("data", "fsdp", "tensor")):
+def mesh_of(platform, names=("data", "fsdp", "tensor"), capability="8.0"):
     device = types.SimpleNamespace(platform=platform)
+    if platform in ("gpu", "cuda", "rocm"):
+        device.compute_capability = capability
     devices = np.array([device], object).reshape((1,) * len(names))
     return types.SimpleNamespace(devices=devices, axis_names=names)
 
@@ -57,16 +59,11 @@ def assert_close(results, references, tolerance):
         np.testing.assert_allclose(result, reference, rtol=0, atol=tolerance)
 
 
-def test_splash_equals_matmuls():
-    inputs = arrays()
-    kernel = functools.partial(splash, interpret=True)
-    assert_close(both(kernel, *inputs), both(attention, *inputs), 2e-5)
-
-
-def test_splash_on_a_mesh_equals_matmuls():
+@pytest.mark.parametrize("length", [128, 256])
+def test_splash_equals_matmuls(length):
     mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "tensor"), (AxisType.Auto,) * 3)
-    inputs = arrays(1, length=128)
-    kernel = functools.partial(sharded_splash, mesh=mesh, interpret=True)
+    inputs = arrays(length=length)
+    kernel = functools.partial(splash, mesh=mesh, interpret=True)
     assert_close(both(kernel, *inputs), both(attention, *inputs), 2e-5)
 
 
@@ -109,6 +106,20 @@ def test_auto_takes_a_kernel_if_supported(platform, changes, kernel):
     assert choose_kernel(plain, **needs) == "xla"
 
 
+@pytest.mark.parametrize(
+    ("platform", "capability", "kernel"),
+    [
+        ("gpu", "7.5", "xla"),
+        ("gpu", "8.0", "cudnn"),
+        ("gpu", "12.0", "cudnn"),
+        ("rocm", "gfx942", "xla"),
+    ],
+)
+def test_auto_takes_cudnn_where_it_has_flash_attention(platform, capability, kernel):
+    execution = Execution(attention="auto", mesh=mesh_of(platform, capability=capability))
+    assert choose_kernel(execution, query_of(), has_scores=False, has_dropout=False) == kernel
+
+
 def test_splash_does_not_support_batched_seeds():
     mesh = mesh_of("tpu", ("seed", "data", "fsdp", "tensor"))
     execution = Execution(attention="auto", mesh=mesh)
@@ -120,7 +131,7 @@ def test_splash_does_not_support_batched_seeds():
     [
         ("splash", "cpu", 128, "it needs a TPU"),
         ("splash", "tpu", 64, "rows need a multiple of 128 tokens, not 64: set train.row_length"),
-        ("cudnn", "cpu", 64, "it needs an NVIDIA GPU"),
+        ("cudnn", "cpu", 64, "it needs an NVIDIA GPU of compute capability 8.0 or higher"),
         ("cudnn", "gpu", 64, "it needs bfloat16: set train.compute_dtype"),
     ],
 )

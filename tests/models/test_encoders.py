@@ -8,9 +8,8 @@ import pytest
 import transformers
 
 from flaxfer.errors import ConfigError
-from flaxfer.models.encoders import AbsoluteConfig
+from flaxfer.models.encoders import AbsoluteConfig, XLNetConfig
 from flaxfer.models.families import FAMILIES, read_config
-from flaxfer.models.xlnet import XLNetConfig
 from tests.models import tiny
 from tests.models.tiny import ABSOLUTE as SIZES
 

@@ -15,10 +15,9 @@ from flax import nnx
 
 from flaxfer.evaluation.step import cast_for_eval
 from flaxfer.models.families import FAMILIES, read_config
-from flaxfer.models.heads import EncoderModel
 from flaxfer.models.layers import Execution
 from flaxfer.models.pretrained import parameter_names, parameter_shapes
-from flaxfer.models.spec import ModelSpec
+from flaxfer.models.spec import EncoderModel, ModelSpec
 from flaxfer.runtime.trees import leaves_by_name
 from flaxfer.tasks import TASK_TYPES
 from tests.models import tiny
@@ -132,6 +131,22 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_outside(name: str) -> N
     assert {g.dtype for g in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.float32)}
     norm, want_norm = (float(optax.tree.norm(tree)) for tree in (gradient, want_gradient))
     assert norm == pytest.approx(want_norm, rel=0.1)
+
+
+@pytest.mark.parametrize("policy", ["matmuls", "full"])
+def test_remat_changes_neither_the_gradient_nor_the_forward_pass(family: str, policy: Any) -> None:
+    graph, params = tiny.model(family)
+    batch = tiny.batch(family, tiny.PACKED)
+
+    def score(params: Any, remat: Any) -> jax.Array:
+        return nnx.merge(graph, params)(batch, execution=Execution(remat=remat)).sum()
+
+    def matmuls(remat: Any) -> int:
+        return jax.jit(score, static_argnums=1).lower(params, remat).as_text().count("dot_general")
+
+    assert matmuls(policy) == matmuls("none")
+    gradients = [jax.jit(jax.grad(score), static_argnums=1)(params, r) for r in ("none", policy)]
+    assert_close(*gradients, 1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

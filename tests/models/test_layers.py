@@ -10,7 +10,8 @@ import scipy.special
 from flax import nnx
 
 from flaxfer.models.attention import MASKED
-from flaxfer.models.layers import ACTIVATIONS, LayerNorm, Linear, fused
+from flaxfer.models.encoders import ACTIVATIONS
+from flaxfer.models.layers import LayerNorm, Linear, fused
 from flaxfer.models.ops import dropout, dropped_softmax, true_dropout_rate
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from flaxfer.models.encoders import XLNetConfig
 from flaxfer.models.families import read_config
-from flaxfer.models.relative import distance_encoding, distance_scores, distance_scores_at
-from flaxfer.models.xlnet import Encoder, XLNetConfig
+from flaxfer.models.ops import distance_scores, distance_scores_at
+from flaxfer.models.xlnet import Encoder, distance_encoding
 from tests.models import tiny
 
 WIDTH, HEADS, SIZE = 8, 2, 4

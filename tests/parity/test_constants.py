@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flaxfer.config import Optimizer
-from flaxfer.models import attention, bert, encoders, layers, ops, relative, roberta, xlnet
+from flaxfer.models import attention, bert, encoders, ops, roberta, xlnet
 from flaxfer.tasks import losses
 from tests.parity import cases, compare, flax_side, reference
 
@@ -62,14 +62,14 @@ SETTINGS = (
 )
 
 
-RELATIVE = relative.RelativeAttention.__call__
-TYPES = relative.RelativeAttention._type_scores
+RELATIVE = xlnet.RelativeAttention.__call__
+TYPES = xlnet.RelativeAttention._type_scores
 SOURCE: tuple[tuple[str, Any, str, str], ...] = (
-    ("bert", attention._xla, "** -0.5", "** -0.5 * 1.001"),
-    ("xlnet", attention._xla, "** -0.5", "** -0.5 * 1.001"),
-    ("bert", attention._xla, "0.0, MASKED", "0.0, -1.0"),
-    ("bert", attention._xla, "same_BST, 0.0", "key_segment_BS[:, :, None] > 0, 0.0"),
-    ("xlnet", attention._xla, "+= score_BHTS.mT", "+= score_BHTS.mT / scale"),
+    ("bert", ops.scaled_scores, "** -0.5", "** -0.5 * 1.001"),
+    ("xlnet", ops.scaled_scores, "** -0.5", "** -0.5 * 1.001"),
+    ("bert", attention.attention, "0.0, MASKED", "0.0, -1.0"),
+    ("bert", attention.attention, "same_BST, 0.0", "key_segment_BS[:, :, None] > 0, 0.0"),
+    ("xlnet", ops.scaled_scores, "+= score_BHTS.mT", "+= score_BHTS.mT / scale"),
     ("bert-gelu-new", ops._normalise_forward, "variance + eps", "variance"),
     ("bert", ops._normalise_forward, "jnp.square(centred)", "jnp.square(centred) * 1.001"),
     ("bert", ops._normal_cdf, "0.5 + 0.5", "0.5 + 0.5001"),
@@ -78,12 +78,12 @@ SOURCE: tuple[tuple[str, Any, str, str], ...] = (
     ("bert", bert.PoolerHead.__call__, "jnp.tanh", "jnp.sin"),
     ("roberta", roberta.DenseHead.__call__, "jnp.tanh", "jnp.sin"),
     ("xlnet", xlnet.SummaryHead.__call__, "jnp.tanh", "jnp.sin"),
-    ("xlnet", relative.distance_encoding, "tokens - jnp", "1 + tokens - jnp"),
-    ("xlnet", relative.distance_encoding, "distance_R[:, None]", "-distance_R[:, None]"),
-    ("xlnet", relative.distance_encoding, "10000", "10010"),
-    ("xlnet", relative.distance_encoding, "exponent_F = ", "exponent_F = 1 / width + "),
-    ("xlnet", relative.distance_encoding, "jnp.cos(angle_RF)", "-jnp.cos(angle_RF)"),
-    ("xlnet-clamped", relative.distance_encoding, "-clamp_len, clamp", "0, clamp"),
+    ("xlnet", xlnet.distance_encoding, "tokens - jnp", "1 + tokens - jnp"),
+    ("xlnet", xlnet.distance_encoding, "distance_R[:, None]", "-distance_R[:, None]"),
+    ("xlnet", xlnet.distance_encoding, "10000", "10010"),
+    ("xlnet", xlnet.distance_encoding, "exponent_F = ", "exponent_F = 1 / width + "),
+    ("xlnet", xlnet.distance_encoding, "jnp.cos(angle_RF)", "-jnp.cos(angle_RF)"),
+    ("xlnet-clamped", xlnet.distance_encoding, "-clamp_len, clamp", "0, clamp"),
     ("xlnet", TYPES, "other_HK - same_HK", "same_HK - other_HK"),
     ("xlnet", TYPES, "self.type_bias(query_BTHK)", "query_BTHK"),
     ("xlnet", TYPES, "!=", "=="),
@@ -139,8 +139,8 @@ def test_changed_activations_disagree(
     activation: str, compared: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = {"gelu": "bert", "gelu_new": "bert-gelu-new", "relu": "xlm-roberta"}[activation]
-    function = layers.ACTIVATIONS[activation]
-    monkeypatch.setitem(layers.ACTIVATIONS, activation, lambda x: 1.001 * function(x))
+    function = encoders.ACTIVATIONS[activation]
+    monkeypatch.setitem(encoders.ACTIVATIONS, activation, lambda x: 1.001 * function(x))
     with fails():
         compared(name)
 

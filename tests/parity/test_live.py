@@ -17,7 +17,7 @@ from flaxfer.config import Model
 from flaxfer.data import packing
 from flaxfer.data.examples import Examples
 from flaxfer.data.tokenize import load_tokenizer, tokenize
-from flaxfer.models.layers import ACTIVATIONS
+from flaxfer.models.encoders import ACTIVATIONS
 from flaxfer.models.pretrained import load_encoder, load_encoder_config
 from tests.parity import cases, compare, flax_side
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from markdown_it import MarkdownIt
 
+from flaxfer.report.writing import write_report
+
 NASTY = "<script>alert('x')</script> & \"q\" | `a` *b* _c_ $d$"
 LANGUAGES = ("de", "en", "fr", "ja")  # en is trained on, and not first
 SEEDS = (0, 1)
@@ -170,6 +172,11 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         for tag in set(self.open):
             self.texts[tag][-1] += data
+
+
+def report_page(*folders: Path, output: Path | None = None) -> Page:
+    """Write the report of some studies and return its page."""
+    return Page(write_report(*folders, output=output)[0].read_text(encoding="utf-8"))
 
 
 def markdown_tables(text: str) -> list[list[list[str]]]:

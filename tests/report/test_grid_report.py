@@ -22,7 +22,7 @@ from flaxfer.report.failures import failure_blocks
 from flaxfer.report.stages import stage_nodes
 from flaxfer.report.writing import write_report
 from flaxfer.statistics.records import Comparison, Estimate
-from tests.report.helpers import NASTY, Page, spread, table
+from tests.report.helpers import NASTY, Page, report_page, spread, table
 from tests.report.synthetic import RESTART, World, write_grid
 
 WORLD = World(
@@ -177,6 +177,7 @@ def test_latex_holds_the_numbers_and_escapes_names(folder: Path, data: ReportDat
     assert tex("a_b & 50 % of #1 {x} ~^ \\ $ a--b") == (
         r"a\_b \& 50 \% of \#1 \{x\} \textasciitilde{}\textasciicircum{} \textbackslash{} \$ a-{}-b"
     )
+    assert tex("[a]") == "{[}a]"
     escaped = re.sub(r"\\text[a-z]+\{\}|\\[&%$#_{}]", "", tex(NASTY))
     assert not set(escaped) & set("\\&%$#_{}~^<>|\"`'")
 
@@ -254,8 +255,7 @@ def test_regret_of_choosing_by_a_score(folder: Path, page: Page) -> None:
 
 def test_forgetting_equals_computations_by_hand(folder: Path, tmp_path: Path) -> None:
     name = "xlmr.qqp.similarity-language"
-    write_report(folder / "cells" / name, output=tmp_path)
-    page = Page((tmp_path / "report.html").read_text())
+    page = report_page(folder / "cells" / name, output=tmp_path)
     runs = [run for run in record(folder, name)["runs"] if run["stage"] == "target"]
     after = [
         run["retained"][0]["after"]["accuracy"] for run in runs if run["condition"] == "staged"
@@ -341,8 +341,7 @@ def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
     record["failed"] = []
     path = grid / "cells" / FAILED
     (path / "study.json").write_text(json.dumps(record))
-    write_report(path)
-    page = Page((path / "report.html").read_text())
+    page = report_page(path)
     (item,) = [item for item in page.texts["li"] if item.startswith("no evidence: ")]
     assert "1 seed, so the interval is over examples alone (p " in item
     assert "conditional on these runs: it says nothing about other seeds" in item
@@ -357,8 +356,7 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     record |= {"name": NASTY, "cell": dict.fromkeys(("model", "target", "intermediate"), NASTY)}
     record["cell"]["fraction"] = 0.5
     (path / "study.json").write_text(json.dumps(record))
-    write_report(path)
-    page = Page((path / "report.html").read_text())
+    page = report_page(path)
     assert "script" not in page.texts and page.texts["h1"] == [NASTY]
     assert table(page, "Mean ± standard")[1][0] == f"{NASTY} (0.5 of the data)"
     markdown = re.sub(r"(?s)^```.*?^```$", "", (path / "report.md").read_text(), flags=re.MULTILINE)

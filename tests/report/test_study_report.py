@@ -21,6 +21,7 @@ from tests.report.helpers import (
     SEEDS,
     Page,
     markdown_tables,
+    report_page,
     spread,
     study_record,
     table,
@@ -185,8 +186,7 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     record = study_record()
     record["seeds"] = [0]
     record["runs"] = [one for one in record["runs"] if one["seed"] == 0]
-    write_report(write_study(tmp_path, record))
-    page = Page((tmp_path / "report.html").read_text())
+    page = report_page(write_study(tmp_path, record))
     assert page.texts["p"][1].endswith("One seed: no spread, no verdict.")
     rows = table(page, "pearson by language")
     assert "±" not in str(rows)
@@ -194,8 +194,7 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
 
 
 def test_one_condition_is_enough(tmp_path: Path) -> None:
-    write_report(write_study(tmp_path, study_record(("direct",))))
-    page = Page((tmp_path / "report.html").read_text())
+    page = report_page(write_study(tmp_path, study_record(("direct",))))
     assert table(page, "pearson by language")[0] == ["language", "set", "n", "direct"]
     assert "staged" not in page.texts["p"][0] + page.texts["p"][1]
     assert len(page.texts["svg"]) == 3
@@ -206,20 +205,31 @@ def test_a_missing_run_is_named(tmp_path: Path) -> None:
     record["runs"] = [
         one for one in record["runs"] if (one["condition"], one["seed"]) != ("staged", 1)
     ]
-    write_report(write_study(tmp_path, record))
-    page = Page((tmp_path / "report.html").read_text())
+    page = report_page(write_study(tmp_path, record))
     assert "No finished run of the target: staged seed 1" in " ".join(page.texts["p"])
     for row in table(page, "pearson by language")[1:]:
         assert ["undefined" in cell for cell in row[3:]] == [False, True, True, False]
 
 
 def test_a_study_without_finished_runs_has_a_report(tmp_path: Path) -> None:
-    write_report(write_study(tmp_path, study_record() | {"runs": [], "data": []}))
-    page = Page((tmp_path / "report.html").read_text())
+    page = report_page(write_study(tmp_path, study_record() | {"runs": [], "data": []}))
     assert "No finished run of the target: direct seed 0" in " ".join(page.texts["p"])
     assert page.tables["Stages, each with its directory."] == [[]]
+    assert "Learning curves" not in page.texts["h2"]
     assert table(page, "Training by stage")[1][:4] == ["all stages", "", "", "0"]
     assert len((tmp_path / "results.csv").read_text().splitlines()) == 1
+
+
+def test_a_run_of_several_studies_costs_once(tmp_path: Path) -> None:
+    for name, seeds in (("a", [0, 1]), ("b", [0])):
+        record = study_record(("direct",)) | {"name": name, "seeds": seeds}
+        record["runs"] = [
+            one | {"dir": f"../{one['dir']}"} for one in record["runs"] if one["seed"] in seeds
+        ]
+        (tmp_path / name).mkdir()
+        write_study(tmp_path / name, record)
+    page = report_page(tmp_path / "a", tmp_path / "b", output=tmp_path / "report")
+    assert table(page, "Training by stage")[-1][3:5] == ["2", f"{2 * 1234.5:,.1f}"]
 
 
 def test_sets_of_one_language_count_as_one_and_mixed_sets_not_at_all(tmp_path: Path) -> None:
@@ -227,8 +237,7 @@ def test_sets_of_one_language_count_as_one_and_mixed_sets_not_at_all(tmp_path: P
     for one in record["runs"]:
         one["evaluations"][2]["language"] = "de"
         one["evaluations"][3]["language"] = "mixed"
-    write_report(write_study(tmp_path, record))
-    rows = table(Page((tmp_path / "report.html").read_text()), "pearson by language")
+    rows = table(report_page(write_study(tmp_path, record)), "pearson by language")
     assert [row[0] for row in rows[1:5]] == ["en", "de", "de", "mixed"]
     en, de, fr = (
         np.array([value("direct", seed, language, "pearson") for seed in SEEDS])
@@ -242,8 +251,7 @@ def test_sets_of_one_language_count_as_one_and_mixed_sets_not_at_all(tmp_path: P
 def test_without_zero_shot_languages_the_headline_is_the_mean(tmp_path: Path) -> None:
     record = study_record()
     record["data"][0]["languages"] = dict.fromkeys(LANGUAGES, 10)
-    write_report(write_study(tmp_path, record))
-    page = Page((tmp_path / "report.html").read_text())
+    page = report_page(write_study(tmp_path, record))
     assert "no language was evaluated zero-shot" in page.texts["p"][1]
     direct = [np.mean([value("direct", s, la, "pearson") for la in LANGUAGES]) for s in SEEDS]
     assert f"direct {spread(direct)}" in page.texts["p"][1]
@@ -300,7 +308,6 @@ def test_missing_curves_are_named(tmp_path: Path) -> None:
     record = study_record()
     write_study(tmp_path, record)
     (tmp_path / "stages/direct1target/metrics.jsonl").unlink()
-    write_report(tmp_path)
-    page = Page((tmp_path / "report.html").read_text())
+    page = report_page(tmp_path)
     assert any("direct seed 1 (stages/direct1target)" in text for text in page.texts["p"])
     assert len(page.texts["svg"]) == 5

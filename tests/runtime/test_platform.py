@@ -35,9 +35,12 @@ def no_chosen_options() -> Iterator[None]:
     ],
 )
 def test_bfloat16_is_fast_with_cpu_support_and_a_new_jax(
-    flags: str, version: tuple[int, ...], fast: bool
+    flags: str, version: tuple[int, ...], fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert platform.fast_bfloat16(set(flags.split()), version) == fast
+    monkeypatch.setattr(platform, "cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(jax, "__version_info__", version)
+    assert platform.bfloat16_on_cpu() == fast
+    assert platform.compute_dtype("auto", "cpu") == (jnp.bfloat16 if fast else jnp.float32)
 
 
 def test_auto_precision_is_bfloat16_where_it_is_fast() -> None:
@@ -51,30 +54,37 @@ def test_auto_precision_is_bfloat16_where_it_is_fast() -> None:
 KNOWN, UNKNOWN = "xla_cpu_multi_thread_eigen", "xla_no_such_option"
 
 
-def test_an_unknown_default_option_is_omitted_and_named() -> None:
-    device, defaults = jax.devices()[0], {KNOWN: True, UNKNOWN: True}
-    assert platform.compiler_options(device, defaults) == {KNOWN: True}
-    assert platform.describe_compiler(device, jnp.bfloat16, defaults) == (
+def test_an_unknown_default_option_is_omitted_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "cpu_flags", lambda: frozenset(["avx512_bf16"]))
+    defaults = {"cpu": {KNOWN: True, UNKNOWN: True}}
+    monkeypatch.setattr(platform, "COMPILER_OPTIONS", defaults)
+    device = jax.devices()[0]
+    assert platform.compiler_options(device) == {KNOWN: True}
+    assert platform.describe_compiler(device, jnp.bfloat16) == (
         f"bfloat16 matmuls, {KNOWN}=True, {UNKNOWN} is not known to this jaxlib"
     )
 
 
-def test_cpus_with_bfloat16_use_wide_vectors() -> None:
-    wide = {"xla_cpu_prefer_vector_width": 512}
-    assert platform.default_options("cpu", {"avx512f", "avx512_bf16"}) == wide
-    assert platform.default_options("cpu", {"avx512f"}) == {}
-    assert platform.compiler_options(jax.devices()[0], wide) == wide
-    defaults = platform.default_options("cpu", platform.cpu_flags())
-    assert platform.compiler_options(jax.devices()[0]) == defaults
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [("avx512f avx512_bf16", {"xla_cpu_prefer_vector_width": 512}), ("avx512f", {})],
+)
+def test_cpus_with_bfloat16_use_wide_vectors(
+    flags: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "cpu_flags", lambda: frozenset(flags.split()))
+    assert platform.compiler_options(jax.devices()[0]) == options
     assert platform.describe_compiler(jax.devices()[0], jnp.float32) == ", ".join(
-        ["float32 matmuls", *(f"{name}={value}" for name, value in defaults.items())]
+        ["float32 matmuls", *(f"{name}={value}" for name, value in options.items())]
     )
 
 
-def test_chosen_options_extend_and_override_the_defaults() -> None:
+def test_chosen_options_extend_and_override_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "cpu_flags", lambda: frozenset(["avx512_bf16"]))
+    monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": {KNOWN: True}})
     chosen = {KNOWN: False, "xla_cpu_enable_fast_min_max": True}
     platform.choose_compiler_options(chosen)
-    assert platform.compiler_options(jax.devices()[0], {KNOWN: True}) == chosen
+    assert platform.compiler_options(jax.devices()[0]) == chosen
 
 
 @pytest.mark.parametrize("options", [{UNKNOWN: True}, {KNOWN: "perhaps"}], ids=str)
@@ -138,3 +148,16 @@ def test_memory_is_kept_and_compiled_programs_are_cached(tmp_path: Path) -> None
         path.write_bytes(path.read_bytes()[:20])
     damaged = run(tmp_path)
     assert damaged["value"] == first["value"] == again["value"]
+
+
+def test_the_cache_is_found_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("FLAXFER_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert platform.cache_dir("") == tmp_path / ".cache/flaxfer"
+    assert platform.cache_dir("~/programs") == tmp_path / "programs"
+    monkeypatch.setenv("FLAXFER_CACHE", "~/shared")
+    assert platform.cache_dir("") == tmp_path / "shared"
+    assert platform.cache_dir("here") == Path("here")

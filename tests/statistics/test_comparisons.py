@@ -278,7 +278,7 @@ def test_answers(tmp_path: Path) -> None:
         one = of_language(compare([workdir], metric=metric, draws=DRAWS).comparisons, "de")
         for condition in CONDITIONS:
             predicted = [record["prediction"] for record in lines[condition, 0]][1::2]
-            expected = answers.answer_scores(predicted, golds[1::2])[metric]
+            expected = answers.answer_scores(predicted, golds[1::2], ["de"] * 20, "squad")[metric]
             assert getattr(one.all_runs, condition).scores == pytest.approx([expected] * 2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -10,7 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flaxfer.config import Source, Task
+from flaxfer.data.sources import read_source
 from flaxfer.errors import DataError, DivergedError
+from flaxfer.tasks import task_type
 from flaxfer.tasks.answers import (
     Answer,
     Window,
@@ -90,28 +94,33 @@ def test_f1_is_twice_the_shared_words_over_all(prediction, golds):
     shared = [sum(min(a.count(x), key.count(x)) for x in {*a}) for key in keys]
     expected = [2 * n / (len(a) + len(b)) if n else 0 for n, b in zip(shared, keys, strict=True)]
     texts = [" ".join(gold) for gold in golds]
-    assert f1(" ".join(prediction), texts) == pytest.approx(max(expected))
-    assert exact_match(" ".join(prediction), texts) == (a in keys)
+    assert f1(" ".join(prediction), texts, "en", "squad") == pytest.approx(max(expected))
+    assert exact_match(" ".join(prediction), texts, "en", "squad") == (a in keys)
 
 
 def test_means_are_fractions():
     predictions = ["the cat", "a cat sat", "", "Der Hund"]
     golds = [["cat"], ["cat", "dog"], [], ["Hund"]]
-    assert answer_scores(predictions, golds) == pytest.approx(
-        {"f1": (1 + 2 / 3 + 1 + 2 / 3) / 4, "exact_match": 2 / 4}
-    )
-    scores = answer_scores(predictions, golds, ["en", "en", "en", "de"], "mlqa")
+    languages = ["en", "en", "en", "de"]
+    scores = answer_scores(predictions, golds, languages, "squad")
+    assert scores == pytest.approx({"f1": (1 + 2 / 3 + 1 + 2 / 3) / 4, "exact_match": 2 / 4})
+    scores = answer_scores(predictions, golds, languages, "mlqa")
     assert scores == pytest.approx({"f1": (1 + 2 / 3 + 1 + 1) / 4, "exact_match": 3 / 4})
-    assert all(math.isnan(value) for value in answer_scores([], []).values())
 
 
-def test_what_cannot_be_scored_is_an_error():
+@pytest.mark.parametrize("columns", [{}, {"language": "code"}])
+def test_a_language_that_a_script_does_not_know_is_refused_with_the_data(tmp_path, columns):
+    path = tmp_path / "data.jsonl"
+    answers = [{"text": "Oslo", "answer_start": 0}]
+    record = {"q": "where", "answers": answers, "c": "Oslo", "code": "ru"}
+    path.write_text(json.dumps(record | {"code": "de"}) + "\n" + json.dumps(record) + "\n")
+    columns |= {"text_a": "q", "answers": "answers", "text_b": "c"}
+    source = Source(path=str(path), columns=columns, language="ru")
+    task = Task("answers", "question_answering", "f1", answer_style="mlqa")
     with pytest.raises(DataError, match=r"language 'ru'(?s:.)*use the style \"squad\""):
-        f1("x", [], "ru", "mlqa")
-    with pytest.raises(DataError, match="2 questions have 1 predictions and 2 languages"):
-        answer_scores(["x"], [["x"], ["y"]])
-    with pytest.raises(DataError, match="1 questions have 1 predictions and 2 languages"):
-        answer_scores(["x"], [["x"]], ["en", "de"])
+        read_source(source, task, task_type(task))
+    task = dataclasses.replace(task, answer_style="squad")
+    assert len(read_source(source, task, task_type(task))) == 2
 
 
 @pytest.mark.parametrize("language", ["en", "de", "es"])
@@ -125,10 +134,11 @@ def test_true_answers_score_one(shared, language, style):
         for question in paragraph["qas"]
     ]
     assert len(golds) == 1190
-    scores = answer_scores([gold[0] for gold in golds], golds, language, style)
+    languages = [language] * len(golds)
+    scores = answer_scores([gold[0] for gold in golds], golds, languages, style)
     assert scores == {"f1": 1, "exact_match": 1}
     others = [gold[0] for gold in golds[1:] + golds[:1]]
-    assert answer_scores(others, golds, language, style)["f1"] < 0.2
+    assert answer_scores(others, golds, languages, style)["f1"] < 0.2
 
 
 def window(rng: np.random.Generator, context: str, tied: bool) -> Window:
@@ -139,24 +149,20 @@ def window(rng: np.random.Generator, context: str, tied: bool) -> Window:
     cuts = np.sort(rng.choice(len(context) + 1, size=end - begin + 1, replace=False))
     span = np.full((tokens, 2), -1, np.int32)
     span[begin:end] = np.stack([cuts[:-1], cuts[1:]], axis=1)
-    logits = rng.integers(0, 3, (2, tokens)) if tied else rng.normal(size=(2, tokens)) * 3
+    logits = rng.integers(0, 3, (tokens, 2)) if tied else rng.normal(size=(tokens, 2)) * 3
     cls = int(rng.choice([0, tokens - 1]))
-    logits[:, cls] += int(rng.integers(0, 3))
-    return Window(*logits.astype(np.float32), span, cls)
+    logits[cls] += int(rng.integers(0, 3))
+    return Window(logits.astype(np.float32), span, cls)
 
 
 def plain_loops(
-    windows: list[Window],
-    context: str,
-    n_best: int,
-    longest: int,
-    no_answer: bool,
-    threshold: float,
+    windows: list[Window], context: str, n_best: int, longest: int, no_answer: bool
 ) -> tuple[str, list[Answer]]:
     """The answer to give and the list from the best score down, one candidate at a time."""
     found: list[tuple[float, int, int, int, str]] = []
     nulls = []
-    for number, (start, end, span, cls) in enumerate(windows):
+    for number, (logits, span, cls) in enumerate(windows):
+        start, end = logits.T
         nulls.append(float(start[cls]) + float(end[cls]))
         starts, ends = (
             sorted(range(len(x)), key=lambda i, x=x: (-x[i], i))[:n_best] for x in (start, end)
@@ -183,7 +189,7 @@ def plain_loops(
     if not answers:
         return "", [Answer("", 0.0, 1.0)]
     full = [answer for answer in answers if answer.text]
-    if no_answer and (not full or min(nulls) - full[0].score > threshold):
+    if no_answer and (not full or min(nulls) > full[0].score):
         return "", answers
     return full[0].text, answers
 
@@ -198,19 +204,13 @@ CONTEXT = "Panthers' defence, ranked sixth of 32, gave up just 308 points to the
     n_best=st.integers(1, 9),
     longest=st.integers(1, 9),
     no_answer=st.booleans(),
-    threshold=st.sampled_from([0.0, 0.0, 1.0, -2.0]),
 )
-def test_best_answers_are_those_of_plain_loops(seed, tied, n_best, longest, no_answer, threshold):
+def test_best_answers_are_those_of_plain_loops(seed, tied, n_best, longest, no_answer):
     rng = np.random.default_rng(seed)
     windows = [window(rng, CONTEXT, tied) for _ in range(rng.integers(1, 4))]
-    given_answer, answers = plain_loops(windows, CONTEXT, n_best, longest, no_answer, threshold)
+    given_answer, answers = plain_loops(windows, CONTEXT, n_best, longest, no_answer)
     actual = best_answers(
-        windows,
-        CONTEXT,
-        n_best=n_best,
-        max_answer_tokens=longest,
-        no_answer=no_answer,
-        null_threshold=threshold,
+        windows, CONTEXT, n_best=n_best, max_answer_tokens=longest, no_answer=no_answer
     )
     chosen = next(i for i, answer in enumerate(answers) if answer.text == given_answer)
     expected = [answers[chosen], *answers[:chosen], *answers[chosen + 1 :]]
@@ -224,13 +224,21 @@ def test_best_answers_are_those_of_plain_loops(seed, tied, n_best, longest, no_a
 def hand_window(start: list[float], end: list[float], first: int = 0) -> Window:
     """A CLS token, then the words of "one two six" from `first` on."""
     spans = [[-1, -1], *[[0, 3], [4, 7], [8, 11]][first:]]
-    return Window(np.array(start, np.float32), np.array(end, np.float32), np.array(spans), 0)
+    return Window(np.array([start, end], np.float32).T, np.array(spans), 0)
+
+
+def best(
+    *windows: Window, n_best: int = 2, longest: int = 9, no_answer: bool = False
+) -> list[Answer]:
+    return best_answers(
+        windows, "one two six", n_best=n_best, max_answer_tokens=longest, no_answer=no_answer
+    )
 
 
 def test_best_answers_by_hand():
     one = hand_window([9, 3, 1, 0], [9, 0, 2, 1])
     two = hand_window([6, 2, 0], [0, 4, 1], first=1)
-    answers = best_answers([one, two], "one two six", n_best=3, max_answer_tokens=2)
+    answers = best(one, two, n_best=3, longest=2)
     weights = [math.exp(x - 6) for x in (6, 5, 3)]
     assert [x.text for x in answers] == ["two", "one two", "two"]
     assert [x.score for x in answers] == [6, 5, 3]
@@ -238,39 +246,38 @@ def test_best_answers_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("threshold", "expected"),
-    [(0.0, ["", "two", "one two"]), (0.5, ["two", "", "one two"]), (0.4, ["", "two", "one two"])],
+    ("null", "expected"), [(6.5, ["", "two", "one two"]), (6, ["two", "", "one two"])]
 )
-def test_no_answer_wins_by_more_than_the_threshold(threshold, expected):
+def test_no_answer_wins_if_it_is_better_than_the_best_answer(null, expected):
     one = hand_window([9, 3, 1, 0], [9, 0, 2, 1])
-    two = hand_window([6.5, 2, 0], [0, 4, 1], first=1)
-    answers = best_answers(
-        [one, two],
-        "one two six",
-        n_best=3,
-        max_answer_tokens=2,
-        no_answer=True,
-        null_threshold=threshold,
-    )
+    two = hand_window([null, 2, 0], [0, 4, 1], first=1)
+    answers = best(one, two, n_best=3, longest=2, no_answer=True)
     assert [x.text for x in answers] == expected
-    assert {x.text: x.score for x in answers} == {"": 6.5, "two": 6, "one two": 5}
+    assert {x.text: x.score for x in answers} == {"": null, "two": 6, "one two": 5}
+
+
+@pytest.mark.parametrize(("no_answer", "expected"), [(True, ["two", "", ""]), (False, ["", "two"])])
+def test_a_span_of_whitespace_is_not_chosen_instead_of_an_answer(no_answer, expected):
+    logits, spans = [[0, 0], [5, 5], [4, 4]], [[-1, -1], [4, 4], [4, 7]]
+    window = Window(np.array(logits, np.float32), np.array(spans), 0)
+    answers = best(window, longest=1, no_answer=no_answer)
+    assert [x.text for x in answers] == expected
+    assert [x.score for x in answers] == ([8, 10, 0] if no_answer else [10, 8])
 
 
 def test_no_answer_is_listed_also_when_it_is_not_among_the_best():
-    windows = [hand_window([0, 3, 1, 0], [0, 4, 2, 1])]
-    answers = best_answers(windows, "one two six", n_best=2, no_answer=True)
+    answers = best(hand_window([0, 3, 1, 0], [0, 4, 2, 1]), no_answer=True)
     assert [(x.text, x.score) for x in answers] == [("one", 7), ("one two", 5), ("", 0)]
 
 
 def test_without_a_span_there_is_an_empty_answer():
-    windows = [hand_window([9, 0, 0, 5], [8, 5, 0, 0])]
-    found = best_answers(windows, "one two six", n_best=2)
-    assert found == [Answer("", 0.0, 1.0)]
-    assert best_answers(windows, "one two six", n_best=2, no_answer=True) == [Answer("", 17.0, 1.0)]
+    window = hand_window([9, 0, 0, 5], [8, 5, 0, 0])
+    assert best(window) == [Answer("", 0.0, 1.0)]
+    assert best(window, no_answer=True) == [Answer("", 17.0, 1.0)]
 
 
 def test_large_logits_have_probabilities():
-    answers = best_answers([hand_window([0, 3e4, 0, 0], [0, 3e4, 3e4, 0])], "one two six", n_best=2)
+    answers = best(hand_window([0, 3e4, 0, 0], [0, 3e4, 3e4, 0]))
     assert [x.probability for x in answers] == [0.5, 0.5]
 
 
@@ -280,4 +287,4 @@ def test_logits_that_are_not_finite_are_an_error(value):
         logits = [[0.0, 1, 2, 3], [0.0, 1, 2, 3]]
         logits[place][2] = value
         with pytest.raises(DivergedError, match="not all finite"):
-            best_answers([hand_window(*logits)], "one two six")
+            best(hand_window(*logits))

@@ -4,6 +4,7 @@ import functools
 import math
 import random
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,6 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flaxfer.errors import DataError
 from flaxfer.tasks import metrics
 
 TOLERANCE = 1e-6
@@ -82,8 +82,8 @@ def assert_close(actual: dict[str, float], expected: dict[str, float]) -> None:
         assert value == pytest.approx(expected[name], abs=TOLERANCE * scale, nan_ok=True), name
 
 
-def evaluate_regression(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None):
-    return metrics.evaluate_scores(x[:, None], y, mask)
+def evaluate_regression(x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    return metrics.evaluate_scores(x[:, None], y)
 
 
 @settings(deadline=None)
@@ -101,15 +101,11 @@ def test_classification_equals_scikit_learn(data):
     assert_close(actual, expected_classification(prediction, label))
 
 
-@functools.partial(jax.jit, donate_argnums=0)
-def update(state, batch):
-    return state.merge(type(state).single_from_model_output(**batch))
-
-
+update = jax.jit(metrics.accumulate, donate_argnums=0)
 merge = jax.jit(lambda a, b: a.merge(b))
 
 
-def split(logits: np.ndarray, label: np.ndarray, rng: random.Random) -> list[dict[str, jax.Array]]:
+def split(logits: np.ndarray, label: np.ndarray, rng: random.Random) -> list[Any]:
     """Batches (2, SLOTS / 2) of random sizes; empty slots lie anywhere and hold nonsense."""
     order, batches = rng.sample(range(len(label)), len(label)), []
     while order:
@@ -118,22 +114,23 @@ def split(logits: np.ndarray, label: np.ndarray, rng: random.Random) -> list[dic
         slots = rng.sample(range(SLOTS), len(taken))
         batch = {
             "logits": np.full((SLOTS, logits.shape[1]), np.nan, np.float32),
-            "label": np.full(SLOTS, 77, label.dtype),
-            "mask": np.zeros(SLOTS, np.float32),
+            "label_BE": np.full(SLOTS, 77, label.dtype),
+            "mask_BE": np.zeros(SLOTS, np.float32),
         }
-        batch["logits"][slots], batch["label"][slots] = logits[taken], label[taken]
-        batch["mask"][slots] = 1
-        batches.append({k: jnp.array(x.reshape(2, 8, *x.shape[1:])) for k, x in batch.items()})
+        batch["logits"][slots], batch["label_BE"][slots] = logits[taken], label[taken]
+        batch["mask_BE"][slots] = 1
+        arrays = {k: jnp.array(x.reshape(2, 8, *x.shape[1:])) for k, x in batch.items()}
+        batches.append((arrays.pop("logits"), arrays))
     return batches
 
 
-def accumulated(collection: Any, batches: list, rng: random.Random):
+def accumulated(empty: Callable[[], Any], batches: list[Any], rng: random.Random):
     """The same examples one batch after the other, and merged in a random order."""
-    state = collection.empty()
+    state = empty()
     for batch in batches:
-        state = update(state, batch)
+        state = update(state, *batch)
     yield metrics.scores(state)
-    parts = [update(collection.empty(), batch) for batch in batches] or [collection.empty()]
+    parts = [update(empty(), *batch) for batch in batches]
     while len(parts) > 1:
         parts.append(merge(*[parts.pop(rng.randrange(len(parts))) for _ in range(2)]))
     yield metrics.scores(parts[0])
@@ -144,7 +141,7 @@ def accumulated(collection: Any, batches: list, rng: random.Random):
 def test_regression_does_not_depend_on_the_split(data, seed):
     rng = random.Random(seed)
     x, y = data.T
-    for actual in accumulated(metrics.regression(), split(x[:, None], y, rng), rng):
+    for actual in accumulated(metrics.ScoreMetrics.empty, split(x[:, None], y, rng), rng):
         assert list(actual) == ["pearson", "mse"]
         assert_close(actual, expected_regression(x, y))
 
@@ -155,7 +152,8 @@ def test_classification_does_not_depend_on_the_split(data, seed):
     rng = random.Random(seed)
     prediction, label = data.T
     batches = split(logits_of(prediction), label, rng)
-    for actual in accumulated(metrics.classification(CLASSES), batches, rng):
+    empty = functools.partial(metrics.ClassMetrics.empty, CLASSES)
+    for actual in accumulated(empty, batches, rng):
         assert_close(actual, expected_classification(prediction, label))
 
 
@@ -169,11 +167,10 @@ def test_thousands_of_batches_lose_no_digits(shift):
     @jax.jit
     def run(x, y):
         def step(state, batch):
-            return state.merge(
-                type(state).single_from_model_output(logits=batch[0][..., None], label=batch[1])
-            ), None
+            arrays = {"label_BE": batch[1], "mask_BE": jnp.ones(8)}
+            return metrics.accumulate(state, batch[0][:, None], arrays), None
 
-        return jax.lax.scan(step, metrics.regression().empty(), (x, y))[0]
+        return jax.lax.scan(step, metrics.ScoreMetrics.empty(), (x, y))[0]
 
     expected = expected_regression(x.ravel(), y.ravel())
     actual = metrics.scores(run(x, y))
@@ -201,17 +198,10 @@ def test_rare_classes_lose_no_digits():
 
 def test_confusion_matrix_has_labels_as_rows():
     prediction, label = np.random.default_rng(3).integers(0, CLASSES, (2, 50))
-    accuracy = (
-        metrics.classification(CLASSES)
-        .single_from_model_output(logits=jnp.array(logits_of(prediction)), label=jnp.array(label))
-        .accuracy
-    )
+    logits = jnp.array(logits_of(prediction))
+    actual = metrics.ClassMetrics.from_model_output(logits, jnp.array(label), jnp.ones(50))
     expected = sklearn.metrics.confusion_matrix(label, prediction)
-    np.testing.assert_array_equal(accuracy.matrix, expected)
-    each = sklearn.metrics.multilabel_confusion_matrix(label, prediction)
-    np.testing.assert_array_equal(
-        accuracy.counts(), [each[:, 1, 1], each[:, 0, 1], each[:, 1, 0], each[:, 0, 0]]
-    )
+    np.testing.assert_array_equal(actual.matrix, expected)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 64, 65])
@@ -223,9 +213,10 @@ def test_correlation_with_a_constant_is_undefined(n, value):
         assert math.isnan(actual["pearson"]) and math.isnan(actual["spearman"])
         assert actual["mse"] == pytest.approx(expected_regression(x, y)["mse"], rel=TOLERANCE)
     # Batch by batch, the means must agree to the last bit.
-    state = metrics.regression().empty()
+    state = metrics.ScoreMetrics.empty()
     for i in range(n):
-        state = update(state, {"logits": constant[None, i : i + 1], "label": other[i : i + 1]})
+        arrays = {"label_BE": other[i : i + 1], "mask_BE": np.ones(1)}
+        state = update(state, constant[None, i : i + 1], arrays)
     assert math.isnan(metrics.scores(state)["pearson"])
 
 
@@ -236,37 +227,6 @@ def test_every_constant_is_seen_as_one():
     for value in rng.normal(size=200) * 10 ** rng.uniform(-3, 4, size=200):
         actual = evaluate_regression(np.full(61, value, np.float32), other)
         assert math.isnan(actual["pearson"]) and math.isnan(actual["spearman"])
-
-
-@pytest.mark.parametrize(
-    ("evaluate", "collection", "classes"),
-    [
-        (metrics.evaluate_classes, metrics.classification(3), 3),
-        (metrics.evaluate_scores, metrics.regression(), 1),
-    ],
-)
-def test_no_example_is_undefined(evaluate, collection, classes):
-    logits, label = np.ones((5, classes), np.float32), np.arange(5) % 3
-    for n, mask in ((0, None), (5, np.zeros(5))):
-        actual = evaluate(logits[:n], label[:n], mask)
-        assert len(actual) == 3 and all(math.isnan(value) for value in actual.values())
-    state = collection.empty()
-    assert all(math.isnan(value) for value in metrics.scores(state).values())
-    state = update(state, {"logits": logits, "label": label, "mask": np.zeros(5)})
-    assert all(math.isnan(value) for value in metrics.scores(state).values())
-
-
-def test_masked_examples_do_not_count():
-    rng = np.random.default_rng(2)
-    x, y = rng.normal(size=(2, 100)).astype(np.float32)
-    mask = rng.integers(0, 2, 100)
-    x[mask == 0], y[mask == 0] = np.nan, np.inf
-    counted = mask > 0
-    assert_close(evaluate_regression(x, y, mask), expected_regression(x[counted], y[counted]))
-    prediction, label = rng.integers(0, CLASSES, (2, 100))
-    label[mask == 0] = -1
-    actual = metrics.evaluate_classes(logits_of(prediction), label, mask)
-    assert_close(actual, expected_classification(prediction[counted], label[counted]))
 
 
 def test_infinite_and_undefined_predictions():
@@ -286,21 +246,7 @@ def test_sets_of_many_sizes_share_programs():
 
 def test_nothing_is_copied_to_or_from_the_device_unasked():
     x = np.arange(5, dtype=np.float32)
-    state = metrics.regression().empty()
+    state = metrics.ScoreMetrics.empty()
     with jax.transfer_guard("disallow"):
         evaluate_regression(x, x)
         metrics.scores(state)
-
-
-@pytest.mark.parametrize(
-    ("logits", "label", "match"),
-    [
-        (np.zeros((4, 3)), np.zeros(3, int), "do not match"),
-        (np.zeros((3, 3)), np.zeros((3, 1), int), "do not match"),
-        (np.zeros((3, 3)), np.array([0, 3, 1]), "labels from 0 to 3"),
-        (np.zeros((3, 3)), np.array([0, -1, 1]), "labels from -1 to 1"),
-    ],
-)
-def test_wrong_arrays_are_errors(logits, label, match):
-    with pytest.raises(DataError, match=match):
-        metrics.evaluate_classes(logits, label)

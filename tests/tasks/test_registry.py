@@ -19,7 +19,7 @@ from flaxfer.data import sources
 from flaxfer.data.labels import Labels, read_single_labels
 from flaxfer.data.loader import TrainPlan, put_rows
 from flaxfer.data.tables import Column
-from flaxfer.data.tokenize import Tokenized, load_tokenizer, tokenize
+from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.pretrained import load_encoder_config
@@ -36,6 +36,15 @@ GRADES = tuple("12345")
 COLUMNS = {"text_a": "text", "label": "grade", "language": "language"}
 
 
+class Grades(Predictions):
+    def scores(self, chosen: np.ndarray) -> dict[str, float]:
+        error = self._outputs[chosen, 0] - self.data.label[chosen]
+        return {"mae": float(np.abs(error).mean())}
+
+    def record(self, i: int) -> dict[str, Any]:
+        return {"prediction": float(self._outputs[i, 0]), "grade": float(self.data.label[i])}
+
+
 class Grading(TaskType):
     """A grade from 1 to 5, with the absolute error as loss and metric."""
 
@@ -46,6 +55,7 @@ class Grading(TaskType):
     label_dtype = np.float32
     gold_key = "grade"
     learning_metric = "pearson"
+    predictions = Grades
     pipeline_tag = "text-classification"
 
     def read_labels(
@@ -59,38 +69,22 @@ class Grading(TaskType):
             lambda value: "is not a grade",
         )
 
-    def loss(
-        self, logits: jax.Array, batch: Mapping[str, jax.Array], label_smoothing: float
-    ) -> tuple[jax.Array, jax.Array]:
+    def loss(self, logits: jax.Array, batch: losses.Arrays, label_smoothing: float) -> losses.Sum:
         return losses.masked_sum(jnp.abs(logits[..., 0] - batch["label_BE"]), batch["mask_BE"])
 
-    def predictions(self, task: Task, data: Tokenized, outputs: np.ndarray) -> Predictions:
-        return Grades(task, data, outputs)
-
-    def measure(
-        self,
-        task: Task,
-        metric: str,
-        language: str,
-        gold: Sequence[Any],
-        predictions: Sequence[Sequence[Any]],
-    ) -> tuple[resampling.Resampled, list[resampling.Learning]]:
+    def resampled(
+        self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
+    ) -> resampling.Resampled:
         gold_n, predicted_nR = np.array(gold), np.array(predictions).T
-        pearson = resampling.pearson(predicted_nR, gold_n)
-        learning = resampling.learning("pearson", pearson, [""] * len(predictions))
-        return resampling.mean(np.abs(predicted_nR - gold_n[:, None])), learning
+        if metric == "pearson":
+            return resampling.pearson(predicted_nR, gold_n)
+        return resampling.mean(np.abs(predicted_nR - gold_n[:, None]))
+
+    def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
+        return ""
 
     def describe(self, task: Task) -> str:
         return "a grade"
-
-
-class Grades(Predictions):
-    def scores(self, chosen: np.ndarray) -> dict[str, float]:
-        error = self._outputs[chosen, 0] - self.data.label[chosen]
-        return {"mae": float(np.abs(error).mean())}
-
-    def record(self, i: int) -> dict[str, Any]:
-        return {"prediction": float(self._outputs[i, 0]), "grade": float(self.data.label[i])}
 
 
 @pytest.fixture

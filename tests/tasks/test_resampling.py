@@ -24,18 +24,23 @@ TAGGED = [
 ]
 COUNTS = np.stack([entities.sentence_counts(GOLD, run) for run in TAGGED], axis=1)
 
+
+def classes(name: str, predicted_nR: np.ndarray) -> Resampled:
+    return resampling.class_metric(name, range(4), LABEL.tolist(), predicted_nR.T.tolist())
+
+
 Reference = Callable[[np.ndarray, int], float]
 MEASURES: dict[str, tuple[Resampled, Reference]] = {
     "accuracy": (
-        resampling.mean(LABEL[:, None] == CLASSES),
+        classes("accuracy", CLASSES),
         lambda i, r: sklearn_metrics.accuracy_score(LABEL[i], CLASSES[i, r]),
     ),
     "macro_f1": (
-        resampling.class_metric("macro_f1", CLASSES, LABEL, 4),
+        classes("macro_f1", CLASSES),
         lambda i, r: sklearn_metrics.f1_score(LABEL[i], CLASSES[i, r], average="macro"),
     ),
     "mcc": (
-        resampling.class_metric("mcc", CLASSES, LABEL, 4),
+        classes("mcc", CLASSES),
         lambda i, r: sklearn_metrics.matthews_corrcoef(LABEL[i], CLASSES[i, r]),
     ),
     "pearson": (
@@ -86,11 +91,7 @@ def test_exchanged_predictions(name: str) -> None:
         mixed = CLASSES.copy()
         for a, b in ((0, 2), (1, 3)):
             mixed[chosen, a], mixed[chosen, b] = CLASSES[chosen, b], CLASSES[chosen, a]
-        anew = {
-            "accuracy": lambda x: resampling.mean(x == LABEL[:, None]),
-            "macro_f1": lambda x: resampling.class_metric("macro_f1", x, LABEL, 3),
-            "mcc": lambda x: resampling.class_metric("mcc", x, LABEL, 3),
-        }[name](mixed).observed()
+        anew = classes(name, mixed).observed()
         np.testing.assert_allclose(row, anew[2:] - anew[:2], rtol=1e-5, atol=1e-7)
 
 

@@ -18,6 +18,7 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.runtime.trees import Params
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import loop
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.data import StageData
@@ -98,6 +99,13 @@ class Case:
         lines = (self.folder / "metrics.jsonl").read_text().splitlines()
         records = [without_times(json.loads(line)) for line in lines]
         return [record for record in records if kind in ("", record["kind"])]
+
+
+def random_tagged(n: int) -> Tokenized:
+    """Random sentences of words with one of two tags, or none."""
+    data = random_tokenized(n, 2, seed=5)
+    label = np.random.default_rng(6).integers(-1, 2, len(data.token)).astype(np.int32)
+    return dataclasses.replace(data, label=label, task_type=TASK_TYPES["tagging"])
 
 
 def stage_case(
@@ -207,7 +215,8 @@ def script_scores(monkeypatch: pytest.MonkeyPatch, *scores: Sequence[float]) -> 
     def predict(self: Evaluator, params: Any, data: Any, seeds: int) -> Any:
         outputs = np.zeros((len(data), 1))
         values = next(numbers)
-        return [(outputs, {"pearson": s, "spearman": s, "mse": 1.0}) for s in values[:seeds]]
+        names = ("pearson", "spearman", "accuracy", "f1")
+        return [(outputs, {"mse": 1.0} | dict.fromkeys(names, s)) for s in values[:seeds]]
 
     monkeypatch.setattr(Evaluator, "predict_seeds", predict)
 

@@ -63,11 +63,11 @@ def flat(tree: Params) -> Tree:
 
 
 def run(
-    optimizer: Optimizer, start: Tree, gradients: list[Tree], total: int = TOTAL
+    optimizer: Optimizer, start: Tree, gradients: list[Tree], fresh: tuple[str, ...] = ()
 ) -> tuple[Tree, Any]:
     """Parameters after the gradients, and the optimiser's state."""
     params = nested(start)
-    transform = make_optimizer(optimizer, total, params)
+    transform = make_optimizer(optimizer, TOTAL, params, fresh)
     moments = transform.init(params)
     for gradient in gradients:
         updates, moments = transform.update(nested(gradient), moments, params)

@@ -59,7 +59,7 @@ def save(store: CheckpointStore, *scores: float, first: int = 10, keep: bool = F
     for i, score in enumerate(scores):
         step = first + 10 * i
         if keep:
-            store._prune = lambda: None  # type: ignore[method-assign]
+            store._prune = lambda *_: None  # type: ignore[method-assign]
         store.save(step, items_of(state_of(step)), score, {"at": step})
 
 
@@ -121,12 +121,13 @@ def test_best_and_newest_are_kept(
     assert sorted(path.name for path in store.folder.iterdir()) == [f"{s:08d}" for s in kept]
 
 
-def test_nothing_but_undefined_scores_has_no_best(store: CheckpointStore) -> None:
+def test_of_undefined_scores_the_newest_is_best(store: CheckpointStore) -> None:
     for step in (1, 2):
         store.save(step, {"params": {"x": np.zeros(1, np.float32)}}, NAN, {})
-    assert store.best() is None
-    assert [checkpoint.step for checkpoint in store.all()] == [2]
-    assert np.isnan(store.all()[0].score)
+    (left,) = store.all()
+    best = store.best()
+    assert best is not None and best.step == left.step == 2 and np.isnan(left.score)
+    assert store.improves(-1e9) and not store.improves(NAN)
 
 
 def test_what_was_not_committed_is_not_chosen(

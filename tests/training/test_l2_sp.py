@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from flaxfer.config import Optimizer
-from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.vocabulary import row_decay
+from tests.training import optimizers
 from tests.training.optimizers import (
     SHAPES,
     TOTAL,
@@ -20,7 +20,6 @@ from tests.training.optimizers import (
     adam,
     closed_form,
     draw,
-    flat,
     lion,
     nested,
 )
@@ -40,13 +39,7 @@ OPTIMIZER = Optimizer(
 
 
 def run(optimizer: Optimizer, start: Tree, gradients: list[Tree]) -> tuple[Tree, Any]:
-    params = nested(start)
-    transform = make_optimizer(optimizer, TOTAL, params, NEW)
-    moments = transform.init(params)
-    for gradient in gradients:
-        updates, moments = transform.update(nested(gradient), moments, params)
-        params = jax.tree.map(lambda p, u: p + u, params, updates)
-    return flat(params), moments
+    return optimizers.run(optimizer, start, gradients, NEW)
 
 
 @pytest.mark.usefixtures("x64")

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxfer.errors import CheckpointError, DivergedError
+from flaxfer.config import Optimizer
+from flaxfer.errors import CheckpointError, ClaimLostError, DivergedError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.training import loop, run
 from flaxfer.training.checkpoints import CheckpointStore
-from flaxfer.training.record import DONE
+from flaxfer.training.record import DONE, open_finished
 from tests.training.helpers import (
     Case,
     Killed,
@@ -212,8 +213,20 @@ def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
         train(case, starts=[lambda: params])
     assert error.value.exit_code == 5
     assert case.spec.checkpoints.newest() is None and not case.is_done()
+    with pytest.raises(CheckpointError, match=r"has diverged: .* the loss of step 1 is"):
+        open_finished(case.folder)
     with pytest.raises(DivergedError):
         train(case, starts=[lambda: params])
+
+
+def test_an_update_that_spoils_the_parameters_is_noticed_by_the_evaluation(tmp_path: Path) -> None:
+    optimizer = Optimizer(learning_rate=1e38, schedule="constant", warmup=0)
+    case = stage_case(tmp_path, optimizer=optimizer, max_steps=1)
+    with pytest.raises(DivergedError, match="outputs for dev after step 1 are not finite"):
+        train(case)
+    assert [record["step"] for record in case.log("train")] == [1], "its loss was finite"
+    assert case.spec.checkpoints.newest() is None and not case.is_done()
+    assert "outputs for dev" in case.spec.failure()
 
 
 def test_a_gradient_that_is_not_finite_is_noticed_in_its_step(
@@ -246,6 +259,17 @@ def test_a_finished_stage_without_its_checkpoint_is_an_error(tmp_path: Path) -> 
     with pytest.raises(CheckpointError, match="marked as finished") as error:
         case.best_params()
     assert str(tmp_path) in str(error.value) and "repeats this stage" in str(error.value)
+
+
+def test_nothing_is_tidied_up_in_a_folder_that_may_be_lost(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise ClaimLostError("lost")
+
+    case = stage_case(tmp_path)
+    case.run()
+    (case.folder / DONE).write_text("{}")
+    with pytest.raises(ClaimLostError):
+        run.Run(case.spec, no_start, lost).prepare()
 
 
 def test_arrays_of_a_whole_run_are_float32(whole: Undisturbed) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.trees import Params
-from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import step
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.optimizer import make_optimizer
@@ -35,6 +33,7 @@ from tests.training.helpers import (
     assert_same_run,
     kill_at,
     no_start,
+    random_tagged,
     record_saves,
     saved,
     saves_of,
@@ -53,17 +52,11 @@ OWN, OTHER = random_tokenized(14), random_tokenized(11, 3, seed=4, longest=20)
 TAGS = Task("tags", "tagging", "accuracy", ("x", "y"))
 
 
-def tagged() -> Tokenized:
-    data = random_tokenized(11, 2, seed=5)
-    label = np.random.default_rng(6).integers(-1, 2, len(data.token)).astype(np.int32)
-    return dataclasses.replace(data, label=label, task_type=TASK_TYPES["tagging"])
-
-
 def rehearsal_of(encoder: EncoderConfig, examples: int = 2, task: Task = TOPIC) -> Rehearsal:
     head = "token" if task is TAGS else "sequence"
     return Rehearsal(
         examples=examples,
-        data=tagged() if task is TAGS else OTHER,
+        data=random_tagged(11) if task is TAGS else OTHER,
         task=task,
         train=Train(batch_size=32, row_length=48, max_bucket_sizes=6),
         model=ModelSpec(encoder, head, len(task.labels)),

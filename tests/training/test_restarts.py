@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from flaxfer.config import Task
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import restarts
 from tests.training.helpers import (
@@ -18,6 +19,7 @@ from tests.training.helpers import (
     Killed,
     assert_equal_trees,
     kill_at,
+    random_tagged,
     record_saves,
     saves_of,
     script_scores,
@@ -67,6 +69,18 @@ def test_the_next_attempt_is_the_run_of_its_seed(
     assert [r["metrics"]["pearson"] for r in lost if r["kind"] == "dev"] == LOST
     losses = [r["loss"] for r in lost if r["kind"] == "train"]
     assert losses != [r["loss"] for r in case.log("train")]
+
+
+def test_chance_is_by_the_number_of_sentences_not_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script_scores(monkeypatch, [0.5])
+    tags = Task("tags", "tagging", "f1", ("x", "y"))
+    splits = (random_tagged(14), random_tagged(9))
+    case = stage_case(tmp_path, task=tags, splits=splits, max_restarts=1, max_steps=2)
+    train(case)
+    (record,) = case.done()["restarts"]
+    assert record["why"] == "the best dev f1 is 0.500: up to 0.667 is chance"
 
 
 @pytest.mark.parametrize("times", [0, 1, 2])

@@ -74,7 +74,7 @@ class Trainer:
         spec = step.StepSpec(
             self.model,
             task,
-            train.label_smoothing,
+            label_smoothing=train.label_smoothing,
             optimizer=optimizer,
             total_steps=TOTAL,
             dtype=jnp.dtype(dtype),

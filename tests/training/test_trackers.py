@@ -11,7 +11,7 @@ import pytest
 
 from flaxfer.errors import ConfigError
 from flaxfer.training import trackers
-from flaxfer.training.trackers import MetricsLog, read_metrics
+from flaxfer.training.trackers import MetricsLog, Tracker, read_metrics
 
 
 class Recorder:
@@ -38,7 +38,7 @@ def write_steps(folder: Path, resume: int, steps: range) -> MetricsLog:
 
 def test_records_reach_the_file_at_once_and_the_trackers_as_numbers(tmp_path: Path) -> None:
     recorder = Recorder()
-    log = MetricsLog(tmp_path, 0, [recorder])
+    log = MetricsLog(tmp_path, 0, [Tracker(recorder.scalars, recorder.close)])
     log.write(1, "train", loss=0.5, seconds=2)
     log.write(2, "dev", metrics={"pearson": 0.25, "spearman": None}, best=True)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
