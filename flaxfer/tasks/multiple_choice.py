@@ -104,7 +104,7 @@ class MultipleChoice(TaskType):
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]
     ) -> Labels:
         """Return the index of each record's correct choice."""
-        names = self.label_names(task, columns)
+        names = self.label_names(task, columns) or ()
         return read_classes(columns["label"], source, names, records)
 
     def targets(self, data: Tokenized, layout: Layout) -> Batch:
