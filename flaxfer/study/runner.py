@@ -20,7 +20,7 @@ from flaxfer.config import Config, Stage, grids
 from flaxfer.config.grids import Grid
 from flaxfer.errors import ClaimLostError, DataError, DivergedError
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
-from flaxfer.interop.embedding_step import make_embed_step
+from flaxfer.interop.embedding import make_embed_step
 from flaxfer.report import writing
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.files import write_atomically

@@ -18,7 +18,7 @@ from flaxfer.config import Config
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.evaluation.transferability import knn_score, logme
-from flaxfer.interop.embedding_step import make_embed_step
+from flaxfer.interop.embedding import make_embed_step
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
