@@ -215,8 +215,12 @@ def read_study(workdir: Path) -> Study:
     hint = "run the study (flaxfer with its config and this workdir); it writes study.json"
     try:
         study = _STUDY.validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError("there is no study.json here", where=str(workdir), hint=hint) from None
+    except OSError as error:
+        raise DataError(
+            f"cannot be read: {error.strerror}", where=str(path), hint="check its permissions"
+        ) from error
     except pydantic.ValidationError as error:
         what = "this is not the record of a study"
         details = [

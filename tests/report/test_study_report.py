@@ -272,6 +272,13 @@ def test_missing_and_invalid_records_are_errors(tmp_path: Path) -> None:
     for read in (read_study, write_report):
         with pytest.raises(DataError, match=r"(?s)no study\.json here.*run the study"):
             read(tmp_path)
+    (tmp_path / "a file").touch()
+    with pytest.raises(DataError, match=r"no study\.json here"):
+        read_study(tmp_path / "a file")
+    (tmp_path / "study.json").mkdir()
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        read_study(tmp_path)
+    (tmp_path / "study.json").rmdir()
     (tmp_path / "study.json").write_text('{"name": ')
     with pytest.raises(DataError, match="JSON"):
         read_study(tmp_path)
