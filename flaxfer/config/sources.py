@@ -43,15 +43,15 @@ def check_source(
 def _roles(
     at: str, source: Source, task_type: TaskType, task_types: TaskTypes
 ) -> Iterator[Finding]:
-    own = [*task_type.roles, *COMMON_ROLES]
+    roles = [*task_type.roles, *COMMON_ROLES]
     for key in ("columns", "aligned"):
         for role in getattr(source, key):
-            if role in own or task_type.has_role(role):
+            if role in roles or task_type.has_role(role):
                 continue
             known = any(other.has_role(role) for other in task_types.values())
             what = f"no role of {task_type.name}" if known else "unknown role"
             read = ("task.type",) if known else ()
-            yield finding(f"{what}; {suggestion(role, own)}", f"{at}.{key}.{role}", *read)
+            yield finding(f"{what}; {suggestion(role, roles)}", f"{at}.{key}.{role}", *read)
     if twice := sorted(source.columns.keys() & source.aligned.keys()):
         message = f"{', '.join(twice)} stands in columns too"
         yield finding(message, f"{at}.aligned", f"{at}.columns")

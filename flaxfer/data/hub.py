@@ -32,10 +32,10 @@ def read_hub(source: Source, keys: Iterable[Key]) -> Table:
             hint="check hub, subset, split and revision and the network, or download the files "
             "and set `path` instead.",
         ) from error
-    found = locate(keys, loaded.column_names, name)
+    column_index = locate(keys, loaded.column_names, name)
     table = loaded.with_format("arrow")[:]
     columns: dict[Key, Column] = {}
-    for key, index in found.items():
+    for key, index in column_index.items():
         column = loaded.column_names[index]
         values = table[column].to_pylist()
         feature = loaded.features[column]

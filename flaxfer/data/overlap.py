@@ -147,8 +147,8 @@ def examine(
     }
     trains = [name for name in keys if name.endswith("/train")]
     evaluated = [name for name in keys if name not in trains]
-    found = [_compare(*pair, keys) for pair in itertools.combinations(trains, 2)]
-    found += [_compare(name, name, keys) for name in evaluated]
+    records = [_compare(*pair, keys) for pair in itertools.combinations(trains, 2)]
+    records += [_compare(name, name, keys) for name in evaluated]
     left = {name: dict(splits) for name, splits in stages.items()}
     for train in trains:
         stage = train.removesuffix("/train")
@@ -157,12 +157,12 @@ def examine(
             shared = np.isin(keys[train].whole, keys[name].whole) & keys[train].telling
             shared &= name.startswith((f"{stage}/", "target/"))
             leaked |= shared
-            found.append(_compare(train, name, keys, shared if mode == "remove" else None))
-        found.append(_compare(train, train, keys, leaked if mode == "remove" else None))
+            records.append(_compare(train, name, keys, shared if mode == "remove" else None))
+        records.append(_compare(train, train, keys, leaked if mode == "remove" else None))
         if leaked.any() and mode != "report":
             left[stage]["train"] = _without(stages[stage]["train"], leaked, train, mode)
     order = list(keys)
-    return left, sorted(found, key=lambda each: (order.index(each.a), order.index(each.b)))
+    return left, sorted(records, key=lambda each: (order.index(each.a), order.index(each.b)))
 
 
 def rows(records: Sequence[Overlap]) -> Iterator[list[object]]:

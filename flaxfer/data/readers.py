@@ -65,8 +65,8 @@ def _delimited(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Ta
         names, rows, lines = rows[0] if rows else [], rows[1:], lines[1:]
     else:
         names = [str(i) for i in range(max(map(len, rows), default=0))]
-    found = locate(keys, names, str(path))
-    needed = len(names) if source.header else 1 + max(found.values(), default=-1)
+    column_index = locate(keys, names, str(path))
+    needed = len(names) if source.header else 1 + max(column_index.values(), default=-1)
     problems: Problems = []
     for i, row in enumerate(rows):
         if len(row) < needed or (source.header and len(row) > needed):
@@ -74,7 +74,7 @@ def _delimited(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Ta
             problems.append((i, f"{path.name}:{lines[i]}: has {len(row)} column(s), {expected}"))
             rows[i] = [*row, *[""] * (needed - len(row))]
     columns: dict[Key, Column] = {}
-    for key, i in found.items():
+    for key, i in column_index.items():
         name = repr(names[i]) if source.header else names[i]
         columns[key] = Column(path.name, name, [row[i] for row in rows], lines)
     return Table(len(rows), columns, problems)
@@ -139,15 +139,15 @@ def _parquet(data: bytes, path: Path, keys: Sequence[Key]) -> Table:
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         names = file.schema_arrow.names
-        found = locate(keys, names, str(path))
-        table = file.read(columns=sorted({names[i] for i in found.values()}))
+        column_index = locate(keys, names, str(path))
+        table = file.read(columns=sorted({names[i] for i in column_index.values()}))
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(
             f"the parquet file is damaged or cut off: {error}", where=str(path), hint=FETCH_AGAIN
         ) from error
     columns = {
         key: Column(path.name, repr(names[i]), table[names[i]].to_pylist(), None)
-        for key, i in found.items()
+        for key, i in column_index.items()
     }
     return Table(table.num_rows, columns, [])
 

@@ -39,8 +39,8 @@ def conll(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
 
     sentences = [[(number, values(line)) for number, line in part] for part in _sentences(text)]
     width = max((len(row) for sentence in sentences for _, row in sentence), default=0)
-    found = locate(keys, [str(i) for i in range(width)], str(path))
-    needed = 1 + max(found.values(), default=-1)
+    column_index = locate(keys, [str(i) for i in range(width)], str(path))
+    needed = 1 + max(column_index.values(), default=-1)
     problems: Problems = []
     for i, sentence in enumerate(sentences):
         for number, row in sentence:
@@ -48,10 +48,10 @@ def conll(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
                 what = f"has {len(row)} column(s), {needed} are needed"
                 problems.append((i, f"{path.name}:{number}: {what}"))
                 row += [""] * (needed - len(row))
-    words = found.get(source.columns.get("words", ""))
+    words = column_index.get(source.columns.get("words", ""))
     if words is not None:
         problems += _remove_prefix(sentences, words, source.word_prefix, path)
-    columns = {key: _column(path, str(i), sentences, i) for key, i in found.items()}
+    columns = {key: _column(path, str(i), sentences, i) for key, i in column_index.items()}
     return Table(len(sentences), columns, problems)
 
 

@@ -84,7 +84,9 @@ def test_numbers_of_choices_are_mapped(tmp_path: Path) -> None:
         ({"question": "why"}, "column 'question': has no entry in questions; there are cause, eff"),
     ],
 )
-def test_f31_findings(change: dict[str, Any], finding: str, tmp_path: Path) -> None:
+def test_invalid_choices_are_named_with_their_line(
+    change: dict[str, Any], finding: str, tmp_path: Path
+) -> None:
     (detail,) = refusal(copa(tmp_path, [ROWS[0], ROWS[1] | change]), COPA).details
     assert detail.startswith(f"data.jsonl:2: {finding}")
 

@@ -218,7 +218,7 @@ def test_chunks_make_no_difference(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_f44_cache_hit(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_hit(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = load(tmp_path / "model", "roberta")
     data = KINDS[kind]()
     first = tokenize(data, tokenizer, 48, tmp_path / "cache", 8)
@@ -233,7 +233,7 @@ def test_f44_cache_hit(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_f44_cache_of_other_arrays_is_made_again(
+def test_cache_of_other_arrays_is_made_again(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokenizer = load(tmp_path / "model")
@@ -263,7 +263,7 @@ def test_f44_cache_of_other_arrays_is_made_again(
         assert "is damaged and is made again" in caplog.text, name
 
 
-def test_f44_the_fingerprint_covers_the_splitting_of_words_and_all_tags(tmp_path: Path) -> None:
+def test_the_fingerprint_covers_the_splitting_of_words_and_all_tags(tmp_path: Path) -> None:
     tokenizer = load(tmp_path, "roberta")
     of_texts = json.loads(tokenizer.backend_tokenizer.pre_tokenizer.__getstate__())
     (of_words,) = TASK_TYPES["tagging"].encoding_settings(tokenizer, 0)

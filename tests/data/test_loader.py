@@ -33,7 +33,7 @@ def examples_of(batch: dict[str, np.ndarray]) -> list[int]:
 
 @settings(max_examples=40, deadline=None)
 @given(n=st.integers(1, 30), size=st.integers(1, 9), seed=st.integers(0, 3))
-def test_f46_every_epoch_is_a_permutation(n: int, size: int, seed: int) -> None:
+def test_every_epoch_is_a_permutation(n: int, size: int, seed: int) -> None:
     train = dataclasses.replace(TRAIN, batch_size=size)
     plan = plan_of(random_tokenized(n), train, seed)
     assert plan.total_steps == -(-3 * n // size)
@@ -42,7 +42,7 @@ def test_f46_every_epoch_is_a_permutation(n: int, size: int, seed: int) -> None:
         assert sorted(stream[epoch * n : (epoch + 1) * n]) == list(range(n))
 
 
-def test_f46_order_depends_on_seed_and_step_alone() -> None:
+def test_order_depends_on_seed_and_step_alone() -> None:
     plan = plan_of()
     backwards = [plan.indices(step) for step in reversed(range(plan.total_steps))][::-1]
     forwards = [plan_of().indices(step) for step in range(plan.total_steps)]
@@ -109,7 +109,7 @@ def test_padding_share_counts_the_first_epoch() -> None:
     assert plan.padding_share() == pytest.approx(1 - filled.mean())
 
 
-def test_f25_batches_from_a_step_on_are_the_tail_of_all() -> None:
+def test_batches_from_a_step_on_are_the_tail_of_all() -> None:
     plan, mesh = plan_of(), mesh_of(2)
     plan = dataclasses.replace(plan, bucket_sizes=(4,))
     whole = list(plan.batches(0, mesh))
@@ -137,7 +137,7 @@ def test_rows_are_split_over_data_and_fsdp() -> None:
 @pytest.mark.parametrize(
     ("rows", "n"), [(rows, n) for rows in (1, 4) for n in (1, rows - 1, rows, rows + 1, 13) if n]
 )
-def test_f51_evaluation_meets_every_example_once(n: int, rows: int, packing: bool) -> None:
+def test_evaluation_meets_every_example_once(n: int, rows: int, packing: bool) -> None:
     data = random_tokenized(n)
     train = dataclasses.replace(TRAIN, eval_rows=rows, packing=packing)
     for multiple in (1, 3):

@@ -113,7 +113,7 @@ def test_aligned_files(tmp_path: Path) -> None:
     assert "label: label.txt has 2" in str(error) and "text_a: text.txt has 3" in str(error)
 
 
-def test_f31_all_bad_records_of_a_file_are_listed(tmp_path: Path) -> None:
+def test_all_bad_records_of_a_file_are_listed(tmp_path: Path) -> None:
     lines = ["a\tb\ty", "x\t\tneutral", "x\t \tneutral", "too\tfew", "x\ty\tz\tmany", "x\ty\tmaybe"]
     error = refusal(Source(text_file(tmp_path, "\n".join(lines)), columns=PAIRS))
     assert error.details == (
@@ -127,7 +127,7 @@ def test_f31_all_bad_records_of_a_file_are_listed(tmp_path: Path) -> None:
     assert "'entailment', 'neutral', 'contradiction'" in str(error)
 
 
-def test_f31_line_numbers_after_newlines_in_quotes(tmp_path: Path) -> None:
+def test_line_numbers_count_newlines_in_quotes(tmp_path: Path) -> None:
     rows = [
         ("two\nlines", "b", "neutral"),
         ("x", "three\r\nmore\nlines", "neutral"),
@@ -140,7 +140,7 @@ def test_f31_line_numbers_after_newlines_in_quotes(tmp_path: Path) -> None:
     )
 
 
-def test_f31_missing_column(tmp_path: Path) -> None:
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
     for path in (
         text_file(tmp_path, "premise\thypothesis\tlabel\nx\ty\tneutral\n"),
         text_file(
@@ -164,7 +164,7 @@ def test_f31_missing_column(tmp_path: Path) -> None:
     assert "there are 2 columns 'a'" in str(error)
 
 
-def test_f31_bad_encoding(tmp_path: Path) -> None:
+def test_bytes_of_another_encoding_are_refused(tmp_path: Path) -> None:
     data = "a\ty\ncafé\tneutral\nx\tneutral\nnaïve\tneutral\n".encode("latin-1")
     source = Source(text_file(tmp_path, data), columns={"text_a": "a", "label": "y"})
     assert refusal(source).details == (
@@ -176,7 +176,7 @@ def test_f31_bad_encoding(tmp_path: Path) -> None:
         read(dataclasses.replace(source, encoding="latin-17"), NLI)
 
 
-def test_f31_nul(tmp_path: Path) -> None:
+def test_nul_characters_are_refused(tmp_path: Path) -> None:
     path = text_file(tmp_path, "a\ty\nx\tneutral\nx\0\0y\tneutral\n")
     error = refusal(Source(path, columns={"text_a": "a", "label": "y"}))
     assert error.details == ("data.tsv:3: 2 NUL",)
@@ -185,7 +185,7 @@ def test_f31_nul(tmp_path: Path) -> None:
     assert error.details == ("data.jsonl:1: column 'a': holds a NUL",)
 
 
-def test_f31_wrong_types(tmp_path: Path) -> None:
+def test_values_of_other_types_are_refused(tmp_path: Path) -> None:
     records: list[Any] = [
         {"a": 7, "y": "neutral"},
         {"a": None, "y": "neutral"},
@@ -213,7 +213,7 @@ def test_f31_wrong_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*WRITERS, *(f"{name}.gz" for name in WRITERS)])
-def test_f32_truncated_files(name: str, tmp_path: Path) -> None:
+def test_truncated_files_are_refused(name: str, tmp_path: Path) -> None:
     """A file cut off in its last record, wherever the cut lies."""
     path = WRITERS[name.removesuffix(".gz")](tmp_path / name.removesuffix(".gz"))
     data = path.read_bytes()
@@ -226,7 +226,7 @@ def test_f32_truncated_files(name: str, tmp_path: Path) -> None:
         refusal(Source(str(tmp_path / name), columns=PAIRS))
 
 
-def test_f32_torn_json_lines(tmp_path: Path) -> None:
+def test_torn_json_lines_are_refused(tmp_path: Path) -> None:
     path = text_file(
         tmp_path, '{"a": "x", "y": "neutral"}\n\nx\n{"a": "x", "y": "neu', "data.jsonl"
     )
@@ -236,7 +236,7 @@ def test_f32_torn_json_lines(tmp_path: Path) -> None:
     assert all(d.startswith(e) for d, e in zip(details, expected, strict=False))
 
 
-def test_f32_damaged_gzip_and_parquet(tmp_path: Path) -> None:
+def test_damaged_gzip_and_parquet_are_refused(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(write_csv(tmp_path / "data.csv").read_bytes()))
     packed[len(packed) // 2] ^= 0xFF
     path = text_file(tmp_path, bytes(packed), "data.csv.gz")
@@ -245,7 +245,7 @@ def test_f32_damaged_gzip_and_parquet(tmp_path: Path) -> None:
     assert "parquet file is damaged" in str(refusal(Source(path, columns=PAIRS)))
 
 
-def test_f32_open_quote_names_its_line(tmp_path: Path) -> None:
+def test_open_quote_names_its_line(tmp_path: Path) -> None:
     path = text_file(tmp_path, 'a,b,y\nx,y,neutral\nx,"y,neutral\nx,y,neutral\n', "data.csv")
     error = refusal(Source(path, columns=PAIRS))
     assert error.where == f"{path}:3" and "a quote is opened and never closed" in error.what
@@ -270,7 +270,7 @@ def test_unknown_ending_needs_a_format(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a\ty\n"])
-def test_f43_empty_files(text: str, tmp_path: Path) -> None:
+def test_empty_files_are_refused(text: str, tmp_path: Path) -> None:
     for name in ("data.tsv", "data.csv"):
         path = text_file(tmp_path, text.replace("\t", "," if name == "data.csv" else "\t"), name)
         refusal(Source(path, columns={"text_a": "a", "label": "y"}))
@@ -278,7 +278,7 @@ def test_f43_empty_files(text: str, tmp_path: Path) -> None:
     refusal(Source(text_file(tmp_path, "[]", "data.json"), columns=PAIRS))
 
 
-def test_f48_local_files_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_files_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
     def refuse(*args: Any, **kwargs: Any) -> None:

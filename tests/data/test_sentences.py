@@ -76,7 +76,7 @@ def test_tags_map_by_name(tmp_path: Path) -> None:
     assert len(details(dataclasses.replace(mapped, labels={}))) == 4
 
 
-def test_f31_findings_of_conll_name_every_line(tmp_path: Path) -> None:
+def test_findings_of_conll_name_every_line(tmp_path: Path) -> None:
     text = "a\tO\nb\n\tO\nc\tB-LOC\n\n \u00a0 \tO\nd\t\n"
     assert details(conll(tmp_path, text)) == (
         "data.conll:2: has 1 column(s), 2 are needed",
@@ -96,12 +96,12 @@ def test_f31_findings_of_conll_name_every_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(1, 7))
-def test_f32_conll_cut_off_in_its_last_line(cut: int, tmp_path: Path) -> None:
+def test_conll_cut_off_in_its_last_line_is_refused(cut: int, tmp_path: Path) -> None:
     text = "Anna\tB-PER\n\nAda\tB-PER"[:-cut]
     refusal(conll(tmp_path, text, num_records=2), NER)
 
 
-def test_f32_sentences_are_counted(tmp_path: Path) -> None:
+def test_sentences_are_counted(tmp_path: Path) -> None:
     source = conll(tmp_path, CONLL, num_records=3)
     assert "holds 2 records, not 3" in str(refusal(source, NER))
 
@@ -122,7 +122,9 @@ def test_prefix_of_words_is_not_trained_on(tmp_path: Path) -> None:
     )
 
 
-def test_f34_words_without_a_tag(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_words_without_a_tag_are_refused_or_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     text = "a\tO\nb\t\nc\tB-PER\n\nd\t-1\ne\t_\n"
     source = conll(tmp_path, text)
     assert details(source) == (
@@ -167,7 +169,7 @@ def test_conllu(tmp_path: Path) -> None:
     assert read(kept, POS).text_a == (("#",),)
 
 
-def test_f31_findings_of_conllu(tmp_path: Path) -> None:
+def test_findings_of_conllu_name_every_line(tmp_path: Path) -> None:
     def found(old: str, new: str, **settings: Any) -> tuple[str, ...]:
         path = text_file(tmp_path, CONLLU.replace(old, new), "data.conllu")
         return details(Source(path, **settings), POS)
@@ -193,7 +195,7 @@ def test_f31_findings_of_conllu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", range(2, 21))
-def test_f32_conllu_cut_off_in_its_last_line(cut: int, tmp_path: Path) -> None:
+def test_conllu_cut_off_in_its_last_line_is_refused(cut: int, tmp_path: Path) -> None:
     path = text_file(tmp_path, CONLLU[:-cut], "data.conllu")
     refusal(Source(path, num_records=2), POS)
 
@@ -226,7 +228,7 @@ def test_lists_in_records(ending: str, tmp_path: Path) -> None:
     assert read(mapped, NER).fingerprint == examples.fingerprint
 
 
-def test_f31_findings_of_lists(tmp_path: Path) -> None:
+def test_findings_of_lists_name_every_record(tmp_path: Path) -> None:
     records = [
         {"w": ["a", "b"], "t": ["O"]},
         {"w": "a b", "t": ["O", "O"]},

@@ -48,7 +48,7 @@ def test_keep_and_drop_by_column_and_role(tmp_path: Path, caplog: pytest.LogCapt
     assert len(read(by_number, NLI)) == 9
 
 
-def test_f33_row_count(tmp_path: Path) -> None:
+def test_another_number_of_rows_is_refused(tmp_path: Path) -> None:
     source = Source(str(write_csv(tmp_path / "data.csv")), columns=PAIRS, num_records=4)
     assert "holds 3 records, not 4" in str(refusal(source))
     # Counted before anything is left out.
@@ -57,7 +57,9 @@ def test_f33_row_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", ["", "-1"])
-def test_f34_no_label(written: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_examples_without_a_label_are_left_out_or_refused(
+    written: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = text_file(tmp_path, f"a\ty\nx\tneutral\ny\t{written}\nz\tentailment\n")
     source = Source(path, columns={"text_a": "a", "label": "y"}, drop_unlabeled=True)
     with caplog.at_level(logging.INFO, "flaxfer.data"):
@@ -69,7 +71,7 @@ def test_f34_no_label(written: str, tmp_path: Path, caplog: pytest.LogCaptureFix
     assert f"data.tsv:3: column 'y': '{written}' stands for no label" in error.details
 
 
-def test_f34_null_label(tmp_path: Path) -> None:
+def test_a_null_label_is_refused(tmp_path: Path) -> None:
     path = text_file(tmp_path, '{"a": "x", "y": null}\n{"a": "x", "y": 2}\n', "data.jsonl")
     source = Source(path, columns={"text_a": "a", "label": "y"}, labels={"2": "neutral"})
     assert refusal(source).details == ("data.jsonl:1: column 'y': '' stands for no label",)
@@ -97,7 +99,7 @@ def test_minus_one_may_be_a_label_or_a_score(tmp_path: Path) -> None:
     assert examples.label.tolist() == [-1, 1] and examples.label.dtype == np.float32
 
 
-def test_f34_scores(tmp_path: Path) -> None:
+def test_scores_out_of_range_are_refused(tmp_path: Path) -> None:
     good = ["0", "5", "4.75", "1e0", " 2.5 ", "+.5", "3."]
     path = text_file(tmp_path, "a\ty\n" + "".join(f"x\t{s}\n" for s in good))
     source = Source(path, columns={"text_a": "a", "label": "y"})
@@ -116,7 +118,7 @@ def test_f34_scores(tmp_path: Path) -> None:
     assert [detail.rpartition("' ")[2] for detail in error.details] == [none, none, outside]
 
 
-def test_f35_labels_map_by_name(tmp_path: Path) -> None:
+def test_labels_map_by_name(tmp_path: Path) -> None:
     path = str(write_csv(tmp_path / "data.csv"))
     source = Source(path, columns=PAIRS)
     other = dataclasses.replace(NLI, labels=("contradiction", "entailment", "neutral"))
@@ -190,7 +192,7 @@ def test_splits_with_test_or_dev_given(tmp_path: Path) -> None:
     assert splits["train"].id[168:172] == ("data:169", "data:170", "more:1", "more:2")
 
 
-def test_f43_too_few_to_split(tmp_path: Path) -> None:
+def test_too_few_examples_to_split_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="3 examples are too few to be divided: train 3, dev 0"):
         read_splits(Data(train=(many(tmp_path, 3),)), NLI)
 
@@ -277,7 +279,7 @@ def test_hub_errors(hub: dict[str, Any]) -> None:
     assert "cannot be loaded: KeyError" in str(refusal(source, STS))
 
 
-def test_f48_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     def repo_info(*args: Any, **kwargs: Any) -> None:

@@ -171,14 +171,16 @@ CASES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("change", "findings"), CASES, ids=[case[1][0][-40:] for case in CASES])
-def test_f31_findings(change: dict[str, Any], findings: tuple[str, ...], tmp_path: Path) -> None:
+def test_findings_name_the_question(
+    change: dict[str, Any], findings: tuple[str, ...], tmp_path: Path
+) -> None:
     data = copy.deepcopy(SQUAD)
     question(data).update(change)
     details = refusal(squad(tmp_path, data), QA).details
     assert details == tuple(f"data.json: data[0].paragraphs[0].qas[0]: {f}" for f in findings)
 
 
-def test_f31_fields_that_are_missing(tmp_path: Path) -> None:
+def test_missing_fields_are_named(tmp_path: Path) -> None:
     data = copy.deepcopy(SQUAD)
     del question(data, 1)["answers"], data["data"][1]["paragraphs"][0]["context"]
     assert refusal(squad(tmp_path, data), QA).details == (
@@ -198,7 +200,7 @@ def test_ids_are_unique(tmp_path: Path) -> None:
     )
 
 
-def test_f31_files_of_another_build(tmp_path: Path) -> None:
+def test_files_of_another_structure_are_refused(tmp_path: Path) -> None:
     data = copy.deepcopy(SQUAD)
     data["data"][0]["paragraphs"][0]["qas"] = "none"
     data["data"][1]["paragraphs"].append(7)
@@ -213,7 +215,7 @@ def test_f31_files_of_another_build(tmp_path: Path) -> None:
     assert "none is left" in str(refusal(squad(tmp_path, {"data": []}), QA))
 
 
-def test_f32_cut_off(tmp_path: Path) -> None:
+def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     text = json.dumps(SQUAD)
     for cut in range(1, len(text), 29):
         error = refusal(squad(tmp_path, text[:-cut]), QA)

@@ -78,7 +78,7 @@ def assert_same(left: Tokenized, right: Tokenized) -> None:
             assert one == other
 
 
-def test_f38_pair_loses_tokens_of_the_longer_text(tmp_path: Path) -> None:
+def test_a_pair_loses_tokens_of_the_longer_text(tmp_path: Path) -> None:
     tokenizer = load(tmp_path)
     data = examples().take([1, 3])  # 1 and 60 words; 40 and 9 words.
     tokenized = tokenize(data, tokenizer, 20, None)
@@ -93,7 +93,7 @@ def test_f38_pair_loses_tokens_of_the_longer_text(tmp_path: Path) -> None:
     assert tokenize(data, tokenizer, 64, None).truncated == 0  # 1 + 60 + 3 fit exactly.
 
 
-def test_f38_max_length_beyond_the_model(tmp_path: Path) -> None:
+def test_a_max_length_beyond_the_model_is_refused(tmp_path: Path) -> None:
     for family in ("bert", "roberta", "xlm-roberta"):
         tokenizer = load(tmp_path / family, family)
         assert tokenizer.model_max_length == 64
@@ -104,7 +104,7 @@ def test_f38_max_length_beyond_the_model(tmp_path: Path) -> None:
         tokenize(examples(), load(tmp_path / "bert"), 3, None)
 
 
-def test_f39_roberta_never_has_type_1(tmp_path: Path) -> None:
+def test_roberta_never_has_type_1(tmp_path: Path) -> None:
     """Not even where its tokenizer's template says so."""
     folder = tiny_tokenizer(tmp_path, "xlm-roberta")
     backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -119,7 +119,7 @@ def test_f39_roberta_never_has_type_1(tmp_path: Path) -> None:
     assert tokenize(examples(), tokenizer, 32, None).type.max() == 0
 
 
-def test_f40_xlnet_ends_with_its_summary_token_of_type_2(tmp_path: Path) -> None:
+def test_xlnet_ends_with_its_cls_token_of_type_2(tmp_path: Path) -> None:
     tokenizer = load(tmp_path, "xlnet")
     tokenized = tokenize(examples(), tokenizer, 24, None)
     np.testing.assert_array_equal(tokenized.cls, tokenized.lengths - 1)
@@ -139,7 +139,9 @@ def test_summary_comes_first(family: Family, tmp_path: Path) -> None:
     assert (tokenized.token[tokenized.offset[:-1]] == tokenizer.cls_token_id).all()
 
 
-def test_f44_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fingerprint_covers_everything_that_changes_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = load(tmp_path / "bert")
     before = tokenizer_fingerprint(tokenizer)
     base = tokenize(examples(), tokenizer, 16, None)
@@ -164,7 +166,7 @@ def test_f44_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len({each.fingerprint for each in (base, *others)}) == 1 + len(others)
 
 
-def test_f44_damaged_cache_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_cache_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Every truncation and every flipped byte of a cached file is noticed, or changes nothing."""
     tokenizer = load(tmp_path / "model")
     data = examples().take([0])
@@ -187,7 +189,7 @@ def test_f44_damaged_cache_is_made_again(tmp_path: Path, caplog: pytest.LogCaptu
     assert made_again > len(damaged) // 2
 
 
-def test_f44_damaged_compressed_cache_is_made_again(
+def test_damaged_compressed_cache_is_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokenizer = load(tmp_path / "model")
@@ -240,7 +242,7 @@ for length in range(8, 40):
 """
 
 
-def test_f44_two_processes_at_once(tmp_path: Path) -> None:
+def test_two_processes_may_write_the_cache_at_once(tmp_path: Path) -> None:
     tokenizer = load(tmp_path / "model")
     root = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": root}

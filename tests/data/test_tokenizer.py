@@ -15,7 +15,7 @@ from tests.data.test_tokenize import examples
 from tests.helpers import tiny_tokenizer
 
 
-def test_f36_ids_beyond_the_embedding_table(tmp_path: Path) -> None:
+def test_ids_beyond_the_embedding_table_are_refused(tmp_path: Path) -> None:
     folder = tiny_tokenizer(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     config["vocab_size"] -= 1
@@ -76,7 +76,7 @@ def test_vocabulary_file_needs_to_say_whether_it_lowercases(tmp_path: Path) -> N
         assert tokenizer.decode(tokenized.token) == f"[CLS] {expected} [SEP]"
 
 
-def test_f48_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     def repo_info(*args: Any, **kwargs: Any) -> None:

@@ -57,7 +57,7 @@ def one_by_one(task: Task, data: Tokenized) -> np.ndarray:
 
 
 @pytest.mark.parametrize("task", [SCORE, TOPIC], ids=lambda task: task.name)
-def test_f51_any_size_of_set_and_batch_gives_the_same(task: Task) -> None:
+def test_any_size_of_set_and_batch_gives_the_same(task: Task) -> None:
     whole = random_tokenized(33, len(task.labels), longest=30)
     wanted_nC = one_by_one(task, whole)
     for n in (1, 3, 4, 5, 13, 33):
@@ -101,7 +101,7 @@ def assert_scores(
     assert scores == pytest.approx(wanted, abs=1e-5)
 
 
-def test_f29_f51_devices_change_nothing() -> None:
+def test_devices_change_nothing() -> None:
     data = random_tokenized(10)
     one, scores_of_one = evaluator(SCORE).predict(params_of(SCORE), data)
     mesh = mesh_of(2, 2, 2)
@@ -110,7 +110,7 @@ def test_f29_f51_devices_change_nothing() -> None:
     assert scores == pytest.approx(scores_of_one, abs=1e-5)
 
 
-def test_f52_f56_evaluating_again_gives_the_same_with_the_same_program() -> None:
+def test_evaluating_again_gives_the_same_with_the_same_program() -> None:
     data, own = random_tokenized(33), evaluator(SCORE)
     first, scores = own.predict(params_of(SCORE), data)
     function = make_eval_step(EvalSpec(own.model, own.dtype), own.mesh)
@@ -145,7 +145,7 @@ def test_report_by_language_and_domain(task: Task) -> None:
             assert_scores(task, part["metrics"], logits_nC[within], data.label[within])
 
 
-def test_f55_an_undefined_score_is_null_in_json() -> None:
+def test_an_undefined_score_is_null_in_json() -> None:
     data = random_tokenized(4)
     (german, _) = evaluator(SCORE).report("x", data, np.ones((4, 1), np.float32))
     assert german["metrics"]["pearson"] is None and german["metrics"]["spearman"] is None

@@ -98,12 +98,12 @@ def test_saved_on_one_device_restored_split_on_four(store: CheckpointStore) -> N
 @pytest.mark.parametrize(
     ("larger", "scores", "best", "kept"),
     [
-        pytest.param(True, [0.9, 0.8, 0.7, 0.6], 10, [10, 40], id="f11-worsens"),
+        pytest.param(True, [0.9, 0.8, 0.7, 0.6], 10, [10, 40], id="worsens"),
         pytest.param(True, [0.1, 0.2, 0.3], 30, [30], id="improves"),
         pytest.param(True, [0.5, 0.5, 0.5], 10, [10, 30], id="earlier-of-equals"),
-        pytest.param(False, [0.9, 0.2, 0.5], 20, [20, 30], id="f12-lower-is-better"),
-        pytest.param(True, [NAN, -0.4, -0.6], 20, [20, 30], id="f13-undefined-first"),
-        pytest.param(False, [0.4, NAN, 0.3, NAN], 30, [30, 40], id="f13-undefined-later"),
+        pytest.param(False, [0.9, 0.2, 0.5], 20, [20, 30], id="lower-is-better"),
+        pytest.param(True, [NAN, -0.4, -0.6], 20, [20, 30], id="undefined-first"),
+        pytest.param(False, [0.4, NAN, 0.3, NAN], 30, [30, 40], id="undefined-later"),
     ],
 )
 def test_best_and_newest_are_kept(
