@@ -133,7 +133,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_outside(name: str) -> N
     assert norm == pytest.approx(want_norm, rel=0.1)
 
 
-@pytest.mark.parametrize("policy", ["matmuls", "full"])
+@pytest.mark.parametrize("policy", ["matmuls", pytest.param("full", marks=pytest.mark.slow)])
 def test_remat_changes_neither_the_gradient_nor_the_forward_pass(family: str, policy: Any) -> None:
     graph, params = tiny.model(family)
     batch = tiny.batch(family, tiny.PACKED)

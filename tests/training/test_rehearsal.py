@@ -95,7 +95,9 @@ def mean_loss(model: Any, params: Params, data: Tokenized, indices: np.ndarray) 
 
 
 @pytest.mark.parametrize(
-    ("task", "gradient_accumulation_steps"), [(TOPIC, 2), (TAGS, 1)], ids=["classes-in-two", "tags"]
+    ("task", "gradient_accumulation_steps"),
+    [(TOPIC, 2), pytest.param(TAGS, 1, marks=pytest.mark.slow)],
+    ids=["classes-in-two", "tags"],
 )
 def test_the_gradient_is_the_mean_of_both_tasks_by_their_shares(
     task: Task, gradient_accumulation_steps: int

@@ -72,9 +72,15 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ("task", "encoder", "changes"),
     [
         pytest.param(SCORE, BERT, {}, id="bert-regression-accumulated"),
-        pytest.param(TOPIC, XLNET, {"gradient_accumulation_steps": 1}, id="xlnet-classification"),
         pytest.param(
-            SCORE, BERT, {"gradient_accumulation_steps": 1, "packing": False}, id="unpacked"
+            *(TOPIC, XLNET, {"gradient_accumulation_steps": 1}),
+            id="xlnet-classification",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(SCORE, BERT, {"gradient_accumulation_steps": 1, "packing": False}),
+            id="unpacked",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -212,7 +218,11 @@ def spoilt(case: Case) -> Any:
 
 @pytest.mark.parametrize(
     ("sizes", "shape", "number"),
-    [((2, 1, 1), (2, 1, 1, 1), 2), ((2, 1, 1), (1, 2, 1, 1), 3), ((4, 1, 2), (2, 2, 1, 2), 2)],
+    [
+        ((2, 1, 1), (2, 1, 1, 1), 2),
+        pytest.param((2, 1, 1), (1, 2, 1, 1), 3, marks=pytest.mark.slow),
+        pytest.param((4, 1, 2), (2, 2, 1, 2), 2, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_batched_seeds_on_a_mesh(
