@@ -1,4 +1,4 @@
-r"""Does training on natural language inference help causal reasoning in unseen languages?
+r"""Effect of natural language inference on causal reasoning in unseen languages.
 
 English inference -> choice of the more plausible cause or effect -> XCOPA (Ponti et al. 2020) in
 eleven languages. The metric is accuracy; chance is 0.5.

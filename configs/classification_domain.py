@@ -1,4 +1,4 @@
-r"""Does training on film reviews help to classify reviews of other products?
+r"""Effect of training on film reviews on classifying reviews of other products.
 
 IMDB film reviews -> reviews of products. The encoder and the language stay the same; the domain
 changes. IMDB is the intermediate task of Mohapatra & Mohapatra (2022); the target and its domains

@@ -1,4 +1,4 @@
-r"""Does training on natural language inference help question answering in unseen languages?
+r"""Effect of natural language inference on question answering in unseen languages.
 
 English inference -> extractive question answering (English SQuAD) -> XQuAD (Artetxe et al. 2020) in
 other languages, zero-shot. F1 and exact match follow SQuAD's script, as in XTREME.

@@ -1,4 +1,4 @@
-r"""Does training on English film reviews help sentiment analysis of tweets in eight languages?
+r"""Effect of English film reviews on sentiment analysis of tweets in eight languages.
 
 SST-2 (two classes, English film reviews) -> English tweets (three classes) -> tweets in English
 and, zero-shot, Arabic, French, German, Hindi, Italian, Portuguese and Spanish (Barbieri et al.

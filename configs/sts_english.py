@@ -1,4 +1,4 @@
-r"""How well does a checkpoint learn English similarity, compared with other trainers?
+r"""English semantic similarity alone, for comparison with other trainers.
 
 STS-B English, all weights updated, 3 epochs with batch size 32, six seeds; test Pearson of the
 epoch with the best dev score. benchmarks/peer_sts.py does the same with the PyTorch Trainer of

@@ -1,4 +1,4 @@
-r"""Does training on paraphrases or inference help semantic similarity in unseen languages?
+r"""Effect of paraphrases or inference on semantic similarity in unseen languages.
 
 English intermediate task -> English semantic textual similarity -> zero-shot similarity in other
 languages, with (`staged`) and without (`direct`) the intermediate stage.

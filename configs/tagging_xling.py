@@ -1,4 +1,4 @@
-r"""Does part-of-speech tagging help named entity recognition in unseen languages?
+r"""Effect of part-of-speech tagging on named entity recognition in unseen languages.
 
 Parts of speech (English Universal Dependencies) -> named entities (English PAN-X, Pan et al. 2017)
 -> named entities in other languages, zero-shot. The metric is seqeval's entity F1.

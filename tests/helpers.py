@@ -1,4 +1,4 @@
-"""What several tests build."""
+"""Models, tokenizers and meshes that several tests build."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ Finding: TypeAlias = tuple[tuple[str, ...], str]
 
 
 def finding(message: str, *keys: str) -> Finding:
-    """Return a finding about the values at dotted keys, the first of which is to be changed."""
+    """Return a finding about the values at dotted keys; the first key is the one to change."""
     return keys, f"{keys[0]}: {message}"
 
 

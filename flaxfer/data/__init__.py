@@ -1,4 +1,4 @@
-"""From files and the hub to packed arrays.
+"""Reading of files and hub data sets, tokenization, and packing into batches.
 
 `files` turns bytes into text; `readers`, with `sentences` and `squad`, and `hub` turn text into
 columns whose values know their positions (`tables`); `sources` turns columns into checked

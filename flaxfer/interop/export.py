@@ -88,7 +88,7 @@ def class_name(family: str, task: Task) -> str:
 
 
 def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:
-    """Return the config.json of a stage's export, from that of its pretrained model.
+    """Return the config.json of an exported stage, based on its pretrained model's.
 
     Its key `flaxfer`, which transformers keeps and ignores, is for `flaxfer predict`.
     """

@@ -31,7 +31,7 @@ Attention = Literal["auto", "xla", "cudnn", "splash"]
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-    """How layers compute: affects time and memory, and values only by rounding.
+    """Settings of the computation, which change time and memory, and values only by rounding.
 
     Attributes:
       dtype: float32 or bfloat16, dtype of the matmuls and of the activations between the matmuls of

@@ -13,7 +13,7 @@ import numpy as np
 
 
 class Layout(NamedTuple):
-    """How a checkpoint stores a parameter.
+    """Layout of a parameter in a checkpoint.
 
     Attributes:
       inputs: number of leading axes that are stored behind the others.

@@ -79,7 +79,7 @@ class ModelSpec:
 
     @property
     def has_dropout(self) -> bool:
-        """Whether any dropout rate of the encoder is above zero."""
+        """Return whether any dropout rate of the encoder is above zero."""
         return self.encoder != self.encoder.with_dropout(0.0)
 
     @functools.cache  # noqa: B019 - equal specs share a graph, and there are few.

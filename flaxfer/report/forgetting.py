@@ -1,4 +1,4 @@
-"""What the target stage forgets of the intermediate task, and mixtures of it with its start."""
+"""Sections on forgetting of the intermediate task, and on WiSE-FT mixtures."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class TaskType(abc.ABC):
             )
 
     def has_role(self, role: str) -> bool:
-        """Whether columns may have this role."""
+        """Return whether columns may have this role."""
         return role in self.roles
 
     def required_roles(self, named: Collection[str]) -> list[str]:
@@ -266,7 +266,7 @@ class TaskType(abc.ABC):
         return None
 
     def larger_is_better(self, metric: str) -> bool:
-        """Whether larger values of one of `metrics` are better."""
+        """Return whether larger values of one of `metrics` are better."""
         return metric not in self.smaller_is_better
 
     # Statistics.
@@ -308,7 +308,7 @@ class TaskType(abc.ABC):
         return ""
 
     def undefined(self, metric: str, gold: Sequence[Any]) -> bool:
-        """Whether a metric is undefined for such labels, whatever is predicted."""
+        """Return whether a metric is undefined for such labels, whatever is predicted."""
         return False
 
     def learning_score(self, dev: Mapping[str, float], choices: int) -> tuple[str, float]:

@@ -63,7 +63,7 @@ class MultipleChoice(TaskType):
     architecture = "ForMultipleChoice"
 
     def has_role(self, role: str) -> bool:
-        """Whether columns may have this role; there may be many choices."""
+        """Return whether columns may have this role; there may be many choices."""
         return bool(role in self.roles or CHOICE.fullmatch(role))
 
     def required_roles(self, named: Collection[str]) -> list[str]:

@@ -106,7 +106,7 @@ class Regression(TaskType):
         return ""
 
     def undefined(self, metric: str, gold: Sequence[Any]) -> bool:
-        """Whether a correlation is undefined because all scores are the same."""
+        """Return whether a correlation is undefined because all scores are the same."""
         return metric in ("pearson", "spearman") and min(gold) == max(gold)
 
     def exported_labels(self, task: Task) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from flax import traverse_util
 
 from flaxfer.config import Task
@@ -54,6 +55,9 @@ def hand_over(
 
 def merged(fresh: Params, start: Params) -> Params:
     """Return `fresh` with the arrays of `start`, of the same shapes, in place of its own."""
-    flat = traverse_util.flatten_dict(fresh) | traverse_util.flatten_dict(start)
+    flat = traverse_util.flatten_dict(fresh)
+    for path, value in traverse_util.flatten_dict(start).items():
+        assert np.shape(value) == np.shape(flat[path]), path
+        flat[path] = value
     params: Params = traverse_util.unflatten_dict(flat)
     return params

@@ -1,4 +1,4 @@
-"""What a stage leaves on disk, in its folder STORE/<identity>.
+"""Record of a finished or running stage, in its folder STORE/<identity>.
 
 The folder holds identity.json, origin.json and vocabulary.npy from the start; metrics.jsonl and
 checkpoints/ while it trains; done.json or failed.json at the end; then evaluations/, predictions/

@@ -18,7 +18,7 @@ from flaxfer.training.step import Rehearsed
 
 @dataclasses.dataclass(frozen=True)
 class Rehearsal:
-    """What a stage rehearses.
+    """Task, data and model that a stage rehearses.
 
     Attributes:
       examples: rehearsed examples of each batch.

@@ -87,7 +87,7 @@ class StageSpec:
 
     @property
     def rehearses(self) -> bool:
-        """Whether its batches hold examples of the intermediate task."""
+        """Return whether its batches hold examples of the intermediate task."""
         return self.parent is not None and self.settings.rehearsal_examples > 0
 
     @property
@@ -121,7 +121,7 @@ class StageSpec:
 
     @property
     def record(self) -> StageRecord:
-        """What the stage has left on disk so far."""
+        """Record of what the stage has left on disk so far."""
         return StageRecord(self.folder)
 
     @property

@@ -1,4 +1,4 @@
-"""What the tokenizers of single families need."""
+"""Requirements of the tokenizers of single families."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ def record_saves(monkeypatch: pytest.MonkeyPatch) -> Saves:
 
 
 def saves_of(saves: Saves, case: Case) -> dict[int, Any]:
-    """What a case saved, by step."""
+    """Items that a case saved, by step."""
     return {step: items for (folder, step), items in saves.items() if folder == str(case.folder)}
 
 

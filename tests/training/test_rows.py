@@ -68,7 +68,7 @@ SIZE, WIDTH, STEPS = 40, 3, 7
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What `recover_rows` asks of the record of a stage."""
+    """Part of a stage's record that `recover_rows` reads."""
 
     ids: Vocabulary
     settings: Optimizer
