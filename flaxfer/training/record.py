@@ -2,14 +2,16 @@
 
 The folder holds identity.json, origin.json and vocabulary.npy from the start; metrics.jsonl and
 checkpoints/ while it trains; done.json or failed.json at the end; then evaluations/, predictions/
-and notes/.
+and notes/. Records are sealed (`flaxfer.runtime.sealed`) with the identity of their stage.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,17 @@ from flaxfer.errors import CheckpointError, DataError
 from flaxfer.evaluation.records import Evaluation
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.spec import ModelSpec
+from flaxfer.runtime import sealed
 from flaxfer.runtime.sharding import tree_shardings
 from flaxfer.runtime.trees import Params
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
 from flaxfer.training import restarts
-from flaxfer.training.checkpoints import Checkpoint, CheckpointStore, restore
+from flaxfer.training.checkpoints import Checkpoint, CheckpointStore, restore, unclaimed, verify
 from flaxfer.training.vocabulary import Vocabulary
 
 IDENTITY, ORIGIN, DONE, FAILED = "identity.json", "origin.json", "done.json", "failed.json"
-VOCABULARY = "vocabulary.npy"
+VOCABULARY, METRICS = "vocabulary.npy", "metrics.jsonl"
 TRAINED_ON = ("train", "dev")
 """Splits that training reads."""
 
@@ -49,11 +52,44 @@ class StageRecord:
     def failure(self) -> str:
         """Return why training diverged; empty if it did not."""
         file = self.folder / FAILED
-        return str(_object(file)["error"]) if file.exists() else ""
+        return str(self.read(FAILED).get("error", FAILED)) if file.exists() else ""
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return the content of a record in the folder.
+
+        Raises:
+          FileNotFoundError: it is missing.
+          CheckpointError: it is damaged, was edited, or is of another stage.
+        """
+        try:
+            return sealed.read(self.folder / name, self._seal(name))
+        except FileNotFoundError:
+            raise
+        except sealed.UNREADABLE as error:
+            raise CheckpointError(
+                f"the record is damaged: {error}",
+                where=str(self.folder / name),
+                hint=f"{_rerun_hint(self.folder)}; it makes what is damaged again.",
+            ) from error
+
+    def write(
+        self, name: str, content: dict[str, Any], confirm: Callable[[], None] | None = None
+    ) -> None:
+        """Write a record into the folder; `confirm` is called right before it is in force."""
+        file = self.folder / name
+        file.parent.mkdir(exist_ok=True)
+        sealed.write(file, content, self._seal(name), confirm)
+
+    def _seal(self, name: str) -> str:
+        return f"{self.folder.absolute().name}/{name}"
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the result depends on."""
         return _object(self.folder / IDENTITY)
+
+    def has_own_identity(self) -> bool:
+        """Return whether identity.json is the one whose content hash names the folder."""
+        return content_hash(self.identity()) == self.folder.absolute().name
 
     def task(self) -> Task:
         """Return the task's settings."""
@@ -69,7 +105,7 @@ class StageRecord:
 
     def origin(self) -> dict[str, Any]:
         """Return where the stage comes from: stage name, model, tokenizer, data, versions."""
-        return _object(self.folder / ORIGIN)
+        return self.read(ORIGIN)
 
     def model_config(self) -> Model:
         """Return the config's section `model`."""
@@ -81,7 +117,7 @@ class StageRecord:
 
     def done(self) -> dict[str, Any]:
         """Return what was noted at the end of training."""
-        return _object(self.folder / DONE)
+        return self.read(DONE)
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return the notes of the attempts that were given up, in order."""
@@ -108,26 +144,52 @@ class StageRecord:
         for entry in self.origin()["data"]:
             if entry["split"] not in TRAINED_ON:
                 name = f"{entry['split']}-{entry['fingerprint'][:12]}.json"
-                scores += _typed(list[Evaluation], _json(self.folder / "evaluations" / name))
+                scores += _typed(list[Evaluation], self.measured(f"evaluations/{name}"))
         return scores
 
-    def checkpoints(self, task: Task) -> CheckpointStore:
+    def measured(self, name: str) -> list[dict[str, Any]]:
+        """Return the records of a measurement; raise as `read`."""
+        content = _json(self.folder / name) if (self.folder / name).exists() else None
+        if isinstance(content, list):  # Written by an earlier version.
+            return content
+        records: list[dict[str, Any]] = self.read(name)["records"]
+        return records
+
+    def write_measured(
+        self, name: str, records: list[dict[str, Any]], confirm: Callable[[], None] | None = None
+    ) -> None:
+        """Write the records of a measurement, and the checksum of its predictions."""
+        digest = file_digest(predictions_of(self.folder / name))
+        self.write(name, {"records": records, "predictions": digest}, confirm)
+
+    def checkpoints(
+        self, task: Task, confirm: Callable[[], None] = unclaimed, owner: str = ""
+    ) -> CheckpointStore:
         """Return the store of its checkpoints; `task` is that of the stage."""
         larger_is_better = task_type(task).larger_is_better(task.metric)
-        return CheckpointStore(self.folder / "checkpoints", larger_is_better)
+        return CheckpointStore(self.folder / "checkpoints", larger_is_better, confirm, owner)
 
-    def best_checkpoint(self) -> Checkpoint:
-        """Return the best checkpoint on dev of a trained stage.
+    def tidy(self, task: Task, confirm: Callable[[], None] = unclaimed) -> None:
+        """Delete what a trained stage no longer needs, if its best checkpoint is intact.
+
+        Raises:
+          CheckpointError: it is gone or damaged; nothing is deleted.
+        """
+        verify(self.best_checkpoint(task))
+        self.checkpoints(task, confirm).finish(self.done())
+
+    def best_checkpoint(self, task: Task | None = None) -> Checkpoint:
+        """Return the best checkpoint on dev of a trained stage; `task` is that of the stage.
 
         Raises:
           CheckpointError: it is gone.
         """
-        best = self.checkpoints(self.task()).best()
+        best = self.checkpoints(task or self.task()).best()
         if best is None or (self.is_trained() and best.step != self.done()["best_step"]):
             raise CheckpointError(
                 "the stage is marked as finished, but its best checkpoint is gone",
                 where=str(self.folder),
-                hint="delete this folder and run the study again: it repeats this stage.",
+                hint=f"{_rerun_hint(self.folder)}; it repeats this stage.",
             )
         return best
 
@@ -150,6 +212,24 @@ class StageRecord:
         assert parent is not None
         shapes = parent.model(encoder).param_shapes()["head"]
         return restore(self.best_checkpoint(), {REHEARSED: placed(shapes, mesh)})[REHEARSED]
+
+
+def content_hash(identity: dict[str, Any]) -> str:
+    """Return the name of the folder of a stage: the content hash of its identity."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def predictions_of(evaluation: Path) -> Path:
+    """Return the file of the predictions behind an evaluation's file."""
+    return evaluation.parents[1] / "predictions" / f"{evaluation.stem}.jsonl"
+
+
+def file_digest(file: Path) -> str:
+    """Return the SHA-256 of a file; empty if it does not exist."""
+    if not file.is_file():
+        return ""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def open_finished(folder: Path) -> StageRecord:
@@ -180,6 +260,8 @@ def open_finished(folder: Path) -> StageRecord:
         _check(record)
     except FileNotFoundError as error:
         problem = f"{Path(error.filename).relative_to(folder)} is missing"
+    except CheckpointError as error:
+        problem = str(error)
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = f"a file of the stage is damaged: {type(error).__name__}: {error}"
     else:
@@ -224,7 +306,10 @@ def _check(record: StageRecord) -> None:
 
 def _rerun_hint(folder: Path) -> str:
     file = folder.absolute().parents[1] / ORIGIN
-    command = _object(file).get("command") if file.is_file() else None
+    try:
+        command = _object(file).get("command")
+    except sealed.UNREADABLE:
+        command = None
     return f"run the study again: {command}" if command else "run the study's command again"
 
 
@@ -243,4 +328,4 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return sealed.read_json(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,15 +11,15 @@ import numpy as np
 
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
-from flaxfer.errors import DivergedError
+from flaxfer.errors import CheckpointError, DivergedError
 from flaxfer.evaluation.evaluator import finite
-from flaxfer.runtime.files import write_atomically
+from flaxfer.runtime.files import storage_errors
 from flaxfer.runtime.progress import say
 from flaxfer.runtime.trees import Params
 from flaxfer.tasks import task_type
 from flaxfer.tasks.base import Scores
 from flaxfer.training import restarts, trackers
-from flaxfer.training.record import DONE, FAILED
+from flaxfer.training.record import DONE, FAILED, METRICS, file_digest
 from flaxfer.training.stage import StageSpec
 
 
@@ -58,6 +58,7 @@ class Run:
     Attributes:
       spec: what is trained.
       record: its folder.
+      store: its checkpoints, written in the name of this run.
       start: returns the parameters to start from; called only without a checkpoint.
       confirm: called before anything is written; raises ClaimLostError if the folder may belong to
         another process by now.
@@ -75,6 +76,8 @@ class Run:
     ):
         self.spec, self.start, self.confirm = spec, start, confirm
         self.record = spec.record
+        owner = secrets.token_hex(8)
+        self.store = self.record.checkpoints(spec.settings.task, confirm, owner)
         self._reset()
 
     def _reset(self) -> None:
@@ -95,14 +98,14 @@ class Run:
         self._reset()
         self.confirm()
         if self.record.is_trained():
-            self.spec.checkpoints.finish()  # A kill may have come between the two.
+            self.record.tidy(self.spec.settings.task, self.confirm)  # A kill may have prevented it.
             return False
         restarts.complete(self.spec.folder)
         return True
 
     def restore(self, shapes: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """Return step and items, of the given shapes, of the newest intact checkpoint, if any."""
-        restored = self.spec.checkpoints.restore_newest(shapes)
+        restored = self.store.restore_newest(shapes)
         if restored is None:
             return None
         checkpoint, items = restored
@@ -141,7 +144,7 @@ class Run:
             self._fail(step, f"outputs for dev after step {step} are not finite")
             return
         metric = self.spec.settings.task.metric
-        gains = self.spec.checkpoints.improves(scores[metric])
+        gains = self.store.improves(scores[metric])
         self._evaluations_without_gain = 0 if gains else self._evaluations_without_gain + 1
         self._write(step, "dev", metrics=finite(scores), best=gains)
         say(
@@ -158,7 +161,7 @@ class Run:
             "speed": dataclasses.asdict(self.speed),
         }
         score = scores[self.spec.settings.task.metric]
-        self.spec.checkpoints.save(step, items, score, notes)
+        self.store.save(step, items, score, notes)
 
     def is_at_end(self, step: int) -> bool:
         """Return whether all steps are taken or the patience has run out."""
@@ -169,9 +172,15 @@ class Run:
     def finish(self, step: int, plan: TrainPlan, dev: Tokenized) -> None:
         """Mark the run as finished after `step`, or give the attempt up if it has not learned."""
         self.ended = True
-        attempts, store = self.record.attempts(), self.spec.checkpoints
-        best = store.best()
-        assert best is not None  # The last step is always evaluated and saved.
+        attempts = self.record.attempts()
+        best, damaged = self.store.best_whole()
+        if best is None:
+            raise CheckpointError(
+                "no checkpoint is intact, so the stage cannot be finished",
+                where=str(self.spec.folder),
+                hint="run the same command again: it repeats this stage.",
+                details=damaged,
+            )
         allowed = self.spec.settings.max_restarts
         if len(attempts) < allowed and (why := self._why_not_learned(best.notes, dev)):
             say(f"{self.spec.title}  restarts, {len(attempts) + 1} of {allowed}: {why}")
@@ -194,11 +203,12 @@ class Run:
             **self.speed.rates(),
             "dev": best.notes["dev"],
             "restarts": attempts,
+            "damaged": damaged,
+            "metrics": file_digest(self.spec.folder / METRICS),
         }
-        self.confirm()
         # In this order: without the note, the next start needs all of the newest checkpoint.
-        write_atomically(self.spec.folder / DONE, json.dumps(done, indent=1))
-        store.finish()
+        self.record.write(DONE, done, self.confirm)
+        self.store.finish(done)
 
     def give_up(self) -> None:
         """Put the files of an attempt that was given up aside."""
@@ -215,9 +225,8 @@ class Run:
             f"newest checkpoint is from before this step. Delete {FAILED} in {self.spec.folder} "
             "to let the same command try again.",
         )
-        self.confirm()
         note = {"step": step, "error": f"{self.error.where}: {self.error.what}"}
-        write_atomically(self.spec.folder / FAILED, json.dumps(note, indent=1))
+        self.record.write(FAILED, note, self.confirm)
 
     def _why_not_learned(self, notes: Mapping[str, Any], dev: Tokenized) -> str:
         scores = {name: np.nan if x is None else x for name, x in notes["dev"].items()}
@@ -227,4 +236,5 @@ class Run:
     def _write(self, step: int, kind: str, **values: Any) -> None:
         assert self._log is not None
         self.confirm()
-        self._log.write(step, kind, **values)
+        with storage_errors(self.spec.folder / METRICS):
+            self._log.write(step, kind, **values)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,13 @@ from flaxfer import config
 from flaxfer.models.spec import ModelSpec
 from flaxfer.training import handover, restarts
 from flaxfer.training.checkpoints import CheckpointStore
-from flaxfer.training.record import StageRecord
+from flaxfer.training.record import StageRecord, content_hash
 
-STORE_VERSION = 5
+STORE_VERSION = 6
 """Part of every identity; raised when the same settings would give other results."""
+
+SAVING = ("log_every", "save_every", "save_minutes")
+"""Settings of `Train` that change no result, and so no identity."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +100,12 @@ class StageSpec:
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that the result depends on."""
-        settings = self.settings
+        settings, train = self.settings, dataclasses.asdict(self.settings.train)
         return {
             "version": STORE_VERSION,
             "task": dataclasses.asdict(settings.task),
             "optimizer": dataclasses.asdict(settings.optimizer),
-            "train": dataclasses.asdict(settings.train),
+            "train": {k: v for k, v in train.items() if k not in SAVING},
             "dtype": self.dtype,
             **self.hashes,
             "seed": self.seed,
@@ -116,8 +117,7 @@ class StageSpec:
     @functools.cached_property
     def folder(self) -> Path:
         """Folder in the store, named by the content hash of the identity."""
-        text = json.dumps(self.identity, sort_keys=True)
-        return self.store / hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.store / content_hash(self.identity)
 
     @property
     def record(self) -> StageRecord:
