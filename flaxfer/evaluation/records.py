@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pydantic
 from flaxfer.config import Task
 from flaxfer.config.grids import CellKey
 from flaxfer.errors import DataError
+from flaxfer.runtime import sealed
 
 CONDITIONS = ("direct", "staged", "scratch")
 
@@ -214,7 +216,9 @@ def read_study(workdir: Path) -> Study:
     path = workdir / "study.json"
     hint = "run the study (flaxfer with its config and this workdir); it writes study.json"
     try:
-        study = _STUDY.validate_json(path.read_bytes())
+        content = path.read_bytes()
+        study = _STUDY.validate_json(content)
+        sealed.opened(json.loads(content))
     except (FileNotFoundError, NotADirectoryError):
         raise DataError("there is no study.json here", where=str(workdir), hint=hint) from None
     except OSError as error:
@@ -227,6 +231,8 @@ def read_study(workdir: Path) -> Study:
             ": ".join(filter(None, [".".join(map(str, e["loc"])), e["msg"]]))
             for e in error.errors()
         ]
+    except (ValueError, RecursionError) as error:
+        what, details = f"the record is damaged: {error}", []
     else:
         what = "a stage has several runs"
         keys = Counter(f"{run.condition} seed {run.seed} {run.stage}" for run in study.runs)

@@ -17,6 +17,9 @@ examples:
 
 The same command may be started several times, on all machines that see the work directory: each
 process takes stages that no other process holds. Finished stages are never repeated.
+
+A work directory keeps its results: seeds, conditions, evaluated sets and cells may be added, and
+settings that alter no result may change. Anything else is refused without --replace.
 """
 
 
@@ -25,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = f"{parser.prog} --config FILE[:PRESET] [--config.KEY=VALUE ...]"
     parser.epilog = EXAMPLES
     parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="a config file")
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="move the records of another configuration in the work directory to its folder "
+        "'replaced', instead of refusing to run",
+    )
     parser.add_argument("--check", action="store_true", help="as flaxfer check")
     parser.add_argument("--dry_run", action="store_true", help="as flaxfer plan")
 
@@ -41,5 +50,5 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         runner.show(config)
     else:
-        runner.run(config, args.command)
+        runner.run(config, args.command, args.replace)
     return 0

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from flaxfer.errors import CheckpointError
+from flaxfer.runtime import sealed
 from flaxfer.runtime.progress import say, table
 from flaxfer.study.claims import Claims
 from flaxfer.study.plan import StudyPlan
-from flaxfer.training.record import DONE, IDENTITY
+from flaxfer.training.record import DONE, StageRecord
 from flaxfer.training.stage import StageSpec
 
 
@@ -54,7 +55,7 @@ def entries(plans: Sequence[StudyPlan], claims: Claims) -> list[Entry]:
             left = spec.total_steps - (newest.step if newest else 0)
         seconds = None if speed is None else left / spec.total_steps * spec.tokens / speed
         state = "done" if spec.is_complete() else "failed" if spec.failure() else "to do"
-        state = f"running on {owner}" if owner else state
+        state = f"running on {owner.name}" if owner else state
         result.append(Entry(spec, tuple(studies[folder]), state, left, seconds if left else 0.0))
     return result
 
@@ -91,8 +92,11 @@ def tokens_per_s(store: Path, model: str) -> float | None:
     """
     speeds = []
     for file in store.glob(f"*/{DONE}"):
-        identity = json.loads((file.parent / IDENTITY).read_text(encoding="utf-8"))
-        done = json.loads(file.read_text(encoding="utf-8"))
+        record = StageRecord(file.parent)
+        try:
+            identity, done = record.identity(), record.done()
+        except (CheckpointError, *sealed.UNREADABLE):
+            continue  # Damaged: named and made again by the study that it belongs to.
         if identity["model"] == model and done["examples_per_s"] and done["seconds"]:
             examples = done["steps"] * identity["train"]["batch_size"]
             tokens = examples * done["useful_tokens_per_s"] / done["examples_per_s"]

@@ -91,6 +91,11 @@ def _workload(data: StageData) -> float:
     return sequences * float(data.train.lengths.mean()) * data.encoder.hidden_size
 
 
+def stage_data(data: StudyData, spec: StageSpec) -> StageData:
+    """Return the data of a stage of a study."""
+    return data.stage(spec.name, after_intermediate=spec.parent is not None)
+
+
 def _stage(
     data: StudyData, condition: str, name: str, seed: int, start: StageSpec | str
 ) -> StageSpec:

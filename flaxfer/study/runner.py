@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import gc
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,23 +19,33 @@ from typing import Any
 
 from flaxfer.config import Config, Stage, grids
 from flaxfer.config.grids import Grid
-from flaxfer.errors import ClaimLostError, DataError, DivergedError
+from flaxfer.errors import (
+    CheckpointError,
+    ClaimLostError,
+    DataError,
+    DivergedError,
+    StorageError,
+)
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.interop.embedding import make_embed_step
 from flaxfer.report import writing
-from flaxfer.runtime import platform, sharding
+from flaxfer.runtime import files, platform, sealed, sharding
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
-from flaxfer.study import forecast, scoring, summary, transferability, workdirs
+from flaxfer.study import forecast, repair, scoring, summary, transferability, troubles, workdirs
 from flaxfer.study.claims import Claims
-from flaxfer.study.plan import StudyPlan, plan_study
+from flaxfer.study.plan import StudyPlan, plan_study, stage_data
 from flaxfer.study.starts import Starts
+from flaxfer.study.troubles import Troubles
 from flaxfer.training import loop
 from flaxfer.training.data import read_study_data
-from flaxfer.training.record import FAILED, IDENTITY, ORIGIN, VOCABULARY
+from flaxfer.training.record import IDENTITY, ORIGIN, VOCABULARY
 from flaxfer.training.run import Run
 from flaxfer.training.stage import StageSpec
 from flaxfer.training.step import make_train_step
+
+REMINDER = 600.0
+"""Seconds between two messages of what this process waits for."""
 
 POLL = 1.0
 """Seconds between two looks at other processes' work, when there is nothing else to do."""
@@ -43,40 +54,48 @@ Confirm = Callable[[], None]
 Failed = list[dict[str, Any]]
 
 
-def run(config: Config | Grid, command: str) -> Path:
+def run(config: Config | Grid, command: str, replace: bool = False) -> Path:
     """Run the unfinished stages of a study or grid, and return its report.
 
     Args:
       config: Config from `loading.load_any`.
       command: Command that this process was started with, for the report.
+      replace: Whether to move the records of another configuration in the work directory away.
 
     Raises:
-      FlaxferError: By kind of problem; finished stages are kept. DivergedError comes last, when all
-        other stages are finished and the report is written.
+      FlaxferError: By kind of problem; finished stages are kept. Stages that have diverged or
+        whose checkpoints are damaged raise last, when all other stages are finished and the report
+        is written.
     """
+    config = workdirs.checked(config)
+    workdirs.prepare(config)
     platform.keep_memory()
-    workdirs.prepare(config, command)
     began = time.monotonic()
     facts: dict[str, dict[str, Any]] = {}
     places = grids.cell_keys(config) if isinstance(config, Grid) else {}
+    studies, plans = Studies(config), list[StudyPlan]()
 
     def summarise(plan: StudyPlan) -> Failed:
         seconds = {"seconds": time.monotonic() - began}
-        return summary.write_summary(plan, facts[plan.config.name] | seconds)
+        return summary.write_summary(plan, facts[plan.config.name] | seconds, studies.troubles.of)
 
     with Claims() as claims:
-        studies, plans = Studies(config), []
         for name, cell in grids.cells(config).items():
-            workdirs.prepare(cell, command)
             # No variable holds an opened study: the next one replaces it in memory.
             facts[name] = summary.study_facts(studies.open(cell).data, command, places.get(name))
             plans.append(studies.open(cell).plan)
             studies.open(cell).complete_records(claims)
+        workdirs.check(config, plans, replace)
+        workdirs.adopt(config, command, plans)
         if len(plans) > 1:
             forecast.show(plans, claims)
         else:
             studies.open(plans[0].config).introduce()
         _drain(plans, studies, claims, summarise)
+    output = Path(config.workdir)
+    if not all(map(workdirs.is_current, plans)):
+        say(f"{output}: another process has added to this study since, and writes its report")
+        return output / "report.html"
     failed = [
         f"{plan.config.name}: {fail['condition']}/{fail['stage']} seed {fail['seed']}: "
         f"{fail['error']}"
@@ -84,17 +103,11 @@ def run(config: Config | Grid, command: str) -> Path:
         for fail in summarise(plan)
     ]
     folders = [Path(plan.config.workdir) for plan in plans]
-    html = writing.write_report(*folders, output=Path(config.workdir))[0]
+    html = writing.write_report(*folders, output=output)[0]
     say(f"report: {html.absolute()}")
     if failed:
         number = sum(len(group) for plan in plans for group in plan.groups)
-        raise DivergedError(
-            f"{len(failed)} of {number} stages have diverged, or start from one that has",
-            where=str(html.absolute()),
-            hint="lower optimizer.learning_rate, lengthen the warm-up, or compute in float32; "
-            f"without its file {FAILED} a stage is tried again as it is.",
-            details=failed,
-        )
+        raise troubles.failure(failed, number, html, studies.troubles.errors())
     return html
 
 
@@ -105,24 +118,21 @@ def _drain(
     summarise: Callable[[StudyPlan], Failed],
 ) -> None:
     """Train and measure until all stages are settled, by this process or by others."""
-    waiting = False
-    while pending := [plan for plan in plans if not plan.is_settled()]:
+    reminded, settled = -math.inf, studies.troubles.settled
+    while pending := [plan for plan in plans if not all(map(settled, plan.stages))]:
         worked = False
         for plan in pending:
-            if any(_ready(group, claims) for group in plan.groups):
+            if any(_ready(group, claims, studies.troubles) for group in plan.groups):
                 worked |= studies.open(plan.config).advance(plan, claims)
-                if plan.is_settled():  # A record of finished studies, while others run.
-                    summarise(plan)
+                if all(map(settled, plan.stages)) and workdirs.is_current(plan):
+                    summarise(plan)  # A record of finished studies, while others run.
         if not worked:
-            if not waiting:
-                specs = (spec for plan in pending for spec in plan.stages if not spec.is_settled())
-                number = len({spec.folder for spec in specs})
-                say(
-                    f"waiting for {number} stages held by other processes (or for their "
-                    "prerequisites)"
-                )
+            if time.monotonic() - reminded > REMINDER:
+                reminded = time.monotonic()
+                say(troubles.waiting(pending, claims))
             time.sleep(POLL)
-        waiting = not worked
+        else:
+            reminded = -math.inf
 
 
 def show(config: Config | Grid) -> None:
@@ -131,6 +141,7 @@ def show(config: Config | Grid) -> None:
     Raises:
       FlaxferError: By kind of problem.
     """
+    config = workdirs.checked(config)
     studies = Studies(config)
     plans = [studies.open(cell).plan for cell in grids.cells(config).values()]
     forecast.show(plans, Claims())
@@ -143,13 +154,18 @@ def forget_programs() -> None:
 
 
 class Studies:
-    """The studies of a grid; only the last opened one is held in memory."""
+    """The studies of a grid; only the last opened one is held in memory.
+
+    Attributes:
+      troubles: Stages of all of them that this process cannot train.
+    """
 
     def __init__(self, config: Config | Grid):
         platform.choose_compiler_options(config.compiler_options)
         self._cache = platform.cache_dir(config.cache)
         platform.use_compilation_cache(self._cache)
         self._opened: OpenStudy | None = None
+        self.troubles = Troubles()
 
     def open(self, config: Config) -> OpenStudy:
         """Return the study of a config, after reading its data unless it was opened last."""
@@ -158,7 +174,7 @@ class Studies:
                 forget_programs()
             self._opened = None
             gc.collect()  # Data, weights and programs are held in reference cycles.
-            self._opened = OpenStudy(config, self._cache)
+            self._opened = OpenStudy(config, self._cache, self.troubles)
         return self._opened
 
 
@@ -170,13 +186,15 @@ class OpenStudy:
       mesh: Mesh of the devices.
       plan: Its stages.
       starts: Parameters of its stages.
+      troubles: Stages that this process cannot train.
     """
 
-    def __init__(self, config: Config, cache: Path):
+    def __init__(self, config: Config, cache: Path, troubles: Troubles | None = None):
         self.mesh = sharding.make_mesh(*config.mesh.sizes)
         self.data = read_study_data(config, cache)
         self.plan = plan_study(self.data)
         self.starts = Starts(self.data, self.mesh)
+        self.troubles = Troubles() if troubles is None else troubles
         self._introduced = False
         self._start_scores: dict[str, dict[str, Any]] = {}
 
@@ -199,14 +217,34 @@ class OpenStudy:
                 hint="start it again; what is finished and has not changed is not repeated.",
             )
         self.introduce()
+        parts = [part for group in plan.groups for part in self.troubles.apart(group)]
         # A list: every group gets its turn.
-        return any([self.advance_group(group, claims) for group in plan.groups])
+        return any([self.advance_group(part, claims) for part in parts])
 
     def advance_group(self, group: Sequence[StageSpec], claims: Claims) -> bool:
-        """Train and measure a group's unfinished stages unless others do; return whether it did."""
-        left = _ready(group, claims)
+        """Train and measure a group's unfinished stages unless others do; return whether it did.
+
+        Damage of a stage is set aside or noted as its trouble, so that the others can go on.
+
+        Raises:
+          StorageError: The disk is full, read-only or failing.
+        """
+        left = _ready(group, claims, self.troubles)
         if not left:
             return False
+        try:
+            with files.storage_errors(left[0].store):
+                return self._advance(left, claims)
+        except StorageError:
+            raise
+        except (CheckpointError, OSError) as error:
+            self._note(left, error)
+        # The claims are released, so that each stage can be claimed for its repair.
+        for stage in {stage.folder: stage for spec in left for stage in spec.lineage}.values():
+            self._repair(stage, claims, every_byte=True)
+        return True
+
+    def _advance(self, left: Sequence[StageSpec], claims: Claims) -> bool:
         with claims.taking([spec.folder for spec in left]) as taken:
             # Other processes may have settled some of it just before it was claimed.
             mine = [
@@ -220,19 +258,42 @@ class OpenStudy:
                     if spec.record.is_trained():
                         scoring.measure(self.starts, spec, confirm)
             except ClaimLostError as error:
-                say(f"{group[0].condition}/{group[0].name}: {error}")
+                say(f"{left[0].condition}/{left[0].name}: {error}")
                 return False
         return bool(mine)
 
+    def _note(self, specs: Sequence[StageSpec], error: CheckpointError | OSError) -> None:
+        """Say and note what is wrong with stages."""
+        if isinstance(error, OSError):
+            error = CheckpointError(
+                f"a file of the stage cannot be read or written: {error.strerror or error}",
+                where=str(error.filename or specs[0].folder),
+                hint="make it a file or folder that this user can read and write.",
+            )
+        say(f"{specs[0].title}: {error}")
+        self.troubles.note(specs, error)
+
+    def _repair(self, spec: StageSpec, claims: Claims, every_byte: bool = False) -> None:
+        try:
+            repair.repair(spec, claims, every_byte)
+        except (CheckpointError, OSError) as error:
+            self._note([spec], error)
+
     def complete_records(self, claims: Claims) -> None:
-        """Complete the files of finished stages that a kill or an older version left incomplete."""
+        """Set aside damaged files of stages, and complete what a kill has left incomplete."""
         for spec in self.plan.stages:
-            if spec.record.is_trained():
+            self._repair(spec, claims)
+            if not spec.record.is_trained():
+                continue
+            try:
                 self._describe(spec)
                 if any(spec.folder.glob("checkpoints/*/opt_state")):
                     with claims.taking([spec.folder]) as taken:
-                        if taken:
-                            spec.checkpoints.finish()
+                        for claim in taken:
+                            spec.record.tidy(spec.settings.task, claim.confirm)
+            except (CheckpointError, OSError) as error:
+                self._note([spec], error)
+                self._repair(spec, claims, every_byte=True)
 
     def _prepare(self, spec: StageSpec, confirm: Confirm) -> Run:
         """Write the description of a stage, and score its start."""
@@ -243,20 +304,19 @@ class OpenStudy:
             key = spec.parent.folder.name if spec.parent else "pretrained"
             if key not in self._start_scores:  # Seeds share the pretrained start.
                 say(f"{spec.title}  scores its start")
-                train = self.data.stage(spec.name, spec.parent is not None).train
+                train = stage_data(self.data, spec).train
                 examples = self.data.config.transferability
                 self._start_scores[key] = transferability.score(
                     self.data.encoder, start(), train, examples, self.mesh
                 )
-            confirm()
-            write_atomically(file, json.dumps(self._start_scores[key]))
+            spec.record.write(spec.start_scores, self._start_scores[key], confirm)
         return Run(spec, start, confirm)
 
     def _train(self, runs: Sequence[Run]) -> None:
         if not runs:
             return
         spec = runs[0].spec
-        data = self.data.stage(spec.name, spec.parent is not None)
+        data = stage_data(self.data, spec)
         try:
             loop.train(runs, data, self.mesh, self.data.config.trackers)
         except DivergedError as error:  # Noted in the folders; the other stages go on.
@@ -265,13 +325,13 @@ class OpenStudy:
     def _describe(self, spec: StageSpec) -> None:
         """Write the identity of a stage, and what an export needs without training again."""
         spec.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(spec.folder / IDENTITY, json.dumps(spec.identity, indent=1))
+        self._write_identity(spec)
         file = spec.folder / ORIGIN
         if not spec.record.is_trained():
             versions = platform.versions()
         else:  # They may have changed since it was trained.
             versions = spec.record.origin()["versions"] if file.exists() else {}
-        stage = self.data.stage(spec.name, spec.parent is not None)
+        stage = stage_data(self.data, spec)
         names = _source_names(stage.settings)
         model = dataclasses.asdict(self.data.config.model)
         origin = {
@@ -285,13 +345,32 @@ class OpenStudy:
             "versions": versions,
         }
         stage.vocabulary.save(spec.folder / VOCABULARY)
-        write_atomically(file, json.dumps(origin, indent=1))
+        spec.record.write(ORIGIN, origin)
+
+    def _write_identity(self, spec: StageSpec) -> None:
+        """Write the identity of a stage, unless it is there; say if it was another one."""
+        file = spec.folder / IDENTITY
+        try:
+            if spec.record.has_own_identity():
+                return
+            what = "was changed or copied from another stage"
+        except FileNotFoundError:
+            what = ""
+        except sealed.UNREADABLE as error:
+            what = f"is damaged ({error})"
+        if what:
+            say(f"{file} {what}: it is written again")
+        write_atomically(file, json.dumps(spec.identity, indent=1))
 
 
-def _ready(group: Sequence[StageSpec], claims: Claims) -> list[StageSpec]:
+def _ready(group: Sequence[StageSpec], claims: Claims, known: Troubles) -> list[StageSpec]:
     """Return the unsettled stages of a group, if all of them can start now."""
-    left = [spec for spec in group if not spec.is_settled()]
-    return left if all(_can_start(spec, claims) for spec in left) else []
+    left = [spec for spec in group if not known.settled(spec)]
+    try:
+        return left if all(_can_start(spec, claims) for spec in left) else []
+    except CheckpointError as error:
+        known.note(left, error)
+        return []
 
 
 def _can_start(spec: StageSpec, claims: Claims) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -13,9 +12,9 @@ import jax.numpy as jnp
 
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator, finite, write_predictions
-from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.runtime.trees import Params, path_name
+from flaxfer.study.plan import stage_data
 from flaxfer.study.starts import Starts
 from flaxfer.training.stage import Measurement, StageSpec
 from flaxfer.training.state import param_items
@@ -43,10 +42,7 @@ def measure(starts: Starts, spec: StageSpec, confirm: Callable[[], None]) -> Non
             sets = ", ".join(one.name for one in wanted)
             say(f"{spec.title}  {announcement or f'evaluates {sets}'}")
             for one, records in zip(wanted, score(starts, spec, wanted), strict=True):
-                file = spec.folder / one.file
-                file.parent.mkdir(exist_ok=True)
-                confirm()
-                write_atomically(file, json.dumps(records, indent=1))
+                spec.record.write_measured(one.file, records, confirm)
 
 
 def _evaluate(
@@ -119,7 +115,7 @@ def _retained(starts: Starts, spec: StageSpec, wanted: list[Measurement]) -> Ite
 
 def _parts(starts: Starts, spec: StageSpec) -> list[tuple[Vocabulary, Mapping[str, Tokenized]]]:
     """Return dev and the evaluated sets, each with the vocabulary that numbers their tokens."""
-    stage = starts.data.stage(spec.name, after_intermediate=spec.parent is not None)
+    stage = stage_data(starts.data, spec)
     return [(stage.vocabulary, {"dev": stage.dev}), (stage.scoring_vocabulary, stage.evaluated)]
 
 

@@ -12,6 +12,7 @@ from flaxfer.data.packing import REHEARSED
 from flaxfer.models import pretrained
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
+from flaxfer.study.plan import stage_data
 from flaxfer.tasks.models import model_spec
 from flaxfer.training import handover
 from flaxfer.training.data import StudyData
@@ -62,7 +63,7 @@ class Starts:
         The head of the previous stage is kept if it answers the same question. Otherwise it is new,
         except for parts that were pretrained (BERT's pooler).
         """
-        stage = self.data.stage(spec.name, after_intermediate=spec.parent is not None)
+        stage = stage_data(self.data, spec)
         fresh = spec.model.random_params(spec.attempt_seed())
         if spec.settings.train.output_bias == "mean":
             mean = stage.train.label.mean(dtype=np.float32)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime
-import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from flaxfer.config import loading
 from flaxfer.config.grids import CellKey
 from flaxfer.data import overlap
 from flaxfer.models.spec import ModelSpec
-from flaxfer.runtime import platform, sharding
-from flaxfer.runtime.files import write_atomically
+from flaxfer.runtime import platform, sealed, sharding
 from flaxfer.runtime.progress import say, table
 from flaxfer.study import workdirs
 from flaxfer.study.plan import StudyPlan
@@ -144,13 +142,26 @@ def study_facts(data: StudyData, command: str, cell: CellKey | None) -> dict[str
     }
 
 
-def write_summary(plan: StudyPlan, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Write study.json of a settled study with `facts`, and return the stages that failed."""
+def write_summary(
+    plan: StudyPlan, facts: Mapping[str, Any], trouble: Callable[[StageSpec], str] = lambda spec: ""
+) -> list[dict[str, Any]]:
+    """Write study.json of a settled study, and return the stages that failed.
+
+    Args:
+      plan: The study.
+      facts: From `study_facts`, and times.
+      trouble: Returns why a stage is given up that has not diverged.
+
+    Raises:
+      CheckpointError: A record of a stage is damaged.
+    """
     order = {seed: i for i, seed in enumerate(plan.config.seeds)}
     stages = sorted(plan.stages, key=lambda spec: order[spec.seed])  # Stable: stages in order.
     workdir = Path(plan.config.workdir)
     failed = [
-        {**_place(spec), "error": spec.failure()} for spec in stages if not spec.is_complete()
+        {**_place(spec), "error": spec.failure() or trouble(spec)}
+        for spec in stages
+        if not spec.is_complete()
     ]
     record = {
         **facts,
@@ -158,7 +169,7 @@ def write_summary(plan: StudyPlan, facts: Mapping[str, Any]) -> list[dict[str, A
         "runs": [_run(spec, workdir) for spec in stages if spec.is_complete()],
         "failed": failed,
     }
-    write_atomically(workdir / "study.json", json.dumps(record, indent=1))
+    sealed.write(workdir / "study.json", record)
     return failed
 
 
@@ -170,7 +181,7 @@ def _run(spec: StageSpec, workdir: Path) -> dict[str, Any]:
     """Return the entry of a complete stage in study.json."""
     measured: dict[str, list[Any]] = collections.defaultdict(list, evaluations=[])
     for one in spec.measurements:
-        measured[one.key] += json.loads((spec.folder / one.file).read_text(encoding="utf-8"))
+        measured[one.key] += spec.record.measured(one.file)
     return {
         **_place(spec),
         "id": spec.folder.name,
@@ -183,9 +194,8 @@ def _run(spec: StageSpec, workdir: Path) -> dict[str, Any]:
 
 def _start_scores(spec: StageSpec) -> list[dict[str, Any]]:
     """Return the scores of a stage's start for study.json, if it was scored."""
-    file = spec.folder / spec.start_scores
-    if not spec.start_scores or not file.exists():
+    if not spec.start_scores or not (spec.folder / spec.start_scores).exists():
         return []
     start = spec.parent.folder.name if spec.parent else "pretrained"
-    scores = json.loads(file.read_text(encoding="utf-8"))
+    scores = spec.record.read(spec.start_scores)
     return [{"condition": spec.condition, "seed": spec.seed, "start": start, **scores}]

@@ -1,38 +1,136 @@
-"""The work directory of a study or grid, with its config and provenance."""
+"""The work directory of a study or grid: its config, its origin, and what it may become.
+
+A work directory belongs to one study or grid. It may grow (more seeds, conditions, evaluated sets
+or cells), and settings that alter no result may change. A command that would drop or replace
+results is refused, with the differences. `replace` moves the records of the earlier configuration
+to WORKDIR/replaced/<n>/; stages stay in the store, whose folders are named by their content.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
+import os
+import re
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
-from flaxfer.config import Config, loading
+from flaxfer.config import Config, grids, loading
 from flaxfer.config.grids import Grid
 from flaxfer.errors import ConfigError
-from flaxfer.runtime import platform
-from flaxfer.runtime.files import write_atomically
+from flaxfer.runtime import platform, sealed
+from flaxfer.runtime.files import temporary_name, write_atomically
+from flaxfer.study.plan import StudyPlan
+from flaxfer.study.revisions import Recorded, differences, has_results, listed, origin, recorded
+from flaxfer.training.record import ORIGIN
+
+CONFIG, RECORD = "config.json", "study.json"
+NAME = re.compile(r"[\w-][\w.-]*")
+"""A name of a study or of a cell, which is a folder's name, too."""
+
+AnyConfig = TypeVar("AnyConfig", bound=Config | Grid)
 
 
-def prepare(config: Config | Grid, command: str) -> None:
-    """Create the store and the work directory, with resolved config, versions and git state.
+def checked(config: AnyConfig) -> AnyConfig:
+    """Return a config with `~` expanded in the names of its folders; nothing is written.
+
+    Raises:
+      ConfigError: A name or folder is empty, or is no name of a folder.
+    """
+    details = []
+    cells = list(grids.cell_keys(config)) if isinstance(config, Grid) else []
+    for name in (config.name, *cells):
+        if not NAME.fullmatch(name):
+            details.append(f"name: {name!r} should consist of letters, digits and - _ . alone")
+    if not config.workdir.strip():
+        details.append("workdir: is empty; a config file would mean 'runs/NAME'")
+    for key in ("workdir", "store"):
+        if "\0" in getattr(config, key):
+            details.append(f"{key}: contains a zero byte")
+    if config.store and not config.store.strip():
+        details.append("store: is blank; leave it empty for WORKDIR/stages")
+    if details:
+        raise ConfigError(
+            f"{len(details)} error(s) in the configuration",
+            hint="set workdir to the folder for the results, such as 'runs/NAME'.",
+            details=details,
+        )
+    folders = {key: os.path.expanduser(getattr(config, key)) for key in ("workdir", "store")}
+    return dataclasses.replace(config, **folders)
+
+
+def prepare(config: Config | Grid) -> None:
+    """Create the store and the work directories, and check that they can be written.
 
     Raises:
       ConfigError: If a folder cannot be written.
     """
+    folders = [Path(config.stages), Path(config.workdir)]
+    for folder in [*folders, *(Path(cell.workdir) for cell in grids.cells(config).values())]:
+        key = "store" if folder == folders[0] and config.store else "workdir"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = temporary_name(folder / "probe")
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"the {'stage store' if key == 'store' else 'work directory'} cannot be written: "
+                f"{error}",
+                where=str(folder.absolute()),
+                hint=f"pass another one with --config.{key}=FOLDER.",
+            ) from error
+
+
+def check(config: Config | Grid, plans: Sequence[StudyPlan], replace: bool) -> None:
+    """Check that the results in a work directory, and in those of its cells, are kept.
+
+    Args:
+      config: Config of the study or grid.
+      plans: Its studies.
+      replace: Whether to move the records of another configuration away.
+
+    Raises:
+      ConfigError: Results would be dropped or replaced; all differences are listed.
+    """
+    details: list[str] = []
+    if isinstance(config, Grid):
+        details += _lost_cells(config)
+    elif any((Path(config.workdir) / "cells").glob(f"*/{RECORD}")):
+        details.append("have a grid of studies, want one study")
+    details += listed([line for plan in plans for line in differences(plan)])
+    if not details:
+        return
     workdir = Path(config.workdir)
-    origin = {"command": command, "versions": platform.versions(), "git": git_state()}
-    try:
-        Path(config.stages).mkdir(parents=True, exist_ok=True)
-        workdir.mkdir(parents=True, exist_ok=True)
-        for name, content in (("config", loading.to_dict(config)), ("origin", origin)):
-            text = json.dumps(content, indent=1, ensure_ascii=False)
-            write_atomically(workdir / f"{name}.json", text)
-    except OSError as error:
-        raise ConfigError(
-            f"the work directory cannot be written: {error}",
-            where=str(workdir.absolute()),
-            hint="pass another one with --config.workdir=FOLDER.",
-        ) from error
+    if replace:
+        _put_away(workdir)
+        return
+    raise ConfigError(
+        "the work directory holds results of another configuration, which would be lost",
+        where=str(workdir.absolute()),
+        hint="choose another folder with --config.name=NAME or --config.workdir=FOLDER; or add "
+        "--replace, which moves the old records to its folder 'replaced' and reuses stages that "
+        "have not changed.",
+        details=details,
+    )
+
+
+def adopt(config: Config | Grid, command: str, plans: Sequence[StudyPlan]) -> None:
+    """Write config, origin and the list of stages or cells into the work directories."""
+    about = {"command": command, "versions": platform.versions(), "git": git_state()}
+    if isinstance(config, Grid):
+        _write(config, {**about, "cells": list(grids.cell_keys(config))})
+    for plan in plans:
+        _write(plan.config, {**about, **recorded(plan)})
+
+
+def is_current(plan: StudyPlan) -> bool:
+    """Return whether no other process has added to the study since this one started."""
+    content = origin(Path(plan.config.workdir))
+    return content is None or not Recorded(content).beyond(plan)
 
 
 def git_state() -> str:
@@ -48,3 +146,49 @@ def git_state() -> str:
     except (OSError, subprocess.TimeoutExpired):  # Without git the versions remain.
         return ""
     return finished.stdout.strip() if finished.returncode == 0 else ""
+
+
+def _write(config: Config | Grid, about: dict[str, Any]) -> None:
+    workdir = Path(config.workdir)
+    text = json.dumps(loading.to_dict(config), indent=1, ensure_ascii=False)
+    write_atomically(workdir / CONFIG, text)
+    sealed.write(workdir / ORIGIN, about)
+
+
+def _lost_cells(config: Grid) -> Iterator[str]:
+    """Yield the results in the work directory that are of no cell of the grid."""
+    workdir = Path(config.workdir)
+    if (workdir / RECORD).exists():
+        yield "have one study, want a grid of studies"
+    names = grids.cell_keys(config)
+    for folder in sorted((workdir / "cells").glob("*/")):
+        if folder.name not in names and has_results(folder):
+            yield f"cells: have {folder.name!r}, want none of that name"
+
+
+def _put_away(workdir: Path) -> None:
+    """Move the records of an earlier configuration, its own and of its cells, to `replaced`."""
+    parent = workdir / "replaced"
+    number = 1
+    # The config comes last, so a number without it is of an interrupted call.
+    while (parent / str(number) / CONFIG).exists():
+        number += 1
+    target = parent / str(number)
+    target.mkdir(parents=True, exist_ok=True)
+    for study in (workdir, *(workdir / "cells").glob("*/")):
+        _relocate(study, target / study.relative_to(workdir))
+    names = ("cells", *(file.name for file in workdir.glob("report.*")), "results.csv")
+    for name in (*names, "results.tex", "comparisons.csv", RECORD, ORIGIN, CONFIG):
+        with contextlib.suppress(FileNotFoundError):  # Another process moves them, too.
+            os.rename(workdir / name, target / name)
+
+
+def _relocate(study: Path, target: Path) -> None:
+    """Let study.json name the folders of its stages as seen from the folder it is moved to."""
+    try:
+        content = sealed.read(study / RECORD)
+        for run in content["runs"]:
+            run["dir"] = Path(os.path.relpath(study / run["dir"], target)).as_posix()
+    except (*sealed.UNREADABLE, KeyError, TypeError):
+        return  # Missing or damaged: it is moved as it is.
+    sealed.write(study / RECORD, content)

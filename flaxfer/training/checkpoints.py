@@ -250,8 +250,7 @@ class CheckpointStore:
     def kept_record(self) -> dict[str, Any] | None:
         """Return the copy of the record that `finish` was given, if there is one."""
         best = self.best()
-        done: dict[str, Any] | None = best and manifests.read(best.path).get("done")
-        return done
+        return None if best is None else manifests.read(best.path).get("done")
 
     def _prune(self, *kept: Checkpoint | None) -> None:
         paths = [checkpoint.path for checkpoint in kept if checkpoint]

@@ -35,6 +35,8 @@ from flaxfer.training.vocabulary import Vocabulary
 
 IDENTITY, ORIGIN, DONE, FAILED = "identity.json", "origin.json", "done.json", "failed.json"
 VOCABULARY, METRICS = "vocabulary.npy", "metrics.jsonl"
+DIGEST = "metrics_sha256"
+"""Key of done.json for the SHA-256 of metrics.jsonl."""
 TRAINED_ON = ("train", "dev")
 """Splits that training reads."""
 
@@ -117,7 +119,7 @@ class StageRecord:
 
     def done(self) -> dict[str, Any]:
         """Return what was noted at the end of training."""
-        return self.read(DONE)
+        return {name: value for name, value in self.read(DONE).items() if name != DIGEST}
 
     def attempts(self) -> list[dict[str, Any]]:
         """Return the notes of the attempts that were given up, in order."""
@@ -176,7 +178,7 @@ class StageRecord:
           CheckpointError: it is gone or damaged; nothing is deleted.
         """
         verify(self.best_checkpoint(task))
-        self.checkpoints(task, confirm).finish(self.done())
+        self.checkpoints(task, confirm).finish(self.read(DONE))
 
     def best_checkpoint(self, task: Task | None = None) -> Checkpoint:
         """Return the best checkpoint on dev of a trained stage; `task` is that of the stage.

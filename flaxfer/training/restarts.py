@@ -20,7 +20,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from flaxfer.errors import CheckpointError
 from flaxfer.evaluation.chance import chance
+from flaxfer.runtime import sealed
 from flaxfer.runtime.files import write_atomically
 
 FOLDER, CHECKPOINTS, METRICS = "restarts", "checkpoints", "metrics.jsonl"
@@ -35,9 +37,29 @@ def attempt_seed(seed: int, attempt: int) -> int:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
-    """Return the notes of the attempts of a stage that were given up, in order."""
-    files = sorted((folder / FOLDER).glob("*.json"), key=lambda file: int(file.stem))
-    return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    """Return the notes of the attempts of a stage that were given up, in order.
+
+    Raises:
+      CheckpointError: one is damaged.
+    """
+    files = [file for file in (folder / FOLDER).glob("*.json") if file.stem.isdigit()]
+    return [_record(file) for file in sorted(files, key=lambda file: int(file.stem))]
+
+
+def _record(file: Path) -> dict[str, Any]:
+    try:
+        return sealed.read(file, _seal(file))
+    except sealed.UNREADABLE as error:
+        raise CheckpointError(
+            f"the record is damaged: {error}",
+            where=str(file),
+            hint="run the study's command again: it repeats the stage.",
+        ) from error
+
+
+def _seal(file: Path) -> str:
+    """Return the name that a record is sealed with."""
+    return "/".join(file.absolute().parts[-3:])
 
 
 def why_not_learned(name: str, score: float, n: int) -> str:
@@ -58,7 +80,8 @@ def give_up(folder: Path, record: dict[str, Any]) -> None:
     """End the current attempt of a stage, and move its files out of the next one's way."""
     kept = folder / FOLDER
     kept.mkdir(exist_ok=True)
-    write_atomically(kept / f"{len(records(folder))}.json", json.dumps(record, indent=1))
+    file = kept / f"{len(records(folder))}.json"
+    write_atomically(file, json.dumps(sealed.sealed(record, _seal(file)), indent=1))
     complete(folder)
 
 

@@ -19,7 +19,7 @@ from flaxfer.runtime.trees import Params
 from flaxfer.tasks import task_type
 from flaxfer.tasks.base import Scores
 from flaxfer.training import restarts, trackers
-from flaxfer.training.record import DONE, FAILED, METRICS, file_digest
+from flaxfer.training.record import DIGEST, DONE, FAILED, METRICS, file_digest
 from flaxfer.training.stage import StageSpec
 
 
@@ -204,7 +204,7 @@ class Run:
             "dev": best.notes["dev"],
             "restarts": attempts,
             "damaged": damaged,
-            "metrics": file_digest(self.spec.folder / METRICS),
+            DIGEST: file_digest(self.spec.folder / METRICS),
         }
         # In this order: without the note, the next start needs all of the newest checkpoint.
         self.record.write(DONE, done, self.confirm)
