@@ -17,7 +17,7 @@ from flaxfer.errors import CheckpointError, ClaimLostError, DivergedError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.training import loop, run
 from flaxfer.training.checkpoints import CheckpointStore
-from flaxfer.training.record import DONE, open_finished
+from flaxfer.training.record import DONE, StageRecord, open_finished
 from tests.training.helpers import (
     Case,
     Killed,
@@ -99,7 +99,7 @@ def test_a_finished_stage_is_not_repeated(
         pytest.param(CheckpointStore, "save", 1, True, id="after-the-first-save"),
         pytest.param(CheckpointStore, "save", 5, True, id="after-the-last-save"),
         pytest.param(CheckpointStore, "finish", 1, False, id="before-cleaning-up"),
-        pytest.param(run, "write_atomically", 1, False, id="before-it-is-marked-as-done"),
+        pytest.param(StageRecord, "write", 1, False, id="before-it-is-marked-as-done"),
     ],
 )
 def test_a_killed_run_continues_to_the_same_end(
