@@ -22,7 +22,7 @@ from flaxfer.errors import ClaimLostError, DataError, DivergedError
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.interop.embedding import make_embed_step
 from flaxfer.report import writing
-from flaxfer.runtime import platform, sharding
+from flaxfer.runtime import platform, sharding, signals
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.study import forecast, scoring, summary, transferability, workdirs
@@ -121,6 +121,7 @@ def _drain(
                     f"waiting for {number} stages held by other processes (or for their "
                     "prerequisites)"
                 )
+            signals.check()
             time.sleep(POLL)
         waiting = not worked
 

@@ -73,6 +73,15 @@ class CheckpointStore:
         _write_manifest(path, manifest)
         self._prune(self.best(), self.newest())
 
+    def add_score(self, score: float, notes: dict[str, Any]) -> None:
+        """Note the score of the newest checkpoint, saved without one; delete superseded ones."""
+        newest = self.newest()
+        assert newest is not None
+        manifest = _read_manifest(newest.path / MANIFEST)
+        score_or_none = score if np.isfinite(score) else None
+        _write_manifest(newest.path, manifest | {"score": score_or_none, "notes": notes})
+        self._prune(self.best(), self.newest())
+
     def all(self) -> list[Checkpoint]:
         """Return the committed checkpoints by step. Other folders and files are ignored."""
         checkpoints = []

@@ -16,8 +16,11 @@ from flaxfer.training import handover, restarts
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.record import StageRecord
 
-STORE_VERSION = 5
+STORE_VERSION = 6
 """Part of every identity; raised when the same settings would give other results."""
+
+SAVING = ("save_every", "save_minutes")
+"""Settings of `Train` that change no result, and so no identity."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,7 @@ class StageSpec:
       total_steps: optimizer updates without early stopping.
       tokens: of the examples of all these steps, for estimates of time.
       measurements: what is measured once the stage is trained.
+      loaded: parts of the head that the pretrained weights contain.
       start_scores: file in the stage's folder for scores of its start, empty for none.
     """
 
@@ -68,6 +72,7 @@ class StageSpec:
     total_steps: int
     tokens: float = 0.0
     measurements: tuple[Measurement, ...] = ()
+    loaded: frozenset[str] = frozenset()
     start_scores: str = ""
 
     @property
@@ -94,17 +99,18 @@ class StageSpec:
     def fresh(self) -> tuple[str, ...]:
         """Patterns of the parameters that start neither pretrained nor from another stage."""
         before = self.parent.settings.task if self.parent else None
-        return handover.fresh_patterns(self.model.encoder.family, self.settings.task, before)
+        family = self.model.encoder.family
+        return handover.fresh_patterns(family, self.settings.task, before, self.loaded)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that the result depends on."""
-        settings = self.settings
+        settings, train = self.settings, dataclasses.asdict(self.settings.train)
         return {
             "version": STORE_VERSION,
             "task": dataclasses.asdict(settings.task),
             "optimizer": dataclasses.asdict(settings.optimizer),
-            "train": dataclasses.asdict(settings.train),
+            "train": {k: v for k, v in train.items() if k not in SAVING},
             "dtype": self.dtype,
             **self.hashes,
             "seed": self.seed,
