@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import shlex
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from flaxfer.config.findings import suggestion
 from flaxfer.config.loading import split_overrides
-from flaxfer.errors import ConfigError, FlaxferError
+from flaxfer.errors import ConfigError, FlaxferError, PreemptedError
+from flaxfer.runtime import memory, signals
 
 
 class Subcommand(NamedTuple):
@@ -70,11 +72,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     try:
-        module, args = parse(words)
-        return int(module.run(args))
+        with signals.handled():
+            module, args = parse(words)
+            return int(module.run(args))
+    except PreemptedError as error:
+        message, code = f"{error}. Run the same command again to continue.", error.exit_code
     except FlaxferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        message, code = f"error: {error}", error.exit_code
+    except (MemoryError, RuntimeError) as error:
+        if not memory.is_exhausted(error):
+            raise
+        exhausted = memory.out_of_memory(error)
+        message, code = f"error: {exhausted}", exhausted.exit_code
+    with contextlib.suppress(OSError):  # The terminal may be gone.
+        print(message, file=sys.stderr)
+    return code
 
 
 def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:

@@ -202,12 +202,10 @@ class Optimizer:
       decay_fraction: Fraction of all steps in the decay phase of `wsd`.
       clip_norm: Maximum global norm of the gradient; 0 disables clipping.
       layer_decay: Factor on the learning rate from each layer to the one below; 1 for none.
-      freeze: Regular expressions, searched in parameter paths such as `encoder/layers/0/...`;
-        matching parameters are not trained.
+      freeze: Regular expressions, searched in paths like `encoder/layers/0/...`: not trained.
       no_decay: Regular expressions of the parameters without weight decay.
-      l2_sp: Strength of L2-SP, decay towards the stage's initial parameters. Decoupled like
-        `weight_decay`, which then applies only to new parameters of the head. Stores another copy
-        of the parameters. 0 disables it; it never applies to stages that start from random weights.
+      l2_sp: Strength of L2-SP, decay towards the stage's initial parameters, of which it stores a
+        copy; `weight_decay` then applies only to new ones. Never for a start from random weights.
     """
 
     name: Literal["adamw", "adafactor", "lion"] = "adamw"
@@ -242,13 +240,12 @@ class Train:
       max_length: Maximum tokens per example, including special tokens. Longer sentences (tagging)
         and contexts (question_answering) are divided, other examples truncated.
       doc_stride: Tokens shared by consecutive windows of a long context.
-      row_length: Tokens per packed row; `auto` (stored as 0) for the multiple of 64 with the
-        lowest cost for the lengths in the training split, see `packing.best_row_length`.
+      row_length: Tokens per packed row; `auto` (stored as 0) by `packing.best_row_length`.
       max_bucket_sizes: Maximum number of bucket sizes; each is compiled, but more reduce padding.
       packing: Pack several examples into a row; if false, each example gets its own row.
-      eval_rows: Packed rows per device in an evaluation step. The last step of a set is padded
-        with empty rows, so large values can waste time.
+      eval_rows: Packed rows per device in an evaluation step; empty rows pad a set's last step.
       eval_every: Steps between evaluations on dev; 0 for once per epoch.
+      save_every, save_minutes: Steps or minutes between checkpoints without evaluation; 0 for none.
       patience: Evaluations on dev without improvement before early stopping; 0 disables it.
       log_every: Steps between lines in metrics.jsonl.
       compute_dtype: Dtype of matmuls (`auto`: by platform); parameters are always float32.
@@ -259,6 +256,7 @@ class Train:
       output_bias: Initial output bias of a new regression head: `zero` as in transformers, or the
         `mean` training score, which helps short runs.
       label_smoothing: Probability mass distributed evenly over all classes.
+      max_skipped_steps: Steps to skip for a NaN or infinite loss or gradient; one more is an error.
     """
 
     batch_size: fields.PositiveInt = 32
@@ -272,6 +270,8 @@ class Train:
     packing: fields.Bool = True
     eval_rows: fields.PositiveInt = 16
     eval_every: fields.NonNegativeInt = 0
+    save_every: fields.NonNegativeInt = 0
+    save_minutes: fields.NonNegative = 0.0
     patience: fields.NonNegativeInt = 0
     log_every: fields.PositiveInt = 10
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -279,6 +279,7 @@ class Train:
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
     output_bias: Literal["zero", "mean"] = "zero"
     label_smoothing: fields.BelowOne = 0.0
+    max_skipped_steps: fields.NonNegativeInt = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,8 +346,8 @@ class Common:
       conditions: `direct` trains the target task from the pretrained encoder, `staged` after the
         intermediate stage, `scratch` from random encoder weights, as a control.
       seeds: Seeds of the runs in each condition: example order, new heads and dropout.
-      batched_seeds: Number of seeds trained as one program, with the same results as one by one;
-        0 means eight if steps are so small that this is faster, otherwise 1.
+      batched_seeds: Seeds trained as one program, with the same results; 0 for eight if steps are
+        so small that this is faster, otherwise 1.
       mesh: Device mesh.
       workdir: Folder for all results; the same command resumes there. Empty for `runs/<name>`.
       store: Folder of the stage store, which studies may share; empty for WORKDIR/stages.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 from flaxfer.config import Common, Config, Optimizer, Stage, Train
@@ -134,6 +135,38 @@ def _optimizer(optimizer: Optimizer, train: Train) -> Iterator[Finding]:
     if warmup >= 1 and warmup % 1:
         message = "should be a fraction of the steps below 1, or a whole number of steps; "
         yield finding(f"{message}is {warmup}", key)
-    if train.max_steps and warmup >= train.max_steps:
-        message = f"{warmup:g} warm-up steps are all of max_steps {train.max_steps}"
-        yield finding(message, key, "train.max_steps")
+    if train.max_steps:
+        yield from check_steps(optimizer, train, train.max_steps, f"max_steps {train.max_steps}")
+
+
+def check_steps(
+    optimizer: Optimizer, train: Train, total_steps: int, of_steps: str
+) -> Iterator[Finding]:
+    """Yield settings that do not fit the number of steps, which may depend on the data.
+
+    Args:
+      optimizer: Optimizer of a stage.
+      train: Training loop of the stage.
+      total_steps: Optimizer updates of the stage.
+      of_steps: These steps in words, for the message.
+    """
+    warmup, keys = optimizer.warmup, ("optimizer.warmup", "train.max_steps", "train.epochs")
+    steps = warmup_steps(optimizer, total_steps)
+    share = warmup if warmup < 1 else warmup / total_steps
+    if steps >= total_steps:
+        yield finding(f"{steps} warm-up steps are all of {of_steps}", *keys)
+    elif optimizer.schedule == "wsd" and share + optimizer.decay_fraction > 1 + 1e-9:
+        decay = round(optimizer.decay_fraction * total_steps)
+        message = f"{steps} warm-up steps and {decay} of decay are more than {of_steps}"
+        yield finding(message, *keys, "optimizer.decay_fraction")
+    for name in ("eval_every", "save_every"):
+        if getattr(train, name) > total_steps:
+            message = f"{getattr(train, name)} is more than {of_steps}: it would have no effect"
+            yield finding(message, f"train.{name}", *keys[1:])
+
+
+def warmup_steps(optimizer: Optimizer, total_steps: int) -> int:
+    """Return the warm-up steps; a fraction is rounded up, as in transformers' Trainer."""
+    if optimizer.warmup < 1:
+        return math.ceil(optimizer.warmup * total_steps)
+    return int(optimizer.warmup)

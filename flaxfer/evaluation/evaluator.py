@@ -18,7 +18,7 @@ from flaxfer.data.packing import Batch
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.models.spec import ModelSpec
-from flaxfer.runtime import sharding
+from flaxfer.runtime import sharding, signals
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.trees import Params
 from flaxfer.tasks import Predictions, metrics, task_type
@@ -66,6 +66,7 @@ class Evaluator:
         unread: tuple[Batch, jax.Array] | None = None
         pad_id, multiple = self.model.encoder.pad_token_id, sharding.row_shards(self.mesh)
         for batch in self.batches(data, self.train, pad_id, multiple):
+            signals.check()
             accumulated, logits = eval_step(params, put_rows(batch, self.mesh), accumulated)
             if unread is not None:  # One batch late: the device never waits for the host.
                 _scatter(outputs, data, *unread)

@@ -169,6 +169,15 @@ def parameter_shapes(
     return {path: leaf.shape for path, leaf in leaves_by_name(shapes).items()}
 
 
+def pretrained_head_parts(folder: Path, config: EncoderConfig) -> dict[str, frozenset[str]]:
+    """Return the parts of each head that the weight files of a folder contain (BERT's pooler)."""
+    stored, parts = read_headers(folder), {}
+    for head in FAMILIES[config.family].heads:
+        paths = (path.split("/") for _, path, _ in _wanted(config, stored, head, outputs=0))
+        parts[head] = frozenset(path[1] for path in paths if path[0] == "head")
+    return parts
+
+
 def weights_fingerprint(folder: Path, encoder: EncoderConfig) -> str:
     """Return a hash of the weight files in a folder and of the encoder that reads them."""
     digest = hashlib.sha256(repr(encoder).encode())

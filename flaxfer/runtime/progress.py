@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,7 +18,44 @@ from rich.text import Text
 LOG_WIDTH = 160
 """Columns without a terminal."""
 
-console = Console(stderr=True, highlight=False)
+
+class _Stderr(io.TextIOBase):
+    """Standard error, which may end before the process: a closed terminal, a broken pipe to tee.
+
+    What is printed then is lost, but nothing that is trained.
+    """
+
+    @property
+    def _file(self) -> TextIO:
+        file: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+        return file
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Encoding of the text."""
+        return self._file.encoding
+
+    def write(self, text: str) -> int:
+        """Write to what standard error is now."""
+        with contextlib.suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush it."""
+        with contextlib.suppress(OSError):
+            self._file.flush()
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return self._file.isatty()
+
+    def fileno(self) -> int:
+        """Return its file descriptor."""
+        return self._file.fileno()
+
+
+console = Console(file=cast(TextIO, _Stderr()), highlight=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = LOG_WIDTH
 

@@ -126,6 +126,7 @@ def _stage(
         total_steps=total_steps,
         tokens=total_steps * settings.train.batch_size * mean_tokens,
         measurements=tuple(_measurements(data, stage, start)),
+        loaded=data.head_parts[stage.model.head] if start != "random" else frozenset(),
         start_scores=f"transferability-{examples}.json" if examples and scores_start else "",
     )
 

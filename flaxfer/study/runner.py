@@ -29,7 +29,7 @@ from flaxfer.errors import (
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.interop.embedding import make_embed_step
 from flaxfer.report import writing
-from flaxfer.runtime import files, platform, sealed, sharding
+from flaxfer.runtime import files, platform, sealed, sharding, signals
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.study import forecast, repair, scoring, summary, transferability, troubles, workdirs
@@ -130,6 +130,7 @@ def _drain(
             if time.monotonic() - reminded > REMINDER:
                 reminded = time.monotonic()
                 say(troubles.waiting(pending, claims))
+            signals.check()
             time.sleep(POLL)
         else:
             reminded = -math.inf

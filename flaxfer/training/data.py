@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from flaxfer.config import Config, Stage
+from flaxfer.config.validation import check_steps
 from flaxfer.data import overlap, sources, tokenize
 from flaxfer.data.examples import Examples
-from flaxfer.data.loader import TrainPlan, total_steps
+from flaxfer.data.loader import TrainPlan, total_steps, train_examples
 from flaxfer.data.packing import best_row_length
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.errors import ConfigError
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.spec import ModelSpec
@@ -124,6 +126,11 @@ class StudyData:
         """Content hash of the weight files and the encoder's config."""
         return pretrained.weights_fingerprint(self.folder, self.encoder)
 
+    @functools.cached_property
+    def head_parts(self) -> Mapping[str, frozenset[str]]:
+        """The parts of each head that the pretrained weights contain."""
+        return pretrained.pretrained_head_parts(self.folder, self.encoder)
+
     def ids(self) -> np.ndarray:
         """Return the ids, ascending, whose pretrained embedding rows a stage may need."""
         data = [*self.stages.values(), *([self.rehearsing] if self.rehearsing else [])]
@@ -175,13 +182,15 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
         for name, stage in settings.items()
     }
     stages = {name: _stage(stage, encoder, tokenized[name]) for name, stage in settings.items()}
+    rehearsing = _rehearsing(stages, tokenized)
+    _check_steps(config.name, stages, rehearsing)
     return StudyData(
         config=config,
         folder=folder,
         encoder=encoder,
         tokenizer=tokenize.tokenizer_fingerprint(tokenizer),
         stages=stages,
-        rehearsing=_rehearsing(stages, tokenized),
+        rehearsing=rehearsing,
         overlap=shared,
     )
 
@@ -236,6 +245,29 @@ def _rehearsing(
     )
 
 
+def _check_steps(study: str, stages: Mapping[str, StageData], rehearsing: StageData | None) -> None:
+    """Check settings that count steps, if the number of steps follows from the data.
+
+    Raises:
+      ConfigError: they do not fit.
+    """
+    details: dict[str, None] = {}
+    for name, stage in [*stages.items(), *([("target", rehearsing)] if rehearsing else [])]:
+        train, steps = stage.settings.train, stage.total_steps()
+        words = f"the {steps} steps of {train.epochs:g} epochs of {train_examples(stage.train)}"
+        of_steps = f"max_steps {steps}" if train.max_steps else f"{words} examples"
+        for _, text in check_steps(stage.settings.optimizer, train, steps, of_steps):
+            details[f"{name}.{text}"] = None
+    if details:
+        raise ConfigError(
+            "settings do not fit the number of steps",
+            where=study,
+            details=list(details),
+            hint="give fractions instead of steps (optimizer.warmup below 1), or train for longer "
+            "(train.epochs, train.max_steps).",
+        )
+
+
 def _with_row_length(settings: Stage, encoder: EncoderConfig, data: Tokenized) -> Stage:
     """Return the settings with the row length chosen if it is `auto`."""
     train = settings.train
@@ -253,3 +285,17 @@ def _vocabulary(settings: Stage, encoder: EncoderConfig, data: Iterable[Tokenize
         # Its step depends on the mean over all rows of a matrix, unused ones included.
         return Vocabulary.whole(encoder.vocab_size)
     return Vocabulary.used(data, encoder.vocab_size, encoder.pad_token_id)
+
+
+def example_ids(plan: TrainPlan, step: int, which: int = 0) -> list[str]:
+    """Return the ids of the examples of a batch, those of a rehearsed task last.
+
+    Args:
+      plan: of the stage.
+      step: steps taken before the batch.
+      which: index of the seed among those of the plan.
+    """
+    data, indices = plan.data, plan.indices(step, which)
+    examples = indices if data.choices > 1 else data.example[indices]
+    others = example_ids(plan.rehearsed, step, which) if plan.rehearsed else []
+    return [data.id[i] for i in dict.fromkeys(examples.tolist())] + others

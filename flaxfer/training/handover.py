@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
@@ -14,8 +15,16 @@ from flaxfer.tasks import task_type
 
 
 def same_question(one: Task, other: Task) -> bool:
-    """Return whether one head answers both tasks: same type, same classes in the same order."""
-    return (one.type, one.labels) == (other.type, other.labels)
+    """Return whether one head answers both tasks.
+
+    They have the same type, and the same classes in the same order or scores in the same range.
+    """
+    return _question(one) == _question(other)
+
+
+def _question(task: Task) -> tuple[Any, ...]:
+    answers = task.score_range if task.type == "regression" else task.labels
+    return task.type, answers
 
 
 def pretrained_parts(family: str, task: Task) -> set[str]:
@@ -24,17 +33,21 @@ def pretrained_parts(family: str, task: Task) -> set[str]:
     return {path.split("/")[1] for _, path, _ in names}
 
 
-def fresh_patterns(family: str, task: Task, before: Task | None) -> tuple[str, ...]:
+def fresh_patterns(
+    family: str, task: Task, before: Task | None, loaded: Collection[str]
+) -> tuple[str, ...]:
     """Return regular expressions for the parameters that a stage initialises.
 
     Args:
       family: of the model.
       task: of the stage.
       before: the task of the stage before, if there is one.
+      loaded: parts of the task's head that the pretrained weights contain.
     """
     if before is not None and same_question(before, task):
         return ()
-    kept = "|".join(sorted(pretrained_parts(family, task)))
+    there = {*loaded, *(pretrained_parts(family, before) if before else ())}
+    kept = "|".join(sorted(pretrained_parts(family, task) & there))
     return (f"^head/(?!({kept})/)" if kept else "^head/",)
 
 

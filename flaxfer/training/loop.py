@@ -7,9 +7,11 @@ parameters it is given.
 from __future__ import annotations
 
 import collections
+import contextlib
+import functools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,11 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxfer.data.loader import BatchSize, train_examples
+from flaxfer.errors import PreemptedError
 from flaxfer.evaluation.evaluator import Evaluator
+from flaxfer.runtime import memory, signals
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.runtime.progress import StageBar, say
 from flaxfer.runtime.sharding import row_shards, seed_mesh, whole
-from flaxfer.training.data import StageData
+from flaxfer.tasks.base import Scores
+from flaxfer.training.data import StageData, example_ids
 from flaxfer.training.optimizer import make_optimizer
 from flaxfer.training.record import placed
 from flaxfer.training.run import Run
@@ -48,13 +53,17 @@ def train(
       tracker_names: further sinks of the metrics.
 
     Raises:
-      DivergedError: the loss or the gradient of a seed is not finite. The other seeds are trained
-        to their end first.
+      DivergedError: the loss, the gradient or the parameters of a seed are not finite. The other
+        seeds are trained to their end first.
+      PreemptedError: a signal asked for a stop, see `flaxfer.runtime.signals`. The last step is
+        saved.
+      ConfigError: memory has run out.
     """
     errors = []
     pending = [run for run in runs if run.prepare()]
     while pending:
         for group in _by_step(pending):
+            signals.check()
             loop = _Loop(group, data, mesh)
             try:
                 loop.run(tracker_names)
@@ -92,7 +101,7 @@ def _seeds(runs: Sequence[Run]) -> str:
 
 
 class _Loop:
-    """The loop of a stage. Its order is fixed: step, evaluate, save, perhaps stop.
+    """The loop of a stage. Its order is fixed: step, evaluate if due, save if due, perhaps stop.
 
     It is the same for one seed and for several. The arrays of several lead with an axis of seeds; a
     seed that has ended keeps its place, and its results there are ignored.
@@ -103,20 +112,36 @@ class _Loop:
         self._spec = runs[0].spec  # The specs differ in seed and start alone.
         self._batched = len(runs) > 1
         self._mesh = seed_mesh(mesh, len(runs)) if self._batched else mesh
+        self._title = f"{self._spec.condition}/{self._spec.name} {_seeds(runs)}"
         self._bar: StageBar | None = None
+        self._unread: tuple[int, dict[str, jax.Array], BatchSize | None] | None = None
 
     def run(self, tracker_names: tuple[str, ...]) -> None:
-        """Take all steps of the plan, or stop when every seed has ended."""
+        """Take all steps of the plan, or stop when every seed has ended or a signal arrives."""
+        self._step, self._saved = 0, time.monotonic()
         self._plan()
-        self._load()
+        with self._explained():
+            self._load()
         for run in self._runs:
             run.open_log(self._step, tracker_names)
-        name = f"{self._spec.condition}/{self._spec.name} {_seeds(self._runs)}"
-        self._bar = StageBar(name, self._step, self._batches.total_steps)
+        self._bar = StageBar(self._title, self._step, self._batches.total_steps)
+        try:
+            with self._explained():
+                self._train()
+        except PreemptedError as error:
+            # Also in an evaluation, which is repeated later.
+            if self._active and not self._is_saved():
+                self._save()
+            saved = f"step {self._step} of {self._batches.total_steps} is saved"
+            error.where, error.what = self._title, f"{error.what}; {saved}"
+            raise
+
+    def _train(self) -> None:
+        if self._is_evaluation_due() and not self._is_scored():  # Stopped in an evaluation.
+            self._evaluate_and_save()
         self._finish_ended()  # Killed after the last save.
         if not self._active:
             return
-        unread: tuple[int, dict[str, jax.Array], BatchSize | None] | None = None
         self._start_clock()
         asked = time.monotonic()
         for size, batch in self._batches.batches(self._step, self._mesh):
@@ -124,20 +149,22 @@ class _Loop:
             metrics, compiled = self._take_step(batch)
             # The metrics are read one step late: the device has the next step by then, and never
             # waits for the host.
-            if unread is not None:
-                self._read(*unread)
-            unread = (self._step, metrics, None if compiled else size)
+            self._read()
+            self._unread = (self._step, metrics, None if compiled else size)
             if self._is_evaluation_due() and self._active:
-                self._read(*unread)
-                unread = None
+                self._read()
                 self._evaluate_and_save()
                 self._finish_ended()
+            elif self._is_save_due() and self._active:
+                self._save()
             if not self._active:
                 break
+            signals.check()
             asked = time.monotonic()
 
     def close(self) -> None:
         """Close the bar and the logs."""
+        signals.release()
         if self._bar is not None:
             self._bar.close()
         for run in self._runs:
@@ -166,6 +193,7 @@ class _Loop:
             batched_seeds=self._batched,
             rehearsed=rehearsal.objective(settings.train) if rehearsal else None,
             fresh=spec.fresh,
+            skip_nonfinite=settings.train.max_skipped_steps > 0,
         )
         self._train_step = make_train_step(self._step_spec, self._mesh)
         self._evaluator = Evaluator(spec.model, settings.task, settings.train, dtype, self._mesh)
@@ -187,7 +215,6 @@ class _Loop:
         for run in self._runs:
             restored = run.restore(shapes)
             if restored is None:
-                self._step = 0
                 states.append(init_state(run.start(), optimizer, self._whole_mesh))
             else:
                 self._step, items = restored
@@ -200,6 +227,7 @@ class _Loop:
         programs, called = compiled_programs(self._train_step), time.monotonic()
         self._state, metrics = self._train_step(self._state, batch, self._key)
         self._step += 1
+        signals.hold()
         compiled = compiled_programs(self._train_step) > programs
         if compiled:
             jax.block_until_ready(metrics)
@@ -209,8 +237,11 @@ class _Loop:
             self._mark += seconds
         return metrics, compiled
 
-    def _read(self, step: int, metrics: dict[str, jax.Array], size: BatchSize | None) -> None:
-        """Log the metrics of a step; count its speed unless it compiled a program."""
+    def _read(self) -> None:
+        """Log the metrics not read yet; count the step's speed unless it compiled a program."""
+        if self._unread is None:
+            return
+        (step, metrics, size), self._unread = self._unread, None
         values = {name: np.atleast_1d(value) for name, value in jax.device_get(metrics).items()}
         now, active = time.monotonic(), self._active
         for i, run in active:
@@ -219,7 +250,8 @@ class _Loop:
                 run.speed.stall_seconds += self._waited / len(active)
                 run.speed.examples += size.examples // len(self._runs)
                 run.speed.tokens += size.tokens // len(self._runs)
-            run.log_step(step, {name: float(value[i]) for name, value in values.items()})
+            numbers = {name: float(value[i]) for name, value in values.items()}
+            run.log_step(step, numbers, functools.partial(example_ids, self._batches, step - 1, i))
             self._say_others_continue(run)
         self._start_clock(now)
         assert self._bar is not None
@@ -234,23 +266,47 @@ class _Loop:
         at_end = self._step == self._batches.total_steps
         return at_end or self._step % self._steps_per_evaluation == 0
 
+    def _is_save_due(self) -> bool:
+        """Return whether a checkpoint without an evaluation is due; 0 is never."""
+        steps, minutes = (
+            self._spec.settings.train.save_every,
+            self._spec.settings.train.save_minutes,
+        )
+        by_time = minutes and time.monotonic() - self._saved >= 60 * minutes
+        return bool(by_time or (steps and self._step % steps == 0))
+
+    def _is_saved(self) -> bool:
+        return all(run.saved_step == self._step for _, run in self._active)
+
+    def _is_scored(self) -> bool:
+        return all(run.scored_step == self._step for _, run in self._active)
+
     def _evaluate_and_save(self) -> None:
-        """Score the dev split and write a checkpoint, for every seed that has not ended."""
+        """Score the dev split and save, for every seed that has not ended and is not scored yet."""
         if not self._active:
             return
         began, dev = time.monotonic(), self._data.dev
         params = param_items(self._state.params)["params"]
         results = self._evaluator.predict_seeds(params, dev, len(self._runs))
-        for i, run in self._active:
-            run.log_dev(self._step, *results[i])
-            self._say_others_continue(run)
-        active, seconds = self._active, time.monotonic() - began
+        active = [(i, run) for i, run in self._active if run.scored_step != self._step]
+        seconds = time.monotonic() - began
         for i, run in active:
             run.speed.dev_seconds += seconds / len(active)
+            run.log_dev(self._step, *results[i])
+            self._say_others_continue(run)
+        self._save({i: scores for i, (_, scores) in enumerate(results)})
+
+    def _save(self, scores: Mapping[int, Scores] | None = None) -> None:
+        """Write a checkpoint of every seed that has not ended, with its scores if it has some."""
+        self._read()  # If the step has spoilt the parameters, they are not saved.
+        for i, run in self._active:
             items: Any = self._state.items()
             if self._batched:
                 items = unstack(items, i, self._whole_mesh)
-            run.save(self._step, items, results[i][1])
+            run.save(self._step, items, scores[i] if scores else None)
+            self._say_others_continue(run)
+        self._saved = time.monotonic()
+        signals.release()
         self._start_clock()
 
     def _finish_ended(self) -> None:
@@ -258,6 +314,29 @@ class _Loop:
         for _, run in self._active:
             if run.is_at_end(self._step):
                 run.finish(self._step, self._batches, self._data.dev)
+
+    def _explained(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context that says what to change if memory runs out."""
+        train = self._spec.settings.train
+        sizes = [f"batches of {train.batch_size} examples, {self._batches.bucket_sizes[-1]} rows"]
+        sizes[0] += f" of {train.row_length} tokens at a time"
+        params = jax.tree.leaves(self._step_spec.param_shapes())
+        count = sum(leaf.size for leaf in params) * len(self._runs)
+        sizes.append(f"{4 * count:,} bytes of parameters, and moments and gradients beside them")
+        remedies = [
+            "raise train.gradient_accumulation_steps (the same batches, fewer rows at a time)",
+            "set train.remat='full'",
+            "lower train.batch_size, train.max_length or train.eval_rows",
+        ]
+        if self._batched:
+            remedies.append("set batched_seeds=1")
+        if self._mesh.size > 1:
+            remedies.append("raise mesh.fsdp")
+        return memory.explained(
+            self._title,
+            f"{'; '.join(sizes)}",
+            f"{'; or '.join(remedies)}. Checkpoints are kept: the same command continues.",
+        )
 
     def _start_clock(self, now: float | None = None) -> None:
         """Start to measure the next step."""

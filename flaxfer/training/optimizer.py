@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from flaxfer.config import Optimizer
+from flaxfer.config.validation import warmup_steps
 from flaxfer.errors import ConfigError
-from flaxfer.runtime.trees import Params, map_names, path_name
+from flaxfer.runtime.trees import Params, leaves_by_name, map_names, path_name
 
 
 def make_optimizer(
@@ -69,6 +70,12 @@ def make_optimizer(
     return optax.partition({"trained": transform, "frozen": optax.set_to_zero()}, labels)
 
 
+def trained_part(optimizer: Optimizer, tree: Params) -> list[jax.Array]:
+    """Return the arrays of the parameters that are not frozen."""
+    leaves = leaves_by_name(tree).items()
+    return [leaf for name, leaf in leaves if not _matches(optimizer.freeze, name)]
+
+
 def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
     """Return the learning rate by step: linear warm-up from 0, then the named schedule.
 
@@ -104,13 +111,6 @@ def make_schedule(optimizer: Optimizer, total_steps: int) -> optax.Schedule:
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
-
-
-def warmup_steps(optimizer: Optimizer, total_steps: int) -> int:
-    """Return the warm-up steps; a fraction is rounded up, as in transformers' Trainer."""
-    if optimizer.warmup < 1:
-        return math.ceil(optimizer.warmup * total_steps)
-    return int(optimizer.warmup)
 
 
 def _precondition(optimizer: Optimizer) -> list[optax.GradientTransformation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,10 @@ from flaxfer.tasks.base import Scores
 from flaxfer.training import restarts, trackers
 from flaxfer.training.record import DIGEST, DONE, FAILED, METRICS, file_digest
 from flaxfer.training.stage import StageSpec
+from flaxfer.training.state import nonfinite
+
+MAX_EXAMPLES = 10
+"""Ids of examples in the message of an error; failed.json has all of them."""
 
 
 @dataclasses.dataclass
@@ -64,6 +68,8 @@ class Run:
         another process by now.
       speed: its part of the group's time.
       ended: whether it has finished or diverged; nothing more is written then.
+      saved_step: step of the newest checkpoint, 0 if there is none.
+      scored_step: step of the newest checkpoint with dev scores, 0 if there is none.
       error: why it diverged.
       given_up: note of this attempt if another one follows.
     """
@@ -85,6 +91,8 @@ class Run:
         self.ended = False
         self.error: DivergedError | None = None
         self.given_up: dict[str, Any] | None = None
+        self.saved_step = self.scored_step = 0
+        self._skipped: list[int] = []
         self._evaluations_without_gain = 0
         self._log: trackers.MetricsLog | None = None
 
@@ -110,7 +118,10 @@ class Run:
             return None
         checkpoint, items = restored
         self._evaluations_without_gain = checkpoint.notes["evaluations_without_gain"]
+        self._skipped = list(checkpoint.notes.get("skipped_steps", ()))
         self.speed = Speed(**checkpoint.notes["speed"])
+        self.saved_step = checkpoint.step
+        self.scored_step = checkpoint.step if checkpoint.notes["dev"] is not None else 0
         say(f"{self.spec.title}: continues after step {checkpoint.step}")
         return checkpoint.step, items
 
@@ -125,13 +136,29 @@ class Run:
         if self._log is not None:
             self._log.close()
 
-    def log_step(self, step: int, values: dict[str, float]) -> None:
-        """Log a step's metrics, or stop the run if they are not finite."""
+    def log_step(
+        self, step: int, values: dict[str, float], examples: Callable[[], list[str]]
+    ) -> None:
+        """Log a step's metrics; if they are not finite, note the skipped step or stop the run.
+
+        Args:
+          step: number of the step, from 1.
+          values: metrics by name.
+          examples: returns the ids of the batch's examples.
+        """
         # A gradient that is not finite has spoilt the parameters, whatever the loss was.
         bad = [name for name in ("loss", "gradient_norm") if not np.isfinite(values[name])]
+        train = self.spec.settings.train
         if bad:
-            self._fail(step, f"the {bad[0].replace('_', ' ')} of step {step} is {values[bad[0]]}")
-        elif step % self.spec.settings.train.log_every == 0 or step == 1:
+            problem = f"the {bad[0].replace('_', ' ')} of step {step} is {values[bad[0]]}"
+            if len(self._skipped) == train.max_skipped_steps:
+                self._fail(step, problem, examples())
+                return
+            self._skipped.append(step)
+            self._write(step, "skipped", problem=problem, examples=examples())
+            count = f"skipped, {len(self._skipped)} of at most {train.max_skipped_steps}"
+            say(f"{self.spec.title}  {problem}: {count}")
+        elif step % train.log_every == 0 or step == 1:
             rates, seconds = self.speed.rates(), self.speed.total_seconds
             self._write(step, "train", **values, **rates, seconds=seconds)
 
@@ -152,16 +179,31 @@ class Run:
             f"{scores[metric]:.4f}{'  best so far' if gains else ''}"
         )
 
-    def save(self, step: int, items: dict[str, Any], scores: Scores) -> None:
-        """Write a checkpoint of parameters and optimizer state."""
+    def save(self, step: int, items: dict[str, Any], scores: Scores | None) -> None:
+        """Write a checkpoint of parameters and optimizer state, or stop the run if they are spoilt.
+
+        A checkpoint without scores is there to continue from; it is never the best. Its scores are
+        added when the same step is saved again with them.
+        """
+        if step == self.saved_step and (scores is None or step == self.scored_step):
+            return
+        if bad := nonfinite(items):
+            self._fail(step, f"after step {step}, {bad[0]} is not finite")
+            return
         self.confirm()
         notes = {
-            "dev": finite(scores),
+            "dev": None if scores is None else finite(scores),
             "evaluations_without_gain": self._evaluations_without_gain,
+            "skipped_steps": self._skipped,
             "speed": dataclasses.asdict(self.speed),
         }
-        score = scores[self.spec.settings.task.metric]
-        self.store.save(step, items, score, notes)
+        score = np.nan if scores is None else scores[self.spec.settings.task.metric]
+        if step == self.saved_step:
+            self.store.add_score(score, notes)
+        else:
+            self.store.save(step, items, score, notes)
+        self.saved_step = step
+        self.scored_step = self.scored_step if scores is None else step
 
     def is_at_end(self, step: int) -> bool:
         """Return whether all steps are taken or the patience has run out."""
@@ -205,6 +247,7 @@ class Run:
             "restarts": attempts,
             "damaged": damaged,
             DIGEST: file_digest(self.spec.folder / METRICS),
+            "skipped_steps": self._skipped,
         }
         # In this order: without the note, the next start needs all of the newest checkpoint.
         self.record.write(DONE, done, self.confirm)
@@ -216,8 +259,12 @@ class Run:
         self.confirm()
         restarts.give_up(self.spec.folder, self.given_up)
 
-    def _fail(self, step: int, problem: str) -> None:
+    def _fail(self, step: int, problem: str, examples: Sequence[str] = ()) -> None:
         self.ended = True
+        if examples:
+            shown = ", ".join(examples[:MAX_EXAMPLES])
+            more = len(examples) - MAX_EXAMPLES
+            problem += f"; its examples: {shown}{f' and {more} more' if more > 0 else ''}"
         self.error = DivergedError(
             problem,
             where=self.spec.title,
@@ -225,7 +272,11 @@ class Run:
             f"newest checkpoint is from before this step. Delete {FAILED} in {self.spec.folder} "
             "to let the same command try again.",
         )
-        note = {"step": step, "error": f"{self.error.where}: {self.error.what}"}
+        note = {
+            "step": step,
+            "error": f"{self.error.where}: {self.error.what}",
+            "examples": list(examples),
+        }
         self.record.write(FAILED, note, self.confirm)
 
     def _why_not_learned(self, notes: Mapping[str, Any], dev: Tokenized) -> str:

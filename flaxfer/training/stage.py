@@ -54,6 +54,7 @@ class StageSpec:
       total_steps: optimizer updates without early stopping.
       tokens: of the examples of all these steps, for estimates of time.
       measurements: what is measured once the stage is trained.
+      loaded: parts of the head that the pretrained weights contain.
       start_scores: file in the stage's folder for scores of its start, empty for none.
     """
 
@@ -69,6 +70,7 @@ class StageSpec:
     total_steps: int
     tokens: float = 0.0
     measurements: tuple[Measurement, ...] = ()
+    loaded: frozenset[str] = frozenset()
     start_scores: str = ""
 
     @property
@@ -95,7 +97,8 @@ class StageSpec:
     def fresh(self) -> tuple[str, ...]:
         """Patterns of the parameters that start neither pretrained nor from another stage."""
         before = self.parent.settings.task if self.parent else None
-        return handover.fresh_patterns(self.model.encoder.family, self.settings.task, before)
+        family = self.model.encoder.family
+        return handover.fresh_patterns(family, self.settings.task, before, self.loaded)
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:

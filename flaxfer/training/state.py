@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from flaxfer.runtime.sharding import group_shardings, tree_shardings
-from flaxfer.runtime.trees import Params
+from flaxfer.runtime.trees import Params, leaves_by_name
 
 MODEL = ("encoder", "head")
 """Keys of the model among the parameters; a rehearsed task's head lies beside them."""
@@ -85,6 +85,17 @@ def unstack(tree: Any, number: int, mesh: jax.sharding.Mesh) -> Any:
     """
     part = _take(tree, number)
     return jax.device_put(part, tree_shardings(part, mesh))
+
+
+def nonfinite(items: Mapping[str, Any]) -> list[str]:
+    """Return the names of the arrays that hold NaN or infinity, such as params/encoder/...."""
+    finite = leaves_by_name(jax.device_get(_are_finite(items)))
+    return [name for name, all_finite in finite.items() if not all_finite]
+
+
+@jax.jit
+def _are_finite(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(), tree)
 
 
 @jax.jit

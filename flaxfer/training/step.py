@@ -22,7 +22,7 @@ from flaxfer.runtime.platform import compiler_options
 from flaxfer.runtime.sharding import SEED, tree_shardings
 from flaxfer.runtime.trees import Params
 from flaxfer.tasks import task_type
-from flaxfer.training.optimizer import make_optimizer, make_schedule
+from flaxfer.training.optimizer import make_optimizer, make_schedule, trained_part
 from flaxfer.training.state import TrainState
 
 Batch = dict[str, jax.Array]
@@ -61,6 +61,8 @@ class StepSpec:
       batched_seeds: whether several seeds run in one program.
       rehearsed: a rehearsed task.
       fresh: patterns of parameters without a pretrained start, see `make_optimizer`.
+      skip_nonfinite: leave parameters and moments as they are in a step whose loss or gradient is
+        not finite. Counts advance, so that the schedule keeps in step.
     """
 
     model: ModelSpec
@@ -74,6 +76,7 @@ class StepSpec:
     batched_seeds: bool = False
     rehearsed: Rehearsed | None = None
     fresh: tuple[str, ...] = ()
+    skip_nonfinite: bool = False
 
     def param_shapes(self) -> Params:
         """Return the trained parameters as `ShapeDtypeStruct`, a rehearsed head included."""
@@ -95,8 +98,8 @@ def make_train_step(spec: StepSpec, mesh: jax.sharding.Mesh) -> TrainStep:
     axis of seeds, which are independent of each other. With `rehearsed`, the minimised loss is the
     mean of both tasks' losses, weighted by their fractions of the batch.
 
-    Metrics (float32 scalars): `loss`, `gradient_norm` before clipping, `learning_rate`; with a
-    rehearsed task, `rehearsed_loss`.
+    Metrics (float32 scalars): `loss`, `gradient_norm` of the parameters that are not frozen, before
+    clipping, `learning_rate`; with a rehearsed task, `rehearsed_loss`.
     """
     schedule = make_schedule(spec.optimizer, spec.total_steps)
     execution = Execution(spec.dtype, spec.remat, spec.attention, mesh)
@@ -120,10 +123,14 @@ def make_train_step(spec: StepSpec, mesh: jax.sharding.Mesh) -> TrainStep:
             )
         updates, opt_state = transform.update(gradient, state.opt_state, state.params)
         metrics |= {
-            "gradient_norm": optax.tree.norm(gradient),
+            "gradient_norm": optax.tree.norm(trained_part(spec.optimizer, gradient)),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
         params = optax.apply_updates(state.params, updates)
+        if spec.skip_nonfinite:
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+            old = (state.params, state.opt_state)
+            params, opt_state = _where_float(finite, (params, opt_state), old)
         state = TrainState(state.step + 1, params, opt_state)
         # Unconstrained, the compiler may place the new state elsewhere than the old one, and the
         # next step would be compiled again.
@@ -137,6 +144,15 @@ def make_train_step(spec: StepSpec, mesh: jax.sharding.Mesh) -> TrainStep:
 def compiled_programs(step: Callable[..., Any]) -> int:
     """Return how many programs a jitted step has compiled: one for each shape of batch."""
     return int(step._cache_size())  # type: ignore[attr-defined]
+
+
+def _where_float(condition: jax.Array, new: Any, old: Any) -> Any:
+    """Return `new` where `condition` holds, else `old`; of arrays of integers always `new`."""
+
+    def choose(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.where(condition, x, y) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(choose, new, old)
 
 
 def _mean_gradient(

@@ -118,12 +118,20 @@ def recover_rows(
     rows[in_table] = table[np.searchsorted(vocabulary_ids, ids[in_table])]
     if not in_table.all():
         done = last.done()
-        factor = row_decay(last.optimizer(), done["best_step"], done["total_steps"], params)
+        skipped = done.get("skipped_steps", ())
+        steps, total_steps = done["best_step"], done["total_steps"]
+        factor = row_decay(last.optimizer(), steps, total_steps, params, skipped)
         rows[~in_table] = factor * recover_rows(ids[~in_table], before, first, params_of)
     return rows
 
 
-def row_decay(optimizer: Optimizer, steps: int, total_steps: int, params: Params) -> float:
+def row_decay(
+    optimizer: Optimizer,
+    steps: int,
+    total_steps: int,
+    params: Params,
+    skipped: Sequence[int] = (),
+) -> float:
     """Return the factor that weight decay applies to an embedding row without gradient.
 
     The real optimizer runs step by step with a scalar in place of every parameter; the product is
@@ -134,13 +142,16 @@ def row_decay(optimizer: Optimizer, steps: int, total_steps: int, params: Params
       steps: updates taken.
       total_steps: of the stage, for the schedule.
       params: arrays or `ShapeDtypeStruct`; only paths are read.
+      skipped: numbers of skipped steps, from 1, which decayed nothing.
     """
-    return float(_decay_products(optimizer, total_steps, tuple(leaves_by_name(params)))[steps])
+    factors = _decay_factors(optimizer, total_steps, tuple(leaves_by_name(params)))[:steps].copy()
+    factors[[step - 1 for step in skipped if step <= steps]] = 1
+    return float(np.prod(factors))
 
 
 @functools.lru_cache(maxsize=16)
-def _decay_products(optimizer: Optimizer, total_steps: int, names: tuple[str, ...]) -> np.ndarray:
-    """Return `row_decay` after every number of steps, (total_steps + 1,) float64."""
+def _decay_factors(optimizer: Optimizer, total_steps: int, names: tuple[str, ...]) -> np.ndarray:
+    """Return the factor that every step applies, (total_steps,) float64."""
     ones = {name: jnp.ones(()) for name in names}
     zeros = jax.tree.map(jnp.zeros_like, ones)
     transform = make_optimizer(optimizer, total_steps, ones)
@@ -150,7 +161,7 @@ def _decay_products(optimizer: Optimizer, total_steps: int, names: tuple[str, ..
         return opt_state, updates["encoder/embeddings/word/embedding"]
 
     _, update = jax.lax.scan(step, transform.init(ones), length=total_steps)
-    return np.cumprod(np.append(1.0, 1 + np.asarray(update, np.float64)))
+    return 1 + np.asarray(update, np.float64)
 
 
 def word_table(params: Params) -> np.ndarray:

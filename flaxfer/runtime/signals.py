@@ -1,0 +1,204 @@
+"""Signals that ask the process to stop, and stopping without losing trained steps.
+
+SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 come from schedulers and closed terminals: exit code 75, for
+which a script starts the same command again. SIGINT (Ctrl-C) comes from a person: exit code 130; a
+second one ends the process at once, which loses only the steps since the last save.
+
+A stop takes effect where it meets the main thread, as a KeyboardInterrupt, unless steps are trained
+but not saved (`hold`). Then it waits for the next `check`, which raises PreemptedError, so that the
+training loop can save first. The main thread may be inside a call that no Python handler can
+interrupt, such as a compilation: a thread ends the process if nothing is to be saved and the main
+thread has not reacted within `PATIENCE` seconds.
+
+With several hosts, all of them must stop after the same step: `hold` then has to span whatever they
+do together, and the loop's `check` has to ask one host whether to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from flaxfer.errors import PreemptedError
+
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT")
+    if hasattr(signal, name)
+)
+
+PATIENCE = 10.0
+"""Seconds that the main thread has to react. Slurm, Kubernetes and preempted Google Cloud machines
+allow about 30 from the signal to a kill."""
+
+TICK = 0.1
+"""Seconds between two looks at the main thread after a signal."""
+
+
+class _Stop(KeyboardInterrupt):
+    """A stop that takes effect at once. Libraries leave a KeyboardInterrupt alone."""
+
+
+class _State:
+    """The stop that was asked for, if any; set by signal handlers, so without locks.
+
+    Attributes:
+      number: The first signal; 0 if there was none.
+      held: Whether trained steps are not saved yet.
+      since: When the stop was asked for, or the last steps were saved.
+      raised: Whether the main thread has been interrupted.
+      previous: Handlers to restore, by signal.
+      wakeup: Previous file descriptor that signals are written to.
+    """
+
+    def __init__(self) -> None:
+        self.previous: dict[int, Any] = {}
+        self.wakeup = -1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was asked for."""
+        self.number, self.held, self.since, self.raised = 0, False, 0.0, False
+
+    def request(self, number: int) -> None:
+        """Note the first signal."""
+        if not self.number:
+            self.since = time.monotonic()
+            self.number = number
+
+    def restore(self) -> None:
+        """Restore the handlers, if they were replaced."""
+        if self.previous:
+            for number, handler in self.previous.items():
+                signal.signal(number, handler)
+            self.previous = {}
+            signal.set_wakeup_fd(self.wakeup)
+
+
+_state = _State()
+# A forked process shares the socket: a signal to it must not stop this process.
+os.register_at_fork(after_in_child=lambda: _state.restore())
+
+
+@contextlib.contextmanager
+def handled(patience: float = PATIENCE) -> Iterator[None]:
+    """Handle the signals within a `with` block in the main thread; do nothing in other threads.
+
+    Signals that the process was told to ignore, as by nohup, stay ignored.
+
+    Args:
+      patience: Seconds that the main thread has to react when nothing is to be saved.
+
+    Raises:
+      PreemptedError: A signal has arrived.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _state.reset()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    watcher = threading.Thread(target=_watch, args=(reader, patience), name="signals", daemon=True)
+    try:
+        _state.wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        for number in SIGNALS:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                _state.previous[number] = signal.signal(number, _handle)
+        watcher.start()
+        yield
+    except _Stop:
+        raise stopped() from None
+    finally:
+        _state.raised = True  # Too late to interrupt anything.
+        _state.restore()
+        writer.send(b"\0")  # The watcher ends.
+        watcher.join()
+        reader.close()
+        writer.close()
+        _state.reset()
+
+
+def check() -> None:
+    """Stop here if a stop was asked for; call it where everything trained can be saved.
+
+    Raises:
+      PreemptedError: A signal has arrived.
+    """
+    if _state.number:
+        raise stopped()
+
+
+def stopped() -> PreemptedError:
+    """Return the error that says which signal has arrived."""
+    error = PreemptedError(f"stopped by {signal.Signals(_state.number).name}")
+    error.exit_code = _exit_code()
+    return error
+
+
+def hold() -> None:
+    """Let a stop wait for `check`: from here on there are trained steps to be saved."""
+    _state.held = True
+
+
+def release() -> None:
+    """End `hold`: everything trained is saved, or given up."""
+    _state.since = time.monotonic()
+    _state.held = False
+
+
+def _exit_code() -> int:
+    return 128 + signal.SIGINT if _state.number == signal.SIGINT else PreemptedError.exit_code
+
+
+def _handle(number: int, frame: object) -> None:
+    """Interrupt the main thread unless it has something to save."""
+    del frame
+    _state.request(number)
+    if not _state.held and not _state.raised:
+        _state.raised = True
+        raise _Stop
+
+
+def _watch(reader: socket.socket, patience: float) -> None:
+    """End the process if the main thread does not, or at a second Ctrl-C.
+
+    Signals are read from a socket that C code writes them to, whatever the main thread is doing.
+    """
+    interrupts = 0
+    while True:
+        ready, _, _ = select.select([reader], [], [], TICK if _state.number else None)
+        for number in reader.recv(64) if ready else b"":
+            if not number:
+                return
+            if number not in _state.previous:  # Of somebody else's handler.
+                continue
+            _state.request(number)
+            interrupts += number == signal.SIGINT
+            if interrupts > 1:
+                _exit("stopped at once; the newest checkpoint is intact")
+            if _state.held and number == signal.SIGINT:
+                _print("SIGINT: saves after this step; Ctrl-C again stops at once")
+        late = time.monotonic() - _state.since > patience
+        if _state.number and not _state.held and late:
+            name = signal.Signals(_state.number).name
+            _exit(f"stopped by {name}. Run the same command again to continue.")
+
+
+def _exit(message: str) -> None:
+    """End the process without waiting for the main thread."""
+    _print(message)
+    os._exit(_exit_code())
+
+
+def _print(message: str) -> None:
+    """Print a line and show a cursor that a progress bar hides; the terminal may be gone."""
+    with contextlib.suppress(OSError):
+        show_cursor = b"\x1b[?25h" if os.isatty(2) else b""
+        os.write(2, show_cursor + f"{message}\n".encode())
