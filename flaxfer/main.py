@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 from flaxfer.config.findings import suggestion
-from flaxfer.config.loading import split_overrides
+from flaxfer.config.overrides import split_overrides
 from flaxfer.errors import ConfigError, FlaxferError
 
 
