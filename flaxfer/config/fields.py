@@ -66,7 +66,7 @@ def _language(code: str) -> str:
 
 def _encoding(name: str) -> str:
     try:
-        if codecs.lookup(name)._is_text_encoding:  # type: ignore[attr-defined]
+        if codecs.lookup(name)._is_text_encoding:
             return name
     except (LookupError, ValueError):
         pass

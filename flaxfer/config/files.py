@@ -40,7 +40,7 @@ def run_config_file(file: str) -> dict[str, Any]:
         get_config = names.get(FUNCTION)
         if not callable(get_config):
             near = nearest(FUNCTION, [name for name in names if not name.startswith("_")])
-            hint = f"rename {near} to {FUNCTION}." if near else None
+            hint = f"rename {near} to {FUNCTION}." if near else "examples are in configs/."
             what = f"the file does not define {FUNCTION}(preset)"
             raise ConfigError(what, where=path, hint=hint)
         settings = plain(get_config(preset) if preset else get_config())

@@ -132,9 +132,8 @@ def to_dict(config: Config | Grid) -> dict[str, Any]:
 def _placed(config: Config | Grid) -> Config | Grid:
     """Return the config with the default of `workdir`, and its home folder for `~`."""
     workdir = config.workdir or f"runs/{config.name}"
-    folders = {"workdir": workdir, "store": config.store}
-    expanded = {key: os.path.expanduser(path) for key, path in folders.items()}
-    return dataclasses.replace(config, **expanded)
+    expand = os.path.expanduser
+    return dataclasses.replace(config, workdir=expand(workdir), store=expand(config.store))
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flaxfer.config import Config, Stage, grids
+from flaxfer.config import Config, Stage, grids, loading
 from flaxfer.config.grids import Grid
 from flaxfer.errors import ClaimLostError, DataError, DivergedError
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
@@ -29,6 +29,7 @@ from flaxfer.study import forecast, scoring, summary, transferability, workdirs
 from flaxfer.study.claims import Claims
 from flaxfer.study.plan import StudyPlan, plan_study
 from flaxfer.study.starts import Starts
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import loop
 from flaxfer.training.data import read_study_data
 from flaxfer.training.record import FAILED, IDENTITY, ORIGIN, VOCABULARY
@@ -47,13 +48,14 @@ def run(config: Config | Grid, command: str) -> Path:
     """Run the unfinished stages of a study or grid, and return its report.
 
     Args:
-      config: Config from `loading.load_any`.
+      config: Config from `loading.load_any`, or made in Python.
       command: Command that this process was started with, for the report.
 
     Raises:
       FlaxferError: By kind of problem; finished stages are kept. DivergedError comes last, when all
         other stages are finished and the report is written.
     """
+    config = loading.validated(config, TASK_TYPES)
     platform.keep_memory()
     workdirs.prepare(config, command)
     began = time.monotonic()
@@ -131,6 +133,7 @@ def show(config: Config | Grid) -> None:
     Raises:
       FlaxferError: By kind of problem.
     """
+    config = loading.validated(config, TASK_TYPES)
     studies = Studies(config)
     plans = [studies.open(cell).plan for cell in grids.cells(config).values()]
     forecast.show(plans, Claims())

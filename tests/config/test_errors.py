@@ -117,7 +117,8 @@ def test_missing_fields_do_not_hide_other_errors() -> None:
         (
             {"train.label_smoothing": 0.1},
             [
-                "target.train.label_smoothing: has no effect on a task of the type regression; leave it out"
+                "target.train.label_smoothing: has no effect on a task of the type regression; "
+                "leave it out"
             ],
         ),
         *(
