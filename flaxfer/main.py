@@ -65,7 +65,9 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Refuse what would have no effect: empty values, and all but the last of an option."""
-        words = list(itertools.takewhile(lambda word: word != "--", args or ()))
+        # The words of a subcommand of its own are left to that.
+        ours = () if self._subparsers else args or ()
+        words = list(itertools.takewhile(lambda word: word != "--", ours))
         options = [self._option_string_actions.get(word.partition("=")[0]) for word in words]
         for option, number in Counter(options).items():
             if option is not None and number > 1:

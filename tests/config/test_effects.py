@@ -224,14 +224,9 @@ def test_settings_without_effect_are_errors_of_a_grid_too() -> None:
         "intermediates.other": changed(VALID["intermediate"], {"task.name": "other"}),
         "targets.same.optimizer.power": 3.0,
         "targets.again": {**stage, "intermediates": "topic", "optimizer": {"power": 3.0}},
-        "data_dir": "data",
-        "targets.same.data.train.0.path": "/same.tsv",
-        "intermediates.topic.data.train.0.path": "/topic.tsv",
-        "intermediates.other.data.train.0.path": "/other.tsv",
     }
     reported = errors(changed(changed(grid, fractions | {"fractions": 1}), changes))
     assert sorted(text.partition("; ")[0] for text in reported) == [
-        "data_dir: has no effect, as no source has a relative path",
         "intermediates.other: has no effect, as no target names it in its intermediates",
         "models.three: is the same as models.one",
         "models.two.revision: has no effect on a local folder",

@@ -34,10 +34,6 @@ GRID = {
         ([("seeds", "1"), ("seeds", "2")], "seeds: is given twice"),
         ([("seeds", "1"), ("seeds", "1")], "seeds: is given twice"),
         (
-            [("target.data.train.num_records", "1"), ("target.data.train.0.num_records", "2")],
-            "target.data.train.num_records: is given twice",
-        ),
-        (
             [("target.train.log_every", "1"), ("target.train", "{'log_every': 2}")],
             "target.train.log_every: has no effect before --config.target.train",
         ),
@@ -67,6 +63,13 @@ def test_an_override_without_effect_is_an_error(
 ) -> None:
     (reported,) = errors(VALID, *overrides)
     assert reported.startswith(error)
+
+
+def test_the_index_of_a_single_source_does_not_make_another_key() -> None:
+    settings = changed(VALID, {"target.data.train": {"path": "a.tsv", "columns": COLUMNS}})
+    key, same = "target.data.train.num_records", "target.data.train.0.num_records"
+    (reported,) = errors(settings, (key, "1"), (same, "2"))
+    assert reported.startswith(f"{key}: is given twice")
 
 
 @pytest.mark.parametrize("key", ["log_every", "max_bucket_sizes"])
@@ -140,7 +143,7 @@ def test_names_with_commas_are_a_list_of_intermediate_stages() -> None:
 def test_one_text_with_commas_is_refused_where_it_could_be_several(
     key: str, text: str, one: str, several: str
 ) -> None:
-    (reported,) = errors(VALID, (key, text))
+    reported, *_ = errors(VALID, (key, text))
     assert reported.startswith(f"{key}: is it one item with a comma, or several? Write")
     assert f"--config.{key}={one}" in reported and f"--config.{key}={several}" in reported
     if key != "intermediate.task.labels":  # As a single label it is too few.

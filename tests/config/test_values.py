@@ -56,7 +56,6 @@ CASES: list[tuple[str, Any, str]] = [
     ("cache", "${CACHE}", "environment variables are not expanded"),
     ("model.path", "models/\0", "should not contain characters that cannot be printed"),
     (f"{SOURCE}.path", "a.tsv ", "should not begin or end with a space"),
-    (f"{SOURCE}.path", "a.txt", "the ending of path does not tell the format"),
     # Patterns.
     (f"{OPTIMIZER}.freeze", "", "'' matches every parameter, so that nothing is trained"),
     (f"{OPTIMIZER}.freeze", ("bias", ".*"), "'.*' matches every parameter"),
@@ -68,7 +67,9 @@ CASES: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "error"), CASES)
+@pytest.mark.parametrize(
+    ("key", "value", "error"), CASES, ids=[f"{case[0]}-{i}" for i, case in enumerate(CASES)]
+)
 def test_a_value_that_cannot_be_meant_is_one_error_with_its_key(
     key: str, value: Any, error: str
 ) -> None:
@@ -120,6 +121,7 @@ def test_unusual_values_that_can_be_meant_are_valid(changes: Settings) -> None:
             {"intermediate": {key: VALID["target"][key] for key in ("task", "data")}},
             "intermediate: has the task and the training data of target",
         ),
+        ({f"{SOURCE}.path": "a.txt"}, f"{SOURCE}.format: the ending of path does not tell the"),
         (
             {f"{SOURCE}.keep": {"g": ("a",)}, f"{SOURCE}.drop": {"g": ("b",)}},
             f"{SOURCE}.drop.g: records are already selected by keep.g",
