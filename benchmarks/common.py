@@ -46,14 +46,23 @@ FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf
 """CPU flags that decide the speed of matmuls."""
 
 
+def count(text: str) -> int:
+    """Parse a positive whole number of the command line."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """Return a parser with the options of every measuring script."""
-    options = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    options = argparse.ArgumentParser(
+        description=(doc or "").partition("\n")[0], allow_abbrev=False
+    )
     options.add_argument("--model", required=True, help="folder of a Hugging Face model")
     options.add_argument("--data", required=True, type=Path, help="csv or tsv file")
-    options.add_argument("--batch", type=int, default=32, help="examples per step")
-    options.add_argument("--steps", type=int, default=20, help="timed steps")
-    options.add_argument("--length", type=int, default=128, help="maximum tokens of an example")
+    options.add_argument("--batch", type=count, default=32, help="examples per step")
+    options.add_argument("--steps", type=count, default=20, help="timed steps")
+    options.add_argument("--length", type=count, default=128, help="maximum tokens of an example")
     options.add_argument("--columns", default="", help="text_a=0,text_b=1,label=2, or names")
     options.add_argument("--task", choices=("auto", "classification", "regression"), default="auto")
     options.add_argument("--seed", type=int, default=0)

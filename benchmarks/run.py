@@ -121,7 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if reason := _missing(benchmark, models, options.data):
             print(f"{name}: skipped, {reason}", flush=True)
             continue
-        peers = [peer for peer in benchmark.peers if peer in (options.peers or SIDES)]
+        peers = [
+            peer
+            for peer in benchmark.peers
+            if peer in (SIDES if options.peers is None else options.peers)
+        ]
         run(name, ["flaxfer", *peers], pythons, str(models[benchmark.model]), options)
 
 
@@ -131,8 +135,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minilm", type=_absolute, help="model folder; default: the package's")
     parser.add_argument("--xlmr", type=_absolute, help="model folder")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS)
+    # Without a name, flaxfer runs alone.
     parser.add_argument("--peers", nargs="*", choices=[name for name in SIDES if name != "flaxfer"])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=common.count, default=5)
     parser.add_argument("--steps", type=int, default=0, help="timed steps of every trainer")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--cache", type=Path, default=CACHE, help="compiled programs; emptied")

@@ -22,8 +22,8 @@ from flaxfer.runtime import sharding
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = stage.parser(__doc__)
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seeds", type=common.count, default=4)
+    parser.add_argument("--rounds", type=common.count, default=7)
     parser.set_defaults(steps=4)
     options = parser.parse_args(arguments)
     inputs = stage.prepare(options)

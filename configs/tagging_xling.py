@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-LOCAL_LANGUAGES = ("bn", "de", "en", "hi", "sw", "ta", "te", "ur", "yo")
+LOCAL_LANGUAGES = ("bn", "de", "hi", "sw", "ta", "te", "ur", "yo")
 HUB_LANGUAGES = ("ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "zh")
 ENTITIES = dict(
     name="entities",

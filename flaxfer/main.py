@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import itertools
 import logging
+import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
+from flaxfer.config import environment
 from flaxfer.config.findings import suggestion
-from flaxfer.config.loading import split_overrides
+from flaxfer.config.overrides import split_overrides
 from flaxfer.errors import ConfigError, FlaxferError, PreemptedError
 from flaxfer.runtime import memory, signals
 
@@ -53,7 +57,29 @@ SUBCOMMANDS = {
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises its errors as `ConfigError`."""
+    """An argument parser that raises its errors as `ConfigError`.
+
+    Options are written in full and given once.
+    """
+
+    def __init__(self, **settings: Any):
+        super().__init__(**{"allow_abbrev": False} | settings)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse what would have no effect: empty values, and all but the last of an option."""
+        # The words of a subcommand of its own are left to that.
+        ours = () if self._subparsers else args or ()
+        words = list(itertools.takewhile(lambda word: word != "--", ours))
+        options = [self._option_string_actions.get(word.partition("=")[0]) for word in words]
+        for option, number in Counter(options).items():
+            if option is not None and number > 1:
+                self.error(f"{'/'.join(option.option_strings)} is given twice")
+        for word, option, before in zip(words, options, [None, *options], strict=False):
+            named = before if option is None else option
+            is_empty = not word or (option is not None and word.endswith("="))
+            if is_empty and (named is None or named.default != ""):
+                self.error(f"the value of {word.rstrip('=') or 'an argument'} is empty")
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise the error that argparse would print."""
@@ -72,6 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     try:
+        environment.check(os.environ)
         with signals.handled():
             module, args = parse(words)
             return int(module.run(args))
@@ -112,7 +139,6 @@ def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
         prog=f"flaxfer {name}",
         description=f"{summary[0].upper()}{summary[1:]}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     module.add_arguments(parser)
     parser.set_defaults(**defaults)

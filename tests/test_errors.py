@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from flaxfer import errors
-from flaxfer.errors import FlaxferError
+from flaxfer.errors import FlaxferError, summarised
 
 ERRORS = [
     error
@@ -23,11 +23,48 @@ def test_an_error_says_what_where_and_what_to_do() -> None:
     assert str(errors.DataError("wrong")) == "wrong"
 
 
-def test_long_details_are_cut_and_counted() -> None:
-    lines = str(FlaxferError("wrong", details=[f"{i}" for i in range(50)])).split("\n")
-    assert lines[1] == "  - 0"
-    assert lines[-2:] == ["  - 39", "  - and 10 more"]
-    assert len(str(FlaxferError("wrong", details=["x"] * 40)).split("\n")) == 41
+def test_details_of_a_kind_are_counted_beyond_the_tenth() -> None:
+    rows = [f"data.tsv:{i}: column 'label': '{i % 3}' is no label" for i in range(1, 5001)]
+    empty = [f"data.tsv:{i}: column 'text': is empty" for i in (7, 9)]
+    lines = str(errors.DataError("wrong", details=[*rows[:20], *empty, *rows[20:]])).split("\n")
+    assert lines[1:11] == [f"  - {row}" for row in rows[:10]]
+    assert lines[11:] == ["  - and 4,990 more of this kind", *(f"  - {text}" for text in empty)]
+
+
+def test_details_keep_their_order_if_no_kind_has_more_than_ten() -> None:
+    details = [f"{at}.key: is {what}" for at in ("a", "b", "c") for what in ("missing", "unknown")]
+    assert summarised(details) == details
+    assert summarised(["x"] * 10) == ["x"] * 10
+    assert summarised(["x"] * 11) == [*["x"] * 10, "and 1 more of this kind"]
+
+
+def test_an_error_prints_a_bounded_number_of_lines_and_characters() -> None:
+    words = [chr(ord("a") + i // 26) + chr(ord("a") + i % 26) for i in range(100)]
+    lines = summarised([f"is {word}" for word in words])
+    assert lines == [*(f"is {word}" for word in words[:40]), "and 60 more of other kinds"]
+    many = [f"{kind} {i}" for kind in words for i in range(12)]
+    lines = summarised(many)
+    assert lines[:11] == [*many[:10], "and 2 more of this kind"]
+    assert len(lines) <= 41 and lines[-1] == "and 1,164 more of other kinds"
+    text = str(FlaxferError("wrong", details=["x" * 89_000], hint="columns " + "y" * 89_000))
+    assert len(text) < 1500 and "characters left out" in text
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("a.tsv:1: 'x' is no label", "b.tsv:20: 'it\\'s' is no label", True),
+        ("target.train.epochs: is missing", "name: is missing", True),
+        ("seeds.0: is -1", "seeds.1: is 2.5e+3", True),
+        ("a: is missing", "a: is unexpected", False),
+        ("column 'a': is empty", 'column "b\'s": is empty', True),
+    ],
+)
+def test_details_are_of_one_kind_if_only_places_quotes_and_numbers_differ(
+    one: str, other: str, same: bool
+) -> None:
+    lines = summarised([one] * 6 + [other] * 6)
+    assert (lines[-1] == "and 2 more of this kind") is same
 
 
 def test_every_error_has_its_own_exit_code() -> None:

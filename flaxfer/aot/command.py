@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flaxfer.config import Config, Mesh, loading
+from flaxfer.config import Config, Mesh, loading, overrides
 from flaxfer.errors import ConfigError
 from flaxfer.runtime.progress import say, table
 from flaxfer.tasks import TASK_TYPES
@@ -80,9 +80,23 @@ def _check(args: argparse.Namespace) -> None:
         what = "--examples_per_row and --vocabulary go with --model_config"
     elif args.search and args.mesh:
         what = "--search tries all meshes; leave out --mesh"
+    elif (args.search or args.mesh) and overrides.given(args.overrides, "mesh"):
+        what = "--mesh and --search replace the config's mesh; leave out --config.mesh"
+    elif args.model_config and (names := sorted(_unread(args.overrides))):
+        what = f"--model_config reads neither the config's model nor data; leave out {names[0]}"
+    elif args.mesh and args.mesh.sizes.count(-1) > 1:
+        what = "only one axis of --mesh may be -1"
+    elif args.json and not Path(args.json).absolute().parent.is_dir():
+        what = f"the folder of --json does not exist: {args.json}"  # Before minutes of compiling.
     else:
         return
     raise ConfigError(what, where="command line", hint="see flaxfer aot --help.")
+
+
+def _unread(pairs: Sequence[overrides.Override]) -> set[str]:
+    """Return the overrides that have no effect with a config.json instead of model and data."""
+    sections = ("path", "hub", "revision", "tokenizer", "data", "data_dir", "evaluate")
+    return {f"--config.{key}" for key, _ in pairs if overrides.given([(key, "")], *sections)}
 
 
 def mesh_sizes(text: str) -> Mesh:
@@ -91,6 +105,8 @@ def mesh_sizes(text: str) -> Mesh:
     sizes = dict.fromkeys(axes, 1)
     for part in text.split(","):
         axis, _, size = part.partition("=")
+        if sum(other.startswith(f"{axis}=") for other in text.split(",")) > 1:
+            raise argparse.ArgumentTypeError(f"the axis {axis} is given twice")
         if axis not in sizes or not re.fullmatch(r"-1|[1-9]\d*", size):
             raise argparse.ArgumentTypeError(f"{part!r} is not AXIS=SIZE with one of {axes}")
         sizes[axis] = int(size)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
 T = TypeVar("T")
+
+LARGEST = 2**31 - 1
+"""Largest count, seed and number of a column: devices count in int32, and seeds beyond it would
+repeat the random numbers of others."""
+MAX_NAME = 100
+"""Bytes of a name: several, a hash and a suffix make a file name of at most 255."""
+
+_VARIABLE = re.compile(r"\$(\w|\{)")
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})*", re.ASCII)
 
 
 def _as_tuple(value: Any) -> Any:
@@ -28,11 +38,46 @@ def _regex(pattern: str) -> str:
     return pattern
 
 
+def _trimmed(text: str) -> str:
+    if text != text.strip():
+        raise ValueError("should not begin or end with a space")
+    if not text.isprintable():
+        raise ValueError("should not contain characters that cannot be printed")
+    return text
+
+
+def _path(text: str) -> str:
+    if _VARIABLE.search(text):
+        raise ValueError("environment variables are not expanded here; write the path itself")
+    return _trimmed(text)
+
+
+def _name(text: str) -> str:
+    if len(text.encode()) > MAX_NAME:
+        raise ValueError(f"should have at most {MAX_NAME} bytes")
+    return text
+
+
+def _language(code: str) -> str:
+    if not _LANGUAGE.fullmatch(code):
+        raise ValueError("should be a language code such as de, pt-BR or zh-Hant")
+    return code
+
+
+def _encoding(name: str) -> str:
+    try:
+        if codecs.lookup(name)._is_text_encoding:
+            return name
+    except (LookupError, ValueError):
+        pass
+    raise ValueError("should be an encoding that Python knows, such as utf-8, latin-1 or cp1252")
+
+
 # Strict, so that 32.0, "32" and True are not accepted for 32. An int is accepted for a float.
 Bool: TypeAlias = StrictBool
-Int: TypeAlias = Annotated[int, Field(strict=True)]
-NonNegativeInt: TypeAlias = Annotated[int, Field(strict=True, ge=0)]
-PositiveInt: TypeAlias = Annotated[int, Field(strict=True, ge=1)]
+Int: TypeAlias = Annotated[int, Field(strict=True, ge=-LARGEST, le=LARGEST)]
+NonNegativeInt: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=LARGEST)]
+PositiveInt: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=LARGEST)]
 Float: TypeAlias = Annotated[float, Field(strict=True)]
 NonNegative: TypeAlias = Annotated[float, Field(strict=True, ge=0)]
 Positive: TypeAlias = Annotated[float, Field(strict=True, gt=0)]
@@ -40,7 +85,18 @@ Fraction: TypeAlias = Annotated[float, Field(strict=True, gt=0, le=1)]
 UnitInterval: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=1)]
 BelowOne: TypeAlias = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Option: TypeAlias = Bool | Int | str
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w.-]*$"), AfterValidator(_name)]
+"""A name of a file or folder; it begins with a letter, digit or underscore."""
+Part: TypeAlias = Annotated[str, Field(pattern=r"^\w[\w-]*$", max_length=40)]
+"""A part of a name, without dots."""
+Title: TypeAlias = Annotated[str, Field(min_length=1), AfterValidator(_trimmed)]
+"""A text in one line, which is not empty."""
+Line: TypeAlias = Annotated[str, AfterValidator(_trimmed)]
+"""A text in one line, which may be empty."""
+File: TypeAlias = Annotated[str, AfterValidator(_path)]
+"""A path; `~` stands for the home folder, and variables are refused."""
+Language: TypeAlias = Annotated[str, AfterValidator(_language)]
+Encoding: TypeAlias = Annotated[str, AfterValidator(_encoding)]
 Regex: TypeAlias = Annotated[str, AfterValidator(_regex)]
 Tuple: TypeAlias = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 """A tuple; a single item need not be wrapped."""

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import TypeAlias
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeAlias
+
+from flaxfer.errors import shortened
 
 Finding: TypeAlias = tuple[tuple[str, ...], str]
 """The dotted keys that a check read, and its message, which begins with the key to change."""
+
+MAX_CHOICES = 20
+"""Names that a suggestion lists."""
 
 
 def finding(message: str, *keys: str) -> Finding:
@@ -15,8 +21,60 @@ def finding(message: str, *keys: str) -> Finding:
     return keys, f"{keys[0]}: {message}"
 
 
+def shown(value: Any) -> str:
+    """Return the representation of a value for a message, without its middle if it is long."""
+    try:
+        return shortened(repr(value), 200)
+    except ValueError:  # Python does not write integers of more than 4,300 digits.
+        return f"a number of about {value.bit_length() * 3 // 10:,} digits"
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return the choice that is spelt most like a word; empty if none is near.
+
+    Letters of other alphabets that look like Latin ones do not count as equal, but case does not
+    count either, and full-width letters and the like are equal to the usual ones.
+    """
+    names: dict[str, str] = {}
+    for choice in choices:
+        names.setdefault(unicodedata.normalize("NFKC", choice).casefold(), choice)
+    folded = unicodedata.normalize("NFKC", word).casefold().strip()
+    near = difflib.get_close_matches(folded, names, n=1)
+    return names[near[0]] if near else ""
+
+
 def suggestion(word: str, choices: Iterable[str]) -> str:
-    """Return a hint at the nearest choice, or at all choices if none is near."""
+    """Return a hint at the nearest choice, or at the choices if none is near."""
     choices = list(choices)
-    near = difflib.get_close_matches(word, choices, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(choices) or 'none'}"
+    if near := nearest(word, choices):
+        return f"did you mean {near!r}?{_odd_character(word, near)}"
+    more = f" and {len(choices) - MAX_CHOICES:,} more" if choices[MAX_CHOICES:] else ""
+    return f"there are {', '.join(choices[:MAX_CHOICES]) or 'none'}{more}"
+
+
+def compared(missing: Sequence[str], unexpected: Sequence[str]) -> list[str]:
+    """Return details about names that are missing and names that should not be there.
+
+    A missing name stands in one line with the unexpected name that is spelt most like it, so that
+    both sides of a misspelling are seen together; the other names follow.
+
+    Args:
+      missing: Names that are needed.
+      unexpected: Names that are there instead.
+    """
+    left, lines = list(unexpected), []
+    for name in missing:
+        near = nearest(name, left)
+        if near:
+            left.remove(near)
+        lines.append(f"{name}: is missing" + (f"; there is {near!r} instead" if near else ""))
+    return lines + [f"{name}: is unexpected" for name in left]
+
+
+def _odd_character(word: str, near: str) -> str:
+    """Return which character makes a word differ from one that looks the same."""
+    odd = [c for c in word if not c.isascii() and c not in near]
+    odd += [c for c in word if c.isspace()]
+    if not odd:
+        return ""
+    return f" {word!r} has the character {unicodedata.name(odd[0], f'U+{ord(odd[0]):04X}')}"

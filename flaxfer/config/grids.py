@@ -10,17 +10,15 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Annotated, TypeAlias
+from typing import Annotated
 
 from pydantic import Field
 
 from flaxfer.config import Common, Config, Model, Stage, fields
+from flaxfer.config.clashes import check_same_items, check_same_stages
 from flaxfer.config.findings import Finding, finding, suggestion
-from flaxfer.config.sources import check_origin
 from flaxfer.config.task_types import TaskTypes
-from flaxfer.config.validation import check_common, check_retention, check_stage
-
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w-]+$")]
+from flaxfer.config.validation import check_common, check_kernel, check_model, check_stage, place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Target(Stage):
       intermediates: Names of the intermediate stages that are compared for it.
     """
 
-    intermediates: fields.Tuple[str] = ()
+    intermediates: fields.Tuple[fields.Part] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,9 +46,9 @@ class Grid(Common):
       fractions: Fractions of each target's training split, see `Data.train_fraction`.
     """
 
-    models: Mapping[Name, Model] = dataclasses.field(default_factory=dict)
-    targets: Mapping[Name, Target] = dataclasses.field(default_factory=dict)
-    intermediates: Mapping[Name, Stage] = dataclasses.field(default_factory=dict)
+    models: Mapping[fields.Part, Model] = dataclasses.field(default_factory=dict)
+    targets: Mapping[fields.Part, Target] = dataclasses.field(default_factory=dict)
+    intermediates: Mapping[fields.Part, Stage] = dataclasses.field(default_factory=dict)
     fractions: Annotated[fields.Distinct[fields.Fraction], Field(min_length=1)] = (1.0,)
 
 
@@ -111,29 +109,59 @@ def cells(config: Config | Grid) -> dict[str, Config]:
 
 
 def check(grid: Grid, task_types: TaskTypes) -> Iterator[Finding]:
-    """Yield every contradiction in a grid."""
-    yield from check_common(grid)
+    """Yield every contradiction in a grid, and every setting without effect."""
+    staged = "staged" in grid.conditions
+    places = {
+        f"targets.{name}": place(
+            *(target, task_types, grid),
+            staged=staged and bool(target.intermediates),
+            fractions=grid.fractions,
+        )
+        for name, target in grid.targets.items()
+    }
+    places |= {
+        f"intermediates.{name}": place(stage, task_types, grid, target=False)
+        for name, stage in grid.intermediates.items()
+    }
+    yield from check_common(grid, list(places.values()))
     for section in ("models", "targets"):
         if not getattr(grid, section):
             yield finding("is empty", section)
+    for section in ("models", "intermediates", "targets"):
+        yield from check_same_items(section, getattr(grid, section))
     for name, model in grid.models.items():
-        yield from check_origin(f"models.{name}", model)
-    for name, stage in grid.intermediates.items():
-        yield from check_stage(f"intermediates.{name}", stage, task_types)
-        yield from check_retention(f"intermediates.{name}", stage, target=False, staged=False)
+        yield from check_model(f"models.{name}", model)
+        for at, each in places.items():
+            yield from check_kernel(at, each.stage.train, f"models.{name}", model, grid)
+    for at, each in places.items():
+        yield from check_stage(at, each, task_types)
     for name, target in grid.targets.items():
-        at = f"targets.{name}"
-        yield from check_stage(at, target, task_types)
-        staged = "staged" in grid.conditions and bool(target.intermediates)
-        yield from check_retention(at, target, target=True, staged=staged)
-        if len(set(target.intermediates)) < len(target.intermediates):
-            message = f"should not contain duplicates; is {target.intermediates}"
-            yield finding(message, f"{at}.intermediates")
-        for word in target.intermediates:
-            if word not in grid.intermediates:
-                message = f"{word!r} is not an intermediate stage; "
-                message += suggestion(word, grid.intermediates)
-                yield finding(message, f"{at}.intermediates", "intermediates")
+        yield from _check_intermediates(f"targets.{name}", target, grid)
+    default = Common.__dataclass_fields__["conditions"].default
+    if staged and grid.conditions != default and not any(p.staged for p in places.values()):
+        message = "'staged' has no effect, as no target has intermediates; leave it out"
+        yield finding(message, "conditions", "targets")
+    sizes = (len({*target.intermediates}) or 1 for target in grid.targets.values())
+    if len(cell_keys(grid)) < sum(sizes) * len(grid.models) * len(grid.fractions):
+        message = "two studies of the grid have the same name; use other names or fractions"
+        yield finding(message, "targets", "models", "intermediates", "fractions")
+
+
+def _check_intermediates(at: str, target: Target, grid: Grid) -> Iterator[Finding]:
+    """Yield contradictions between the target at a dotted key and its intermediate stages."""
+    key = f"{at}.intermediates"
+    if len(set(target.intermediates)) < len(target.intermediates):
+        yield finding(f"should not contain duplicates; is {target.intermediates}", key)
+    for word in dict.fromkeys(target.intermediates):
+        if word not in grid.intermediates:
+            message = f"{word!r} is not an intermediate stage; "
+            yield finding(message + suggestion(word, grid.intermediates), key, "intermediates")
+        else:
+            stage = grid.intermediates[word]
+            yield from check_same_stages(f"intermediates.{word}", stage, at, target)
+    if grid.conditions == ("staged",) and not target.intermediates:
+        message = "the condition 'staged', the only one, needs an intermediate stage"
+        yield finding(message, key, "conditions")
 
 
 def _subsampled(target: Target, fraction: float) -> Stage:

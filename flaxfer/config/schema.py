@@ -76,29 +76,29 @@ class Source:
       num_records: Number of records that the file must contain; 0 if unknown.
     """
 
-    path: str = ""
-    hub: str = ""
-    subset: str = ""
-    split: str = "train"
-    revision: str = "main"
+    path: fields.File = ""
+    hub: fields.Line = ""
+    subset: fields.Line = ""
+    split: fields.Title = "train"
+    revision: fields.Title = "main"
     format: Literal[
         "auto", "csv", "tsv", "jsonl", "json", "parquet", "lines", "conll", "conllu", "squad"
     ] = "auto"
     header: fields.Bool = True
     delimiter: Annotated[str, Field(max_length=1)] = ""
     quotes: Literal["auto", "csv", "literal"] = "auto"
-    encoding: str = "utf-8"
+    encoding: fields.Encoding = "utf-8"
     max_columns: fields.NonNegativeInt = 0
-    columns: Mapping[str, str | fields.Int] = dataclasses.field(default_factory=dict)
-    aligned: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, str | fields.NonNegativeInt] = dataclasses.field(default_factory=dict)
+    aligned: Mapping[str, fields.File] = dataclasses.field(default_factory=dict)
     labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
     questions: Mapping[str, str] = dataclasses.field(default_factory=dict)
     word_prefix: str = ""
     keep: Mapping[str, fields.Tuple[str]] = dataclasses.field(default_factory=dict)
     drop: Mapping[str, fields.Tuple[str]] = dataclasses.field(default_factory=dict)
     drop_unlabeled: fields.Bool = False
-    language: str = "en"
-    domain: str = ""
+    language: fields.Language = "en"
+    domain: fields.Line = ""
     fraction: fields.Fraction = 1.0
     num_records: fields.NonNegativeInt = 0
 
@@ -135,7 +135,7 @@ class Data:
     dev: fields.Tuple[Source] = ()
     test: fields.Tuple[Source] = ()
     split: tuple[fields.Float, fields.Float, fields.Float] = (0.70, 0.15, 0.15)
-    split_seed: fields.Int = 0
+    split_seed: fields.NonNegativeInt = 0
     train_fraction: fields.Fraction = 1.0
 
 
@@ -157,7 +157,7 @@ class Task:
         1.1 and XQuAD), `squad2` (SQuAD 2.0), or `mlqa` (MLQA, normalised by language).
     """
 
-    name: str
+    name: fields.Title
     type: str
     metric: str
     labels: fields.Tuple[str] = ()
@@ -181,10 +181,10 @@ class Model:
       attention_dropout: If set, replaces the dropout rate of attention probabilities.
     """
 
-    path: str = ""
-    hub: str = ""
-    revision: str = "main"
-    tokenizer: str = ""
+    path: fields.File = ""
+    hub: fields.Line = ""
+    revision: fields.Title = "main"
+    tokenizer: fields.File = ""
     dropout: fields.BelowOne | None = None
     attention_dropout: fields.BelowOne | None = None
 
@@ -194,6 +194,7 @@ class Optimizer:
     """Optimizer and learning rate schedule. Steps are optimizer updates.
 
     Attributes:
+      learning_rate: Peak of the schedule, at most 1.
       weight_decay: Decoupled weight decay; parameters that match `no_decay` are exempt.
       schedule: Learning rate after the warm-up; `wsd` is warm-up, stable, decay.
       warmup: Warm-up steps, as a fraction of all steps if below 1, otherwise as a number.
@@ -209,7 +210,7 @@ class Optimizer:
     """
 
     name: Literal["adamw", "adafactor", "lion"] = "adamw"
-    learning_rate: fields.Positive = 2e-5
+    learning_rate: fields.Fraction = 2e-5
     b1: fields.BelowOne = 0.9
     b2: fields.BelowOne = 0.999
     eps: fields.Positive = 1e-8
@@ -218,7 +219,7 @@ class Optimizer:
         "linear"
     )
     warmup: fields.NonNegative = 0.1
-    end_factor: fields.NonNegative = 0.0
+    end_factor: fields.UnitInterval = 0.0
     power: fields.Positive = 2.0
     decay_fraction: fields.Fraction = 0.2
     clip_norm: fields.NonNegative = 1.0
@@ -370,12 +371,12 @@ class Common:
     seeds: Annotated[fields.Distinct[fields.NonNegativeInt], Field(min_length=1)] = (0,)
     batched_seeds: fields.NonNegativeInt = 0
     mesh: Mesh = Mesh()
-    workdir: str = ""
-    store: str = ""
-    data_dir: str = ""
-    cache: str = ""
+    workdir: fields.File = ""
+    store: fields.File = ""
+    data_dir: fields.File = ""
+    cache: fields.File = ""
     compiler_options: Mapping[str, fields.Option] = dataclasses.field(default_factory=dict)
-    trackers: fields.Tuple[Literal["tensorboard", "wandb"]] = ()
+    trackers: fields.Distinct[Literal["tensorboard", "wandb"]] = ()
     overlap: Literal["report", "remove", "forbid"] = "report"
     transferability: fields.NonNegativeInt = 500
 

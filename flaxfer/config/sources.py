@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flaxfer.config import Model, Source, Task
+from flaxfer.config import Model, Source, Task, effects
+from flaxfer.config.effects import SourcePlace, without_effect
 from flaxfer.config.findings import Finding, finding, suggestion
 from flaxfer.config.task_types import TaskType, TaskTypes
 
@@ -22,22 +23,35 @@ def check_origin(at: str, section: Model | Source) -> Iterator[Finding]:
 def check_source(
     at: str, source: Source, task: Task, task_type: TaskType, task_types: TaskTypes
 ) -> Iterator[Finding]:
-    """Yield every contradiction in the source at a dotted key of a stage with the key `task`."""
+    """Yield every contradiction in the source at a dotted key of a stage with the key `task`.
+
+    Settings without effect are among them.
+    """
     yield from check_origin(at, source)
     yield from _roles(at, source, task_type, task_types)
     yield from _format(at, source, task_type)
     names = task_type.label_names(task, {*source.columns, *source.aligned})
-    if names == () and source.labels:
-        yield finding(f"{task_type.name} has none", f"{at}.labels", "task.type")
     for written, label in source.labels.items():
         if names and label not in names:
             yield finding(
                 f"{label!r} is no label of {task.name}; there are {', '.join(names)}",
                 *(f"{at}.labels.{written}", f"{at}.columns", "task.labels", "task.type"),
             )
-    if source.questions and "question" not in {*source.columns, *source.aligned}:
-        message = "no column has the role question, which they are for"
-        yield finding(message, f"{at}.questions", f"{at}.columns")
+    place = SourcePlace(source, task, task_type)
+    for keys, text in without_effect(at, source, place, effects.SOURCE, task_type.name):
+        # The type of the task is a setting of the stage, not of the source.
+        yield tuple(key.removeprefix(f"{at}.") if "task." in key else key for key in keys), text
+    yield from _selection(at, source)
+
+
+def _selection(at: str, source: Source) -> Iterator[Finding]:
+    """Yield contradictions in what selects records."""
+    for name, values in source.keep.items():
+        if not values:
+            yield finding("keeps no record; name a value", f"{at}.keep.{name}")
+        if name in source.drop:
+            message = f"records are already selected by keep.{name}; leave one of them out"
+            yield finding(message, f"{at}.drop.{name}", f"{at}.keep.{name}")
 
 
 def _roles(
@@ -55,6 +69,11 @@ def _roles(
     if twice := sorted(source.columns.keys() & source.aligned.keys()):
         message = f"{', '.join(twice)} stands in columns too"
         yield finding(message, f"{at}.aligned", f"{at}.columns")
+    owners: dict[str | int, str] = {}
+    for role, column in source.columns.items():
+        if role not in COMMON_ROLES and owners.setdefault(column, role) != role:
+            message = f"{owners[column]} is in the column {column!r}, too"
+            yield finding(message, f"{at}.columns.{role}", f"{at}.columns")
     named = {*source.roles, *source.aligned}
     keys = (f"{at}.aligned", f"{at}.format", f"{at}.path", f"{at}.hub", "task.type")
     if not _of_another_type(source.file_format, task_type, task_types):
@@ -85,8 +104,13 @@ def _format(at: str, source: Source, task_type: TaskType) -> Iterator[Finding]:
         if role in source.aligned:
             message = "a line cannot hold a list; name a column"
             yield finding(message, f"{at}.aligned.{role}", "task.type")
-    if source.word_prefix and file_format != "conll":
-        yield finding("is for conll files", f"{at}.word_prefix", *keys)
+    if source.path and not source.hub and not file_format:
+        message = "the ending of path does not tell the format; set it, as to 'tsv' or 'jsonl'"
+        yield finding(message, *keys)
+    literal = source.quotes == "literal" or (source.quotes == "auto" and file_format == "tsv")
+    if source.max_columns and file_format in effects.CSV and not literal:
+        message = "needs lines without quoting; set quotes='literal'"
+        yield finding(message, f"{at}.max_columns", f"{at}.quotes", *keys)
     if source.format == "lines" and source.columns:
         message = "a source of aligned lines has no columns; name its files in aligned"
         yield finding(message, f"{at}.columns", f"{at}.format")

@@ -15,6 +15,9 @@ class TaskType(Protocol):
 
     name: str
     metrics: tuple[str, ...]
+    settings: frozenset[str]
+    per_token: bool
+    single_label: bool
     roles: tuple[str, ...]
     list_roles: tuple[str, ...]
     formats: tuple[str, ...]

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
-from flaxfer.config import Common, Config, Optimizer, Stage, Train
+from flaxfer.config import Common, Config, Model, Optimizer, Stage, Train, effects
+from flaxfer.config.clashes import SPLITS, check_same_records, check_same_stages, sources_of
+from flaxfer.config.effects import Place, without_effect
 from flaxfer.config.findings import Finding, finding, suggestion
 from flaxfer.config.sources import check_origin, check_source
 from flaxfer.config.task_types import TaskType, TaskTypes
 
-SPLITS = ("train", "dev", "test")
+MAX_EPOCHS = 1e6
 
 
 def check(config: Config, task_types: TaskTypes) -> Iterator[Finding]:
-    """Yield every contradiction in `config`."""
-    yield from check_origin("model", config.model)
-    yield from check_common(config)
+    """Yield every contradiction in `config`, and every setting without effect."""
     staged = "staged" in config.conditions
     if staged and config.intermediate is None:
         message = "'staged' needs the section intermediate; add it, or leave 'staged' out"
         yield finding(message, "conditions", "intermediate")
-    for name, stage in (("intermediate", config.intermediate), ("target", config.target)):
-        if stage is not None:
-            yield from check_stage(name, stage, task_types)
-            yield from check_retention(name, stage, target=name == "target", staged=staged)
+    places = {"target": place(config.target, task_types, config, staged=staged)}
+    if config.intermediate is not None:
+        places["intermediate"] = place(config.intermediate, task_types, config, target=False)
+        if staged:
+            first = ("intermediate", config.intermediate)
+            yield from check_same_stages(*first, "target", config.target)
+    yield from check_model("model", config.model)
+    yield from check_common(config, list(places.values()))
+    for at, each in places.items():
+        yield from check_stage(at, each, task_types)
+        yield from check_kernel(at, each.stage.train, "model", config.model, config)
 
 
-def check_common(config: Common) -> Iterator[Finding]:
+def check_common(config: Common, places: Sequence[Place]) -> Iterator[Finding]:
     """Yield every contradiction in the settings shared by studies and grids."""
     sizes = dataclasses.asdict(config.mesh)
     for axis, size in sizes.items():
@@ -37,77 +45,95 @@ def check_common(config: Common) -> Iterator[Finding]:
             yield finding(message, f"mesh.{axis}")
     if list(sizes.values()).count(-1) > 1:
         yield finding("only one axis may be -1", *(f"mesh.{axis}" for axis in sizes))
+    yield from without_effect("", config, config, effects.COMMON)
+    yield from effects.data_dir_without_effect(config, places)
+    yield from effects.transferability_without_effect(config, places)
 
 
-def check_stage(at: str, stage: Stage, task_types: TaskTypes) -> Iterator[Finding]:
-    """Yield every contradiction in the stage at a dotted key."""
-    name = stage.task.type
+def check_model(at: str, model: Model) -> Iterator[Finding]:
+    """Yield every contradiction in the model at a dotted key."""
+    yield from check_origin(at, model)
+    yield from without_effect(at, model, model, effects.MODEL)
+
+
+def place(
+    stage: Stage,
+    task_types: TaskTypes,
+    config: Common,
+    *,
+    target: bool = True,
+    staged: bool = False,
+    fractions: tuple[float, ...] = (1.0,),
+) -> Place:
+    """Return a stage with what the effects of its settings depend on, see `Place`."""
+    # With any type as a stand-in, errors that do not depend on the type are reported, too.
+    task_type = task_types.get(stage.task.type, next(iter(task_types.values())))
+    pretrained = not target or {*config.conditions} != {"scratch"}
+    return Place(stage, task_type, target, staged, pretrained, fractions)
+
+
+def check_stage(at: str, stage_place: Place, task_types: TaskTypes) -> Iterator[Finding]:
+    """Yield every contradiction in the stage at a dotted key, and every setting without effect."""
+    name = stage_place.stage.task.type
     if not (known := name in task_types):
         message = f"{name!r} is not a task type; {suggestion(name, task_types)}"
         yield finding(message, f"{at}.task.type")
-    # With any type as a stand-in, errors that do not depend on the type are reported, too.
-    task_type = task_types[name] if known else next(iter(task_types.values()))
-    for keys, text in _check_stage(stage, task_type, task_types):
+    for keys, text in _check_stage(stage_place, task_types):
         if known or "task.type" not in keys:
-            yield tuple(f"{at}.{key}" for key in keys), f"{at}.{text}"
+            # Conditions are a setting of the study, not of the stage.
+            places = (key if key == "conditions" else f"{at}.{key}" for key in keys)
+            yield tuple(places), f"{at}.{text}"
 
 
-def _check_stage(stage: Stage, task_type: TaskType, task_types: TaskTypes) -> Iterator[Finding]:
+def _check_stage(stage_place: Place, task_types: TaskTypes) -> Iterator[Finding]:
     """Yield every contradiction in a stage, with keys relative to it."""
-    task, data = stage.task, stage.data
+    stage, task_type = stage_place.stage, stage_place.task_type
+    yield from _check_task(stage, task_type)
+    yield from _train(stage.train)
+    yield from task_type.check_train("train", stage.train, "task")
+    yield from _optimizer(stage.optimizer, stage.train)
+    yield from _rehearsal(stage)
+    yield from without_effect("", stage, stage_place, effects.STAGE, task_type.name)
+    optimizer = stage.optimizer
+    yield from without_effect("optimizer", optimizer, optimizer, effects.OPTIMIZER)
+    yield from _split(stage)
+    for name in SPLITS:
+        if name in stage.evaluate:
+            yield finding("the name is reserved for a split", f"evaluate.{name}")
+    yield from check_same_records(stage)
+    for at, source in sources_of(stage).items():
+        yield from check_source(at, source, stage.task, task_type, task_types)
+
+
+def _check_task(stage: Stage, task_type: TaskType) -> Iterator[Finding]:
+    task = stage.task
     yield from task_type.check_task("task", task)
     if task.metric not in task_type.metrics:
         hint = suggestion(task.metric, task_type.metrics)
         message = f"{task.metric!r} is no metric of {task_type.name}; {hint}"
         yield finding(message, "task.metric", "task.type")
-    yield from _train(stage.train)
-    yield from task_type.check_train("train", stage.train, "task")
-    yield from _optimizer(stage.optimizer, stage.train)
-    usable = min(data.split) >= 0 and data.split[0] and (data.split[1] or data.dev)
-    if not usable or abs(sum(data.split) - 1) > 1e-6:
+
+
+def _split(stage: Stage) -> Iterator[Finding]:
+    split, dev = stage.data.split, stage.data.dev
+    usable = min(split) >= 0 and split[0] and split[1]
+    if not dev and (not usable or abs(sum(split) - 1) > 1e-6):
         message = "fractions should add up to 1, with some for train and for dev; "
-        yield finding(f"{message}is {data.split}", "data.split", "data.dev")
-    sources = {
-        f"data.{split}.{i}": source
-        for split in SPLITS
-        for i, source in enumerate(getattr(data, split))
-    }
-    for name in SPLITS:
-        if name in stage.evaluate:
-            yield finding("the name is reserved for a split", f"evaluate.{name}")
-    sources |= {f"evaluate.{name}": source for name, source in stage.evaluate.items()}
-    for at, source in sources.items():
-        yield from check_source(at, source, task, task_type, task_types)
+        yield finding(f"{message}is {split}", "data.split", "data.dev")
 
 
-def check_retention(at: str, stage: Stage, *, target: bool, staged: bool) -> Iterator[Finding]:
-    """Yield settings against forgetting that cannot take effect in the stage at a dotted key.
-
-    Args:
-      at: Dotted key of the stage.
-      stage: The stage.
-      target: Whether it is the target stage.
-      staged: Whether it is trained after an intermediate stage in some condition.
-    """
-    for key, condition in (
-        ("rehearsal_examples", " in the condition staged"),
-        ("wise_ft_alphas", ""),
-        ("evaluate_retention", " in the condition staged"),
-    ):
-        if getattr(stage, key) and (not target or (condition and not staged)):
-            message = f"applies only to the target stage{condition}"
-            yield finding(message, f"{at}.{key}", "conditions")
+def _rehearsal(stage: Stage) -> Iterator[Finding]:
     count, train = stage.rehearsal_examples, stage.train
     if count >= train.batch_size:
         yield finding(
             f"should be less than the batch_size {train.batch_size}; is {count}",
-            *(f"{at}.rehearsal_examples", f"{at}.train.batch_size"),
+            *("rehearsal_examples", "train.batch_size"),
         )
     elif count % train.gradient_accumulation_steps:
         yield finding(
             f"gradient_accumulation_steps {train.gradient_accumulation_steps} does not divide "
             f"{count}",
-            *(f"{at}.rehearsal_examples", f"{at}.train.gradient_accumulation_steps"),
+            *("rehearsal_examples", "train.gradient_accumulation_steps"),
         )
 
 
@@ -115,6 +141,8 @@ def _train(train: Train) -> Iterator[Finding]:
     if train.epochs <= 0 and not train.max_steps:
         message = f"should be positive; is {train.epochs}"
         yield finding(message, "train.epochs", "train.max_steps")
+    if train.epochs > MAX_EPOCHS:
+        yield finding(f"should be at most {MAX_EPOCHS:,.0f}; is {train.epochs}", "train.epochs")
     if train.batch_size % train.gradient_accumulation_steps:
         yield finding(
             f"{train.gradient_accumulation_steps} does not divide batch_size {train.batch_size}",
@@ -127,6 +155,28 @@ def _train(train: Train) -> Iterator[Finding]:
         )
 
 
+def check_kernel(
+    at: str, train: Train, model_at: str, model: Model, config: Common
+) -> Iterator[Finding]:
+    """Yield settings that the attention kernel named in the stage at a dotted key cannot take."""
+    kernel, key = train.attention, f"{at}.train.attention"
+    if kernel not in ("cudnn", "splash"):
+        return
+    rate = model.dropout if model.attention_dropout is None else model.attention_dropout
+    if rate:
+        message = f"{kernel} does not drop out attention probabilities; set it to 0, is {rate}"
+        keys = (f"{model_at}.attention_dropout", f"{model_at}.dropout", key)
+        yield finding(message, *keys)
+    if kernel == "cudnn" and train.compute_dtype == "float32":
+        yield finding("cudnn needs bfloat16", f"{at}.train.compute_dtype", key)
+    multiple = 2 if kernel == "cudnn" else 128
+    if train.row_length % multiple:
+        message = f"{kernel} needs a multiple of {multiple} tokens; is {train.row_length}"
+        yield finding(message, f"{at}.train.row_length", key)
+    if kernel == "splash" and config.batched_seeds > 1:
+        yield finding("splash runs one seed at a time; set it to 1", "batched_seeds", key)
+
+
 def _optimizer(optimizer: Optimizer, train: Train) -> Iterator[Finding]:
     warmup, key = optimizer.warmup, "optimizer.warmup"
     if optimizer.schedule == "inverse_sqrt" and not warmup:
@@ -137,6 +187,18 @@ def _optimizer(optimizer: Optimizer, train: Train) -> Iterator[Finding]:
         yield finding(f"{message}is {warmup}", key)
     if train.max_steps:
         yield from check_steps(optimizer, train, train.max_steps, f"max_steps {train.max_steps}")
+    for name in ("weight_decay", "l2_sp"):
+        factor = getattr(optimizer, name) * optimizer.learning_rate
+        if factor >= 1:
+            message = (
+                f"times learning_rate should be less than 1, or weights change sign; is {factor:g}"
+            )
+            yield finding(message, f"optimizer.{name}", "optimizer.learning_rate")
+    for name, so in (("freeze", "nothing is trained"), ("no_decay", "nothing decays")):
+        for pattern in getattr(optimizer, name):
+            if re.search(pattern, ""):
+                message = f"{pattern!r} matches every parameter, so that {so}; narrow it"
+                yield finding(message, f"optimizer.{name}")
 
 
 def check_steps(

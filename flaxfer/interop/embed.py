@@ -14,7 +14,7 @@ from flaxfer.config import Source, Task
 from flaxfer.data.examples import Examples
 from flaxfer.data.readers import read_lines
 from flaxfer.data.sources import read_source
-from flaxfer.errors import DataError
+from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.evaluator import finite
 from flaxfer.evaluation.retrieval import retrieval_accuracy
 from flaxfer.interop.embedding import Embedder, Layers, check_texts
@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         subcommand.add_argument("--pooling", choices=("mean", "cls"), default="mean")
         subcommand.add_argument("--prefix", default="", help='before each text, as "query: "')
         subcommand.add_argument(
-            "--max-length", type=int, default=0, help="tokens to which longer texts are cut"
+            "--max-length", type=_count, default=0, help="tokens to which longer texts are cut"
         )
         subcommand.add_argument("--json", action="store_true", help="print JSON, not a table")
 
@@ -128,7 +128,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _layers(text: str) -> Layers:
-    return "all" if text == "all" else tuple(map(int, text.split(",")))
+    layers = tuple(map(int, text.split(","))) if text != "all" else ()
+    if len({*layers}) < len(layers):
+        raise argparse.ArgumentTypeError(f"{text!r} names a layer twice")
+    return layers or "all"
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
 
 
 def _columns(text: str) -> dict[str, str | int]:
@@ -138,6 +147,12 @@ def _columns(text: str) -> dict[str, str | int]:
 
 def _read_sts(args: argparse.Namespace) -> tuple[dict[str, Any], Score]:
     header = args.header
+    if header is not None and Source(path=args.data).file_format not in ("csv", "tsv"):
+        raise ConfigError(
+            "--header and --no-header have an effect on csv and tsv files only",
+            where=args.data,
+            hint="leave the option out.",
+        )
     if header is None:
         header = any(isinstance(key, str) for key in args.columns.values())
     source = Source(path=args.data, columns=args.columns, header=header)

@@ -19,6 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write a report and print the paths of its files."""
+    if len({folder.resolve() for folder in args.folders}) < len(args.folders):
+        raise ConfigError(
+            "a folder is given twice", where="command line", hint="name every study once."
+        )
     if len(args.folders) > 1 and args.output is None:
         raise ConfigError(
             "a report of several folders needs an output folder",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 from flaxfer.config import loading
+from flaxfer.errors import ConfigError
 from flaxfer.tasks import TASK_TYPES
 
 EXAMPLES = """\
 examples:
   --config configs/sts_xling.py                  the config's default preset
   --config configs/sts_xling.py:base             another preset
-  --config.optimizer.learning_rate=3e-5          a field for all stages
+  --config.optimizer.learning_rate=3e-5          a field for all stages that do not set their own
   --config.target.train.epochs=5                 a field for one stage
   --config.targets.NAME.train.epochs=5           a field for one target of a grid
 
@@ -40,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run a study or a grid, check its configuration, or print its plan."""
+    if args.check and args.dry_run:
+        what, hint = "check and plan exclude each other", "run one after the other."
+        raise ConfigError(what, where="command line", hint=hint)
     config = loading.load_any(args.config, TASK_TYPES, args.overrides)
     if args.check:
         print("the configuration is valid")

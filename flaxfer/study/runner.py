@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flaxfer.config import Config, Stage, grids
+from flaxfer.config import Config, Stage, grids, loading
 from flaxfer.config.grids import Grid
 from flaxfer.errors import (
     CheckpointError,
@@ -37,6 +37,7 @@ from flaxfer.study.claims import Claims
 from flaxfer.study.plan import StudyPlan, plan_study, stage_data
 from flaxfer.study.starts import Starts
 from flaxfer.study.troubles import Troubles
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import loop
 from flaxfer.training.data import read_study_data
 from flaxfer.training.record import IDENTITY, ORIGIN, VOCABULARY
@@ -58,7 +59,7 @@ def run(config: Config | Grid, command: str, replace: bool = False) -> Path:
     """Run the unfinished stages of a study or grid, and return its report.
 
     Args:
-      config: Config from `loading.load_any`.
+      config: Config from `loading.load_any`, or made in Python.
       command: Command that this process was started with, for the report.
       replace: Whether to move the records of another configuration in the work directory away.
 
@@ -67,7 +68,7 @@ def run(config: Config | Grid, command: str, replace: bool = False) -> Path:
         whose checkpoints are damaged raise last, when all other stages are finished and the report
         is written.
     """
-    config = workdirs.checked(config)
+    config = loading.validated(config, TASK_TYPES)
     workdirs.prepare(config)
     platform.keep_memory()
     began = time.monotonic()
@@ -142,7 +143,7 @@ def show(config: Config | Grid) -> None:
     Raises:
       FlaxferError: By kind of problem.
     """
-    config = workdirs.checked(config)
+    config = loading.validated(config, TASK_TYPES)
     studies = Studies(config)
     plans = [studies.open(cell).plan for cell in grids.cells(config).values()]
     forecast.show(plans, Claims())

@@ -9,14 +9,12 @@ to WORKDIR/replaced/<n>/; stages stay in the store, whose folders are named by t
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
-import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from flaxfer.config import Config, grids, loading
 from flaxfer.config.grids import Grid
@@ -28,38 +26,6 @@ from flaxfer.study.revisions import Recorded, differences, has_results, listed, 
 from flaxfer.training.record import ORIGIN
 
 CONFIG, RECORD = "config.json", "study.json"
-NAME = re.compile(r"[\w-][\w.-]*")
-"""A name of a study or of a cell, which is a folder's name, too."""
-
-AnyConfig = TypeVar("AnyConfig", bound=Config | Grid)
-
-
-def checked(config: AnyConfig) -> AnyConfig:
-    """Return a config with `~` expanded in the names of its folders; nothing is written.
-
-    Raises:
-      ConfigError: A name or folder is empty, or is no name of a folder.
-    """
-    details = []
-    cells = list(grids.cell_keys(config)) if isinstance(config, Grid) else []
-    for name in (config.name, *cells):
-        if not NAME.fullmatch(name):
-            details.append(f"name: {name!r} should consist of letters, digits and - _ . alone")
-    if not config.workdir.strip():
-        details.append("workdir: is empty; a config file would mean 'runs/NAME'")
-    for key in ("workdir", "store"):
-        if "\0" in getattr(config, key):
-            details.append(f"{key}: contains a zero byte")
-    if config.store and not config.store.strip():
-        details.append("store: is blank; leave it empty for WORKDIR/stages")
-    if details:
-        raise ConfigError(
-            f"{len(details)} error(s) in the configuration",
-            hint="set workdir to the folder for the results, such as 'runs/NAME'.",
-            details=details,
-        )
-    folders = {key: os.path.expanduser(getattr(config, key)) for key in ("workdir", "store")}
-    return dataclasses.replace(config, **folders)
 
 
 def prepare(config: Config | Grid) -> None:

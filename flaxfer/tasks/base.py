@@ -69,8 +69,8 @@ class TaskType(abc.ABC):
       name: Value of `Task.type`.
       metrics: Names of the metrics, the usual one first.
       smaller_is_better: Metrics of which smaller values are better.
-      settings: Optional settings of `Task` and `Train` that the type supports: `labels`,
-        `no_answer`, `label_smoothing`, `output_bias`.
+      settings: Settings of `Task` and `Train` that the type reads, of those in
+        `flaxfer.config.effects.TASK_SETTINGS` and `TRAIN_SETTINGS`.
       roles: Roles of columns, the one of the first text first.
       optional_roles: Roles that a source need not have.
       list_roles: Roles whose values are lists.
@@ -124,26 +124,10 @@ class TaskType(abc.ABC):
                 yield keys, f"{at}.labels: {self.name} needs at least two"
             if len(set(task.labels)) < len(task.labels):
                 yield keys[:1], f"{at}.labels: holds a label twice: {task.labels}"
-        elif task.labels:
-            yield keys, f"{at}.labels: {self.name} has none, are {task.labels}"
-        if task.no_answer and "no_answer" not in self.settings:
-            yield (
-                (f"{at}.no_answer", f"{at}.type"),
-                f"{at}.no_answer: {self.name} has no answers; leave it at False",
-            )
 
     def check_train(self, at: str, train: Train, task_at: str) -> Iterator[Finding]:
         """Yield every error in the settings of a stage's training that depends on the type."""
-        if train.output_bias == "mean" and "output_bias" not in self.settings:
-            yield (
-                (f"{at}.output_bias", f"{task_at}.type"),
-                f"{at}.output_bias: {self.name} has no mean score; leave it at 'zero'",
-            )
-        if train.label_smoothing and "label_smoothing" not in self.settings:
-            yield (
-                (f"{at}.label_smoothing", f"{task_at}.type"),
-                f"{at}.label_smoothing: is for classification and tagging, not {self.name}",
-            )
+        yield from ()
 
     def has_role(self, role: str) -> bool:
         """Return whether columns may have this role."""

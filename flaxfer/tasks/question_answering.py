@@ -83,7 +83,7 @@ class QuestionAnswering(TaskType):
 
     name = "question_answering"
     metrics = ("f1", "exact_match")
-    settings = frozenset({"no_answer"})
+    settings = frozenset({"no_answer", "max_answer_tokens", "n_best", "answer_style", "doc_stride"})
     roles = ("text_a", "answers", "text_b")
     optional_roles = ()
     list_roles = ("answers",)

@@ -43,7 +43,7 @@ class Regression(TaskType):
     name = "regression"
     metrics = ("pearson", "spearman", "mse")
     smaller_is_better = ("mse",)
-    settings = frozenset({"output_bias"})
+    settings = frozenset({"output_bias", "score_range"})
     single_label = True
     label_dtype = np.float32
     gold_key = "score"
@@ -61,8 +61,9 @@ class Regression(TaskType):
                 f"{at}.score_range: is empty: {task.score_range}",
             )
 
-    def label_names(self, task: Task, named: Collection[str]) -> None:
-        """Return None: scores have no names."""
+    def label_names(self, task: Task, named: Collection[str]) -> tuple[str, ...] | None:
+        """Return (): scores have no names."""
+        return ()
 
     def read_labels(
         self, columns: Mapping[str, Column], source: Source, task: Task, records: Sequence[int]

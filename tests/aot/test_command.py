@@ -21,6 +21,7 @@ from flaxfer.runtime import platform
 from flaxfer.tasks import TASK_TYPES
 
 BASE = ["aot", "--config", "configs/sts_english.py", "--topology", "v5e:4"]
+ASSUMED = ["--model_config", "x.json", "--rows", "4", "--examples_per_row", "4"]
 
 
 def test_overrides_are_kept_apart_from_options() -> None:
@@ -48,14 +49,38 @@ def test_a_malformed_mesh_is_refused(text: str) -> None:
         (["--search", "--mesh", "data=4"], "leave out --mesh"),
         (["--stage", "first"], "invalid choice"),
         (["--wrong"], "unrecognized arguments: --wrong"),
-        (["--topology", "v7:4"], "there is no topology 'v7:4'"),
-        (["--config", "none.py"], "the config file does not exist"),
+        (["--topology", "v5e:4"], "--topology is given twice"),
+        (["--mesh", "data=2", "--config.mesh.data=4"], "leave out --config.mesh"),
+        (["--search", "--config.mesh.fsdp=4"], "leave out --config.mesh"),
+        (
+            [*ASSUMED, "--config.model.path=elsewhere"],
+            "reads neither the config's model nor data; leave out --config.model.path",
+        ),
+        ([*ASSUMED, "--config.data_dir=x"], "leave out --config.data_dir"),
+        (["--mesh", "data=-1,fsdp=-1"], "only one axis of --mesh may be -1"),
+        (["--json", "no/such/folder/report.json"], "the folder of --json does not exist"),
+        (["--json="], "the value of --json is empty"),
+        (["--mesh", "data=2,data=4"], "the axis data is given twice"),
     ],
 )
 def test_wrong_arguments_are_refused(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*BASE, *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "value", "message"),
+    [
+        (2, "none.py", "the config file does not exist"),
+        (4, "v7:4", "there is no topology 'v7:4'"),
+    ],
+)
+def test_a_config_or_topology_that_does_not_exist_is_refused(
+    number: int, value: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([value if i == number else word for i, word in enumerate(BASE)]) == 2
     assert message in capsys.readouterr().err
 
 

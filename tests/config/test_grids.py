@@ -122,7 +122,7 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
     ("overrides", "expected"),
     [
         ({"model.path": "m"}, ["model: unknown key; did you mean 'models'?"]),
-        ({"targets": "{}"}, ["targets: is empty"]),
+        ({"targets": "{}"}, ["targets: is empty", "conditions: 'staged' has no effect"]),
         ({"models": "{}"}, ["models: is empty"]),
         ({"models.large.path": "x"}, ["models.large.path: set either a local path"]),
         ({"models.small.dropout": "1.0"}, ["models.small.dropout: should be less than 1; is 1.0"]),
@@ -132,8 +132,8 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
                 "intermediates.nli.rehearsal_examples": "4",
             },
             [
-                "targets.alone.evaluate_retention: applies only to the target stage",
-                "intermediates.nli.rehearsal_examples: applies only to the target stage",
+                "targets.alone.evaluate_retention: has no effect except on a target stage",
+                "intermediates.nli.rehearsal_examples: has no effect except on a target stage",
             ],
         ),
         (

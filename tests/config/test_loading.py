@@ -34,7 +34,7 @@ def get_config(preset="small"):
                 name="topic", type="classification", metric="accuracy", labels=("no", "yes")
             ),
             data=dict(train=dict(path="topic.tsv", columns=COLUMNS, labels={"n": "no"})),
-            train=dict(epochs=1, patience=2),
+            train=dict(epochs=5, patience=2),
         ),
         target=dict(
             task=dict(name="same", type="regression", metric="pearson"),
@@ -102,7 +102,7 @@ def test_settings_of_a_stage_take_precedence_over_shared_sections(file: str) -> 
     assert first is not None
     assert (first.optimizer.learning_rate, first.optimizer.weight_decay) == (3e-5, 0.1)
     assert (second.optimizer.learning_rate, second.optimizer.weight_decay) == (1e-4, 0.1)
-    assert (first.train.epochs, second.train.epochs) == (1, 7)
+    assert (first.train.epochs, second.train.epochs) == (5, 7)
     assert (first.train.patience, second.train.patience) == (2, 0)
     for stage in (first, second):
         assert (stage.train.batch_size, stage.train.max_length) == (16, 64)
@@ -151,7 +151,7 @@ SOURCE = "target.data.train.1"
         ("intermediate.task.labels", "['no', 'yes', '3']", ("no", "yes", "3")),
         (f"{SOURCE}.fraction", "0.5", 0.5),
         (f"{SOURCE}.delimiter", ";", ";"),
-        (f"{SOURCE}.path", "007", "007"),
+        ("store", "007", "007"),
         (f"{SOURCE}.columns.text_a", "2", 2),
         (f"{SOURCE}.columns.text_a", "first", "first"),
         (f"{SOURCE}.columns.text_a", "1.5", "1.5"),
@@ -186,11 +186,6 @@ def test_a_single_source_can_be_addressed_with_and_without_its_index(file: str) 
         assert (source.path, source.num_records) == ("topic.tsv", 9)
 
 
-def test_the_last_override_of_a_key_is_used(file: str) -> None:
-    config = loading.load(file, TASK_TYPES, [("seeds", "1"), ("seeds", "2")])
-    assert config.seeds == (2,)
-
-
 def test_overrides_set_and_remove_sections(file: str) -> None:
     set_ = "{'path': 'es.tsv', 'columns': {'text_a': 0, 'label': 1}}"
     config = loading.load(
@@ -200,7 +195,7 @@ def test_overrides_set_and_remove_sections(file: str) -> None:
             ("intermediate", "none"),
             ("conditions", "direct"),
             ("target.evaluate.es", set_),
-            ("target.data.dev", f"[{set_}]"),
+            ("target.data.dev", "[{'path': 'dev.tsv', 'columns': {'text_a': 0, 'label': 1}}]"),
             ("target.train", "{'max_steps': 9}"),
         ],
     )
@@ -208,7 +203,7 @@ def test_overrides_set_and_remove_sections(file: str) -> None:
     assert config.intermediate is None
     assert list(config.target.evaluate) == ["de", "fr", "es"]
     assert config.target.evaluate["es"] == source
-    assert config.target.data.dev == (source,)
+    assert config.target.data.dev == (dataclasses.replace(source, path="dev.tsv"),)
     assert (config.target.train.max_steps, config.target.train.batch_size) == (9, 16)
 
 

@@ -38,7 +38,8 @@ MEANING = {
 
 
 def grid(preset: str, data_dir: str = "DATA") -> Grid:
-    built = loading.load_any(f"{PAPER}:{preset}", TASK_TYPES, [("data_dir", data_dir)])
+    local = [("data_dir", data_dir)] if preset.startswith("local") else []
+    built = loading.load_any(f"{PAPER}:{preset}", TASK_TYPES, local)
     assert isinstance(built, Grid)
     return built
 

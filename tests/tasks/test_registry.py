@@ -157,8 +157,8 @@ def test_settings_and_labels_of_a_new_task_type_are_checked(tmp_path: Path) -> N
     with pytest.raises(ConfigError) as caught:
         loading.build(settings(tmp_path, metric="mea", labels=("a", "b")), TASK_TYPES)
     assert list(caught.value.details) == [
-        "target.task.labels: grading has none, are ('a', 'b')",
         "target.task.metric: 'mea' is no metric of grading; did you mean 'mae'?",
+        "target.task.labels: has no effect on a task of the type grading; leave it out",
     ]
     path = tmp_path / "wrong.tsv"
     path.write_text("text\tgrade\tlanguage\na\t6\ten\n")
