@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flaxfer.data.findings import bounded, summarised
 from flaxfer.data.values import written
 from flaxfer.errors import DataError
 
 Key = str | int
 """Name of a column, or its zero-based number."""
+
+MAX_NAMES = 20
+"""Columns that are listed in an error message."""
 
 Problems = list[tuple[int, str]]
 """Zero-based numbers of records, each with a description of a problem."""
@@ -64,11 +68,13 @@ class Table:
       size: Number of records in the file.
       columns: Columns with that many values.
       problems: Problems of records that could not be parsed.
+      skipped: Number of lines of each kind that are no records, such as comments.
     """
 
     size: int
     columns: dict[Key, Column]
     problems: Problems
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, int]:
@@ -78,6 +84,7 @@ def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, i
       DataError: If a column is missing, or several have its name.
     """
     places: dict[Key, int] = {}
+    missing: list[Key] = []
     problems = []
     for key in keys:
         if isinstance(key, int) and 0 <= key < len(names):
@@ -87,19 +94,43 @@ def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, i
         elif isinstance(key, str) and key in names:
             problems.append(f"there are {names.count(key)} columns {key!r}; give the number of one")
         else:
-            near = difflib.get_close_matches(str(key).lower(), [n.lower() for n in names], n=1)
-            nearest = [name for name in names if near and name.lower() == near[0]]
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            problems.append(f"there is no column {key!r}{hint}")
+            near = _nearest(key, names)
+            hint = f"; did you mean {bounded(near[0])}?" if near else ""
+            problems.append(
+                f"there is no column {bounded(key) if isinstance(key, str) else key}{hint}"
+            )
+            missing.append(key)
     if problems:
         raise DataError(
             "columns named in the config cannot be found",
             where=where,
-            hint=f"the columns are {', '.join(map(repr, names)) or 'none: the file is empty'}; "
+            hint=f"the columns are {listed(missing, names)}; "
             "name those you mean in `columns`, `keep` and `drop`, and set `header` as the file is.",
-            details=problems,
+            details=summarised(problems),
         )
     return places
+
+
+def _nearest(key: Key, names: Sequence[str], count: int = 1) -> list[str]:
+    """Return the names most like a key, ignoring case and blanks at the ends."""
+    by_lower: dict[str, str] = {}
+    for name in names:
+        by_lower.setdefault(name.strip().lower(), name)
+    near = difflib.get_close_matches(str(key).strip().lower(), by_lower, n=count)
+    return [by_lower[name] for name in near]
+
+
+def listed(missing: Iterable[Key], names: Sequence[str]) -> str:
+    """Return the names of columns, those most like the missing ones first if there are many."""
+    if not names:
+        return "none: the file is empty"
+    if len(names) > MAX_NAMES:
+        near = [name for key in missing for name in _nearest(key, names, 3)]
+        shown = list(dict.fromkeys([*near, *names[:MAX_NAMES]]))[:MAX_NAMES]
+    else:
+        shown = list(names)
+    more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
+    return ", ".join(map(bounded, shown)) + more
 
 
 def record_table(
