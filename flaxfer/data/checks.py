@@ -18,8 +18,8 @@ from flaxfer.data.values import written
 from flaxfer.errors import DataError
 
 PLACEHOLDERS = frozenset(
-    "ns nan null n/a #n/a <na> #name? #ref! #value! #div/0! [deleted] [removed] \\n".split()
-)
+    ["ns", "nan", "null", "n/a", "#n/a", "<na>", "#name?", "#ref!", "#value!", "#div/0!", r"\n"]
+) | {"[deleted]", "[removed]"}
 """Texts in lower case that stand for a text that is not there."""
 
 AMBIGUOUS = frozenset(("_", "-", "?", "na", "none", "nil"))

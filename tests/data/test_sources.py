@@ -116,7 +116,8 @@ def test_scores_out_of_range_are_refused(tmp_path: Path) -> None:
     )
     numbers = '[{"a": "x", "y": NaN}, {"a": "x", "y": true}, {"a": "x", "y": 1%s}]' % ("0" * 400)
     error = refusal(Source(text_file(tmp_path, numbers, "data.json"), columns=source.columns), STS)
-    assert [detail.rpartition("' ")[2] for detail in error.details] == [none, none, outside]
+    missing = "stands for no label"
+    assert [detail.rpartition("' ")[2] for detail in error.details] == [missing, none, outside]
 
 
 def test_labels_map_by_name(tmp_path: Path) -> None:
