@@ -85,9 +85,9 @@ def _format(at: str, source: Source, task_type: TaskType) -> Iterator[Finding]:
         if role in source.aligned:
             message = "a line cannot hold a list; name a column"
             yield finding(message, f"{at}.aligned.{role}", "task.type")
-    for key, formats in (("comment", ("csv", "tsv", "conll")), ("field", ("json",))):
-        if getattr(source, key) and file_format not in formats:
-            yield finding(f"is for {', '.join(formats)} files", f"{at}.{key}", *keys)
+    for key, fitting in (("comment", ["csv", "tsv", "conll"]), ("field", ["json"])):
+        if getattr(source, key) and file_format not in fitting:
+            yield finding(f"is for {', '.join(fitting)} files", f"{at}.{key}", *keys)
     if source.word_prefix and file_format != "conll":
         yield finding("is for conll files", f"{at}.word_prefix", *keys)
     if source.format == "lines" and source.columns:

@@ -79,13 +79,13 @@ def json_layout(text: str, file_format: str) -> Advice | None:
     if file_format == "jsonl":
         if not rest and isinstance(value, list):
             return "the file holds one JSON array, not an object a line", "set format='json'."
-        if not rest and isinstance(value, dict):
-            return object_layout(value)
+        if not rest and isinstance(value, dict) and (advice := object_layout(value)):
+            return advice
     lines = [line for line in start.split("\n") if line.strip()]
     if file_format != "jsonl" and len(lines) > 1 and _is_json(lines[0]) and lines[1][0] in "[{":
         return "the file looks like JSON lines, one object a line", "set format='jsonl'."
-    if isinstance(value, dict) and rest.startswith(("{", ",")):
-        what = "the file holds JSON objects in a row that are not on a line each"
+    if isinstance(value, dict) and not _is_json(lines[0]) and (not rest or rest[0] in "{,"):
+        what = "the file holds JSON objects that are not on a line each"
         return what, "write one a line (jq -c . FILE > NEW.jsonl), and set `path` to the new file."
     return None
 
@@ -147,15 +147,12 @@ def quoted_cells(cells: Sequence[str]) -> int:
 
 
 COMMENT = re.compile(r"\s*(#+|--+|%+|;+|//+)")
+"""Marks that comments begin with."""
 
 
-def comment_prefix(lines: Sequence[str]) -> str:
-    """Return what comment lines begin with, as precisely as it is common to all."""
-    first, last = min(lines), max(lines)
-    size = next(
-        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
-    )
-    common = first[:size] if len(set(lines)) > 1 else first
-    # Not further than the first word, which lines that are not shown may continue otherwise.
-    match = re.match(r"\s*\W+[ ]?([A-Za-z_]+\b[ ]?)?", common)
-    return match[0] if match else common
+def comment_prefixes(lines: Sequence[str]) -> tuple[str, ...] | str:
+    """Return what comment lines begin with: the mark and the first word, or the mark if many."""
+    found = Counter(re.match(r"\s*\W+(?:[A-Za-z_]+\b ?)?", line)[0] for line in lines)  # type: ignore[index]
+    if len(found) > 3:
+        found = Counter(COMMENT.match(line)[0] for line in lines)  # type: ignore[index]
+    return next(iter(found)) if len(found) == 1 else tuple(found)

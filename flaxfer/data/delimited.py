@@ -18,6 +18,9 @@ from flaxfer.errors import ConfigError, DataError
 Rows = tuple[list[list[str]], list[int], int]
 """Rows, the line on which each begins, and the number of comment lines."""
 
+Spans = Sequence[tuple[int, int]]
+"""The first line of each row, and its last."""
+
 logger = logging.getLogger("flaxfer.data")
 
 
@@ -50,6 +53,8 @@ def delimited(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Tab
         raise _advised(error, text, path, delimiter, names, keys, source) from error
     needed = len(names) if source.header else 1 + max(column_index.values(), default=-1)
     problems = _ragged(rows, lines, names if source.header else None, needed, path)
+    if len(problems) > len(rows) // 5 and not source.header:
+        _require_delimiter(text, path, delimiter, needed, source)
     columns: dict[Key, Column] = {}
     for key, i in column_index.items():
         name = repr(names[i]) if source.header else names[i]
@@ -86,6 +91,8 @@ def _ragged(
             what = f"has {len(row)} column(s), {expected}"
             if row == [""]:
                 what = "the line is blank"
+            elif not any(row[needed:]) and len(row) == needed + 1:
+                what += ": it ends in a delimiter"
             elif any("\r" in value for value in row):
                 what += "; it holds a CR (carriage return), which is no line end here"
         elif bare and row[0].removeprefix("\ufeff") == bare[0] and row[1:] == bare[1:]:
@@ -101,6 +108,7 @@ def _quoted(text: str, delimiter: str, path: Path, source: Source) -> Rows:
     csv.field_size_limit(MAX_LINE)  # The default is below the length of a long review.
     rows: list[list[str]] = []
     starts: list[int] = []
+    ends: list[int] = []
     number = comments = 0
     fresh = True
 
@@ -131,7 +139,8 @@ def _quoted(text: str, delimiter: str, path: Path, source: Source) -> Rows:
         except csv.Error as error:
             raise _torn(error, path, starts[-1]) from error
         rows.append(row or [""])
-    _refuse_merged(rows, starts, number, text, delimiter, path, source)
+        ends.append(number)
+    _refuse_merged(rows, list(zip(starts, ends, strict=True)), text, delimiter, path, source)
     spaced = [
         start
         for row, start in zip(rows, starts, strict=True)
@@ -161,14 +170,13 @@ def _torn(error: csv.Error, path: Path, line: int) -> DataError:
         )
     elif "new-line character" in text:
         what = "the record that begins here has a CR (carriage return) outside quotes"
-        hint = "make all line ends line feeds (tr '\\r' '\\n' < FILE > NEW), or quote the field."
+        hint = "make all line ends line feeds, or quote the field if the CR belongs to it."
     return DataError(what, where=f"{path}:{line}", hint=hint)
 
 
 def _refuse_merged(
     rows: list[list[str]],
-    starts: list[int],
-    end: int,
+    spans: Spans,
     text: str,
     delimiter: str,
     path: Path,
@@ -180,15 +188,15 @@ def _refuse_merged(
     same column. Between tabs, that is an error unless `num_records` confirms the number of
     records; a comma may stand in each line of a quoted text, so it is a warning.
     """
-    spans = [(a, b) for a, b in zip(starts, [*starts[1:], end + 1], strict=True) if b > a + 1]
-    if not spans:
+    if all(first == last for first, last in spans):
         return
     width = Counter(map(len, rows)).most_common(1)[0][0]
     lines = text.split("\n")
     whole = [
-        (a, b - a)
-        for a, b in spans
-        if width > 1 and all(line.count(delimiter) == width - 1 for line in lines[a - 1 : b - 1])
+        (first, last - first + 1)
+        for first, last in spans
+        if last > first and width > 1
+        if all(line.count(delimiter) == width - 1 for line in lines[first - 1 : last])
     ]
     if not whole:
         return
@@ -228,25 +236,18 @@ def _advised(
     source: Source,
 ) -> DataError:
     """Return the error of missing columns, or one that names the setting that hides them."""
-    head = [line for line in text[:MAX_LINE].split("\n", 50)[:50] if line]
+    head = _head(text)
     if head and head[0].lower().startswith("sep="):
         return DataError(
             f"the first line, {head[0][:20]!r}, is Excel's note of the delimiter",
             where=f"{path}:1",
             hint=f"set comment='sep=' and delimiter={head[0][4:5]!r}.",
         )
-    other = appearance.other_delimiter(head, delimiter)
-    if other and (len(names) == 1 or not any(key in names for key in keys)):
-        found = next(csv.reader(head[:1], delimiter=other))
-        if len(found) > len(names):
-            comma = source.file_format == "tsv" and other == ","
-            setting = "format='csv'" if comma else f"delimiter={other!r}"
-            return DataError(
-                f"the delimiter looks like {other!r}, not {delimiter!r}: it divides the first line "
-                f"into {len(found)} columns",
-                where=f"{path}:1",
-                hint=f"set {setting} in the source.",
-            )
+    if len(names) == 1 or not any(key in names for key in keys):
+        try:
+            _require_delimiter(text, path, delimiter, len(names) + 1, source)
+        except DataError as better:
+            return better
     stripped = [name.strip(" \t") for name in names]
     if any(name.startswith('"') and name.endswith('"') and len(name) > 1 for name in stripped):
         spaced = not all(name.startswith('"') for name in names)
@@ -268,6 +269,29 @@ def _advised(
         )
     if source.header and stripped != list(names):
         error.details += (
-            "names have blanks at their ends; quotes='csv_spaced' skips those before",
+            "names have blanks at their ends; quotes='csv_spaced' skips blanks before",
         )
+    elif source.header and error.hint:
+        error.hint += " If the first line is a record, set header=False and number the columns."
     return error
+
+
+def _head(text: str) -> list[str]:
+    return [line for line in text[:MAX_LINE].split("\n", 50)[:50] if line]
+
+
+def _require_delimiter(text: str, path: Path, delimiter: str, columns: int, source: Source) -> None:
+    """Raise an error if another delimiter divides the first lines evenly, into so many columns."""
+    head = _head(text)
+    other = appearance.other_delimiter(head, delimiter)
+    width = len(next(csv.reader(head[:1], delimiter=other))) if other else 0
+    if width < columns:
+        return
+    comma = source.file_format == "tsv" and other == ","
+    setting = "format='csv'" if comma else f"delimiter={other!r}"
+    raise DataError(
+        f"the delimiter looks like {other!r}, not {delimiter!r}: it divides the first line into "
+        f"{width} columns",
+        where=f"{path}:1",
+        hint=f"set {setting} in the source.",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import re
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +11,6 @@ from flaxfer.config import Source
 from flaxfer.data.tables import Column, Key, Table, listed, locate
 from flaxfer.errors import DataError
 from flaxfer.runtime.hub import reach
-
 
 _PARQUET = "refs/convert/parquet"
 """Revision that the hub makes of most data sets, without scripts."""
@@ -69,7 +69,8 @@ def _explained(error: Exception, source: Source) -> tuple[str, str]:
         choices = ""
         if match.groups():
             names = re.findall(r"'([^']*)'", match[1])
-            choices = listed([source.subset if "subset" in what else source.split], names)
+            wanted = source.subset if "subset" in what else source.split
+            choices = listed(names, difflib.get_close_matches(wanted, names))
         if pattern.startswith("scripts") and source.revision == _PARQUET:
             hint = "download the files and set `path` instead of `hub`."
         values = dataclasses.asdict(source) | {"choices": choices}

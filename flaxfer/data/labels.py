@@ -55,7 +55,10 @@ def read_single_labels(
     for i in records:
         value = column.values[i]
         text, label = written(value), parse(value)
-        if label is not None:
+        if isinstance(value, list | dict):
+            what = f"is a {type(value).__name__} of {len(value)}, not a label"
+            labels.problems.append((i, f"{column.place(i)}: {what}"))
+        elif label is not None:
             labels.values[i] = label
         elif stands_for_none(text) and not fault(value).startswith(MISSPELT):
             labels.add_missing(i, f"{column.place(i)}: {text!r} stands for no label", source)

@@ -74,7 +74,9 @@ def _json_lines(text: str, path: Path, source: Source, keys: Sequence[Key]) -> T
             problems.append((i, f"{path.name}:{i + 1}: the line {what}: {error}"))
             records.append({})
     layout = json_layout(text, "jsonl") if problems and problems[0][0] == 0 else None
-    if len(records) == 1 and isinstance(records[0], dict):
+    if len(records) == 1 and is_records(records[0]):
+        layout = json_layout(text, "jsonl")
+    elif len(records) == 1 and isinstance(records[0], dict):
         record = records[0]
         if any(map(is_records, record.values())) and not any(key in record for key in keys):
             layout = object_layout(record)  # A document of one line.
@@ -87,7 +89,7 @@ def _json(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     records = parse_json(text, path, "json")
     if source.field:
         if not isinstance(records, dict) or source.field not in records:
-            there = f"there are {listed((), list(records))}" if isinstance(records, dict) else ""
+            there = f"there are {listed(list(records))}" if isinstance(records, dict) else ""
             what = there or f"the document is a {type(records).__name__}"
             raise DataError(
                 f"there is no field {source.field!r}: {what}",
@@ -108,6 +110,12 @@ def _parquet(data: bytes, path: Path, keys: Sequence[Key]) -> Table:
     import pyarrow
     import pyarrow.parquet
 
+    if not data.startswith(b"PAR1"):
+        raise DataError(
+            f"the file is no parquet file: it begins with {data[:40]!r}",
+            where=str(path),
+            hint="set format to how the file is written, such as csv or jsonl.",
+        )
     try:
         file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         names = file.schema_arrow.names

@@ -44,11 +44,11 @@ def conll(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
 
     parts, skipped = _without_notes(_lines(text), source)
     sentences = [[(number, values(line)) for number, line in part] for part in parts]
-    widths = Counter(len(row) for sentence in sentences for _, row in sentence)
-    width = max(widths, default=0)
+    width = max((len(row) for sentence in sentences for _, row in sentence), default=0)
     if width == 1 and not source.delimiter:
         _require_tabs(parts, path)
-    _refuse_comments(parts, sentences, widths, path)
+    if not source.comment:
+        _refuse_comments(parts, sentences, path)
     column_index = locate(keys, [str(i) for i in range(width)], str(path))
     needed = 1 + max(column_index.values(), default=-1)
     problems: Problems = []
@@ -154,28 +154,40 @@ def _require_tabs(parts: list[list[Line]], path: Path) -> None:
         )
 
 
-def _refuse_comments(
-    parts: list[list[Line]], sentences: list[list[Row]], widths: Counter[int], path: Path
-) -> None:
+def _refuse_comments(parts: list[list[Line]], sentences: list[list[Row]], path: Path) -> None:
     """Refuse lines at the beginning of sentences that look like comments.
 
-    They begin with a mark such as # and have another number of columns than most lines, or their
-    first column holds the mark and more words.
+    They begin with a mark such as #, and have another number of columns than most lines, or more
+    words in their first column, or assign a value, which no other line does.
     """
+    pairs = [
+        pair
+        for part, rows in zip(parts, sentences, strict=True)
+        for pair in zip(part, rows, strict=True)
+    ]
+    plain = [(line, row) for (_, line), (_, row) in pairs if not appearance.COMMENT.match(line)]
+    if len(plain) == len(pairs):
+        return
+    widths = Counter(len(row) for _, row in plain)
     usual = widths.most_common(1)[0][0] if widths else 0
+    assignments = any("=" in line for line, _ in plain)
     found: list[Line] = []
     for part, rows in zip(parts, sentences, strict=True):
         for (number, line), (_, row) in zip(part, rows, strict=True):
             mark = appearance.COMMENT.match(line)
-            if not mark or (len(row) == usual and not re.match(r"\s+\S", row[0][mark.end() :])):
+            phrase = mark and re.match(r"\s+\S", row[0][mark.end() :])
+            assigned = (
+                mark and not assignments and re.match(r"\s+.*\w\s*=\s*\S", line[mark.end() :])
+            )
+            if not mark or (len(row) == usual and not phrase and not assigned):
                 break
             found.append((number, line))
     if found:
-        prefix = appearance.comment_prefix([line for _, line in found])
+        prefixes = appearance.comment_prefixes([line for _, line in found])
         raise DataError(
             f"{len(found)} line(s) look like comments, the first is {bounded(found[0][1])}",
             where=f"{path}:{found[0][0]}",
-            hint=f"set comment={prefix!r} to skip the lines that begin so, or give them columns.",
+            hint=f"set comment={prefixes!r} to skip the lines that begin so, or give them columns.",
         )
 
 

@@ -18,6 +18,7 @@ from flaxfer.config import Data, Source, Task
 from flaxfer.data import readers
 from flaxfer.data.checks import require_header, require_texts, warn_of_unused
 from flaxfer.data.examples import Examples
+from flaxfer.data.files import FETCH_AGAIN
 from flaxfer.data.findings import bounded, summarised
 from flaxfer.data.hub import read_hub
 from flaxfer.data.labels import Labels
@@ -89,7 +90,9 @@ def read_source(
             f"of {size} records none is left to use: {size - len(wanted)} left out by keep and "
             f"drop, {len(labels.missing)} without a label",
             where=where,
-            hint="check keep, drop, drop_unlabeled and fraction of the source.",
+            hint="check keep, drop, drop_unlabeled and fraction of the source."
+            if size
+            else FETCH_AGAIN,
         )
     return examples
 
@@ -238,7 +241,7 @@ def _refused(
     if unknown == {0} and source.file_format in ("csv", "tsv") and not source.header:
         hint += " If the first line names the columns, set header=True."
     if labels.unlabeled:
-        hint += " `drop_unlabeled` leaves out records without a label."
+        hint += " Set drop_unlabeled=True to leave out records without a label."
     return DataError(
         f"{len(problems):,} finding(s) in the data",
         where=where,

@@ -84,7 +84,7 @@ def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, i
       DataError: If a column is missing, or several have its name.
     """
     places: dict[Key, int] = {}
-    missing: list[Key] = []
+    missing: list[str] = []
     problems = []
     for key in keys:
         if isinstance(key, int) and 0 <= key < len(names):
@@ -94,24 +94,24 @@ def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, i
         elif isinstance(key, str) and key in names:
             problems.append(f"there are {names.count(key)} columns {key!r}; give the number of one")
         else:
-            near = _nearest(key, names)
+            near = _nearest(key, names, 3)
             hint = f"; did you mean {bounded(near[0])}?" if near else ""
             problems.append(
                 f"there is no column {bounded(key) if isinstance(key, str) else key}{hint}"
             )
-            missing.append(key)
+            missing += near
     if problems:
         raise DataError(
             "columns named in the config cannot be found",
             where=where,
-            hint=f"the columns are {listed(missing, names)}; "
+            hint=f"the columns are {listed(names, missing)}; "
             "name those you mean in `columns`, `keep` and `drop`, and set `header` as the file is.",
             details=summarised(problems),
         )
     return places
 
 
-def _nearest(key: Key, names: Sequence[str], count: int = 1) -> list[str]:
+def _nearest(key: Key, names: Sequence[str], count: int) -> list[str]:
     """Return the names most like a key, ignoring case and blanks at the ends."""
     by_lower: dict[str, str] = {}
     for name in names:
@@ -120,15 +120,11 @@ def _nearest(key: Key, names: Sequence[str], count: int = 1) -> list[str]:
     return [by_lower[name] for name in near]
 
 
-def listed(missing: Iterable[Key], names: Sequence[str]) -> str:
-    """Return the names of columns, those most like the missing ones first if there are many."""
+def listed(names: Sequence[str], first: Sequence[str] = ()) -> str:
+    """Return the names of columns or choices; if there are many, some of them, `first` first."""
     if not names:
         return "none: the file is empty"
-    if len(names) > MAX_NAMES:
-        near = [name for key in missing for name in _nearest(key, names, 3)]
-        shown = list(dict.fromkeys([*near, *names[:MAX_NAMES]]))[:MAX_NAMES]
-    else:
-        shown = list(names)
+    shown = names if len(names) <= MAX_NAMES else list(dict.fromkeys([*first, *names]))[:MAX_NAMES]
     more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
     return ", ".join(map(bounded, shown)) + more
 
