@@ -25,6 +25,9 @@ PLACEHOLDERS = frozenset(
 AMBIGUOUS = frozenset(("_", "-", "?", "na", "none", "nil"))
 """Texts that may stand for none, or for themselves."""
 
+MAX_PLACEHOLDER = 20
+"""Number of characters from which on a text is no placeholder."""
+
 MIN_SAME = 10
 """Number of examples from which on they cannot all be the same."""
 
@@ -59,10 +62,10 @@ def require_texts(examples: Examples, columns: Mapping[str, Column], where: str)
 
     A literal underscore is a word; a treebank that is published without words has nothing else.
     """
-    n = len(examples)
-    if (
-        n >= MIN_SAME
-        and len({*zip(examples.text_a, examples.text_b or examples.text_a, strict=True)}) == 1
+    n, second = len(examples), examples.text_b or examples.text_a
+    if n >= MIN_SAME and all(
+        a == examples.text_a[0] and b == second[0]
+        for a, b in zip(examples.text_a, second, strict=True)
     ):
         text = " ".join(_flat(examples.text_a[:1]))
         raise DataError(
@@ -70,35 +73,30 @@ def require_texts(examples: Examples, columns: Mapping[str, Column], where: str)
             where=where,
             hint="check `columns`: does text_a name the column of the texts?",
         )
-    for texts in (examples.text_a, examples.text_b or ()):
+    for role, texts in ((examples.task_type.roles[0], examples.text_a), ("text_b", second)):
+        if texts is examples.text_a and role == "text_b":
+            continue
+        at = f"{where}: column {columns[role].name}" if role in columns else where
         counts = Counter(_flat(texts))
-        total = counts.total()
-        empty = {text: k for text, k in counts.items() if text.strip().lower() in PLACEHOLDERS}
-        unclear = {text: k for text, k in counts.items() if text.strip().lower() in AMBIGUOUS}
-        shown = ", ".join(
-            f"{bounded(text)} ({k:,})" for text, k in [*empty.items(), *unclear.items()]
-        )
-        missing = sum(empty.values()) + sum(unclear.values())
+        plain = {text: text.strip().lower() for text in counts if len(text) < MAX_PLACEHOLDER}
+        empty = [text for text, each in plain.items() if each in PLACEHOLDERS]
+        unclear = [text for text, each in plain.items() if each in AMBIGUOUS]
+        total, missing = counts.total(), sum(counts[text] for text in empty + unclear)
+        shown = ", ".join(f"{text!r} ({counts[text]:,})" for text in [*empty, *unclear])
         if total > 1 and missing > total / 2:
-            unit = _unit(examples, texts)
+            unit = "words" if role == "words" else "texts"
             raise DataError(
                 f"{missing:,} of {total:,} {unit} stand for a missing one: {shown}",
-                where=where,
+                where=at,
                 hint="if the set is published without its texts, restore them from their source; "
                 "else leave such records out with `drop`.",
             )
-        if empty and not examples.task_type.per_token:
-            first = next(iter(empty))
+        if empty and role in ("text_a", "text_b") and examples.choices == 1:
             logger.warning(
-                "%s: %d of %d texts may stand for a missing one: %s; leave them out with "
-                "drop={COLUMN: (%r,)}",
-                *(where, sum(empty.values()), total, shown, first),
+                "%s: %d of %d texts may stand for a missing one: %s; to leave them out, set "
+                "drop={%r: (%r,)}",
+                *(at, sum(counts[text] for text in empty), total, shown, role, empty[0]),
             )
-
-
-def _unit(examples: Examples, texts: Sequence[object]) -> str:
-    words = examples.task_type.per_token and isinstance(texts[0], tuple)
-    return "words" if words else "texts"
 
 
 def _flat(texts: Iterable[object]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import re
 import stat
 import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from flaxfer.data.appearance import content_type, json_layout
 from flaxfer.data.findings import summarised
@@ -30,7 +30,7 @@ MAX_DOCUMENT = 2**30
 
 logger = logging.getLogger("flaxfer.data")
 
-_BLOCK = 2**20
+_BLOCK, _HEAD = 2**20, 2**9
 _NO_FILES = (
     (stat.S_ISDIR, "Is a directory"),
     (stat.S_ISFIFO, "it is a named pipe (FIFO), not a regular file"),
@@ -49,33 +49,18 @@ def read_bytes(path: Path, setting: str, file_format: str = "lines") -> bytes:
       DataError: If the file does not exist, is no regular file, has a line that is too long, is
         evidently of another type, or cannot be read or decompressed.
     """
-    packed = path.suffix.lower() == ".gz"
-    fault = ""
     try:
         mode = path.stat().st_mode
-        fault = next((what for test, what in _NO_FILES if test(mode)), "")
-        if not fault:
-            with path.open("rb") as file:
-                head = file.read(512)
-                _require_type(head, path, "" if packed else file_format)
-                file.seek(0)
-                if not packed or not head:
-                    return _read(file, path, file_format)
-                try:
-                    with gzip.GzipFile(fileobj=file) as unpacked:
-                        return _read(unpacked, path, file_format)  # type: ignore[arg-type]
-                except (OSError, EOFError, zlib.error) as error:
-                    raise DataError(
-                        f"the gzip file is damaged or cut off: {error}",
-                        where=str(path),
-                        hint=FETCH_AGAIN,
-                    ) from error
+        for test, what in _NO_FILES:
+            if test(mode):
+                raise _unreadable(f"cannot be read: {what}", path, setting)
+        with path.open("rb") as file:
+            return _content(file, path, file_format)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL.
         absent = isinstance(error, FileNotFoundError)
         reason = getattr(error, "strerror", None) or str(error)
         what = "there is no such file" if absent else f"cannot be read: {reason}"
         raise _unreadable(what, path, setting) from error
-    raise _unreadable(f"cannot be read: {fault}", path, setting)
 
 
 def _unreadable(what: str, path: Path, setting: str) -> DataError:
@@ -83,6 +68,25 @@ def _unreadable(what: str, path: Path, setting: str) -> DataError:
     if what.startswith("cannot be read: it is a"):
         hint = f"write it to a regular file first, and set `{setting}` to that."
     return DataError(what, where=str(path.absolute()), hint=hint)
+
+
+def _content(file: BinaryIO, path: Path, file_format: str) -> bytes:
+    """Return the content of an open file, decompressed if its name ends in .gz."""
+    packed = path.suffix.lower() == ".gz"
+    head = file.read(_HEAD)
+    _require_type(head, path, "" if packed else file_format)
+    file.seek(0)
+    if not packed or not head:
+        return _read(file, path, file_format)
+    try:
+        with gzip.GzipFile(fileobj=file) as unpacked:
+            data = _read(cast(BinaryIO, unpacked), path, file_format)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"the gzip file is damaged or cut off: {error}", where=str(path), hint=FETCH_AGAIN
+        ) from error
+    _require_type(data[:_HEAD], path, file_format)
+    return data
 
 
 def _require_type(head: bytes, path: Path, file_format: str) -> None:

@@ -160,26 +160,23 @@ def _refuse_comments(parts: list[list[Line]], sentences: list[list[Row]], path: 
     They begin with a mark such as #, and have another number of columns than most lines, or more
     words in their first column, or assign a value, which no other line does.
     """
-    pairs = [
-        pair
-        for part, rows in zip(parts, sentences, strict=True)
-        for pair in zip(part, rows, strict=True)
-    ]
-    plain = [(line, row) for (_, line), (_, row) in pairs if not appearance.COMMENT.match(line)]
-    if len(plain) == len(pairs):
+    lines = [line for part in parts for _, line in part]
+    rows = [row for sentence in sentences for _, row in sentence]
+    marked = [bool(appearance.COMMENT.match(line)) for line in lines]
+    if not any(marked):
         return
-    widths = Counter(len(row) for _, row in plain)
-    usual = widths.most_common(1)[0][0] if widths else 0
-    assignments = any("=" in line for line, _ in plain)
+    plain = [i for i, each in enumerate(marked) if not each]
+    usual = Counter(len(rows[i]) for i in plain).most_common(1)[0][0] if plain else 0
+    assignments = any("=" in lines[i] for i in plain)
     found: list[Line] = []
-    for part, rows in zip(parts, sentences, strict=True):
-        for (number, line), (_, row) in zip(part, rows, strict=True):
+    for part, sentence in zip(parts, sentences, strict=True):
+        for (number, line), (_, row) in zip(part, sentence, strict=True):
             mark = appearance.COMMENT.match(line)
-            phrase = mark and re.match(r"\s+\S", row[0][mark.end() :])
-            assigned = (
-                mark and not assignments and re.match(r"\s+.*\w\s*=\s*\S", line[mark.end() :])
-            )
-            if not mark or (len(row) == usual and not phrase and not assigned):
+            if not mark:
+                break
+            phrase = re.match(r"\s+\S", row[0][mark.end() :])
+            assigned = re.match(r"\s+.*\w\s*=\s*\S", line[mark.end() :])
+            if len(row) == usual and not phrase and (assignments or not assigned):
                 break
             found.append((number, line))
     if found:

@@ -74,14 +74,11 @@ def read_source(
         count = round(source.fraction * len(examples))
         drawn = np.random.default_rng(seed).choice(len(examples), count, replace=False)
         examples = examples.take(np.sort(drawn))
+    languages = collections.Counter(examples.language).items()
     logger.info(
         "%s: %d records read, %d left out by keep and drop, %d without a label, %d used; %s%s%s",
-        where,
-        size,
-        size - len(wanted),
-        len(labels.missing),
-        len(examples),
-        ", ".join(f"{k} {n}" for k, n in collections.Counter(examples.language).items()),
+        *(where, size, size - len(wanted), len(labels.missing), len(examples)),
+        ", ".join(f"{k} {n}" for k, n in languages),
         "".join(f"; {n} {kind} skipped" for kind, n in skipped.items()),
         "" if source.num_records else f"; num_records={size} would check that none gets lost",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,17 @@ def _nearest(key: Key, names: Sequence[str], count: int) -> list[str]:
     by_lower: dict[str, str] = {}
     for name in names:
         by_lower.setdefault(name.strip().lower(), name)
-    near = difflib.get_close_matches(str(key).strip().lower(), by_lower, n=count)
+    word = str(key).strip().lower()
+    pool: Iterable[str] = by_lower
+    if len(by_lower) > 1000:  # The exact ratio takes a tenth of a millisecond.
+        matcher = difflib.SequenceMatcher(b=word)
+
+        def bound(name: str) -> float:
+            matcher.set_seq1(name)
+            return matcher.quick_ratio()
+
+        pool = heapq.nlargest(100, by_lower, key=bound)
+    near = difflib.get_close_matches(word, pool, n=count)
     return [by_lower[name] for name in near]
 
 
