@@ -80,7 +80,8 @@ def require_texts(examples: Examples, columns: Mapping[str, Column], where: str)
         counts = Counter(_flat(texts))
         plain = {text: text.strip().lower() for text in counts if len(text) < MAX_PLACEHOLDER}
         empty = [text for text, each in plain.items() if each in PLACEHOLDERS]
-        unclear = [text for text, each in plain.items() if each in AMBIGUOUS]
+        doubtful = {"_"} if role == "words" else AMBIGUOUS  # A hyphen is a usual word.
+        unclear = [text for text, each in plain.items() if each in doubtful]
         total, missing = counts.total(), sum(counts[text] for text in empty + unclear)
         shown = ", ".join(f"{text!r} ({counts[text]:,})" for text in [*empty, *unclear])
         if total > 1 and missing > total / 2:

@@ -106,7 +106,7 @@ def _read(stream: BinaryIO, path: Path, file_format: str) -> bytes:
     document = file_format in ("json", "squad")
     blocks: list[bytes] = []
     size = length = 0  # Of the document, and of the line that a block begins in.
-    while block := stream.read(_BLOCK):
+    while block := stream.read(min(_BLOCK, MAX_LINE)):
         blocks.append(block)
         size += len(block)
         if document and size > MAX_DOCUMENT:
@@ -182,6 +182,13 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
             where=str(path),
             hint=hint if actual else "if it is not UTF-16, it is damaged: fetch it again.",
             details=[] if actual else summarised(details),
+        )
+    if joined := text.count("\n\ufeff"):
+        line = text[: text.index("\n\ufeff")].count("\n") + 2
+        logger.warning(
+            "%s:%d: begins with a byte order mark (%d such lines), as in files that were joined; "
+            "it is part of the text: remove it",
+            *(path, line, joined),
         )
     if not wide and not name.startswith("utf-8") and _is_utf8(data):
         logger.warning("%s: is valid UTF-8, but is read as encoding=%r", path, encoding)

@@ -247,6 +247,8 @@ KIND_CASES: list[tuple[str, dict[str, Any], str]] = [
         "evaluate.de.format: tagging is not read from csv files; it is from conll, conllu, jsonl",
     ),
     ("ner", {"evaluate.de.word_prefix": "de:"}, "evaluate.de.word_prefix: is for conll files"),
+    ("ner", {"evaluate.de.comment": "#"}, "evaluate.de.comment: is for csv, tsv, conll files"),
+    ("ner", {"data.train.0.field": "data"}, "data.train.0.field: is for json files"),
     ("ner", {"evaluate.de.aligned": {"tags": "f"}}, "evaluate.de.aligned.tags: a line cannot hold"),
     ("ner", {"train.output_bias": "mean"}, "train.output_bias: tagging has no mean score"),
     # Questions.
