@@ -136,14 +136,14 @@ def other_delimiter(lines: Sequence[str], delimiter: str) -> str:
 
 
 def quoted_cells(cells: Sequence[str]) -> int:
-    """Return how many of the cells are quoted as in csv; 0 if others hold a quote that is not.
+    """Return how many of the cells are quoted as in csv; 0 if not more than half of them are.
 
     Args:
       cells: Those cells of a file, read with literal quotes, that hold a quote.
     """
     quoted = sum(bool(re.fullmatch(r'"(?:[^"]|"")*"', cell)) and len(cell) > 1 for cell in cells)
     # In files with literal quotes, about one cell in ten at most is a quotation from end to end.
-    return quoted if quoted >= 0.9 * len(cells) else 0
+    return quoted if 2 * quoted > len(cells) else 0
 
 
 COMMENT = re.compile(r"\s*(#+|--+|%+|;+|//+)")

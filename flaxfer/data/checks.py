@@ -12,7 +12,7 @@ from flaxfer.config import Source, Task
 from flaxfer.data.examples import Examples
 from flaxfer.data.findings import bounded
 from flaxfer.data.labels import same_label
-from flaxfer.data.tables import Column
+from flaxfer.data.tables import COMMENTS, Column
 from flaxfer.data.task_types import TaskType
 from flaxfer.data.values import written
 from flaxfer.errors import DataError
@@ -108,12 +108,18 @@ def _flat(texts: Iterable[object]) -> Iterator[str]:
             yield str(text)
 
 
-def warn_of_unused(columns: Mapping[str, Column], source: Source, where: str) -> None:
-    """Warn of values in `labels`, `keep` and `drop` that no record of the data set has.
+def warn_of_unused(
+    columns: Mapping[str, Column], source: Source, skipped: Mapping[str, int], where: str
+) -> None:
+    """Warn of values in `labels`, `questions`, `keep` and `drop` that no record of the set has.
 
     These are no errors: a small split may lack a class that others have.
     """
-    settings: list[tuple[str, str, Sequence[str]]] = []
+    if source.comment and COMMENTS not in skipped:
+        logger.warning("%s: no line begins with comment=%r", where, source.comment)
+    settings: list[tuple[str, str, Sequence[str]]] = [
+        ("question", "questions", [*source.questions])
+    ]
     for role in ("label", "tags"):
         settings.append((role, "labels", [*source.labels]))
     for key in ("keep", "drop"):

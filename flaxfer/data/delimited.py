@@ -12,7 +12,7 @@ from pathlib import Path
 from flaxfer.config import Source
 from flaxfer.data import appearance
 from flaxfer.data.files import MAX_LINE, split_lines
-from flaxfer.data.tables import Column, Key, Problems, Table, locate
+from flaxfer.data.tables import COMMENTS, Column, Key, Problems, Table, locate
 from flaxfer.errors import ConfigError, DataError
 
 Rows = tuple[list[list[str]], list[int], int]
@@ -59,7 +59,7 @@ def delimited(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Tab
     for key, i in column_index.items():
         name = repr(names[i]) if source.header else names[i]
         columns[key] = Column(path.name, name, [row[i] for row in rows], lines)
-    return Table(len(rows), columns, problems, {"comment lines": comments} if comments else {})
+    return Table(len(rows), columns, problems, {COMMENTS: comments} if comments else {})
 
 
 def _literal(text: str, delimiter: str, source: Source) -> Rows:
@@ -243,6 +243,9 @@ def _advised(
             where=f"{path}:1",
             hint=f"set comment='sep=' and delimiter={head[0][4:5]!r}.",
         )
+    if names == [""] and len(text) > 1:
+        hint = "remove the blank lines before the names of the columns."
+        return DataError("the first line is blank", where=f"{path}:1", hint=hint)
     if len(names) == 1 or not any(key in names for key in keys):
         try:
             _require_delimiter(text, path, delimiter, len(names) + 1, source)

@@ -67,6 +67,10 @@ def _unreadable(what: str, path: Path, setting: str) -> DataError:
     hint = f"set `{setting}` of the source, or the `data_dir` that relative paths start at."
     if what.startswith("cannot be read: it is a"):
         hint = f"write it to a regular file first, and set `{setting}` to that."
+    elif re.search(r"(^|/)[a-z0-9]{2,5}:/", str(path)):
+        hint = f"download the file, and set `{setting}` to where it is; addresses are not read."
+    elif "*" in path.name:
+        hint = "name a single file; for several, list a source for each."
     return DataError(what, where=str(path.absolute()), hint=hint)
 
 

@@ -12,7 +12,7 @@ from flaxfer.config import Source
 from flaxfer.data import appearance
 from flaxfer.data.files import split_lines
 from flaxfer.data.findings import bounded
-from flaxfer.data.tables import Column, Key, Problems, Table, locate
+from flaxfer.data.tables import COMMENTS, Column, Key, Problems, Table, locate
 from flaxfer.errors import DataError
 
 CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
@@ -132,7 +132,7 @@ def _without_notes(lines: list[Line], source: Source) -> tuple[list[list[Line]],
             skipped["-DOCSTART- lines"] += 1
             kept.append((number, ""))
         elif source.comment and line.startswith(source.comment):
-            skipped["comment lines"] += 1
+            skipped[COMMENTS] += 1
         else:
             kept.append((number, line))
     return _sentences(kept), dict(skipped)

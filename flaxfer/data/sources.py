@@ -55,7 +55,7 @@ def read_source(
             hint="fetch the file again if it is cut off; else set `num_records` to what it holds.",
         )
     wanted = _wanted(source, columns, size)
-    warn_of_unused(columns, source, where)
+    warn_of_unused(columns, source, skipped, where)
     # A column that is only used to filter may have the name of a role.
     columns = {r: c for r, c in columns.items() if r in source.roles or r in source.aligned}
     require_header(columns, source, task, task_type, where)

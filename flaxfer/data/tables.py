@@ -16,6 +16,9 @@ from flaxfer.errors import DataError
 Key = str | int
 """Name of a column, or its zero-based number."""
 
+COMMENTS = "comment lines"
+"""Kind of skipped lines, see `Table`."""
+
 MAX_NAMES = 20
 """Columns that are listed in an error message."""
 

@@ -320,6 +320,12 @@ def test_rows_that_are_no_records_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_blank_first_line_is_named(tmp_path: Path) -> None:
+    for name, text in (("data.csv", "\ntext,label\na,pos\n"), ("data.tsv", "\ntext\tlabel\n")):
+        message = advice(source(tmp_path, name, text))
+        assert message.startswith("FILE:1: the first line is blank")
+
+
 def test_one_misspelt_of_many_columns_is_a_short_message(tmp_path: Path) -> None:
     names = [f"column_number_{i}" for i in range(10_000)]
     text = ",".join(names) + "\n" + ",".join("x" * len(names)) + "\n"

@@ -136,6 +136,10 @@ def test_values_that_no_record_has_are_a_warning(
         "drop.text names 'One', 'three', which no record has; there is 'one'",
     ]
     caplog.clear()
+    read(texts(tmp_path, "one", comment=("# ",)), TASK)
+    assert "data.csv: no line begins with comment=('# ',)" in caplog.text
+    caplog.clear()
+    source = texts(tmp_path, "one", "two")
     used = dataclasses.replace(source, labels={"pos": "pos"}, drop={"text": ("one",)}, keep={})
     assert len(read(used, TASK)) == 1 and not caplog.text
 

@@ -93,6 +93,20 @@ def test_unicode_of_another_width_is_named(encoding: str, tmp_path: Path) -> Non
     assert read(dataclasses.replace(source, encoding=encoding), NLI).text_a == ("café",)
 
 
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("https://example.org/data.csv", "download the file"),
+        ("hf://datasets/owner/data.csv", "download the file"),
+        ("train-*.csv", "list a source for each"),
+        ("gone.csv", "`data_dir`"),
+    ],
+)
+def test_a_path_that_is_no_file_says_what_to_set(path: str, hint: str, tmp_path: Path) -> None:
+    error = refusal(Source(str(tmp_path / path), columns=PAIRS))
+    assert error.what == "there is no such file" and hint in str(error.hint)
+
+
 @pytest.mark.parametrize("text", [TEXT, TEXT + "\n"])
 def test_text_is_not_taken_for_utf_16(text: str, tmp_path: Path) -> None:
     """An even number of bytes would decode to Chinese characters."""
