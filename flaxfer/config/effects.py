@@ -261,12 +261,16 @@ SOURCE: Sequence[Effect[SourcePlace]] = (
         Effect[SourcePlace](name, lambda p: p.is_file(*CSV), "except on csv and tsv files", _FORMAT)
         for name in ("header", "quotes", "max_columns")
     ),
-    Effect(
-        "delimiter",
-        lambda p: p.is_file(*CSV, "conll"),
-        "except on csv, tsv and conll files",
-        _FORMAT,
+    *(
+        Effect[SourcePlace](
+            name,
+            lambda p: p.is_file(*CSV, "conll"),
+            "except on csv, tsv and conll files",
+            _FORMAT,
+        )
+        for name in ("delimiter", "comment")
     ),
+    Effect("field", lambda p: p.is_file("json"), "except on json files", _FORMAT),
     Effect("word_prefix", lambda p: p.is_file("conll"), "except on conll files", _FORMAT),
     Effect(
         "encoding",

@@ -44,33 +44,30 @@ class Source:
       correct choice), optionally `question` (see `questions`).
 
     Attributes:
-      path: Local file, or, with `format="lines"`, the folder of the files named in `aligned`.
-        Relative paths are resolved against `Config.data_dir`.
+      path: File, or with `format="lines"` the folder of the `aligned` ones; relative to `data_dir`.
       hub: Data set id on the Hugging Face hub, which is contacted only if this is set.
       subset, split, revision: Part of the hub data set to read.
-      format: File format; `auto` infers it from the suffix. `conll`: one word per line with its
-        tag in another column, and a blank line between sentences. `conllu`: Universal Dependencies;
-        columns by number or name, by default `words` from FORM and `tags` from UPOS; `id="sent_id"`
-        reads ids from the sentences' comments. `squad`: the JSON format of SQuAD 1.1 and 2.0.
-        `lines`: text files aligned line by line.
+      format: File format; `auto` infers it from the suffix. `conll`: a word and its tag per line, a
+        blank line between sentences. `conllu`: Universal Dependencies, by default `words` from FORM
+        and `tags` from UPOS; `id="sent_id"` reads a comment. `squad`: the JSON of SQuAD 1.1 and
+        2.0. `lines`: text files aligned line by line.
       header: Whether the first line of a csv or tsv file names the columns.
-      delimiter: Column separator; empty for the format's default (conll: a tab). In conll files, a
-        space means any whitespace.
-      quotes: `csv` if fields may be quoted, `literal` if quotes are ordinary characters; `auto`
-        means `csv` for csv files and `literal` for tsv files.
+      delimiter: Column separator; empty for the format's own. In conll, " " means any blanks.
+      quotes: `csv` if fields may be quoted, `csv_spaced` if blanks after a delimiter are skipped
+        too, `literal` if quotes are characters; `auto`: `csv` for csv files, `literal` for tsv.
+      comment: Beginnings of lines to skip and count in csv, tsv and conll files, such as `# id `.
+      field: Field of a json document that holds the list of records; empty if it is the list.
       encoding: Text encoding; a byte order mark is removed.
       max_columns: If not 0, maximum number of columns; the last one holds the rest of the line.
       columns: Role to column name or zero-based column number.
       aligned: Role to a text file, in the folder of `path`, whose line n belongs to record n.
-      labels: Label (or tag) in the file to label of the task, or to the zero-based index of a
-        choice, such as "0"; empty if they are the same.
+      labels: Label in the file to label of the task, or to a choice, "0" or "1"; empty if equal.
       questions: Value in the column `question` to the question text that is appended to `text_a`.
       word_prefix: Prefix to remove from every word of a conll file, such as `en:`.
-      keep: Column or role to values; only records with one of the values are used. Lists are
-        compared as their items joined by spaces.
+      keep: Column or role to values, lists joined by spaces; records without one are excluded.
       drop: Column or role to values; records with one of the values are excluded and counted.
-      drop_unlabeled: Exclude and count records without a label instead of raising an error. Words
-        without a tag in a sentence with tags are kept but not scored.
+      drop_unlabeled: Exclude and count records without a label, such as -1, `-` or NaN, instead of
+        raising an error. Words without a tag in a sentence with tags are kept but not scored.
       language, domain: Of all records, unless `columns` or `aligned` has the role.
       fraction: Fraction of the records to use, sampled with `Data.split_seed`.
       num_records: Number of records that the file must contain; 0 if unknown.
@@ -86,7 +83,9 @@ class Source:
     ] = "auto"
     header: fields.Bool = True
     delimiter: Annotated[str, Field(max_length=1)] = ""
-    quotes: Literal["auto", "csv", "literal"] = "auto"
+    quotes: Literal["auto", "csv", "csv_spaced", "literal"] = "auto"
+    comment: fields.Tuple[Annotated[str, Field(min_length=1)]] = ()
+    field: str = ""
     encoding: fields.Encoding = "utf-8"
     max_columns: fields.NonNegativeInt = 0
     columns: Mapping[str, str | fields.NonNegativeInt] = dataclasses.field(default_factory=dict)

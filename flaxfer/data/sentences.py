@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from flaxfer.config import Source
+from flaxfer.data import appearance
 from flaxfer.data.files import split_lines
-from flaxfer.data.tables import Column, Key, Problems, Table, locate
+from flaxfer.data.findings import bounded
+from flaxfer.data.tables import COMMENTS, Column, Key, Problems, Table, locate
 from flaxfer.errors import DataError
 
 CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
@@ -25,10 +28,12 @@ Row = tuple[int, list[str]]
 def conll(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     """Read sentences with one word per line, in columns, and a blank line after each sentence.
 
-    Spaces around a value are removed; a no-break space is part of the word.
+    Spaces around a value are removed; a no-break space is part of the word. Lines that begin with
+    `source.comment` are skipped. A line of -DOCSTART- ends a sentence, and is skipped too.
 
     Raises:
-      DataError: If the file has too few columns, or all words have an unexpected language prefix.
+      DataError: If the file has too few columns, comments that no setting skips, or an unexpected
+        language prefix before all words.
     """
     delimiter = source.delimiter or "\t"
 
@@ -37,8 +42,13 @@ def conll(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
             return re.split("[ \t]+", line.strip(" \t"))
         return [value.strip(" ") for value in line.split(delimiter)]
 
-    sentences = [[(number, values(line)) for number, line in part] for part in _sentences(text)]
+    parts, skipped = _without_notes(_lines(text), source)
+    sentences = [[(number, values(line)) for number, line in part] for part in parts]
     width = max((len(row) for sentence in sentences for _, row in sentence), default=0)
+    if width == 1 and not source.delimiter:
+        _require_tabs(parts, path)
+    if not source.comment:
+        _refuse_comments(parts, sentences, path)
     column_index = locate(keys, [str(i) for i in range(width)], str(path))
     needed = 1 + max(column_index.values(), default=-1)
     problems: Problems = []
@@ -52,7 +62,7 @@ def conll(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     if words is not None:
         problems += _remove_prefix(sentences, words, source.word_prefix, path)
     columns = {key: _column(path, str(i), sentences, i) for key, i in column_index.items()}
-    return Table(len(sentences), columns, problems)
+    return Table(len(sentences), columns, problems, skipped)
 
 
 def conllu(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
@@ -67,7 +77,7 @@ def conllu(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     problems: Problems = []
     sentences: list[list[Row]] = []
     comments: list[dict[str, str]] = []
-    parts = _sentences(text)
+    parts = _sentences(_lines(text))
     for i, lines in enumerate(parts):
         tokens = [line for line in lines if not line[1].startswith("#")]
         heads = (line.removeprefix("#").partition("=") for _, line in lines if line[:1] == "#")
@@ -102,12 +112,80 @@ def conllu(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     return Table(len(sentences), columns, problems)
 
 
-def _sentences(text: str) -> list[list[Line]]:
+def _lines(text: str) -> list[Line]:
+    return list(enumerate(split_lines(text), 1))
+
+
+def _sentences(lines: Iterable[Line]) -> list[list[Line]]:
     """Return the lines of each sentence; lines with only whitespace separate sentences."""
-    groups = itertools.groupby(
-        enumerate(split_lines(text), 1), lambda line: bool(line[1].strip(" \t"))
-    )
-    return [list(lines) for filled, lines in groups if filled]
+    groups = itertools.groupby(lines, lambda line: bool(line[1].strip(" \t")))
+    return [list(part) for filled, part in groups if filled]
+
+
+def _without_notes(lines: list[Line], source: Source) -> tuple[list[list[Line]], dict[str, int]]:
+    """Return the sentences without comments and boundaries of documents, and how many those are."""
+    boundary = re.compile(rf"\s*(?:{re.escape(source.word_prefix)})?(\d+\s+)?-DOCSTART-(?:\s|$)")
+    kept: list[Line] = []
+    skipped: Counter[str] = Counter()
+    for number, line in lines:
+        if "-DOCSTART-" in line and boundary.match(line):
+            skipped["-DOCSTART- lines"] += 1
+            kept.append((number, ""))
+        elif source.comment and line.startswith(source.comment):
+            skipped[COMMENTS] += 1
+        else:
+            kept.append((number, line))
+    return _sentences(kept), dict(skipped)
+
+
+def _require_tabs(parts: list[list[Line]], path: Path) -> None:
+    """Refuse a file without tabs whose lines another delimiter divides into columns."""
+    lines = [line for part in parts[:50] for _, line in part[:50]]
+    blanks = Counter(len(line.split()) for line in lines).most_common(1)[0]
+    other = appearance.other_delimiter(lines, "\t")
+    if blanks[0] > 1 and blanks[1] >= 0.8 * len(lines):
+        other = " "
+    if other:
+        what = "blanks" if other == " " else repr(other)
+        raise DataError(
+            f"the columns are separated by {what}, not by tabs",
+            where=f"{path}:{parts[0][0][0]}",
+            hint=f"set delimiter={other!r} in the source.",
+        )
+
+
+def _refuse_comments(parts: list[list[Line]], sentences: list[list[Row]], path: Path) -> None:
+    """Refuse lines at the beginning of sentences that look like comments.
+
+    They begin with a mark such as #, and have another number of columns than most lines, or more
+    words in their first column, or assign a value, which no other line does.
+    """
+    lines = [line for part in parts for _, line in part]
+    rows = [row for sentence in sentences for _, row in sentence]
+    marked = [bool(appearance.COMMENT.match(line)) for line in lines]
+    if not any(marked):
+        return
+    plain = [i for i, each in enumerate(marked) if not each]
+    usual = Counter(len(rows[i]) for i in plain).most_common(1)[0][0] if plain else 0
+    assignments = any("=" in lines[i] for i in plain)
+    found: list[Line] = []
+    for part, sentence in zip(parts, sentences, strict=True):
+        for (number, line), (_, row) in zip(part, sentence, strict=True):
+            mark = appearance.COMMENT.match(line)
+            if not mark:
+                break
+            phrase = re.match(r"\s+\S", row[0][mark.end() :])
+            assigned = re.match(r"\s+.*\w\s*=\s*\S", line[mark.end() :])
+            if len(row) == usual and not phrase and (assignments or not assigned):
+                break
+            found.append((number, line))
+    if found:
+        prefixes = appearance.comment_prefixes([line for _, line in found])
+        raise DataError(
+            f"{len(found)} line(s) look like comments, the first is {bounded(found[0][1])}",
+            where=f"{path}:{found[0][0]}",
+            hint=f"set comment={prefixes!r} to skip the lines that begin so, or give them columns.",
+        )
 
 
 def _column(path: Path, name: str, sentences: Sequence[Sequence[Row]], index: int) -> Column:

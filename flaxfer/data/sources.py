@@ -16,10 +16,13 @@ import numpy as np
 
 from flaxfer.config import Data, Source, Task
 from flaxfer.data import readers
+from flaxfer.data.checks import require_header, require_texts, warn_of_unused
 from flaxfer.data.examples import Examples
+from flaxfer.data.files import FETCH_AGAIN
+from flaxfer.data.findings import bounded, summarised
 from flaxfer.data.hub import read_hub
 from flaxfer.data.labels import Labels
-from flaxfer.data.tables import Column, Key, Problems
+from flaxfer.data.tables import MAX_NAMES, Column, Key, Problems
 from flaxfer.data.task_types import TaskType
 from flaxfer.data.values import written
 from flaxfer.errors import ConfigError, DataError
@@ -44,7 +47,7 @@ def read_source(
     Raises:
       DataError: With file, line and column of every problem.
     """
-    where, columns, size, problems = _read(source, data_dir)
+    where, columns, size, problems, skipped = _read(source, data_dir)
     if source.num_records and size != source.num_records:
         raise DataError(
             f"holds {size} records, not {source.num_records}",
@@ -52,8 +55,10 @@ def read_source(
             hint="fetch the file again if it is cut off; else set `num_records` to what it holds.",
         )
     wanted = _wanted(source, columns, size)
+    warn_of_unused(columns, source, skipped, where)
     # A column that is only used to filter may have the name of a role.
     columns = {r: c for r, c in columns.items() if r in source.roles or r in source.aligned}
+    require_header(columns, source, task, task_type, where)
     broken = {record for record, _ in problems}
     labels = task_type.read_labels(columns, source, task, [i for i in wanted if i not in broken])
     left_out = broken | labels.missing
@@ -61,26 +66,30 @@ def read_source(
     problems += labels.problems + task_type.text_problems(columns, source, used)
     problems += _common_problems(columns, used)
     if problems:
-        raise _refused(where, problems, labels, task)
+        raise _refused(where, problems, labels, source, task)
     examples = _examples(source, columns, labels, used, task_type)
+    if len(examples):
+        require_texts(examples, columns, where)
     if source.fraction < 1:
         count = round(source.fraction * len(examples))
         drawn = np.random.default_rng(seed).choice(len(examples), count, replace=False)
         examples = examples.take(np.sort(drawn))
+    languages = collections.Counter(examples.language).items()
     logger.info(
-        "%s: %d records read, %d left out by keep and drop, %d without a label, %d used; %s",
-        where,
-        size,
-        size - len(wanted),
-        len(labels.missing),
-        len(examples),
-        ", ".join(f"{k} {n}" for k, n in collections.Counter(examples.language).items()),
+        "%s: %d records read, %d left out by keep and drop, %d without a label, %d used; %s%s%s",
+        *(where, size, size - len(wanted), len(labels.missing), len(examples)),
+        ", ".join(f"{k} {n}" for k, n in languages),
+        "".join(f"; {n} {kind} skipped" for kind, n in skipped.items()),
+        "" if source.num_records else f"; num_records={size} would check that none gets lost",
     )
     if not len(examples):
         raise DataError(
-            f"of {size} records none is left to use",
+            f"of {size} records none is left to use: {size - len(wanted)} left out by keep and "
+            f"drop, {len(labels.missing)} without a label",
             where=where,
-            hint="check keep, drop, drop_unlabeled and fraction of the source.",
+            hint="check keep, drop, drop_unlabeled and fraction of the source."
+            if size
+            else FETCH_AGAIN,
         )
     return examples
 
@@ -118,8 +127,10 @@ def load_splits(
     return splits
 
 
-def _read(source: Source, data_dir: str) -> tuple[str, dict[str, Column], int, Problems]:
-    """Return name, columns, size and problems of a data set.
+def _read(
+    source: Source, data_dir: str
+) -> tuple[str, dict[str, Column], int, Problems, Mapping[str, int]]:
+    """Return name, columns, size, problems and numbers of skipped lines of a data set.
 
     Columns are by role; those that are only used to filter are by name.
     """
@@ -153,7 +164,9 @@ def _read(source: Source, data_dir: str) -> tuple[str, dict[str, Column], int, P
             hint="fetch the files again: one of them is cut off, or belongs to another split.",
             details=[f"{role}: {columns[role].file} has {n}" for role, n in counts.items()],
         )
-    return where, columns, size, table.problems if table else []
+    if not table:
+        return where, columns, size, [], {}
+    return where, columns, size, table.problems, table.skipped
 
 
 def _wanted(source: Source, columns: Mapping[str, Column], size: int) -> list[int]:
@@ -212,17 +225,25 @@ def _common_problems(columns: Mapping[str, Column], used: Sequence[int]) -> Prob
     return problems
 
 
-def _refused(where: str, problems: Problems, labels: Labels, task: Task) -> DataError:
+def _refused(
+    where: str, problems: Problems, labels: Labels, source: Source, task: Task
+) -> DataError:
     hint = "correct the file, or leave records out with `drop`."
-    if labels.problems and task.labels:
-        hint += f" The labels are {', '.join(map(repr, task.labels))}; map others with `labels`."
-    if labels.problems:
-        hint += " `drop_unlabeled` leaves out records without a label."
+    unknown = {record for record, _ in labels.problems} - labels.unlabeled
+    if unknown and task.labels:
+        names = ", ".join(map(bounded, task.labels[:MAX_NAMES]))
+        mapped = ", ".join(map(bounded, [*source.labels][:MAX_NAMES]))
+        so_far = f", which has {mapped} so far" if mapped else ""
+        hint += f" The labels are {names}; map others with `labels`{so_far}."
+    if unknown == {0} and source.file_format in ("csv", "tsv") and not source.header:
+        hint += " If the first line names the columns, set header=True."
+    if labels.unlabeled:
+        hint += " Set drop_unlabeled=True to leave out records without a label."
     return DataError(
-        f"{len(problems)} finding(s) in the data",
+        f"{len(problems):,} finding(s) in the data",
         where=where,
         hint=hint,
-        details=[text for _, text in sorted(problems)],
+        details=summarised([text for _, text in sorted(problems)]),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from flaxfer.config import Source
 from flaxfer.data.files import parse_json
+from flaxfer.data.findings import summarised
 from flaxfer.data.tables import Key, Problems, Table, record_table
 from flaxfer.errors import DataError
 
@@ -19,13 +20,13 @@ def squad(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
       DataError: If the file is not JSON, does not have SQuAD's structure, or lacks a field.
     """
     faults: list[str] = []
-    questions = list(_questions(parse_json(text, path), path, faults))
+    questions = list(_questions(parse_json(text, path, "squad"), path, faults))
     if faults:
         raise DataError(
             "the file is not built as those of SQuAD: data, paragraphs, context and qas",
             where=str(path),
             hint="set format to how it is written, or correct the file.",
-            details=faults,
+            details=summarised(faults),
         )
     places, records = [place for place, _ in questions], [record for _, record in questions]
     problems: Problems = []

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flaxfer.data.findings import bounded, summarised
 from flaxfer.data.values import written
 from flaxfer.errors import DataError
 
 Key = str | int
 """Name of a column, or its zero-based number."""
+
+COMMENTS = "comment lines"
+"""Kind of skipped lines, see `Table`."""
+
+MAX_NAMES = 20
+"""Columns that are listed in an error message."""
 
 Problems = list[tuple[int, str]]
 """Zero-based numbers of records, each with a description of a problem."""
@@ -64,11 +72,13 @@ class Table:
       size: Number of records in the file.
       columns: Columns with that many values.
       problems: Problems of records that could not be parsed.
+      skipped: Number of lines of each kind that are no records, such as comments.
     """
 
     size: int
     columns: dict[Key, Column]
     problems: Problems
+    skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, int]:
@@ -78,6 +88,7 @@ def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, i
       DataError: If a column is missing, or several have its name.
     """
     places: dict[Key, int] = {}
+    missing: list[str] = []
     problems = []
     for key in keys:
         if isinstance(key, int) and 0 <= key < len(names):
@@ -87,19 +98,49 @@ def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, i
         elif isinstance(key, str) and key in names:
             problems.append(f"there are {names.count(key)} columns {key!r}; give the number of one")
         else:
-            near = difflib.get_close_matches(str(key).lower(), [n.lower() for n in names], n=1)
-            nearest = [name for name in names if near and name.lower() == near[0]]
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            problems.append(f"there is no column {key!r}{hint}")
+            near = _nearest(key, names, 3)
+            hint = f"; did you mean {bounded(near[0])}?" if near else ""
+            problems.append(
+                f"there is no column {bounded(key) if isinstance(key, str) else key}{hint}"
+            )
+            missing += near
     if problems:
         raise DataError(
             "columns named in the config cannot be found",
             where=where,
-            hint=f"the columns are {', '.join(map(repr, names)) or 'none: the file is empty'}; "
+            hint=f"the columns are {listed(names, missing)}; "
             "name those you mean in `columns`, `keep` and `drop`, and set `header` as the file is.",
-            details=problems,
+            details=summarised(problems),
         )
     return places
+
+
+def _nearest(key: Key, names: Sequence[str], count: int) -> list[str]:
+    """Return the names most like a key, ignoring case and blanks at the ends."""
+    by_lower: dict[str, str] = {}
+    for name in names:
+        by_lower.setdefault(name.strip().lower(), name)
+    word = str(key).strip().lower()
+    pool: Iterable[str] = by_lower
+    if len(by_lower) > 1000:  # The exact ratio takes a tenth of a millisecond.
+        matcher = difflib.SequenceMatcher(b=word)
+
+        def bound(name: str) -> float:
+            matcher.set_seq1(name)
+            return matcher.quick_ratio()
+
+        pool = heapq.nlargest(100, by_lower, key=bound)
+    near = difflib.get_close_matches(word, pool, n=count)
+    return [by_lower[name] for name in near]
+
+
+def listed(names: Sequence[str], first: Sequence[str] = ()) -> str:
+    """Return the names of columns or choices; if there are many, some of them, `first` first."""
+    if not names:
+        return "none: the file is empty"
+    shown = names if len(names) <= MAX_NAMES else list(dict.fromkeys([*first, *names]))[:MAX_NAMES]
+    more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
+    return ", ".join(map(bounded, shown)) + more
 
 
 def record_table(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 import math
+import numbers
 import re
 from typing import Any
 
@@ -48,13 +50,13 @@ def list_fault(value: Any) -> str:
 
 def score(value: Any, score_range: tuple[float, float]) -> float | None:
     """Return the value as a number if it is one within the range, else None."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, str | numbers.Real | decimal.Decimal):
         return None
     if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
         return None
     try:
         number = float(value)
-    except OverflowError:  # An integer of more than 308 digits.
+    except (OverflowError, ValueError):  # An integer of more than 308 digits, a signaling NaN.
         number = math.inf
     return number if score_range[0] <= number <= score_range[1] else None
 
@@ -62,5 +64,7 @@ def score(value: Any, score_range: tuple[float, float]) -> float | None:
 def score_fault(value: Any, score_range: tuple[float, float]) -> str:
     """Return why a value is not a valid score."""
     if score(value, (-math.inf, math.inf)) is None:
+        if isinstance(value, str) and NUMBER.fullmatch(value.strip().replace(",", ".", 1)):
+            return "is not a number: its decimal mark is a comma; write a point"
         return "is not a number"
     return f"is outside {score_range[0]:g} to {score_range[1]:g}"

@@ -30,8 +30,9 @@ def reach(repository: str, kind: Literal["dataset", "model"], revision: str) -> 
         )
     # The client and its network library raise many types; all mean the same here.
     except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(
-            f"the hub does not provide this {kind}: {type(error).__name__}: {error}",
+            f"the hub does not provide this {kind}: {reason}",
             where=f"{repository}@{revision}",
             hint="check the id, the revision and the network; set HF_HUB_OFFLINE=1 to use earlier "
             "downloads; or download the files and set `path` instead of `hub`.",

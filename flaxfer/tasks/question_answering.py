@@ -131,6 +131,9 @@ class QuestionAnswering(TaskType):
         labels = Labels()
         for i in records:
             pairs = _pairs(column.values[i])
+            if column.values[i] is None:
+                labels.add_missing(i, f"{column.place(i)}: {pairs}", source)
+                continue
             if isinstance(pairs, str):
                 labels.problems.append((i, f"{column.place(i)}: {pairs}"))
                 continue

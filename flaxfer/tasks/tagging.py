@@ -14,7 +14,7 @@ from flaxfer.config import Source, Task
 from flaxfer.config.findings import Finding
 from flaxfer.data.encode import Sequences, Template, chunks, pure_backend, word_splitter
 from flaxfer.data.examples import Examples, Texts
-from flaxfer.data.labels import NO_LABEL, Labels, label_index
+from flaxfer.data.labels import MISSPELT, Labels, label_index, stands_for_none, unknown_label
 from flaxfer.data.packing import Batch, Layout
 from flaxfer.data.tables import Column, Problems
 from flaxfer.data.tokenize import Tokenized
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from flaxfer.tasks.losses import Arrays, Sum
-
-NO_TAG = (*NO_LABEL, "_")
-"""Values that mean that a word has no tag, unless the task has a tag of that name."""
 
 
 class _Tags(Predictions):
@@ -117,20 +114,28 @@ class Tagging(TaskType):
         words, column = columns["words"], columns["tags"]
         labels = Labels()
         index = label_index(source, task.labels)
+        unknown = functools.cache(lambda name: unknown_label(name, index))
         for i in records:
             tags, sentence = column.values[i], words.values[i]
             fault = list_fault(tags)
             if not fault and isinstance(sentence, list) and len(sentence) != len(tags):
                 fault = f"holds {len(tags)} tags for {len(sentence)} words"
-            if fault:
+            if tags is None:
+                labels.add_missing(i, f"{column.place(i)}: {fault}", source)
+            elif fault:
                 labels.problems.append((i, f"{column.place(i)}: {fault}"))
+            if fault:
                 continue
             names = [written(tag) for tag in tags]
             numbers = tuple(index.get(name, -1) for name in names)
             for item, (name, number) in enumerate(zip(names, numbers, strict=True)):
-                if number < 0 and (name not in NO_TAG or not source.drop_unlabeled):
-                    fault = "stands for no label" if name in NO_TAG else "is no label"
-                    labels.problems.append((i, f"{column.place(i, item)}: {name!r} {fault}"))
+                if number < 0:
+                    fault = unknown(name)
+                    finding = f"{column.place(i, item)}: {name!r}"
+                    if fault.startswith(MISSPELT) or not stands_for_none(name):
+                        labels.problems.append((i, f"{finding} {fault}"))
+                    elif not source.drop_unlabeled:
+                        labels.add_missing(i, f"{finding} stands for no label", source)
             if source.drop_unlabeled and max(numbers) < 0:
                 labels.missing.add(i)
             else:

@@ -258,6 +258,16 @@ KIND_CASES: list[tuple[str, dict[str, Any], str]] = [
         {"evaluate.de.word_prefix": "de:"},
         "evaluate.de.word_prefix: has no effect except on conll files",
     ),
+    (
+        "ner",
+        {"evaluate.de.comment": "#"},
+        "evaluate.de.comment: has no effect except on csv, tsv and conll files",
+    ),
+    (
+        "ner",
+        {"data.train.0.field": "data"},
+        "data.train.0.field: has no effect except on json files",
+    ),
     ("ner", {"evaluate.de.aligned": {"tags": "f"}}, "evaluate.de.aligned.tags: a line cannot hold"),
     (
         "ner",

@@ -104,18 +104,20 @@ def test_scores_out_of_range_are_refused(tmp_path: Path) -> None:
     path = text_file(tmp_path, "a\ty\n" + "".join(f"x\t{s}\n" for s in good))
     source = Source(path, columns={"text_a": "a", "label": "y"})
     assert read(source, STS).label.tolist() == [float(s) for s in good]
-    bad = ["5.01", "-0.1", "nan", "inf", "1e999", "4,5", "1_0", "٣", "high", "0x1"]
+    bad = ["5.01", "-0.1", "inf", "1e999", "4,5", "1_0", "٣", "high", "0x1", "-inf"]
     text_file(tmp_path, "a\ty\n" + "".join(f"x\t{s}\n" for s in bad))
     error = refusal(dataclasses.replace(source, drop_unlabeled=True), STS)
     outside, none = "is outside 0 to 5", "is not a number"
-    faults = [outside, outside, none, none, outside, none, none, none, none, none]
+    comma = f"{none}: its decimal mark is a comma; write a point"
+    faults = [outside, outside, none, outside, comma, none, none, none, none, none]
     assert error.details == tuple(
         f"data.tsv:{i}: column 'y': {score!r} {fault}"
         for i, (score, fault) in enumerate(zip(bad, faults, strict=True), 2)
     )
     numbers = '[{"a": "x", "y": NaN}, {"a": "x", "y": true}, {"a": "x", "y": 1%s}]' % ("0" * 400)
     error = refusal(Source(text_file(tmp_path, numbers, "data.json"), columns=source.columns), STS)
-    assert [detail.rpartition("' ")[2] for detail in error.details] == [none, none, outside]
+    missing = "stands for no label"
+    assert [detail.rpartition("' ")[2] for detail in error.details] == [missing, none, outside]
 
 
 def test_labels_map_by_name(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_squad(tmp_path: Path) -> None:
     assert examples.label == ((("308", 22), ("308 Punkte", 22)), (("Die", 1),), (("second", 2),))
     dropped = squad(tmp_path, drop={"title": ("Football",)})
     assert read(dropped, QA).id == ("q3",)
-    with pytest.raises(DataError, match=r"a list of objects, or set format to 'jsonl'.*'squad'"):
+    with pytest.raises(DataError, match=r"is in SQuAD's format\n  Hint: set format='squad'"):
         columns: dict[str, str | int] = {"text_a": "question", "text_b": "context"}
         columns["answers"] = "answers"
         read(Source(squad(tmp_path).path, columns=columns), QA)
