@@ -25,6 +25,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, processors
 
+from flaxfer.data.tokenizer_files import SKELETON
+
 SPACE = "▁"
 WITH_COMMA = re.compile(rf"{SPACE}?[^{SPACE}]*,[^{SPACE}]*")
 """A word that contains a comma."""
@@ -37,6 +39,9 @@ CONTROL = re.compile(r"<.+>")
 
 PENALTY = 100.0
 """Subtracted from the scores of pieces such as `3,` in tokenizers converted by transformers."""
+
+SPLITTER = {"type": "XLNet"}
+"""Stands for the pre-tokenizer of this module, which has no state."""
 
 CONVERTED = frozenset(
     {"Replace", "NFKD", "StripAccents", "Lowercase", "Precompiled", "Strip"}
@@ -80,11 +85,8 @@ def from_conversion(state: Mapping[str, Any]) -> tokenizers.Tokenizer:
             if _control(token["content"]) or token["content"] not in pieces
         ]
     )
-    # A whole tokenizer of one piece: processors cannot be read alone.
-    small = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": []}
-    small |= {"normalizer": None, "pre_tokenizer": None, "decoder": None}
-    small |= {"post_processor": state.get("post_processor")}
-    small |= {"model": {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0]]}}
+    # Processors cannot be read alone.
+    small = {**SKELETON, "post_processor": state.get("post_processor")}
     backend.post_processor = tokenizers.Tokenizer.from_str(json.dumps(small)).post_processor
     return backend
 
@@ -102,7 +104,7 @@ def from_pieces(file: Path, keep_accents: bool, lower: bool) -> tokenizers.Token
     """
     from sentencepiece import sentencepiece_model_pb2
 
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
     proto.ParseFromString(file.read_bytes())
     backend = _build(
         [(piece.piece, piece.score) for piece in proto.pieces],
@@ -144,9 +146,7 @@ class DigitRule:
         """Divide a normalised text in place."""
         text.split(self._divide)
 
-    def _divide(
-        self, _: int, text: tokenizers.NormalizedString
-    ) -> list[tokenizers.NormalizedString]:
+    def _divide(self, _: int, text: tokenizers.NormalizedString) -> list[Any]:
         whole = str(text)
         cuts = {0, len(whole)}
         for word in WITH_COMMA.finditer(whole):
@@ -158,6 +158,11 @@ class DigitRule:
         return [text[a:b] for a, b in pairwise(sorted(cuts))]
 
 
+def is_own(backend: tokenizers.Tokenizer) -> bool:
+    """Return whether a tokenizer was built by this module."""
+    return getattr(backend, "xlnet_rules", False)
+
+
 def serialised(backend: tokenizers.Tokenizer) -> dict[str, Any]:
     """Return the state of a tokenizer of this module, which `tokenizers` cannot serialise."""
     rule = backend.pre_tokenizer
@@ -166,7 +171,7 @@ def serialised(backend: tokenizers.Tokenizer) -> dict[str, Any]:
         state: dict[str, Any] = json.loads(backend.to_str())
     finally:
         backend.pre_tokenizer = rule
-    return state | {"pre_tokenizer": {"type": DigitRule.__name__}}
+    return state | {"pre_tokenizer": SPLITTER}
 
 
 def _build(
@@ -190,7 +195,7 @@ def _build(
     )
     backend = tokenizers.Tokenizer(model)
     # Python's whitespace, which includes four control characters.
-    parts = [normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " ")]
+    parts: list[normalizers.Normalizer] = [normalizers.Replace(Regex(r"[\s\x1c-\x1f]+"), " ")]
     parts += [normalizers.Replace(quote, '"') for quote in QUOTES]
     if not keep_accents:
         parts += [normalizers.NFKD(), normalizers.Replace(Regex(_combining()), "")]
@@ -204,6 +209,7 @@ def _build(
     rule = pre_tokenizers.PreTokenizer.custom(DigitRule(model))
     backend.pre_tokenizer = pre_tokenizers.Sequence([rule, _words()])
     backend.decoder = tokenizers.decoders.Metaspace()
+    backend.xlnet_rules = True  # type: ignore[attr-defined]
     return backend
 
 
