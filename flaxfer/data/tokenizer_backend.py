@@ -85,8 +85,8 @@ def _from_file(files: Files, family: Family) -> tokenizers.Tokenizer:
         return xlnet_pieces.from_conversion(files.backend)
     try:
         backend = tokenizers.Tokenizer.from_file(files.path(BACKEND))
-    # The library raises bare `Exception`.
-    except Exception as error:
+    except BaseException as error:
+        _raise_interrupt(error)
         field, fault = _faulty_field(files) or ("the fields do not fit together", str(error))
         raise DataError(
             f"the tokenizer cannot be loaded: {field}: {fault}",
@@ -106,10 +106,16 @@ def _faulty_field(files: Files) -> tuple[str, str] | None:
         value = {field: files.backend.get(field, SKELETON[field])}
         try:
             tokenizers.Tokenizer.from_str(json.dumps({**SKELETON, **value}))
-        # The library raises bare `Exception`.
-        except Exception as error:
+        except BaseException as error:
+            _raise_interrupt(error)
             return field, str(error)
     return None
+
+
+def _raise_interrupt(error: BaseException) -> None:
+    """Raise again what is no error of `tokenizers`: bare `Exception`, or a panic of Rust."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
 
 
 def _converted(files: Files, name: str) -> tuple[tokenizers.Tokenizer, dict[str, str]]:

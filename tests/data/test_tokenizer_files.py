@@ -183,6 +183,10 @@ def test_truncation_and_padding_of_a_saved_call_do_not_leak(tmp_path: Path) -> N
     assert load(folder).pad_token == "[PAD]"
 
 
+PANIC = {"type": "Precompiled", "precompiled_charsmap": ""}
+"""A normalizer that the library does not refuse, but fails on."""
+
+
 @pytest.mark.parametrize(
     ("name", "content", "field"),
     [
@@ -201,6 +205,7 @@ def test_truncation_and_padding_of_a_saved_call_do_not_leak(tmp_path: Path) -> N
         ("added_tokens.json", {"<e>": "7"}, "'<e>': is \"7\", not an id"),
         ("tokenizer.json", {"model": {"type": "WordPiece"}}, "model: is no object with a vocab"),
         ("tokenizer.json", {"normalizer": {"type": "Magic"}}, "normalizer: "),
+        ("tokenizer.json", {"normalizer": PANIC}, "normalizer: "),
         ("tokenizer.json", {"pre_tokenizer": {"type": "Magic"}}, "pre_tokenizer: "),
         ("tokenizer.json", {"post_processor": "x"}, "post_processor: "),
         ("tokenizer.json", {"added_tokens": {"a": 1}}, "added_tokens: is"),

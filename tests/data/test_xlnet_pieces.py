@@ -82,6 +82,8 @@ def write_conversion(
     """Writes a tokenizer.json as transformers converts XLNet's: of 2020, or of version 5."""
     write_model(folder, len(vocabulary))
     ids = {piece: i for i, (piece, _) in enumerate(vocabulary)}
+    text = base64.b64encode(charsmap).decode()
+    precompiled = [{"type": "Precompiled", "precompiled_charsmap": text}] if charsmap else []
     flags = {"single_word": False, "rstrip": False, "normalized": False}
     state = {
         "version": "1.0",
@@ -100,10 +102,7 @@ def write_conversion(
                 {"type": "Replace", "pattern": {"String": "''"}, "content": '"'},
                 {"type": "NFKD"},
                 {"type": "StripAccents"},
-                {
-                    "type": "Precompiled",
-                    "precompiled_charsmap": base64.b64encode(charsmap).decode(),
-                },
+                *precompiled,
                 {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
             ],
         },
@@ -236,9 +235,10 @@ def test_accents_and_capitals_follow_the_conversion(small: Path) -> None:
     state["normalizer"]["normalizers"].insert(2, {"type": "Lowercase"})
     (small / "tokenizer.json").write_text(json.dumps(state))
     tokenizer = load_tokenizer(Model(path=str(small)))
-    assert tokenizer.tokenize("FILM à") == ["▁film", "▁", "<unk>"]
+    ids = plain(tokenizer, "FILM à")
+    assert tokenizer.convert_ids_to_tokens(ids) == ["▁film", "▁", "<unk>"]
     (small / "tokenizer_config.json").write_text(json.dumps({"keep_accents": False}))
-    with pytest.raises(DataError, match="keep_accents is false in tokenizer_config.json, but true"):
+    with pytest.raises(DataError, match="keep_accents is false"):
         load_tokenizer(Model(path=str(small)))
 
 
@@ -272,6 +272,8 @@ def test_a_trained_model_gives_the_pieces_of_sentencepiece(tmp_path: Path) -> No
         control_symbols=list(SPECIAL[3:8]),
         user_defined_symbols=["<eop>", *SYMBOLS, "..."],
         hard_vocab_limit=False,
+        split_by_number=False,
+        split_by_unicode_script=False,
         minloglevel=2,
     )
     write_model(tmp_path, 200)
