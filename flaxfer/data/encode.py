@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tokenizers
 
+from flaxfer.data import xlnet_pieces
 from flaxfer.data.tokenizer import cls_is_last
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ def word_splitter(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
     Byte-level BPE treats every word as if it followed a space, as it does within a text
     (`add_prefix_space=True` in transformers).
     """
+    if xlnet_pieces.is_own(tokenizer.backend_tokenizer):
+        return xlnet_pieces.SPLITTER
     splitter = tokenizer.backend_tokenizer.pre_tokenizer
     state: dict[str, Any] = {} if splitter is None else json.loads(splitter.__getstate__())
     for part in (state, *state.get("pretokenizers", ())):
@@ -45,8 +48,11 @@ def pure_backend(tokenizer: PreTrainedTokenizerFast, words: bool) -> tokenizers.
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    splitter, wanted = backend.pre_tokenizer, word_splitter(tokenizer)
-    if not words or splitter is None or wanted == json.loads(splitter.__getstate__()):
+    splitter = backend.pre_tokenizer
+    if not words or splitter is None or xlnet_pieces.is_own(backend):
+        return backend
+    wanted = word_splitter(tokenizer)
+    if wanted == json.loads(splitter.__getstate__()):
         return backend
     state = json.loads(backend.to_str()) | {"pre_tokenizer": wanted}
     return tokenizers.Tokenizer.from_str(json.dumps(state))

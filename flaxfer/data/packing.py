@@ -199,10 +199,10 @@ def build_rows(
       pad_id: Token id of padding.
 
     Returns:
-      int32 token_BT, type_BT, position_BT (0.. in each sequence), segment_BT (1.. in each row, 0
-      for padding), cls_BE (position of the CLS token in its row), index_BE (-1 for an empty
-      slot); float32 mask_BE, 1 for a sequence, 0 for an empty slot; and the targets, see
-      `flaxfer.tasks.base.TaskType.targets`.
+      int32 token_BT, type_BT, position_BT (0.. in each sequence, -1 for `Tokenized.unplaced`),
+      segment_BT (1.. in each row, 0 for padding), cls_BE (position of the CLS token in its row),
+      index_BE (-1 for an empty slot); float32 mask_BE, 1 for a sequence, 0 for an empty slot; and
+      the targets, see `flaxfer.tasks.base.TaskType.targets`.
     """
     counts = np.array([len(row) for row in rows], np.int64)
     sequence = np.asarray(indices)[np.fromiter(chain.from_iterable(rows), np.int64)]
@@ -226,13 +226,32 @@ def build_rows(
     batch = {
         "token_BT": layout.tokens(tokenized.token[layout.token], padding=pad_id),
         "type_BT": layout.tokens(tokenized.type[layout.token]),
-        "position_BT": layout.tokens(position),
+        "position_BT": layout.tokens(_placed(tokenized, layout.token, position, length)),
         "segment_BT": layout.tokens(np.repeat(slot + 1, length)),
         "cls_BE": layout.slots(start + tokenized.cls[sequence]),
         "mask_BE": layout.slots(np.ones(len(sequence)), dtype=np.float32),
         "index_BE": layout.slots(sequence, padding=-1),
     }
     return batch | tokenized.task_type.targets(tokenized, layout)
+
+
+def _placed(
+    tokenized: Tokenized, token: np.ndarray, position: np.ndarray, length: np.ndarray
+) -> np.ndarray:
+    """Return positions that do not count the tokens without one, whose own is -1.
+
+    Args:
+      tokenized: The data set.
+      token: (tokens,) index of each token.
+      position: (tokens,) position of each token in its sequence.
+      length: (m,) number of tokens of each sequence.
+    """
+    skipped = tokenized.token[token] == tokenized.unplaced
+    if not skipped.any():
+        return position
+    total = np.append(0, np.cumsum(skipped))
+    before = np.repeat(total[np.cumsum(length) - length], length)
+    return np.where(skipped, -1, position - (total[1:] - before))
 
 
 def by_task(batch: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -59,6 +59,7 @@ class Tokenized:
         (word, word + 1) at the first token of a word. (0, 2) if outputs are not per token.
       reference: One item per example, which predictions are compared with. Tagging: the tags of
         all words. Question answering: (context, ((answer, first character), ...)). () otherwise.
+      unplaced: Id of a token that takes no position, see `Family.positions`; -1 for none.
     """
 
     token: np.ndarray
@@ -76,6 +77,7 @@ class Tokenized:
     choices: int = 1
     span: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), np.int32))
     reference: tuple[Any, ...] = ()
+    unplaced: int = -1
 
     def __post_init__(self) -> None:
         if not len(self.example):
@@ -146,6 +148,7 @@ def tokenize(
         task_type=examples.task_type,
         choices=examples.choices,
         reference=examples.task_type.reference(examples),
+        unplaced=getattr(tokenizer, "unplaced_id", -1),
     )
 
 

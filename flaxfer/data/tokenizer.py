@@ -3,74 +3,68 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import tokenizers
+
 from flaxfer.config import Model
-from flaxfer.data.families import FAMILIES, Family
+from flaxfer.data import tokenizer_backend, xlnet_pieces
+from flaxfer.data.families import FAMILIES
+from flaxfer.data.tokenizer_check import check_files, check_ids
+from flaxfer.data.tokenizer_files import Files, read_object
 from flaxfer.errors import DataError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-SENTENCEPIECE = ("sentencepiece", "google.protobuf")
-"""Packages that transformers needs to read SentencePiece models."""
+KEPT = ("padding_side", "truncation_side", "clean_up_tokenization_spaces")
+"""Settings of tokenizer_config.json that are for transformers' calls, not for the tokenizer."""
 
 
 def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
     """Load the tokenizer of a model in a local folder, with the limits of the model.
 
+    A tokenizer.json is obeyed to the letter; without one, vocabulary files are converted by the
+    class that tokenizer_config.json names. XLNet's own rules are restored in either case, see
+    `flaxfer.data.xlnet_pieces`. All files of the folder, and config.json, must agree.
+
     `model_max_length` is the maximum length of the model, and `model_input_names` contains
     `token_type_ids` if and only if the family has token types, and the model more than one.
+    `unplaced_id` is the id of the token that takes no position, or -1, see `Family.positions`.
 
     Raises:
-      DataError: If files are missing, or the tokenizer does not fit the model.
+      DataError: If files are missing or damaged, or the tokenizer does not fit the model.
     """
+    assert model.path
     # Else transformers prints at import that PyTorch is absent, which is as it should be.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    import transformers
-
-    assert model.path
-    raw = _read_config(Path(model.path).expanduser())
-    family = FAMILIES.get(raw.get("model_type", ""))
-    if family is None:
-        raise DataError(
-            f"models of type {raw.get('model_type')!r} are not supported",
-            where=model.path,
-            hint=f"choose one of type {', '.join(FAMILIES)}.",
-        )
+    config = _read_config(Path(model.path).expanduser())
+    family = FAMILIES[config["model_type"]]
     where = model.tokenizer or model.path
     folder = Path(where).expanduser()
-    _check_files(folder)
-    try:
-        config = transformers.AutoConfig.for_model(**raw)
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
-            folder, config=config, local_files_only=True
-        )
-    # The libraries below raise a dozen types, some of them bare `Exception`.
-    except Exception as error:
+    if not folder.is_dir():
         raise DataError(
-            f"the tokenizer cannot be loaded: {type(error).__name__}: {error}",
-            where=where,
-            hint="put a tokenizer.json there (`tokenizer.save_pretrained` of transformers writes "
-            "one), or set model.tokenizer to a folder that has one; a SentencePiece model alone "
-            "takes `pip install 'flaxfer[sentencepiece]'`.",
-        ) from error
-    if not tokenizer.is_fast:
-        raise DataError(
-            "the tokenizer has no fast form", where=where, hint="put a tokenizer.json there."
+            "there is no such folder",
+            where=str(folder.absolute()),
+            hint="set model.path or model.tokenizer to a folder that holds a tokenizer.json.",
         )
-    _check_fit(tokenizer, family, config, where, model.path)
+    files = Files.read(folder)
+    declared = "" if model.tokenizer else str(config.get("tokenizer_class") or "")
+    backend, tokens = tokenizer_backend.build(files, family, declared)
+    check_files(backend, files, family)
+    tokenizer = _wrapped(backend, tokens, files)
+    _check_summary(tokenizer, tokens, config["model_type"], where)
+    check_ids(backend, tokens, config, where, model.path)
+    after_padding = family.positions == "after_padding"
+    tokenizer.unplaced_id = config["pad_token_id"] if after_padding else -1
     if family.positions != "relative":
-        taken = config.pad_token_id + 1 if family.positions == "after_padding" else 0
-        longest = config.max_position_embeddings - taken
+        longest = config["max_position_embeddings"] - (tokenizer.unplaced_id + 1)
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
-    names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
-    typed = family.token_types and getattr(config, "type_vocab_size", 2) > 1
-    tokenizer.model_input_names = names + ["token_type_ids"] * typed
+    typed = family.token_types and config["type_vocab_size"] > 1
+    tokenizer.model_input_names = ["input_ids", "attention_mask"] + ["token_type_ids"] * typed
     return cast("PreTrainedTokenizerFast", tokenizer)
 
 
@@ -91,80 +85,79 @@ def cls_is_last(tokenizer: PreTrainedTokenizerFast) -> bool:
     return places != [0]
 
 
+def backend_state(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Return the state of a tokenizer as in tokenizer.json."""
+    backend = tokenizer.backend_tokenizer
+    if xlnet_pieces.is_own(backend):
+        return xlnet_pieces.serialised(backend)
+    state: dict[str, Any] = json.loads(backend.to_str())
+    return state
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     """Return the SHA-256 of everything that token ids depend on, as hexadecimal digits."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    state = backend_state(tokenizer)
     # Settings of the last call; each call has its own.
     state["truncation"] = state["padding"] = None
     state["token_types"] = "token_type_ids" in tokenizer.model_input_names
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
+def _wrapped(backend: tokenizers.Tokenizer, tokens: dict[str, str], files: Files) -> Any:
+    """Return transformers' tokenizer around one of the `tokenizers` library."""
+    import transformers
+
+    config = {key: files.config[key] for key in KEPT if files.config.get(key) is not None}
+    if files.config.get("model_max_length") is not None:
+        config["model_max_length"] = int(files.config["model_max_length"])
+    # transformers copies the tokenizer that it is given, adds special tokens to it and may change
+    # its parts. So it gets another one, and names for special tokens that exist already.
+    empty = tokenizers.Tokenizer(tokenizers.models.WordLevel())
+    tokenizer: Any = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=empty, name_or_path=str(files.folder), **config
+    )
+    tokenizer._tokenizer = backend
+    for role, token in tokens.items():
+        setattr(tokenizer, role, token)
+    return tokenizer
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    """Return config.json with the settings that a tokenizer must fit, by default the family's."""
+    import transformers
+
+    config = read_object(folder / "config.json")
+    kind = config.get("model_type", "")
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise DataError(
-            f"is no JSON object that can be read: {error}",
-            where=str(path.absolute()),
-            hint="set model.path to a folder with config.json, *.safetensors and the tokenizer.",
-        ) from error
-
-
-def _check_files(folder: Path) -> None:
-    """Raise an error for missing files that transformers would replace with guesses."""
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    pieces = there & {"spiece.model", "sentencepiece.bpe.model"}
-    if not folder.is_dir():
-        what = "there is no such folder"
-        hint = "set model.path or model.tokenizer to a folder that holds a tokenizer.json."
-    elif "tokenizer.json" in there:
-        return
-    elif not pieces and not there & {"vocab.txt", "vocab.json"}:
-        what = "the folder holds no tokenizer: tokenizer.json is missing"
-        hint = "copy tokenizer.json and tokenizer_config.json of the model there."
-    elif "vocab.txt" in there and "tokenizer_config.json" not in there:
-        what = "tokenizer_config.json is missing: vocab.txt does not say whether to lowercase"
-        hint = (
-            'write one, such as {"tokenizer_class": "BertTokenizer", "do_lower_case": false} '
-            "for a cased model, or put the model's tokenizer.json there."
+            f"models of type {kind!r} are not supported",
+            where=str(folder),
+            hint=f"choose one of type {', '.join(FAMILIES)}.",
         )
-    # Without these, transformers reads the file as one of another format, and says so.
-    elif pieces and (missing := [name for name in SENTENCEPIECE if not _installed(name)]):
-        what = f"reading {min(pieces)} takes packages that are not installed: {', '.join(missing)}"
-        hint = "pip install 'flaxfer[sentencepiece]', or put the model's tokenizer.json there."
-    else:
-        return
-    raise DataError(what, where=str(folder.absolute()), hint=hint)
-
-
-def _installed(package: str) -> bool:
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        return False
-    return True
-
-
-def _check_fit(
-    tokenizer: PreTrainedTokenizerFast,
-    family: Family,
-    config: PretrainedConfig,
-    where: str,
-    model: str,
-) -> None:
-    vocabulary = tokenizer.get_vocab()
-    token, largest = max(vocabulary.items(), key=lambda item: item[1])
-    if largest >= config.vocab_size:
+    usual = transformers.AutoConfig.for_model(kind)
+    least = {"vocab_size": 1, "max_position_embeddings": 1, "type_vocab_size": 0, "pad_token_id": 0}
+    problems = []
+    for key, smallest in least.items():
+        value = config.get(key)
+        if value is None:
+            padding = FAMILIES[kind].pad_token_id
+            config[key] = padding if key == "pad_token_id" else getattr(usual, key, 2)
+        elif type(value) is not int or value < smallest:
+            problems.append(f"{key}: is {value!r}, not a whole number from {smallest} on")
+    if problems:
         raise DataError(
-            f"the tokenizer's largest id is {largest} ({token!r}), but the embedding table of "
-            f"{model} has {config.vocab_size} rows",
-            where=where,
-            hint="use the tokenizer that belongs to the model: set model.tokenizer, or leave it "
-            "empty for the model's own.",
+            problems[0] if len(problems) == 1 else f"{len(problems)} settings are wrong",
+            where=str((folder / "config.json").absolute()),
+            hint="correct them, or copy the file again from where the model is published.",
+            details=problems if len(problems) > 1 else (),
         )
-    if tokenizer.pad_token_id is None or tokenizer.cls_token_id is None:
+    return config
+
+
+def _check_summary(tokenizer: Any, tokens: dict[str, str], kind: str, where: str) -> None:
+    """Raise an error if there is no CLS token where the family has it."""
+    family = FAMILIES[kind]
+    if not tokens.keys() >= {"pad_token", "cls_token"}:
         raise DataError(
             "the tokenizer names no padding or no CLS token",
             where=where,
@@ -173,7 +166,7 @@ def _check_fit(
     if cls_is_last(tokenizer) != family.cls_last:
         place = "last" if family.cls_last else "first"
         raise DataError(
-            f"models of type {config.model_type} need {tokenizer.cls_token!r} to come {place}, "
+            f"models of type {kind} need {tokenizer.cls_token!r} to come {place}, "
             "and this tokenizer does not put it there",
             where=where,
             hint="use the tokenizer that belongs to the model.",

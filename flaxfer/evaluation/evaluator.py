@@ -150,5 +150,8 @@ def _scatter(outputs: np.ndarray, data: Tokenized, batch: Batch, logits: jax.Arr
         return
     row, place = np.nonzero(batch["segment_BT"])
     sequence = index_BE[row, batch["segment_BT"][row, place] - 1]
-    token = data.offset[sequence] + batch["position_BT"][row, place]
+    # Sequences are contiguous; `position_BT` does not count every token.
+    first = np.flatnonzero(np.diff(sequence, prepend=-1))
+    within = np.arange(len(place)) - np.repeat(first, np.diff(first, append=len(place)))
+    token = data.offset[sequence] + within
     outputs[:, token] = values[:, row, place]
