@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from flaxfer.config import Model
 from flaxfer.data.families import FAMILIES, Family
+from flaxfer.data.model_folder import LABELS, read_config
 from flaxfer.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,20 +29,16 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
 
     Raises:
       DataError: If files are missing, or the tokenizer does not fit the model.
+      CheckpointError, ConfigError: As `read_config`.
     """
     # Else transformers prints at import that PyTorch is absent, which is as it should be.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 
     assert model.path
-    raw = _read_config(Path(model.path).expanduser())
-    family = FAMILIES.get(raw.get("model_type", ""))
-    if family is None:
-        raise DataError(
-            f"models of type {raw.get('model_type')!r} are not supported",
-            where=model.path,
-            hint=f"choose one of type {', '.join(FAMILIES)}.",
-        )
+    settings = read_config(Path(model.path).expanduser())
+    raw = {key: value for key, value in settings.items() if key not in LABELS}
+    family = FAMILIES[raw["model_type"]]
     where = model.tokenizer or model.path
     folder = Path(where).expanduser()
     _check_files(folder)
@@ -98,18 +95,6 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     state["truncation"] = state["padding"] = None
     state["token_types"] = "token_type_ids" in tokenizer.model_input_names
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"is no JSON object that can be read: {error}",
-            where=str(path.absolute()),
-            hint="set model.path to a folder with config.json, *.safetensors and the tokenizer.",
-        ) from error
 
 
 def _check_files(folder: Path) -> None:

@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from flaxfer.data.json_files import read_json
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.models.pretrained import TOKENIZER_FILES
-from flaxfer.models.weights import read_json
 from flaxfer.runtime.files import temporary_name
 
 
