@@ -73,6 +73,13 @@ def check_family(settings: Mapping[str, Any], where: str) -> None:
     Raises:
       ConfigError: it is not.
     """
+    architectures = settings.get("architectures")
+    if architectures is not None and not isinstance(architectures, list):
+        raise ConfigError(
+            f"architectures has to be a list of names, not {architectures!r:.80}",
+            where=where,
+            hint="put the name of the class in brackets.",
+        )
     model_type, named = settings.get("model_type"), _named_families(settings)
     if isinstance(model_type, str) and model_type in FAMILIES:
         others = {FAMILIES[name].architecture for name in named}

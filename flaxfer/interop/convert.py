@@ -13,8 +13,8 @@ from typing import Any
 
 from flaxfer.data.json_files import read_json
 from flaxfer.errors import CheckpointError, ConfigError, DataError
-from flaxfer.interop.folders import copy_tokenizer, new_folder
-from flaxfer.models.pretrained import load_encoder_config
+from flaxfer.interop.folders import copy_patterns, copy_tokenizer, new_folder
+from flaxfer.models.pretrained import SENTENCE_FILES, load_encoder_config
 from flaxfer.models.weights import INDEX, WEIGHTS, read_headers
 
 BIN = "pytorch_model.bin"
@@ -72,6 +72,7 @@ def convert(folder: Path, out: Path, allow_torch: bool) -> Path:
             (temporary / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
         shutil.copyfile(folder / "config.json", temporary / "config.json")
         copy_tokenizer(folder, temporary)
+        copy_patterns(SENTENCE_FILES, folder, temporary)
         read_headers(temporary)  # Checks that the new files can be read.
     return out
 

@@ -24,6 +24,7 @@ from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.evaluation.records import CONDITIONS, Run, read_study
 from flaxfer.interop import card
+from flaxfer.interop.embedding import UNLIMITED
 from flaxfer.interop.folders import copy_tokenizer, new_folder
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
@@ -38,9 +39,6 @@ from flaxfer.training.vocabulary import recover_rows, with_word_table, word_tabl
 
 TRAIN_SETTINGS = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
 """Training settings that `flaxfer predict` needs to give the predictions of the evaluation."""
-
-UNLIMITED = 10**6
-"""Lengths above this many tokens mean "no limit", which transformers writes as 1e30."""
 
 
 def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None = None) -> Path:

@@ -19,6 +19,9 @@ from flaxfer.models.weights import Stored
 LISTED = 10
 """Findings of one kind that are listed; the others are counted."""
 
+EXAMPLES = 2
+"""Findings of one kind that are listed when their common cause is known."""
+
 LARGEST = float.fromhex("0x1.fep127")
 """Largest number of bfloat16: larger ones of float32 would become infinite in its matmuls."""
 
@@ -37,10 +40,10 @@ class Finding(NamedTuple):
     hint: str
 
 
-def listed(kind: str, lines: Sequence[str]) -> list[str]:
-    """Return the lines of a kind of finding, and the number of those beyond `LISTED`."""
-    rest = len(lines) - LISTED
-    return [f"{kind}{line}" for line in lines[:LISTED]] + (
+def listed(kind: str, lines: Sequence[str], most: int = LISTED) -> list[str]:
+    """Return the first lines of a kind of finding, and the number of the others."""
+    rest = len(lines) - most
+    return [f"{kind}{line}" for line in lines[:most]] + (
         [f"{kind}{rest:,} more"] if rest > 0 else []
     )
 
@@ -60,10 +63,11 @@ def names_error(
         or _of_another_library(stored)
         or _other_layers(config, stored)
     )
+    most = EXAMPLES if found else LISTED
     return CheckpointError(
         found.what if found else "the weights do not belong to the encoder in config.json",
         where=str(folder),
-        details=listed("missing: ", missing) + listed("unexpected: ", unexpected),
+        details=listed("missing: ", missing, most) + listed("unexpected: ", unexpected, most),
         hint=found.hint if found else SAME_MODEL,
     )
 
@@ -156,6 +160,8 @@ def _prefixed(folder: Path, config: EncoderConfig, stored: Mapping[str, Stored])
     prefix = head.removesuffix(max(inner, key=len, default=""))
     count = sum(name.startswith(prefix) for name in stored)
     share = "every name" if count == len(stored) else f"{count} of {len(stored)} names"
+    verb = "begins" if count == len(stored) else "begin"
+    twice = " twice" if prefix == family.prefix else ", the name of a wrapper"
     # A single file takes precedence over shards and their index.
     code = (
         "import sys; from safetensors.numpy import load_file, save_file; "
@@ -165,8 +171,7 @@ def _prefixed(folder: Path, config: EncoderConfig, stored: Mapping[str, Stored])
     )
     files = sorted({str(header.file) for header in stored.values()})
     return Finding(
-        f"{share} of the weights begin{'s' if count == len(stored) else ''} with {prefix!r}, "
-        "the name of a wrapper",
+        f"{share} of the weights {verb} with {prefix!r}{twice}",
         "strip it with: "
         + shlex.join(["python", "-c", code, str(folder / "model.safetensors"), *files]),
     )

@@ -44,7 +44,16 @@ TOKENIZER_FILES = (
 )
 """Possible files of a tokenizer in a Hugging Face folder."""
 
-HUB_FILES = ["config.json", "model*.safetensors", INDEX, *TOKENIZER_FILES]
+SENTENCE_FILES = (
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    "[0-9]_*/*.json",
+    "[0-9]_*/*.safetensors",
+)
+"""Possible files of sentence-transformers in a Hugging Face folder."""
+
+HUB_FILES = ["config.json", "model*.safetensors", INDEX, *TOKENIZER_FILES, *SENTENCE_FILES]
 
 FLOATS = ("F32", "F16", "BF16")
 LEFT_OUT = re.compile(
@@ -278,8 +287,10 @@ def _check_arrays(
         if have.dtype not in FLOATS:
             dtypes.append(f"{name} for {path}: have {have.dtype} / want {', '.join(FLOATS)}")
     if sizes or dtypes:
+        kinds = sorted({stored[name].dtype for name, _, _ in wanted} - set(FLOATS))
+        clause = f"; {len(dtypes):,} array(s) are {', '.join(kinds)}" if kinds else ""
         raise CheckpointError(
-            f"the weights do not fit the model{other_sizes(config, others)}",
+            f"the weights do not fit the model{clause}{other_sizes(config, others)}",
             where=str(folder),
             details=listed("", sizes) + listed("", dtypes),
             hint="use config.json and weights of the same model, not quantised, in float32, "
