@@ -83,9 +83,11 @@ def tiny_model(
     from flaxfer.models.pretrained import parameter_names, parameter_shapes
 
     tiny_tokenizer(folder, family)
-    settings = json.loads((folder / "config.json").read_text(encoding="utf-8")) | TINY_SIZES
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "hidden_size" in settings:  # XLNet has other names.
+        settings |= TINY_SIZES
+        settings["num_hidden_layers"] = layers or settings["num_hidden_layers"]
     settings["vocab_size"] = vocab_size or settings["vocab_size"]
-    settings["num_hidden_layers"] = layers or settings["num_hidden_layers"]
     (folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
     config = read_config(settings)
     shapes = parameter_shapes(config, 1)

@@ -20,13 +20,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 from flaxfer.aot.flops import Work
 from flaxfer.config import Config, Stage, Task
 from flaxfer.data import packing
+from flaxfer.data.json_files import read_json
 from flaxfer.data.loader import TrainPlan, eval_batches
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.models.families import read_config
 from flaxfer.models.spec import ModelSpec
-from flaxfer.models.weights import read_json
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.tasks import task_type

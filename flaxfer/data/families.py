@@ -14,6 +14,7 @@ class Family:
     Attributes:
       architecture: Key of `flaxfer.models.families.ARCHITECTURES`.
       prefix: Prefix of the encoder's weights in checkpoints of whole models.
+      class_prefix: Prefix of the names of transformers' classes.
       pad_token_id: Padding id if config.json has none.
       cls_last: Whether the CLS token ([CLS], <s>) is the last token instead of the first.
       token_types: Whether token types distinguish the texts of a pair. BERT: 0, 1. XLNet: 0, 1,
@@ -26,6 +27,7 @@ class Family:
 
     architecture: Literal["bert", "roberta", "xlnet"]
     prefix: str
+    class_prefix: str
     pad_token_id: int
     cls_last: bool
     token_types: bool
@@ -93,6 +95,7 @@ WORD_SPLITTERS: Mapping[str, str] = {
 _BERT = Family(
     "bert",
     "bert.",
+    "Bert",
     0,
     cls_last=False,
     token_types=True,
@@ -102,6 +105,7 @@ _BERT = Family(
 _ROBERTA = Family(
     "roberta",
     "roberta.",
+    "Roberta",
     1,
     cls_last=False,
     token_types=False,
@@ -111,6 +115,7 @@ _ROBERTA = Family(
 _XLNET = Family(
     "xlnet",
     "transformer.",
+    "XLNet",
     5,
     cls_last=True,
     token_types=True,
@@ -120,10 +125,16 @@ _XLNET = Family(
 
 FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
-    "ernie": dataclasses.replace(_BERT, prefix="ernie."),
+    "ernie": dataclasses.replace(_BERT, prefix="ernie.", class_prefix="Ernie"),
     "roberta": _ROBERTA,
-    "xlm-roberta": dataclasses.replace(_ROBERTA, tokenizer="XLMRobertaTokenizer"),
-    "camembert": dataclasses.replace(_ROBERTA, tokenizer="CamembertTokenizer"),
-    "data2vec-text": dataclasses.replace(_ROBERTA, prefix="data2vec_text."),
+    "xlm-roberta": dataclasses.replace(
+        _ROBERTA, class_prefix="XLMRoberta", tokenizer="XLMRobertaTokenizer"
+    ),
+    "camembert": dataclasses.replace(
+        _ROBERTA, class_prefix="Camembert", tokenizer="CamembertTokenizer"
+    ),
+    "data2vec-text": dataclasses.replace(
+        _ROBERTA, prefix="data2vec_text.", class_prefix="Data2VecText"
+    ),
     "xlnet": _XLNET,
 }

@@ -13,8 +13,9 @@ import tokenizers
 from flaxfer.config import Model
 from flaxfer.data import tokenizer_backend, xlnet_pieces
 from flaxfer.data.families import FAMILIES
+from flaxfer.data.model_folder import read_config
 from flaxfer.data.tokenizer_check import check_files, check_ids
-from flaxfer.data.tokenizer_files import Files, read_object
+from flaxfer.data.tokenizer_files import Files
 from flaxfer.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
 
     Raises:
       DataError: If files are missing or damaged, or the tokenizer does not fit the model.
+      CheckpointError, ConfigError: As `read_config`.
     """
     assert model.path
     # Else transformers prints at import that PyTorch is absent, which is as it should be.
@@ -126,14 +128,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
     """Return config.json with the settings that a tokenizer must fit, by default the family's."""
     import transformers
 
-    config = read_object(folder / "config.json")
-    kind = config.get("model_type", "")
-    if not isinstance(kind, str) or kind not in FAMILIES:
-        raise DataError(
-            f"models of type {kind!r} are not supported",
-            where=str(folder),
-            hint=f"choose one of type {', '.join(FAMILIES)}.",
-        )
+    config = dict(read_config(folder))
+    kind = config["model_type"]
     usual = transformers.AutoConfig.for_model(kind)
     least = {"vocab_size": 1, "max_position_embeddings": 1, "type_vocab_size": 0, "pad_token_id": 0}
     problems = []

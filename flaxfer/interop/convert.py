@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from flaxfer.data.json_files import read_json
 from flaxfer.errors import CheckpointError, ConfigError, DataError
-from flaxfer.interop.folders import copy_tokenizer, new_folder
-from flaxfer.models.weights import INDEX, WEIGHTS, read_headers, read_json
+from flaxfer.interop.folders import copy_patterns, copy_tokenizer, new_folder
+from flaxfer.models.pretrained import SENTENCE_FILES, load_encoder_config
+from flaxfer.models.weights import INDEX, WEIGHTS, read_headers
 
 BIN = "pytorch_model.bin"
 BIN_INDEX = f"{BIN}.index.json"
@@ -34,7 +36,8 @@ def convert(folder: Path, out: Path, allow_torch: bool) -> Path:
       allow_torch: whether PyTorch may open the files.
 
     Raises:
-      ConfigError: PyTorch is not allowed, missing or too old, or `out` is in use.
+      ConfigError: PyTorch is not allowed, missing or too old, `out` is in use, or config.json
+        does not describe a known encoder.
       DataError: a file is missing.
       CheckpointError: a file is damaged, or holds something else than arrays.
     """
@@ -69,6 +72,7 @@ def convert(folder: Path, out: Path, allow_torch: bool) -> Path:
             (temporary / INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
         shutil.copyfile(folder / "config.json", temporary / "config.json")
         copy_tokenizer(folder, temporary)
+        copy_patterns(SENTENCE_FILES, folder, temporary)
         read_headers(temporary)  # Checks that the new files can be read.
     return out
 
@@ -91,14 +95,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pickles(folder: Path) -> list[Path]:
-    """Return the weight files of a folder, ordered by name."""
+    """Return the weight files of a folder with the config of a supported model, by name."""
+    load_encoder_config(folder)
     names = {path.name for path in folder.glob("*")}
-    if not folder.is_dir():
-        what, hint = "there is no such folder", f"name a folder with a {BIN}."
-    elif names & {WEIGHTS, INDEX}:
+    if names & {WEIGHTS, INDEX}:
         what, hint = "the folder already has safetensors files", "use it as it is."
-    elif "config.json" not in names:
-        what, hint = "config.json is missing", "copy the model's config.json there."
     elif BIN in names:
         return [folder / BIN]
     elif BIN_INDEX in names:

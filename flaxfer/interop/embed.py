@@ -18,6 +18,7 @@ from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.evaluator import finite
 from flaxfer.evaluation.retrieval import retrieval_accuracy
 from flaxfer.interop.embedding import Embedder, Layers, check_texts
+from flaxfer.interop.sentence import POOLINGS
 from flaxfer.tasks import metrics, task_type
 
 SIMILARITY = Task("similarity", "regression", "pearson", score_range=(-1e30, 1e30))
@@ -101,10 +102,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="LIST",
             help="such as --layers=0,6,12 or all; 0 is the embeddings, -1 the last (default)",
         )
-        subcommand.add_argument("--pooling", choices=("mean", "cls"), default="mean")
-        subcommand.add_argument("--prefix", default="", help='before each text, as "query: "')
+        subcommand.add_argument(
+            "--pooling",
+            metavar="NAMES",
+            help=f"of {', '.join(POOLINGS)}, several joined by +; by default what the folder "
+            "declares, or mean",
+        )
+        subcommand.add_argument("--prefix", help='before each text, as "query: "')
+        subcommand.add_argument("--prompt", metavar="NAME", help="of the folder's prompts")
         subcommand.add_argument(
             "--max-length", type=_count, default=0, help="tokens to which longer texts are cut"
+        )
+        subcommand.add_argument(
+            "--plain", action="store_true", help="ignore the files of sentence-transformers"
+        )
+        subcommand.add_argument(
+            "--similarity", choices=("cosine",), help="whatever the folder declares"
         )
         subcommand.add_argument("--json", action="store_true", help="print JSON, not a table")
 
@@ -112,8 +125,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score the embeddings of a model, and print the scores of each layer."""
     data, score = args.read(args)  # The data is checked before the model is loaded.
-    settings = {key: getattr(args, key) for key in ("pooling", "prefix", "max_length")}
-    embedder = Embedder(args.model, **settings)
+    options = ("pooling", "prefix", "prompt", "max_length", "plain")
+    embedder = Embedder(args.model, **{key: getattr(args, key) for key in options})
+    if embedder.declared.similarity != "cosine" and not args.similarity:
+        raise ConfigError(
+            f"the model declares the similarity {embedder.declared.similarity!r}, but texts are "
+            "compared by cosine",
+            where=args.model,
+            hint="--similarity cosine compares them by cosine nevertheless.",
+        )
+    settings = {key: getattr(embedder, key) for key in ("pooling", "prefix", "max_length")}
     records = score(embedder)
     if args.json:
         result = {"model": args.model, **settings, **data, "truncated": embedder.truncated}

@@ -12,14 +12,18 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tokenizers
 from flax import nnx
 
 from flaxfer.config import Model, Train
+from flaxfer.data import families
 from flaxfer.data.examples import Examples
 from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.data.tokenize import Tokenized, load_tokenizer, tokenize
 from flaxfer.data.values import text_fault
 from flaxfer.errors import ConfigError, DataError
+from flaxfer.interop.sentence import POOLINGS, SentenceSettings, read_sentence_settings
+from flaxfer.interop.vector_modules import normalised
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
@@ -31,12 +35,17 @@ from flaxfer.training.vocabulary import Vocabulary
 logger = logging.getLogger("flaxfer.interop.embedding")
 
 Batch = dict[str, jax.Array]
-Pooling = Literal["mean", "cls"]
+Pooling = str
+"""Names of `flaxfer.interop.sentence.POOLINGS`, joined by `+` where vectors are concatenated."""
+
 Layers = Sequence[int] | Literal["all"]
 """Layer numbers: 0 is the embeddings; N, or -1, is the output of the last layer."""
 
 MAX_LENGTH = 512
 """Default for the most tokens of a text."""
+
+UNLIMITED = 10**6
+"""Lengths above this many tokens mean "no limit", which transformers writes as 1e30."""
 
 STEP_TOKENS = 4096
 """Token slots of a step, in rows that hold the longest text."""
@@ -47,6 +56,10 @@ class Embedder:
 
     Attributes:
       config: the encoder's config.
+      declared: what the folder declares about its embeddings, see `SentenceSettings`.
+      pooling: how the vectors of a text's tokens become one.
+      prefix: text that is put before every text.
+      max_length: tokens to which texts are cut.
       truncated: number of texts cut to `max_length` so far; equal texts of a call count once.
     """
 
@@ -54,22 +67,30 @@ class Embedder:
         self,
         model: str | Path | Model,
         *,
-        pooling: Pooling = "mean",
+        pooling: Pooling | None = None,
         normalise: bool = False,
-        prefix: str = "",
+        prefix: str | None = None,
+        prompt: str | None = None,
         max_length: int = 0,
+        plain: bool = False,
         mesh: jax.sharding.Mesh | None = None,
     ):
         """Load the weights, and place all but the word embeddings on the devices.
 
         Args:
-          model: folder with config.json, *.safetensors and the tokenizer, or a `Model`.
-          pooling: `mean` over all tokens of a text, special tokens included, as in
-            sentence-transformers (Reimers & Gurevych 2019); `cls` for the CLS token's output.
-          normalise: whether to scale vectors to length 1.
+          model: folder with config.json, *.safetensors and the tokenizer, or a `Model`. Files of
+            sentence-transformers (Reimers & Gurevych 2019) beside them say how to embed, unless
+            other arguments do.
+          pooling: names of `POOLINGS` joined by `+`; None for what the folder declares, or
+            `mean`. All count special tokens; `cls` is the CLS token.
+          normalise: whether to scale vectors to length 1 at the end.
           prefix: put before every text; E5 models were trained with "query: ".
+          prompt: name of the folder's prompt that is put before every text instead of a prefix;
+            None for its default prompt, if it declares one.
           max_length: tokens of a text, special tokens included, to which longer ones are cut;
-            0 for the model's maximum, or 512 if that is less.
+            0 for the model's maximum, or less if the folder declares it; models without files of
+            sentence-transformers also have a default of 512.
+          plain: whether files of sentence-transformers are ignored.
           mesh: devices over which rows are split; None for all devices.
 
         Raises:
@@ -77,11 +98,19 @@ class Embedder:
         """
         settings = model if isinstance(model, Model) else Model(path=str(model))
         folder = pretrained.resolve(settings)
+        declared = SentenceSettings(folder) if plain else read_sentence_settings(folder)
+        folder = declared.encoder
         self.config = pretrained.load_encoder_config(folder)
-        self.truncated = 0
-        self._pooling, self._normalise, self._prefix = pooling, normalise, prefix
+        self.declared, self.truncated, self._normalise = declared, 0, normalise
+        self.pooling = check_pooling(declared, pooling, self.config)
+        self.prefix = choose_prefix(declared, prefix, prompt)
         self._tokenizer = load_tokenizer(dataclasses.replace(settings, path=str(folder)))
-        self._max_length = max_length or min(self._tokenizer.model_max_length, MAX_LENGTH)
+        if declared.lower_case:
+            lower_case(self._tokenizer.backend_tokenizer)
+        longest = self._tokenizer.model_max_length
+        bounded = declared.declared and longest < UNLIMITED
+        default = declared.max_length or (longest if bounded else MAX_LENGTH)
+        self.max_length = max_length or min(longest, default)
         self._mesh = mesh or sharding.make_mesh()
         params = pretrained.load_encoder(folder, self.config)
         self._table = params["embeddings"]["word"].pop("embedding")
@@ -95,7 +124,8 @@ class Embedder:
           layers: L layers in the order of the result; `all` for the N + 1 from the embeddings on.
 
         Returns:
-          float32 (L, n, D), in the order of `texts`.
+          float32 (L, n, D), in the order of `texts`; D is wider than the model where vectors are
+          concatenated, or what a dense module of the folder returns.
 
         Raises:
           ConfigError: the model has no such layer.
@@ -107,14 +137,16 @@ class Embedder:
         data = self._tokenize(list(position))
         if data.truncated:
             self.truncated += data.truncated
-            logger.warning("%d texts are cut to %d tokens", data.truncated, self._max_length)
+            logger.warning("%d texts are cut to %d tokens", data.truncated, self.max_length)
         vocabulary = Vocabulary.used([data], self.config.vocab_size, self.config.pad_token_id)
         config, params = self._cut(vocabulary)
         vector_LnD = embed_tokenized(
-            config, params, vocabulary.cut(data), numbers, self._pooling, self._mesh
+            config, params, vocabulary.cut(data), numbers, self.pooling, self._mesh
         )
+        for module in self.declared.modules:
+            vector_LnD = module.apply(vector_LnD)
         if self._normalise:
-            vector_LnD /= np.linalg.norm(vector_LnD, axis=-1, keepdims=True)
+            vector_LnD = normalised(vector_LnD)
         return vector_LnD[:, [position[text] for text in texts]]
 
     def layer_numbers(self, layers: Layers) -> tuple[int, ...]:
@@ -139,14 +171,14 @@ class Embedder:
         n = len(texts)
         examples = Examples(
             task_type=TASK_TYPES["regression"],
-            text_a=tuple(self._prefix + text for text in texts),
+            text_a=tuple(self.prefix + text for text in texts),
             text_b=None,
             label=np.zeros(n, np.float32),
             id=tuple(map(str, range(n))),
             language=("",) * n,
             domain=("",) * n,
         )
-        return tokenize(examples, self._tokenizer, self._max_length, None)
+        return tokenize(examples, self._tokenizer, self.max_length, None)
 
     def _cut(self, vocabulary: Vocabulary) -> tuple[EncoderConfig, Params]:
         """Return the encoder with only the rows of `vocabulary`, on the devices.
@@ -185,7 +217,8 @@ def embed_tokenized(
     row_length = max(128, 1 << (int(data.lengths.max()) - 1).bit_length())
     rows = min(max(STEP_TOKENS // row_length, 1), 1 << (len(data) - 1).bit_length())
     batching = Train(row_length=row_length, eval_rows=rows)
-    vector_LnD = np.full((len(layers), len(data), config.hidden_size), np.nan, np.float32)
+    width = config.hidden_size * len(pooling.split("+"))
+    vector_LnD = np.full((len(layers), len(data), width), np.nan, np.float32)
     pending: list[tuple[np.ndarray, jax.Array]] = []
 
     def fetch(index_BE: np.ndarray, vector_LBED: jax.Array) -> None:
@@ -216,21 +249,121 @@ def make_embed_step(
 
     def embed_step(params: Params, batch: Batch) -> jax.Array:
         encoder = nnx.merge(graph, params)
-        slot_E = 1 + jnp.arange(batch["cls_BE"].shape[1])
-        member_BET = (batch["segment_BT"][:, None] == slot_E[:, None]).astype(jnp.float32)
-        weight_BET = member_BET / jnp.maximum(member_BET.sum(axis=-1, keepdims=True), 1.0)
-
-        def pool(x_BTD: jax.Array) -> jax.Array:
-            if pooling == "mean":
-                return jnp.einsum("BET,BTD->BED", weight_BET, x_BTD)
-            return jnp.take_along_axis(x_BTD, batch["cls_BE"][..., None], axis=1)
-
         # By default TPUs and GPUs multiply float32 in lower precision.
         with jax.default_matmul_precision("highest"):
             states = encoder.hidden_states(batch)
-            return jnp.stack([pool(states[layer]) for layer in layers])
+            return jnp.stack([pool(states[layer], batch, pooling) for layer in layers])
 
     return jax.jit(embed_step)
+
+
+def pool(x_BTD: jax.Array, batch: Batch, pooling: Pooling) -> jax.Array:
+    """Return a vector for each sequence of packed rows, float32 (B, E, D).
+
+    The definitions are those of sentence-transformers. Vectors of slots without a text are
+    meaningless.
+    """
+    slots = batch["cls_BE"].shape[1]
+    member_BET = batch["segment_BT"][:, None] == 1 + jnp.arange(slots)[:, None]
+
+    def average(weight_BET: jax.Array, power: float = 1.0) -> jax.Array:
+        total_BE1 = jnp.maximum(weight_BET.sum(axis=-1, keepdims=True), 1.0)
+        return jnp.einsum("BET,BTD->BED", weight_BET / total_BE1**power, x_BTD)
+
+    def at_place(place_BE: jax.Array) -> jax.Array:
+        return jnp.take_along_axis(x_BTD, place_BE[..., None], axis=1)
+
+    def one(name: str) -> jax.Array:
+        match name:
+            case "mean":
+                return average(member_BET.astype(jnp.float32))
+            case "mean_sqrt_len_tokens":
+                return average(member_BET.astype(jnp.float32), 0.5)
+            case "weightedmean":
+                number_B1T = 1.0 + batch["position_BT"][:, None]
+                return average(jnp.where(member_BET, number_B1T, 0.0))
+            case "max":
+                largest = jax.vmap(functools.partial(jax.ops.segment_max, num_segments=slots + 1))
+                return largest(x_BTD, batch["segment_BT"])[:, 1:]  # Segment 0 is padding.
+            case "lasttoken":
+                return at_place(jnp.where(member_BET, jnp.arange(x_BTD.shape[1]), 0).max(axis=-1))
+        return at_place(batch["cls_BE"])
+
+    vectors = [one(name) for name in pooling.split("+")]
+    return vectors[0] if len(vectors) == 1 else jnp.concatenate(vectors, axis=-1)
+
+
+def check_pooling(
+    declared: SentenceSettings, pooling: Pooling | None, config: EncoderConfig
+) -> Pooling:
+    """Return the pooling to use, for which the folder's modules fit.
+
+    Raises:
+      ConfigError: there is no such pooling, or it does not fit the encoder or the modules.
+    """
+    chosen = declared.pooling if pooling is None else pooling
+    names = chosen.split("+")
+    if unknown := [name for name in names if name not in POOLINGS]:
+        raise ConfigError(
+            f"there is no pooling {unknown[0]!r}",
+            where="pooling",
+            hint=f"there are {', '.join(POOLINGS)}, and several joined by +.",
+        )
+    what = ""
+    if pooling is None and "cls" in names and families.FAMILIES[config.family].cls_last:
+        what = (
+            "sentence-transformers pools the first token of a text by `cls`, but the CLS token of "
+            f"{config.family} is the last one"
+        )
+    elif declared.pooled_width not in (0, config.hidden_size):
+        what = (
+            f"the pooling was made for vectors of width {declared.pooled_width}, but hidden_size "
+            f"is {config.hidden_size}"
+        )
+    width = config.hidden_size * len(names)
+    for module in declared.modules:
+        if module.inputs not in (0, width):
+            what = what or f"{module.kind} takes vectors of width {module.inputs}, not {width}"
+        width = module.outputs or width
+    if what:
+        raise ConfigError(
+            what,
+            where=str(declared.encoder),
+            hint="set the pooling with --pooling, or leave out the files of sentence-transformers "
+            "with --plain.",
+        )
+    return chosen
+
+
+def choose_prefix(declared: SentenceSettings, prefix: str | None, prompt: str | None) -> str:
+    """Return the text that is put before every text.
+
+    Raises:
+      ConfigError: there is no such prompt, both are given, or the folder leaves prompts out of its
+        pooling.
+    """
+    if prefix is not None and prompt is not None:
+        raise ConfigError(
+            "a prefix and a prompt exclude each other", where="prompt", hint="give one of them."
+        )
+    text = declared.prompt(prompt) if prefix is None else prefix
+    if text and not declared.include_prompt:
+        raise ConfigError(
+            "include_prompt is false, and leaving a prompt out of the pooling is not implemented",
+            where=str(declared.encoder),
+            hint="use no prompt (--prefix '').",
+        )
+    if declared.prompts and not text and prefix is None and prompt is None:
+        names = ", ".join(map(repr, declared.prompts))
+        logger.info("the model has the prompts %s; none is used by default", names)
+    return text
+
+
+def lower_case(tokenizer: tokenizers.Tokenizer) -> None:
+    """Make a tokenizer lower-case texts before its own normalisation."""
+    lower = tokenizers.normalizers.Lowercase()
+    own = tokenizer.normalizer
+    tokenizer.normalizer = tokenizers.normalizers.Sequence([lower, own]) if own else lower
 
 
 def check_texts(texts: Sequence[str], where: str = "texts") -> None:

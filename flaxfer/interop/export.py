@@ -17,15 +17,19 @@ import safetensors.numpy
 from flaxfer import __version__
 from flaxfer.config import Model, Task
 from flaxfer.data import tokenize
+from flaxfer.data.families import FAMILIES
+from flaxfer.data.json_files import read_json
+from flaxfer.data.model_folder import read_config
 from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.evaluation.records import CONDITIONS, Run, read_study
 from flaxfer.interop import card
+from flaxfer.interop.embedding import UNLIMITED
 from flaxfer.interop.folders import copy_tokenizer, new_folder
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.pretrained import weights_fingerprint
-from flaxfer.models.weights import WEIGHTS, read_json
+from flaxfer.models.weights import WEIGHTS
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
 from flaxfer.tasks import task_type
@@ -33,22 +37,8 @@ from flaxfer.tasks.models import model_spec
 from flaxfer.training.record import DONE, IDENTITY, StageRecord, open_finished
 from flaxfer.training.vocabulary import recover_rows, with_word_table, word_table
 
-CLASS_PREFIXES = {
-    "bert": "Bert",
-    "ernie": "Ernie",
-    "roberta": "Roberta",
-    "xlm-roberta": "XLMRoberta",
-    "camembert": "Camembert",
-    "data2vec-text": "Data2VecText",
-    "xlnet": "XLNet",
-}
-"""Prefixes of the names of transformers' classes, by family."""
-
 TRAIN_SETTINGS = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
 """Training settings that `flaxfer predict` needs to give the predictions of the evaluation."""
-
-UNLIMITED = 10**6
-"""Lengths above this many tokens mean "no limit", which transformers writes as 1e30."""
 
 
 def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None = None) -> Path:
@@ -65,7 +55,7 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
     """
     stage = open_finished(folder)
     source = _model_folder(stage, model)
-    settings = read_json(source / "config.json", DataError)
+    settings = read_config(source)
     encoder = pretrained.load_encoder_config(source)
     _check_weights(stage, source, encoder)
     with new_folder(out, overwrite) as temporary:
@@ -84,7 +74,7 @@ def class_name(family: str, task: Task) -> str:
     suffix = task_type(task).architecture
     # XLNetForQuestionAnswering is a beam search over spans; ours is the plain head.
     simple = "Simple" if (family, suffix) == ("xlnet", "ForQuestionAnswering") else ""
-    return f"{CLASS_PREFIXES[family]}{suffix}{simple}"
+    return f"{FAMILIES[family].class_prefix}{suffix}{simple}"
 
 
 def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from flaxfer.data.json_files import read_json
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.models.pretrained import TOKENIZER_FILES
-from flaxfer.models.weights import read_json
 from flaxfer.runtime.files import temporary_name
 
 
@@ -37,7 +37,8 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
         ) from error
     try:
         yield temporary
-        for file in temporary.iterdir():  # safetensors makes its files readable to the owner only.
+        # safetensors makes its files readable to the owner only.
+        for file in filter(Path.is_file, temporary.rglob("*")):
             file.chmod(temporary.stat().st_mode & 0o666)
         _check_free(out, overwrite)  # Another process may have written it in the meantime.
         # The earlier export is deleted last, so that a failure leaves it as it was.
@@ -48,11 +49,18 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def copy_patterns(patterns: Iterable[str], source: Path, target: Path) -> None:
+    """Copy the files of a folder and its sub-folders that match a pattern to another folder."""
+    for pattern in patterns:
+        for file in filter(Path.is_file, source.glob(pattern)):
+            copy = target / file.relative_to(source)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
+
+
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy the files of a tokenizer to another folder."""
-    for pattern in TOKENIZER_FILES:
-        for file in filter(Path.is_file, source.glob(pattern)):
-            shutil.copyfile(file, target / file.name)
+    copy_patterns(TOKENIZER_FILES, source, target)
 
 
 def _check_free(out: Path, overwrite: bool) -> None:

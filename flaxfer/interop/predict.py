@@ -19,11 +19,11 @@ from flaxfer.config import Model, Source, Task, Train
 from flaxfer.data import readers, tokenize
 from flaxfer.data.examples import Examples
 from flaxfer.data.files import decode, read_bytes, split_lines
+from flaxfer.data.model_folder import read_config, read_labels
 from flaxfer.data.values import text_fault, written
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models import pretrained
-from flaxfer.models.weights import read_json
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.files import write_atomically
 from flaxfer.tasks import TASK_TYPES, Predictions, task_type
@@ -56,12 +56,11 @@ def predict(
     Raises:
       ConfigError, DataError, CheckpointError: the model or the file cannot be used.
     """
-    settings = read_json(folder / "config.json", DataError)
+    encoder, settings = pretrained.load_encoder_config(folder), read_config(folder)
     task = read_task(settings, str(folder))
     tokenizer = tokenize.load_tokenizer(Model(path=str(folder)))
     train = read_train(settings, tokenizer.model_max_length)
     data = tokenize.tokenize(read_texts(file, task), tokenizer, train.max_length, None)
-    encoder = pretrained.load_encoder_config(folder)
     model = model_spec(encoder, task)
     mesh = mesh or sharding.make_mesh()
     params = pretrained.load_pretrained(folder, encoder, outputs=model.num_outputs)
@@ -89,7 +88,7 @@ def read_task(settings: dict[str, Any], where: str) -> Task:
         if not task_type(task).single_label:
             what = f"a model for {task.type.replace('_', ' ')} cannot be used for texts or pairs"
             raise ConfigError(what, where=where, hint=hint)
-        if (labels := _labels(settings, where)) != task_type(task).exported_labels(task):
+        if (labels := read_labels(settings, where)) != task_type(task).exported_labels(task):
             what = f"id2label has other labels than the task of the export: {', '.join(labels)}"
             hint = "if the export was trained further, delete the key `flaxfer` of config.json."
             raise ConfigError(what, where=where, hint=hint)
@@ -98,7 +97,7 @@ def read_task(settings: dict[str, Any], where: str) -> Task:
     if not architecture.endswith(TASK_TYPES["classification"].architecture):
         what = f"the model has no head for sequences; its architecture is {architecture}"
         raise ConfigError(what, where=where, hint=hint)
-    labels = _labels(settings, where)
+    labels = read_labels(settings, where)
     problem = settings.get("problem_type") or ("regression" if len(labels) == 1 else "single")
     if problem == "regression" and len(labels) == 1:
         return Task("score", "regression", TASK_TYPES["regression"].metrics[0])
@@ -203,23 +202,6 @@ def _column_names(file: Path) -> set[str]:
             continue
         names |= record.keys() if isinstance(record, dict) else set()
     return names
-
-
-def _labels(settings: dict[str, Any], where: str) -> tuple[str, ...]:
-    """Return the names of the classes in the order of the logits.
-
-    The defaults are those of transformers: two classes, LABEL_0 and LABEL_1.
-    """
-    count = settings.get("num_labels", 2)
-    id2label = settings.get("id2label") or {i: f"LABEL_{i}" for i in range(count)}
-    labels = {str(number): str(label) for number, label in id2label.items()}
-    if set(labels) != set(map(str, range(len(labels)))):
-        raise ConfigError(
-            f"id2label does not number the classes: {id2label}",
-            where=where,
-            hint="number them from 0, in the order of the logits.",
-        )
-    return tuple(labels[str(i)] for i in range(len(labels)))
 
 
 def _validate(record_type: type[Record], value: Any, where: str) -> Record:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from flaxfer.data import families
-from flaxfer.errors import ConfigError
+from flaxfer.data.model_folder import check_family
 from flaxfer.models import bert, names, roberta, xlnet
 from flaxfer.models.encoders import EncoderConfig, read_absolute, read_xlnet
 from flaxfer.models.names import Names
@@ -106,11 +106,5 @@ def read_config(settings: Mapping[str, Any], where: str = "config.json") -> Enco
     Raises:
       ConfigError: the family or one of its settings is not implemented.
     """
-    model_type = settings.get("model_type")
-    if model_type not in tuple(FAMILIES):
-        raise ConfigError(
-            f"model_type {model_type!r} is not implemented",
-            where=where,
-            hint=f"use a checkpoint of one of these: {', '.join(FAMILIES)}.",
-        )
-    return FAMILIES[model_type].read_config(settings, where)
+    check_family(settings, where)
+    return FAMILIES[settings["model_type"]].read_config(settings, where)

@@ -18,12 +18,17 @@ import numpy as np
 from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
 from flaxfer.config import Model
+from flaxfer.data import model_folder
+from flaxfer.data.json_files import read_json
+from flaxfer.data.model_folder import check_folder
 from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES, read_config
+from flaxfer.models.faults import listed, names_error, other_sizes, value_fault
 from flaxfer.models.names import ArrayName, expand, from_stored, stored_shape, to_stored
+from flaxfer.models.settings import unknown_settings
 from flaxfer.models.spec import ModelSpec
-from flaxfer.models.weights import INDEX, Stored, open_safetensors, read_headers, read_json
+from flaxfer.models.weights import INDEX, Stored, open_safetensors, read_headers
 from flaxfer.runtime.hub import reach
 from flaxfer.runtime.trees import Params, leaves_by_name
 
@@ -39,7 +44,16 @@ TOKENIZER_FILES = (
 )
 """Possible files of a tokenizer in a Hugging Face folder."""
 
-HUB_FILES = ["config.json", "model*.safetensors", INDEX, *TOKENIZER_FILES]
+SENTENCE_FILES = (
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    "[0-9]_*/*.json",
+    "[0-9]_*/*.safetensors",
+)
+"""Possible files of sentence-transformers in a Hugging Face folder."""
+
+HUB_FILES = ["config.json", "model*.safetensors", INDEX, *TOKENIZER_FILES, *SENTENCE_FILES]
 
 FLOATS = ("F32", "F16", "BF16")
 LEFT_OUT = re.compile(
@@ -62,13 +76,7 @@ def resolve(model: Model) -> Path:
     if not model.path:
         raise ConfigError("no model is named", where="model", hint="set model.path or model.hub.")
     folder = Path(model.path).expanduser()
-    if not folder.is_dir():
-        raise DataError(
-            "there is no such folder",
-            where=str(folder),
-            hint="set model.path to a folder with config.json, model.safetensors and the "
-            "tokenizer, or model.hub to a model id of the Hugging Face hub.",
-        )
+    check_folder(folder)
     return folder
 
 
@@ -77,10 +85,14 @@ def load_encoder_config(folder: Path) -> EncoderConfig:
 
     Raises:
       DataError: there is no such file, or it is not a JSON object.
+      CheckpointError: the folder holds an adapter.
       ConfigError: it describes an encoder that is not implemented.
     """
-    path = folder / "config.json"
-    return read_config(read_json(path, DataError), str(path))
+    settings, where = model_folder.read_config(folder), str(folder / model_folder.CONFIG)
+    config = read_config(settings, where)
+    if unknown := unknown_settings(settings):
+        log.info("%s: settings that are not known, and not used: %s", where, ", ".join(unknown))
+    return config
 
 
 def load_encoder(folder: Path, config: EncoderConfig) -> Params:
@@ -106,29 +118,52 @@ def load_pretrained(
 
     Raises:
       CheckpointError: no safetensors files, malformed ones, or arrays that are missing,
-        unexpected, of another shape or not floating point; lists all of them.
+        unexpected, of another shape, not floating point, or with values that are not finite.
       ConfigError: the whole head is to be loaded, and config.json says that it is multi-label.
     """
     if outputs:
         _check_problem_type(folder)
     stored = read_headers(folder)
     wanted = _wanted(config, stored, head, outputs)
+    _check_names(folder, config, [name for name, _, _ in wanted], stored)
     shapes = parameter_shapes(config, outputs or 1, head)
     if fresh := sorted(shapes.keys() - {path for _, path, _ in wanted}):
         log.info("not loaded but newly initialised: %s", ", ".join(fresh))
-    _check_names(folder, [name for name, _, _ in wanted], stored)
-    _check_arrays(folder, wanted, shapes, stored)
+    _check_arrays(folder, config, wanted, shapes, stored)
     arrays: dict[tuple[str | int, ...], np.ndarray] = {}
+    faults = []
     for file in sorted({stored[name].file for name, _, _ in wanted}):
         with open_safetensors(file) as reader:
             for name, path, layout in wanted:
                 if stored[name].file == file:
                     # flax numbers layers with integers.
                     keys = tuple(int(key) if key.isdigit() else key for key in path.split("/"))
-                    array = reader.get_tensor(stored[name].name)
-                    arrays[keys] = from_stored(array, layout, shapes[path])
+                    array = from_stored(reader.get_tensor(stored[name].name), layout, shapes[path])
+                    if fault := value_fault(array, path):
+                        faults.append(f"{stored[name].name}: {fault}")
+                    arrays[keys] = array
+    if faults:
+        raise CheckpointError(
+            f"the weights are damaged: {faults[0]}"
+            + (f", and {len(faults) - 1:,} more array(s)" if faults[1:] else ""),
+            where=str(folder),
+            details=listed("", faults) if faults[1:] else (),
+            hint="download or copy the weights again; if they were trained, use a checkpoint from "
+            "before the training diverged.",
+        )
     params: Params = flax.traverse_util.unflatten_dict(arrays)
     return params
+
+
+def newly_initialised(
+    folder: Path, config: EncoderConfig, head: str = "sequence"
+) -> tuple[str, ...]:
+    """Return the paths of the parameters that `load_pretrained` does not load, from headers alone.
+
+    BERT's pooler is among them if the files lack it.
+    """
+    loaded = {path for _, path, _ in _wanted(config, read_headers(folder), head, 0)}
+    return tuple(path for _, path, _ in parameter_names(config, head) if path not in loaded)
 
 
 def checkpoint_arrays(
@@ -231,39 +266,42 @@ def _wanted(
     return wanted
 
 
-def _check_names(folder: Path, wanted: Sequence[str], stored: Mapping[str, Stored]) -> None:
+def _check_names(
+    folder: Path, config: EncoderConfig, wanted: Sequence[str], stored: Mapping[str, Stored]
+) -> None:
     extra = stored.keys() - set(wanted)
     left_out = {name for name in extra if LEFT_OUT.match(name)}
-    problems = [f"missing: {name}" for name in wanted if name not in stored]
-    problems += [f"unexpected: {stored[name].name}" for name in sorted(extra - left_out)]
-    if problems:
-        raise CheckpointError(
-            "the weights do not belong to the encoder in config.json",
-            where=str(folder),
-            details=problems,
-            hint="use config.json and weights of the same model.",
-        )
+    missing = [name for name in wanted if name not in stored]
+    unexpected = [stored[name].name for name in sorted(extra - left_out)]
+    if missing or unexpected:
+        raise names_error(folder, config, missing, unexpected, stored)
     if left_out:
         log.info("%s: not used: %s", folder, ", ".join(sorted(left_out)))
 
 
 def _check_arrays(
     folder: Path,
+    config: EncoderConfig,
     wanted: Sequence[ArrayName],
     shapes: Mapping[str, tuple[int, ...]],
     stored: Mapping[str, Stored],
 ) -> None:
-    problems = []
+    others: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    sizes, dtypes = [], []
     for name, path, layout in wanted:
         have, want = stored[name], stored_shape(shapes[path], layout)
         if have.shape != want:
-            problems.append(f"{name} for {path}: have {have.shape} / want {want}")
+            others[path] = have.shape, want
+            sizes.append(f"{name} for {path}: have {have.shape} / want {want}")
         if have.dtype not in FLOATS:
-            problems.append(f"{name} for {path}: have {have.dtype} / want {', '.join(FLOATS)}")
-    if problems:
+            dtypes.append(f"{name} for {path}: have {have.dtype} / want {', '.join(FLOATS)}")
+    if sizes or dtypes:
+        kinds = sorted({stored[name].dtype for name, _, _ in wanted} - set(FLOATS))
+        clause = f"; {len(dtypes):,} array(s) are {', '.join(kinds)}" if kinds else ""
         raise CheckpointError(
-            "the weights do not fit the model",
+            f"the weights do not fit the model{clause}{other_sizes(config, others)}",
             where=str(folder),
-            details=problems,
-            hint="use config.json and weights of the same model, not quantised.",
+            details=listed("", sizes) + listed("", dtypes),
+            hint="use config.json and weights of the same model, not quantised, in float32, "
+            "float16 or bfloat16.",
         )

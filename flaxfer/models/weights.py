@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +10,26 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from flaxfer.errors import CheckpointError, DataError
+from flaxfer.data.json_files import foreign_content, read_json
+from flaxfer.errors import CheckpointError
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-UNSAFE_WEIGHTS = ("*.bin", "*.bin.index.json", "*.h5", "*.msgpack", "*.pt", "*.pth", "*.ckpt")
+UNSAFE_ENDINGS = (".bin", ".bin.index.json", ".h5", ".msgpack", ".pt", ".pth", ".ckpt")
+UNFINISHED_ENDINGS = (".incomplete", ".part", ".partial", ".crdownload", ".aria2", ".tmp")
+NO_WEIGHTS = {"training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"}
+"""Files of transformers' Trainer that are not weights."""
+
+OTHER_FORMATS = {
+    "*.gguf": "llama.cpp",
+    "**/*.onnx": "ONNX",
+    "**/openvino_model.xml": "OpenVINO",
+    "*.ckpt.index": "TensorFlow",
+    "*.tflite": "TensorFlow",
+    "*.ot": "Rust",
+    "*.mlpackage": "Core ML",
+}
+"""Formats of weights that are not read, by patterns of their files."""
 
 OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
 """Names in the first BERT files, and today's."""
@@ -57,21 +71,7 @@ def _read_single(folder: Path) -> list[Stored]:
     file = folder / WEIGHTS
     if file.is_file():
         return _read_header(file)
-    unsafe = sorted(path.name for pattern in UNSAFE_WEIGHTS for path in folder.glob(pattern))
-    if unsafe:
-        raise CheckpointError(
-            f"there is no {WEIGHTS}, only {', '.join(unsafe)}, whose formats can run code",
-            where=str(folder),
-            hint="convert a pytorch_model.bin from a trusted source: "
-            f"flaxfer convert {shlex.quote(str(folder))} OUT --allow-torch; other "
-            "formats: load the model with transformers' from_pretrained and write it with "
-            "save_pretrained.",
-        )
-    raise CheckpointError(
-        f"there is no {WEIGHTS} and no {INDEX}",
-        where=str(folder),
-        hint="copy the model's safetensors file(s) there.",
-    )
+    raise _absent(folder)
 
 
 def _read_shards(folder: Path) -> list[Stored]:
@@ -116,23 +116,63 @@ def open_safetensors(file: Path) -> Iterator[Any]:
             yield reader
     except (SafetensorError, OSError) as cause:
         raise CheckpointError(
-            f"not a valid safetensors file: {cause}",
+            f"not a valid safetensors file: {_explanation(file) or cause}",
             where=str(file),
-            hint="download or copy it again, and compare its size (a file of about a hundred bytes "
-            "is a Git LFS pointer whose content was not fetched).",
+            hint="download or copy it again, and compare its size with the published one.",
         ) from cause
 
 
-def read_json(path: Path, error: type[DataError] | type[CheckpointError]) -> dict[str, Any]:
-    """Return the JSON object in a file; raise `error` if there is none."""
-    hint = "copy or download the file again from where the model is published."
+def _explanation(file: Path) -> str | None:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise error("there is no such file", where=str(path), hint=hint) from None
-    except (OSError, ValueError, RecursionError) as cause:
-        what = f"the file cannot be read as JSON: {cause}"
-        raise error(what, where=str(path), hint=hint) from cause
-    if not isinstance(settings, dict):
-        raise error("the file does not hold a JSON object", where=str(path), hint=hint)
-    return settings
+        return foreign_content(file)
+    except OSError:
+        return None
+
+
+def _absent(folder: Path) -> CheckpointError:
+    """Return the error of a folder without safetensors files of a model, by what it has instead."""
+    names = {path.name for path in folder.iterdir()} - NO_WEIGHTS
+    pickles = sorted(name for name in names if name.endswith(UNSAFE_ENDINGS))
+    shards = sorted(path.name for path in folder.glob("model-*-of-*.safetensors"))
+    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    unfinished = sorted(
+        str(path.relative_to(folder))
+        for place in ("*", ".cache/huggingface/download/*")
+        for path in folder.glob(place)
+        if path.name.endswith(UNFINISHED_ENDINGS)
+    )
+    what = f"there is no {WEIGHTS} and no {INDEX}"
+    hint = "copy the model's safetensors file(s) there."
+    if (folder / WEIGHTS).is_symlink():
+        what = f"{WEIGHTS} is a link to a missing file, {(folder / WEIGHTS).readlink()}"
+        hint = "copy the file itself: `cp -L` follows links."
+    elif pickles:
+        what = f"there is no {WEIGHTS}, only {', '.join(pickles)}, whose formats can run code"
+        hint = (
+            "convert a pytorch_model.bin from a trusted source: "
+            f"flaxfer convert {shlex.quote(str(folder))} OUT --allow-torch; other "
+            "formats: load the model with transformers' from_pretrained and write it with "
+            "save_pretrained."
+        )
+    elif shards:
+        what = f"{INDEX} is missing, which belongs to {shards[0]}"
+        hint = "copy it there too."
+    elif others:
+        what = f"there is no {WEIGHTS}, only {', '.join(others)}"
+        hint = f"if that is the whole model, rename it to {WEIGHTS}."
+    elif unfinished:
+        what += f", only an unfinished download, {unfinished[0]}"
+        hint = "finish the download."
+    elif found := [(name, kind) for kind, name in _other_formats(folder)]:
+        what = f"there is no {WEIGHTS}, only {found[0][0]}, a file of {found[0][1]}"
+        hint = "use the weights in safetensors that it was made from."
+    return CheckpointError(what, where=str(folder), hint=hint)
+
+
+def _other_formats(folder: Path) -> list[tuple[str, str]]:
+    """Return the formats that are not read in a folder, each with a file of it."""
+    return [
+        (kind, str(path.relative_to(folder)))
+        for pattern, kind in OTHER_FORMATS.items()
+        for path in sorted(folder.glob(pattern))
+    ]

@@ -160,8 +160,8 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
     if config.intermediate is not None and "staged" in config.conditions:
         settings = {"intermediate": config.intermediate, **settings}
     folder = pretrained.resolve(config.model)
-    tokenizer = tokenize.load_tokenizer(dataclasses.replace(config.model, path=str(folder)))
     encoder = pretrained.load_encoder_config(folder)
+    tokenizer = tokenize.load_tokenizer(dataclasses.replace(config.model, path=str(folder)))
     encoder = encoder.with_dropout(config.model.dropout, config.model.attention_dropout)
     examples, shared = overlap.examine(
         {name: _read(stage, config.data_dir) for name, stage in settings.items()},

@@ -104,7 +104,7 @@ def sharded(content: Any, *names: str) -> Any:
     [
         (shutil.rmtree, DataError, "no such folder"),
         (unlink(BIN), DataError, BIN_INDEX),
-        (unlink("config.json"), DataError, "config.json is missing"),
+        (unlink("config.json"), DataError, "config.json: there is no such file"),
         (lambda folder: (folder / WEIGHTS).write_bytes(b""), DataError, "already has safetensors"),
         (sharded({"weight_map": []}), CheckpointError, "weight_map"),
         (sharded({"weight_map": {"a": "../a.bin"}}, "../a.bin"), CheckpointError, "weight_map"),

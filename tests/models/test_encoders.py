@@ -78,7 +78,7 @@ def test_bert_positions_start_at_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    "model_type", ["xlm-roberta-xl", "roberta-prelayernorm", "t5", None, ["bert"]]
+    "model_type", ["xlm-roberta-xl", "roberta-prelayernorm", "t5", ["bert"], 3]
 )
 def test_unknown_model_types_are_refused(model_type: Any) -> None:
     with pytest.raises(ConfigError) as caught:
