@@ -86,7 +86,7 @@ class Evaluator:
 
         All are NaN if an output is not finite: nothing is predicted then.
         """
-        names = task_type(self.task).metrics
+        names = task_type(self.task).metrics_of(self.task)
         if not np.isfinite(outputs).all():
             return dict.fromkeys(names, np.nan)
         scores = metrics.scores(accumulated)

@@ -200,6 +200,7 @@ class Study:
     transferability: list[StartScores] = dataclasses.field(default_factory=list)
     size_rule: SizeRule | None = None
     cell: CellKey | None = None
+    scoring: str = ""
 
 
 _STUDY = pydantic.TypeAdapter(Study)

@@ -35,6 +35,9 @@ Scores = dict[str, float]
 
 CONSTANT_SHARE = 0.99
 
+CORRELATIONS = ("mcc", "pearson", "spearman")
+"""Metrics between -1 and 1."""
+
 TABLES = ("jsonl", "json", "parquet")
 """File formats that hold records with values of any type."""
 
@@ -67,10 +70,10 @@ class TaskType(abc.ABC):
 
     Attributes:
       name: Value of `Task.type`.
-      metrics: Names of the metrics, the usual one first.
+      metrics: Names of the metrics, the usual one first; see `metrics_of`.
       smaller_is_better: Metrics of which smaller values are better.
       settings: Optional settings of `Task` and `Train` that the type supports: `labels`,
-        `no_answer`, `label_smoothing`, `output_bias`.
+        `no_answer`, `tag_scheme`, `label_smoothing`, `output_bias`.
       roles: Roles of columns, the one of the first text first.
       optional_roles: Roles that a source need not have.
       list_roles: Roles whose values are lists.
@@ -131,6 +134,11 @@ class TaskType(abc.ABC):
                 (f"{at}.no_answer", f"{at}.type"),
                 f"{at}.no_answer: {self.name} has no answers; leave it at False",
             )
+        if "tag_scheme" not in self.settings:
+            for key, default in (("tag_scheme", "auto"), ("strict_entities", False)):
+                if getattr(task, key) != default:
+                    message = f"{at}.{key}: {self.name} has no tags; leave it at {default!r}"
+                    yield (f"{at}.{key}", f"{at}.type"), message
 
     def check_train(self, at: str, train: Train, task_at: str) -> Iterator[Finding]:
         """Yield every error in the settings of a stage's training that depends on the type."""
@@ -265,9 +273,21 @@ class TaskType(abc.ABC):
         """Return the metrics that are accumulated on the device, without examples, if any are."""
         return None
 
+    def metrics_of(self, task: Task) -> tuple[str, ...]:
+        """Return those of `metrics` that are defined for a task."""
+        return self.metrics
+
     def larger_is_better(self, metric: str) -> bool:
         """Return whether larger values of one of `metrics` are better."""
         return metric not in self.smaller_is_better
+
+    def metric_range(self, metric: str) -> tuple[float, float]:
+        """Return the smallest and the largest possible value of one of `metrics`."""
+        return (-1.0, 1.0) if metric in CORRELATIONS else (0.0, 1.0)
+
+    def scoring(self, task: Task) -> str:
+        """Return what the metrics count, where labels leave it open; empty where they do not."""
+        return ""
 
     # Statistics.
 
@@ -286,7 +306,7 @@ class TaskType(abc.ABC):
         Raises:
           ValueError: If a label does not belong to the task.
         """
-        name = self.learning_metric
+        name = self.learning_metric_of(task)
         measure = self.resampled(task, metric, language, gold, predictions)
         learned = measure
         if metric != name:
@@ -299,6 +319,10 @@ class TaskType(abc.ABC):
         self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
     ) -> Resampled:
         """Return one of `metrics`, or `learning_metric`, of R runs, see `measure`."""
+
+    def learning_metric_of(self, task: Task) -> str:
+        """Return the `learning_metric` of a task."""
+        return self.learning_metric
 
     def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the predictions of a run count as constant; empty if they do not."""

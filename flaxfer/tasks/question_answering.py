@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -21,7 +21,7 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.data.values import text_fault
 from flaxfer.errors import DataError
-from flaxfer.tasks import answers
+from flaxfer.tasks import answers, characters
 from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import Resampled, mean
 
@@ -170,12 +170,12 @@ class QuestionAnswering(TaskType):
             questions = backend.encode_batch(list(examples.text_a[part]), add_special_tokens=False)
             for i, encoding in enumerate(questions, part.start):
                 question = np.array(encoding.ids, np.int32)
-                ids, span = contexts[examples.text_b[i]]  # type: ignore[index]
+                ids, inside, span = contexts[examples.text_b[i]]  # type: ignore[index]
                 room = max_length - template.size - len(question)
                 if room < min(len(ids), doc_stride + 1):
                     faults.append(f"{examples.id[i]}: {len(question)} tokens leave {max(room, 0)}")
                     continue
-                answer = _answer_tokens(span, examples.label[i])
+                answer = _answer_tokens(inside, examples.label[i])
                 contained = not examples.label[i]
                 for first in range(0, max(len(ids), 1), max(room - doc_stride, 1)):
                     token, types, start = template.fill([question, ids[first : first + room]])
@@ -201,8 +201,8 @@ class QuestionAnswering(TaskType):
         return sequences
 
     def encoding_settings(self, tokenizer: PreTrainedTokenizerFast, doc_stride: int) -> list[Any]:
-        """Return the overlap of windows."""
-        return [doc_stride]
+        """Return the overlap of windows, and the rules for the characters of tokens."""
+        return [doc_stride, characters.VERSION]
 
     def encoded_label_shape(self, sequences: int, tokens: int) -> tuple[int, ...]:
         """Return the shape of a first and last token per sequence."""
@@ -222,6 +222,10 @@ class QuestionAnswering(TaskType):
         from flaxfer.tasks import losses  # Imports JAX.
 
         return losses.span_loss(logits, batch)
+
+    def scoring(self, task: Task) -> str:
+        """Return the script whose normal form of answers is compared."""
+        return f"answers as in the script of {task.answer_style}"
 
     def resampled(
         self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
@@ -280,12 +284,26 @@ def _answer_fault(text: Any, start: Any, context: str) -> str:
     return f"{text!r} does not stand at character {start} of the context, {there!r} does; {at}"
 
 
-def _contexts(
-    backend: tokenizers.Tokenizer, contexts: Sequence[Any]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the token ids of each context, (k,) int32, and their characters, (k, 2) int32.
+class _Context(NamedTuple):
+    """The tokens of a context of k tokens.
 
-    Whitespace at the edges of a token, which byte-level BPE and Unigram include, is excluded.
+    Attributes:
+      id_k: int32 ids.
+      inside_k2: int32, the first character of each token and the one after its last, without
+        blanks at the edges.
+      span_k2: int32, the same with whole characters as readers see them.
+    """
+
+    id_k: np.ndarray
+    inside_k2: np.ndarray
+    span_k2: np.ndarray
+
+
+def _contexts(backend: tokenizers.Tokenizer, contexts: Sequence[Any]) -> dict[str, _Context]:
+    """Return the tokens of each context.
+
+    Byte-level BPE and Unigram include whitespace at the edges of a token, and tokenizers drop or
+    replace some characters: see `characters.blank` and `characters.joined`.
     """
     unique = list(dict.fromkeys(contexts))
     encodings = {}
@@ -293,13 +311,20 @@ def _contexts(
         encoded = backend.encode_batch(unique[part], add_special_tokens=False)
         for text, encoding in zip(unique[part], encoded, strict=True):
             start, end = np.array(encoding.offsets, np.int32).reshape(-1, 2).T
-            filled = np.flatnonzero([not character.isspace() for character in text])
+            blank_t, joined_t = characters.blank(text), characters.joined(text)
+            filled = np.flatnonzero(~blank_t)
             # The first filled character from `start` on, and the one after the last before `end`.
             left = np.append(filled, len(text))[np.searchsorted(filled, start)]
             right = np.append(0, filled + 1)[np.searchsorted(filled, end)]
             start = np.minimum(left, end)
-            span = np.stack([start, np.maximum(right, start)], axis=1).astype(np.int32)
-            encodings[text] = (np.array(encoding.ids, np.int32), span)
+            end = np.maximum(right, start)
+            whole = np.flatnonzero(~joined_t)
+            first = np.append(whole, len(text))[np.searchsorted(whole, start, side="right") - 1]
+            last = np.append(whole, len(text))[np.searchsorted(whole, end)]
+            inside, empty = np.stack([start, end], axis=1), (start == end)[:, None]
+            span = np.where(empty, inside, np.stack([first, last], axis=1))
+            ids = np.array(encoding.ids, np.int32)
+            encodings[text] = _Context(ids, inside.astype(np.int32), span.astype(np.int32))
     return encodings
 
 

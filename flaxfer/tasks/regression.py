@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,10 @@ class Regression(TaskType):
             lambda value: score(value, task.score_range),
             lambda value: score_fault(value, task.score_range),
         )
+
+    def metric_range(self, metric: str) -> tuple[float, float]:
+        """Return the range of a metric; errors have no upper bound, as outputs have none."""
+        return (0.0, math.inf) if metric == "mse" else super().metric_range(metric)
 
     def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the squared errors, and the number of examples."""
