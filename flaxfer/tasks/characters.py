@@ -15,10 +15,10 @@ import numpy as np
 VERSION = 1
 """Part of the name of cached tokens; raised when the same text would have other characters."""
 
-_VISIBLE_FORMAT = frozenset(
+_PREPENDED = frozenset(
     "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd"
 )
-"""Format characters that are drawn: signs around or below Arabic, Syriac and Kaithi numbers."""
+"""Format characters that are drawn around or below the number that follows."""
 
 _FILLERS = frozenset("\u115f\u3164\uffa0\u2800")
 """Letters and a symbol that look like a space: fillers of Hangul, and empty Braille."""
@@ -46,6 +46,7 @@ def joined(text: str) -> np.ndarray:
     # A mark after a blank, or at the beginning, stands alone.
     marks[:1] = False
     marks[1:] &= ~blank(text)[:-1]
+    marks[1:] |= np.array([character in _PREPENDED for character in text[:-1]], bool)
     return marks
 
 
@@ -53,7 +54,7 @@ def joined(text: str) -> np.ndarray:
 def _is_blank(character: str) -> bool:
     if character.isspace() or character in _FILLERS:
         return True
-    hidden = unicodedata.category(character) in ("Cc", "Cf") and character not in _VISIBLE_FORMAT
+    hidden = unicodedata.category(character) in ("Cc", "Cf") and character not in _PREPENDED
     return hidden and not _is_joining(character)
 
 
