@@ -7,8 +7,10 @@ that use it (`losses`, `metrics`) only within the methods that need them.
 from __future__ import annotations
 
 import abc
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,8 +37,8 @@ Scores = dict[str, float]
 
 CONSTANT_SHARE = 0.99
 
-CORRELATIONS = ("mcc", "pearson", "spearman")
-"""Metrics between -1 and 1."""
+SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)
+"""Ranges of metrics."""
 
 TABLES = ("jsonl", "json", "parquet")
 """File formats that hold records with values of any type."""
@@ -71,6 +73,7 @@ class TaskType(abc.ABC):
     Attributes:
       name: Value of `Task.type`.
       metrics: Names of the metrics, the usual one first; see `metrics_of`.
+      ranges: Smallest and largest possible value of the metrics that are bounded.
       smaller_is_better: Metrics of which smaller values are better.
       settings: Optional settings of `Task` and `Train` that the type supports: `labels`,
         `no_answer`, `tag_scheme`, `label_smoothing`, `output_bias`.
@@ -95,6 +98,7 @@ class TaskType(abc.ABC):
 
     name: str
     metrics: tuple[str, ...]
+    ranges: Mapping[str, tuple[float, float]] = MappingProxyType({})
     smaller_is_better: tuple[str, ...] = ()
     settings: frozenset[str] = frozenset()
     roles: tuple[str, ...] = ("text_a", "label", "text_b")
@@ -283,7 +287,7 @@ class TaskType(abc.ABC):
 
     def metric_range(self, metric: str) -> tuple[float, float]:
         """Return the smallest and the largest possible value of one of `metrics`."""
-        return (-1.0, 1.0) if metric in CORRELATIONS else (0.0, 1.0)
+        return self.ranges.get(metric, (-math.inf, math.inf))
 
     def scoring(self, task: Task) -> str:
         """Return what the metrics count, where labels leave it open; empty where they do not."""

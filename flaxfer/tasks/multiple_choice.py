@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from flaxfer.data.packing import Batch, Layout
 from flaxfer.data.tables import Column, Problems
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import text_fault, written
-from flaxfer.tasks.base import Predictions, Scores, TaskType
+from flaxfer.tasks.base import SHARE, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import Resampled, class_metric
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class MultipleChoice(TaskType):
 
     name = "multiple_choice"
     metrics = ("accuracy",)
+    ranges = MappingProxyType({"accuracy": SHARE})
     roles = ("text_a", "choice_1", "choice_2", "label", "question")
     optional_roles = ("question",)
     head = "choice"

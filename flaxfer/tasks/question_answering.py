@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.data.values import text_fault
 from flaxfer.errors import DataError
 from flaxfer.tasks import answers, characters
-from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
+from flaxfer.tasks.base import SHARE, TABLES, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import Resampled, mean
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class QuestionAnswering(TaskType):
 
     name = "question_answering"
     metrics = ("f1", "exact_match")
+    ranges = MappingProxyType({"f1": SHARE, "exact_match": SHARE})
     settings = frozenset({"no_answer"})
     roles = ("text_a", "answers", "text_b")
     optional_roles = ()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from flaxfer.data.labels import Labels, read_single_labels
 from flaxfer.data.tables import Column
 from flaxfer.data.values import score, score_fault
 from flaxfer.tasks import resampling
-from flaxfer.tasks.base import Predictions, Scores, TaskType
+from flaxfer.tasks.base import CORRELATION, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import Resampled
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Regression(TaskType):
 
     name = "regression"
     metrics = ("pearson", "spearman", "mse")
+    ranges = MappingProxyType({"pearson": CORRELATION, "spearman": CORRELATION})
     smaller_is_better = ("mse",)
     settings = frozenset({"output_bias"})
     single_label = True
@@ -76,10 +77,6 @@ class Regression(TaskType):
             lambda value: score(value, task.score_range),
             lambda value: score_fault(value, task.score_range),
         )
-
-    def metric_range(self, metric: str) -> tuple[float, float]:
-        """Return the range of a metric; errors have no upper bound, as outputs have none."""
-        return (0.0, math.inf) if metric == "mse" else super().metric_range(metric)
 
     def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the squared errors, and the number of examples."""

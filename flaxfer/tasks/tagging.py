@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import list_fault, text_fault, written
 from flaxfer.errors import DataError
 from flaxfer.tasks import entities
-from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
+from flaxfer.tasks.base import CORRELATION, SHARE, TABLES, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import WORD_METRICS, Resampled, entity_metric, word_metric
 from flaxfer.tasks.schemes import CHUNKS, LETTERS, scheme_of, spelling_fault
 
@@ -77,6 +78,7 @@ class Tagging(TaskType):
 
     name = "tagging"
     metrics = ("f1", "precision", "recall", "accuracy", "macro_f1", "mcc")
+    ranges = MappingProxyType(dict.fromkeys(metrics, SHARE) | {"mcc": CORRELATION})
     settings = frozenset({"labels", "label_smoothing", "tag_scheme"})
     roles = ("words", "tags")
     optional_roles = ()
