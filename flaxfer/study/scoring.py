@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from flaxfer.data.tokenize import Tokenized
-from flaxfer.evaluation.evaluator import Evaluator, finite, write_predictions
+from flaxfer.errors import DivergedError
+from flaxfer.evaluation.evaluator import Evaluator, finite, require_finite, write_predictions
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.runtime.trees import Params, path_name
 from flaxfer.study.starts import Starts
+from flaxfer.training.record import FAILED
 from flaxfer.training.stage import Measurement, StageSpec
 from flaxfer.training.state import param_items
 from flaxfer.training.vocabulary import Vocabulary
@@ -26,6 +28,8 @@ Records = list[dict[str, Any]]
 
 def measure(starts: Starts, spec: StageSpec, confirm: Callable[[], None]) -> None:
     """Take the missing measurements of a trained stage.
+
+    A stage whose outputs are not finite on some set has failed, which is noted in its folder.
 
     Args:
       starts: Parameters of the study's stages.
@@ -42,11 +46,18 @@ def measure(starts: Starts, spec: StageSpec, confirm: Callable[[], None]) -> Non
         if wanted:
             sets = ", ".join(one.name for one in wanted)
             say(f"{spec.title}  {announcement or f'evaluates {sets}'}")
-            for one, records in zip(wanted, score(starts, spec, wanted), strict=True):
-                file = spec.folder / one.file
-                file.parent.mkdir(exist_ok=True)
+            try:
+                for one, records in zip(wanted, score(starts, spec, wanted), strict=True):
+                    file = spec.folder / one.file
+                    file.parent.mkdir(exist_ok=True)
+                    confirm()
+                    write_atomically(file, json.dumps(records, indent=1))
+            except DivergedError as error:  # Noted in the folder; the other stages go on.
+                say(f"diverged: {spec.title}: {error}")
                 confirm()
-                write_atomically(file, json.dumps(records, indent=1))
+                note = {"error": f"{spec.title}: {error.what}"}
+                write_atomically(spec.folder / FAILED, json.dumps(note, indent=1))
+                return
 
 
 def _evaluate(
@@ -59,11 +70,12 @@ def _evaluate(
     for one in wanted:
         data = stage.evaluated[one.name]
         outputs, _ = evaluator.predict(params, data)
+        scores = evaluator.report(one.name, data, outputs)
         stem = one.file.removeprefix("evaluations/").removesuffix(".json")
         confirm()
         predictions = spec.folder / "predictions" / f"{stem}.jsonl"
         write_predictions(predictions, spec.settings.task, data, outputs)
-        yield evaluator.report(one.name, data, outputs)
+        yield scores
 
 
 def _wise_ft(starts: Starts, spec: StageSpec, wanted: list[Measurement]) -> Iterator[Records]:
@@ -82,6 +94,8 @@ def _wise_ft(starts: Starts, spec: StageSpec, wanted: list[Measurement]) -> Iter
             params = mixture(begin, result, alpha, spec.fresh)
             for name, data in sets.items():
                 outputs, scores = evaluator.predict(params, data)
+                mixed = f"{name}, in the mixture with alpha {alpha:g}"
+                require_finite(mixed, data, outputs)
                 if name == "dev":
                     dev = finite(scores)
                 else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
@@ -28,14 +29,14 @@ CHOICE = re.compile(r"choice_([1-9]\d?)", re.ASCII)
 
 
 class _Choices(Predictions):
-    """Choices of examples: those with the largest score."""
+    """Choices of examples: those with the largest score, the first one in case of a tie."""
 
     def __init__(self, task: Task, data: Tokenized, outputs: np.ndarray):
         super().__init__(task, data, outputs.reshape(-1, data.choices))
 
     def scores(self, chosen: np.ndarray) -> Scores:
         correct = self._outputs[chosen].argmax(axis=1) == self.data.label[chosen]
-        return {"accuracy": float(correct.mean())}
+        return {"accuracy": float(correct.mean()) if correct.size else math.nan}
 
     def record(self, i: int) -> dict[str, Any]:
         from scipy.special import softmax  # Slow to import.

@@ -40,10 +40,9 @@ def decoded(data: Examples, tokenizer: Any, max_length: int = 64, stride: int = 
 
 def answered(*pairs: tuple[str, str]) -> Examples:
     """Questions with contexts and an answer that occurs there once."""
-    contexts, answers = zip(*pairs, strict=True)
     assert all(context.count(answer) == 1 for context, answer in pairs)
     labels = tuple(((answer, context.index(answer)),) for context, answer in pairs)
-    return examples_of("question_answering", ("who",) * len(pairs), contexts, labels)
+    return examples_of("question_answering", ("who",) * len(pairs), [c for c, _ in pairs], labels)
 
 
 def by_character(normalizer: Any) -> PreTrainedTokenizerFast:
