@@ -140,6 +140,7 @@ class StudyRuns:
             for row in (row for row in rows if row.set == name):
                 language = row.language
                 of_runs = [of[language] for of in predicted if language in of]
+                reading.require(of_runs, row.n)
                 if len(of_runs) < len(predicted):
                     self._skip(f"{name} has no predictions in {language}")
                 elif task_type(task).undefined(self.metric, of_runs[0].gold):

@@ -328,6 +328,10 @@ class TaskType(abc.ABC):
         """Return the `learning_metric` of a task."""
         return self.learning_metric
 
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return why the label or prediction of a record is not of this type; empty if it is."""
+        return ""
+
     def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the predictions of a run count as constant; empty if they do not."""
         share, majority = (max(Counter(x).values()) / len(x) for x in (prediction, gold))

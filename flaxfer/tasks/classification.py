@@ -77,6 +77,10 @@ class Classification(TaskType):
         """Return a metric of the predicted classes."""
         return class_metric(metric, task.labels, gold, predictions)
 
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return which is no name of a class; empty if both are."""
+        return next((f"{x!r} is no text" for x in (gold, prediction) if not isinstance(x, str)), "")
+
     def describe(self, task: Task) -> str:
         """Name the classes."""
         return f"one of the classes {', '.join(task.labels)}, in the order of the logits"

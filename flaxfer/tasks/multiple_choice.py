@@ -136,6 +136,13 @@ class MultipleChoice(TaskType):
         """Return the accuracy, scaled so that chance is 0."""
         return "accuracy beyond chance", (dev["accuracy"] * choices - 1) / (choices - 1)
 
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return which is no index of a choice; empty if both are."""
+        for value in (gold, prediction):
+            if type(value) is not int or value < 0:
+                return f"{value!r} is no index of a choice"
+        return ""
+
     def describe(self, task: Task) -> str:
         """Describe a choice."""
         return "which of several choices is the right one"

@@ -243,6 +243,13 @@ class QuestionAnswering(TaskType):
         ]
         return mean(np.array(values).T)
 
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return which is no answer; empty if all are."""
+        if not isinstance(gold, list):
+            return f"{gold!r} is no list of answers"
+        texts = (*gold, prediction)
+        return next((f"{text!r} is no text" for text in texts if not isinstance(text, str)), "")
+
     def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the answers of a run count as constant; empty if they do not."""
         return super().constant(prediction, [golds[0] if golds else "" for golds in gold])

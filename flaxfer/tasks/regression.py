@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,13 @@ class Regression(TaskType):
             return resampling.mean((output_nR - score_n[:, None]) ** 2)
         measures = {"pearson": resampling.pearson, "spearman": resampling.Spearman}
         return measures[metric](output_nR, score_n)
+
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return which is no finite number; empty if both are."""
+        for value in (gold, prediction):
+            if type(value) not in (int, float) or not abs(value) < math.inf:
+                return f"{value!r} is no finite number"
+        return ""
 
     def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the predicted scores of a run count as constant; empty if they do not."""

@@ -258,6 +258,18 @@ class Tagging(TaskType):
         counts = np.stack([scheme.counts(gold, tags) for tags in predictions], axis=1)
         return entity_metric(metric, counts)
 
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return what is wrong with the tags of a sentence; empty if nothing is."""
+        if not (isinstance(gold, list) and isinstance(prediction, list)):
+            return f"{gold if isinstance(prediction, list) else prediction!r} is no list of tags"
+        if len(gold) != len(prediction):
+            return f"{len(prediction)} tags are predicted for {len(gold)} words"
+        if all(tag is None for tag in gold):
+            return "no word has a tag"
+        tags = [tag for tag in gold if tag is not None]
+        tags += prediction
+        return next((f"{tag!r} is no tag" for tag in tags if not isinstance(tag, str)), "")
+
     def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the predicted tags of a run count as constant; empty if they do not."""
         words = zip(chain.from_iterable(prediction), chain.from_iterable(gold), strict=True)
