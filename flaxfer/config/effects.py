@@ -36,6 +36,8 @@ TASK_SETTINGS = (
     "max_answer_tokens",
     "n_best",
     "answer_style",
+    "tag_scheme",
+    "strict_entities",
 )
 """Fields of `Task` that have an effect if they are among `TaskType.settings`."""
 TRAIN_SETTINGS = ("doc_stride", "output_bias", "label_smoothing")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import Annotated, Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool
 
@@ -106,3 +106,9 @@ RowLength: TypeAlias = Annotated[
     NonNegativeInt, BeforeValidator(lambda length: 0 if length == "auto" else length)
 ]
 """Tokens in a packed row; `auto` is stored as 0."""
+TagScheme: TypeAlias = Literal[
+    "auto", "iob2", "iob1", "ioe2", "ioe1", "iobes", "bilou", "bmes", "bmewo", "chunks", "none"
+]
+"""How tags mark entities, see `flaxfer.tasks.schemes`: `auto` detects it from the labels; with
+`none` they are only classes of words; `chunks` reads any tags as XTREME does for parts of speech.
+"""

@@ -152,8 +152,9 @@ class Task:
       no_answer: Whether questions may have no answer in their context, as in SQuAD 2.0.
       max_answer_tokens: Maximum length of a predicted answer.
       n_best: Number of most likely start and end positions that are combined into answers.
-      answer_style: Official script that answers are normalised and compared as: `squad` (SQuAD
-        1.1 and XQuAD), `squad2` (SQuAD 2.0), or `mlqa` (MLQA, normalised by language).
+      answer_style: Script to compare answers like: `squad` (1.1, XQuAD), `squad2`, or `mlqa`.
+      tag_scheme: How tags mark entities, see `fields.TagScheme`.
+      strict_entities: Count only entities that the scheme allows (seqeval's strict mode).
     """
 
     name: fields.Title
@@ -165,6 +166,8 @@ class Task:
     max_answer_tokens: fields.PositiveInt = 30
     n_best: fields.PositiveInt = 20
     answer_style: Literal["squad", "squad2", "mlqa"] = "squad"
+    tag_scheme: fields.TagScheme = "auto"
+    strict_entities: fields.Bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,8 +292,7 @@ class Stage:
     `rehearsal_examples`, `wise_ft_alphas` and `evaluate_retention` reduce or measure forgetting in
     the target stage. The latter two do not affect training, so they can be set after a study has
     finished. Each stage has new moments and its own schedule and warm-up (Gupta et al. 2023). To
-    start the target stage without re-warming, set `warmup=0` and `learning_rate` to the final rate
-    of the intermediate stage, its `learning_rate` times `end_factor`.
+    go on without re-warming, set `warmup=0` and the previous `learning_rate` times `end_factor`.
 
     Attributes:
       task, data: Task and data to train on.
@@ -356,9 +358,8 @@ class Common:
       compiler_options: XLA options by name; they override those in `flaxfer.runtime.platform`.
       trackers: Additional metric trackers.
       overlap: Treatment of training examples that also occur in an evaluation set
-        (`flaxfer.data.overlap`): `report` counts them; `remove` excludes them, from the target's
-        training split if they occur in a set of the target stage, and from the intermediate one's
-        if they occur in any set; `forbid` raises an error where `remove` would exclude any.
+        (`flaxfer.data.overlap`): `report` counts them; `remove` excludes them: the target's if a
+        set of its stage has them, the intermediate one's if any has; `forbid` raises an error.
       transferability: Number of target training examples for estimating, before training, which
         encoder suits the target (`flaxfer.study.transferability`); 0 disables this.
     """

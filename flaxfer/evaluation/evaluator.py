@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from flaxfer.config import Task, Train
 from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.data.packing import Batch
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.errors import DivergedError
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sharding, signals
@@ -23,6 +25,8 @@ from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.trees import Params
 from flaxfer.tasks import Predictions, metrics, task_type
 from flaxfer.tasks.base import Scores
+
+logger = logging.getLogger("flaxfer.evaluation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Evaluator:
 
         All are NaN if an output is not finite: nothing is predicted then.
         """
-        names = task_type(self.task).metrics
+        names = task_type(self.task).metrics_of(self.task)
         if not np.isfinite(outputs).all():
             return dict.fromkeys(names, np.nan)
         scores = metrics.scores(accumulated)
@@ -97,7 +101,12 @@ class Evaluator:
         return {name: scores[name] for name in names}
 
     def report(self, name: str, data: Tokenized, outputs: np.ndarray) -> list[dict[str, Any]]:
-        """Return the scores of a split by language, and within a language by domain."""
+        """Return the scores of a split by language, and within a language by domain.
+
+        Raises:
+          DivergedError: If an output is not finite.
+        """
+        require_finite(name, data, outputs)
         predictions = self.predictions(data, outputs)
         entries = []
         language, domain = np.asarray(data.language), np.asarray(data.domain)
@@ -108,8 +117,33 @@ class Evaluator:
                 for part in sorted(set(domain[chosen]) - {""})
             }
             scores = _score(predictions, chosen)
+            for metric in (metric for metric, value in scores["metrics"].items() if value is None):
+                logger.warning(
+                    "%s of %s in %s is undefined: its predictions or its labels are all the same",
+                    metric, name, code,
+                )  # fmt: skip
             entries.append({"set": name, "language": code, **scores, "domains": domains})
         return entries
+
+
+def require_finite(name: str, data: Tokenized, outputs: np.ndarray) -> None:
+    """Check the outputs on a split, which have no prediction where they are not finite.
+
+    Raises:
+      DivergedError: If an output is not finite.
+    """
+    (place,) = np.nonzero(~np.isfinite(outputs).all(axis=1))
+    if not place.size:
+        return
+    if data.task_type.per_token:
+        place = np.searchsorted(data.offset, place, side="right") - 1
+    examples = dict.fromkeys(data.example[place].tolist())
+    ids = [data.id[i] for i in examples]
+    raise DivergedError(
+        f"the outputs are not finite for {len(ids)} of {len(data.id)} examples of {name}: "
+        f"{', '.join(ids[:10])}" + (" and others" if len(ids) > 10 else ""),
+        hint="compute in float32 (train.compute_dtype), or lower optimizer.learning_rate.",
+    )
 
 
 def write_predictions(path: Path, task: Task, data: Tokenized, outputs: np.ndarray) -> None:

@@ -6,16 +6,20 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 
 from flaxfer.config import Task
 from flaxfer.config.grids import CellKey
+from flaxfer.config.schema import Condition
+from flaxfer.data.overlap import Overlap
 from flaxfer.errors import DataError
 from flaxfer.runtime import sealed
 
-CONDITIONS = ("direct", "staged", "scratch")
+CONDITIONS: tuple[Condition, ...] = ("direct", "staged", "scratch")
+
+Stage = Literal["intermediate", "target"]
 
 MIXED = "mixed"
 """Language of a set with examples in several languages."""
@@ -28,7 +32,7 @@ Metrics = dict[str, float | None]
 class DomainScores:
     """Metrics of the examples of one domain."""
 
-    n: int
+    n: pydantic.PositiveInt
     metrics: Metrics
 
 
@@ -38,7 +42,7 @@ class Evaluation:
 
     set: str
     language: str
-    n: int
+    n: pydantic.PositiveInt
     metrics: Metrics
     domains: dict[str, DomainScores] = dataclasses.field(default_factory=dict)
 
@@ -58,7 +62,7 @@ class Retained:
 
     set: str
     language: str
-    n: int
+    n: pydantic.PositiveInt
     before: Metrics
     after: Metrics
 
@@ -77,9 +81,9 @@ class Restart:
 class Run:
     """A finished stage of a condition and seed; times in seconds, `padding_share` in [0, 1]."""
 
-    condition: str
+    condition: Condition
     seed: int
-    stage: str
+    stage: Stage
     id: str
     dir: str
     steps: int
@@ -101,9 +105,9 @@ class Run:
 class Failed:
     """A stage that diverged, or whose start did."""
 
-    condition: str
+    condition: Condition
     seed: int
-    stage: str
+    stage: Stage
     error: str
 
 
@@ -130,29 +134,13 @@ class ModelInfo:
 
 
 @dataclasses.dataclass(frozen=True)
-class Shared:
-    """Overlap of two splits, counted in examples of `b`, see `flaxfer.data.overlap`."""
-
-    between: str
-    a: str
-    b: str
-    examples: int
-    texts: int
-    pairs: int | None
-    short: int
-    share: float
-    same_label: int | None
-    removed: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
 class StartScores:
     """Scores of how well frozen features of a target stage's start predict its labels.
 
     `start` is `pretrained` or the identity of the stage before; None where undefined.
     """
 
-    condition: str
+    condition: Condition
     seed: int
     start: str
     logme: float | None
@@ -179,12 +167,14 @@ class Study:
     What a study does not have, such as `cell` outside a grid, is empty or None.
     """
 
+    __pydantic_config__ = pydantic.ConfigDict(allow_inf_nan=False)
+
     name: str
     metric: str
     metrics: list[str]
     larger_is_better: bool
     task: Task
-    conditions: list[str]
+    conditions: list[Condition]
     seeds: list[int]
     model: ModelInfo
     data: list[Split]
@@ -198,10 +188,11 @@ class Study:
     git: str | None = None
     seconds: float | None = None
     failed: list[Failed] = dataclasses.field(default_factory=list)
-    overlap: list[Shared] = dataclasses.field(default_factory=list)
+    overlap: list[Overlap] = dataclasses.field(default_factory=list)
     transferability: list[StartScores] = dataclasses.field(default_factory=list)
     size_rule: SizeRule | None = None
     cell: CellKey | None = None
+    scoring: str = ""
 
 
 _STUDY = pydantic.TypeAdapter(Study)

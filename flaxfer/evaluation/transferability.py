@@ -30,10 +30,10 @@ def logme(feature_nD: np.ndarray, label_n: np.ndarray) -> float:
       label_n: (n,), integer classes or float scores.
 
     Returns:
-      Larger is better; NaN if all labels are the same.
+      Larger is better; NaN if all labels are the same, or features are not finite.
     """
     values = np.unique(label_n)
-    if len(values) < 2:
+    if len(values) < 2 or not np.isfinite(feature_nD).all():
         return math.nan
     label = np.asarray(label_n)
     classes = np.issubdtype(label.dtype, np.integer)
@@ -95,7 +95,7 @@ def knn_score(feature_nD: np.ndarray, label_n: np.ndarray, k: int = NEIGHBOURS) 
     feature, label = np.asarray(feature_nD, np.float64), np.asarray(label_n)
     n = len(feature)
     k = min(k, n - 1)
-    if k < 1:
+    if k < 1 or not np.isfinite(feature).all():
         return math.nan
     length = np.linalg.norm(feature, axis=1, keepdims=True)
     unit = feature / np.where(length > 0, length, 1.0)

@@ -76,7 +76,7 @@ def _metadata(stage: StageRecord, name: str) -> ModelCardData:
         pipeline_tag=pipeline,
         tags=["flaxfer", task.type.replace("_", "-")],
         base_model=hub or None,
-        metrics=list(task_type(task).metrics),
+        metrics=list(task_type(task).metrics_of(task)),
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -100,7 +100,7 @@ def _origin(stage: StageRecord) -> str:
 def _limits(stage: StageRecord) -> str:
     trained = {language for each in stage.lineage() for language in _trained_on(each)}
     evaluated = {evaluation.language for evaluation in stage.evaluations()} - {MIXED}
-    metrics = _join(task_type(stage.task()).metrics)
+    metrics = _join(task_type(stage.task()).metrics_of(stage.task()))
     sentences = [f"The measurements are {metrics} on the sets in the table of scores."]
     if unseen := sorted(evaluated - trained):
         sentences.append(
@@ -115,7 +115,7 @@ def _limits(stage: StageRecord) -> str:
 
 
 def _scores_table(stage: StageRecord) -> str:
-    metrics = task_type(stage.task()).metrics
+    metrics = task_type(stage.task()).metrics_of(stage.task())
     (dev,) = _splits(stage, "dev")
     sets = [("dev", ", ".join(dev["languages"]), dev["examples"], stage.done()["dev"])]
     sets += [(each.set, each.language, each.n, each.metrics) for each in stage.evaluations()]

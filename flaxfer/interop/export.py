@@ -99,6 +99,7 @@ def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:
         "stage": stage.folder.name,
         "task": dataclasses.asdict(task),
         "train": train | {"compute_dtype": stage.identity()["dtype"]},
+        "texts": stage.origin().get("texts"),  # None if an older version trained it.
     }
     return config
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import difflib
+import gzip
 import json
+import shlex
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +22,10 @@ import pydantic
 from flaxfer.config import Model, Source, Task, Train
 from flaxfer.data import readers, tokenize
 from flaxfer.data.examples import Examples
-from flaxfer.data.files import decode, read_bytes, split_lines
 from flaxfer.data.model_folder import read_config, read_labels
 from flaxfer.data.values import text_fault, written
-from flaxfer.errors import ConfigError, DataError
-from flaxfer.evaluation.evaluator import Evaluator
+from flaxfer.errors import CheckpointError, ConfigError, DataError, DivergedError
+from flaxfer.evaluation.evaluator import Evaluator, require_finite
 from flaxfer.models import pretrained
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.files import write_atomically
@@ -34,12 +37,23 @@ Record = TypeVar("Record")
 ROLES = ("text_a", "text_b", "id", "language", "domain")
 """Names of the columns that are read; only the first is required."""
 
+MAX_LISTED = 10
+"""Most columns that a message names."""
+
+LONGEST_LINE = 2**24
+"""Most bytes of a line that are searched for names of columns."""
+
 MAX_LENGTH = 512
 """Most tokens of a text for a model whose config.json does not name the evaluation's length."""
 
 
 def predict(
-    folder: Path, file: Path, mesh: jax.sharding.Mesh | None = None
+    folder: Path,
+    file: Path,
+    mesh: jax.sharding.Mesh | None = None,
+    *,
+    ignored: Collection[str] | None = (),
+    single_texts: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Predict the examples of a file and yield a record for each.
 
@@ -52,15 +66,21 @@ def predict(
       folder: a Hugging Face model with a head for classification or regression of texts.
       file: csv, tsv or JSON lines with a column `text_a` and optionally others of `ROLES`.
       mesh: devices over which rows are split; None for all devices.
+      ignored: other columns that the file may have; None for any.
+      single_texts: whether a model that was trained on pairs may predict single texts.
 
     Raises:
-      ConfigError, DataError, CheckpointError: the model or the file cannot be used.
+      ConfigError, DataError, CheckpointError: the model or the file cannot be used, or its
+        outputs are not finite.
     """
     encoder, settings = pretrained.load_encoder_config(folder), read_config(folder)
     task = read_task(settings, str(folder))
     tokenizer = tokenize.load_tokenizer(Model(path=str(folder)))
     train = read_train(settings, tokenizer.model_max_length)
-    data = tokenize.tokenize(read_texts(file, task), tokenizer, train.max_length, None)
+    examples = read_texts(file, task, ignored)
+    if not single_texts:
+        _check_number_of_texts(settings, examples, file)
+    data = tokenize.tokenize(examples, tokenizer, train.max_length, None)
     model = model_spec(encoder, task)
     mesh = mesh or sharding.make_mesh()
     params = pretrained.load_pretrained(folder, encoder, outputs=model.num_outputs)
@@ -73,6 +93,15 @@ def predict(
         mesh=mesh,
     )
     outputs, _ = evaluator.predict(params, data)
+    try:
+        require_finite(file.name, data, outputs)
+    except DivergedError as error:
+        raise CheckpointError(
+            error.what,
+            where=str(folder),
+            hint="the weights, or what is computed from them in this dtype, are out of range; "
+            "export another checkpoint.",
+        ) from error
     return _records(evaluator.predictions(data, outputs))
 
 
@@ -119,16 +148,24 @@ def read_train(settings: dict[str, Any], longest: int) -> Train:
     return dataclasses.replace(Train(), max_length=length, row_length=length)
 
 
-def read_texts(file: Path, task: Task) -> Examples:
+def read_texts(file: Path, task: Task, ignored: Collection[str] | None = ()) -> Examples:
     """Read the texts or pairs of a file, with placeholders as labels.
 
+    Args:
+      file: as in `predict`.
+      task: task of the model.
+      ignored: as in `predict`.
+
     Raises:
-      DataError: the file has no records or wrong ones; all are listed with line and column.
-      ConfigError: the file's ending is not a supported one.
+      DataError: the file has no records or wrong ones, all of which are listed with line and
+        column, or columns that are neither read nor ignored.
+      ConfigError: the file's ending is not a supported one, or a column to ignore is not there.
     """
     names = _column_names(file)
-    roles = [role for role in ROLES if role in names or role == "text_a"]
+    roles = [role for role in ROLES if role == "text_a" or role in names]
+    roles = [role for role in roles if role not in (ignored or ()) or role == "text_a"]
     table = readers.read_table(file, Source(path=str(file)), roles)
+    _check_columns(file, names, roles, ignored)
     problems, everything = list(table.problems), range(table.size)
     well_formed = sorted(set(everything) - {record for record, _ in problems})
     for role in roles:
@@ -158,11 +195,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="an exported folder, or another of transformers")
     parser.add_argument("input", type=Path, help=f"csv, tsv or jsonl; columns {', '.join(ROLES)}")
     parser.add_argument("--output", type=Path, help="file to write instead of printing")
+    parser.add_argument(
+        "--ignore_columns",
+        nargs="*",
+        default=(),
+        metavar="NAME",
+        help="other columns that the input may have; without names, any",
+    )
+    parser.add_argument(
+        "--single_texts",
+        action="store_true",
+        help="predict single texts with a model that was trained on pairs",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict the examples of a file, and print or write the records."""
-    records = predict(args.model, args.input)
+    ignored = None if args.ignore_columns == [] else args.ignore_columns
+    records = predict(args.model, args.input, ignored=ignored, single_texts=args.single_texts)
     text = "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records)
     if not args.output:
         sys.stdout.write(text)
@@ -181,8 +231,8 @@ def _emptiness(value: Any) -> str:
     return "" if written(value) else "is empty"
 
 
-def _column_names(file: Path) -> set[str]:
-    """Return the names of a file's columns; malformed lines are left to the reader to report."""
+def _column_names(file: Path) -> list[str]:
+    """Return the names of a file's columns; what is malformed is left to the reader to report."""
     file_format = Source(path=str(file)).file_format
     if file_format not in ("csv", "tsv", "jsonl"):
         raise ConfigError(
@@ -190,18 +240,93 @@ def _column_names(file: Path) -> set[str]:
             where=str(file),
             hint="write csv, tsv or JSON lines (.csv, .tsv, .jsonl; optionally with .gz).",
         )
-    lines = split_lines(decode(read_bytes(file, "INPUT"), "utf-8", file))
-    if file_format != "jsonl":
-        delimiter = "," if file_format == "csv" else "\t"
-        return set(next(csv.reader(lines[:1], delimiter=delimiter), ()))
-    names: set[str] = set()
-    for line in lines:
+    names: list[str] = []
+    for line in _lines(file):
+        if file_format == "tsv":
+            return line.rstrip("\r\n").split("\t")
+        if file_format == "csv":
+            return next(csv.reader([line]), [])
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        names |= record.keys() if isinstance(record, dict) else set()
-    return names
+        names += record.keys() if isinstance(record, dict) else ()
+    return list(dict.fromkeys(names))
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """Yield the lines of a file, one at a time, up to one that cannot be read."""
+    if not file.is_file():
+        return
+    opened = gzip.open if file.suffix.lower() == ".gz" else open
+    try:
+        with opened(file, "rb") as stream:
+            first = True
+            while line := stream.readline(LONGEST_LINE):
+                yield line.decode("utf-8-sig" if first else "utf-8")
+                first = False
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+        return  # The reader says what is wrong.
+
+
+def _check_columns(
+    file: Path, names: Sequence[str], roles: Sequence[str], ignored: Collection[str] | None
+) -> None:
+    """Check that every column is read or ignored, and that those to ignore exist."""
+    if ignored is None:
+        return
+    absent = [name for name in ignored if name not in names or name == "text_a"]
+    if absent:
+        raise ConfigError(
+            "columns to ignore are not in the file, or needed",
+            where=str(file),
+            hint=f"the columns are {_listed(names)}.",
+            details=[f"--ignore_columns {name!r}" for name in absent],
+        )
+    unread = [name for name in names if name not in roles and name not in ignored]
+    if not unread:
+        return
+    free = [role for role in ROLES if role not in roles]
+    details = []
+    for name in unread[:MAX_LISTED]:
+        spelled = name.strip().lower().replace(" ", "_").replace("-", "_")
+        near = difflib.get_close_matches(spelled, free, n=1, cutoff=0.8)
+        details.append(f"column {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    if len(unread) > MAX_LISTED:
+        details.append(f"and {len(unread) - MAX_LISTED} more")
+        option = "--ignore_columns (which ignores all of them)"
+    else:
+        option = shlex.join(["--ignore_columns", *unread, *ignored])
+    raise DataError(
+        f"{len(unread)} column(s) would not be read",
+        where=str(file),
+        hint=f"the columns {', '.join(ROLES)} are read; rename the others, or add {option}.",
+        details=details,
+    )
+
+
+def _check_number_of_texts(settings: dict[str, Any], examples: Examples, file: Path) -> None:
+    """Check that an exported model gets single texts or pairs, as in its training."""
+    export = settings.get("flaxfer")
+    trained = export.get("texts") if isinstance(export, dict) else None
+    texts = 1 if examples.text_b is None else 2
+    if trained == 2 and texts == 1:
+        raise DataError(
+            "the model was trained on pairs, but there is no column 'text_b'",
+            where=str(file),
+            hint="add the column, or pass --single_texts to predict without second texts.",
+        )
+    if trained == 1 and texts == 2:
+        raise DataError(
+            "the model was trained on single texts, but there is a column 'text_b'",
+            where=str(file),
+            hint="remove the column, or pass --ignore_columns text_b.",
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(map(repr, names[:MAX_LISTED])) + more
 
 
 def _validate(record_type: type[Record], value: Any, where: str) -> Record:

@@ -37,7 +37,9 @@ def _study_blocks(data: ReportData, entry: Entry) -> list[Block]:
     blocks.append(_score_table(scores, metric, caption, scores.rows, notes))
     if scores.rows:
         by_row = {condition: scores.by_row(condition, metric) for condition in scores.conditions}
-        series = {condition: np.array([*values.values()]) for condition, values in by_row.items()}
+        series: dict[str, np.ndarray] = {
+            condition: np.array([*values.values()]) for condition, values in by_row.items()
+        }
         dots = "; a dot is one seed" if len(scores.seeds) > 1 else ""
         svg = plots.bars(entry.plot_name("languages"), _row_names(scores.rows), series, metric)
         blocks.append(Figure(svg, f"{metric} by language{dots}."))

@@ -81,6 +81,7 @@ def _setup(data: ReportData, entry: Entry) -> Folded:
             f"machine: {name}": join(map(str, value)) if isinstance(value, list) else str(value)
             for name, value in study.machine.items()
         },
+        "metrics": study.scoring,
         "date": study.date,
         "command": study.command,
         "git": study.git or "",

@@ -104,7 +104,9 @@ def _estimate(
     direct, staged = scores.scores[first], scores.scores[second]
     rng = np.random.default_rng((seed, scores.n, 1))
     resampled = scores.resampled[:, first], scores.resampled[:, second]
-    interval = inference.hierarchical_interval(direct, staged, *resampled, level=level, rng=rng)
+    interval = inference.hierarchical_interval(
+        direct, staged, *resampled, level=level, largest=scores.largest, rng=rng
+    )
     p_seeds, least = inference.permute_seeds(direct, staged, len(scores.resampled), rng)
     sd = inference.pooled_sd(direct, staged)
     return Estimate(

@@ -22,6 +22,11 @@ and examples, which averages out over examples.
   correlated, and allows different numbers of runs. `benchmarks/coverage.py` measures all of these.
 
 The p value is the level at which the interval would reach 0.
+
+With few runs the tails of the seed effect are heavy, and may leave what is possible: the difference
+of two shares lies between -1 and 1. The interval is intersected with the possible differences. All
+true differences lie there, so the interval covers them as often as before; and as 0 is one of them,
+neither p value nor verdict changes.
 """
 
 from __future__ import annotations
@@ -48,7 +53,7 @@ class Interval:
 
     Attributes:
       difference: of the mean scores.
-      low, high: ends of the interval.
+      low, high: ends of the interval, possible differences.
       over: sources of variation. `examples alone` is conditional on these runs and says nothing
         about other seeds.
       p: two-sided p value of no difference; at least 1 / number of resamples.
@@ -68,6 +73,7 @@ def hierarchical_interval(
     staged_dr: np.ndarray,
     *,
     level: float = 0.95,
+    largest: float = math.inf,
     rng: np.random.Generator,
 ) -> Interval:
     """Compute the interval of staged minus direct over seeds and examples (see the module).
@@ -80,6 +86,7 @@ def hierarchical_interval(
       direct_dr: (draws, runs) scores of the direct runs in resamples of the examples.
       staged_dr: (draws, runs) scores of the staged runs in the same resamples.
       level: nominal coverage.
+      largest: largest possible absolute difference.
       rng: generator for the seed effect.
     """
     by_examples = staged_dr.mean(axis=1) - direct_dr.mean(axis=1)
@@ -97,7 +104,8 @@ def hierarchical_interval(
             chi2 = rng.permutation(2 * special.gammaincinv(df / 2, quantiles))
             deviation = np.sqrt(np.maximum(variance * df / chi2 - covered, 0))
     drawn = by_examples + deviation * rng.standard_normal(draws)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.clip(ends, -largest, largest)
     # Integrating over the normal variable instead of drawing it resolves smaller p values.
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(by_examples == 0, 0.0, by_examples / deviation)

@@ -10,8 +10,10 @@ from typing import Any
 
 from flaxfer.config import Task
 from flaxfer.errors import DataError
-from flaxfer.tasks import task_type
+from flaxfer.tasks import TaskType, task_type
 from flaxfer.tasks.resampling import Learning, Resampled
+
+_RUN_AGAIN = "delete the file and that of the same name in evaluations/, and run the study"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +32,69 @@ def read(path: Path, task: Task) -> dict[str, Predicted]:
     Raises:
       DataError: a line is not a prediction of such a task.
     """
-    gold = task_type(task).gold_key
+    form = task_type(task)
     by_language: dict[str, Predicted] = {}
-    try:
-        for record in json.loads(b"[%b]" % b",".join(path.read_bytes().splitlines())):
-            predicted = by_language.setdefault(record["language"], Predicted(path))
-            predicted.ids.append(record["id"])
-            predicted.gold.append(record[gold])
-            predicted.prediction.append(record["prediction"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"this is no file of predictions of a {task.type}: {error!r}",
-            where=str(path),
-            hint="delete the file and that of the same name in evaluations/, and run the study",
-        ) from None
+    for number, record in enumerate(_records(path), 1):
+        if fault := _fault(record, form):
+            raise _no_prediction(path, number, f"{fault}; a prediction of {task.type} is expected")
+        predicted = by_language.setdefault(record["language"], Predicted(path))
+        predicted.ids.append(record["id"])
+        predicted.gold.append(record[form.gold_key])
+        predicted.prediction.append(record["prediction"])
     return by_language
+
+
+def _records(path: Path) -> list[Any]:
+    """Return the JSON values of the lines of a file."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(
+            f"cannot be read: {error.strerror}", where=str(path), hint=_RUN_AGAIN
+        ) from error
+    try:
+        records = json.loads(b"[%b]" % b",".join(lines))  # Faster than one by one.
+    except (ValueError, RecursionError):
+        records = []
+    if len(records) != len(lines):
+        for number, line in enumerate(lines, 1):
+            try:
+                json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _no_prediction(path, number, f"no JSON: {error}") from error
+    return list(records)
+
+
+def _fault(record: Any, form: TaskType) -> str:
+    """Return why a record is no prediction of a task type; empty if it is one."""
+    if not isinstance(record, dict):
+        return f"a {type(record).__name__}, no object"
+    keys = ("id", "language", form.gold_key, "prediction")
+    if missing := [key for key in keys if key not in record]:
+        return f"no {', '.join(missing)}"
+    for key in ("id", "language"):
+        if not isinstance(record[key], str):
+            return f"{key} {record[key]!r} is no text"
+    return form.record_fault(record[form.gold_key], record["prediction"])
+
+
+def _no_prediction(path: Path, number: int, what: str) -> DataError:
+    return DataError(f"the line is damaged: {what}", where=f"{path}:{number}", hint=_RUN_AGAIN)
+
+
+def require(runs: Sequence[Predicted], n: int) -> None:
+    """Check that runs predict as many examples as their study.json says.
+
+    Raises:
+      DataError: a file has been cut off, or lines were added.
+    """
+    for run in runs:
+        if len(run.ids) != n:
+            raise DataError(
+                f"it holds {len(run.ids)} examples of a language for which study.json says {n}",
+                where=str(run.path),
+                hint=_RUN_AGAIN,
+            )
 
 
 def measured(
@@ -68,4 +118,6 @@ def measured(
     try:
         return task_type(task).measure(task, metric, language, first.gold, predictions)
     except ValueError as error:
-        raise DataError(str(error), where=str(first.path)) from None
+        raise DataError(
+            str(error), where=", ".join(str(run.path) for run in runs[:3]), hint=_RUN_AGAIN
+        ) from None

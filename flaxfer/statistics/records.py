@@ -25,7 +25,7 @@ class Estimate:
     Attributes:
       direct, staged: scores; a correlation with constant predictions counts as 0.
       difference: staged minus direct.
-      low, high: ends of the interval of the difference.
+      low, high: ends of the interval of the difference, within what is possible for the metric.
       over: sources of variation behind the interval and `p`.
       p: two-sided p value.
       p_seeds: p value of permuting the condition labels across runs.

@@ -27,6 +27,7 @@ class SetScores:
       set: name of the set; empty for a mean.
       n: number of examples.
       larger_is_better: direction of the scores.
+      largest: largest possible absolute difference of two scores.
       unlearned: by run, why it learned nothing here; empty if it learned something.
       scores: (runs,).
       resampled: (draws, runs), scores in resamples of the examples.
@@ -37,6 +38,7 @@ class SetScores:
     set: str
     n: int
     larger_is_better: bool
+    largest: float
     unlearned: list[str]
     scores: np.ndarray
     resampled: np.ndarray
@@ -58,6 +60,8 @@ class StudyRuns:
         self.workdir, self.study = workdir, read_study(workdir)
         self.metric = metric or self.study.metric
         self.larger_is_better = task_type(self.study.task).larger_is_better(self.metric)
+        lowest, highest = task_type(self.study.task).metric_range(self.metric)
+        self._largest = highest - lowest
         self.runs = [
             run
             for condition in COMPARED
@@ -109,6 +113,7 @@ class StudyRuns:
                     set=row.set,
                     n=n,
                     larger_is_better=self.larger_is_better,
+                    largest=self._largest,
                     unlearned=unlearned,
                     scores=measure.observed(),
                     resampled=np.concatenate([block[i] for block in resamples]),
@@ -135,6 +140,7 @@ class StudyRuns:
             for row in (row for row in rows if row.set == name):
                 language = row.language
                 of_runs = [of[language] for of in predicted if language in of]
+                reading.require(of_runs, row.n)
                 if len(of_runs) < len(predicted):
                     self._skip(f"{name} has no predictions in {language}")
                 elif task_type(task).undefined(self.metric, of_runs[0].gold):
@@ -171,5 +177,7 @@ class StudyRuns:
             )
             n = sum(sets[row].n for row in rows)
             better = self.larger_is_better != (name == GAP)
-            means.append(SetScores(name, "", n, better, unlearned, *arrays))
+            # A gap is itself a difference of two means.
+            largest = self._largest * (2 if name == GAP else 1)
+            means.append(SetScores(name, "", n, better, largest, unlearned, *arrays))
         return means

@@ -340,6 +340,7 @@ class OpenStudy:
             "stage": spec.name,
             "model": model | {"folder": str(self.data.folder.absolute())},
             "tokenizer": self.data.tokenizer,
+            "texts": _number_of_texts(stage.settings),
             "data": [
                 {"stage": spec.name, **entry, "sources": names.get(entry["split"], [])}
                 for entry in self.data.stages[spec.name].summary()
@@ -383,6 +384,11 @@ def _can_start(spec: StageSpec, claims: Claims) -> bool:
         return True
     # A trained stage is still tidied up and measured by its owner.
     return spec.parent.record.is_trained() and claims.owner(spec.parent.folder) is None
+
+
+def _number_of_texts(settings: Stage) -> int:
+    """Return 2 if the training examples are pairs, else 1."""
+    return 1 + any("text_b" in {*one.roles, *one.aligned} for one in settings.data.train)
 
 
 def _source_names(settings: Stage) -> dict[str, list[str]]:

@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from flaxfer.data.tokenize import Tokenized
-from flaxfer.evaluation.evaluator import Evaluator, finite, write_predictions
+from flaxfer.errors import DivergedError
+from flaxfer.evaluation.evaluator import Evaluator, finite, require_finite, write_predictions
 from flaxfer.runtime.progress import say
 from flaxfer.runtime.trees import Params, path_name
 from flaxfer.study.plan import stage_data
 from flaxfer.study.starts import Starts
+from flaxfer.training.record import FAILED
 from flaxfer.training.stage import Measurement, StageSpec
 from flaxfer.training.state import param_items
 from flaxfer.training.vocabulary import Vocabulary
@@ -25,6 +27,8 @@ Records = list[dict[str, Any]]
 
 def measure(starts: Starts, spec: StageSpec, confirm: Callable[[], None]) -> None:
     """Take the missing measurements of a trained stage.
+
+    A stage whose outputs are not finite on some set has failed, which is noted in its folder.
 
     Args:
       starts: Parameters of the study's stages.
@@ -41,8 +45,13 @@ def measure(starts: Starts, spec: StageSpec, confirm: Callable[[], None]) -> Non
         if wanted:
             sets = ", ".join(one.name for one in wanted)
             say(f"{spec.title}  {announcement or f'evaluates {sets}'}")
-            for one, records in zip(wanted, score(starts, spec, wanted), strict=True):
-                spec.record.write_measured(one.file, records, confirm)
+            try:
+                for one, records in zip(wanted, score(starts, spec, wanted), strict=True):
+                    spec.record.write_measured(one.file, records, confirm)
+            except DivergedError as error:  # Noted in the folder; the other stages go on.
+                say(f"diverged: {spec.title}: {error}")
+                spec.record.write(FAILED, {"error": f"{spec.title}: {error.what}"}, confirm)
+                return
 
 
 def _evaluate(
@@ -55,11 +64,12 @@ def _evaluate(
     for one in wanted:
         data = stage.evaluated[one.name]
         outputs, _ = evaluator.predict(params, data)
+        scores = evaluator.report(one.name, data, outputs)
         stem = one.file.removeprefix("evaluations/").removesuffix(".json")
         confirm()
         predictions = spec.folder / "predictions" / f"{stem}.jsonl"
         write_predictions(predictions, spec.settings.task, data, outputs)
-        yield evaluator.report(one.name, data, outputs)
+        yield scores
 
 
 def _wise_ft(starts: Starts, spec: StageSpec, wanted: list[Measurement]) -> Iterator[Records]:
@@ -78,6 +88,8 @@ def _wise_ft(starts: Starts, spec: StageSpec, wanted: list[Measurement]) -> Iter
             params = mixture(begin, result, alpha, spec.fresh)
             for name, data in sets.items():
                 outputs, scores = evaluator.predict(params, data)
+                mixed = f"{name}, in the mixture with alpha {alpha:g}"
+                require_finite(mixed, data, outputs)
                 if name == "dev":
                     dev = finite(scores)
                 else:

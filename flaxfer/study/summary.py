@@ -50,6 +50,10 @@ def introduce(data: StudyData, mesh: jax.sharding.Mesh) -> None:
         ("seeds", ", ".join(map(str, config.seeds))),
         ("workdir", config.workdir),
     ]
+    for name, stage in data.stages.items():
+        task = stage.settings.task
+        if scoring := task_type(task).scoring(task):
+            rows.append((f"{name} metrics", scoring))
     table(f"study {config.name}", None, rows)
     header = ["stage", "split", "examples", "tokens", "mean", "cut", "rows of", "padding", "steps"]
     table("data", header, [_data_row(data, entry, mesh) for entry in data.summary()])
@@ -122,7 +126,8 @@ def study_facts(data: StudyData, command: str, cell: CellKey | None) -> dict[str
     return {
         "name": config.name,
         "metric": task.metric,
-        "metrics": list(task_type(task).metrics),
+        "metrics": list(task_type(task).metrics_of(task)),
+        "scoring": task_type(task).scoring(task),
         "larger_is_better": task_type(task).larger_is_better(task.metric),
         "task": dataclasses.asdict(task),
         "intermediate_task": intermediate and dataclasses.asdict(intermediate.settings.task),

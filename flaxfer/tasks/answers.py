@@ -15,6 +15,7 @@ The scripts print percentages; all scores here are fractions.
 from __future__ import annotations
 
 import functools
+import math
 import re
 import string
 import unicodedata
@@ -135,8 +136,10 @@ def answer_scores(
     languages: Sequence[str],
     style: Style,
 ) -> dict[str, float]:
-    """Return the mean of each of `METRICS` over examples, see `f1` for the arguments."""
+    """Return the mean of each of `METRICS` over examples, NaN without any; see `f1`."""
     examples = list(zip(predictions, golds, languages, strict=True))
+    if not examples:
+        return dict.fromkeys(METRICS, math.nan)
     return {
         name: sum(metric(*example, style) for example in examples) / len(examples)
         for name, metric in METRICS.items()

@@ -7,8 +7,10 @@ that use it (`losses`, `metrics`) only within the methods that need them.
 from __future__ import annotations
 
 import abc
+import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 Scores = dict[str, float]
 
 CONSTANT_SHARE = 0.99
+
+SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)
+"""Ranges of metrics."""
 
 TABLES = ("jsonl", "json", "parquet")
 """File formats that hold records with values of any type."""
@@ -67,7 +72,8 @@ class TaskType(abc.ABC):
 
     Attributes:
       name: Value of `Task.type`.
-      metrics: Names of the metrics, the usual one first.
+      metrics: Names of the metrics, the usual one first; see `metrics_of`.
+      ranges: Smallest and largest possible value of the metrics that are bounded.
       smaller_is_better: Metrics of which smaller values are better.
       settings: Settings of `Task` and `Train` that the type reads, of those in
         `flaxfer.config.effects.TASK_SETTINGS` and `TRAIN_SETTINGS`.
@@ -92,6 +98,7 @@ class TaskType(abc.ABC):
 
     name: str
     metrics: tuple[str, ...]
+    ranges: Mapping[str, tuple[float, float]] = MappingProxyType({})
     smaller_is_better: tuple[str, ...] = ()
     settings: frozenset[str] = frozenset()
     roles: tuple[str, ...] = ("text_a", "label", "text_b")
@@ -249,9 +256,21 @@ class TaskType(abc.ABC):
         """Return the metrics that are accumulated on the device, without examples, if any are."""
         return None
 
+    def metrics_of(self, task: Task) -> tuple[str, ...]:
+        """Return those of `metrics` that are defined for a task."""
+        return self.metrics
+
     def larger_is_better(self, metric: str) -> bool:
         """Return whether larger values of one of `metrics` are better."""
         return metric not in self.smaller_is_better
+
+    def metric_range(self, metric: str) -> tuple[float, float]:
+        """Return the smallest and the largest possible value of one of `metrics`."""
+        return self.ranges.get(metric, (-math.inf, math.inf))
+
+    def scoring(self, task: Task) -> str:
+        """Return what the metrics count, where labels leave it open; empty where they do not."""
+        return ""
 
     # Statistics.
 
@@ -270,7 +289,7 @@ class TaskType(abc.ABC):
         Raises:
           ValueError: If a label does not belong to the task.
         """
-        name = self.learning_metric
+        name = self.learning_metric_of(task)
         measure = self.resampled(task, metric, language, gold, predictions)
         learned = measure
         if metric != name:
@@ -283,6 +302,14 @@ class TaskType(abc.ABC):
         self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
     ) -> Resampled:
         """Return one of `metrics`, or `learning_metric`, of R runs, see `measure`."""
+
+    def learning_metric_of(self, task: Task) -> str:
+        """Return the `learning_metric` of a task."""
+        return self.learning_metric
+
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return why the label or prediction of a record is not of this type; empty if it is."""
+        return ""
 
     def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the predictions of a run count as constant; empty if they do not."""

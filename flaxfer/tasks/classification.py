@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from flaxfer.config import Source, Task
 from flaxfer.data.labels import Labels, read_classes
 from flaxfer.data.tables import Column
-from flaxfer.tasks.base import Predictions, Scores, TaskType
+from flaxfer.tasks.base import CORRELATION, SHARE, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import Resampled, class_metric
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Classification(TaskType):
 
     name = "classification"
     metrics = ("accuracy", "macro_f1", "mcc")
+    ranges = MappingProxyType({"accuracy": SHARE, "macro_f1": SHARE, "mcc": CORRELATION})
     settings = frozenset({"labels", "label_smoothing"})
     single_label = True
     learning_metric = "mcc"
@@ -74,6 +76,10 @@ class Classification(TaskType):
     ) -> Resampled:
         """Return a metric of the predicted classes."""
         return class_metric(metric, task.labels, gold, predictions)
+
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return which is no name of a class; empty if both are."""
+        return next((f"{x!r} is no text" for x in (gold, prediction) if not isinstance(x, str)), "")
 
     def describe(self, task: Task) -> str:
         """Name the classes."""

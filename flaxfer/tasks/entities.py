@@ -7,6 +7,7 @@ as an I after an O or a change of type starts one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -64,14 +65,19 @@ def entity_scores(
     Returns:
       "f1", "precision", "recall" and "accuracy", fractions.
     """
-    correct, guessed, true, right, words = sentence_counts(gold, predicted).sum(axis=0).tolist()
+    return scores_of_counts(sentence_counts(gold, predicted))
+
+
+def scores_of_counts(counts_n5: np.ndarray) -> dict[str, float]:
+    """Return the scores of `entity_scores` from counts; accuracy is NaN without words."""
+    correct, guessed, true, right, words = counts_n5.reshape(-1, 5).sum(axis=0).tolist()
     precision = correct / guessed if guessed else 0.0
     recall = correct / true if true else 0.0
     return {
         "f1": 2 * precision * recall / (precision + recall) if correct else 0.0,
         "precision": precision,
         "recall": recall,
-        "accuracy": right / words,
+        "accuracy": right / words if words else math.nan,
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from flaxfer.data.packing import Batch, Layout
 from flaxfer.data.tables import Column, Problems
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import text_fault, written
-from flaxfer.tasks.base import Predictions, Scores, TaskType
+from flaxfer.tasks.base import SHARE, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import Resampled, class_metric
 
 if TYPE_CHECKING:
@@ -27,14 +29,14 @@ CHOICE = re.compile(r"choice_([1-9]\d?)", re.ASCII)
 
 
 class _Choices(Predictions):
-    """Choices of examples: those with the largest score."""
+    """Choices of examples: those with the largest score, the first one in case of a tie."""
 
     def __init__(self, task: Task, data: Tokenized, outputs: np.ndarray):
         super().__init__(task, data, outputs.reshape(-1, data.choices))
 
     def scores(self, chosen: np.ndarray) -> Scores:
         correct = self._outputs[chosen].argmax(axis=1) == self.data.label[chosen]
-        return {"accuracy": float(correct.mean())}
+        return {"accuracy": float(correct.mean()) if correct.size else math.nan}
 
     def record(self, i: int) -> dict[str, Any]:
         from scipy.special import softmax  # Slow to import.
@@ -54,6 +56,7 @@ class MultipleChoice(TaskType):
 
     name = "multiple_choice"
     metrics = ("accuracy",)
+    ranges = MappingProxyType({"accuracy": SHARE})
     roles = ("text_a", "choice_1", "choice_2", "label", "question")
     optional_roles = ("question",)
     head = "choice"
@@ -132,6 +135,13 @@ class MultipleChoice(TaskType):
     def learning_score(self, dev: Mapping[str, float], choices: int) -> tuple[str, float]:
         """Return the accuracy, scaled so that chance is 0."""
         return "accuracy beyond chance", (dev["accuracy"] * choices - 1) / (choices - 1)
+
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return which is no index of a choice; empty if both are."""
+        for value in (gold, prediction):
+            if type(value) is not int or value < 0:
+                return f"{value!r} is no index of a choice"
+        return ""
 
     def describe(self, task: Task) -> str:
         """Describe a choice."""

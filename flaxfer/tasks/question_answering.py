@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import tokenizers
@@ -21,8 +22,8 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.data.values import text_fault
 from flaxfer.errors import DataError
-from flaxfer.tasks import answers
-from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
+from flaxfer.tasks import answers, characters
+from flaxfer.tasks.base import SHARE, TABLES, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import Resampled, mean
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class QuestionAnswering(TaskType):
 
     name = "question_answering"
     metrics = ("f1", "exact_match")
+    ranges = MappingProxyType({"f1": SHARE, "exact_match": SHARE})
     settings = frozenset({"no_answer", "max_answer_tokens", "n_best", "answer_style", "doc_stride"})
     roles = ("text_a", "answers", "text_b")
     optional_roles = ()
@@ -173,12 +175,12 @@ class QuestionAnswering(TaskType):
             questions = backend.encode_batch(list(examples.text_a[part]), add_special_tokens=False)
             for i, encoding in enumerate(questions, part.start):
                 question = np.array(encoding.ids, np.int32)
-                ids, span = contexts[examples.text_b[i]]  # type: ignore[index]
+                ids, inside, span = contexts[examples.text_b[i]]  # type: ignore[index]
                 room = max_length - template.size - len(question)
                 if room < min(len(ids), doc_stride + 1):
                     faults.append(f"{examples.id[i]}: {len(question)} tokens leave {max(room, 0)}")
                     continue
-                answer = _answer_tokens(span, examples.label[i])
+                answer = _answer_tokens(inside, examples.label[i])
                 contained = not examples.label[i]
                 for first in range(0, max(len(ids), 1), max(room - doc_stride, 1)):
                     token, types, start = template.fill([question, ids[first : first + room]])
@@ -204,8 +206,8 @@ class QuestionAnswering(TaskType):
         return sequences
 
     def encoding_settings(self, tokenizer: PreTrainedTokenizerFast, doc_stride: int) -> list[Any]:
-        """Return the overlap of windows."""
-        return [doc_stride]
+        """Return the overlap of windows, and the rules for the characters of tokens."""
+        return [doc_stride, characters.VERSION]
 
     def encoded_label_shape(self, sequences: int, tokens: int) -> tuple[int, ...]:
         """Return the shape of a first and last token per sequence."""
@@ -226,6 +228,10 @@ class QuestionAnswering(TaskType):
 
         return losses.span_loss(logits, batch)
 
+    def scoring(self, task: Task) -> str:
+        """Return the script whose normal form of answers is compared."""
+        return f"answers as in the script of {task.answer_style}"
+
     def resampled(
         self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
     ) -> Resampled:
@@ -239,6 +245,13 @@ class QuestionAnswering(TaskType):
             for run in predictions
         ]
         return mean(np.array(values).T)
+
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return which is no answer; empty if all are."""
+        if not isinstance(gold, list):
+            return f"{gold!r} is no list of answers"
+        texts = (*gold, prediction)
+        return next((f"{text!r} is no text" for text in texts if not isinstance(text, str)), "")
 
     def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the answers of a run count as constant; empty if they do not."""
@@ -283,12 +296,26 @@ def _answer_fault(text: Any, start: Any, context: str) -> str:
     return f"{text!r} does not stand at character {start} of the context, {there!r} does; {at}"
 
 
-def _contexts(
-    backend: tokenizers.Tokenizer, contexts: Sequence[Any]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return the token ids of each context, (k,) int32, and their characters, (k, 2) int32.
+class _Context(NamedTuple):
+    """The tokens of a context of k tokens.
 
-    Whitespace at the edges of a token, which byte-level BPE and Unigram include, is excluded.
+    Attributes:
+      id_k: int32 ids.
+      inside_k2: int32, the first character of each token and the one after its last, without
+        blanks at the edges.
+      span_k2: int32, the same with whole characters as readers see them.
+    """
+
+    id_k: np.ndarray
+    inside_k2: np.ndarray
+    span_k2: np.ndarray
+
+
+def _contexts(backend: tokenizers.Tokenizer, contexts: Sequence[Any]) -> dict[str, _Context]:
+    """Return the tokens of each context.
+
+    Byte-level BPE and Unigram include whitespace at the edges of a token, and tokenizers drop or
+    replace some characters: see `characters.blank` and `characters.joined`.
     """
     unique = list(dict.fromkeys(contexts))
     encodings = {}
@@ -296,13 +323,20 @@ def _contexts(
         encoded = backend.encode_batch(unique[part], add_special_tokens=False)
         for text, encoding in zip(unique[part], encoded, strict=True):
             start, end = np.array(encoding.offsets, np.int32).reshape(-1, 2).T
-            filled = np.flatnonzero([not character.isspace() for character in text])
+            blank_t, joined_t = characters.blank(text), characters.joined(text)
+            filled = np.flatnonzero(~blank_t)
             # The first filled character from `start` on, and the one after the last before `end`.
             left = np.append(filled, len(text))[np.searchsorted(filled, start)]
             right = np.append(0, filled + 1)[np.searchsorted(filled, end)]
             start = np.minimum(left, end)
-            span = np.stack([start, np.maximum(right, start)], axis=1).astype(np.int32)
-            encodings[text] = (np.array(encoding.ids, np.int32), span)
+            end = np.maximum(right, start)
+            whole = np.flatnonzero(~joined_t)
+            first = np.append(whole, len(text))[np.searchsorted(whole, start, side="right") - 1]
+            last = np.append(whole, len(text))[np.searchsorted(whole, end)]
+            inside, empty = np.stack([start, end], axis=1), (start == end)[:, None]
+            span = np.where(empty, inside, np.stack([first, last], axis=1))
+            ids = np.array(encoding.ids, np.int32)
+            encodings[text] = _Context(ids, inside.astype(np.int32), span.astype(np.int32))
     return encodings
 
 

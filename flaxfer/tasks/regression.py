@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from flaxfer.data.labels import Labels, read_single_labels
 from flaxfer.data.tables import Column
 from flaxfer.data.values import score, score_fault
 from flaxfer.tasks import resampling
-from flaxfer.tasks.base import Predictions, Scores, TaskType
+from flaxfer.tasks.base import CORRELATION, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import Resampled
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Regression(TaskType):
 
     name = "regression"
     metrics = ("pearson", "spearman", "mse")
+    ranges = MappingProxyType({"pearson": CORRELATION, "spearman": CORRELATION})
     smaller_is_better = ("mse",)
     settings = frozenset({"output_bias", "score_range"})
     single_label = True
@@ -98,6 +101,13 @@ class Regression(TaskType):
             return resampling.mean((output_nR - score_n[:, None]) ** 2)
         measures = {"pearson": resampling.pearson, "spearman": resampling.Spearman}
         return measures[metric](output_nR, score_n)
+
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return which is no finite number; empty if both are."""
+        for value in (gold, prediction):
+            if type(value) not in (int, float) or not abs(value) < math.inf:
+                return f"{value!r} is no finite number"
+        return ""
 
     def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the predicted scores of a run count as constant; empty if they do not."""

@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+WORD_METRICS = ("accuracy", "macro_f1", "mcc")
+"""Metrics of tags that mark no entities."""
+
 _CELLS = 2**21
 """Maximum number of elements of a block of resamples."""
 
@@ -206,6 +209,47 @@ def class_metric(
     return Sums(features.astype(np.float64), {"macro_f1": _macro_f1, "mcc": _mcc}[name])
 
 
+def word_metric(
+    name: str,
+    names: Sequence[str],
+    gold: Sequence[Sequence[str | None]],
+    predictions: Sequence[Sequence[Sequence[str]]],
+) -> Sums:
+    """Return one of `WORD_METRICS` of R runs over all words, for resampling sentences.
+
+    Args:
+      name: The metric.
+      names: The tags.
+      gold: Sentences with a tag per word; words with None do not count.
+      predictions: Sentences with as many tags, for each run.
+
+    Raises:
+      ValueError: If a tag is not among `names`, or numbers of sentences or words differ.
+    """
+    number = {each: i for i, each in enumerate(names)}
+    shape = len(gold), len(names)
+    features = []
+    for run in predictions:
+        sentence, label, predicted = [], [], []
+        for i, tags in enumerate(zip(gold, run, strict=True)):
+            for true, guess in zip(*tags, strict=True):
+                if true is not None:
+                    if not {true, guess} <= number.keys():
+                        raise ValueError(f"a tag is none of {', '.join(names)}")
+                    sentence.append(i)
+                    label.append(number[true])
+                    predicted.append(number[guess])
+        row, true_w, guess_w = (np.array(x, np.int64) for x in (sentence, label, predicted))
+        counts = [np.zeros(shape) for _ in range(3)]
+        right = true_w == guess_w
+        np.add.at(counts[0], (row[right], true_w[right]), 1)
+        np.add.at(counts[1], (row, guess_w), 1)
+        np.add.at(counts[2], (row, true_w), 1)
+        features.append(np.concatenate(counts, axis=1))
+    formulas = {"accuracy": _word_accuracy, "macro_f1": _macro_f1, "mcc": _mcc}
+    return Sums(np.stack(features, axis=1), formulas[name])
+
+
 def entity_metric(name: str, counts_nR5: np.ndarray) -> Sums:
     """Return `f1`, `precision`, `recall` or `accuracy` from `entities.sentence_counts`."""
     columns = {"f1": (0, 1, 2), "precision": (0, 1), "recall": (0, 2), "accuracy": (3, 4)}
@@ -262,8 +306,14 @@ def _macro_f1(sums: np.ndarray, n: int) -> np.ndarray:
     return _ratio(f1.sum(axis=-1), (predicted + gold > 0).sum(axis=-1))
 
 
+def _word_accuracy(sums: np.ndarray, n: int) -> np.ndarray:
+    hit, _, gold = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
+    return _ratio(hit.sum(axis=-1), gold.sum(axis=-1))
+
+
 def _mcc(sums: np.ndarray, n: int) -> np.ndarray:
     hit, predicted, gold = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
-    covariance = n * hit.sum(axis=-1) - (predicted * gold).sum(axis=-1)
-    spread = [n * n - (marginal**2).sum(axis=-1) for marginal in (predicted, gold)]
+    total = gold.sum(axis=-1)  # Words in word metrics, where `n` counts sentences.
+    covariance = total * hit.sum(axis=-1) - (predicted * gold).sum(axis=-1)
+    spread = [total**2 - (marginal**2).sum(axis=-1) for marginal in (predicted, gold)]
     return _ratio(covariance, np.sqrt(spread[0] * spread[1]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import re
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -21,14 +23,17 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import list_fault, text_fault, written
 from flaxfer.errors import DataError
 from flaxfer.tasks import entities
-from flaxfer.tasks.base import TABLES, Predictions, Scores, TaskType
-from flaxfer.tasks.resampling import Resampled, entity_metric
+from flaxfer.tasks.base import CORRELATION, SHARE, TABLES, Predictions, Scores, TaskType
+from flaxfer.tasks.resampling import WORD_METRICS, Resampled, entity_metric, word_metric
+from flaxfer.tasks.schemes import CHUNKS, LETTERS, scheme_of, spelling_fault
 
 if TYPE_CHECKING:
     import jax
     from transformers import PreTrainedTokenizerFast
 
     from flaxfer.tasks.losses import Arrays, Sum
+
+logger = logging.getLogger("flaxfer.tasks")
 
 
 class _Tags(Predictions):
@@ -48,8 +53,14 @@ class _Tags(Predictions):
 
     def scores(self, chosen: np.ndarray) -> Scores:
         examples = np.flatnonzero(chosen).tolist()
-        gold = [self._gold(i) for i in examples]
-        return entities.entity_scores(gold, [self._tags[i] for i in examples])
+        gold, predicted = [self._gold(i) for i in examples], [self._tags[i] for i in examples]
+        if scheme := scheme_of(self.task):
+            return entities.scores_of_counts(scheme.counts(gold, predicted))
+        labels = self.task.labels
+        return {
+            name: float(word_metric(name, labels, gold, [predicted]).observed()[0])
+            for name in WORD_METRICS
+        }
 
     def record(self, i: int) -> dict[str, Any]:
         return {"prediction": self._tags[i], "label": self._gold(i)}
@@ -58,12 +69,14 @@ class _Tags(Predictions):
 class Tagging(TaskType):
     """One of `Task.labels` per word, predicted at its first token; the loss is the cross-entropy.
 
-    The metrics count whole entities, except accuracy.
+    F1, precision and recall count whole entities, and need tags that mark them. Otherwise tags are
+    classes of words, such as parts of speech, with `WORD_METRICS`.
     """
 
     name = "tagging"
-    metrics = ("f1", "precision", "recall", "accuracy")
-    settings = frozenset({"labels", "label_smoothing"})
+    metrics = ("f1", "precision", "recall", "accuracy", "macro_f1", "mcc")
+    ranges = MappingProxyType(dict.fromkeys(metrics, SHARE) | {"mcc": CORRELATION})
+    settings = frozenset({"labels", "label_smoothing", "tag_scheme", "strict_entities"})
     roles = ("words", "tags")
     optional_roles = ()
     list_roles = ("words", "tags")
@@ -79,14 +92,37 @@ class Tagging(TaskType):
     def check_task(self, at: str, task: Task) -> Iterator[Finding]:
         """Yield every error in the settings of a task; entities need labels such as B-PER."""
         yield from super().check_task(at, task)
-        if task.metric in self.metrics and task.metric != "accuracy":
-            other = [label for label in task.labels if not re.fullmatch("O|[BI]-.+", label)]
-            if other or not any(label.startswith("B-") for label in task.labels):
-                yield (
-                    (f"{at}.metric", f"{at}.type", f"{at}.labels"),
-                    f"{at}.metric: {task.metric!r} counts entities, which needs labels such as "
-                    f"B-PER, I-PER and O, are {task.labels}; use 'accuracy'",
-                )
+        keys = (f"{at}.metric", f"{at}.type", f"{at}.labels", f"{at}.tag_scheme")
+        scheme = scheme_of(task)
+        if task.tag_scheme not in ("auto", "none") and scheme is None:
+            yield keys[1:], f"{at}.tag_scheme: {spelling_fault(task.labels, task.tag_scheme)}"
+        elif task.metric in self.metrics and task.metric not in self.metrics_of(task):
+            text = f"{at}.metric: {task.metric!r} counts "
+            if scheme:
+                text += f"classes of words, but the labels mark entities ({scheme.name}); use 'f1' "
+                text += "or 'accuracy', or set tag_scheme='none'"
+            elif task.tag_scheme == "none":
+                text += "entities, which tag_scheme 'none' excludes; use 'accuracy'"
+            else:
+                text += f"entities, but {spelling_fault(task.labels)}; use 'accuracy'"
+            yield keys, text
+        if task.strict_entities and (scheme is None or scheme.name == CHUNKS):
+            yield (
+                (f"{at}.strict_entities", *keys[1:]),
+                f"{at}.strict_entities: needs labels that mark entities by one of "
+                f"{', '.join(LETTERS)}",
+            )
+
+    def metrics_of(self, task: Task) -> tuple[str, ...]:
+        """Return the metrics of entities if the labels mark them, else those of words."""
+        return WORD_METRICS if scheme_of(task) is None else self.metrics[:4]
+
+    def scoring(self, task: Task) -> str:
+        """Return the scheme of the tags, and the rules that entities follow."""
+        if (scheme := scheme_of(task)) is None:
+            return "tags are classes of words"
+        rules = "strict" if task.strict_entities else "default"
+        return f"tags are read as {scheme.name}; entities as in seqeval's {rules} mode"
 
     def read_texts(
         self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
@@ -140,6 +176,7 @@ class Tagging(TaskType):
                 labels.missing.add(i)
             else:
                 labels.values[i] = numbers
+        _warn_of_illegal(task, labels, column.file)
         return labels
 
     def encode(
@@ -206,12 +243,37 @@ class Tagging(TaskType):
 
         return losses.tag_loss(logits, batch, label_smoothing)
 
+    def learning_metric_of(self, task: Task) -> str:
+        """Return F1 of entities, or Matthews' correlation of words."""
+        return self.learning_metric if scheme_of(task) else "mcc"
+
+    def learning_score(self, dev: Mapping[str, float], choices: int) -> tuple[str, float]:
+        """Return the name and value of a dev score with expectation 0 under chance."""
+        name = self.learning_metric if self.learning_metric in dev else "mcc"
+        return name, float(np.nan_to_num(dev[name]))
+
     def resampled(
         self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
     ) -> Resampled:
         """Return a metric of the predicted tags."""
-        counts = np.stack([entities.sentence_counts(gold, tags) for tags in predictions], axis=1)
+        if metric not in self.metrics_of(task):
+            raise ValueError(f"{metric} is not defined for the tags {', '.join(task.labels)}")
+        if (scheme := scheme_of(task)) is None:
+            return word_metric(metric, task.labels, gold, predictions)
+        counts = np.stack([scheme.counts(gold, tags) for tags in predictions], axis=1)
         return entity_metric(metric, counts)
+
+    def record_fault(self, gold: Any, prediction: Any) -> str:
+        """Return what is wrong with the tags of a sentence; empty if nothing is."""
+        if not (isinstance(gold, list) and isinstance(prediction, list)):
+            return f"{gold if isinstance(prediction, list) else prediction!r} is no list of tags"
+        if len(gold) != len(prediction):
+            return f"{len(prediction)} tags are predicted for {len(gold)} words"
+        if all(tag is None for tag in gold):
+            return "no word has a tag"
+        tags = [tag for tag in gold if tag is not None]
+        tags += prediction
+        return next((f"{tag!r} is no tag" for tag in tags if not isinstance(tag, str)), "")
 
     def constant(self, prediction: Sequence[Any], gold: Sequence[Any]) -> str:
         """Return why the predicted tags of a run count as constant; empty if they do not."""
@@ -222,6 +284,22 @@ class Tagging(TaskType):
     def describe(self, task: Task) -> str:
         """Name the tags."""
         return f"a tag for every word, at its first piece: {', '.join(task.labels)}"
+
+
+def _warn_of_illegal(task: Task, labels: Labels, file: str) -> None:
+    """Log how many true entities the strict mode ignores."""
+    scheme = scheme_of(task)
+    if scheme is None or not scheme.strict:
+        return
+    gold = [[task.labels[n] for n in tags if n >= 0] for tags in labels.values.values()]
+    every = dataclasses.replace(scheme, strict=False)
+    allowed, number = (int(one.counts(gold, gold)[:, 2].sum()) for one in (scheme, every))
+    if allowed != number:
+        logger.warning(
+            "%s: %s allows %d entities, but the tags hold %d in seqeval's default mode; with "
+            "strict_entities the others count nowhere",
+            file, scheme.name, allowed, number,
+        )  # fmt: skip
 
 
 def _groups(counts: Sequence[int], room: int) -> Iterator[tuple[int, int]]:

@@ -235,9 +235,11 @@ KIND_CASES: list[tuple[str, dict[str, Any], str]] = [
     ("ner", {"task.labels": ("O",), "task.metric": "accuracy"}, "task.labels: tagging needs at"),
     ("ner", {"task.labels": ("O", "B-PER", "B-PER")}, "task.labels: holds a label twice"),
     ("ner", {"task.labels": ("NOUN", "VERB")}, "task.metric: 'f1' counts entities"),
-    ("ner", {"task.labels": ("O", "I-PER")}, "task.metric: 'f1' counts entities"),
+    ("ner", {"task.labels": ("O", "B-PER", "LOC")}, "task.metric: 'f1' counts entities"),
     ("ner", {"task.labels": ("O", "B-", "B-PER")}, "task.metric: 'f1' counts entities"),
-    ("ner", {"task.metric": "macro_f1"}, "task.metric: 'macro_f1' is no metric of tagging; the"),
+    ("ner", {"task.metric": "macro_f1"}, "task.metric: 'macro_f1' counts classes of words"),
+    ("ner", {"task.metric": "rouge"}, "task.metric: 'rouge' is no metric of tagging; the"),
+    ("ner", {"task.tag_scheme": "iobes5"}, "task.tag_scheme: should be 'auto'"),
     (
         "ner",
         {"task.no_answer": True},

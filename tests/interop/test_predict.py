@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +79,7 @@ def write(path: Path, lines: list[str]) -> Path:
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
     """The texts as JSON lines."""
-    lines = [json.dumps({"text_b": b, "text_a": a, "other": 1}) for a, b in TEXTS]
+    lines = [json.dumps({"text_b": b, "text_a": a}) for a, b in TEXTS]
     return write(tmp_path / "pairs.jsonl", lines)
 
 
@@ -127,7 +129,7 @@ def test_all_formats_give_the_same_predictions(model: Path, pairs: Path, tmp_pat
     wanted = predicted(model, pairs)
     doubled = [[text.replace('"', '""') for text in pair] for pair in TEXTS]
     csv = ["id,text_b,text_a", *(f'{i},"{b}","{a}"' for i, (a, b) in enumerate(doubled))]
-    tsv = ["text_a\tlabel\ttext_b", *(f"{a}\tany\t{b}" for a, b in TEXTS)]
+    tsv = ["text_a\ttext_b", *(f"{a}\t{b}" for a, b in TEXTS)]
     records = predicted(model, write(tmp_path / "x.csv", csv))
     assert records == [{**record, "id": str(i)} for i, record in enumerate(wanted)]
     assert predicted(model, write(tmp_path / "pairs.tsv.gz", tsv)) == wanted
@@ -187,6 +189,125 @@ def test_an_invalid_file_is_refused(
         predict.read_texts(write(tmp_path / name, lines), Task("t", "regression", "mse"))
     assert message in str(caught.value)
     assert len(caught.value.details) <= 1
+
+
+SCORE = Task("t", "regression", "mse")
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "findings"),
+    [
+        ("x.csv", ["text_a, text_b", "dog,cat"], ["column ' text_b'; did you mean 'text_b'?"]),
+        ("x.tsv", ["text_a\tText_B", "dog\tcat"], ["column 'Text_B'; did you mean 'text_b'?"]),
+        ("x.csv", ["text_a,text-b", "dog,cat"], ["column 'text-b'; did you mean 'text_b'?"]),
+        ("x.csv", ["text_a,Text B ", "dog,cat"], ["column 'Text B '; did you mean 'text_b'?"]),
+        ("x.csv", ["text_a,languge", "dog,en"], ["column 'languge'; did you mean 'language'?"]),
+        ("x.csv", ["text_a,label", "dog,1"], ["column 'label'"]),
+        ("x.csv", [",text_a", "0,dog"], ["column ''"]),
+        ("x.csv", ["text_a,note,note", "dog,1,2"], ["column 'note'", "column 'note'"]),
+        ("x.csv", ['\ufefftext_a,"a, b"', "dog,1"], ["column 'a, b'"]),
+        (
+            "x.tsv",
+            ['text_a\t"text_b"', "dog\tcat"],
+            ["""column '"text_b"'; did you mean 'text_b'?"""],
+        ),
+        (
+            "x.jsonl",
+            ['{"text_a": "dog"}', '{"text_a": "cat", "score": 3, "Text_b": "a"}'],
+            ["column 'score'", "column 'Text_b'; did you mean 'text_b'?"],
+        ),
+        ("x.jsonl.gz", ['{"text_a": "dog", "label": 1}'], ["column 'label'"]),
+    ],
+)
+def test_no_column_is_left_unread_in_silence(
+    tmp_path: Path, name: str, lines: list[str], findings: list[str]
+) -> None:
+    file = write(tmp_path / name, lines)
+    with pytest.raises(DataError) as caught:
+        predict.read_texts(file, SCORE)
+    assert list(caught.value.details) == findings
+    assert "would not be read" in caught.value.what and str(file) == caught.value.where
+    # The hint works.
+    words = shlex.split((caught.value.hint or "").rpartition("add --ignore_columns")[2][:-1])
+    assert predict.read_texts(file, SCORE, words).text_b is None
+    assert len(predict.read_texts(file, SCORE, None)) == len(lines) - (
+        ".csv" in name or ".tsv" in name
+    )
+
+
+def test_many_unread_columns_are_summarised(tmp_path: Path) -> None:
+    names = [f"x{i}" for i in range(1000)]
+    file = write(tmp_path / "x.csv", [",".join(["text_a", *names]), ",".join(["dog"] * 1001)])
+    with pytest.raises(DataError) as caught:
+        predict.read_texts(file, SCORE)
+    assert caught.value.details[-1] == "and 990 more" and len(str(caught.value)) < 700
+    assert predict.read_texts(file, SCORE, None).text_a == ("dog",)
+
+
+@pytest.mark.parametrize("ignored", [["lable"], ["text_a"], [""]])
+def test_a_column_to_ignore_that_is_not_there_is_refused(
+    tmp_path: Path, ignored: list[str]
+) -> None:
+    file = write(tmp_path / "x.csv", ["text_a,label", "dog,1"])
+    with pytest.raises(ConfigError, match=r"the columns are 'text_a', 'label'") as caught:
+        predict.read_texts(file, SCORE, ignored)
+    assert caught.value.details == (f"--ignore_columns {ignored[0]!r}",)
+
+
+def test_a_read_column_can_be_ignored(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.csv", ["text_a,text_b,id", "dog,cat,7", "dog,cat,7"])
+    examples = predict.read_texts(file, SCORE, ["text_b", "id"])
+    assert examples.text_b is None and examples.id == ("x:1", "x:2")
+
+
+@pytest.mark.parametrize(
+    ("texts", "header", "options", "message"),
+    [
+        (2, "text_a", [], "trained on pairs, but there is no column 'text_b'"),
+        (2, "text_a", ["--single_texts"], ""),
+        (1, "text_a,text_b", [], "trained on single texts, but there is a column 'text_b'"),
+        (1, "text_a,text_b", ["--ignore_columns", "text_b"], ""),
+        (1, "text_a,other", ["--ignore_columns"], ""),
+        (2, "text_a,text_b", [], ""),
+        (1, "text_a", [], ""),
+        (None, "text_a", [], ""),
+    ],
+)
+def test_an_export_gets_as_many_texts_as_it_was_trained_on(
+    tmp_path: Path,
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    texts: int | None,
+    header: str,
+    options: list[str],
+    message: str,
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    settings = json.loads((folder / "config.json").read_text())
+    task = {"name": "t", "type": "classification", "metric": "accuracy", "labels": LABELS}
+    train = {"max_length": 16, "row_length": 16, "compute_dtype": "float32"}
+    settings["flaxfer"] = {"task": task, "train": train, "texts": texts}
+    (folder / "config.json").write_text(json.dumps(settings))
+    fields = len(header.split(","))
+    file = write(tmp_path / "x.csv", [header, ",".join(["dog", "cat"][:fields])])
+    code = main(["predict", str(folder), str(file), *options])
+    printed = capsys.readouterr()
+    assert code == (3 if message else 0)
+    assert message in printed.err and bool(printed.out) != bool(message)
+
+
+def test_outputs_that_are_not_finite_are_an_error_of_the_weights(
+    tmp_path: Path, model: Path, pairs: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    arrays = safetensors.numpy.load_file(folder / "model.safetensors")
+    arrays["classifier.bias"][1] = 3e38
+    arrays["classifier.weight"][1] = 3e38
+    safetensors.numpy.save_file(arrays, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"not finite for . of 4 examples of pairs\.jsonl"):
+        predicted(folder, pairs)
 
 
 HEAD = ["XForSequenceClassification"]
