@@ -9,6 +9,9 @@ from flaxfer.data.tables import Column, Key, Table, locate
 from flaxfer.errors import DataError
 from flaxfer.runtime.hub import reach
 
+PARQUET = "refs/convert/parquet"
+"""Branch with the hub's conversion to parquet: a folder per subset, without a list of subsets."""
+
 
 def read_hub(source: Source, keys: Iterable[Key]) -> Table:
     """Read columns of a data set on the hub; the values of class labels are their names.
@@ -21,8 +24,12 @@ def read_hub(source: Source, keys: Iterable[Key]) -> Table:
     reach(source.hub, "dataset", source.revision)
     name = f"{source.hub}[{source.split}]"
     try:
+        subset = {"name": source.subset or None}
+        if source.revision == PARQUET:
+            # Without a folder, all subsets would be read as one.
+            subset = {"data_dir": source.subset or "default"}
         loaded = datasets.load_dataset(
-            source.hub, name=source.subset or None, split=source.split, revision=source.revision
+            source.hub, split=source.split, revision=source.revision, **subset
         )
     # The library raises many types of its own and of its network client; all mean the same here.
     except Exception as error:
