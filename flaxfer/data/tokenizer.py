@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from flaxfer.config import Model
 from flaxfer.data.families import FAMILIES, Family
 from flaxfer.errors import DataError
+from flaxfer.runtime.host import install_hint
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerFast
@@ -57,7 +58,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
             where=where,
             hint="put a tokenizer.json there (`tokenizer.save_pretrained` of transformers writes "
             "one), or set model.tokenizer to a folder that has one; a SentencePiece model alone "
-            "takes `pip install 'flaxfer[sentencepiece]'`.",
+            f"takes `{install_hint('sentencepiece')}`.",
         ) from error
     if not tokenizer.is_fast:
         raise DataError(
@@ -133,7 +134,7 @@ def _check_files(folder: Path) -> None:
     # Without these, transformers reads the file as one of another format, and says so.
     elif pieces and (missing := [name for name in SENTENCEPIECE if not _installed(name)]):
         what = f"reading {min(pieces)} takes packages that are not installed: {', '.join(missing)}"
-        hint = "pip install 'flaxfer[sentencepiece]', or put the model's tokenizer.json there."
+        hint = f"run `{install_hint('sentencepiece')}`, or put the model's tokenizer.json there."
     else:
         return
     raise DataError(what, where=str(folder.absolute()), hint=hint)

@@ -22,7 +22,7 @@ from flaxfer.errors import ClaimLostError, DataError, DivergedError
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.interop.embedding import make_embed_step
 from flaxfer.report import writing
-from flaxfer.runtime import platform, sharding
+from flaxfer.runtime import host, platform, sharding
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.study import forecast, scoring, summary, transferability, workdirs
@@ -147,7 +147,7 @@ class Studies:
 
     def __init__(self, config: Config | Grid):
         platform.choose_compiler_options(config.compiler_options)
-        self._cache = platform.cache_dir(config.cache)
+        self._cache = host.cache_dir(config.cache)
         platform.use_compilation_cache(self._cache)
         self._opened: OpenStudy | None = None
 
