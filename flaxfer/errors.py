@@ -71,6 +71,12 @@ class ClaimLostError(FlaxferError):
     exit_code = 6
 
 
+class PreemptedError(FlaxferError):
+    """A signal has stopped the process; the same command continues."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h; 130 in an instance that stands for Ctrl-C.
+
+
 class UnavailableError(FlaxferError):
     """A required program is not installed, or does not start."""
 
