@@ -47,7 +47,8 @@ Flags and their defaults
   --delete_results         delete: also delete the copy in the bucket
   --dry_run                print the commands in order without running them
 
-Exit code: that of the study or of the failed gcloud command, or 2 for invalid input.
+Exit code: that of the study or of the failed gcloud command, 2 for invalid input, or 75 if the
+study was stopped too often; running watch again continues it.
 END
 }
 
