@@ -1,6 +1,6 @@
 """Options, data files and JSON lines of the measuring scripts.
 
-Imported in three environments, so it imports only the standard library and `flaxfer.errors`.
+Imported in three environments, so it imports only the standard library and what needs no other.
 """
 
 from __future__ import annotations
@@ -8,14 +8,12 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import datetime
 import importlib.metadata
 import io
 import json
 import os
 import platform
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxfer.errors import ConfigError, DataError, FlaxferError
+from flaxfer.runtime import host
 
 IMPORTED = time.monotonic()
 
@@ -286,19 +285,8 @@ def cache_state(folder: Path | None) -> str:
 
 def machine() -> dict[str, Any]:
     """Return processor, its flags in `FEATURES`, cores and memory (GiB)."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:  # Not Linux: only the name is known.
-        lines = []
-    cpu = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
-    flags = cpu.get("flags", "").split()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
-        "features": [name for name in FEATURES if name in flags],
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory, 1),
-    }
+    flags = host.cpu_flags()
+    return host.cpu_and_memory() | {"features": [name for name in FEATURES if name in flags]}
 
 
 def versions(*packages: str) -> dict[str, str]:
@@ -308,21 +296,11 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def commit(folder: Path = ROOT) -> str:
-    """Return the commit, with `-dirty` if files differ; empty if unknown.
+    """Return the commit, with `-dirty` if files other than records differ; empty if unknown.
 
-    Records do not count: a benchmark writes them while it runs.
+    A benchmark writes records while it runs.
     """
-    changed = ("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RECORDS}")
-    try:
-        name, dirty = (
-            subprocess.check_output(
-                ["git", *command], cwd=folder, text=True, timeout=10, stderr=subprocess.DEVNULL
-            ).strip()
-            for command in (("rev-parse", "--short=12", "HEAD"), changed)
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return name + ("-dirty" if dirty else "")
+    return host.commit(folder, RECORDS)
 
 
 def emit(
@@ -353,12 +331,7 @@ def emit(
 
 def print_line(record: dict[str, Any]) -> None:
     """Print a record as JSON, with date and commit."""
-    print(json.dumps(record | {"date": date(), "git": commit()}), flush=True)
-
-
-def date() -> str:
-    """Return the current time in UTC."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    print(json.dumps(record | {"date": host.now(), "git": commit()}), flush=True)
 
 
 def guarded(main: Any) -> None:

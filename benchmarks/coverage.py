@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import common, summary
+from flaxfer.runtime import host
 from flaxfer.statistics import inference
 from flaxfer.tasks import resampling
 from flaxfer.tasks.resampling import Resampled
@@ -178,7 +179,7 @@ def main() -> None:
     record = {"level": 0.95, "alpha": ALPHA, "draws": DRAWS, "alone": alone}
     record |= {"families": in_families, "machine": common.machine()}
     record |= {"versions": common.versions("numpy", "scipy")}
-    record |= {"date": common.date(), "git": common.commit()}
+    record |= {"date": host.now(), "git": common.commit()}
     print(section(record), file=sys.stderr)
     print(json.dumps(record))
 

@@ -9,6 +9,12 @@ fail() {
   exit 2
 }
 
+# require PROBLEM HINT: fail, or in a dry run, which needs nothing, print both as a comment.
+require() {
+  [ "$dry_run" = yes ] || fail "$1" "$2"
+  printf '# to run this: %s: %s\n' "$1" "$2"
+}
+
 # Print words quoted so that a shell reads them back unchanged.
 quote() {
   local word space=''
@@ -105,5 +111,5 @@ check_override() {
 
 # need_command NAME HINT
 need_command() {
-  command -v "$1" >/dev/null 2>&1 || fail "$1 is not on the PATH" "$2"
+  command -v "$1" >/dev/null 2>&1 || require "$1 is not on the PATH" "$2"
 }

@@ -73,7 +73,7 @@ check() {
   # its own fields.
   [[ $out =~ ^[A-Za-z0-9_./+-]+$ ]] ||
     fail "--out=$out: Slurm cannot write logs there" "use only letters, digits and _ . / + -."
-  [ -x "$python" ] || fail "--python=$python: no such program" \
+  [ -x "$python" ] || require "--python=$python: no such program" \
     "create the environment on a node with a network: tools/setup.sh .venv cuda (or another extra)."
   case $python in /*) ;; *) python=$PWD/$python ;; esac
   [ "$write_only" = yes ] || need_command sbatch "run this on a login node of the cluster, or pass --write_only."

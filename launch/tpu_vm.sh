@@ -47,7 +47,8 @@ Flags and their defaults
   --delete_results         delete: also delete the copy in the bucket
   --dry_run                print the commands in order without running them
 
-Exit code: that of the study or of the failed gcloud command, or 2 for invalid input.
+Exit code: that of the study or of the failed gcloud command, 2 for invalid input, or 75 if the
+study was stopped too often; running watch again continues it.
 END
 }
 
@@ -103,14 +104,16 @@ check_source() {
       fail "--source=$source: not the URL of a git repository" "pass https://..., ssh://... or git@..., or leave it out to use this checkout."
     return
   fi
-  git rev-parse --git-dir >/dev/null 2>&1 ||
-    fail "$PWD: not a git checkout" "clone the repository, or pass --source=URL."
+  if ! git rev-parse --git-dir >/dev/null 2>&1; then
+    require "$PWD: not a git checkout" "clone the repository, or pass --source=URL."
+    return
+  fi
   [ "$(git rev-parse --is-shallow-repository)" = false ] ||
-    fail "$PWD: a shallow clone cannot be copied" "run git fetch --unshallow, or pass --source=URL."
+    require "$PWD: a shallow clone cannot be copied" "run git fetch --unshallow, or pass --source=URL."
   [ -z "$(git status --porcelain --untracked-files=no)" ] ||
-    fail "$PWD: uncommitted changes" "commit or stash them; the VM gets the last commit."
+    require "$PWD: uncommitted changes" "commit or stash them; the VM gets the last commit."
   if [ -n "$config" ] && ! git ls-files --error-unmatch "${config%%:*}" >/dev/null 2>&1; then
-    fail "--config=$config: the file is not in git" "add and commit it; the VM gets the last commit."
+    require "--config=$config: the file is not in git" "add and commit it; the VM gets the last commit."
   fi
 }
 
@@ -198,7 +201,8 @@ do_create() {
 
 do_setup() {
   local origin=$source bundle
-  bundle="$(git rev-parse --git-dir)/flaxfer-launch.bundle"
+  # Only a dry run comes here without a repository.
+  bundle="$(git rev-parse --git-dir 2>/dev/null || echo .git)/flaxfer-launch.bundle"
   if [ -z "$source" ]; then
     origin=flaxfer.bundle
     run git bundle create --quiet "$bundle" HEAD || return

@@ -15,7 +15,7 @@ FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("
 TOP = {"__init__.py", "__main__.py", "main.py", "errors.py"}
 PACKAGES = (
     *("study", "report", "statistics", "aot", "interop", "training", "evaluation"),
-    *("tasks", "models", "data", "config", "runtime", "demo"),
+    *("tasks", "models", "data", "config", "demo", "runtime"),
 )
 """A package imports those after it, and `errors`."""
 

@@ -63,13 +63,15 @@ def run(args: argparse.Namespace) -> int:
     config = loading.load(args.config, TASK_TYPES, args.overrides)
     # Imported late: a wrong configuration is refused before JAX has started.
     from flaxfer.aot import topology
+    from flaxfer.runtime import host
     from flaxfer.runtime.files import write_atomically
 
     target = topology.parse(args.topology)
     report = compile_steps(args, config, target, topology.devices(target))
     show(report)
     if args.json:
-        write_atomically(Path(args.json), json.dumps(report, indent=1))
+        record = report | {"date": host.now(), "git": host.commit()}
+        write_atomically(Path(args.json), json.dumps(record, indent=1))
     return 0 if report["fits"] else 1
 
 

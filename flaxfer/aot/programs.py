@@ -27,7 +27,7 @@ from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.models.families import read_config
 from flaxfer.models.spec import ModelSpec
-from flaxfer.runtime import platform, sharding
+from flaxfer.runtime import host, platform, sharding
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
@@ -163,7 +163,7 @@ def read_workload(config: Config, stage: str, rows: int) -> Workload:
       FlaxferError: data, tokenizer or config.json cannot be read. Weights are not needed.
     """
     stage_settings(config, stage)
-    study = read_study_data(config, platform.cache_dir(config.cache))
+    study = read_study_data(config, host.cache_dir(config.cache))
     data = study.stages[stage]
     splits = Splits(data.train, data.dev)
     return Workload(data.settings, data.model, study.encoder.vocab_size, splits, rows)

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 
 from flaxfer.errors import ConfigError, UnavailableError
+from flaxfer.runtime.host import install_hint
 
 CALIBRATION = 8192
 """Side of a square bfloat16 matmul that runs at the peak of every TPU here. The compiler's estimate
@@ -139,7 +140,7 @@ def devices(topology: Topology) -> list[jax.Device]:
         raise UnavailableError(
             f"{package}, which contains the compiler, is not installed",
             where=topology.name,
-            hint=f'pip install "flaxfer[{extra}]" on Linux with Python 3.12 or later; no '
+            hint=f"run `{install_hint(extra)}` on Linux with Python 3.12 or later; no "
             f"{'GPU' if gpu else 'TPU'} is needed.",
         )
     from jax.experimental import topologies

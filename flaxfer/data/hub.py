@@ -12,15 +12,15 @@ from flaxfer.data.tables import Column, Key, Table, listed, locate
 from flaxfer.errors import DataError
 from flaxfer.runtime.hub import reach
 
-_PARQUET = "refs/convert/parquet"
-"""Revision that the hub makes of most data sets, without scripts."""
+PARQUET = "refs/convert/parquet"
+"""Branch with the hub's conversion to parquet: a folder per subset, without a list of subsets."""
 
 _FILES = "or download the files and set `path` instead of `hub`."
 
 _FAILURES: Mapping[str, tuple[str, str]] = {
     "scripts are no longer supported|trust_remote_code|contains custom code": (
         "the data set is a loading script, which is not run",
-        f"set revision={_PARQUET!r}, where the hub keeps most data sets as parquet; the subset is "
+        f"set revision={PARQUET!r}, where the hub keeps most data sets as parquet; the subset is "
         f"often 'default' there; {_FILES}",
     ),
     "is a gated dataset": (
@@ -71,7 +71,7 @@ def _explained(error: Exception, source: Source) -> tuple[str, str]:
             names = re.findall(r"'([^']*)'", match[1])
             wanted = source.subset if "subset" in what else source.split
             choices = listed(names, difflib.get_close_matches(wanted, names))
-        if pattern.startswith("scripts") and source.revision == _PARQUET:
+        if pattern.startswith("scripts") and source.revision == PARQUET:
             hint = "download the files and set `path` instead of `hub`."
         values = dataclasses.asdict(source) | {"choices": choices}
         return what.format(**values), hint.format(**values)
@@ -90,8 +90,12 @@ def read_hub(source: Source, keys: Iterable[Key]) -> Table:
     reach(source.hub, "dataset", source.revision)
     name = f"{source.hub}[{source.split}]"
     try:
+        subset = {"name": source.subset or None}
+        if source.revision == PARQUET:
+            # Without a folder, all subsets would be read as one.
+            subset = {"data_dir": source.subset or "default"}
         loaded = datasets.load_dataset(
-            source.hub, name=source.subset or None, split=source.split, revision=source.revision
+            source.hub, split=source.split, revision=source.revision, **subset
         )
     # The library raises many types of its own and of its network client; their texts differ.
     except Exception as error:

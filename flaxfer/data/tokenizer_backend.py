@@ -20,6 +20,7 @@ from flaxfer.data.families import (
 from flaxfer.data.tokenizer_check import vocabulary_lines
 from flaxfer.data.tokenizer_files import BACKEND, CONFIG, ROLES, SKELETON, Files, read_object
 from flaxfer.errors import DataError
+from flaxfer.runtime.host import install_hint
 
 SENTENCEPIECE = ("sentencepiece", "google.protobuf")
 """Packages that SentencePiece models are read with."""
@@ -170,7 +171,7 @@ def _check_vocabulary_files(files: Files, name: str) -> TokenizerClass:
         hint = hint or "copy it from the model, or set tokenizer_class to the class of the files."
     elif (pieces := there & PIECES) and (absent := [p for p in SENTENCEPIECE if not _installed(p)]):
         what = f"reading {min(pieces)} takes packages that are not installed: {', '.join(absent)}"
-        hint = "pip install 'flaxfer[sentencepiece]', or put the model's tokenizer.json there."
+        hint = f"{install_hint('sentencepiece')}, or put the model's tokenizer.json there."
     elif missing := [file for file in source.files if file not in there]:
         what = f"{' and '.join(missing)} is missing, which {name} reads without a {BACKEND}"
         hint = f"copy it from the model, or correct tokenizer_class in {CONFIG}."

