@@ -257,8 +257,6 @@ def test_cells_of_an_earlier_grid_are_refused_by_name_and_never_reported(
 ) -> None:
     workdir, store = str(tmp_path / "grid"), small_study.stages
     config = dataclasses.replace(small_study, workdir=workdir, store=store)
-        small_study, workdir=str(tmp_path / "grid"), store=small_study.stages
-    )
     grid = dataclasses.replace(grid_around(config), store=small_study.stages)
     runner.run(grid, "the command")
     workdir = Path(grid.workdir)
