@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +16,7 @@ from flaxfer.config import Config
 from flaxfer.errors import CheckpointError, DataError
 from flaxfer.evaluation.records import read_study
 from flaxfer.report.writing import write_report
-from flaxfer.study import runner
+from flaxfer.study import runner, troubles
 from flaxfer.study.claims import Claims
 from flaxfer.study.repair import repair
 from flaxfer.training import checkpoints, manifests
@@ -196,3 +199,30 @@ def test_a_study_json_that_was_edited_is_refused(copied: Config) -> None:
         write_report(file.parent)
     runner.run(copied, "the command")
     read_study(file.parent)
+
+
+def test_a_wait_names_the_stages_their_owners_and_the_times(
+    copied: Config, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another machine has trained the intermediate stage and does not release it."""
+    shutil.rmtree(folder_of(copied, "staged/target"))
+    parent = folder_of(copied, "staged/intermediate")
+    owner = {"host": "far", "pid": 7, "system": "far", "started": "1", "since": 1_799_999_000.0}
+    newest = parent / "claims" / "2"
+    newest.write_text(json.dumps(owner))
+    real, texts = troubles.waiting, list[str]()
+
+    def waiting(*args: Any) -> str:
+        """Let the owner release the stage as soon as it is waited for."""
+        texts.append(real(*args))
+        os.utime(newest, (0, 0))
+        return texts[-1]
+
+    monkeypatch.setattr(troubles, "waiting", waiting)
+    runner.run(copied, "the command")
+    (text,) = texts
+    first, second = text.splitlines()
+    assert first.startswith("waiting for 1 stages held by other processes")
+    assert f"staged/intermediate seed 0, {parent.name}: held by far:7 since 2027-01-15" in second
+    assert re.search(r"last heartbeat \d+ s ago, free in \d+ s unless there is another$", second)
+    assert text in capsys.readouterr().err
