@@ -141,11 +141,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def assert_disk_problem(store: CheckpointStore, what: str) -> None:
+def assert_disk_problem(
+    store: CheckpointStore, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Save something large in vain, and check the error and what is left."""
     noise = np.random.default_rng(0).normal(size=2**19).astype(np.float32)
     with pytest.raises(StorageError, match=what) as caught:
         store.save(2, {"params": {"x": noise}}, 0.9, {})
+    assert caplog.text == "", "one error, no traces of Orbax"
     assert caught.value.exit_code == 4
     assert caught.value.where == str(store.folder)
     assert caught.value.details[0] == "bytes needed: 2,097,152"
@@ -155,10 +158,12 @@ def assert_disk_problem(store: CheckpointStore, what: str) -> None:
     assert found is not None and found[0].step == 1
 
 
-def test_a_full_disk_is_named_and_the_earlier_checkpoints_are_kept(small_disk: Path) -> None:
+def test_a_full_disk_is_named_and_the_earlier_checkpoints_are_kept(
+    small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = CheckpointStore(small_disk / "stage" / "checkpoints", True)
     store.save(1, TINY, 0.5, {})
-    assert_disk_problem(store, "the disk is full")
+    assert_disk_problem(store, "the disk is full", caplog)
     store.save(2, TINY, 0.9, {})
     file = small_disk / "record.json"
     file.write_text("before")
@@ -185,11 +190,11 @@ def limited() -> Iterator[Callable[[int], None]]:
 
 
 def test_files_that_may_not_grow_so_large_are_named(
-    store: CheckpointStore, limited: Callable[[int], None]
+    store: CheckpointStore, limited: Callable[[int], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     store.save(1, TINY, 0.5, {})
     limited(2**20)
-    assert_disk_problem(store, "files of this size are not allowed")
+    assert_disk_problem(store, "files of this size are not allowed", caplog)
     file = store.folder.parent / "record.json"
     with pytest.raises(StorageError, match="not allowed here"):
         files.write_atomically(file, "x" * 2**21)
