@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from flaxfer.errors import StorageError
 from flaxfer.runtime import files, sealed
+from flaxfer.runtime.files import StorageError
 
 CONTENT = {"scores": {"f1": 0.5, "mcc": None}, "labels": ("no", "yes"), "name": "Malmö"}
 

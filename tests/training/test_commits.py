@@ -15,8 +15,9 @@ import jax
 import numpy as np
 import pytest
 
-from flaxfer.errors import CheckpointError, ClaimLostError, StorageError
+from flaxfer.errors import CheckpointError, ClaimLostError
 from flaxfer.runtime import files, sealed
+from flaxfer.runtime.files import StorageError
 from flaxfer.training.checkpoints import MANIFEST, CheckpointStore, restore
 from tests.training.test_checkpoints import NAN, data_files, flip_a_bit, save
 
