@@ -111,10 +111,6 @@ class CheckpointError(FlaxferError):
     exit_code = 4
 
 
-class StorageError(CheckpointError):
-    """A disk is full, read-only or failing, so that results cannot be written."""
-
-
 class DivergedError(FlaxferError):
     """The loss or gradient became NaN or infinite."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -13,11 +14,14 @@ from pathlib import Path
 from flaxfer.errors import DataError
 from flaxfer.evaluation.records import Run, Study, read_study
 from flaxfer.report.document import Block, Folded, Link
+from flaxfer.runtime import sealed
 from flaxfer.statistics.comparisons import compare
 from flaxfer.statistics.records import Comparison, Evidence
 from flaxfer.statistics.scores import MEAN, ZERO_SHOT, Scores
 
 RECORD = "study.json"
+
+log = logging.getLogger("flaxfer.report.data")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +111,9 @@ def read_report_data(folders: Sequence[Path], output: Path) -> ReportData:
     """
     workdirs, unfinished = [], []
     for folder in folders:
-        cells = sorted((folder / "cells").glob("*/"))
-        if (folder / RECORD).exists() or not cells:
+        cells = _cells(folder)
+        if not cells:
             workdirs.append(folder)
-            continue
         workdirs += [cell for cell in cells if (cell / RECORD).exists()]
         unfinished += [cell for cell in cells if not (cell / RECORD).exists()]
     counts = Counter(workdir.resolve() for workdir in workdirs)
@@ -125,6 +128,33 @@ def read_report_data(folders: Sequence[Path], output: Path) -> ReportData:
     studies = {workdir: read_study(workdir) for workdir in workdirs}
     evidence = compare(workdirs)
     return ReportData(tuple(_entries(studies, evidence)), evidence, output, tuple(unfinished))
+
+
+def _cells(folder: Path) -> list[Path]:
+    """Return the studies of a grid; none for the folder of a study.
+
+    Raises:
+      DataError: the folder holds a study and a grid.
+    """
+    cells = sorted((folder / "cells").glob("*/"))
+    if (folder / RECORD).exists():
+        if any((cell / RECORD).exists() for cell in cells):
+            raise DataError(
+                "this folder holds the record of a study and those of a grid, in its folder cells",
+                where=str(folder),
+                hint=f"move {RECORD} or cells to another folder.",
+            )
+        return []
+    try:
+        names = sealed.read(folder / "origin.json").get("cells")
+    except sealed.UNREADABLE:
+        names = None
+    if names is None:  # Nothing says which cells the grid has.
+        return cells
+    others = [cell.name for cell in cells if cell.name not in names]
+    if others:
+        log.warning("%s: of another configuration, left out: %s", folder, ", ".join(others))
+    return [cell for cell in cells if cell.name in names]
 
 
 def _entries(studies: dict[Path, Study], evidence: Evidence) -> Iterator[Entry]:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from flaxfer.errors import StorageError
+from flaxfer.errors import CheckpointError
 
 STORAGE_ERRORS = {
     errno.ENOSPC: "the disk is full",
@@ -20,6 +20,10 @@ STORAGE_ERRORS = {
     errno.EIO: "the disk reports an error",
 }
 """What is wrong with a disk, by error number."""
+
+
+class StorageError(CheckpointError):
+    """A disk is full, read-only or failing, so that results cannot be written."""
 
 
 def temporary_name(path: Path) -> Path:

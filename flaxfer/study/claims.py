@@ -27,6 +27,7 @@ import functools
 import json
 import logging
 import os
+import secrets
 import socket
 import tempfile
 import threading
@@ -80,7 +81,7 @@ class Claim:
       lease: Seconds without heartbeat after which the claim expires.
       clock: Clock of this process, in seconds.
       beaten: Start of the last heartbeat, by this clock.
-      inode: Number of the file, which another process's file of the same name does not have.
+      data: Content of the file, which another process's file of the same name does not have.
     """
 
     folder: Path
@@ -88,7 +89,7 @@ class Claim:
     lease: float
     clock: Callable[[], float]
     beaten: float
-    inode: int
+    data: bytes
 
     def beat(self) -> None:
         """Renew the claim, unless it has expired."""
@@ -107,7 +108,7 @@ class Claim:
         """
         silent = self.clock() - self.beaten
         newest = _newest(self.folder)
-        if newest == int(self.file.name) and _inode(self.file) == self.inode:
+        if newest == int(self.file.name) and _content(self.file) == self.data:
             if silent <= self.lease or self._renew():
                 return
         elif newest < int(self.file.name) and self._renew():  # Somebody has deleted the claim.
@@ -122,15 +123,15 @@ class Claim:
     def _renew(self) -> bool:
         """Take the claim over from oneself; return whether no other process was faster."""
         began, file = self.clock(), self.file.with_name(str(int(self.file.name) + 1))
-        inode = _create(file)
-        if inode is None:
+        data = _create(file)
+        if data is None:
             return False
         log.warning(
             "%s: this process was stopped for %.0f s, but nobody took over; it goes on.",
             self.folder,
             began - self.beaten,
         )
-        self.file, self.inode, self.beaten = file, inode, began
+        self.file, self.data, self.beaten = file, data, began
         return True
 
 
@@ -209,10 +210,10 @@ class Claims:
         if owner is not None:
             return None
         began, file = self._clock(), folder / FOLDER / str(newest + 1)
-        inode = _create(file)
-        if inode is None:
+        data = _create(file)
+        if data is None:
             return None
-        claim = Claim(folder, file, self._lease, self._clock, began, inode)
+        claim = Claim(folder, file, self._lease, self._clock, began, data)
         with self._lock:
             self._held.add(claim)
         return claim
@@ -313,45 +314,43 @@ def _newest(folder: Path) -> int:
     return max((int(name) for name in names if name.isdigit() and name.isascii()), default=0)
 
 
-def _inode(file: Path) -> int:
-    """Return the number of a file; -1 if it does not exist."""
+def _content(file: Path) -> bytes:
+    """Return the content of a claim; empty if it does not exist."""
     try:
-        return file.stat().st_ino
+        return file.read_bytes()
     except FileNotFoundError:
-        return -1
+        return b""
 
 
-def _create(file: Path) -> int | None:
-    """Create a claim of this process, whole; return its inode, or None if the file exists."""
+def _create(file: Path) -> bytes | None:
+    """Create a claim of this process, whole; return its content, or None if the file exists."""
     data = json.dumps(_process()).encode()
     temporary = files.temporary_name(file)
     try:
         with files.storage_errors(file, len(data)):
             files.write_durably(temporary, data)
-            inode = temporary.stat().st_ino
             try:
                 os.link(temporary, file)  # Unlike a rename, it does not replace a file.
             except FileExistsError:
                 # NFS may have linked it and lost the answer.
-                return inode if _inode(file) == inode else None
+                return data if _content(file) == data else None
             except OSError:  # This file system cannot link: a crash may leave half of the file.
                 try:
                     files.write_durably(file, data)
                 except FileExistsError:
                     return None
-                inode = file.stat().st_ino
         files.sync_folder(file.parent)
-        return inode
+        return data
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
 
 
 def _process() -> dict[str, Any]:
-    """Return what distinguishes this process from all others, and the time."""
+    """Return what distinguishes this process from all others, the time, and a random number."""
     pid = os.getpid()
     owner = {"host": socket.gethostname(), "pid": pid, "system": _system(), "started": _start(pid)}
-    return {**owner, "since": time.time()}
+    return {**owner, "since": time.time(), "token": secrets.token_hex(8)}
 
 
 def _parse(data: bytes) -> dict[str, Any] | None:

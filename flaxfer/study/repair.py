@@ -31,10 +31,11 @@ log = logging.getLogger("flaxfer.study.repair")
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Damage of a stage: what is wrong, and the files that are set aside for it."""
+    """Damage of a stage: what is wrong, the files that are set aside for it, and what follows."""
 
     what: str
     names: tuple[str, ...]
+    outcome: str = "what is missing is made again"
 
 
 def repair(spec: StageSpec, claims: Claims, every_byte: bool = False) -> bool:
@@ -50,10 +51,8 @@ def repair(spec: StageSpec, claims: Claims, every_byte: bool = False) -> bool:
     with claims.taking([spec.folder]) as taken:
         found = problems(spec, every_byte) if taken else []
         for problem in found:
-            log.warning(
-                "%s, %s: %s. Set aside in its folder %s, and made again.",
-                *(spec.title, spec.folder.absolute(), problem.what, FOLDER),
-            )
+            text = f"{problem.what}. Set aside in its folder {FOLDER}; {problem.outcome}."
+            log.warning("%s, %s: %s", spec.title, spec.folder.absolute(), text)
         names = {name for problem in found for name in problem.names}
         if names:
             taken[0].confirm()
@@ -84,9 +83,10 @@ def problems(spec: StageSpec, every_byte: bool = False) -> list[Problem]:
             best = record.best_checkpoint(spec.settings.task)
             if every_byte:
                 verify(best)
-        if done.get(DIGEST, "") not in ("", file_digest(spec.folder / METRICS)):
-            what = f"{METRICS} was changed after the training: learning curves are lost, scores not"
-            found.append(Problem(what, (METRICS,)))
+        metrics = file_digest(spec.folder / METRICS)
+        if metrics and done.get(DIGEST, metrics) != metrics:
+            what, outcome = f"{METRICS} was changed after the training", "its curves are lost"
+            found.append(Problem(what, (METRICS,), f"{outcome}, its scores are not"))
     if spec.start_scores and (spec.folder / spec.start_scores).exists():
         with _noted(found, (spec.start_scores,)):
             record.read(spec.start_scores)

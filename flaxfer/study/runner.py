@@ -24,13 +24,12 @@ from flaxfer.errors import (
     ClaimLostError,
     DataError,
     DivergedError,
-    StorageError,
 )
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.interop.embedding import make_embed_step
 from flaxfer.report import writing
 from flaxfer.runtime import files, host, platform, sealed, sharding, signals
-from flaxfer.runtime.files import write_atomically
+from flaxfer.runtime.files import StorageError, write_atomically
 from flaxfer.runtime.progress import say
 from flaxfer.study import forecast, repair, scoring, summary, transferability, troubles, workdirs
 from flaxfer.study.claims import Claims

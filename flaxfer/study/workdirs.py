@@ -29,26 +29,28 @@ CONFIG, RECORD = "config.json", "study.json"
 
 
 def prepare(config: Config | Grid) -> None:
-    """Create the store and the work directories, and check that they can be written.
+    """Create the store and the work directory, and check that they can be written.
 
     Raises:
       ConfigError: If a folder cannot be written.
     """
-    folders = [Path(config.stages), Path(config.workdir)]
-    for folder in [*folders, *(Path(cell.workdir) for cell in grids.cells(config).values())]:
-        key = "store" if folder == folders[0] and config.store else "workdir"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = temporary_name(folder / "probe")
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise ConfigError(
-                f"the {'stage store' if key == 'store' else 'work directory'} cannot be written: "
-                f"{error}",
-                where=str(folder.absolute()),
-                hint=f"pass another one with --config.{key}=FOLDER.",
-            ) from error
+    _make(Path(config.workdir), "work directory", "workdir")
+    _make(Path(config.stages), "stage store", "store" if config.store else "workdir")
+
+
+def _make(folder: Path, what: str, key: str) -> None:
+    """Create a folder, and write to it; `key` is that of the config."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = temporary_name(folder / "probe")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"the {what} cannot be written: {error}",
+            where=str(folder.absolute()),
+            hint=f"pass another one with --config.{key}=FOLDER.",
+        ) from error
 
 
 def check(config: Config | Grid, plans: Sequence[StudyPlan], replace: bool) -> None:
@@ -90,6 +92,7 @@ def adopt(config: Config | Grid, command: str, plans: Sequence[StudyPlan]) -> No
     if isinstance(config, Grid):
         _write(config, {**about, "cells": list(grids.cell_keys(config))})
     for plan in plans:
+        _make(Path(plan.config.workdir), "work directory", "workdir")
         _write(plan.config, {**about, **recorded(plan)})
 
 

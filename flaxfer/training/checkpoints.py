@@ -136,7 +136,8 @@ class CheckpointStore:
     def _removed_if_it_fails(self, path: Path, items: dict[str, Any]) -> Iterator[None]:
         """Remove an incomplete checkpoint, and say what the disk lacks."""
         try:
-            yield
+            with _quiet_orbax():
+                yield
         except Exception as error:
             shutil.rmtree(path, ignore_errors=True)
             self._confirm()  # Another owner may have removed it; that is the error then.
@@ -309,6 +310,18 @@ def verify(checkpoint: Checkpoint) -> None:
             "or repeats the stage.",
             details=findings,
         )
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """Silence Orbax, which logs the trace of every error that it raises."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _storage_problem(error: BaseException | None) -> str:

@@ -86,7 +86,7 @@ def _by_step(runs: list[Run]) -> list[list[Run]]:
         return [runs]
     groups = collections.defaultdict(list)
     for run in runs:
-        newest = run.spec.checkpoints.newest_whole()
+        newest = run.store.newest_whole()
         groups[newest.step if newest else 0].append(run)
     if len(groups) > 1:
         where = "; ".join(f"{_seeds(group)} after step {step}" for step, group in groups.items())

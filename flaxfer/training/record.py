@@ -290,6 +290,8 @@ def placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:
 def _check(record: StageRecord) -> None:
     """Read everything that users of a finished stage need."""
     identity, done = record.identity(), record.done()
+    if not record.has_own_identity():
+        raise ValueError(f"{IDENTITY} was changed, or is of another stage")
     if record.vocabulary().fingerprint != identity["vocabulary"]:
         raise ValueError(f"{VOCABULARY} is of another study")
     for read in (record.task, record.optimizer, record.train, record.model_config):

@@ -175,6 +175,14 @@ def folder_of(config: Config, stage: str) -> Path:
     return Path(config.workdir) / str(runs_of(config)[stage]["dir"])
 
 
+def results(config: Config) -> dict[str, Json]:
+    """The runs of a study without times."""
+    return {
+        name: {key: value for key, value in run.items() if key not in TIMES}
+        for name, run in runs_of(config).items()
+    }
+
+
 def lines_of(path: Path) -> list[Json]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 

@@ -53,6 +53,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     again = {"again": config.intermediate.data.dev[0]}
     classification = dataclasses.replace(config.intermediate, evaluate=again)
     config = dataclasses.replace(config, intermediate=regression, target=classification)
+    config = dataclasses.replace(config, store=str(folder / "stages"))
     return with_optimizer(config, "target", learning_rate=1e-2)
 
 
@@ -65,6 +66,7 @@ def run(config: Config) -> dict[str, Json]:
 @pytest.fixture(scope="module")
 def unmoved(config: Config, exact_vocabulary: None) -> dict[str, Json]:
     """Runs with a target stage that changes nothing."""
+    config = dataclasses.replace(config, workdir=f"{config.workdir}-unmoved")
     config = with_optimizer(config, "target", learning_rate=1e-12, weight_decay=0.0)
     config = with_stage(config, "target", wise_ft_alphas=(0.0, 0.25, 1.0), evaluate_retention=True)
     return run(config)

@@ -25,7 +25,7 @@ from flaxfer.main import main
 from flaxfer.models import pretrained
 from flaxfer.models.weights import read_headers
 from flaxfer.study import runner
-from flaxfer.training.record import open_finished
+from flaxfer.training.record import StageRecord, open_finished
 from flaxfer.training.vocabulary import word_table
 from tests.e2e.conftest import on_one_device
 from tests.e2e.helpers import folder_of, lines_of, predictions_of, runs_of, summary_of
@@ -243,9 +243,9 @@ def test_the_card_holds_the_results_of_the_study(
 def with_model(config: Config, **changes: str) -> Path:
     """Change the model in the records of a stage, and return its folder."""
     folder = folder_of(config, "direct/target")
-    origin = read_json(folder / "origin.json")
-    origin["model"] |= changes
-    (folder / "origin.json").write_text(json.dumps(origin))
+    record = StageRecord(folder)
+    origin = record.origin()
+    record.write("origin.json", origin | {"model": origin["model"] | changes})
     return folder
 
 
@@ -312,6 +312,22 @@ def test_a_stage_that_is_not_finished_is_refused(copied: Config) -> None:
     (parent / "kept.json").rename(parent / "done.json")
     (folder / "done.json").unlink()
     assert "is not finished" in refused(CheckpointError, folder, out)
+    assert not out.exists()
+
+
+def test_a_stage_whose_records_were_edited_is_refused(copied: Config) -> None:
+    folder, out = folder_of(copied, "direct/target"), Path(copied.workdir).parent / "out"
+    for name, old, new in (
+        ("identity.json", '"pearson"', '"mse"'),
+        ("origin.json", '"hub": ""', '"hub": "someone/else"'),
+        ("done.json", '"steps": 1', '"steps": 2'),
+    ):
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, 1))
+        message = refused(CheckpointError, folder, out)
+        assert name in message and "was changed" in message
+        (folder / name).write_text(text)
     assert not out.exists()
 
 

@@ -21,6 +21,7 @@ from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.tasks import TASK_TYPES, task_type
 from flaxfer.tasks.models import model_spec
 from flaxfer.training.checkpoints import CheckpointStore
+from flaxfer.training.record import content_hash
 from flaxfer.training.vocabulary import Vocabulary
 from tests.helpers import tiny_tokenizer
 
@@ -56,21 +57,22 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
     cut = jax.tree.map(np.copy, params)
     word = cut["encoder"]["embeddings"]["word"]
     word["embedding"] = word["embedding"][vocabulary.ids]
-    stage = folder / "work" / "stages" / "0123"
+    identity = {
+        "task": dataclasses.asdict(task),
+        "optimizer": dataclasses.asdict(Optimizer(weight_decay=0.0)),
+        "train": {},
+        "seed": 0,
+        "dtype": "float32",
+        "start": "pretrained",
+        "vocabulary": vocabulary.fingerprint,
+        "model": pretrained.weights_fingerprint(model, whole),
+    }
+    stage = folder / "work" / "stages" / content_hash(identity)
     store = CheckpointStore(stage / "checkpoints", True)
     store.save(1, {"params": cut}, 0.5, {})
     split = {"languages": {"en": 1}, "sources": [], "examples": 1, "tokens": 9, "truncated": 0}
     records = {
-        "identity.json": {
-            "task": dataclasses.asdict(task),
-            "optimizer": dataclasses.asdict(Optimizer(weight_decay=0.0)),
-            "train": {},
-            "seed": 0,
-            "dtype": "float32",
-            "start": "pretrained",
-            "vocabulary": vocabulary.fingerprint,
-            "model": pretrained.weights_fingerprint(model, whole),
-        },
+        "identity.json": identity,
         "origin.json": {
             "stage": "target",
             "model": dataclasses.asdict(Model(path=str(model))) | {"folder": str(model)},

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flaxfer.errors import CheckpointError, StorageError
+from flaxfer.errors import CheckpointError
+from flaxfer.runtime.files import StorageError
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.record import DONE
 from flaxfer.training.trackers import MetricsLog
