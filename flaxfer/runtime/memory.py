@@ -39,8 +39,8 @@ def out_of_memory(
         f"out of memory{' in ' if work else ''}{work}{asked}",
         where=where,
         hint=hint
-        or "use a machine with more memory, smaller files, or Source.fraction; finished stages and "
-        "checkpoints are kept.",
+        or "lower train.batch_size or train.eval_rows, read less of the data (Source.fraction), or "
+        "use a machine with more memory; finished stages and checkpoints are kept.",
         details=[first_line],
     )
 

@@ -106,12 +106,12 @@ def handled(patience: float = PATIENCE) -> Iterator[None]:
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     watcher = threading.Thread(target=_watch, args=(reader, patience), name="signals", daemon=True)
+    watcher.start()
     try:
         _state.wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 _state.previous[number] = signal.signal(number, _handle)
-        watcher.start()
         yield
     except _Stop:
         raise stopped() from None
