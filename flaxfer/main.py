@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(usage())
         return 0
     try:
-        with signals.handled():
+        with signals.handled(ending=arguments is None):
             module, args = parse(words)
             return int(module.run(args))
     except PreemptedError as error:

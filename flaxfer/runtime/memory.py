@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from flaxfer.errors import ConfigError
 
@@ -46,8 +46,12 @@ def out_of_memory(
 
 
 @contextlib.contextmanager
-def explained(where: str, work: str, hint: str) -> Iterator[None]:
+def explained(where: str, describe: Callable[[], tuple[str, str]]) -> Iterator[None]:
     """Raise what runs out of memory within a `with` block as `out_of_memory`.
+
+    Args:
+      where: Stage, seed and step.
+      describe: Returns what is computed, with its sizes, and remedies.
 
     Raises:
       ConfigError: Memory has run out.
@@ -57,4 +61,4 @@ def explained(where: str, work: str, hint: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_exhausted(error):
             raise
-        raise out_of_memory(error, where, work, hint) from error
+        raise out_of_memory(error, where, *describe()) from error

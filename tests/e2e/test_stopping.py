@@ -20,10 +20,10 @@ from tests.helpers import tiny_model
 
 
 def study(folder: Path, workdir: str) -> Config:
-    """Two stages of 300 steps each, which take seconds; one is saved between its evaluations."""
+    """Two stages of 200 steps each, which take seconds; one is saved between its evaluations."""
     config = config_of(folder)
     for name in ("intermediate", "target"):
-        config = with_train(config, name, max_steps=300, eval_every=100, save_every=30)
+        config = with_train(config, name, max_steps=200, eval_every=100, save_every=30)
     conditions = ("staged",)
     return dataclasses.replace(config, conditions=conditions, workdir=str(folder / workdir))
 
@@ -87,7 +87,9 @@ def test_a_study_that_is_stopped_in_every_phase_gets_to_the_same_end(tmp_path: P
         (further(), [signal.SIGHUP], 75),
         (lambda: len(list(store.glob("*/identity.json"))) > 1, [signal.SIGTERM], 75),
     ):
-        assert run_until(stopped, phase, *numbers)[0] == code
+        ended = run_until(stopped, phase, *numbers)[0]
+        # The second interrupt may meet a process that has saved and is about to end.
+        assert ended == code or (len(numbers) > 1 and ended == -signal.SIGINT)
     newest = max(int(path.parent.name) for path in store.glob("*/checkpoints/*/manifest.json"))
     process = start(stopped)
     errors = process.communicate()[1]
@@ -107,4 +109,4 @@ def test_a_study_that_is_stopped_in_every_phase_gets_to_the_same_end(tmp_path: P
         for file in Path(config.stages).glob("*/metrics.jsonl"):
             lines = [json.loads(line) for line in file.read_text().splitlines()]
             logged = [line["step"] for line in lines if line["kind"] == "train"]
-            assert logged == list(range(1, 301))
+            assert logged == list(range(1, 201))

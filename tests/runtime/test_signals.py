@@ -182,6 +182,21 @@ def test_handlers_are_those_of_before_after_the_block() -> None:
     signals.check()
 
 
+def test_a_repeated_signal_does_not_change_the_code_of_a_process_that_ends() -> None:
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    try:
+        with signals.handled(ending=True):
+            pass
+        assert [signal.getsignal(number) for number in signals.SIGNALS] == before
+        with pytest.raises(PreemptedError), signals.handled(ending=True):
+            signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) == before[signals.SIGNALS.index(signal.SIGINT)]
+    finally:
+        for number, handler in zip(signals.SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+
+
 def test_handlers_are_not_replaced_in_other_threads() -> None:
     before, seen = signal.getsignal(signal.SIGTERM), []
 

@@ -67,6 +67,7 @@ def test_a_loss_that_is_not_finite_names_the_examples_of_its_batch(
     assert (failed["step"], failed["examples"]) == (first, ids)
 
 
+@pytest.mark.slow
 def test_many_examples_are_counted(tmp_path: Path) -> None:
     splits = poisoned()
     splits[0].label[:] = np.nan
@@ -103,6 +104,7 @@ def test_a_step_that_is_not_finite_can_be_skipped(tmp_path: Path, saved: Saves) 
     assert row_decay(OPTIMIZER, 9, 9, case.start()) < factor < 1
 
 
+@pytest.mark.slow
 def test_skipping_changes_nothing_where_all_is_finite(tmp_path: Path, saved: Saves) -> None:
     plain, skipping = stage_case(tmp_path), stage_case(tmp_path, max_skipped_steps=1)
     train(plain)
@@ -112,6 +114,7 @@ def test_skipping_changes_nothing_where_all_is_finite(tmp_path: Path, saved: Sav
         assert_equal_trees(saves_of(saved, skipping)[step], items)
 
 
+@pytest.mark.slow
 def test_skipped_steps_have_a_cap_that_a_kill_does_not_reset(tmp_path: Path) -> None:
     case = stage_case(tmp_path, splits=poisoned(), save_every=1, max_skipped_steps=1)
     first, second = BAD_STEPS[:2]
@@ -156,10 +159,13 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: int, error: Callable[[], Any]
     ("error", "asked"),
     [
         (lambda: jnp.zeros(1 << 46, jnp.uint8), "70368744177664 bytes could not be allocated"),
-        (lambda: np.zeros(1 << 60, np.uint8), "1.00 EiB could not be allocated"),
-        (lambda: bytearray(1 << 60), "MemoryError"),
+        pytest.param(
+            lambda: np.zeros(1 << 60, np.uint8),
+            "1.00 EiB could not be allocated",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(lambda: bytearray(1 << 60), "MemoryError", marks=pytest.mark.slow),
     ],
-    ids=["device", "numpy", "python"],
 )
 def test_out_of_memory_says_what_was_trained_and_what_to_change(
     error: Callable[[], Any], asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -178,5 +184,3 @@ def test_out_of_memory_says_what_was_trained_and_what_to_change(
         assert remedy in text
     newest = case.spec.checkpoints.newest_whole()
     assert newest is not None and newest.step == 2
-    train(case, starts=[no_start])
-    assert case.is_done()
