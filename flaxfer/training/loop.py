@@ -128,11 +128,11 @@ class _Loop:
             with memory.explained(self._title, self._describe):
                 self._train()
         except PreemptedError as error:
-            # Also in an evaluation, which is repeated later.
-            if self._active and not self._is_saved():
+            if not self._is_saved():  # Perhaps in an evaluation, which is repeated later.
                 self._save()
-            saved = f"step {self._step} of {self._batches.total_steps} is saved"
-            error.where, error.what = self._title, f"{error.what}; {saved}"
+            if self._active:
+                error.what += f"; step {self._step} of {self._batches.total_steps} is saved"
+            error.where = self._title
             raise
 
     def _train(self) -> None:
@@ -267,12 +267,9 @@ class _Loop:
 
     def _is_save_due(self) -> bool:
         """Return whether a checkpoint without an evaluation is due; 0 is never."""
-        steps, minutes = (
-            self._spec.settings.train.save_every,
-            self._spec.settings.train.save_minutes,
-        )
-        by_time = minutes and time.monotonic() - self._saved >= 60 * minutes
-        return bool(by_time or (steps and self._step % steps == 0))
+        train, seconds = self._spec.settings.train, time.monotonic() - self._saved
+        by_time = train.save_minutes and seconds >= 60 * train.save_minutes
+        return bool(by_time or (train.save_every and self._step % train.save_every == 0))
 
     def _is_saved(self) -> bool:
         return all(run.saved_step == self._step for _, run in self._active)
