@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         environment.check(os.environ)
-        with signals.handled():
+        with signals.handled(ending=arguments is None):
             module, args = parse(words)
             return int(module.run(args))
     except PreemptedError as error:

@@ -89,11 +89,12 @@ start() {
 }
 
 supervise() {
-  local copy=$1 seconds=$2 code=0 asked=no saver study
+  local copy=$1 seconds=$2 code=0 saver study
   shift 2
   cd flaxfer
-  # A VM sends TERM before it shuts down: stop the study and save its workdir.
-  trap 'asked=yes; kill -TERM "$study" 2>/dev/null || true' TERM
+  # A VM sends TERM before it shuts down: the study saves its step and ends with code 75, and its
+  # workdir is saved.
+  trap 'kill -TERM "$study" 2>/dev/null || true' TERM
   echo "$(date -u +%FT%TZ) starting $*"
   # The cache is saved with the workdir, so that a new VM need not compile again.
   FLAXFER_CACHE="$workdir/cache" .venv/bin/python -m flaxfer run \
@@ -108,8 +109,6 @@ supervise() {
   while kill -0 "$study" 2>/dev/null; do wait "$study" || true; done
   wait "$study" || code=$?
   kill "$saver" 2>/dev/null || true
-  # Stopped by the signal rather than by an error: the same command resumes it.
-  if [ "$asked" = yes ] && [ "$code" -eq 143 ]; then code=75; fi
   echo "$(date -u +%FT%TZ) ended with code $code"
   if ! save "$copy" && ! save "$copy"; then
     echo "error: the results could not be saved to $copy; they are in $workdir on this VM."

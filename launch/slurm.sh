@@ -129,15 +129,17 @@ END
 # The cache is kept beside the results, so that a requeued job need not compile again.
 export FLAXFER_CACHE="${FLAXFER_CACHE:-$out/cache}"
 asked=no code=0
-# The time limit is near or the job is preempted: stop the study; the same command resumes it later.
+# The time limit is near: the study saves its step and ends with code 75; the same command resumes it.
 trap 'asked=yes; kill -TERM "$running" 2>/dev/null' USR1
+# The job is preempted, and Slurm requeues it, or it is cancelled: save, but do not requeue.
+trap 'asked=no; kill -TERM "$running" 2>/dev/null' TERM
 "$python" -m flaxfer run "${study[@]}" "--config.workdir=$out" &
 running=$!
 # A trapped signal interrupts a wait.
 while kill -0 "$running" 2>/dev/null; do wait "$running"; done
 wait "$running" || code=$?
 # A study that finished or failed is not requeued.
-if [ "$asked" = yes ] && [ "$code" -eq 143 ]; then
+if [ "$asked" = yes ] && [ "$code" -eq 75 ]; then
   if [ "${SLURM_RESTART_COUNT:-0}" -ge "$max_requeues" ]; then
     echo "error: already requeued $max_requeues times; raise --max_requeues or --time" >&2
     exit "$code"

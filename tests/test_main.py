@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 from flaxfer import main
@@ -177,6 +179,53 @@ def test_overrides_may_stand_anywhere_and_hold_anything() -> None:
         _, args = main.parse([*before, *words])
         assert (args.config, args.check, args.overrides) == ("x.py:p", True, overrides)
         assert args.command == f"{command} {tail}"
+
+
+def run_with(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]) -> int:
+    """Exit code of a subcommand that calls a function."""
+    monkeypatch.setattr("flaxfer.study.command.run", lambda args: function() or 0)
+    return main.main(["check", "--config=x.py"])
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda: bytearray(1 << 60), "error: out of memory\n  - MemoryError\n  Hint: "),
+        (lambda: np.zeros(1 << 60, np.uint8), "error: out of memory: 1.00 EiB could not be "),
+    ],
+)
+def test_out_of_memory_is_an_error_without_a_traceback(
+    function: Callable[[], Any],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_with(monkeypatch, function) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_other_exceptions_are_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        run_with(monkeypatch, fail)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)]
+)
+def test_a_signal_ends_a_command_with_one_line(
+    number: signal.Signals,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = signal.getsignal(number)
+    assert run_with(monkeypatch, lambda: signal.raise_signal(number)) == code
+    line = f"stopped by {number.name}. Run the same command again to continue.\n"
+    assert capsys.readouterr().err == line
+    assert signal.getsignal(number) == before
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from flaxfer.errors import ConfigError
 
@@ -39,15 +39,19 @@ def out_of_memory(
         f"out of memory{' in ' if work else ''}{work}{asked}",
         where=where,
         hint=hint
-        or "use a machine with more memory, smaller files, or Source.fraction; finished stages and "
-        "checkpoints are kept.",
+        or "lower train.batch_size or train.eval_rows, read less of the data (Source.fraction), or "
+        "use a machine with more memory; finished stages and checkpoints are kept.",
         details=[first_line],
     )
 
 
 @contextlib.contextmanager
-def explained(where: str, work: str, hint: str) -> Iterator[None]:
+def explained(where: str, describe: Callable[[], tuple[str, str]]) -> Iterator[None]:
     """Raise what runs out of memory within a `with` block as `out_of_memory`.
+
+    Args:
+      where: Stage, seed and step.
+      describe: Returns what is computed, with its sizes, and remedies.
 
     Raises:
       ConfigError: Memory has run out.
@@ -57,4 +61,4 @@ def explained(where: str, work: str, hint: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_exhausted(error):
             raise
-        raise out_of_memory(error, where, work, hint) from error
+        raise out_of_memory(error, where, *describe()) from error

@@ -88,13 +88,15 @@ os.register_at_fork(after_in_child=lambda: _state.restore())
 
 
 @contextlib.contextmanager
-def handled(patience: float = PATIENCE) -> Iterator[None]:
+def handled(patience: float = PATIENCE, ending: bool = False) -> Iterator[None]:
     """Handle the signals within a `with` block in the main thread; do nothing in other threads.
 
     Signals that the process was told to ignore, as by nohup, stay ignored.
 
     Args:
       patience: Seconds that the main thread has to react when nothing is to be saved.
+      ending: Whether the process ends after the block. After a stop, signals that a scheduler
+        repeats are then ignored, so that they do not change the exit code.
 
     Raises:
       PreemptedError: A signal has arrived.
@@ -106,17 +108,20 @@ def handled(patience: float = PATIENCE) -> Iterator[None]:
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     watcher = threading.Thread(target=_watch, args=(reader, patience), name="signals", daemon=True)
+    watcher.start()
     try:
         _state.wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         for number in SIGNALS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 _state.previous[number] = signal.signal(number, _handle)
-        watcher.start()
         yield
     except _Stop:
         raise stopped() from None
     finally:
         _state.raised = True  # Too late to interrupt anything.
+        if ending and _state.number:
+            repeated = _state.previous.keys() - {signal.SIGINT}
+            _state.previous |= dict.fromkeys(repeated, signal.SIG_IGN)
         _state.restore()
         writer.send(b"\0")  # The watcher ends.
         watcher.join()

@@ -182,17 +182,17 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
         for name, stage in settings.items()
     }
     stages = {name: _stage(stage, encoder, tokenized[name]) for name, stage in settings.items()}
-    rehearsing = _rehearsing(stages, tokenized)
-    _check_steps(config.name, stages, rehearsing)
-    return StudyData(
+    data = StudyData(
         config=config,
         folder=folder,
         encoder=encoder,
         tokenizer=tokenize.tokenizer_fingerprint(tokenizer),
         stages=stages,
-        rehearsing=rehearsing,
+        rehearsing=_rehearsing(stages, tokenized),
         overlap=shared,
     )
+    _check_steps(data)
+    return data
 
 
 def _read(settings: Stage, data_dir: str) -> dict[str, Examples]:
@@ -245,14 +245,19 @@ def _rehearsing(
     )
 
 
-def _check_steps(study: str, stages: Mapping[str, StageData], rehearsing: StageData | None) -> None:
-    """Check settings that count steps, if the number of steps follows from the data.
+def _check_steps(data: StudyData) -> None:
+    """Check the settings that count steps, now that the numbers of steps are known.
 
     Raises:
       ConfigError: they do not fit.
     """
+    stages = [("target", data.rehearsing)] if data.rehearsing else []
+    always_rehearsed = bool(stages) and set(data.config.conditions) == {"staged"}
+    for name, stage in data.stages.items():
+        if name != "target" or not always_rehearsed:
+            stages.append((name, stage))
     details: dict[str, None] = {}
-    for name, stage in [*stages.items(), *([("target", rehearsing)] if rehearsing else [])]:
+    for name, stage in stages:
         train, steps = stage.settings.train, stage.total_steps()
         words = f"the {steps} steps of {train.epochs:g} epochs of {train_examples(stage.train)}"
         of_steps = f"max_steps {steps}" if train.max_steps else f"{words} examples"
@@ -261,10 +266,10 @@ def _check_steps(study: str, stages: Mapping[str, StageData], rehearsing: StageD
     if details:
         raise ConfigError(
             "settings do not fit the number of steps",
-            where=study,
+            where=data.config.name,
             details=list(details),
-            hint="give fractions instead of steps (optimizer.warmup below 1), or train for longer "
-            "(train.epochs, train.max_steps).",
+            hint="give fractions instead of steps (optimizer.warmup below 1), evaluate once per "
+            "epoch (train.eval_every=0), or train for longer (train.epochs, train.max_steps).",
         )
 
 

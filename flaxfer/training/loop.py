@@ -7,7 +7,6 @@ parameters it is given.
 from __future__ import annotations
 
 import collections
-import contextlib
 import functools
 import math
 import time
@@ -120,20 +119,20 @@ class _Loop:
         """Take all steps of the plan, or stop when every seed has ended or a signal arrives."""
         self._step, self._saved = 0, time.monotonic()
         self._plan()
-        with self._explained():
+        with memory.explained(self._title, self._describe):
             self._load()
         for run in self._runs:
             run.open_log(self._step, tracker_names)
         self._bar = StageBar(self._title, self._step, self._batches.total_steps)
         try:
-            with self._explained():
+            with memory.explained(self._title, self._describe):
                 self._train()
         except PreemptedError as error:
-            # Also in an evaluation, which is repeated later.
-            if self._active and not self._is_saved():
+            if not self._is_saved():  # Perhaps in an evaluation, which is repeated later.
                 self._save()
-            saved = f"step {self._step} of {self._batches.total_steps} is saved"
-            error.where, error.what = self._title, f"{error.what}; {saved}"
+            if self._active:
+                error.what += f"; step {self._step} of {self._batches.total_steps} is saved"
+            error.where = self._title
             raise
 
     def _train(self) -> None:
@@ -268,12 +267,9 @@ class _Loop:
 
     def _is_save_due(self) -> bool:
         """Return whether a checkpoint without an evaluation is due; 0 is never."""
-        steps, minutes = (
-            self._spec.settings.train.save_every,
-            self._spec.settings.train.save_minutes,
-        )
-        by_time = minutes and time.monotonic() - self._saved >= 60 * minutes
-        return bool(by_time or (steps and self._step % steps == 0))
+        train, seconds = self._spec.settings.train, time.monotonic() - self._saved
+        by_time = train.save_minutes and seconds >= 60 * train.save_minutes
+        return bool(by_time or (train.save_every and self._step % train.save_every == 0))
 
     def _is_saved(self) -> bool:
         return all(run.saved_step == self._step for _, run in self._active)
@@ -315,8 +311,8 @@ class _Loop:
             if run.is_at_end(self._step):
                 run.finish(self._step, self._batches, self._data.dev)
 
-    def _explained(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context that says what to change if memory runs out."""
+    def _describe(self) -> tuple[str, str]:
+        """Return what takes memory, and how to need less."""
         train = self._spec.settings.train
         sizes = [f"batches of {train.batch_size} examples, {self._batches.bucket_sizes[-1]} rows"]
         sizes[0] += f" of {train.row_length} tokens at a time"
@@ -332,11 +328,8 @@ class _Loop:
             remedies.append("set batched_seeds=1")
         if self._mesh.size > 1:
             remedies.append("raise mesh.fsdp")
-        return memory.explained(
-            self._title,
-            f"{'; '.join(sizes)}",
-            f"{'; or '.join(remedies)}. Checkpoints are kept: the same command continues.",
-        )
+        kept = "Checkpoints are kept: the same command continues."
+        return "; ".join(sizes), f"{'; or '.join(remedies)}. {kept}"
 
     def _start_clock(self, now: float | None = None) -> None:
         """Start to measure the next step."""

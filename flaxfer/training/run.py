@@ -129,7 +129,9 @@ class Run:
         """Continue metrics.jsonl and the trackers after `step`."""
         self.confirm()
         sinks = trackers.make(tracker_names, self.spec.folder, self.spec.title, step)
-        self._log = trackers.MetricsLog(self.spec.folder, step, sinks)
+        self._log = trackers.MetricsLog(
+            self.spec.folder, step, sinks, scored=self.scored_step == step
+        )
 
     def close_log(self) -> None:
         """Close what `open_log` opened."""

@@ -31,14 +31,20 @@ class MetricsLog:
     """The file metrics.jsonl of a stage, and the trackers that get the same numbers.
 
     After a kill the file may end in half a line, or hold steps past the checkpoint that the stage
-    continues from; both are dropped, so no step stands in it twice.
+    continues from; both are dropped, so no step stands in it twice. The same goes for dev scores of
+    the checkpoint's step that it lacks (`scored`).
     """
 
-    def __init__(self, folder: Path, resume_step: int, trackers: list[Tracker]):
+    def __init__(
+        self, folder: Path, resume_step: int, trackers: list[Tracker], scored: bool = True
+    ):
         self._trackers = trackers
         path = folder / "metrics.jsonl"
         earlier = read_metrics(path) if resume_step and path.exists() else []
         kept = [record for record in earlier if record["step"] <= resume_step]
+        if not scored:
+            again = ("dev", resume_step)
+            kept = [record for record in kept if (record["kind"], record["step"]) != again]
         write_atomically(path, "".join(f"{json.dumps(record)}\n" for record in kept))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  Closed by close().
 

@@ -43,7 +43,7 @@ def config(tmp_path: Path) -> Config:
             file.writelines(lines)
     config = config_of(tmp_path)
     for name in ("intermediate", "target"):
-        config = with_train(config, name, max_steps=2, epochs=1.0)
+        config = with_train(config, name, max_steps=2, epochs=1.0, eval_every=2)
     return dataclasses.replace(config, conditions=("direct", "staged"), transferability=20)
 
 

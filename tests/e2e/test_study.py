@@ -141,6 +141,7 @@ def test_an_intermediate_task_of_less_than_ten_times_the_examples_is_warned_of(
     part = dataclasses.replace(source("sts-train"), fraction=fraction)
     data = dataclasses.replace(finished.target.data, train=(part,))
     config = with_stage(finished, "target", data=data)
+    config = with_train(config, "target", epochs=10.0)  # Enough steps for its settings.
     study = open_study(config)
     study.introduce()
     holds = ratio >= 10

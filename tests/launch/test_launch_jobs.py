@@ -35,7 +35,7 @@ mkdir -p "$workdir/stages/a/checkpoints/2"
 echo "steps $(cat "$workdir/stages/a/checkpoints/1/manifest.json" 2>/dev/null)"
 rm -rf "$workdir/stages/a/checkpoints/1"
 echo two >"$workdir/stages/a/checkpoints/2/manifest.json"
-trap 'exit 143' TERM
+trap 'exit 75' TERM
 touch "$HOME/ready"
 until [ -f "$HOME/wanted" ]; do /bin/sleep 0.02; done
 exit "$(cat "$HOME/wanted")"
@@ -186,15 +186,17 @@ def job(place: Place, *words: str) -> Path:
     return place.repo / "runs" / "flaxfer" / "job.sbatch"
 
 
-def run_job(place: Place, script: Path, stop: bool = False, **more: str) -> tuple[int, str]:
-    """Run a job, which Slurm stops before its end with `stop`."""
+def run_job(
+    place: Place, script: Path, stop: signal.Signals | None = None, **more: str
+) -> tuple[int, str]:
+    """Run a job, which gets a signal before its end."""
     env = {**place.env(), "SLURM_JOB_ID": "41", **more}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(["bash", script], env=env, **pipes) as job:
         if stop:
             until((place.folder / "ready").exists)
             (place.folder / "ready").unlink()
-            job.send_signal(signal.SIGUSR1)
+            job.send_signal(stop)
         errors = job.communicate(timeout=20)[1]
     return job.returncode, errors
 
@@ -246,14 +248,16 @@ def test_an_array_runs_every_pair_of_config_and_override(cluster: Place) -> None
 
 def test_a_job_is_requeued_only_if_it_was_stopped(cluster: Place) -> None:
     script = job(cluster, CONFIG, "--max_requeues=3")
-    assert run_job(cluster, script, stop=True) == (143, "")
+    assert run_job(cluster, script, stop=signal.SIGUSR1) == (75, "")
     part = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "0"}
-    assert run_job(cluster, script, stop=True, **part) == (143, "")
+    assert run_job(cluster, script, stop=signal.SIGUSR1, **part) == (75, "")
     requeued = [["scontrol", "requeue", "41"], ["scontrol", "requeue", "40_0"]]
     assert cluster.calls("scontrol") == requeued
-    code, errors = run_job(cluster, script, stop=True, SLURM_RESTART_COUNT="3")
-    assert code == 143 and "already requeued 3 times" in errors
-    for code in (0, 3, 143):
+    code, errors = run_job(cluster, script, stop=signal.SIGUSR1, SLURM_RESTART_COUNT="3")
+    assert code == 75 and "already requeued 3 times" in errors
+    # Cancelled, or preempted: Slurm itself requeues it then.
+    assert run_job(cluster, script, stop=signal.SIGTERM) == (75, "")
+    for code in (0, 3, 75, 130, 143):
         (cluster.folder / "wanted").write_text(str(code))
         assert run_job(cluster, script) == (code, "")
     assert cluster.calls("scontrol") == requeued

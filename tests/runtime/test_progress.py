@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from flaxfer.runtime import progress
@@ -17,6 +20,21 @@ def test_tables_align_numbers_right_and_keep_brackets(
     lines = [line for line in err.splitlines() if "12,345" in line or " 6 " in line]
     assert "runs/[red]a[/]" in lines[0]
     assert lines[0].index("12,345") + 5 == lines[1].index("6")
+
+
+def test_output_that_nobody_reads_any_more_is_no_error() -> None:
+    code = """
+import os, sys
+from flaxfer.runtime import progress
+progress.say("before")
+os.close(2)  # As when the terminal is closed, or the program behind a pipe has ended.
+os.dup(os.open("/dev/full", os.O_WRONLY))
+progress.say("after")
+progress.StageBar("a", 0, 10).update(1, 0.5, 1.0, 1.0, 0.0)
+print("still here")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "still here\n", "before\n")
 
 
 def test_progress_is_printed_as_lines_without_a_terminal(
