@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -184,9 +185,16 @@ def _optimizer(optimizer: Optimizer, train: Train) -> Iterator[Finding]:
     if warmup >= 1 and warmup % 1:
         message = "should be a fraction of the steps below 1, or a whole number of steps; "
         yield finding(f"{message}is {warmup}", key)
-    if train.max_steps and warmup >= train.max_steps:
-        message = f"{warmup:g} warm-up steps are all of max_steps {train.max_steps}"
+    steps = math.ceil(warmup * train.max_steps) if warmup < 1 else warmup
+    if train.max_steps and steps >= train.max_steps:
+        message = f"{steps:g} warm-up steps are all of max_steps {train.max_steps}"
         yield finding(message, key, "train.max_steps")
+    elif optimizer.schedule == "wsd" and (warmup < 1 or train.max_steps):
+        warming = warmup if warmup < 1 else warmup / train.max_steps
+        if warming + optimizer.decay_fraction > 1 + 1e-6:
+            message = f"{optimizer.decay_fraction} and the warm-up, {warming:g}, exceed all steps"
+            keys = (f"optimizer.{name}" for name in ("decay_fraction", "warmup", "schedule"))
+            yield finding(message, *keys, "train.max_steps")
     for name in ("weight_decay", "l2_sp"):
         factor = getattr(optimizer, name) * optimizer.learning_rate
         if factor >= 1:
