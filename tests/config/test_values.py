@@ -137,6 +137,10 @@ def test_unusual_values_that_can_be_meant_are_valid(changes: Settings) -> None:
             },
             f"{OPTIMIZER}.decay_fraction: 0.2 and the warm-up, 0.9, exceed all steps",
         ),
+        (
+            {f"{SOURCE}.header": False, f"{SOURCE}.columns": {"text_a": "text", "label": "1"}},
+            f"{SOURCE}.columns.text_a: a file without a header has no column 'text'",
+        ),
         ({f"{SOURCE}.path": "a.txt"}, f"{SOURCE}.format: the ending of path does not tell the"),
         (
             {f"{SOURCE}.keep": {"g": ("a",)}, f"{SOURCE}.drop": {"g": ("b",)}},
