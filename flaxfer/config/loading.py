@@ -273,14 +273,12 @@ def _near_missing(tree: Tree, config_type: type, location: Location) -> str:
             owner = owner if part == 0 else owner.get(part)
         elif isinstance(owner, list) and isinstance(part, int) and part < len(owner):
             owner = owner[part]
-    known = set(_field_names(config_type, location[:-1])) if _is_section(owner) else set()
-    unknown = [key for key in sections.section(owner) if isinstance(key, str) and key not in known]
-    near = nearest(str(location[-1]), unknown)
+    others = [key for key in sections.section(owner) if isinstance(key, str)]
+    if others:
+        known = _field_names(config_type, location[:-1])
+        others = [key for key in others if key not in known]
+    near = nearest(str(location[-1]), others)
     return f"; there is {near!r} instead" if near else ""
-
-
-def _is_section(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _not_a_section(value: Any) -> str:

@@ -238,7 +238,7 @@ class Train:
     Attributes:
       batch_size: Examples per step, over all devices.
       epochs: Passes over the training split.
-      max_steps: If not 0, the number of steps; `epochs` is then ignored.
+      max_steps: If not 0, the number of steps, instead of `epochs`.
       gradient_accumulation_steps: Micro-batches per step; must divide `batch_size`.
       max_length: Maximum tokens per example, including special tokens. Longer sentences (tagging)
         and contexts (question_answering) are divided, other examples truncated.

@@ -107,6 +107,12 @@ def _format(at: str, source: Source, task_type: TaskType) -> Iterator[Finding]:
     if source.path and not source.hub and not file_format:
         message = "the ending of path does not tell the format; set it, as to 'tsv' or 'jsonl'"
         yield finding(message, *keys)
+    if file_format == "conll" or (file_format in effects.CSV and not source.header):
+        named = {f"{at}.columns.{role}": column for role, column in source.columns.items()}
+        for key, column in named.items():
+            if isinstance(column, str) and not column.isdecimal():
+                message = f"a file without a header has no column {column!r}; give its number"
+                yield finding(message, key, f"{at}.header", *keys)
     literal = source.quotes == "literal" or (source.quotes == "auto" and file_format == "tsv")
     if source.max_columns and file_format in effects.CSV and not literal:
         message = "needs lines without quoting; set quotes='literal'"

@@ -187,6 +187,12 @@ def _optimizer(optimizer: Optimizer, train: Train) -> Iterator[Finding]:
         yield finding(f"{message}is {warmup}", key)
     if train.max_steps:
         yield from check_steps(optimizer, train, train.max_steps, f"max_steps {train.max_steps}")
+    elif (
+        optimizer.schedule == "wsd" and warmup < 1 and warmup + optimizer.decay_fraction > 1 + 1e-9
+    ):
+        message = f"{optimizer.decay_fraction} and the warm-up, {warmup:g}, exceed all steps"
+        keys = (f"optimizer.{name}" for name in ("decay_fraction", "warmup", "schedule"))
+        yield finding(message, *keys)
     for name in ("weight_decay", "l2_sp"):
         factor = getattr(optimizer, name) * optimizer.learning_rate
         if factor >= 1:

@@ -148,7 +148,6 @@ def test_a_setting_without_effect_is_an_error(changes: Settings, key: str) -> No
     assert reported.startswith(f"{key}: has no effect")
 
 
-ALONE = {"intermediate": None, "conditions": ("direct",), "evaluate": {}}
 KIND_CASES: list[tuple[str, dict[str, Any], str]] = [
     ("ner", {"train.doc_stride": 4}, "train.doc_stride"),
     ("ner", {"task.score_range": (0, 1)}, "task.score_range"),
@@ -196,11 +195,43 @@ def test_a_setting_of_another_task_type_is_an_error(kind: str, changes: Settings
         {"target.task.score_range": (0, 1), "target.train.output_bias": "mean"},
         {"train.log_every": 5, f"{TRAIN}.log_every": 1},
         {"transferability": 100},
+        {"model": {"hub": "some/model", "revision": "v2", "tokenizer": "elsewhere"}},
+        {"target.evaluate.de.split": "test", f"{SOURCE}.language": "de", f"{SOURCE}.domain": "a"},
+        {
+            f"{SOURCE}.header": False,
+            f"{SOURCE}.drop": {"label": ("x",)},
+            f"{SOURCE}.drop_unlabeled": True,
+        },
+        {f"{OPTIMIZER}.b2": 0.9, f"{OPTIMIZER}.eps": 1e-6, f"{OPTIMIZER}.no_decay": ("bias",)},
+        {f"{OPTIMIZER}.end_factor": 0.1, f"{TRAIN}.max_bucket_sizes": 2},
+        {"target.rehearsal_examples": 8, "target.evaluate_retention": True},
     ],
     ids=str,
 )
 def test_settings_with_effect_and_defaults_are_valid(changes: Settings) -> None:
     loading.build(changed(VALID, changes), TASK_TYPES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("ner", {"data.train.0.word_prefix": "en:", "data.train.0.delimiter": " "}),
+        ("ner", {"train.packing": False, "train.max_bucket_sizes": 2}),
+        (
+            "qa",
+            {
+                "task.no_answer": True,
+                "task.max_answer_tokens": 5,
+                "task.n_best": 5,
+                "task.answer_style": "squad2",
+                "train.doc_stride": 64,
+            },
+        ),
+    ],
+)
+def test_settings_of_the_task_type_are_valid(kind: str, changes: Settings) -> None:
+    changes = {f"target.{name}": value for name, value in changes.items()}
+    loading.build(changed(changed(VALID, {"target": KINDS[kind]}), changes), TASK_TYPES)
 
 
 def test_settings_without_effect_are_errors_of_a_grid_too() -> None:

@@ -373,7 +373,11 @@ def test_labels_are_not_compared_with_choices_that_are_missing() -> None:
         {f"{TRAIN}.max_steps": 5},
         {f"{TRAIN}.row_length": 128, f"{TRAIN}.max_length": 128},
         {f"{TRAIN}.max_length": 4, "model.dropout": 0.0},
-        {f"{OPTIMIZER}.decay_fraction": 1.0, f"{OPTIMIZER}.schedule": "wsd"},
+        {
+            f"{OPTIMIZER}.decay_fraction": 1.0,
+            f"{OPTIMIZER}.schedule": "wsd",
+            f"{OPTIMIZER}.warmup": 0.0,
+        },
         {f"{TRAIN}.batch_size": 12, f"{TRAIN}.gradient_accumulation_steps": 4},
         {"intermediate.train.label_smoothing": 0.1},
         {f"{OPTIMIZER}.warmup": 0.0, f"{OPTIMIZER}.clip_norm": 0.0, f"{OPTIMIZER}.b1": 0.0},

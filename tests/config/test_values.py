@@ -121,6 +121,26 @@ def test_unusual_values_that_can_be_meant_are_valid(changes: Settings) -> None:
             {"intermediate": {key: VALID["target"][key] for key in ("task", "data")}},
             "intermediate: has the task and the training data of target",
         ),
+        (
+            {f"{OPTIMIZER}.warmup": 0.95, f"{TRAIN}.max_steps": 10},
+            f"{OPTIMIZER}.warmup: 10 warm-up steps are all of max_steps 10",
+        ),
+        (
+            {f"{OPTIMIZER}.schedule": "wsd", f"{OPTIMIZER}.decay_fraction": 0.95},
+            f"{OPTIMIZER}.decay_fraction: 0.95 and the warm-up, 0.1, exceed all steps",
+        ),
+        (
+            {
+                f"{OPTIMIZER}.schedule": "wsd",
+                f"{OPTIMIZER}.warmup": 900.0,
+                f"{TRAIN}.max_steps": 1000,
+            },
+            f"{OPTIMIZER}.decay_fraction: 0.2 and the warm-up, 0.9, exceed all steps",
+        ),
+        (
+            {f"{SOURCE}.header": False, f"{SOURCE}.columns": {"text_a": "text", "label": "1"}},
+            f"{SOURCE}.columns.text_a: a file without a header has no column 'text'",
+        ),
         ({f"{SOURCE}.path": "a.txt"}, f"{SOURCE}.format: the ending of path does not tell the"),
         (
             {f"{SOURCE}.keep": {"g": ("a",)}, f"{SOURCE}.drop": {"g": ("b",)}},
