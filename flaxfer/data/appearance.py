@@ -120,18 +120,16 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def other_delimiter(lines: Sequence[str], delimiter: str) -> str:
-    """Return a delimiter that divides most lines into as many columns as the first; else empty."""
-    lines = lines[:50]
-    best, most = "", 1
+def other_delimiter(lines: Sequence[str], delimiter: str) -> tuple[str, int]:
+    """Return a delimiter that divides most lines as it divides the first, and into how many."""
+    head = [line[:100_000].replace("\r", " ") for line in lines[:50]]
+    best = ("", 1)
     for candidate in DELIMITERS:
         if candidate == delimiter:
             continue
-        widths = [
-            len(row) for row in csv.reader((line[:100_000] for line in lines), delimiter=candidate)
-        ]
-        if widths and widths[0] > most and Counter(widths)[widths[0]] >= 0.8 * len(widths):
-            best, most = candidate, widths[0]
+        widths = [len(row) for row in csv.reader(head, delimiter=candidate)]
+        if widths and widths[0] > best[1] and Counter(widths)[widths[0]] >= 0.8 * len(widths):
+            best = (candidate, widths[0])
     return best
 
 

@@ -285,10 +285,8 @@ def _head(text: str) -> list[str]:
 
 def _require_delimiter(text: str, path: Path, delimiter: str, columns: int, source: Source) -> None:
     """Raise an error if another delimiter divides the first lines evenly, into so many columns."""
-    head = _head(text)
-    other = appearance.other_delimiter(head, delimiter)
-    width = len(next(csv.reader(head[:1], delimiter=other))) if other else 0
-    if width < columns:
+    other, width = appearance.other_delimiter(_head(text), delimiter)
+    if not other or width < columns:
         return
     comma = source.file_format == "tsv" and other == ","
     setting = "format='csv'" if comma else f"delimiter={other!r}"

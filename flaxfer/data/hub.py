@@ -52,7 +52,7 @@ _FAILURES: Mapping[str, tuple[str, str]] = {
         "the hub cannot be reached, and the data set has not been downloaded before",
         f"check the network, unset HF_HUB_OFFLINE and HF_DATASETS_OFFLINE, {_FILES}",
     ),
-    "[mM]anual download|manual_dir|data_dir": (
+    "[mM]anual download|manual_dir": (
         "the data set has to be downloaded by hand",
         "download the files as its page says, and set `path` instead of `hub`.",
     ),

@@ -142,7 +142,7 @@ def _require_tabs(parts: list[list[Line]], path: Path) -> None:
     """Refuse a file without tabs whose lines another delimiter divides into columns."""
     lines = [line for part in parts[:50] for _, line in part[:50]]
     blanks = Counter(len(line.split()) for line in lines).most_common(1)[0]
-    other = appearance.other_delimiter(lines, "\t")
+    other, _ = appearance.other_delimiter(lines, "\t")
     if blanks[0] > 1 and blanks[1] >= 0.8 * len(lines):
         other = " "
     if other:

@@ -136,11 +136,9 @@ def _nearest(key: Key, names: Sequence[str], count: int) -> list[str]:
 
 def listed(names: Sequence[str], first: Sequence[str] = ()) -> str:
     """Return the names of columns or choices; if there are many, some of them, `first` first."""
-    if not names:
-        return "none: the file is empty"
     shown = names if len(names) <= MAX_NAMES else list(dict.fromkeys([*first, *names]))[:MAX_NAMES]
     more = f" and {len(names) - len(shown):,} more" if len(names) > len(shown) else ""
-    return ", ".join(map(bounded, shown)) + more
+    return (", ".join(map(bounded, shown)) or "none") + more
 
 
 def record_table(

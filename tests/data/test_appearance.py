@@ -320,6 +320,14 @@ def test_rows_that_are_no_records_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_other_delimiters_are_looked_for_in_any_text(tmp_path: Path) -> None:
+    """Long lines, carriage returns and open quotes are not in the way of the message."""
+    for first in ("x" * 200_000, "a\rb", 'a"b', '"a'):
+        wrong = source(tmp_path, "data.tsv", f"{first}\nmore\n")
+        error = refused(wrong)
+        assert error.details[0] == "there is no column 'text'" and len(str(error)) < 500
+
+
 def test_a_blank_first_line_is_named(tmp_path: Path) -> None:
     for name, text in (("data.csv", "\ntext,label\na,pos\n"), ("data.tsv", "\ntext\tlabel\n")):
         message = advice(source(tmp_path, name, text))

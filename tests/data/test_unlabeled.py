@@ -136,10 +136,19 @@ def test_numbers_of_other_types_are_labels_and_scores_by_value(tmp_path: Path) -
     ):
         assert what in str(refusal(parquet(odd, labels=mapping), TASK))
         assert what in str(refusal(parquet(odd), STS))
-    twice = pa.table([["x"], ["y"], ["pos"]], names=["a", "a", "y"])
+
+
+def test_parquet_columns_of_one_name_or_with_a_dot_are_read_by_place(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    names = ["z", "a", "a", "y", "b.c"]
+    twice = pa.table([["1"], ["2"], ["3"], ["pos"], ["5"]], names=names)
     pyarrow.parquet.write_table(twice, tmp_path / "data.parquet")
-    by_number = Source(str(tmp_path / "data.parquet"), columns={"text_a": 1, "label": "y"})
-    assert read(by_number, TASK).text_a == ("y",)
+    for key, text in ((0, "1"), (1, "2"), (2, "3"), ("z", "1"), ("b.c", "5")):
+        columns: dict[str, str | int] = {"text_a": key, "label": "y"}
+        source = Source(str(tmp_path / "data.parquet"), columns=columns)
+        assert read(source, TASK).text_a == (text,)
 
 
 def test_tags_for_none_are_kept_but_not_scored(tmp_path: Path) -> None:
