@@ -8,6 +8,7 @@ import json
 import shutil
 import unicodedata
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ def texts(shared: Path) -> list[str]:
     for name in names:
         file = shared / "data" / name
         if file.exists():
-            lines = file.read_text(encoding="utf-8").splitlines()[:100]
+            lines = file.read_text(encoding="utf-8").splitlines()[:50]
             found += [line[:400] for line in lines]
-    assert len(found) > 500
+    assert len(found) > 300
     return found
 
 
@@ -61,7 +62,7 @@ def assert_same(tokenizer: Any, reference: Callable[[str], list[int]], lines: li
     [
         ("bert-base-uncased", 30522, True),
         ("bert-base-cased", 28996, False),
-        ("bert-base-multilingual-cased", 119547, False),
+        pytest.param("bert-base-multilingual-cased", 119547, False, marks=pytest.mark.slow),
     ],
 )
 def test_word_pieces_are_those_of_the_python_tokenizer(
@@ -100,7 +101,7 @@ def test_byte_level_pieces_are_those_of_gpt_2(shared: Path, tmp_path: Path) -> N
     @functools.cache
     def pieces(word: str) -> list[str]:
         parts = [char[byte] for byte in word.encode()]
-        while pairs := [pair for pair in zip(parts, parts[1:], strict=False) if pair in ranks]:
+        while pairs := [pair for pair in pairwise(parts) if pair in ranks]:
             best = min(pairs, key=ranks.__getitem__)
             merged: list[str] = []
             for part in parts:
