@@ -65,6 +65,8 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
     if family.positions != "relative":
         longest = config["max_position_embeddings"] - (tokenizer.unplaced_id + 1)
         tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+    if family.cls_last:  # The last token of a padded row is still the CLS token.
+        tokenizer.padding_side = "left"
     typed = family.token_types and config["type_vocab_size"] > 1
     tokenizer.model_input_names = ["input_ids", "attention_mask"] + ["token_type_ids"] * typed
     return cast("PreTrainedTokenizerFast", tokenizer)

@@ -322,6 +322,19 @@ def test_an_added_token_whose_id_is_not_free_is_named(tmp_path: Path) -> None:
     assert "tokenizer.json: '<e1>' has id 4000, but" in refusal(folder)
 
 
+def test_the_vocabulary_of_tokenizer_json_counts_before_its_added_tokens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tiny_tokenizer(tmp_path)
+    state = json.loads((folder / "tokenizer.json").read_text())
+    state["added_tokens"][-1]["id"] = 9
+    edit(folder, "tokenizer.json", added_tokens=state["added_tokens"])
+    with caplog.at_level(logging.WARNING, "flaxfer.data"):
+        assert load(folder).mask_token_id == 4
+    assert "tokenizer.json: '[MASK]' has id 9, but 4 in tokenizer.json" in caplog.text
+    assert_as_in_the_file(folder)
+
+
 def test_a_template_with_ids_of_other_tokens_is_named(tmp_path: Path) -> None:
     folder = tiny_tokenizer(tmp_path)
     post = json.loads((folder / "tokenizer.json").read_text())["post_processor"]

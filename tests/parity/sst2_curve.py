@@ -81,7 +81,7 @@ def flaxfer_losses(folder: Path, plan: TrainPlan) -> Iterator[float]:
 
 def torch_losses(folder: Path, plan: TrainPlan, texts: Any) -> Iterator[float]:
     """Yield the loss of each step of transformers and torch."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_tokenizer(Model(path=str(folder)))
     model = transformers.XLNetForSequenceClassification.from_pretrained(folder).train()
     named, adamw, schedule = torch_side.make_optimizer(model, OPTIMIZER, plan.total_steps)
     for step in range(plan.total_steps):
