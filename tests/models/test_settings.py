@@ -78,6 +78,7 @@ def refusal(family: str, change: dict[str, Any]) -> str:
         ({"is_encoder_decoder": True}, "is_encoder_decoder has to be false"),
         ({"cross_attention_hidden_size": 16}, "cross_attention_hidden_size has to be absent"),
         ({"auto_map": {"AutoModel": "code.Model"}}, "code that comes with a model is not run"),
+        ({"auto_map": 3}, "auto_map has to be without models"),
         ({"architectures": "BertModel"}, "architectures has to be a list"),
         ({"architectures": ["RobertaModel"]}, "contradicts architectures"),
         ({"architectures": ["XLNetForSequenceClassification"]}, "contradicts architectures"),
@@ -131,6 +132,7 @@ def test_other_names_of_the_sizes_of_xlnet_are_read() -> None:
     renamed = {names.get(key, key): value for key, value in settings.items()}
     assert renamed.keys() != settings.keys()
     assert read_config(renamed) == read_config(settings)
+    assert read_config(settings | {"hidden_size": None, "n_head": 4}) == read_config(settings)
     memory = {"mem_len": 0, "reuse_len": 4, "use_mems_eval": False}
     assert read_config(settings | memory) == read_config(settings)
 
