@@ -194,3 +194,12 @@ def test_scores_of_another_similarity_must_be_asked_for(
     assert main([*words, "--similarity", "cosine"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["pooling"], result["prefix"], result["max_length"]) == ("mean", "", 64)
+
+
+def test_do_lower_case_applies_to_a_cased_tokenizer(tmp_path: Path) -> None:
+    tiny_model(tmp_path, "xlm-roberta")
+    texts = ["The Man PLAYS", "the man plays"]
+    for declared in (False, True):
+        edit("sentence_bert_config.json", do_lower_case=declared)(tmp_path)
+        one_D, other_D = Embedder(tmp_path, mesh=mesh_of()).embed(texts)[0]
+        assert np.allclose(one_D, other_D, atol=1e-6) == declared
