@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flaxfer.config import Config, Mesh, loading, overrides
-from flaxfer.errors import ConfigError
+from flaxfer.errors import ConfigError, DataError
 from flaxfer.runtime.progress import say, table
 from flaxfer.tasks import TASK_TYPES
 
@@ -66,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     from flaxfer.runtime import host
     from flaxfer.runtime.files import write_atomically
 
+    if args.model_config:  # Refused before a compiler is looked for.
+        _read_model_config(args.model_config)
     target = topology.parse(args.topology)
     report = compile_steps(args, config, target, topology.devices(target))
     show(report)
@@ -145,6 +147,14 @@ def _workload(args: argparse.Namespace, config: Config) -> Workload:
         return programs.read_workload(config, args.stage, args.rows)
     assumed = programs.Assumed(args.rows, args.examples_per_row, args.vocabulary)
     return programs.assumed_workload(config, args.stage, Path(args.model_config), assumed)
+
+
+def _read_model_config(file: str) -> None:
+    """Raise an error if a file does not describe a known encoder."""
+    from flaxfer.data.json_files import read_json
+    from flaxfer.models.families import read_config
+
+    read_config(read_json(Path(file), DataError), file)
 
 
 def show(report: Report) -> None:

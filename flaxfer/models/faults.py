@@ -162,9 +162,9 @@ def _prefixed(folder: Path, config: EncoderConfig, stored: Mapping[str, Stored])
     share = "every name" if count == len(stored) else f"{count} of {len(stored)} names"
     verb = "begins" if count == len(stored) else "begin"
     twice = " twice" if prefix == family.prefix else ", the name of a wrapper"
-    # A single file takes precedence over shards and their index.
+    # A single file takes precedence over shards and their index; ml_dtypes has bfloat16.
     code = (
-        "import sys; from safetensors.numpy import load_file, save_file; "
+        "import sys, ml_dtypes; from safetensors.numpy import load_file, save_file; "
         "arrays = {name: array for file in sys.argv[2:] for name, array in load_file(file).items()}"
         f"; save_file({{name.removeprefix({prefix!r}): array for name, array in arrays.items()}}, "
         "sys.argv[1], metadata={'format': 'pt'})"

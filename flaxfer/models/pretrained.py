@@ -53,7 +53,10 @@ SENTENCE_FILES = (
 )
 """Possible files of sentence-transformers in a Hugging Face folder."""
 
-HUB_FILES = ["config.json", "model*.safetensors", INDEX, *TOKENIZER_FILES, *SENTENCE_FILES]
+HUB_FILES = [
+    *("config.json", "model*.safetensors", INDEX, model_folder.ADAPTER),
+    *(*TOKENIZER_FILES, *SENTENCE_FILES),
+]
 
 FLOATS = ("F32", "F16", "BF16")
 LEFT_OUT = re.compile(

@@ -62,7 +62,9 @@ ACTIVATION: Rule = (
 )
 NO_CODE: Rule = (
     "without models (code that comes with a model is not run)",
-    lambda value: not value or not any("Model" in str(key) for key in value),
+    lambda value: (
+        not value or (isinstance(value, dict) and not any("Model" in str(key) for key in value))
+    ),
 )
 BIDIRECTIONAL: Rule = _only(False, "an encoder reads the whole text")
 NO_TABLE: Rule = ("absent or -1 (positions are relative)", lambda value: value in (None, -1))
@@ -268,6 +270,7 @@ def _without_synonyms(
     renamed = {key: value for key, value in settings.items() if key not in synonyms}
     conflicts = []
     for key, name in synonyms.items():
-        if key in settings and renamed.setdefault(name, settings[key]) != settings[key]:
-            conflicts.append(f"{key} {settings[key]!r:.100} is another name of {name}, and differs")
+        value = settings.get(key)
+        if value is not None and renamed.setdefault(name, value) != value:
+            conflicts.append(f"{key} {value!r:.100} is another name of {name}, and differs")
     return renamed, conflicts
