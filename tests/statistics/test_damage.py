@@ -51,7 +51,6 @@ def study(workdir: Path, runs: int = 1) -> Path:
         ("tagging", {"label": "O"}, "'O' is no list of tags"),
         ("tagging", {"prediction": {}}, "{} is no list of tags"),
         ("tagging", {"prediction": ["O"]}, "1 tags are predicted for 2 words"),
-        ("tagging", {"label": [None, None]}, "no word has a tag"),
         ("tagging", {"prediction": ["O", 1]}, "1 is no tag"),
         ("question_answering", {"answers": "x"}, "'x' is no list of answers"),
         ("question_answering", {"answers": [1]}, "1 is no text"),
