@@ -166,8 +166,6 @@ class Study:
     What a study does not have, such as `cell` outside a grid, is empty or None.
     """
 
-    __pydantic_config__ = pydantic.ConfigDict(allow_inf_nan=False)
-
     name: str
     metric: str
     metrics: list[str]

@@ -319,5 +319,7 @@ def test_different_examples_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="are not those of"):
         compare([workdir], draws=DRAWS)
     file.write_text('{"id": "1"}\n')
-    with pytest.raises(DataError, match="no language, score, prediction; a prediction of regression"):
+    with pytest.raises(
+        DataError, match="no language, score, prediction; a prediction of regression"
+    ):
         compare([workdir], draws=DRAWS)
