@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -167,8 +168,6 @@ class Study:
     What a study does not have, such as `cell` outside a grid, is empty or None.
     """
 
-    __pydantic_config__ = pydantic.ConfigDict(allow_inf_nan=False)
-
     name: str
     metric: str
     metrics: list[str]
@@ -225,9 +224,23 @@ def read_study(workdir: Path) -> Study:
     except (ValueError, RecursionError) as error:
         what, details = f"the record is damaged: {error}", []
     else:
-        what = "a stage has several runs"
-        keys = Counter(f"{run.condition} seed {run.seed} {run.stage}" for run in study.runs)
-        details = [key for key, count in keys.items() if count > 1]
+        what = "the record contradicts itself"
+        details = list(_contradictions(study))
         if not details:
             return study
     raise DataError(what, where=str(path), hint=hint, details=details)
+
+
+def _contradictions(study: Study) -> Iterator[str]:
+    """Yield what cannot be true of a study at once."""
+    if not study.conditions or len(set(study.conditions)) < len(study.conditions):
+        yield f"conditions: should be some of {', '.join(CONDITIONS)}, each once"
+    if study.metric not in study.metrics:
+        yield f"metric: {study.metric!r} is none of the metrics"
+    keys = Counter(f"{run.condition} seed {run.seed} {run.stage}" for run in study.runs)
+    yield from (f"{key}: a stage has several runs" for key, count in keys.items() if count > 1)
+    for i, run in enumerate(study.runs):
+        if run.condition not in study.conditions:
+            yield f"runs.{i}.condition: {run.condition!r} is none of the conditions"
+        if run.seed not in study.seeds:
+            yield f"runs.{i}.seed: {run.seed} is none of the seeds"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from flaxfer.errors import DataError
 from flaxfer.evaluation.records import Run
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
@@ -47,10 +49,8 @@ def _stage_blocks(entry: Entry, stage: str, runs: Sequence[Run]) -> list[Block]:
             missing.append(f"{run.condition} seed {run.seed} ({run.dir})")
             continue
         records = read_metrics(path)
-        train = ((r["step"], r.get("loss")) for r in records if r["kind"] == "train")
-        tests = ((r["step"], r["metrics"].get(metric)) for r in records if r["kind"] == "dev")
-        loss.append(_curve(run, train))
-        dev.append(_curve(run, tests))
+        loss.append(_curve(run, path, "train", "loss", records))
+        dev.append(_curve(run, path, "dev", metric, [r | _metrics(r, path) for r in records]))
     for suffix, quantity, lines in (("loss", "train loss", loss), ("dev", f"dev {metric}", dev)):
         if any(line.x.size for line in lines):
             svg = plots.curves(entry.plot_name(f"{stage}-{suffix}"), lines, quantity)
@@ -61,7 +61,29 @@ def _stage_blocks(entry: Entry, stage: str, runs: Sequence[Run]) -> list[Block]:
     return blocks
 
 
-def _curve(run: Run, points: Iterable[tuple[int, float | None]]) -> plots.Curve:
-    steps_and_values = [(step, number(value)) for step, value in points]
-    x, y = np.array(steps_and_values, dtype=np.float64).reshape(-1, 2).T
+def _metrics(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the dev scores of a record; {} for other kinds."""
+    metrics = record.get("metrics", {}) if record["kind"] == "dev" else {}
+    if not isinstance(metrics, dict):
+        raise _damaged(path, f"metrics of step {record['step']}", metrics)
+    return metrics
+
+
+def _curve(
+    run: Run, path: Path, kind: str, name: str, records: Sequence[dict[str, Any]]
+) -> plots.Curve:
+    points = [(r["step"], r.get(name)) for r in records if r["kind"] == kind]
+    for step, value in points:
+        if not isinstance(step, int) or not isinstance(value, int | float | None):
+            raise _damaged(path, f"{name} of step {step}", value)
+    values = [(step, number(value)) for step, value in points]
+    x, y = np.array(values, dtype=np.float64).reshape(-1, 2).T
     return plots.Curve(run.condition, run.seed, x, y)
+
+
+def _damaged(path: Path, what: str, value: Any) -> DataError:
+    return DataError(
+        f"{what} is {value!r}, no number",
+        where=str(path),
+        hint="delete the line, or the stage's directory and run the study again",
+    )

@@ -269,8 +269,6 @@ class Tagging(TaskType):
             return f"{gold if isinstance(prediction, list) else prediction!r} is no list of tags"
         if len(gold) != len(prediction):
             return f"{len(prediction)} tags are predicted for {len(gold)} words"
-        if all(tag is None for tag in gold):
-            return "no word has a tag"
         tags = [tag for tag in gold if tag is not None]
         tags += prediction
         return next((f"{tag!r} is no tag" for tag in tags if not isinstance(tag, str)), "")

@@ -128,6 +128,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for line_number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
+            if not isinstance(record["step"], int):
+                raise TypeError(record["step"])
             # A resumed run repeats the steps after its checkpoint; its last record counts.
             records[record["kind"], record["step"]] = record
         except (ValueError, KeyError, TypeError) as error:

@@ -39,7 +39,7 @@ def study_record(
     return {
         "name": name,
         "metric": task.metric,
-        "metrics": task_type(task).metrics,
+        "metrics": task_type(task).metrics_of(task),
         "larger_is_better": task_type(task).larger_is_better(task.metric),
         "task": dataclasses.asdict(task),
         "conditions": ["direct", "staged"],

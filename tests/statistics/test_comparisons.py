@@ -248,7 +248,7 @@ def test_tags(tmp_path: Path) -> None:
         for run, tagged in runs.items()
     }
     workdir = write_lines(tmp_path / "a", task, lines)
-    for metric in TASK_TYPES["tagging"].metrics:
+    for metric in TASK_TYPES["tagging"].metrics_of(task):
         for one in compare([workdir], metric=metric, draws=DRAWS).comparisons:
             examples = slice(0 if one.language == "en" else 1, None, 2)
             for condition in CONDITIONS:
@@ -319,5 +319,7 @@ def test_different_examples_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="are not those of"):
         compare([workdir], draws=DRAWS)
     file.write_text('{"id": "1"}\n')
-    with pytest.raises(DataError, match="no file of predictions of a regression"):
+    with pytest.raises(
+        DataError, match="no language, score, prediction; a prediction of regression"
+    ):
         compare([workdir], draws=DRAWS)
