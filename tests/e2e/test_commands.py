@@ -49,7 +49,7 @@ def test_every_command_of_the_documents_is_tried_once() -> None:
     assert len(COMMANDS) > 60
     tried = [command for group in GROUPS for command in group]
     assert sorted(tried) == sorted(COMMANDS), set(COMMANDS) ^ set(tried)
-    readme = {c.text for c in FLAXFER if c.document == "README.md"}
+    readme = {c.text for c in FLAXFER if c.document == "README.md" and len(c.words) > 2}
     assert readme == {*RUNS, DEMO}, "run the command in test_the_commands_of_the_readme_run_in_turn"
 
 
