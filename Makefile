@@ -45,7 +45,7 @@ lint: ## Check style and types, of Python and of shell scripts.
 parity: ## Compare with PyTorch on Python 3.11: the committed reference values, then live.
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m tests.parity.generate --check
-	@$(OPTIMIZED) $(PARITY) -m pytest -q -m parity tests
+	@$(OPTIMIZED) $(PARITY) -m pytest -q -n 2 --dist worksteal -m parity tests
 
 parity-table: ## Print the largest differences from PyTorch by family and quantity.
 	@tools/setup.sh .venv-parity parity 3.11
