@@ -12,7 +12,7 @@ from flaxfer.data.tables import Column, Key, Table, listed, locate
 from flaxfer.errors import DataError
 from flaxfer.runtime.hub import reach
 
-_PARQUET = "refs/convert/parquet"
+PARQUET = "refs/convert/parquet"
 """Branch with the hub's conversion to parquet: a folder per subset, without a list of subsets."""
 
 _FILES = "or download the files and set `path` instead of `hub`."
@@ -91,7 +91,7 @@ def read_hub(source: Source, keys: Iterable[Key]) -> Table:
     name = f"{source.hub}[{source.split}]"
     try:
         subset = {"name": source.subset or None}
-        if source.revision == _PARQUET:
+        if source.revision == PARQUET:
             # Without a folder, all subsets would be read as one.
             subset = {"data_dir": source.subset or "default"}
         loaded = datasets.load_dataset(
