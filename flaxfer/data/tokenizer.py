@@ -15,7 +15,7 @@ from flaxfer.data import tokenizer_backend, xlnet_pieces
 from flaxfer.data.families import FAMILIES
 from flaxfer.data.model_folder import read_config
 from flaxfer.data.tokenizer_check import check_files, check_ids
-from flaxfer.data.tokenizer_files import Files
+from flaxfer.data.tokenizer_files import ROLES, Files
 from flaxfer.errors import DataError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def load_tokenizer(model: Model) -> PreTrainedTokenizerFast:
         )
     files = Files.read(folder)
     declared = "" if model.tokenizer else str(config.get("tokenizer_class") or "")
-    backend, tokens = tokenizer_backend.build(files, family, declared)
+    backend, tokens = tokenizer_backend.build(files, family, declared, _converted)
     check_files(backend, files, family)
     tokenizer = _wrapped(backend, tokens, files)
     _check_summary(tokenizer, tokens, config["model_type"], where)
@@ -105,6 +105,19 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     state["truncation"] = state["padding"] = None
     state["token_types"] = "token_type_ids" in tokenizer.model_input_names
     return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _converted(folder: Path, name: str) -> tokenizer_backend.Built:
+    """Return what a class of transformers makes of the vocabulary files in a folder."""
+    import transformers
+
+    tokenizer: Any = getattr(transformers, name).from_pretrained(folder, local_files_only=True)
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    return backend, {
+        role: str(token) for role in ROLES if (token := getattr(tokenizer, role, None))
+    }
 
 
 def _wrapped(backend: tokenizers.Tokenizer, tokens: dict[str, str], files: Files) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import tokenizers
 
@@ -18,9 +19,14 @@ from flaxfer.data.families import (
     TokenizerClass,
 )
 from flaxfer.data.tokenizer_check import vocabulary_lines
-from flaxfer.data.tokenizer_files import BACKEND, CONFIG, ROLES, SKELETON, Files, read_object
+from flaxfer.data.tokenizer_files import BACKEND, CONFIG, SKELETON, Files, read_object
 from flaxfer.errors import DataError
 from flaxfer.runtime.host import install_hint
+
+Built = tuple[tokenizers.Tokenizer, dict[str, str]]
+"""A tokenizer, and its special tokens by role."""
+
+Convert = Callable[[Path, str], Built]
 
 SENTENCEPIECE = ("sentencepiece", "google.protobuf")
 """Packages that SentencePiece models are read with."""
@@ -33,15 +39,14 @@ MAKE_ONE = (
 )
 
 
-def build(
-    files: Files, family: Family, declared: str
-) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+def build(files: Files, family: Family, declared: str, convert: Convert) -> Built:
     """Return the tokenizer of a folder, and its special tokens by role.
 
     Args:
       files: Files of the folder.
       family: Family of the model.
       declared: Class that the model's config.json names; empty if it names none.
+      convert: Reads the vocabulary files of a folder as a class of transformers does.
 
     Raises:
       DataError: If files are missing or damaged, or are for another program.
@@ -68,7 +73,7 @@ def build(
                 lower=bool(files.config.get("do_lower_case")),
             )
             return backend, {**source.tokens, **named}
-        return _converted(files, "BertTokenizer" if source is WORD_PIECES else name)
+        return convert(files.folder, "BertTokenizer" if source is WORD_PIECES else name)
     # The libraries below raise a dozen types, some of them bare `Exception`.
     except Exception as error:
         raise DataError(
@@ -117,21 +122,6 @@ def _raise_interrupt(error: BaseException) -> None:
     """Raise again what is no error of `tokenizers`: bare `Exception`, or a panic of Rust."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
-
-
-def _converted(files: Files, name: str) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
-    """Return what a class of transformers makes of the vocabulary files."""
-    import transformers
-
-    tokenizer: Any = getattr(transformers, name).from_pretrained(
-        files.folder, local_files_only=True
-    )
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    return backend, {
-        role: str(token) for role in ROLES if (token := getattr(tokenizer, role, None))
-    }
 
 
 def _refuse_word_splitters(files: Files, name: str) -> None:
