@@ -49,8 +49,7 @@ class Source:
       subset, split, revision: Part of the hub data set to read.
       format: File format; `auto` infers it from the suffix. `conll`: a word and its tag per line, a
         blank line between sentences. `conllu`: Universal Dependencies, by default `words` from FORM
-        and `tags` from UPOS; `id="sent_id"` reads a comment. `squad`: the JSON of SQuAD 1.1 and
-        2.0. `lines`: text files aligned line by line.
+        and `tags` from UPOS; `id="sent_id"` reads a comment. `lines`: aligned line by line.
       header: Whether the first line of a csv or tsv file names the columns.
       delimiter: Column separator; empty for the format's own. In conll, " " means any blanks.
       quotes: `csv` if fields may be quoted, `csv_spaced` if blanks after a delimiter are skipped
@@ -70,7 +69,7 @@ class Source:
         raising an error. Words without a tag in a sentence with tags are kept but not scored.
       language, domain: Of all records, unless `columns` or `aligned` has the role.
       fraction: Fraction of the records to use, sampled with `Data.split_seed`.
-      num_records: Number of records that the file must contain; 0 if unknown.
+      num_records: Number of records that must be there; 0 if unknown.
     """
 
     path: fields.File = ""

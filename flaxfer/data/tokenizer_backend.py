@@ -18,8 +18,9 @@ from flaxfer.data.families import (
     Family,
     TokenizerClass,
 )
+from flaxfer.data.json_files import read_json
 from flaxfer.data.tokenizer_check import vocabulary_lines
-from flaxfer.data.tokenizer_files import BACKEND, CONFIG, SKELETON, Files, read_object
+from flaxfer.data.tokenizer_files import BACKEND, CONFIG, SKELETON, Files
 from flaxfer.errors import DataError
 from flaxfer.runtime.host import install_hint
 
@@ -184,7 +185,7 @@ def _check_vocabulary(files: Files, source: TokenizerClass) -> None:
     if name == "vocab.txt":
         known = set(vocabulary_lines(files.folder / name))
     elif name == "vocab.json":
-        ids = read_object(files.folder / name)
+        ids = read_json(files.folder / name, DataError)
         if bad := [token for token, number in ids.items() if type(number) is not int]:
             raise DataError(
                 f"{bad[0]!r} has no id, but {ids[bad[0]]!r}",

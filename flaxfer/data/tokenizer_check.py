@@ -11,7 +11,8 @@ from typing import Any
 import tokenizers
 
 from flaxfer.data.families import FAMILIES, GENERIC, TOKENIZERS, Family
-from flaxfer.data.tokenizer_files import BACKEND, CONFIG, Files, read_object
+from flaxfer.data.json_files import read_json
+from flaxfer.data.tokenizer_files import BACKEND, CONFIG, Files
 from flaxfer.errors import DataError
 
 logger = logging.getLogger("flaxfer.data")
@@ -197,7 +198,7 @@ def _vocabulary_problems(files: Files) -> Iterator[str]:
     if name == "vocab.txt":
         ids: dict[str, Any] = {line: i for i, line in enumerate(_lines(file)) if line}
     else:
-        ids = read_object(file)
+        ids = read_json(file, DataError)
     own = model["vocab"]
     different = [token for token in ids if own.get(token) != ids[token]]
     different += [token for token in own if token not in ids]

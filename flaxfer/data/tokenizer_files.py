@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flaxfer.data.json_files import read_json
 from flaxfer.errors import DataError
 
 BACKEND = "tokenizer.json"
@@ -144,28 +145,10 @@ def content(token: Any) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Raises:
-      DataError: If there is none.
-    """
-    hint = "copy or download the file again from where the model is published."
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        what = f"cannot be loaded, as it is no JSON object that can be read: {error}"
-        raise DataError(what, where=str(path.absolute()), hint=hint) from error
-    if not isinstance(value, dict):
-        what = f"cannot be loaded, as it is no JSON object, but holds {_brief(value)}"
-        raise DataError(what, where=str(path.absolute()), hint=hint)
-    return value
-
-
 def _read(path: Path, problems: Callable[[dict[str, Any]], Iterator[str]]) -> dict[str, Any]:
     if not path.exists():
         return {}
-    value = read_object(path)
+    value = read_json(path, DataError)
     if found := list(problems(value)):
         raise DataError(
             f"{found[0]}" if len(found) == 1 else f"{len(found)} fields are wrong",
