@@ -51,7 +51,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         path=str(folder), tokenizer=str(tmp_path / "empty")
     )
     (folder / "tokenizer.json").write_text('{"version": "1.0", "model"')
-    assert "tokenizer.json: cannot be loaded" in refusal(path=str(folder))
+    assert "tokenizer.json: the file cannot be read as JSON" in refusal(path=str(folder))
     (folder / "config.json").write_text('{"model_type": "gpt2"}')
     assert "model_type 'gpt2' is not implemented" in refusal(path=str(folder))
     (folder / "config.json").write_text('{"model_type"')
