@@ -15,7 +15,7 @@ Commands
       --config.data_dir=DATA --config.model.path=MODEL
   python -m flaxfer.main --config configs/choice_xling.py:base
 
-Hub ids and revisions: configs/pinned. Cards were read, nothing was downloaded.
+Hub ids and revisions: configs/pinned, which says how they were checked.
 Expected: not measured yet.
 """
 

@@ -16,7 +16,7 @@ Commands
       --config.data_dir=DATA --config.model.path=MODEL
   python -m flaxfer.main --config configs/classification_domain.py:hub
 
-Hub ids and revisions: configs/pinned. Cards were read, nothing was downloaded.
+Hub ids and revisions: configs/pinned, which says how they were checked.
 Expected: not measured yet.
 Time: `local` trains on about 3,600 texts of up to 256 tokens per epoch, which takes minutes on two
 CPU cores without AMX for a checkpoint with 6 layers and width 384. `hub` needs an accelerator.

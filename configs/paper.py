@@ -24,7 +24,7 @@ including English, zero-shot.
 
 Presets
   hub            Full public data sets and base-size models from the hub (ids and revisions:
-                 configs/pinned; cards were read, nothing was downloaded). QQP and MNLI are compared
+                 configs/pinned, which says how they were checked). QQP and MNLI are compared
                  for similarity. xlnet-base-cased has no safetensors file at that revision: convert
                  it once with `flaxfer convert FOLDER OUT --allow-torch`, and pass
                  --config.models.xlnet.hub= and --config.models.xlnet.path=OUT.

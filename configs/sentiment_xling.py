@@ -14,7 +14,7 @@ Commands
       --config.data_dir=DATA --config.model.path=MODEL
   python -m flaxfer.main --config configs/sentiment_xling.py:base
 
-Hub ids and revisions: configs/pinned. Cards were read, nothing was downloaded.
+Hub ids and revisions: configs/pinned, which says how they were checked.
 Expected: not measured yet.
 Time: `local` trains on about 30,000 short texts per seed, which takes less than an hour on two CPU
 cores without AMX for a checkpoint with 12 layers and width 384. `base` needs an accelerator.

@@ -30,7 +30,7 @@ Expected
           minutes on two CPU cores and learned little: zero-shot mean 0.02 direct, 0.13 staged.
   base    Not measured.
   large   Not measured.
-Hub ids and revisions: configs/pinned. Cards were read, nothing was downloaded.
+Hub ids and revisions: configs/pinned, which says how they were checked.
 """
 
 from __future__ import annotations

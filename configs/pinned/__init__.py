@@ -2,11 +2,12 @@
 
 `datasets` 4 and later refuses data sets that are loading scripts, so every data set here is a plain
 file (csv, json lines, parquet) at its revision. How each was checked: subsets, splits, columns and
-label names in the data set's card; the revision in public code that loads it (for `mteb/...` and
-`google/xquad` the benchmark mteb, for the models and the others several projects). Nothing was
-downloaded. For the sets at `PARQUET` no commit was found: that branch holds the hub's own
-conversion to parquet, one folder per subset and split, where the split `dev` is called
-`validation`. A preset reads them as they are on the day; note the commit before publishing results.
+label names in the data set's card (xcopa, xtreme, the tweets), or in public code that reads the
+set; the revision in public code that loads it (for `mteb/...` and `google/xquad` the benchmark
+mteb, for the models and the others several projects). Nothing was downloaded. For the sets at
+`PARQUET` no commit was found: that branch holds the hub's own conversion to parquet, one folder per
+subset and split, where the split `dev` is called `validation`. A preset reads them as they are on
+the day; note the commit before publishing results.
 """
 
 from __future__ import annotations

@@ -18,8 +18,14 @@ from flaxfer.training.record import StageRecord
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 
 
-def model_card(stage: StageRecord, name: str) -> ModelCard:
-    """Return the card of a stage's export called `name`."""
+def model_card(stage: StageRecord, name: str, own_tokens: bool = False) -> ModelCard:
+    """Return the card of a stage's export called `name`.
+
+    Args:
+      stage: a finished stage.
+      name: name of the exported folder.
+      own_tokens: whether transformers' tokenizer of the folder gives other tokens than flaxfer.
+    """
     task, versions = stage.task(), stage.origin()["versions"]
     return ModelCard.from_template(
         _metadata(stage, name),
@@ -36,7 +42,7 @@ def model_card(stage: StageRecord, name: str) -> ModelCard:
         done=stage.done(),
         max_length=stage.train().max_length,
         auto_class=f"AutoModel{task_type(task).architecture}",
-        limits=_limits(stage),
+        limits=_limits(stage, own_tokens),
         scores_table=_scores_table(stage),
         data_table=_data_table(stage),
         settings_table=_settings_table(stage),
@@ -97,7 +103,7 @@ def _origin(stage: StageRecord) -> str:
     return f"This model is {base}, fine-tuned on {trained}."
 
 
-def _limits(stage: StageRecord) -> str:
+def _limits(stage: StageRecord, own_tokens: bool) -> str:
     trained = {language for each in stage.lineage() for language in _trained_on(each)}
     evaluated = {evaluation.language for evaluation in stage.evaluations()} - {MIXED}
     metrics = _join(task_type(stage.task()).metrics_of(stage.task()))
@@ -105,6 +111,12 @@ def _limits(stage: StageRecord) -> str:
     if unseen := sorted(evaluated - trained):
         sentences.append(
             f"The model was not trained on texts in {_join(unseen)}: those scores are zero-shot."
+        )
+    if own_tokens:
+        sentences.append(
+            "The scores are with tokens as in the pretraining, as flaxfer makes them; the fast "
+            "tokenizer of transformers splits texts with punctuation or numbers in another way, so "
+            "its predictions differ."
         )
     sentences.append(
         "Nothing else was measured: no other task, domain or language, no other seed of this "

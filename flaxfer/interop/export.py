@@ -65,7 +65,9 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
             whole_params(stage, encoder, source), encoder, task_type(stage.task()).head
         )
         safetensors.numpy.save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
-        card.model_card(stage, out.absolute().name).save(temporary / "README.md")
+        # The pre-tokenizer that restores XLNet's own rules has no form in tokenizer.json.
+        own_tokens = encoder.family == "xlnet"
+        card.model_card(stage, out.absolute().name, own_tokens).save(temporary / "README.md")
     return out
 
 

@@ -253,6 +253,12 @@ def test_the_card_names_the_model_of_the_hub(copied: Config) -> None:
     card = model_card(open_finished(with_model(copied, hub="someone/some-model")), "m")
     assert card.data.base_model == "someone/some-model"
     assert "This model is someone/some-model, fine-tuned" in card.text
+    assert "fast tokenizer of transformers" not in card.text
+
+
+def test_the_card_warns_of_tokens_that_only_flaxfer_makes(copied: Config) -> None:
+    stage = open_finished(folder_of(copied, "direct/target"))
+    assert "fast tokenizer of transformers splits" in model_card(stage, "m", own_tokens=True).text
 
 
 def test_a_missing_tokenizer_is_refused(copied: Config, tmp_path: Path) -> None:
