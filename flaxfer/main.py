@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         for word, option, before in zip(words, options, [None, *options], strict=False):
             named = before if option is None else option
             is_empty = not word or (option is not None and word.endswith("="))
-            if is_empty and (named is None or named.default != ""):
+            if is_empty and (named is None or "" not in (named.default, named.const)):
                 self.error(f"the value of {word.rstrip('=') or 'an argument'} is empty")
         return super().parse_known_args(args, namespace)
 

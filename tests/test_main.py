@@ -77,6 +77,7 @@ def test_a_wrong_config_is_refused_before_jax_is_imported(file: str, module: str
         f"--config={file}",
         "--config.train.batch_sise=8",
         "--config.model.hub=some/model",
+        "--config.model.path=model",
         "--config.optimizer.warmup=-1",
     ]
     done = run(*["run"] * (module == "flaxfer"), *words, module=module)
@@ -212,6 +213,7 @@ def test_other_exceptions_are_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) 
         run_with(monkeypatch, fail)
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)]
 )

@@ -58,7 +58,7 @@ def apply(
         except ValueError as error:
             errors.append(f"{key}: {error}")
             del candidates[key]
-    tree = _without_max_steps(tree, list(candidates))
+    tree = _without_origin(_without_max_steps(tree, list(candidates)), list(candidates))
     tree = _choose_candidates(tree, candidates, locations)
     for key, (first, *_) in candidates.items():
         value = _value(tree, key)
@@ -174,4 +174,19 @@ def _without_max_steps(tree: Tree, keys: Sequence[str]) -> Tree:
             train = _value(tree, place)
             if isinstance(train, dict) and f"{place}.max_steps" not in keys:
                 train.pop("max_steps", None)
+    return tree
+
+
+def _without_origin(tree: Tree, keys: Sequence[str]) -> Tree:
+    """Copy settings without the hub id that an override replaces by a path, or the reverse."""
+    tree = copy.deepcopy(tree)
+    for key in keys:
+        section, _, name = key.rpartition(".")
+        node = _value(tree, section) if name in ("path", "hub") and section else None
+        if not isinstance(node, dict) or not node[name]:
+            continue
+        replaced = ("hub", "subset", "split", "revision") if name == "path" else ("path", "format")
+        for other in replaced:
+            if f"{section}.{other}" not in keys:
+                node.pop(other, None)
     return tree

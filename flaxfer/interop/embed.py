@@ -108,7 +108,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"of {', '.join(POOLINGS)}, several joined by +; by default what the folder "
             "declares, or mean",
         )
-        subcommand.add_argument("--prefix", help='before each text, as "query: "')
+        subcommand.add_argument(
+            "--prefix", nargs="?", const="", help='before each text, as "query: "'
+        )
         subcommand.add_argument("--prompt", metavar="NAME", help="of the folder's prompts")
         subcommand.add_argument(
             "--max-length", type=_count, default=0, help="tokens to which longer texts are cut"

@@ -23,8 +23,7 @@ def same_question(one: Task, other: Task) -> bool:
 
 
 def _question(task: Task) -> tuple[Any, ...]:
-    answers = task.score_range if task.type == "regression" else task.labels
-    return task.type, answers
+    return task.type, task.labels, task.score_range
 
 
 def pretrained_parts(family: str, task: Task) -> set[str]:

@@ -158,6 +158,8 @@ KIND_CASES: list[tuple[str, dict[str, Any], str]] = [
     ("qa", {"task.no_answer": True, "data.train.0.drop_unlabeled": True},
      "data.train.0.drop_unlabeled"),
     ("qa", {"task.score_range": (0, 1)}, "task.score_range"),
+    ("qa", {"task.tag_scheme": "iob2"}, "task.tag_scheme"),
+    ("copa", {"task.strict_entities": True}, "task.strict_entities"),
     ("copa", {"train.doc_stride": 4}, "train.doc_stride"),
     ("copa", {"task.n_best": 5}, "task.n_best"),
     ("copa", {"train.packing": False, "train.max_bucket_sizes": 2}, "train.max_bucket_sizes"),

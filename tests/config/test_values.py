@@ -135,7 +135,7 @@ def test_unusual_values_that_can_be_meant_are_valid(changes: Settings) -> None:
                 f"{OPTIMIZER}.warmup": 900.0,
                 f"{TRAIN}.max_steps": 1000,
             },
-            f"{OPTIMIZER}.decay_fraction: 0.2 and the warm-up, 0.9, exceed all steps",
+            f"{OPTIMIZER}.warmup: 900 warm-up steps and 200 of decay are more than max_steps 1000",
         ),
         (
             {f"{SOURCE}.header": False, f"{SOURCE}.columns": {"text_a": "text", "label": "1"}},

@@ -5,6 +5,7 @@ They call transformers in ways that the code under test does not.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -121,6 +122,12 @@ def windows_of_run_qa(
     return found
 
 
+BLANK = "".join(
+    chr(i) for i in range(0x30000) if chr(i).isspace() or unicodedata.category(chr(i)) == "Cf"
+)
+"""Characters that no answer begins or ends with."""
+
+
 def check_windows(
     tokenized: Tokenized, data: Examples, tokenizer: Any, max_length: int, stride: int
 ) -> tuple[int, int]:
@@ -140,7 +147,9 @@ def check_windows(
         span = tokenized.span[where]
         for (first, last), (a, b) in zip(span.tolist(), offsets, strict=True):
             assert (
-                (first, last) == (-1, -1) if a < 0 else context[first:last] == context[a:b].strip()
+                (first, last) == (-1, -1)
+                if a < 0
+                else context[first:last] == context[a:b].strip(BLANK)
             )
         first, last = tokenized.label[i].tolist()
         cls = int(tokenized.cls[i])
@@ -150,7 +159,7 @@ def check_windows(
             assert last == cls
             continue
         text = context[span[first, 0] : span[last, 1]]
-        assert text == context[offsets[start][0] : offsets[end][1]].strip()
+        assert text == context[offsets[start][0] : offsets[end][1]].strip(BLANK)
         # Of several pieces of one character run_qa takes the inner ones.
         assert first <= start and last >= end
         answer, at = answers[0]

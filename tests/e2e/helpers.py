@@ -16,9 +16,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train, grids
+from flaxfer.config import (
+    Config,
+    Data,
+    Model,
+    Optimizer,
+    Source,
+    Stage,
+    Task,
+    Train,
+    grids,
+    loading,
+)
 from flaxfer.config.grids import Grid, Target
 from flaxfer.study.runner import OpenStudy
+from flaxfer.tasks import TASK_TYPES
 from flaxfer.training.stage import StageSpec
 from tests.helpers import WORDS, tiny_model
 
@@ -146,7 +158,7 @@ def grid_of(world: Path, workdir: Path) -> Grid:
 
 
 def open_study(config: Config) -> OpenStudy:
-    return OpenStudy(config, Path(config.cache))
+    return OpenStudy(loading.validated(config, TASK_TYPES), Path(config.cache))
 
 
 def spec_of(study: OpenStudy, condition: str, name: str = "target") -> StageSpec:

@@ -93,8 +93,6 @@ def test_a_setting_that_the_readme_shows_exists(setting: str) -> None:
     config = "paper.py:hub" if key.startswith("targets.") else "sts_xling.py:base"
     key = key.replace(".NAME.", ".sentiment-domain.").replace(".NAME", ".xla_some_option")
     overrides = [(key, value.replace("VALUE", "1"))]
-    if key == "model.path":  # In place of the hub id.
-        overrides.append(("model.hub", ""))
     loading.load_any(str(ROOT / "configs" / config), TASK_TYPES, overrides)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from tests.e2e.helpers import (
     ids_of,
     open_study,
     runs_of,
+    source,
     spec_of,
     with_optimizer,
     with_stage,
@@ -50,7 +52,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     config = config_of(folder)
     assert config.intermediate is not None
     regression = dataclasses.replace(config.target, evaluate={})
-    again = {"again": config.intermediate.data.dev[0]}
+    shutil.copyfile(folder / "nli-dev.tsv", folder / "nli-again.tsv")
+    again = {"again": source("nli-again")}
     classification = dataclasses.replace(config.intermediate, evaluate=again)
     config = dataclasses.replace(config, intermediate=regression, target=classification)
     config = dataclasses.replace(config, store=str(folder / "stages"))

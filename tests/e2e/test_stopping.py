@@ -19,6 +19,8 @@ from flaxfer.config import Config
 from tests.e2e.helpers import ROOT, config_of, runs_of, with_train, write_sets
 from tests.helpers import tiny_model
 
+pytestmark = pytest.mark.usefixtures("default_signals")
+
 
 def study(folder: Path, workdir: str) -> Config:
     """Two stages of 100 steps each, which take seconds; one is saved between its evaluations."""

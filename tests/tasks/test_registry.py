@@ -174,7 +174,7 @@ def test_an_unknown_task_type_is_an_error() -> None:
 
 def test_nothing_outside_of_task_types_depends_on_a_single_type() -> None:
     names = "|".join(TASK_TYPES)
-    branch = re.compile(rf"\.type (==|!=|(not )?in \()|task_type\.name (==|!=|(not )?in )|"
+    branch = re.compile(rf"\.type ((==|!=) \"|(not )?in \()|task_type\.name (==|!=|(not )?in )|"
                         rf"case \"({names})\"|\"({names})\": ")  # fmt: skip
     root = Path(flaxfer.__file__).parent
     found = [

@@ -133,12 +133,6 @@ def test_settings_that_do_not_fit_the_labels_are_refused(labels, metric, setting
     assert message is None or message in found[0]
 
 
-def test_only_tagging_has_tag_schemes():
-    other = Task("t", "classification", "accuracy", ("B-A", "O"), tag_scheme="iob2")
-    found = [text for _, text in task_type(other).check_task("task", other)]
-    assert found == ["task.tag_scheme: classification has no tags; leave it at 'auto'"]
-
-
 @st.composite
 def tagged(draw: st.DrawFn, labels: tuple[str, ...]):
     """Sentences of tags in any order, legal or not, and predictions of which some are right."""
