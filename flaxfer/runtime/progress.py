@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 import time
@@ -19,7 +18,7 @@ LOG_WIDTH = 160
 """Columns without a terminal."""
 
 
-class _Stderr(io.TextIOBase):
+class _Stderr:
     """Standard error, which may end before the process: a closed terminal, a broken pipe to tee.
 
     What is printed then is lost, but nothing that is trained.
@@ -31,7 +30,7 @@ class _Stderr(io.TextIOBase):
         return file
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:
         """Encoding of the text."""
         return self._file.encoding
 
