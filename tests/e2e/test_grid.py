@@ -133,6 +133,7 @@ def test_a_changed_grid_trains_only_what_the_change_concerns(finished: Grid, par
     assert new["direct/target"]["id"] == old["direct/target"]["id"]
 
 
+@pytest.mark.slow  # Claims and shared stages are tested apart.
 def test_two_processes_share_a_grid(part: Grid, expected: Json) -> None:
     processes = [start_worker(part, number=2) for _ in range(2)]
     for process in processes:

@@ -46,6 +46,7 @@ def files_of(folder: Path) -> set[str]:
     return {name for name in names if "/params/" not in name}
 
 
+@pytest.mark.slow  # Their losses, parameters and kills are tested in training.
 def test_batched_seeds_leave_the_files_and_numbers_of_sequential_ones(
     config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

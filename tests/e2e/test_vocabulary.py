@@ -143,6 +143,7 @@ def test_an_embedding_holds_the_tokens_of_its_stage(cut: Config) -> None:
     assert words(stages["intermediate"].scoring_vocabulary) == union("nli-")
 
 
+@pytest.mark.slow  # Cut rows are tested in training.
 @pytest.mark.parametrize("condition", ["direct", "staged", "scratch"])
 def test_a_study_equals_one_with_the_whole_vocabulary(
     condition: str, cut: Config, whole: Config

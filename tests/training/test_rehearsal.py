@@ -195,6 +195,7 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Case], Saves]:
     return cases, saves
 
 
+@pytest.mark.slow  # Batched seeds and rehearsal are tested apart.
 def test_batched_seeds_equal_single_ones(
     apart: tuple[list[Case], Saves], tmp_path: Path, saved: Saves
 ) -> None:
