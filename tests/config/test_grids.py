@@ -98,6 +98,7 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
         file,
         ("models.small.path", "elsewhere"),
         ("models.third.hub", "some/third"),
+        ("models.large.path", "local"),  # In place of the hub id.
         ("targets.news.train.epochs", "1"),
         ("targets.news.data.train.0.num_records", "7"),
         ("train.max_length", "64"),
@@ -107,6 +108,7 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
     )
     assert list(grid.models) == ["small", "large", "third"]
     assert grid.models["small"].path == "elsewhere"
+    assert grid.models["large"] == Model(path="local")
     assert [target.train.epochs for target in grid.targets.values()] == [1, 3, 3]
     assert grid.targets["news"].data.train[0].num_records == 7
     every = (*grid.intermediates.values(), *grid.targets.values())
@@ -124,7 +126,10 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
         ({"model.path": "m"}, ["model: unknown key; did you mean 'models'?"]),
         ({"targets": "{}"}, ["targets: is empty", "conditions: 'staged' has no effect"]),
         ({"models": "{}"}, ["models: is empty"]),
-        ({"models.large.path": "x"}, ["models.large.path: set either a local path"]),
+        (
+            {"models.large.path": "x", "models.large.hub": "y"},
+            ["models.large.path: set either a local path"],
+        ),
         ({"models.small.dropout": "1.0"}, ["models.small.dropout: should be less than 1; is 1.0"]),
         (
             {

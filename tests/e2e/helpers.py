@@ -44,6 +44,8 @@ SETS = {
     "sts-dev": (12, "en", ()),
     "sts-test": (13, "en", ()),
     "sts-german": (11, "de", ()),
+    "sts-more": (9, "de", ()),
+    "nli-more": (10, "en", LABELS),
 }
 TRAIN = Train(
     batch_size=8,

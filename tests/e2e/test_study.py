@@ -277,11 +277,6 @@ def test_the_row_length_is_resolved_before_the_identity(finished: Config, tmp_pa
     assert ids_of(automatic) == ids_of(with_train(config, "target", row_length=chosen))
 
 
-def test_equal_stages_of_different_conditions_are_one(finished: Config) -> None:
-    ids = ids_of(dataclasses.replace(finished, intermediate=finished.target))
-    assert ids["staged/intermediate 0"] == ids["direct/target 0"] != ids["staged/target 0"]
-
-
 def test_a_killed_stage_continues_to_the_same_result(finished: Config, tmp_path: Path) -> None:
     """The process is killed as soon as its first checkpoint is written."""
     config = dataclasses.replace(finished, workdir=str(tmp_path), conditions=("direct",))

@@ -234,11 +234,13 @@ def test_a_stage_depends_on_no_other_stages_data(cut: Config) -> None:
     data = dataclasses.replace(cut.target.data, train=(source("sts-german"),))
     german = with_stage(cut, "target", data=data, evaluate={})
     assert shared(german) == {"staged/intermediate 0"}
-    assert shared(with_optimizer(cut, "target", name="adafactor")) == {"staged/intermediate 0"}
-    data = dataclasses.replace(cut.intermediate.data, train=(source("nli-dev"),))
+    assert shared(with_optimizer(cut, "target", name="adafactor", eps=1e-8)) == {
+        "staged/intermediate 0"
+    }
+    data = dataclasses.replace(cut.intermediate.data, train=(source("nli-more"),))
     others = {"direct/target 0", "scratch/target 0"}
     assert shared(with_stage(cut, "intermediate", data=data)) == others
-    assert shared(with_optimizer(cut, "intermediate", name="adafactor")) == others
+    assert shared(with_optimizer(cut, "intermediate", name="adafactor", eps=1e-8)) == others
 
 
 def test_adafactor_continues_with_every_row(cut: Config, whole: Config) -> None:
@@ -249,7 +251,7 @@ def test_adafactor_continues_with_every_row(cut: Config, whole: Config) -> None:
         params = study.starts.params(spec_of(study, "staged"))
         return np.asarray(params["encoder"]["embeddings"]["word"]["embedding"])
 
-    table = start(with_optimizer(cut, "target", name="adafactor"))
+    table = start(with_optimizer(cut, "target", name="adafactor", eps=1e-8))
     with whole_vocabularies():
         wanted = start(whole)
     np.testing.assert_allclose(table, wanted, atol=1e-6)

@@ -91,7 +91,7 @@ Change = Callable[[Config], Config]
             id="an-evaluated-set-less",
         ),
         pytest.param(
-            lambda c: with_evaluated(c, german="sts-dev"),
+            lambda c: with_evaluated(c, german="sts-more"),
             [r"target: have scores of german-[0-9a-f]{12}, want none \(in 2 stages\)"],
             id="other-data-of-an-evaluated-set",
         ),
@@ -121,13 +121,12 @@ def test_a_configuration_that_would_replace_results_is_refused(
             id="another-condition",
         ),
         pytest.param(
-            lambda c: with_evaluated(c, german="sts-german", more="sts-dev"), id="another-set"
+            lambda c: with_evaluated(c, german="sts-german", more="sts-more"), id="another-set"
         ),
         pytest.param(
             lambda c: dataclasses.replace(
                 with_train(with_train(c, "target", log_every=7), "intermediate", log_every=2),
                 name="renamed",
-                batched_seeds=2,
                 cache=f"{c.cache}2",
                 trackers=("tensorboard",),
                 transferability=9,
