@@ -59,6 +59,7 @@ SETS = {
     "sts-train-dev": (12, ()),
     "sts-german": (16, ()),
     "sts-extra": (8, ()),
+    "nli-more": (10, LABELS),
 }
 
 
