@@ -23,7 +23,8 @@ def same_question(one: Task, other: Task) -> bool:
 
 
 def _question(task: Task) -> tuple[Any, ...]:
-    return task.type, task.labels, task.score_range
+    settings = task_type(task).settings & {"labels", "score_range"}
+    return task.type, *(getattr(task, name) for name in sorted(settings))
 
 
 def pretrained_parts(family: str, task: Task) -> set[str]:
