@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 from flaxfer.errors import shortened
@@ -50,25 +50,6 @@ def suggestion(word: str, choices: Iterable[str]) -> str:
         return f"did you mean {near!r}?{_odd_character(word, near)}"
     more = f" and {len(choices) - MAX_CHOICES:,} more" if choices[MAX_CHOICES:] else ""
     return f"there are {', '.join(choices[:MAX_CHOICES]) or 'none'}{more}"
-
-
-def compared(missing: Sequence[str], unexpected: Sequence[str]) -> list[str]:
-    """Return details about names that are missing and names that should not be there.
-
-    A missing name stands in one line with the unexpected name that is spelt most like it, so that
-    both sides of a misspelling are seen together; the other names follow.
-
-    Args:
-      missing: Names that are needed.
-      unexpected: Names that are there instead.
-    """
-    left, lines = list(unexpected), []
-    for name in missing:
-        near = nearest(name, left)
-        if near:
-            left.remove(near)
-        lines.append(f"{name}: is missing" + (f"; there is {near!r} instead" if near else ""))
-    return lines + [f"{name}: is unexpected" for name in left]
 
 
 def _odd_character(word: str, near: str) -> str:

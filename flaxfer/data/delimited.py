@@ -182,7 +182,7 @@ def _refuse_merged(
     path: Path,
     source: Source,
 ) -> None:
-    """Refuse records of several lines each of which is a whole row if quotes are literal.
+    """Check that quotes have not merged lines that are rows of their own.
 
     Quotes that are literal merge rows, if one begins a cell and a later one ends a cell of the
     same column. Between tabs, that is an error unless `num_records` confirms the number of

@@ -1,4 +1,4 @@
-"""What kind of model lies in a folder: its config.json, or why the folder cannot be used.
+"""The config.json of a model folder, and the errors of folders that cannot be used.
 
 Every command reads a folder through this module first, so that all say the same of it.
 """

@@ -39,7 +39,7 @@ TEXT_OUTPUT = {"method": "forward", "method_output_name": "last_hidden_state"}
 
 @dataclasses.dataclass(frozen=True)
 class SentenceSettings:
-    """What a folder declares about its sentence embeddings.
+    """Settings of sentence embeddings that a model folder declares.
 
     Attributes:
       encoder: folder of the encoder and its tokenizer.

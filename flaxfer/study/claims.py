@@ -137,7 +137,13 @@ class Claim:
 
 @dataclasses.dataclass
 class _Watch:
-    """What this process has seen of a claim: its state, when, and the seconds without a change."""
+    """State of a claim as this process last saw it.
+
+    Attributes:
+      state: What identifies its content.
+      seen: When the process last looked.
+      silent: Seconds without a change, by the process's own clock.
+    """
 
     state: tuple[int, int, float]
     seen: float

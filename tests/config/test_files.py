@@ -1,4 +1,4 @@
-"""What in a config file, or in the environment, nobody reads."""
+"""Names in config files and environment variables that nothing reads."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flaxfer.config import loading
-from flaxfer.config.findings import compared, nearest, shown, suggestion
+from flaxfer.config.findings import nearest, shown, suggestion
 from flaxfer.config.grids import cell_keys
 from flaxfer.tasks import TASK_TYPES
 from tests.config.helpers import COLUMNS, VALID, Settings, changed, errors
@@ -222,11 +222,3 @@ def test_many_choices_are_counted() -> None:
     assert hint.startswith("there are column0, column1, ")
     assert hint.endswith(" and 9,980 more") and len(hint) < 300
     assert len(shown("x" * 1000)) < 300
-
-
-def test_missing_and_unexpected_names_are_compared() -> None:
-    assert compared(["a.weight", "b.bias"], ["_orig_mod.a.weight", "c"]) == [
-        "a.weight: is missing; there is '_orig_mod.a.weight' instead",
-        "b.bias: is missing",
-        "c: is unexpected",
-    ]
