@@ -8,7 +8,8 @@ A stop takes effect where it meets the main thread, as a KeyboardInterrupt, unle
 but not saved (`hold`). Then it waits for the next `check`, which raises PreemptedError, so that the
 training loop can save first. The main thread may be inside a call that no Python handler can
 interrupt, such as a compilation: a thread ends the process if nothing is to be saved and the main
-thread has not reacted within `PATIENCE` seconds.
+thread has not reacted within `PATIENCE` seconds. Where Python ignores exceptions, as in a callback
+of the garbage collector, the stop is lost: the thread interrupts again.
 
 With several hosts, all of them must stop after the same step: `hold` then has to span whatever they
 do together, and the loop's `check` has to ask one host whether to stop.
@@ -21,6 +22,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -54,18 +56,21 @@ class _State:
       held: Whether trained steps are not saved yet.
       since: When the stop was asked for, or the last steps were saved.
       raised: Whether the main thread has been interrupted.
+      lost: Whether the interruption was ignored.
       previous: Handlers to restore, by signal.
       wakeup: Previous file descriptor that signals are written to.
+      unraisable: Previous hook for exceptions that Python ignores.
     """
 
     def __init__(self) -> None:
         self.previous: dict[int, Any] = {}
         self.wakeup = -1
+        self.unraisable = sys.unraisablehook
         self.reset()
 
     def reset(self) -> None:
         """Forget what was asked for."""
-        self.number, self.held, self.since, self.raised = 0, False, 0.0, False
+        self.number, self.held, self.since, self.raised, self.lost = 0, False, 0.0, False, False
 
     def request(self, number: int) -> None:
         """Note the first signal."""
@@ -111,6 +116,7 @@ def handled(patience: float = PATIENCE, ending: bool = False) -> Iterator[None]:
     watcher.start()
     try:
         _state.wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        _state.unraisable, sys.unraisablehook = sys.unraisablehook, _unraisable
         for number in SIGNALS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 _state.previous[number] = signal.signal(number, _handle)
@@ -123,6 +129,7 @@ def handled(patience: float = PATIENCE, ending: bool = False) -> Iterator[None]:
             repeated = _state.previous.keys() - {signal.SIGINT}
             _state.previous |= dict.fromkeys(repeated, signal.SIG_IGN)
         _state.restore()
+        sys.unraisablehook = _state.unraisable
         writer.send(b"\0")  # The watcher ends.
         watcher.join()
         reader.close()
@@ -171,6 +178,14 @@ def _handle(number: int, frame: object) -> None:
         raise _Stop
 
 
+def _unraisable(args: sys.UnraisableHookArgs) -> None:
+    """Let the watcher interrupt again where Python has ignored the interruption."""
+    if isinstance(args.exc_value, _Stop):
+        _state.lost = True
+    else:
+        _state.unraisable(args)
+
+
 def _watch(reader: socket.socket, patience: float) -> None:
     """End the process if the main thread does not, or at a second Ctrl-C.
 
@@ -190,6 +205,9 @@ def _watch(reader: socket.socket, patience: float) -> None:
                 _exit("stopped at once; the newest checkpoint is intact")
             if _state.held and number == signal.SIGINT:
                 _print("SIGINT: saves after this step; Ctrl-C again stops at once")
+        if _state.lost and signal.SIGTERM in _state.previous:
+            _state.lost = _state.raised = False
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
         late = time.monotonic() - _state.since > patience
         if _state.number and not _state.held and late:
             name = signal.Signals(_state.number).name

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from flaxfer.config import Config
+from flaxfer.config.schema import Train
 from tests.e2e.helpers import ROOT, config_of, runs_of, with_train, write_sets
 from tests.helpers import tiny_model
 
@@ -25,8 +26,9 @@ pytestmark = pytest.mark.usefixtures("default_signals")
 def study(folder: Path, workdir: str) -> Config:
     """Two stages of 100 steps each, which take seconds; one is saved between its evaluations."""
     config = config_of(folder)
+    train = {"epochs": Train().epochs, "max_steps": 100, "eval_every": 50, "save_every": 30}
     for name in ("intermediate", "target"):
-        config = with_train(config, name, max_steps=100, eval_every=50, save_every=30)
+        config = with_train(config, name, **train)
     conditions = ("staged",)
     return dataclasses.replace(config, conditions=conditions, workdir=str(folder / workdir))
 

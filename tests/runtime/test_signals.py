@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("default_signals")
 ROOT = Path(__file__).parents[2]
 
 START = """
-import hashlib, os, signal, sys, time
+import gc, hashlib, os, signal, sys, time
 from flaxfer.errors import FlaxferError
 from flaxfer.runtime import signals
 
@@ -70,6 +70,16 @@ SWALLOWED = """
         except BaseException:
             say("swallowed")
         signals.check()
+"""
+IGNORED = """
+        def callback(phase, info):
+            if len(calls) < 3 and not calls.append(phase):
+                say("ready")
+                time.sleep(1)
+        gc.callbacks.append(callback)
+        calls = []
+        while True:
+            gc.collect()
 """
 FORKED = """
         child = os.fork()
@@ -156,6 +166,12 @@ def test_a_stop_that_a_library_swallows_comes_at_the_next_check() -> None:
     process = start(SWALLOWED)
     process.send_signal(signal.SIGUSR1)
     assert end(process) == (75, "swallowed\n", "stopped by SIGUSR1\n")
+
+
+def test_a_stop_where_python_ignores_exceptions_is_tried_again() -> None:
+    process = start(IGNORED)
+    process.send_signal(signal.SIGINT)
+    assert end(process) == (130, "ready\n" * 2, "stopped by SIGINT\n")
 
 
 def test_a_signal_that_is_ignored_stays_ignored() -> None:
