@@ -12,8 +12,8 @@ PER_KIND = 10
 MAX_LINE = 600
 """Characters of a printed line."""
 
-_PLACE = re.compile(r"^(?:[^\s:]+(?::\d+)*: )+")
-"""What precedes a message: a file with its line, or a dotted key."""
+_PLACE = re.compile(r"^.*?(?::\d+|: record \d+|: \S*\]): |^(?:[^\s:]+: )+")
+"""What precedes a message: a file with its line or record, or a dotted key."""
 _QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
 _NUMBER = re.compile(r"[-+]?\d[\d.,]*(?:e[-+]?\d+)?")
 
@@ -51,10 +51,11 @@ class FlaxferError(Exception):
 
 
 def summarised(details: Sequence[str]) -> list[str]:
-    """Return the first details of each kind, and how many more there are.
+    """Return a few details of each kind, and how many more there are.
 
     Details are of one kind if they differ only in the place that they begin with (`file:line: ` or
-    `dotted.key: `), in quoted words and in numbers.
+    `dotted.key: `), in quoted words and in numbers. Of a kind with more than `PER_KIND`, those that
+    differ only in their places become one with a count.
 
     Args:
       details: Findings, each in a line.
@@ -63,21 +64,38 @@ def summarised(details: Sequence[str]) -> list[str]:
       The details themselves if none of their kinds has more than `PER_KIND`. At most `MAX_DETAILS`
       lines and one that counts the rest.
     """
-    kinds: dict[str, list[str]] = {}
+    kinds: dict[str, dict[str, list[str]]] = {}
     for detail in details:
-        kinds.setdefault(_kind(detail), []).append(detail)
-    lines, left = list(details), 0
-    if any(len(kind) > PER_KIND for kind in kinds.values()):
-        lines = []
+        text = _PLACE.sub("", detail)
+        kinds.setdefault(_kind(text), {}).setdefault(text, []).append(detail)
+    if all(sum(map(len, kind.values())) <= PER_KIND for kind in kinds.values()):
+        lines, left = list(details[:MAX_DETAILS]), len(details[MAX_DETAILS:])
+    else:
+        lines, left = [], 0
         for kind in kinds.values():
-            more = [f"and {len(kind) - PER_KIND:,} more of this kind"] if kind[PER_KIND:] else []
-            if len(lines) + len(kind[:PER_KIND]) + len(more) > MAX_DETAILS:
-                left += len(kind)
+            shown = _of_kind(list(kind.values()))
+            if len(lines) + len(shown) > MAX_DETAILS:
+                left += sum(map(len, kind.values()))
             else:
-                lines += kind[:PER_KIND] + more
-    elif lines[MAX_DETAILS:]:
-        lines, left = lines[:MAX_DETAILS], len(lines) - MAX_DETAILS
+                lines += shown
     return [*lines, *([f"and {left:,} more of other kinds"] if left else [])]
+
+
+def bounded(text: str, length: int = 80) -> str:
+    """Return the representation of a text, shortened to a length."""
+    return repr(text) if len(text) <= length else f"{text[:length]!r}... ({len(text):,} characters)"
+
+
+def _of_kind(alike: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a kind, given its details grouped by what follows their places."""
+    if sum(map(len, alike)) <= PER_KIND:
+        return [detail for group in alike for detail in group]
+    lines = [
+        group[0] + (f" (the first of {len(group):,} like this)" if group[1:] else "")
+        for group in alike[:PER_KIND]
+    ]
+    more = sum(map(len, alike[PER_KIND:]))
+    return [*lines, *([f"and {more:,} more of this kind"] if more else [])]
 
 
 def shortened(text: str, length: int = MAX_LINE) -> str:
@@ -89,8 +107,8 @@ def shortened(text: str, length: int = MAX_LINE) -> str:
     return f"{text[: length - end]} ... [{left_out:,} characters left out] ... {text[-end:]}"
 
 
-def _kind(detail: str) -> str:
-    return _NUMBER.sub("0", _QUOTED.sub("''", _PLACE.sub("", detail)))
+def _kind(text: str) -> str:
+    return _NUMBER.sub("0", _QUOTED.sub("''", text))
 
 
 class ConfigError(FlaxferError):

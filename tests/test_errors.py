@@ -27,15 +27,23 @@ def test_details_of_a_kind_are_counted_beyond_the_tenth() -> None:
     rows = [f"data.tsv:{i}: column 'label': '{i % 3}' is no label" for i in range(1, 5001)]
     empty = [f"data.tsv:{i}: column 'text': is empty" for i in (7, 9)]
     lines = str(errors.DataError("wrong", details=[*rows[:20], *empty, *rows[20:]])).split("\n")
+    assert lines[1:] == [
+        "  - data.tsv:1: column 'label': '1' is no label (the first of 1,667 like this)",
+        "  - data.tsv:2: column 'label': '2' is no label (the first of 1,667 like this)",
+        "  - data.tsv:3: column 'label': '0' is no label (the first of 1,666 like this)",
+        *(f"  - {text}" for text in empty),
+    ]
+    rows = [f"data.tsv:{i}: column 'label': 'label {i}' is no label" for i in range(1, 5001)]
+    lines = str(errors.DataError("wrong", details=rows)).split("\n")
     assert lines[1:11] == [f"  - {row}" for row in rows[:10]]
-    assert lines[11:] == ["  - and 4,990 more of this kind", *(f"  - {text}" for text in empty)]
+    assert lines[11:] == ["  - and 4,990 more of this kind"]
 
 
 def test_details_keep_their_order_if_no_kind_has_more_than_ten() -> None:
     details = [f"{at}.key: is {what}" for at in ("a", "b", "c") for what in ("missing", "unknown")]
     assert summarised(details) == details
     assert summarised(["x"] * 10) == ["x"] * 10
-    assert summarised(["x"] * 11) == [*["x"] * 10, "and 1 more of this kind"]
+    assert summarised(["x"] * 11) == ["x (the first of 11 like this)"]
 
 
 def test_an_error_prints_a_bounded_number_of_lines_and_characters() -> None:
@@ -58,13 +66,14 @@ def test_an_error_prints_a_bounded_number_of_lines_and_characters() -> None:
         ("seeds.0: is -1", "seeds.1: is 2.5e+3", True),
         ("a: is missing", "a: is unexpected", False),
         ("column 'a': is empty", 'column "b\'s": is empty', True),
+        ("a.json: record 1: is empty", "a.json: data[3].qas[0]: is empty", True),
     ],
 )
 def test_details_are_of_one_kind_if_only_places_quotes_and_numbers_differ(
     one: str, other: str, same: bool
 ) -> None:
     lines = summarised([one] * 6 + [other] * 6)
-    assert (lines[-1] == "and 2 more of this kind") is same
+    assert (len(lines) < 12) is same
 
 
 def test_every_error_has_its_own_exit_code() -> None:

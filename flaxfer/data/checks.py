@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flaxfer.config import Source, Task
 from flaxfer.data.examples import Examples
-from flaxfer.data.findings import bounded
 from flaxfer.data.labels import same_label
 from flaxfer.data.tables import COMMENTS, Column
 from flaxfer.data.task_types import TaskType
 from flaxfer.data.values import written
-from flaxfer.errors import DataError
+from flaxfer.errors import DataError, bounded
 
 PLACEHOLDERS = frozenset(
     ["ns", "nan", "null", "n/a", "#n/a", "<na>", "#name?", "#ref!", "#value!", "#div/0!", r"\n"]

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from flaxfer.data.appearance import content_type, json_layout
-from flaxfer.data.findings import summarised
 from flaxfer.errors import ConfigError, DataError
 
 FETCH_AGAIN = "fetch the file again, and compare its size with the original."
@@ -159,7 +158,7 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
             f"the file is not in {encoding}" + (f" but in {actual}" if actual else ""),
             where=str(path),
             hint=hint,
-            details=[] if actual else summarised(_undecodable(data, encoding, path, error)),
+            details=[] if actual else _undecodable(data, encoding, path, error),
         ) from error
     except UnicodeError as error:  # UTF-16 without a byte order mark, and the like.
         raise DataError(
@@ -185,7 +184,7 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
             else "the file holds NUL bytes",
             where=str(path),
             hint=hint if actual else "if it is not UTF-16, it is damaged: fetch it again.",
-            details=[] if actual else summarised(details),
+            details=[] if actual else details,
         )
     if joined := text.count("\n\ufeff"):
         line = text[: text.index("\n\ufeff")].count("\n") + 2

@@ -11,9 +11,8 @@ from pathlib import Path
 from flaxfer.config import Source
 from flaxfer.data import appearance
 from flaxfer.data.files import split_lines
-from flaxfer.data.findings import bounded
 from flaxfer.data.tables import COMMENTS, Column, Key, Problems, Table, locate
-from flaxfer.errors import DataError
+from flaxfer.errors import DataError, bounded
 
 CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
 """The columns of CoNLL-U (universaldependencies.org/format.html)."""

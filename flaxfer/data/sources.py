@@ -19,13 +19,12 @@ from flaxfer.data import readers
 from flaxfer.data.checks import require_header, require_texts, warn_of_unused
 from flaxfer.data.examples import Examples
 from flaxfer.data.files import FETCH_AGAIN
-from flaxfer.data.findings import bounded, summarised
 from flaxfer.data.hub import read_hub
 from flaxfer.data.labels import Labels
 from flaxfer.data.tables import MAX_NAMES, Column, Key, Problems
 from flaxfer.data.task_types import TaskType
 from flaxfer.data.values import written
-from flaxfer.errors import ConfigError, DataError
+from flaxfer.errors import ConfigError, DataError, bounded
 
 __all__ = ["Examples", "load_splits", "read_source"]
 
@@ -243,7 +242,7 @@ def _refused(
         f"{len(problems):,} finding(s) in the data",
         where=where,
         hint=hint,
-        details=summarised([text for _, text in sorted(problems)]),
+        details=[text for _, text in sorted(problems)],
     )
 
 

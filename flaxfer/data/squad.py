@@ -8,7 +8,6 @@ from typing import Any
 
 from flaxfer.config import Source
 from flaxfer.data.files import parse_json
-from flaxfer.data.findings import summarised
 from flaxfer.data.tables import Key, Problems, Table, record_table
 from flaxfer.errors import DataError
 
@@ -26,7 +25,7 @@ def squad(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
             "the file is not built as those of SQuAD: data, paragraphs, context and qas",
             where=str(path),
             hint="set format to how it is written, or correct the file.",
-            details=summarised(faults),
+            details=faults,
         )
     places, records = [place for place, _ in questions], [record for _, record in questions]
     problems: Problems = []

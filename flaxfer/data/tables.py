@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flaxfer.data.findings import bounded, summarised
 from flaxfer.data.values import written
-from flaxfer.errors import DataError
+from flaxfer.errors import DataError, bounded
 
 Key = str | int
 """Name of a column, or its zero-based number."""
@@ -110,7 +109,7 @@ def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, i
             where=where,
             hint=f"the columns are {listed(names, missing)}; "
             "name those you mean in `columns`, `keep` and `drop`, and set `header` as the file is.",
-            details=summarised(problems),
+            details=problems,
         )
     return places
 

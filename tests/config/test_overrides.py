@@ -179,6 +179,6 @@ def test_more_than_ten_errors_of_a_kind_are_counted() -> None:
         loading.build(changed(VALID, {**sets, "seeds": (-1,)}), TASK_TYPES)
     lines = str(caught.value).split("\n")
     assert lines[0] == "31 error(s) in the configuration"
-    assert sum("did you mean 'language'?" in line for line in lines) == 10
-    assert "  - and 20 more of this kind" in lines
+    (line,) = [line for line in lines if "did you mean 'language'?" in line]
+    assert line.startswith("  - target.evaluate.s0.") and "the first of 30 like this" in line
     assert any(line.startswith("  - seeds.0: ") for line in lines)

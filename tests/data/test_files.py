@@ -14,6 +14,7 @@ import pytest
 
 from flaxfer.config import Source
 from flaxfer.data import files
+from flaxfer.errors import summarised
 from tests.data.helpers import NLI, PAIRS, read, refusal, text_file
 
 COLUMNS: dict[str, str | int] = {"text_a": "a", "label": "y"}
@@ -131,9 +132,9 @@ def test_utf_8_that_is_read_as_something_else_is_a_warning(
 def test_undecodable_lines_are_summarised(tmp_path: Path) -> None:
     text = "a\ty\n" + "café\tneutral\n" * 500
     error = refusal(Source(text_file(tmp_path, text.encode("latin-1")), columns=COLUMNS))
-    assert error.details == (
-        "data.tsv:2: byte 4 is 0xe9: invalid continuation byte (the first of 500 like this)",
-    )
+    assert summarised(error.details) == [
+        "data.tsv:2: byte 4 is 0xe9: invalid continuation byte (the first of 500 like this)"
+    ]
 
 
 def test_a_byte_order_mark_within_a_file_is_a_warning(

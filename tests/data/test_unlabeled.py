@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from flaxfer.config import Source, Task
+from flaxfer.errors import summarised
 from tests.data.helpers import STS, read, refusal, text_file
 
 TASK = Task("polarity", "classification", "accuracy", labels=("neg", "pos"))
@@ -186,30 +187,29 @@ def test_tags_and_answers_that_are_null_are_dropped(tmp_path: Path) -> None:
 def test_unmapped_labels_are_a_line_each(tmp_path: Path) -> None:
     error = refusal(table(tmp_path, *("0", "1") * 2000, "pos"), TASK)
     assert error.what == "4,000 finding(s) in the data"
-    assert error.details == (
+    assert summarised(error.details) == [
         "data.tsv:2: column 'y': '0' is no label (the first of 2,000 like this)",
         "data.tsv:3: column 'y': '1' is no label (the first of 2,000 like this)",
-    )
+    ]
     assert "The labels are 'neg', 'pos'; map others with `labels`." in str(error.hint)
 
 
 def test_more_than_ten_findings_of_a_kind_are_counted(tmp_path: Path) -> None:
     labels = [f"label {i}" for i in range(30)]
     error = refusal(table(tmp_path, *labels, "", "Pos"), TASK)
-    assert len(error.details) == 12
-    assert error.details[8] == "data.tsv:10: column 'y': 'label 8' is no label"
-    assert error.details[9] == (
-        "data.tsv:11: column 'y': 'label 9' is no label; and 20 more of this kind"
-    )
-    assert error.details[10].startswith("data.tsv:32: column 'y': '' stands for no label")
-    assert error.details[11].startswith("data.tsv:33: column 'y': 'Pos' is no label, but 'pos'")
+    lines = summarised(error.details)
+    assert lines[9] == "data.tsv:11: column 'y': 'label 9' is no label"
+    assert lines[10] == "and 20 more of this kind"
+    assert lines[11].startswith("data.tsv:32: column 'y': '' stands for no label")
+    assert lines[12].startswith("data.tsv:33: column 'y': 'Pos' is no label, but 'pos'")
+    assert len(lines) == 13
     assert len(refusal(table(tmp_path, *labels[:10]), TASK).details) == 10
     text = "a\ty\n" + "\tpos\n" * 50 + "x\ty\tz\n" * 11
     source = Source(text_file(tmp_path, text), columns=COLUMNS)
-    assert refusal(source, TASK).details == (
+    assert summarised(refusal(source, TASK).details) == [
         "data.tsv:2: column 'a': is empty (the first of 50 like this)",
         "data.tsv:52: has 3 column(s), the header 2 (the first of 11 like this)",
-    )
+    ]
 
 
 def test_scores_that_are_no_numbers_say_why(tmp_path: Path) -> None:
