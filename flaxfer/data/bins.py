@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 
 FEW = 256
@@ -100,7 +102,7 @@ def _best_fit_by_length(lengths: np.ndarray, row_length: int, max_examples: int)
             if not len(left):
                 break
     groups[row_length].clear()
-    return [row for group in [*full, *sum(groups, [])] for row in group.tolist()]
+    return [row for group in chain(full, *groups) for row in group.tolist()]
 
 
 def _least_slack(lengths: np.ndarray, row_length: int, max_examples: int) -> list[list[int]]:
@@ -122,7 +124,7 @@ def _least_slack(lengths: np.ndarray, row_length: int, max_examples: int) -> lis
 
 
 def _fullest(lengths: list[int], space: int, most: int) -> list[int]:
-    """Return at most `most` of the lengths with the largest sum up to `space`, as ascending indices.
+    """Return the indices, ascending, of at most `most` lengths with the largest sum up to `space`.
 
     Exactly, by dynamic programming over the sums that each number of the lengths, which descend,
     can have: bit `number * (space + 1) + total` of an integer. Of equally good choices, it is one

@@ -196,9 +196,7 @@ def eval_batches(
     for start in range(0, len(rows), together):
         chosen = rows[start : start + together]
         count = math.ceil(len(chosen) / size) * size
-        built = packing.build_rows(
-            data, indices, chosen, count, train.row_length, slots, pad_id
-        )
+        built = packing.build_rows(data, indices, chosen, count, train.row_length, slots, pad_id)
         for first in range(0, count, size):
             yield {name: array[first : first + size] for name, array in built.items()}
 
