@@ -96,7 +96,7 @@ def batching(size: int, folder: Path) -> Steps:
     mesh = sharding.make_mesh()
     evaluator = Evaluator(model, growth_data.TASK, train, np.float32, mesh)
     params = model.random_params(0)
-    evaluator.predict(params, growth_data.tokens(5000))  # Compiles.
+    evaluator.predict(params, growth_data.tokens(min(size, 5000)))  # Compiles.
     yield "evaluate", lambda: evaluator.predict(params, data)
 
 

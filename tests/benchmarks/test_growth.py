@@ -29,7 +29,7 @@ MACHINE = {"cpu": "Test CPU", "features": ["avx2"], "cores": 2, "memory_gib": 8.
     ("part", "size"),
     [
         *(("read", 50), ("overlap", 50), ("tokenize", 50), ("batches", 200)),
-        *(("languages", 2), ("stages", 10)),
+        *(("languages", 1), ("stages", 10)),
     ],
 )
 def test_every_part_adds_its_record(part: str, size: int, tmp_path: Path) -> None:
