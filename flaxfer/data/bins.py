@@ -111,15 +111,14 @@ def _least_slack(lengths: np.ndarray, row_length: int, max_examples: int) -> lis
     A row gets the longest example that is left, and the others that leave the least space (Gupta &
     Ho 1999, Prod. Plan. Control 10; Fleszar & Hindi 2002, Comput. Oper. Res. 29).
     """
-    order = np.argsort(-lengths, kind="stable").tolist()
-    left = list(zip(lengths[order].tolist(), order, strict=True))
-    rows = []
+    sorted_indices = np.argsort(-lengths, kind="stable")
+    indices, left, rows = sorted_indices.tolist(), lengths[sorted_indices].tolist(), []
     while left:
-        (longest, index), *left = left
-        chosen = _fullest([length for length, _ in left], row_length - longest, max_examples - 1)
-        rows.append([index, *(left[i][1] for i in chosen)])
-        taken = set(chosen)
-        left = [pair for i, pair in enumerate(left) if i not in taken]
+        others = _fullest(left[1:], row_length - left[0], max_examples - 1)
+        chosen = [0, *(i + 1 for i in others)]
+        rows.append([indices[i] for i in chosen])
+        for i in reversed(chosen):
+            del indices[i], left[i]
     return rows
 
 
@@ -131,11 +130,13 @@ def _fullest(lengths: list[int], space: int, most: int) -> list[int]:
     with few examples, which are long.
     """
     width = space + 1
-    numbers = sum(1 << (number * width) for number in range(most))  # One bit for each number.
+    numbers = ((1 << (most * width)) - 1) // ((1 << width) - 1)  # One bit for each but the last.
     reached, before = 1, []
     perfect = ((numbers << width) | 1) << space
+    same = last = 0
     for i, length in enumerate(lengths):
-        if length > space:
+        same, last = same + 1 if length == last else 1, length
+        if same * length > space:  # So many of this length do not fit.
             continue
         if reached & perfect:
             break
