@@ -106,7 +106,11 @@ class Examples:
             elif column is None:
                 digest.update(b"none")
             else:
-                sizes, texts = zip(*_flat(column), strict=True) if column else ((), ())
+                if set(map(type, column)) == {str}:  # As `_flat`, but ten times as fast.
+                    texts = tuple(map(str, column))
+                    sizes = tuple(map(len, texts))
+                else:
+                    sizes, texts = zip(*_flat(column), strict=True) if column else ((), ())
                 # The lengths distinguish ("ab", "c") from ("a", "bc") at every depth.
                 digest.update(np.array(sizes, np.int64).tobytes())
                 digest.update("".join(texts).encode("utf-8", "surrogatepass"))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from flaxfer.data.bins import pack
+
 if TYPE_CHECKING:
     from flaxfer.data.tokenize import Tokenized
 
@@ -24,41 +26,6 @@ MOST_EXAMPLES = 64
 # The sample of `max_examples`: batches of a usual size, and enough of them for a stable average.
 _SAMPLE_BATCH = 64
 _SAMPLE_BATCHES = 32
-
-
-def pack(lengths: np.ndarray, row_length: int, max_examples: int) -> list[list[int]]:
-    """Assign examples to rows: best fit decreasing (Johnson 1974, J. Comput. Syst. Sci. 8).
-
-    Args:
-      lengths: (m,) int, number of tokens of each example, from 1 to `row_length`.
-      row_length: Tokens of a row.
-      max_examples: Maximum number of examples of a row.
-
-    Returns:
-      Rows of indices into `lengths`, longest example first; a function of the lengths.
-    """
-    assert ((lengths > 0) & (lengths <= row_length)).all(), (lengths, row_length)
-    rows: list[list[int]] = []
-    # Open rows by free space, and the set of free spaces as the bits of an integer, in which the
-    # tightest fit for an example is the lowest bit from its length on.
-    open_rows: list[list[list[int]]] = [[] for _ in range(row_length + 1)]
-    spaces = 0
-    order = np.argsort(-lengths, kind="stable")
-    for index, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        fitting = spaces >> length
-        if fitting:
-            space = length + (fitting & -fitting).bit_length() - 1
-            row = open_rows[space].pop()
-            if not open_rows[space]:
-                spaces ^= 1 << space
-        else:
-            space, row = row_length, []
-            rows.append(row)
-        row.append(index)
-        if len(row) < max_examples:
-            open_rows[space - length].append(row)
-            spaces |= 1 << (space - length)
-    return rows
 
 
 def rows_needed(
@@ -106,7 +73,7 @@ def bucket_sizes(needed: np.ndarray, limit: int, multiple: int) -> tuple[int, ..
 
 
 def max_examples(lengths: np.ndarray, row_length: int) -> int:
-    """Choose the number of example slots of a row: the smallest that does not cost more rows.
+    """Choose the number of example slots of a row: the smallest that costs no batch more rows.
 
     Every slot costs the computation of the head, whether it is used or not. Determined on a sample
     of batches spread evenly over the data set, whose examples have `lengths`, (n,) int.
@@ -115,11 +82,17 @@ def max_examples(lengths: np.ndarray, row_length: int) -> int:
     every = max(1, round(n / _SAMPLE_BATCH))
     batches = [np.arange(i, n, every) for i in range(0, every, -(-every // _SAMPLE_BATCHES))]
 
-    def rows(slots: int) -> int:
-        return int(rows_needed(lengths, batches, row_length, slots).sum())
+    needed = rows_needed(lengths, batches, row_length, MOST_EXAMPLES)
+    # With fewer slots, the examples of some batch would not fit into its rows.
+    least = max(-(-len(batch) // rows) for batch, rows in zip(batches, needed, strict=True))
 
-    fewest = rows(MOST_EXAMPLES)
-    return next(slots for slots in range(1, MOST_EXAMPLES + 1) if rows(slots) <= fewest)
+    def is_enough(slots: int) -> bool:
+        return all(
+            len(pack(lengths[batch], row_length, slots)) <= rows
+            for batch, rows in zip(batches, needed, strict=True)
+        )
+
+    return next(slots for slots in range(least, MOST_EXAMPLES + 1) if is_enough(slots))
 
 
 def best_row_length(lengths: np.ndarray, batch: int, longest: int, width: int) -> int:
@@ -155,7 +128,8 @@ class Layout:
       sequence: (m,) index of each sequence in the data set.
       token: (tokens,) index of each of their tokens in `Tokenized.token`.
       start: (m,) first position of each sequence in its row.
-      token_place, slot_place: Flat indices of the tokens and slots in the arrays of the batch.
+      token_place: (B * T,) bool, places of the tokens in the flat arrays of the batch.
+      slot_place: (m,) places of the slots in the flat arrays of the batch.
       token_shape, slot_shape: Shapes (B, T) and (B, E) of these arrays.
     """
 
@@ -214,11 +188,12 @@ def build_rows(
     assert len(rows) <= n_rows and np.max(counts, initial=0) <= max_examples, (counts, n_rows)
     assert np.max(start + length, initial=0) <= row_length
     position = _restarted(length)
+    filled = np.bincount(row, weights=length, minlength=n_rows)
     layout = Layout(
         sequence,
         np.repeat(tokenized.offset[sequence], length) + position,
         start,
-        np.repeat(row * row_length + start, length) + position,
+        (np.arange(row_length) < filled[:, None]).ravel(),
         row * max_examples + slot,
         (n_rows, row_length),
         (n_rows, max_examples),
@@ -246,9 +221,9 @@ def _placed(
       position: (tokens,) position of each token in its sequence.
       length: (m,) number of tokens of each sequence.
     """
-    skipped = tokenized.token[token] == tokenized.unplaced
-    if not skipped.any():
+    if tokenized.unplaced < 0:
         return position
+    skipped = tokenized.token[token] == tokenized.unplaced
     total = np.append(0, np.cumsum(skipped))
     before = np.repeat(total[np.cumsum(length) - length], length)
     return np.where(skipped, -1, position - (total[1:] - before))

@@ -14,7 +14,7 @@ from flaxfer.training import handover, restarts
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.record import StageRecord, content_hash
 
-STORE_VERSION = 6
+STORE_VERSION = 7
 """Part of every identity; raised when the same settings would give other results."""
 
 SAVING = ("log_every", "save_every", "save_minutes")

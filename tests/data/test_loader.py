@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flaxfer.config import Train
+from flaxfer.data import loader
 from flaxfer.data.loader import BatchSize, TrainPlan, eval_batches, put_rows
 from flaxfer.data.tokenize import Tokenized
+from flaxfer.tasks import TASK_TYPES
 from tests.helpers import mesh_of, random_tokenized
 
 DATA = random_tokenized(23)
@@ -51,6 +53,16 @@ def test_order_depends_on_seed_and_step_alone() -> None:
     assert not np.array_equal(forwards, other)
     epochs = np.concatenate(forwards)[: 2 * 23].reshape(2, 23)
     assert not np.array_equal(*epochs), "epochs have orders of their own"
+
+
+def test_the_order_is_that_of_the_permutations() -> None:
+    wanted = [np.random.default_rng((7, epoch)).permutation(23) for epoch in range(3)]
+    plan = plan_of(seed=7)
+    steps = [plan.indices(step) for step in range(plan.total_steps)]
+    np.testing.assert_array_equal(np.concatenate(steps)[: 3 * 23], np.concatenate(wanted))
+    large = plan_of(train=dataclasses.replace(TRAIN, batch_size=60), seed=7)
+    np.testing.assert_array_equal(large.indices(0), np.concatenate(wanted)[:60])
+    assert large.indices(0).dtype == np.int64
 
 
 def test_accumulation_and_packing_leave_the_batches_as_they_are() -> None:
@@ -152,6 +164,30 @@ def test_evaluation_meets_every_example_once(n: int, rows: int, packing: bool) -
             np.testing.assert_array_equal(
                 batch["label_BE"][filled], data.label[batch["index_BE"][filled]]
             )
+
+
+@pytest.mark.parametrize("choices", [1, 2])
+def test_batches_of_an_evaluation_are_those_built_one_by_one(choices: int) -> None:
+    data = random_tokenized(80)
+    if choices > 1:
+        data = dataclasses.replace(
+            data,
+            task_type=TASK_TYPES["multiple_choice"],
+            label=np.arange(40, dtype=np.int32) % choices,
+            choices=choices,
+            example=np.repeat(np.arange(40, dtype=np.int32), choices),
+        )
+    train = dataclasses.replace(TRAIN, eval_rows=1)
+    together = list(eval_batches(data, train, 0, 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loader, "BATCHES_AT_ONCE", 1)
+        alone = list(eval_batches(data, train, 0, 1))
+    assert len(together) == len(alone) > loader.BATCHES_AT_ONCE
+    for one, other in zip(together, alone, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+            assert one[name].flags.c_contiguous
 
 
 def test_few_shapes_for_many_sets() -> None:

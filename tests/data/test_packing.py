@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flaxfer.data import packing
+from flaxfer.data import bins, packing
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.tasks import TASK_TYPES
 
@@ -63,35 +63,73 @@ def fewest_rows(lengths: np.ndarray, row_length: int) -> int:
 @given(problems)
 def test_every_example_has_one_place_and_no_row_overflows(problem):
     row_length, lengths, max_examples = problem
-    rows = packing.pack(lengths, row_length, max_examples)
+    rows = bins.pack(lengths, row_length, max_examples)
     assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
     assert all(0 < len(row) <= max_examples for row in rows)
     assert all(lengths[row].sum() <= row_length for row in rows)
     assert len(rows) >= -(-lengths.sum() // row_length)
     assert len(rows) >= -(-len(lengths) // max_examples)
-    assert rows == packing.pack(lengths.copy(), row_length, max_examples)
+    assert rows == bins.pack(lengths.copy(), row_length, max_examples)
 
 
 @settings(deadline=None)
 @given(problems)
-def test_pack_is_best_fit_decreasing(problem):
+def test_pack_is_never_worse_than_best_fit(problem):
     row_length, lengths, max_examples = problem
-    rows = packing.pack(lengths, row_length, max_examples)
+    best_fit = plain_best_fit(lengths, row_length, max_examples)
+    assert len(bins.pack(lengths, row_length, max_examples)) <= best_fit
+    assert len(bins._best_fit(lengths, row_length, max_examples)) == best_fit
+
+
+@settings(deadline=None)
+@given(problems)
+def test_packing_by_length_is_best_fit_decreasing(problem):
+    row_length, lengths, max_examples = problem
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bins, "MANY", 1)
+        rows = bins.pack(lengths, row_length, max_examples)
+    assert sorted(itertools.chain(*rows)) == list(range(len(lengths)))
+    assert all(0 < len(row) <= max_examples and lengths[row].sum() <= row_length for row in rows)
+    assert all((np.diff(lengths[row]) <= 0).all() for row in rows)
     assert len(rows) == plain_best_fit(lengths, row_length, max_examples)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 30), max_size=10).map(lambda x: sorted(x, reverse=True)),
+    st.integers(0, 60),
+    st.integers(0, 10),
+)
+def test_a_row_is_filled_as_far_as_possible(lengths, space, most):
+    chosen = bins._fullest(lengths, space, most)
+    best = max(
+        sum(choice)
+        for n in range(min(most, len(lengths)) + 1)
+        for choice in itertools.combinations(lengths, n)
+        if sum(choice) <= space
+    )
+    assert chosen == sorted(set(chosen)) and len(chosen) <= most
+    assert sum(lengths[i] for i in chosen) == best
+
+
+def test_a_row_that_best_fit_wastes_is_saved():
+    lengths = np.array([5, 4, 4, 3, 2, 2])  # 5 3 2, 4 4 2; best fit puts 5 and 4 together.
+    assert plain_best_fit(lengths, 10, 6) == 3
+    assert bins.pack(lengths, 10, 6) == [[0, 3, 4], [1, 2, 5]]
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 20), max_size=9), st.integers(20, 30))
 def test_rows_stay_near_the_optimum(lengths, row_length):
     best = fewest_rows(np.array(lengths, int), row_length)
-    rows = packing.pack(np.array(lengths, int), row_length, max_examples=9)
+    rows = bins.pack(np.array(lengths, int), row_length, max_examples=9)
     assert best <= len(rows) <= 11 / 9 * best + 1
 
 
 @pytest.mark.parametrize("length", [0, 9])
 def test_an_example_that_fits_no_row_is_an_error(length):
     with pytest.raises(AssertionError):
-        packing.pack(np.array([3, length, 8]), row_length=8, max_examples=4)
+        bins.pack(np.array([3, length, 8]), row_length=8, max_examples=4)
 
 
 @settings(deadline=None)
@@ -121,7 +159,7 @@ def test_rows_needed_counts_the_packed_rows_of_every_batch():
     lengths = synthetic_lengths(640)
     batches = np.random.default_rng(1).permutation(640).reshape(20, 32)
     needed = packing.rows_needed(lengths, batches, ROW, 8)
-    assert needed.tolist() == [len(packing.pack(lengths[b], ROW, 8)) for b in batches]
+    assert needed.tolist() == [len(bins.pack(lengths[b], ROW, 8)) for b in batches]
 
 
 def test_best_row_length_costs_least():
@@ -182,7 +220,7 @@ def fill(lengths: np.ndarray, batch_size: int) -> float:
     return lengths[batches].sum() / (rows.sum() * ROW)
 
 
-@pytest.mark.parametrize(("batch_size", "least"), [(32, 0.89), (64, 0.94)])
+@pytest.mark.parametrize(("batch_size", "least"), [(32, 0.92), (64, 0.96)])
 def test_fill(batch_size, least):
     assert fill(synthetic_lengths(5749), batch_size) >= least
 
@@ -200,18 +238,19 @@ def test_fill_of_real_pairs(shared: Path, tokenizer: str):
     token = load(list(text_a), list(text_b), truncation=True, max_length=ROW)["input_ids"]
     lengths = np.array([len(t) for t in token])
     assert len(lengths) == 5749
-    assert fill(lengths, 32) >= 0.89
-    assert fill(lengths, 64) >= 0.94
+    assert fill(lengths, 32) >= 0.925
+    assert fill(lengths, 64) >= 0.96
 
 
-def test_packing_is_fast_enough_for_the_input_pipeline():
-    lengths = synthetic_lengths(256)
+@pytest.mark.parametrize(("n", "seconds"), [(32, 2e-3), (256, 1e-2), (200_000, 1.0)])
+def test_packing_is_fast_enough_for_the_input_pipeline(n: int, seconds: float):
+    lengths = synthetic_lengths(n)
     times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        packing.pack(lengths, ROW, 8)
-        times.append(time.perf_counter() - start)
-    assert min(times) < 2e-3
+    for _ in range(5):
+        start = time.thread_time()
+        bins.pack(lengths, ROW, 8)
+        times.append(time.thread_time() - start)
+    assert min(times) < seconds
 
 
 def tokenized(
@@ -243,7 +282,7 @@ def test_rows_hold_the_examples_unchanged(problem, spare, last, random):
         return
     data = tokenized(lengths, np.arange(len(lengths), dtype=np.float32) / 7, last)
     indices = np.array(random.sample(range(len(lengths)), random.randint(1, len(lengths))))
-    rows = packing.pack(lengths[indices], row_length, max_examples)
+    rows = bins.pack(lengths[indices], row_length, max_examples)
     shape = (len(rows) + spare, row_length)
     batch = packing.build_rows(data, indices, rows, shape[0], row_length, max_examples, pad_id=1)
 

@@ -208,6 +208,21 @@ def test_pairs_and_single_texts_do_not_mix(tmp_path: Path) -> None:
         read_splits(Data(train=(pairs,), dev=(single,)), NLI)
 
 
+def test_plain_texts_have_the_fingerprint_of_any_values() -> None:
+    """A class of its own keeps a column from being hashed as one of plain texts."""
+
+    class Text(str):
+        pass
+
+    texts = ("ab", "", "ü𝄞")
+    plain = Examples(
+        TASK_TYPES["regression"], texts, None, np.zeros(3, np.float32), texts, texts, texts
+    )
+    other = tuple(map(Text, texts))
+    columns = {name: other for name in ("text_a", "id", "language", "domain")}
+    assert dataclasses.replace(plain, **columns).fingerprint == plain.fingerprint
+
+
 def test_fingerprint_covers_everything() -> None:
     base = Examples(
         TASK_TYPES["classification"],

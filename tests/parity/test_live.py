@@ -14,7 +14,7 @@ import transformers
 
 from flaxfer import tasks
 from flaxfer.config import Model
-from flaxfer.data import packing
+from flaxfer.data import bins, packing
 from flaxfer.data.examples import Examples
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.models.encoders import ACTIVATIONS
@@ -175,7 +175,7 @@ def test_real_tokenizers_agree(
         Examples(tasks.task_type(case.task), first, second, label, *columns), tokenizer, 64, None
     )
     everything = np.arange(len(first))
-    rows = packing.pack(tokens.lengths, 64, 3)
+    rows = bins.pack(tokens.lengths, 64, 3)
     packed = packing.build_rows(tokens, everything, rows, len(rows), 64, 3, tokenizer.pad_token_id)
     assert len(rows) < len(first)
     results = flax_side.load(tmp_path, case.task).measure(

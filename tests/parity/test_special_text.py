@@ -12,7 +12,7 @@ import pytest
 
 from flaxfer import tasks
 from flaxfer.config import Model
-from flaxfer.data import packing
+from flaxfer.data import bins, packing
 from flaxfer.data.examples import Examples
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from tests.helpers import Family, tiny_tokenizer
@@ -42,7 +42,7 @@ def test_special_tokens_within_texts_agree(family: Family, tmp_path: Path) -> No
     columns = [("",) * len(first)] * 3
     data = Examples(tasks.task_type(case.task), first, second, label, *columns)
     tokens = tokenize(data, tokenizer, 48, None)
-    rows = packing.pack(tokens.lengths, 64, 3)
+    rows = bins.pack(tokens.lengths, 64, 3)
     assert len(rows) < len(first)
     packed = packing.build_rows(
         tokens, np.arange(len(first)), rows, len(rows), 64, 3, tokenizer.pad_token_id
