@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,18 @@ from flaxfer.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+
+class TrainStep(Protocol):
+    """A jitted train step."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        """Return the next state and the metrics."""
+
+    def lower(self, state: Any, batch: Any, key: Any) -> jax.stages.Lowered:
+        """Lower the step for arrays, or `ShapeDtypeStruct` with shardings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +149,8 @@ def make_train_step(spec: StepSpec, mesh: jax.sharding.Mesh) -> TrainStep:
 
     step = jax.vmap(train_step, spmd_axis_name=SEED) if spec.batched_seeds else train_step
     options = compiler_options(mesh.devices.flat[0])
-    return jax.jit(step, donate_argnums=0, compiler_options=options)
+    jitted: TrainStep = jax.jit(step, donate_argnums=0, compiler_options=options)
+    return jitted
 
 
 def compiled_programs(step: Callable[..., Any]) -> int:
