@@ -24,7 +24,7 @@ MOST_EXAMPLES = 64
 MOST_SIZES = 6
 """Maximum number of bucket sizes that are chosen automatically."""
 
-PROGRAM_STEPS = 32
+PROGRAM_STEPS = 20
 """Steps that take as long as compiling a program: more than the 14 that were measured in float32 on
 a CPU without AVX-512, and far fewer than on accelerators, where padding costs little."""
 

@@ -195,7 +195,8 @@ class _Loop:
             attention=settings.train.attention,
             batched_seeds=self._batched,
             rehearsed=rehearsal.objective(settings.train) if rehearsal else None,
-            fresh=spec.fresh,
+            # Elsewhere without effect; conditions whose specs are equal share their programs.
+            fresh=spec.fresh if settings.optimizer.l2_sp else (),
             skip_nonfinite=settings.train.max_skipped_steps > 0,
         )
         self._train_step = make_train_step(self._step_spec, self._mesh)
