@@ -155,7 +155,7 @@ def study(options: argparse.Namespace, folder: Path) -> Config:
     return Config(
         name="compile",
         model=Model(path=str(Path(options.model).absolute())),
-        target=Stage(task, Data((train,), (dev,), (dev,)), {}, stage.OPTIMIZER, settings),
+        target=Stage(task, Data((train,), (dev,)), {}, stage.OPTIMIZER, settings),
         conditions=("direct",),
         seeds=(options.seed,),
         workdir=tempfile.mkdtemp(dir=folder),

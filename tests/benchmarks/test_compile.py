@@ -16,13 +16,14 @@ def test_the_programs_of_a_study_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [f"{WORDS[i % 5]} {WORDS[i % 7]},{WORDS[i % 3]},{i / 10:.2f}\n" for i in range(48)]
-    file = tmp_path / "pairs.csv"
-    file.write_text("".join(rows))
+    file, dev = tmp_path / "pairs.csv", tmp_path / "dev.csv"
+    file.write_text("".join(rows[:32]))
+    dev.write_text("".join(rows[32:]))
     words = ["--model", str(tiny_model(tmp_path / "model", layers=1)), "--data", str(file)]
     options = stage.parser("").parse_args(
         [*words, "--batch", "16", "--steps", "2", "--length", "32", "--dtype", "float32"]
     )
-    options.eval_data, options.bucket_sizes, options.child = file, 1, tmp_path
+    options.eval_data, options.bucket_sizes, options.child = dev, 1, tmp_path
     with restored_compilation_cache():
         record = benchmark.start(options)
     assert capsys.readouterr().out == ""
