@@ -166,7 +166,8 @@ class TrainPlan:
             rehearsed = key.startswith(f"{packing.REHEARSED}/")  # Of a single bucket size.
             rows = array.shape[axis] if rehearsed else count
             sizes = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
-            return jax.ShapeDtypeStruct(sizes, array.dtype, sharding=where)
+            dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+            return jax.ShapeDtypeStruct(sizes, dtype, sharding=where)
 
         for count in dict.fromkeys((batch["token_BT"].shape[axis], *self.bucket_sizes)):
             yield {key: shape(key, array, count) for key, array in batch.items()}

@@ -21,7 +21,7 @@ def cheapest(needed: np.ndarray, steps: int) -> int:
     for number in range(1, MOST_SIZES + 1):
         for smaller in itertools.combinations(range(1, needed.max()), number - 1):
             sizes = np.array([*smaller, needed.max()])
-            rows = sum(min(size for size in sizes if size >= count) for count in needed)
+            rows = sizes[(needed[:, None] > sizes).sum(axis=1)].sum()
             work = steps * rows / needed.sum() + PROGRAM_STEPS * number
             costs[number] = min(work, costs.get(number, np.inf))
     return min(costs, key=lambda number: costs[number])
