@@ -102,10 +102,10 @@ Tuple: TypeAlias = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 """A tuple; a single item need not be wrapped."""
 Distinct: TypeAlias = Annotated[Tuple[T], AfterValidator(_distinct)]
 """A tuple without duplicates; a single item need not be wrapped."""
-RowLength: TypeAlias = Annotated[
-    NonNegativeInt, BeforeValidator(lambda length: 0 if length == "auto" else length)
+AutoCount: TypeAlias = Annotated[
+    NonNegativeInt, BeforeValidator(lambda count: 0 if count == "auto" else count)
 ]
-"""Tokens in a packed row; `auto` is stored as 0."""
+"""A positive number, or `auto`, which is stored as 0."""
 TagScheme: TypeAlias = Literal[
     "auto", "iob2", "iob1", "ioe2", "ioe1", "iobes", "bilou", "bmes", "bmewo", "chunks", "none"
 ]

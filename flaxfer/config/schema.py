@@ -243,7 +243,8 @@ class Train:
         and contexts (question_answering) are divided, other examples truncated.
       doc_stride: Tokens shared by consecutive windows of a long context.
       row_length: Tokens per packed row; `auto` (stored as 0) by `packing.best_row_length`.
-      max_bucket_sizes: Maximum number of bucket sizes; each is compiled, but more reduce padding.
+      max_bucket_sizes: Maximum number of bucket sizes, each a program that takes time to compile;
+        more reduce padding. `auto` (stored as 0) by `packing.affordable_sizes`.
       packing: Pack several examples into a row; if false, each example gets its own row.
       eval_rows: Packed rows per device in an evaluation step; empty rows pad a set's last step.
       eval_every: Steps between evaluations on dev; 0 for once per epoch.
@@ -255,8 +256,7 @@ class Train:
         only the inputs of layers, which needs the least memory; the rest is recomputed.
       attention: `xla`, or a fused kernel that neither stores nor drops out the attention
         probabilities: `cudnn` (GPU), `splash` (TPU). `auto` uses a kernel where it is faster.
-      output_bias: Initial output bias of a new regression head: `zero` as in transformers, or the
-        `mean` training score, which helps short runs.
+      output_bias: Initial bias of a new regression head: `zero`, or the `mean` training score.
       label_smoothing: Probability mass distributed evenly over all classes.
       max_skipped_steps: Steps to skip for a NaN or infinite loss or gradient; one more is an error.
     """
@@ -267,8 +267,8 @@ class Train:
     gradient_accumulation_steps: fields.PositiveInt = 1
     max_length: Annotated[fields.Int, Field(ge=4)] = 128
     doc_stride: fields.NonNegativeInt = 128
-    row_length: fields.RowLength = 128
-    max_bucket_sizes: fields.PositiveInt = 6
+    row_length: fields.AutoCount = 128
+    max_bucket_sizes: fields.AutoCount = 0
     packing: fields.Bool = True
     eval_rows: fields.PositiveInt = 16
     eval_every: fields.NonNegativeInt = 0

@@ -96,7 +96,8 @@ class TrainPlan:
         needed = packing.rows_needed(data.lengths, micro, train.row_length, slots)
         # The micro-batches of a step have one shape for all seeds.
         needed = needed.reshape(-1, len(seeds) * train.gradient_accumulation_steps).max(axis=1)
-        counts = packing.bucket_sizes(needed, train.max_bucket_sizes, multiple)
+        limit = train.max_bucket_sizes or packing.affordable_sizes(needed, steps, multiple)
+        counts = packing.bucket_sizes(needed, limit, multiple)
         return dataclasses.replace(plan, bucket_sizes=counts)
 
     def indices(self, step: int, which: int = 0) -> np.ndarray:
@@ -158,16 +159,37 @@ class TrainPlan:
         beyond = math.ceil(needed / self.multiple) * self.multiple
         return next((count for count in self.bucket_sizes if count >= needed), beyond)
 
+    def shapes(
+        self, step: int, mesh: jax.sharding.Mesh
+    ) -> Iterator[dict[str, jax.ShapeDtypeStruct]]:
+        """Yield the arrays of batches of all bucket sizes, that of a step first."""
+        batch, where = self.batch(step), row_sharding(mesh, *self._lead)
+        axis = len(self._lead)
+
+        def shape(key: str, array: np.ndarray, count: int) -> jax.ShapeDtypeStruct:
+            rehearsed = key.startswith(f"{packing.REHEARSED}/")  # Of a single bucket size.
+            rows = array.shape[axis] if rehearsed else count
+            sizes = (*array.shape[:axis], rows, *array.shape[axis + 1 :])
+            dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+            return jax.ShapeDtypeStruct(sizes, dtype, sharding=where)
+
+        for count in dict.fromkeys((batch["token_BT"].shape[axis], *self.bucket_sizes)):
+            yield {key: shape(key, array, count) for key, array in batch.items()}
+
+    @property
+    def _lead(self) -> tuple[str | None, ...]:
+        """Mesh axes of the leading axes: of seeds, if there are several, and micro-batches."""
+        return (None,) if len(self.seeds) == 1 else (sharding.SEED, None)
+
     def batches(
         self, start: int, mesh: jax.sharding.Mesh
     ) -> Iterator[tuple[BatchSize, dict[str, jax.Array]]]:
         """Yield the batches after step `start`, built ahead and transferred to the devices."""
-        lead = (None,) if len(self.seeds) == 1 else (sharding.SEED, None)
 
         def ready(first: int) -> list[tuple[BatchSize, dict[str, jax.Array]]]:
             steps = range(first, min(first + BATCHES_AHEAD, self.total_steps))
             batches = [self.batch(step) for step in steps]
-            return [(BatchSize.of(batch), put_rows(batch, mesh, *lead)) for batch in batches]
+            return [(BatchSize.of(batch), put_rows(batch, mesh, *self._lead)) for batch in batches]
 
         groups = grain.MapDataset.range(start, self.total_steps, BATCHES_AHEAD).map(ready)
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
@@ -205,8 +227,12 @@ def put_rows(
     batch: packing.Batch, mesh: jax.sharding.Mesh, *lead: str | None
 ) -> dict[str, jax.Array]:
     """Transfer a batch to the devices, with rows and leading axes split over the mesh."""
-    spec = jax.sharding.PartitionSpec(*lead, *sharding.ROWS)
-    return jax.device_put(batch, jax.sharding.NamedSharding(mesh, spec))
+    return jax.device_put(batch, row_sharding(mesh, *lead))
+
+
+def row_sharding(mesh: jax.sharding.Mesh, *lead: str | None) -> jax.sharding.NamedSharding:
+    """Return the sharding of arrays whose rows come after `lead`, axes of the mesh or None."""
+    return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*lead, *sharding.ROWS))
 
 
 @functools.lru_cache(maxsize=32)

@@ -23,6 +23,13 @@ REHEARSED = "rehearsed"
 MOST_EXAMPLES = 64
 """Maximum number of examples of a row."""
 
+MOST_SIZES = 6
+"""Maximum number of bucket sizes that are chosen automatically."""
+
+PROGRAM_STEPS = 20
+"""Steps that take as long as compiling a program: more than the 14 that were measured in float32 on
+a CPU without AVX-512, and far fewer than on accelerators, where padding costs little."""
+
 # The sample of `max_examples`: batches of a usual size, and enough of them for a stable average.
 _SAMPLE_BATCH = 64
 _SAMPLE_BATCHES = 32
@@ -70,6 +77,25 @@ def bucket_sizes(needed: np.ndarray, limit: int, multiple: int) -> tuple[int, ..
     for best in reversed(previous[1:]):
         chosen.append(int(best[chosen[-1]]))
     return tuple(int(size[j - 1]) for j in reversed(chosen))
+
+
+def affordable_sizes(needed: np.ndarray, steps: int, multiple: int) -> int:
+    """Return how many bucket sizes save more time in steps than their programs take to compile.
+
+    Depends on no clock, so a study has the same batches on every machine.
+
+    Args:
+      needed: (planned steps,) int, number of rows of each batch.
+      steps: Number of steps of the stage.
+      multiple: Factor of all sizes.
+    """
+
+    def cost(limit: int) -> float:
+        sizes = np.array(bucket_sizes(needed, limit, multiple))
+        rows = sizes[np.searchsorted(sizes, needed)]
+        return steps * float(rows.mean() / needed.mean()) + PROGRAM_STEPS * limit
+
+    return min(range(1, MOST_SIZES + 1), key=cost)
 
 
 def max_examples(lengths: np.ndarray, row_length: int) -> int:

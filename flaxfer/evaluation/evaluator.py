@@ -55,21 +55,12 @@ class Evaluator:
         Metrics that accumulate are computed on the device while the batches run; others, such as
         Spearman's correlation with its ranks, are computed from all predictions.
         """
-        form, batched_seeds = task_type(self.task), seeds > 1
-        spec = EvalSpec(self.model, self.dtype, self.train.attention, batched_seeds)
-        eval_step = make_eval_step(spec, self.mesh)
-        params = cast_for_eval(self.dtype)(params)
-        accumulated: Any = form.device_metrics(self.task)
-        where: Any = sharding.whole(self.mesh)
-        if batched_seeds:
-            accumulated = jax.tree.map(lambda x: jnp.stack([x] * seeds), accumulated)
-            where = sharding.group_shardings(accumulated, self.mesh)
-        accumulated = jax.device_put(accumulated, where)
+        form, eval_step = task_type(self.task), self._step(seeds)
+        params, accumulated = cast_for_eval(self.dtype)(params), self._no_metrics(seeds)
         size = len(data.token) if form.per_token else len(data)
         outputs = np.full((seeds, size, form.num_outputs(self.task)), np.nan, np.float32)
         unread: tuple[Batch, jax.Array] | None = None
-        pad_id, multiple = self.model.encoder.pad_token_id, sharding.row_shards(self.mesh)
-        for batch in self.batches(data, self.train, pad_id, multiple):
+        for batch in self._batches(data):
             signals.check()
             accumulated, logits = eval_step(params, put_rows(batch, self.mesh), accumulated)
             if unread is not None:  # One batch late: the device never waits for the host.
@@ -78,9 +69,42 @@ class Evaluator:
         if unread is not None:
             _scatter(outputs, data, *unread)
         states = [accumulated]
-        if batched_seeds:
+        if seeds > 1:
             states = [jax.tree.map(lambda x, i=i: x[i], accumulated) for i in range(seeds)]
         return [(o, self._scores(data, o, state)) for o, state in zip(outputs, states, strict=True)]
+
+    def lower(self, params: Params, data: Tokenized, seeds: int) -> jax.stages.Lowered:
+        """Lower the step of `predict_seeds`, with parameters as `ShapeDtypeStruct` with shardings.
+
+        Once it is compiled, `predict_seeds` does not compile it again.
+        """
+        cast: Any = cast_for_eval(self.dtype)
+        compiled = cast.lower(params).compile()
+        narrow = jax.tree.map(
+            lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+            *(compiled.out_info, compiled.output_shardings),
+        )
+        step: Any = self._step(seeds)
+        batch = put_rows(next(self._batches(data)), self.mesh)
+        lowered: jax.stages.Lowered = step.lower(narrow, batch, self._no_metrics(seeds))
+        return lowered
+
+    def _step(self, seeds: int) -> Callable[..., Any]:
+        spec = EvalSpec(self.model, self.dtype, self.train.attention, batched_seeds=seeds > 1)
+        return make_eval_step(spec, self.mesh)
+
+    def _no_metrics(self, seeds: int) -> Any:
+        """Return the metrics before the first batch, placed on the mesh."""
+        accumulated: Any = task_type(self.task).device_metrics(self.task)
+        where: Any = sharding.whole(self.mesh)
+        if seeds > 1:
+            accumulated = jax.tree.map(lambda x: jnp.stack([x] * seeds), accumulated)
+            where = sharding.group_shardings(accumulated, self.mesh)
+        return jax.device_put(accumulated, where)
+
+    def _batches(self, data: Tokenized) -> Iterator[Batch]:
+        multiple = sharding.row_shards(self.mesh)
+        return self.batches(data, self.train, self.model.encoder.pad_token_id, multiple)
 
     def predictions(self, data: Tokenized, outputs: np.ndarray) -> Predictions:
         """Return the predictions of a split from the model's outputs."""

@@ -23,7 +23,7 @@ from flaxfer.models.layers import (
     Linear,
     at,
     queries_keys_values,
-    remat,
+    run_layer,
     split_rows,
 )
 from flaxfer.models.ops import dropout, dropout_site
@@ -147,7 +147,7 @@ class Encoder(nnx.Module):
         for number, layer in enumerate(self.layers, start=1):
             place_BT = cls_BE if number == len(self.layers) else None
             key = dropout_site(dropout_key, number)
-            x_BTD = remat(layer, execution)(states[-1], batch["segment_BT"], place_BT, key)
+            x_BTD = run_layer(layer, execution, states[-1], batch["segment_BT"], place_BT, key)
             states.append(split_rows(x_BTD, execution))
         return tuple(states)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -61,14 +61,35 @@ def at(x: jax.Array, place_BT: jax.Array | None) -> jax.Array:
     return jnp.take_along_axis(x, jnp.expand_dims(place_BT, tuple(range(2, x.ndim))), axis=1)
 
 
-def remat(layer: Callable[..., jax.Array], execution: Execution) -> Callable[..., jax.Array]:
-    """Return a layer that recomputes activations by its remat policy (Chen et al. 2016)."""
-    layer = functools.partial(layer, execution=execution)
+def run_layer(layer: nnx.Module, execution: Execution, *arrays: jax.Array | None) -> jax.Array:
+    """Return a layer's output; layers that differ in their parameters alone share one trace.
+
+    Tracing and lowering are half of a warm start, and otherwise repeated for every layer. The
+    compiler inlines the calls, so the program is the same.
+
+    Args:
+      layer: module that is called with `arrays` and `execution`.
+      execution: how it computes; activations are recomputed by its remat policy.
+      *arrays: inputs of the layer.
+    """
+    graph, params = nnx.split(layer)
+    return _run_layer(graph, execution, params, *arrays)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run_layer(
+    graph: nnx.GraphDef[Any], execution: Execution, params: nnx.State, *arrays: jax.Array | None
+) -> jax.Array:
+    def run(params: nnx.State, *arrays: jax.Array | None) -> jax.Array:
+        output: jax.Array = nnx.merge(graph, params)(*arrays, execution=execution)
+        return output
+
     if execution.remat == "none":
-        return layer
+        return run(params, *arrays)
+    # Recompute activations (Chen et al. 2016).
     policies = jax.checkpoint_policies
     saveable = policies.dots_with_no_batch_dims_saveable if execution.remat == "matmuls" else None
-    return jax.checkpoint(layer, policy=saveable)
+    return jax.checkpoint(run, policy=saveable)(params, *arrays)
 
 
 def split_rows(x_BTD: jax.Array, execution: Execution) -> jax.Array:

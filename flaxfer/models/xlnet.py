@@ -26,7 +26,7 @@ from flaxfer.models.layers import (
     Linear,
     at,
     queries_keys_values,
-    remat,
+    run_layer,
     split_rows,
 )
 from flaxfer.models.ops import distance_scores, distance_scores_at, dropout, dropout_site
@@ -201,7 +201,9 @@ class Encoder(nnx.Module):
         distance_RD = dropout(distance_RD.astype(execution.dtype), self.rate, keys[-1])
         states = [split_rows(x_BTD, execution)]
         for number, layer in enumerate(self.layers, start=1):
-            x_BTD = remat(layer, execution)(
+            x_BTD = run_layer(
+                layer,
+                execution,
                 states[-1],
                 batch["segment_BT"],
                 batch["type_BT"],

@@ -154,7 +154,8 @@ def use_compilation_cache(folder: Path) -> None:
     """
     cpu = hashlib.sha256(" ".join(sorted(cpu_flags())).encode()).hexdigest()[:12]
     jax.config.update("jax_compilation_cache_dir", str(folder / "xla" / cpu))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    # Dozens of small programs, each read faster than it is compiled.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def versions() -> dict[str, str]:

@@ -111,6 +111,11 @@ def group_shardings(tree: Any, mesh: jax.sharding.Mesh) -> Any:
     )
 
 
+def placed_shapes(tree: Any) -> Any:
+    """Return arrays as `ShapeDtypeStruct`, with their shardings."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
+
+
 def _sharding(mesh: jax.sharding.Mesh, *axes: Any) -> NamedSharding:
     while axes and axes[-1] is None:
         axes = axes[:-1]

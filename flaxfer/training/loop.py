@@ -23,10 +23,11 @@ from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.runtime import memory, signals
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.runtime.progress import StageBar, say
-from flaxfer.runtime.sharding import row_shards, seed_mesh, whole
+from flaxfer.runtime.sharding import placed_shapes, row_shards, seed_mesh, whole
 from flaxfer.tasks.base import Scores
 from flaxfer.training.data import StageData, example_ids
 from flaxfer.training.optimizer import make_optimizer
+from flaxfer.training.programs import Programs
 from flaxfer.training.record import placed
 from flaxfer.training.run import Run
 from flaxfer.training.state import from_items, init_state, param_items, stack, unstack
@@ -112,8 +113,9 @@ class _Loop:
         self._batched = len(runs) > 1
         self._mesh = seed_mesh(mesh, len(runs)) if self._batched else mesh
         self._title = f"{self._spec.condition}/{self._spec.name} {_seeds(runs)}"
+        self._programs = Programs()
         self._bar: StageBar | None = None
-        self._unread: tuple[int, dict[str, jax.Array], BatchSize | None] | None = None
+        self._unread: tuple[int, dict[str, jax.Array], BatchSize] | None = None
 
     def run(self, tracker_names: tuple[str, ...]) -> None:
         """Take all steps of the plan, or stop when every seed has ended or a signal arrives."""
@@ -141,15 +143,16 @@ class _Loop:
         self._finish_ended()  # Killed after the last save.
         if not self._active:
             return
+        self._compile_ahead()
         self._start_clock()
         asked = time.monotonic()
         for size, batch in self._batches.batches(self._step, self._mesh):
             self._waited += time.monotonic() - asked
-            metrics, compiled = self._take_step(batch)
+            metrics = self._take_step(batch)
             # The metrics are read one step late: the device has the next step by then, and never
             # waits for the host.
             self._read()
-            self._unread = (self._step, metrics, None if compiled else size)
+            self._unread = (self._step, metrics, size)
             if self._is_evaluation_due() and self._active:
                 self._read()
                 self._evaluate_and_save()
@@ -162,8 +165,9 @@ class _Loop:
             asked = time.monotonic()
 
     def close(self) -> None:
-        """Close the bar and the logs."""
+        """Close the bar and the logs, and end the thread that compiles."""
         signals.release()
+        self._programs.close()
         if self._bar is not None:
             self._bar.close()
         for run in self._runs:
@@ -191,7 +195,8 @@ class _Loop:
             attention=settings.train.attention,
             batched_seeds=self._batched,
             rehearsed=rehearsal.objective(settings.train) if rehearsal else None,
-            fresh=spec.fresh,
+            # Elsewhere without effect; conditions whose specs are equal share their programs.
+            fresh=spec.fresh if settings.optimizer.l2_sp else (),
             skip_nonfinite=settings.train.max_skipped_steps > 0,
         )
         self._train_step = make_train_step(self._step_spec, self._mesh)
@@ -221,34 +226,42 @@ class _Loop:
                 states.append(from_items(step, items))
         self._state = stack(states, self._mesh) if self._batched else states[0]
 
-    def _take_step(self, batch: dict[str, jax.Array]) -> tuple[dict[str, jax.Array], bool]:
-        """Start a step; return its metrics, and whether a program was compiled for it."""
+    def _compile_ahead(self) -> None:
+        """Start to compile the programs of the stage, that of the next step first."""
+        state = placed_shapes(self._state)
+        for batch in self._batches.shapes(self._step, self._mesh):
+            lower = functools.partial(self._train_step.lower, state, batch, self._key)
+            self._programs.plan(batch["token_BT"].shape, lower)
+        params, dev = param_items(state.params)["params"], self._data.dev
+        lower = functools.partial(self._evaluator.lower, params, dev, len(self._runs))
+        self._programs.plan("dev", lower)
+
+    def _take_step(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Start a step; return its metrics. Waiting for its program counts as compilation."""
         programs, called = compiled_programs(self._train_step), time.monotonic()
+        self._programs.wait(batch["token_BT"].shape)
         self._state, metrics = self._train_step(self._state, batch, self._key)
         self._step += 1
         signals.hold()
-        compiled = compiled_programs(self._train_step) > programs
-        if compiled:
-            jax.block_until_ready(metrics)
+        if compiled_programs(self._train_step) > programs:
             seconds = time.monotonic() - called
             for _, run in self._active:
                 run.speed.compile_seconds += seconds / len(self._active)
             self._mark += seconds
-        return metrics, compiled
+        return metrics
 
     def _read(self) -> None:
-        """Log the metrics not read yet; count the step's speed unless it compiled a program."""
+        """Log the metrics not read yet, and count the step's speed."""
         if self._unread is None:
             return
         (step, metrics, size), self._unread = self._unread, None
         values = {name: np.atleast_1d(value) for name, value in jax.device_get(metrics).items()}
         now, active = time.monotonic(), self._active
         for i, run in active:
-            if size is not None:
-                run.speed.seconds += (now - self._mark) / len(active)
-                run.speed.stall_seconds += self._waited / len(active)
-                run.speed.examples += size.examples // len(self._runs)
-                run.speed.tokens += size.tokens // len(self._runs)
+            run.speed.seconds += (now - self._mark) / len(active)
+            run.speed.stall_seconds += self._waited / len(active)
+            run.speed.examples += size.examples // len(self._runs)
+            run.speed.tokens += size.tokens // len(self._runs)
             numbers = {name: float(value[i]) for name, value in values.items()}
             run.log_step(step, numbers, functools.partial(example_ids, self._batches, step - 1, i))
             self._say_others_continue(run)
@@ -283,6 +296,7 @@ class _Loop:
             return
         began, dev = time.monotonic(), self._data.dev
         params = param_items(self._state.params)["params"]
+        self._programs.wait("dev")
         results = self._evaluator.predict_seeds(params, dev, len(self._runs))
         active = [(i, run) for i, run in self._active if run.scored_step != self._step]
         seconds = time.monotonic() - began

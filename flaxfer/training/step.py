@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,18 @@ from flaxfer.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+
+class TrainStep(Protocol):
+    """A jitted train step."""
+
+    def __call__(
+        self, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        """Return the next state and the metrics."""
+
+    def lower(self, state: Any, batch: Any, key: Any) -> jax.stages.Lowered:
+        """Lower the step for arrays, or `ShapeDtypeStruct` with shardings."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +112,12 @@ def make_train_step(spec: StepSpec, mesh: jax.sharding.Mesh) -> TrainStep:
     Metrics (float32 scalars): `loss`, `gradient_norm` of the parameters that are not frozen, before
     clipping, `learning_rate`; with a rehearsed task, `rehearsed_loss`.
     """
-    schedule = make_schedule(spec.optimizer, spec.total_steps)
     execution = Execution(spec.dtype, spec.remat, spec.attention, mesh)
     mean_gradient = functools.partial(_mean_gradient, execution)
 
+    update = _make_update(spec)
+
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
-        transform = make_optimizer(spec.optimizer, spec.total_steps, state.params, spec.fresh)
         step_key = jax.random.fold_in(key, state.step)
         target, rehearsed = by_task(batch)
         loss, gradient = mean_gradient(spec, "head", state.params, target, step_key)
@@ -121,8 +132,29 @@ def make_train_step(spec: StepSpec, mesh: jax.sharding.Mesh) -> TrainStep:
             gradient = jax.tree.map(
                 lambda g, r: (1 - fraction) * g + fraction * r, gradient, rehearsed_gradient
             )
+        state, metrics = update(state, gradient, metrics)
+        # Unconstrained, the compiler may place the new state elsewhere than the old one, and the
+        # next step would be compiled again.
+        return jax.lax.with_sharding_constraint(state, tree_shardings(state, mesh)), metrics
+
+    step = jax.vmap(train_step, spmd_axis_name=SEED) if spec.batched_seeds else train_step
+    options = compiler_options(mesh.devices.flat[0])
+    jitted: TrainStep = jax.jit(step, donate_argnums=0, compiler_options=options)
+    return jitted
+
+
+def _make_update(spec: StepSpec) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Return a function of state, gradient and metrics to the next state and all metrics.
+
+    It is jitted so that the programs of all bucket sizes share its trace.
+    """
+    schedule = make_schedule(spec.optimizer, spec.total_steps)
+
+    @jax.jit
+    def update(state: TrainState, gradient: Params, metrics: Metrics) -> tuple[TrainState, Metrics]:
+        transform = make_optimizer(spec.optimizer, spec.total_steps, state.params, spec.fresh)
         updates, opt_state = transform.update(gradient, state.opt_state, state.params)
-        metrics |= {
+        metrics = metrics | {
             "gradient_norm": optax.tree.norm(trained_part(spec.optimizer, gradient)),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
@@ -131,14 +163,9 @@ def make_train_step(spec: StepSpec, mesh: jax.sharding.Mesh) -> TrainStep:
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
             old = (state.params, state.opt_state)
             params, opt_state = _where_float(finite, (params, opt_state), old)
-        state = TrainState(state.step + 1, params, opt_state)
-        # Unconstrained, the compiler may place the new state elsewhere than the old one, and the
-        # next step would be compiled again.
-        return jax.lax.with_sharding_constraint(state, tree_shardings(state, mesh)), metrics
+        return TrainState(state.step + 1, params, opt_state), metrics
 
-    step = jax.vmap(train_step, spmd_axis_name=SEED) if spec.batched_seeds else train_step
-    options = compiler_options(mesh.devices.flat[0])
-    return jax.jit(step, donate_argnums=0, compiler_options=options)
+    return update
 
 
 def compiled_programs(step: Callable[..., Any]) -> int:

@@ -58,7 +58,13 @@ def workload() -> programs.Workload:
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "intermediate_size": 512}
     encoder = {"model_type": "bert", "vocab_size": 2048, "num_attention_heads": 4, **sizes}
     task = Task("similarity", "regression", "pearson")
-    train = Train(batch_size=64, row_length=128, eval_rows=16, compute_dtype="bfloat16")
+    train = Train(
+        batch_size=64,
+        row_length=128,
+        max_bucket_sizes=6,
+        eval_rows=16,
+        compute_dtype="bfloat16",
+    )
     return programs.Workload(
         settings=Stage(task, Data(train=()), train=train),
         model=ModelSpec(read_config(encoder)),

@@ -124,6 +124,7 @@ SOURCE = "target.data.train.1"
         ("train.batch_size", "64", 64),
         ("train.row_length", "256", 256),
         ("train.row_length", "auto", 0),
+        ("train.max_bucket_sizes", "auto", 0),
         ("optimizer.weight_decay", "0.5", 0.5),
         ("optimizer.weight_decay", "1", 1.0),
         ("optimizer.weight_decay", "1e-3", 1e-3),

@@ -88,12 +88,11 @@ CASES: list[tuple[dict[str, Any], str]] = [
             "gradient_accumulation_steps",
             "eval_rows",
             "log_every",
-            "max_bucket_sizes",
         )
     ],
     *[
         ({f"{TRAIN}.{key}": -1}, f"{TRAIN}.{key}: should be greater than or equal to 0; is -1")
-        for key in ("max_steps", "eval_every", "patience")
+        for key in ("max_steps", "max_bucket_sizes", "eval_every", "patience")
     ],
     ({f"{TRAIN}.epochs": 0.0}, f"{TRAIN}.epochs: should be positive; is 0.0"),
     (

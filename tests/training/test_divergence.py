@@ -169,6 +169,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: int, error: Callable[[], Any]
             return function(state, *rest)
 
         step._cache_size = function._cache_size  # type: ignore[attr-defined]
+        step.lower = function.lower  # type: ignore[attr-defined]
         return step
 
     monkeypatch.setattr(loop, "make_train_step", make)

@@ -250,6 +250,7 @@ def test_batched_seeds_on_a_mesh(
 
         functions.append(function)
         spied._cache_size = function._cache_size  # type: ignore[attr-defined]
+        spied.lower = function.lower  # type: ignore[attr-defined]
         return spied
 
     monkeypatch.setattr(loop, "make_train_step", make)
