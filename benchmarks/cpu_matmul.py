@@ -210,8 +210,8 @@ def total(times: Mapping[Timed, float], who: Any, chosen: Sequence[Cell]) -> flo
     return sum(cell.count * times[who, cell] for cell in chosen)
 
 
-def compiled(variant: Variant, cell: Cell, rows: tuple[int, int]) -> Callable[[], None]:
-    """Return a call of the matmul, compiled and run once."""
+def compiled(variant: Variant, cell: Cell, rows: tuple[int, int]) -> Callable[[], jax.Array]:
+    """Return a call of the matmul, compiled and run once, which waits for the result."""
     x, kernel, cotangent = (jnp.asarray(a, variant.dtype) for a in arrays(cell.shape, rows))
 
     def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -227,8 +227,8 @@ def compiled(variant: Variant, cell: Cell, rows: tuple[int, int]) -> Callable[[]
 
     function = jax.jit(pass_of, compiler_options=dict(variant.options))
 
-    def call() -> None:
-        function(x, kernel, cotangent).block_until_ready()
+    def call() -> jax.Array:
+        return function(x, kernel, cotangent).block_until_ready()
 
     call()
     return call
@@ -288,10 +288,10 @@ def timed(calls: Mapping[Timed, Callable[[], Any]], seconds: float) -> list[dict
 
 def describe(record: Mapping[str, Any]) -> str:
     """Return the rates, and a line for every choice."""
-    tokens = " x ".join(map(str, record["rows"]))
+    tokens, machine = " x ".join(map(str, record["rows"])), record["machine"]
     lines = [
-        f"CPU kind {record['kind']} ({record['machine']['cpu']}, {record['machine']['cores']} cores), "
-        f"jaxlib {record['versions']['jaxlib']}; matmuls of {tokens} tokens, GFLOP/s, "
+        f"CPU kind {record['kind']} ({machine['cpu']}, {machine['cores']} cores), jaxlib "
+        f"{record['versions']['jaxlib']}; matmuls of {tokens} tokens, GFLOP/s, "
         f"medians of {record['rounds']} rounds:",
         *("  ".join(cells) for cells in _rate_rows(record)),
         *verdicts(record),
