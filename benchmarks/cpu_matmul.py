@@ -17,6 +17,8 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import os
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -42,6 +44,8 @@ TINY: Mapping[str, tuple[int, int]] = {"tiny": (32, 64)}
 MARGIN = 1.05
 """Smallest ratio of rates, in both halves of the rounds, at which another choice is faster."""
 LEAST_ROUNDS = 4
+BUSY = 0.75
+"""Share of all CPUs that the matmuls use at least if nothing else runs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,29 +162,30 @@ def measure(
     table, listed = table_variant(kind), choices(kind)
     variants = [table, *(other for choice in listed for other in choice.others.values())]
     todo = cells(encoders)
-    calls = {
-        (variant, cell): compiled(variant, cell, rows) for cell in todo for variant in variants
-    }
-    for cell in todo:
-        calls |= {(name, cell): call for name, call in libraries(cell, rows)}
-    rounds = timed(calls, seconds)
+    own = {(variant, cell): compiled(variant, cell, rows) for cell in todo for variant in variants}
+    other = {(name, cell): call for cell in todo for name, call in libraries(cell, rows)}
+    rounds, load = timed(own, 0.8 * seconds)
+    # Apart, because the idle threads of other libraries wait actively.
+    library_rounds, _ = timed(other, 0.2 * seconds)
 
     def rate(who: Any, chosen: Sequence[Cell]) -> float:
         flops = sum(cell.count * cell.flops(rows) for cell in chosen)
-        return flops / seconds_of(rounds, who, chosen) / 1e9
+        of = rounds if isinstance(who, Variant) else library_rounds
+        return flops / seconds_of(of, who, chosen) / 1e9
 
     def ratios(variant: Variant) -> list[float]:
         """Return the ratio of rates to the table's in either half of the rounds."""
         halves = (rounds[::2], rounds[1::2])
         return [seconds_of(h, table, todo) / seconds_of(h, variant, todo) for h in halves]
 
-    who = list(dict.fromkeys(name for name, _ in calls))
+    who = list(dict.fromkeys(name for name, _ in [*own, *other]))
     return {
         "what": "cpu_matmul",
         "kind": kind.name,
         "measured": kind.measured,
         "rows": list(rows),
         "rounds": len(rounds),
+        "cpu_share": load,
         "rates": [
             {"encoder": encoder, "by": str(name)}
             | {
@@ -268,25 +273,30 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def timed(calls: Mapping[Timed, Callable[[], Any]], seconds: float) -> list[dict[Timed, float]]:
-    """Return the seconds of every call in each round; calls of a matmul follow each other.
+def timed(
+    calls: Mapping[Timed, Callable[[], Any]], seconds: float
+) -> tuple[list[dict[Timed, float]], float]:
+    """Return the seconds of every call in each round, and the share of all CPUs that was used.
 
-    Other load on the machine thus affects all ways to compute it alike.
+    The calls of a matmul follow each other in random order, so that other load on the machine
+    affects all ways to compute it alike.
     """
     by_cell: dict[Cell, list[Any]] = collections.defaultdict(list)
     for who, cell in calls:
         by_cell[cell].append(who)
+    rng = random.Random(0)
     rounds: list[dict[Timed, float]] = []
-    end = time.monotonic() + seconds
-    while len(rounds) < LEAST_ROUNDS or time.monotonic() < end:
+    start, start_cpu = time.monotonic(), time.process_time()
+    while len(rounds) < LEAST_ROUNDS or time.monotonic() < start + seconds:
         times: dict[Timed, float] = {}
         for cell, names in by_cell.items():
-            for name in names[len(rounds) % len(names) :] + names[: len(rounds) % len(names)]:
+            for name in rng.sample(names, len(names)):
                 began = time.perf_counter()
                 calls[name, cell]()
                 times[name, cell] = time.perf_counter() - began
         rounds.append(times)
-    return rounds
+    spent, cpu = time.monotonic() - start, time.process_time() - start_cpu
+    return rounds, cpu / spent / (os.cpu_count() or 1)
 
 
 def describe(record: Mapping[str, Any]) -> str:
@@ -299,6 +309,11 @@ def describe(record: Mapping[str, Any]) -> str:
         *("  ".join(cells) for cells in _rate_rows(record)),
         *verdicts(record),
     ]
+    if record["cpu_share"] < BUSY:
+        lines.append(
+            f"These figures are doubtful: other programs took CPU time, and this one had "
+            f"{record['cpu_share']:.0%}. Repeat it when nothing else runs."
+        )
     return "\n".join(lines)
 
 

@@ -1,7 +1,10 @@
-"""Kinds of CPU and the choices for each: precision, compiler options, form of matmuls, threads.
+"""Kinds of CPU and the choices for each: precision, compiler options and form of matmuls.
 
 A row of the table says what was measured for it; a row without measurements keeps XLA's defaults.
 `benchmarks/cpu_matmul.py` measures the matmuls of a machine and says whether its row is best there.
+
+The number of threads is XLA's choice for every kind: one per CPU that the process may use, or
+PJRT_NPROC of the environment.
 """
 
 from __future__ import annotations
@@ -27,8 +30,6 @@ class CpuKind:
       compiler_options: XLA's options by name.
       flat_dtypes: dtypes in which matmuls with weights are fastest with two axes
         (`flaxfer.models.ops.project`).
-      threads: number of threads; 0 for one per CPU that the process may use, which is XLA's own
-        choice.
       measured: what was measured, with which jaxlib; empty if nothing was.
     """
 
@@ -37,7 +38,6 @@ class CpuKind:
     bfloat16_since: tuple[int, int] | None = None
     compiler_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     flat_dtypes: frozenset[str] = frozenset({"float32"})
-    threads: int = 0
     measured: str = ""
 
     def dtype(self, jax_version: tuple[int, ...]) -> str:

@@ -66,12 +66,14 @@ def test_calls_of_a_matmul_follow_each_other_in_changing_order() -> None:
     one, two = (Cell("tiny", of, (1, 1), 1) for of in ("dX", "dW"))
     calls = {
         (name, cell): lambda name=name, cell=cell: called.append(name + cell.of)
-        for name in "ab"
+        for name in "abc"
         for cell in (one, two)
     }
-    rounds = cpu_matmul.timed(calls, 0)
-    assert called == ["adX", "bdX", "adW", "bdW", "bdX", "adX", "bdW", "adW"] * 2
-    assert all(times.keys() == calls.keys() for times in rounds)
+    rounds, load = cpu_matmul.timed(calls, 0)
+    assert all(times.keys() == calls.keys() for times in rounds) and load > 0
+    groups = [tuple(called[i : i + 3]) for i in range(0, len(called), 3)]
+    assert [{name[1:] for name in group} for group in groups] == [{"dX"}, {"dW"}] * 4
+    assert len(called) == 24 and len({group for group in groups if "adX" in group}) > 1
 
 
 def test_the_script_measures_tiny_matmuls_and_records_them_by_kind(
@@ -119,11 +121,20 @@ def test_a_line_says_whether_another_choice_is_faster() -> None:
     ]
 
 
+def test_figures_of_a_busy_machine_are_called_doubtful() -> None:
+    record = {
+        **{"kind": "AVX2", "machine": {"cpu": "c", "cores": 2}, "versions": {"jaxlib": "1"}},
+        **{"rows": [8, 128], "rounds": 4, "choices": [], "rates": []},
+    }
+    assert "doubtful" not in cpu_matmul.describe(record | {"cpu_share": 0.76})
+    assert "this one had 51%" in cpu_matmul.describe(record | {"cpu_share": 0.51})
+
+
 def test_the_section_has_a_table_and_the_lines_of_each_kind() -> None:
     record = {
         "machine": {"cpu": "c", "features": ["avx2"], "cores": 2, "memory_gib": 8.0},
         **{"versions": {"jaxlib": "1"}, "git": "g", "date": "2026-11-28"},
-        **{"choices": [choice(0.2, 0.3)], "rows": [8, 128], "rounds": 4},
+        **{"choices": [choice(0.2, 0.3)], "rows": [8, 128], "rounds": 4, "cpu_share": 0.9},
         "rates": [{"encoder": "e", "by": "float32, flat", "forward": 65.4, "dX": 60, "dW": 1.6}],
     }
     lines = cpu_matmul.section({"AVX2": record, "AMX": record}).splitlines()
