@@ -74,7 +74,7 @@ X86 = (
         "(BENCHMARKS.md).",
     ),
     CpuKind("AVX-512", flag="avx512f"),
-    CpuKind("AVX2", flag="avx2", measured="TODO"),
+    CpuKind("AVX2", flag="avx2", measured="jaxlib 0.12.0.1 TODO"),
     CpuKind("x86-64"),
 )
 ARM = (CpuKind("NEON with BF16", flag="bf16"), CpuKind("NEON"))
