@@ -92,6 +92,10 @@ class Cell:
 Timed = tuple[Any, Cell]
 """What computes (a variant, or the name of a library), and a matmul."""
 
+Times = dict[Timed, tuple[float, float]]
+"""Seconds of each call in a round: elapsed, and of all CPUs together."""
+ELAPSED, CPU = 0, 1
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -171,12 +175,15 @@ def measure(
     def rate(who: Any, chosen: Sequence[Cell]) -> float:
         flops = sum(cell.count * cell.flops(rows) for cell in chosen)
         of = rounds if isinstance(who, Variant) else library_rounds
-        return flops / seconds_of(of, who, chosen) / 1e9
+        return flops / seconds_of(of, who, chosen, ELAPSED) / 1e9
 
     def ratios(variant: Variant) -> list[float]:
-        """Return the ratio of rates to the table's in either half of the rounds."""
+        """Return the ratio of rates to the table's in either half of the rounds.
+
+        By the seconds of CPUs, which other load affects less than the elapsed time.
+        """
         halves = (rounds[::2], rounds[1::2])
-        return [seconds_of(h, table, todo) / seconds_of(h, variant, todo) for h in halves]
+        return [seconds_of(h, table, todo, CPU) / seconds_of(h, variant, todo, CPU) for h in halves]
 
     who = list(dict.fromkeys(name for name, _ in [*own, *other]))
     return {
@@ -210,12 +217,12 @@ def measure(
     }
 
 
-def seconds_of(rounds: Sequence[Mapping[Timed, float]], who: Any, chosen: Sequence[Cell]) -> float:
+def seconds_of(rounds: Sequence[Times], who: Any, chosen: Sequence[Cell], clock: int) -> float:
     """Return the seconds of a layer's matmuls among some, each the fastest of the rounds.
 
     Other load on the machine can only add to a time.
     """
-    return sum(cell.count * min(times[who, cell] for times in rounds) for cell in chosen)
+    return sum(cell.count * min(times[who, cell][clock] for times in rounds) for cell in chosen)
 
 
 def compiled(variant: Variant, cell: Cell, rows: tuple[int, int]) -> Callable[[], jax.Array]:
@@ -273,9 +280,7 @@ def has_torch() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-def timed(
-    calls: Mapping[Timed, Callable[[], Any]], seconds: float
-) -> tuple[list[dict[Timed, float]], float]:
+def timed(calls: Mapping[Timed, Callable[[], Any]], seconds: float) -> tuple[list[Times], float]:
     """Return the seconds of every call in each round, and the share of all CPUs that was used.
 
     The calls of a matmul follow each other in random order, so that other load on the machine
@@ -285,15 +290,16 @@ def timed(
     for who, cell in calls:
         by_cell[cell].append(who)
     rng = random.Random(0)
-    rounds: list[dict[Timed, float]] = []
+    rounds: list[Times] = []
     start, start_cpu = time.monotonic(), time.process_time()
     while len(rounds) < LEAST_ROUNDS or time.monotonic() < start + seconds:
-        times: dict[Timed, float] = {}
+        times: Times = {}
         for cell, names in by_cell.items():
             for name in rng.sample(names, len(names)):
-                began = time.perf_counter()
+                began, began_cpu = time.perf_counter(), time.process_time()
                 calls[name, cell]()
-                times[name, cell] = time.perf_counter() - began
+                cpu = time.process_time() - began_cpu
+                times[name, cell] = (time.perf_counter() - began, cpu)
         rounds.append(times)
     spent, cpu = time.monotonic() - start, time.process_time() - start_cpu
     return rounds, cpu / spent / (os.cpu_count() or 1)
@@ -309,19 +315,17 @@ def describe(record: Mapping[str, Any]) -> str:
         *("  ".join(cells) for cells in _rate_rows(record)),
         *verdicts(record),
     ]
-    if record["cpu_share"] < BUSY:
-        lines.append(
-            f"These figures are doubtful: other programs took CPU time, and this one had "
-            f"{record['cpu_share']:.0%}. Repeat it when nothing else runs."
-        )
     return "\n".join(lines)
 
 
 def verdicts(record: Mapping[str, Any]) -> list[str]:
-    """Return a line for every choice: whether the table's is the best here."""
+    """Return a line for every choice: whether it is the best here; and one if others disturbed."""
     lines = []
     for choice in record["choices"]:
-        rates = "; ".join(f"{n} {o['gflops']:.0f}" for n, o in choice["others"].items())
+        rates = "; ".join(
+            f"{name} {min(other['ratios']):.2f} times as fast"
+            for name, other in choice["others"].items()
+        )
         name, best = max(choice["others"].items(), key=lambda item: min(item[1]["ratios"]))
         ratio = min(best["ratios"])
         verdict = f"{choice['choice']}: {choice['value']}"
@@ -332,6 +336,11 @@ def verdicts(record: Mapping[str, Any]) -> list[str]:
                 f"{verdict} is not best here: another choice, {name}, is "
                 f"{ratio - 1:.0%} faster ({choice['gflops']:.0f} GFLOP/s; {rates})"
             )
+    if record["cpu_share"] < BUSY:
+        lines.append(
+            f"The rates are too low: other programs took CPU time, and this one had "
+            f"{record['cpu_share']:.0%}. Repeat it when nothing else runs."
+        )
     return lines
 
 
@@ -353,8 +362,9 @@ def section(records: Mapping[str, Mapping[str, Any]]) -> str:
         "Matmuls of tokens with the weights of an encoder layer, without those of attention, in "
         "GFLOP/s, best of several rounds; dX and dW are the gradients of tokens and weights. The "
         "first line of an encoder has the choices of flaxfer/runtime/cpu.py for this kind of CPU, "
-        "the next ones another dtype, form or option. Another choice is faster if it is by "
-        f"{MARGIN - 1:.0%} in both halves of the rounds. Measured by benchmarks/cpu_matmul.py.\n"
+        "the next ones another dtype, form or option. Another choice is faster if it takes "
+        f"less CPU time by {MARGIN - 1:.0%} in both halves of the rounds. Measured by "
+        "benchmarks/cpu_matmul.py.\n"
     )
     for name, record in records.items():
         text += f"\n### {name}\n{summary.machine([dict(record)])}\n\n"

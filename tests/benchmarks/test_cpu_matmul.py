@@ -60,8 +60,12 @@ def test_one_choice_differs_in_each_variant() -> None:
 
 def test_a_time_is_the_fastest_of_the_rounds_and_counts_for_the_layer() -> None:
     one, two = Cell("tiny", "dX", (1, 1), 4), Cell("tiny", "dW", (1, 1), 1)
-    rounds = [{("a", one): 1.0, ("a", two): 7.0}, {("a", one): 2.0, ("a", two): 3.0}]
-    assert cpu_matmul.seconds_of(rounds, "a", [one, two]) == 4 * 1.0 + 3.0
+    rounds = [
+        {("a", one): (1.0, 9.0), ("a", two): (7.0, 8.0)},
+        {("a", one): (2.0, 5.0), ("a", two): (3.0, 9.0)},
+    ]
+    seconds = [cpu_matmul.seconds_of(rounds, "a", [one, two], clock) for clock in (0, 1)]
+    assert seconds == [4 * 1.0 + 3.0, 4 * 5.0 + 8.0]
 
 
 def test_calls_of_a_matmul_follow_each_other_in_changing_order() -> None:
@@ -105,6 +109,9 @@ def test_another_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         cpu_matmul.main(["--tiny"])
 
 
+SLOW = "float16 0.10 times as fast)"
+
+
 def choice(*ratios: float) -> dict[str, Any]:
     others = {
         "bfloat16": {"gflops": 12.3, "ratios": ratios},
@@ -114,22 +121,25 @@ def choice(*ratios: float) -> dict[str, Any]:
 
 
 def test_a_line_says_whether_another_choice_is_faster() -> None:
-    record = {"choices": [choice(0.2, 0.2), choice(1.049, 2.0), choice(1.27, 1.3)]}
-    best = "dtype: float32 is best here (65 GFLOP/s; bfloat16 12; float16 9)"
+    record = {
+        "choices": [choice(0.2, 0.2), choice(1.049, 2.0), choice(1.27, 1.3)],
+        "cpu_share": 0.9,
+    }
+    best = "dtype: float32 is best here (65 GFLOP/s; bfloat16 {} times as fast; {}"
     assert cpu_matmul.verdicts(record) == [
-        best,
-        best,
+        best.format("0.20", SLOW),
+        best.format("1.05", SLOW),
         "dtype: float32 is not best here: another choice, bfloat16, is 27% faster "
-        "(65 GFLOP/s; bfloat16 12; float16 9)",
+        f"(65 GFLOP/s; bfloat16 1.27 times as fast; {SLOW}",
     ]
 
 
-def test_figures_of_a_busy_machine_are_called_doubtful() -> None:
+def test_rates_of_a_busy_machine_are_called_too_low() -> None:
     record = {
         **{"kind": "AVX2", "machine": {"cpu": "c", "cores": 2}, "versions": {"jaxlib": "1"}},
         **{"rows": [8, 128], "rounds": 4, "choices": [], "rates": []},
     }
-    assert "doubtful" not in cpu_matmul.describe(record | {"cpu_share": 0.76})
+    assert "too low" not in cpu_matmul.describe(record | {"cpu_share": 0.76})
     assert "this one had 51%" in cpu_matmul.describe(record | {"cpu_share": 0.51})
 
 
@@ -144,5 +154,6 @@ def test_the_section_has_a_table_and_the_lines_of_each_kind() -> None:
     assert lines[0] == "## Matmuls by kind of CPU"
     assert [line for line in lines if line.startswith("### ")] == ["### AVX2", "### AMX"]
     assert lines.count("| e | float32, flat | 65 | 60 | 2 |") == 2
-    assert lines.count("- dtype: float32 is best here (65 GFLOP/s; bfloat16 12; float16 9)") == 2
+    best = f"- dtype: float32 is best here (65 GFLOP/s; bfloat16 0.20 times as fast; {SLOW}"
+    assert lines.count(best) == 2
     assert "Versions: jaxlib 1. Commit g; 2026-11-28." in "\n".join(lines)
