@@ -2,8 +2,8 @@ r"""Write BENCHMARKS.md and its plot from stored JSON.
 
 python -m benchmarks.report
 
-Reads benchmarks/results: *.jsonl of `benchmarks.run`; breakdown.json, quality.json and
-coverage.json of the scripts of these names; tpu*.json of `benchmarks.peer_flax --tpu` and
+Reads benchmarks/results: *.jsonl of `benchmarks.run`; breakdown.json, cpu_matmul.json, quality.json
+and coverage.json of the scripts of these names; tpu*.json of `benchmarks.peer_flax --tpu` and
 `flaxfer aot --json`, with one of these again in variants/*.json, each with another setting that its
 name gives. Sections without records are left out.
 """
@@ -15,7 +15,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import breakdown, common, coverage, quality, summary, tpu
+from benchmarks import breakdown, common, coverage, cpu_matmul, quality, summary, tpu
 from benchmarks.summary import Run, table
 
 PLOT = "docs/bench-ratios.png"
@@ -24,6 +24,7 @@ PROFILED, VARIANTS = "tpu-flaxfer-bert-base.json", "variants"
 
 SECTIONS = {
     "breakdown.json": breakdown.section,
+    "cpu_matmul.json": cpu_matmul.section,
     "quality.json": quality.section,
     "coverage.json": coverage.section,
 }
@@ -75,7 +76,8 @@ uses, `--vocabulary 30000`), where `FILE` is the model's config.json. Packed row
 tokenizer, instead of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
 `--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Other settings: the first \
 command with one more option, and `--json benchmarks/results/variants/NAME.json`. The remaining \
-sections: the commands at the top of benchmarks/breakdown.py, quality.py and coverage.py.
+sections: the commands at the top of benchmarks/breakdown.py, cpu_matmul.py, quality.py and \
+coverage.py.
 """
 
 

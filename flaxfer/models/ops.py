@@ -14,6 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from flaxfer.runtime.cpu import this_cpu
+
 Pair = tuple[jax.Array, jax.Array]
 
 DISTANCE_BLOCKS = 4
@@ -50,7 +52,7 @@ def project(x: jax.Array, batch: tuple[int, ...], kernel: jax.Array) -> jax.Arra
     In float32, the usual dtype on CPUs, more than two axes cost copies in the backward pass. In
     bfloat16 they are free there, and save a TPU the copies between rows and tokens (48f5ddd).
     """
-    if x.dtype == jnp.float32:
+    if x.dtype.name in this_cpu().flat_dtypes:
         return x.reshape(-1, kernel.shape[0]) @ kernel
     return matmul(x.reshape(*batch, kernel.shape[0]), kernel)
 

@@ -12,11 +12,14 @@ import os
 import platform
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 """The checkout, if flaxfer is installed from one."""
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def install_hint(extra: str) -> str:
@@ -60,9 +63,39 @@ def cpu_and_memory() -> dict[str, Any]:
     }
 
 
-def cpu_flags() -> frozenset[str]:
-    """Return the features of the CPU; empty if the system does not list them."""
-    return frozenset(_cpu_info("flags").split())
+def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
+    """Return the features of the CPU by Linux's names; empty if the system does not list them.
+
+    Args:
+      cpuinfo: The file in which Linux describes the CPUs; macOS has none.
+    """
+    # On Arm, Linux calls them "Features".
+    flags = _cpu_info("flags", cpuinfo) or _cpu_info("Features", cpuinfo)
+    return frozenset(flags.split()) or _apple_flags()
+
+
+def parse_apple_flags(text: str) -> frozenset[str]:
+    """Return the features in the output of `sysctl hw.optional.arm`, by Linux's names.
+
+    A line such as `hw.optional.arm.FEAT_BF16: 1` says that the CPU has `bf16`.
+    """
+    entries = (line.partition(":") for line in text.splitlines())
+    return frozenset(
+        name.rpartition(".")[2].removeprefix("FEAT_").lower()
+        for name, _, value in entries
+        if value.strip() == "1"
+    )
+
+
+@functools.cache
+def _apple_flags() -> frozenset[str]:
+    """Return the features that macOS lists; empty on other systems."""
+    if sys.platform != "darwin":
+        return frozenset()
+    command = ["/usr/sbin/sysctl", "hw.optional.arm"]
+    # An Intel Mac has no such names; jaxlib does not support it.
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    return parse_apple_flags(done.stdout)
 
 
 def commit(folder: Path = ROOT, but: str = "") -> str:
@@ -97,10 +130,10 @@ def now() -> str:
 
 
 @functools.cache
-def _cpu_info(key: str) -> str:
-    """Return the first CPU's entry in /proc/cpuinfo; empty if there is none, as on macOS."""
+def _cpu_info(key: str, cpuinfo: Path = CPUINFO) -> str:
+    """Return the first CPU's entry in a file; empty if there is none, as on macOS."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = cpuinfo.read_text().splitlines()
     except OSError:
         return ""
     entries = (line.partition(":") for line in lines)

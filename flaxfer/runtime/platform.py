@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flaxfer import __version__
 from flaxfer.errors import ConfigError
 from flaxfer.runtime import host
+from flaxfer.runtime.cpu import this_cpu
 from flaxfer.runtime.host import cpu_flags
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
@@ -32,15 +33,9 @@ def compute_dtype(setting: str, backend: str | None = None) -> Any:
     """
     if setting != "auto":
         return jnp.dtype(setting)
-    if (backend or jax.default_backend()) != "cpu" or bfloat16_on_cpu():
+    if (backend or jax.default_backend()) != "cpu":
         return jnp.dtype("bfloat16")
-    return jnp.dtype("float32")
-
-
-def bfloat16_on_cpu() -> bool:
-    """Return whether this CPU and this JAX multiply bfloat16 faster than float32."""
-    supported = not {"amx_bf16", "avx512_bf16"}.isdisjoint(cpu_flags())
-    return supported and jax.__version_info__[:2] >= (0, 12)
+    return jnp.dtype(this_cpu().dtype(jax.__version_info__))
 
 
 def backend_of(device: jax.Device) -> str:
@@ -51,9 +46,6 @@ def backend_of(device: jax.Device) -> str:
 Options = Mapping[str, Any]
 
 COMPILER_OPTIONS: Mapping[str, Options] = {
-    # oneDNN's matmuls are not an option: programs with them cannot be cached on disk, and are no
-    # faster, because models/ops.py has forms that XLA's own library supports.
-    "cpu": {"xla_cpu_prefer_vector_width": 512},
     # Overlap communication between chips with computation.
     "tpu": {
         "xla_tpu_enable_latency_hiding_scheduler": True,
@@ -62,6 +54,7 @@ COMPILER_OPTIONS: Mapping[str, Options] = {
     },
     "gpu": {"xla_gpu_enable_latency_hiding_scheduler": True},
 }
+"""Default options on accelerators; those on CPUs are in `flaxfer.runtime.cpu`."""
 
 _chosen: dict[str, Any] = {}
 
@@ -99,12 +92,14 @@ def compiler_options(device: jax.Device) -> dict[str, Any]:
 
 
 def describe_compiler(device: jax.Device, dtype: Any) -> str:
-    """Return a line with the precision, the options, and the defaults that jaxlib does not know."""
+    """Return a line with precision, kind of CPU, options, and the defaults unknown to jaxlib."""
+    on_cpu = backend_of(device) == "cpu"
     options = compiler_options(device)
     unknown = sorted(_defaults(device).keys() - options)
     return ", ".join(
         [
             f"{jnp.dtype(dtype).name} matmuls",
+            *([f"CPU kind {this_cpu()}"] if on_cpu else []),
             *(f"{name}={value}" for name, value in options.items()),
             *(f"{name} is not known to this jaxlib" for name in unknown),
         ]
@@ -112,10 +107,8 @@ def describe_compiler(device: jax.Device, dtype: Any) -> str:
 
 
 def _defaults(device: jax.Device) -> Options:
-    # Older CPUs with 512-bit vectors lower their clock to use them.
-    if backend_of(device) == "cpu" and "avx512_bf16" not in cpu_flags():
-        return {}
-    return COMPILER_OPTIONS[backend_of(device)]
+    backend = backend_of(device)
+    return this_cpu().compiler_options if backend == "cpu" else COMPILER_OPTIONS[backend]
 
 
 @functools.cache

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import pytest
 
 from flaxfer.errors import ConfigError
-from flaxfer.runtime import platform
+from flaxfer.runtime import cpu, platform
+from flaxfer.runtime.cpu import CpuKind
 
 
 @pytest.fixture(autouse=True)
@@ -24,64 +25,59 @@ def no_chosen_options() -> Iterator[None]:
     platform.choose_compiler_options({})
 
 
-@pytest.mark.parametrize(
-    ("flags", "version", "fast"),
-    [
-        ("avx2 avx512f", (0, 12, 0), False),
-        ("avx512f amx_bf16", (0, 12, 0), True),
-        ("avx512f avx512_bf16", (0, 13, 0), True),
-        ("avx512f amx_bf16", (0, 10, 2), False),
-        ("", (0, 12, 0), False),
-    ],
-)
-def test_bfloat16_is_fast_with_cpu_support_and_a_new_jax(
-    flags: str, version: tuple[int, ...], fast: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(platform, "cpu_flags", lambda: frozenset(flags.split()))
-    monkeypatch.setattr(jax, "__version_info__", version)
-    assert platform.bfloat16_on_cpu() == fast
-    assert platform.compute_dtype("auto", "cpu") == (jnp.bfloat16 if fast else jnp.float32)
-
-
-def test_auto_precision_is_bfloat16_where_it_is_fast() -> None:
-    fast = jnp.bfloat16 if platform.bfloat16_on_cpu() else jnp.float32
-    assert platform.compute_dtype("auto") == fast
+def test_auto_precision_is_that_of_the_kind_of_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = CpuKind("new", bfloat16_since=jax.__version_info__[:2])
+    monkeypatch.setattr(platform, "this_cpu", lambda: kind)
+    assert platform.compute_dtype("auto") == jnp.bfloat16
+    assert platform.compute_dtype("float32") == jnp.float32
+    monkeypatch.setattr(platform, "this_cpu", lambda: CpuKind("old"))
+    assert platform.compute_dtype("auto") == platform.compute_dtype("auto", "cpu") == jnp.float32
+    assert platform.compute_dtype("bfloat16") == jnp.bfloat16
     assert platform.compute_dtype("auto", "tpu") == jnp.bfloat16
     assert platform.compute_dtype("float32", "gpu") == jnp.float32
-    assert platform.compute_dtype("bfloat16") == jnp.bfloat16
 
 
 KNOWN, UNKNOWN = "xla_cpu_multi_thread_eigen", "xla_no_such_option"
 
 
 def test_an_unknown_default_option_is_omitted_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "cpu_flags", lambda: frozenset(["avx512_bf16"]))
-    defaults = {"cpu": {KNOWN: True, UNKNOWN: True}}
-    monkeypatch.setattr(platform, "COMPILER_OPTIONS", defaults)
+    kind = CpuKind("new", compiler_options={KNOWN: True, UNKNOWN: True}, measured="something")
+    monkeypatch.setattr(platform, "this_cpu", lambda: kind)
     device = jax.devices()[0]
     assert platform.compiler_options(device) == {KNOWN: True}
     assert platform.describe_compiler(device, jnp.bfloat16) == (
-        f"bfloat16 matmuls, {KNOWN}=True, {UNKNOWN} is not known to this jaxlib"
+        f"bfloat16 matmuls, CPU kind new, {KNOWN}=True, {UNKNOWN} is not known to this jaxlib"
     )
 
 
-@pytest.mark.parametrize(
-    ("flags", "options"),
-    [("avx512f avx512_bf16", {"xla_cpu_prefer_vector_width": 512}), ("avx512f", {})],
-)
-def test_cpus_with_bfloat16_use_wide_vectors(
-    flags: str, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", [*cpu.X86, *cpu.ARM, cpu.OTHER], ids=str)
+def test_this_jaxlib_knows_the_options_of_every_kind(
+    kind: CpuKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(platform, "cpu_flags", lambda: frozenset(flags.split()))
-    assert platform.compiler_options(jax.devices()[0]) == options
+    monkeypatch.setattr(platform, "this_cpu", lambda: kind)
+    assert platform.compiler_options(jax.devices()[0]) == kind.compiler_options
     assert platform.describe_compiler(jax.devices()[0], jnp.float32) == ", ".join(
-        ["float32 matmuls", *(f"{name}={value}" for name, value in options.items())]
+        [
+            "float32 matmuls",
+            f"CPU kind {kind}",
+            *(f"{name}={value}" for name, value in kind.compiler_options.items()),
+        ]
     )
+
+
+def test_accelerators_have_their_own_options_and_no_kind_of_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(platform, "backend_of", lambda device: "gpu")
+    monkeypatch.setattr(platform, "_refusal", lambda *arguments: "")
+    options = platform.COMPILER_OPTIONS["gpu"]
+    assert platform.compiler_options(jax.devices()[0]) == options
+    assert "CPU" not in platform.describe_compiler(jax.devices()[0], jnp.bfloat16)
 
 
 def test_chosen_options_extend_and_override_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(platform, "cpu_flags", lambda: frozenset(["avx512_bf16"]))
-    monkeypatch.setattr(platform, "COMPILER_OPTIONS", {"cpu": {KNOWN: True}})
+    kind = CpuKind("new", compiler_options={KNOWN: True})
+    monkeypatch.setattr(platform, "this_cpu", lambda: kind)
     chosen = {KNOWN: False, "xla_cpu_enable_fast_min_max": True}
     platform.choose_compiler_options(chosen)
     assert platform.compiler_options(jax.devices()[0]) == chosen

@@ -245,7 +245,10 @@ def test_bfloat16_moves_float32_weights(reference: tuple[float, dict[str, Any]])
     assert np.median(moved) > 2e-4, "a hundred steps of 1e-5, of mostly the same direction"
 
 
-@pytest.mark.skipif(not platform.bfloat16_on_cpu(), reason="needs a CPU that multiplies bfloat16")
+@pytest.mark.skipif(
+    platform.compute_dtype("auto", "cpu") != jnp.bfloat16,
+    reason="needs a CPU that multiplies bfloat16",
+)
 def test_a_cpu_multiplies_bfloat16_in_its_library_and_the_program_can_be_kept() -> None:
     trainer = Trainer(dtype=jnp.bfloat16, dropout=0.1)
     key = jax.random.key(0, impl="rbg")
