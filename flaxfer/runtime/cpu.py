@@ -4,7 +4,8 @@ A row of the table says what was measured for it; a row without measurements kee
 `benchmarks/cpu_matmul.py` measures the matmuls of a machine and says whether its row is best there.
 
 The number of threads is XLA's choice for every kind: one per CPU that the process may use, or
-PJRT_NPROC of the environment.
+PJRT_NPROC of the environment. XLA's library takes it for matmuls, too: the option
+xla_cpu_multi_thread_eigen has no effect on them (seen with jaxlib 0.12.0.1 on AVX2).
 """
 
 from __future__ import annotations
@@ -71,10 +72,16 @@ X86 = (
         compiler_options=_WIDE,
         measured="steps of all-MiniLM-L6-v2 on 2 cores of an AMD EPYC with jaxlib 0.12.0.1: in "
         "bfloat16, vectors of 256 bits take 1.05 times as long, oneDNN's matmuls 1.01 times "
-        "(BENCHMARKS.md).",
+        "(benchmarks/breakdown.py). Not measured: float32 steps.",
     ),
     CpuKind("AVX-512", flag="avx512f"),
-    CpuKind("AVX2", flag="avx2", measured="jaxlib 0.12.0.1 TODO"),
+    CpuKind(
+        "AVX2",
+        flag="avx2",
+        measured="matmuls of layers of BERT-base and MiniLM on 2 cores of an AMD EPYC (Zen 3) "
+        "with jaxlib 0.12.0.1, by CPU time: bfloat16 is 0.83 times as fast as float32, matmuls "
+        "with all axes and vectors of 512 bits 0.98 times (benchmarks/cpu_matmul.py).",
+    ),
     CpuKind("x86-64"),
 )
 ARM = (CpuKind("NEON with BF16", flag="bf16"), CpuKind("NEON"))
