@@ -16,7 +16,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +287,28 @@ def machine() -> dict[str, Any]:
     """Return processor, its flags in `FEATURES`, cores and memory (GiB)."""
     flags = host.cpu_flags()
     return host.cpu_and_memory() | {"features": [name for name in FEATURES if name in flags]}
+
+
+KINDS = {
+    "amx": ("amx_bf16",),
+    "avx512-bf16": ("avx512_bf16",),
+    "avx512": ("avx512f",),
+    "avx2": ("avx2",),
+    "arm": ("asimd",),
+}
+"""Kinds of CPU by a flag, the fastest first."""
+
+
+def kind_of_cpu(flags: Collection[str]) -> str:
+    """Return the kind of CPU that flags belong to; `cpu` if it is none of `KINDS`."""
+    kinds = (kind for kind, needed in KINDS.items() if set(needed) <= set(flags))
+    return next(kinds, "cpu")
+
+
+def torch_dtype(device: str = "cpu") -> str:
+    """Return the faster dtype of PyTorch's matmuls: bfloat16 where the hardware multiplies it."""
+    fast = device != "cpu" or kind_of_cpu(host.cpu_flags()) in ("amx", "avx512-bf16")
+    return "bfloat16" if fast else "float32"
 
 
 def versions(*packages: str) -> dict[str, str]:
