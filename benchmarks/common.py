@@ -289,20 +289,13 @@ def machine() -> dict[str, Any]:
     return host.cpu_and_memory() | {"features": [name for name in FEATURES if name in flags]}
 
 
-KINDS = {
-    "amx": ("amx_bf16",),
-    "avx512-bf16": ("avx512_bf16",),
-    "avx512": ("avx512f",),
-    "avx2": ("avx2",),
-    "arm": ("asimd",),
-}
-"""Kinds of CPU by a flag, the fastest first."""
+KINDS = {"amx_bf16": "amx", "avx512_bf16": "avx512-bf16", "avx512f": "avx512", "avx2": "avx2"}
+"""Kinds of CPU by the flag that they have, the fastest first."""
 
 
 def kind_of_cpu(flags: Collection[str]) -> str:
-    """Return the kind of CPU that flags belong to; `cpu` if it is none of `KINDS`."""
-    kinds = (kind for kind, needed in KINDS.items() if set(needed) <= set(flags))
-    return next(kinds, "cpu")
+    """Return the kind of a CPU with these flags; `cpu` if it has none of `KINDS`."""
+    return next((kind for flag, kind in KINDS.items() if flag in flags), "cpu")
 
 
 def torch_dtype(device: str = "cpu") -> str:
@@ -353,7 +346,12 @@ def emit(
 
 def print_line(record: dict[str, Any]) -> None:
     """Print a record as JSON, with date and commit."""
-    print(json.dumps(record | {"date": host.now(), "git": commit()}), flush=True)
+    print(json.dumps(record | stamp()), flush=True)
+
+
+def stamp() -> dict[str, str]:
+    """Return date and commit as entries of a record."""
+    return {"date": host.now(), "git": commit()}
 
 
 def guarded(main: Any) -> None:

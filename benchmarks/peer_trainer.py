@@ -119,8 +119,8 @@ class Clock(transformers.TrainerCallback):
         self.start_s = self.start_s or common.since_start()
 
 
-class DrawingTrainer(transformers.Trainer):
-    """A Trainer that takes `max_steps` random batches of the first epoch; `batches` are counted."""
+class WatchedTrainer(transformers.Trainer):
+    """A Trainer for `Collator`; `batches` has its batches of training and evaluation."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         self.batches: list[Batch] = []
@@ -131,6 +131,13 @@ class DrawingTrainer(transformers.Trainer):
 
     def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         return Watched(super().get_eval_dataloader(*args, **kwargs), self.batches)
+
+    def get_test_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        return Watched(super().get_test_dataloader(*args, **kwargs), self.batches)
+
+
+class DrawingTrainer(WatchedTrainer):
+    """A Trainer that takes `max_steps` random batches of the first epoch."""
 
     def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
         order = list(super()._get_train_sampler(*args, **kwargs))
