@@ -44,11 +44,11 @@ def main() -> None:
         name: common.read(options.data / f"stsb-multi-mt/stsb-en-{name}.csv", task="regression")
         for name in SPLITS
     }
-    train = run
+    train, packages = run, peer_trainer.PACKAGES
     if options.sentence_transformers:
         from benchmarks import peer_sentence
 
-        train = peer_sentence.train_and_score
+        train, packages = peer_sentence.train_and_score, peer_sentence.PACKAGES
     for seed in options.seeds:
         options.seed = seed
         began = time.monotonic()
@@ -60,6 +60,7 @@ def main() -> None:
             "dtype": options.dtype,
             "torch": torch.__version__,
             "transformers": transformers.__version__,
+            "versions": common.versions(*packages),
         }
         if seed == options.seeds[0]:
             line |= {"imports_s": imports_s, "score_s": common.since_start()}

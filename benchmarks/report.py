@@ -38,6 +38,9 @@ KINDS = {
 }
 """Description of each kind of CPU."""
 
+COMPILED = "torch.compile"
+"""Part of the label of the peers that are compiled."""
+
 STEPS = {"train": "training", "eval": "evaluation"}
 
 SPEED_KEYS = (
@@ -141,6 +144,8 @@ def page(runs: Sequence[Run], estimates: Sequence[Run], sections: Sequence[str] 
         if timed := speeds(group):
             plotted = PLOT.format(kind=kind)
             parts.append(f"![Ratios of speed, flaxfer over each peer]({plotted})\n")
+        if timed and not any(COMPILED in run["label"] for run in timed):
+            parts.append(f"No peer of these runs has {COMPILED}, which may be the faster one.\n")
         for name in dict.fromkeys(run["benchmark"] for run in timed):
             parts.append(benchmark([run for run in timed if run["benchmark"] == name]))
         if results := [run for run in group if run["what"] == "result"]:

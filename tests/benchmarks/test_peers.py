@@ -137,6 +137,7 @@ def test_a_whole_run_has_steps_and_scores(
 
     words = ["--model", str(model), "--data", str(data), "--seeds", "0", "--epochs", "2", *more]
     record = record_of(peer_sts, words, capsys, monkeypatch)
+    assert record["versions"].keys() >= {"python", "torch", "transformers"}
     assert record["steps"] == 2 * invented.SIZES["train"] // 32
     assert -1 <= record["test_pearson"] <= 1 and record["score_s"] > record["seconds"]
 

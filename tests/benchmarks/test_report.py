@@ -122,6 +122,9 @@ def test_each_kind_of_cpu_has_a_section() -> None:
     assert [text.partition("\n")[0] for text in sections[1:]] == ["AVX-512", "AVX2"]
     assert "Test CPU" in sections[1] and "Old CPU" in sections[2]
     assert all(text.count("### STS-B English") == 1 for text in sections[1:])
+    assert page.count("No peer of these runs has torch.compile") == 2
+    compiled = [run_of("Trainer, float32, torch.compile", "train", 0, 60.0)]
+    assert "No peer of these runs" not in report.page([*RUNS, *compiled], [])
 
 
 def test_amx_is_mentioned_only_where_present() -> None:
