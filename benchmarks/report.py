@@ -75,13 +75,15 @@ REPEAT = """## How to repeat
 ```
 make bench-setup
 make bench DATA=FOLDER XLMR=FOLDER
-make bench DATA=FOLDER ONLY="sts-minilm sts-result" RESULT_ROUNDS=5 EXAMPLES=640
+make bench DATA=FOLDER ONLY="sts-minilm sts-result" EXAMPLES=384 \\
+    PEERS="trainer-compile trainer-grouped sentence"
 make bench-report
 ```
 `DATA` contains stsb-multi-mt/, glue-samples/ and imdb-sample/; `XLMR` is a Hugging Face folder \
 of an XLM-R model and may be left out. Run nothing else meanwhile. `python -m benchmarks.run \
---help` lists options, such as fewer rounds; `make bench TINY=1` tries every script on a tiny \
-model. TPU estimates (each takes some minutes): \
+--help` lists options, such as fewer rounds. The second command is short, for a slow machine: it \
+has fewer peers, and `EXAMPLES` limits the splits of the time to result. `make bench TINY=1` tries \
+the scripts on a tiny model. TPU estimates (each takes some minutes): \
 `.venv-bench-flax/bin/python -m benchmarks.peer_flax --tpu v5e --shape bert-base > \
 benchmarks/results/tpu-flax-bert-base.json`, and the same with xlm-roberta-base; flaxfer's \
 estimates are written to benchmarks/results/tpu-flaxfer-*.json by `flaxfer aot --config \
