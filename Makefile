@@ -58,9 +58,11 @@ reference: ## Regenerate the committed reference values.
 bench-setup: ## Create the three environments of the benchmarks.
 	@tools/bench_setup.sh
 
-bench: ## Time flaxfer beside its peers: DATA=FOLDER [XLMR=FOLDER] [ONLY=NAME] [ROUNDS=5].
+bench: ## Time flaxfer beside its peers: DATA=FOLDER [XLMR=FOLDER] [ONLY=NAMES] [ROUNDS=5], or TINY=1.
 	@$(PYTHON) -m benchmarks.run $(if $(DATA),--data "$(DATA)") $(if $(XLMR),--xlmr "$(XLMR)") \
-		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY)) \
+		$(if $(PEERS),--peers $(PEERS)) $(if $(RESULT_ROUNDS),--result_rounds $(RESULT_ROUNDS)) \
+		$(if $(EXAMPLES),--examples $(EXAMPLES)) $(if $(TINY),--tiny)
 
 bench-report: ## Write BENCHMARKS.md from the stored runs.
 	@$(PYTHON) -m benchmarks.report

@@ -16,7 +16,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +289,21 @@ def machine() -> dict[str, Any]:
     return host.cpu_and_memory() | {"features": [name for name in FEATURES if name in flags]}
 
 
+KINDS = {"amx_bf16": "amx", "avx512_bf16": "avx512-bf16", "avx512f": "avx512", "avx2": "avx2"}
+"""Kinds of CPU by the flag that they have, the fastest first."""
+
+
+def kind_of_cpu(flags: Collection[str]) -> str:
+    """Return the kind of a CPU with these flags; `cpu` if it has none of `KINDS`."""
+    return next((kind for flag, kind in KINDS.items() if flag in flags), "cpu")
+
+
+def torch_dtype(device: str = "cpu") -> str:
+    """Return the faster dtype of PyTorch's matmuls: bfloat16 where the hardware multiplies it."""
+    fast = device != "cpu" or kind_of_cpu(host.cpu_flags()) in ("amx", "avx512-bf16")
+    return "bfloat16" if fast else "float32"
+
+
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of Python and of packages."""
     installed = {name: importlib.metadata.version(name) for name in packages}
@@ -331,7 +346,12 @@ def emit(
 
 def print_line(record: dict[str, Any]) -> None:
     """Print a record as JSON, with date and commit."""
-    print(json.dumps(record | {"date": host.now(), "git": commit()}), flush=True)
+    print(json.dumps(record | stamp()), flush=True)
+
+
+def stamp() -> dict[str, str]:
+    """Return date and commit as entries of a record."""
+    return {"date": host.now(), "git": commit()}
 
 
 def guarded(main: Any) -> None:

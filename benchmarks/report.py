@@ -2,10 +2,11 @@ r"""Write BENCHMARKS.md and its plot from stored JSON.
 
 python -m benchmarks.report
 
-Reads benchmarks/results: *.jsonl of `benchmarks.run`; breakdown.json, cpu_matmul.json, quality.json
-and coverage.json of the scripts of these names; tpu*.json of `benchmarks.peer_flax --tpu` and
-`flaxfer aot --json`, with one of these again in variants/*.json, each with another setting that its
-name gives. Sections without records are left out.
+Reads benchmarks/results: *.jsonl of `benchmarks.run`, with a section for each kind of CPU;
+breakdown.json, cpu_matmul.json, quality.json and coverage.json of the scripts of these names;
+tpu*.json of `benchmarks.peer_flax --tpu` and `flaxfer aot --json`, with one of these again in
+variants/*.json, each with another setting that its name gives. Sections without records are left
+out.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import breakdown, common, coverage, cpu_matmul, quality, summary, tpu
+from benchmarks import breakdown, common, coverage, cpu_matmul, quality, result, summary, tpu
 from benchmarks.summary import Run, table
 
-PLOT = "docs/bench-ratios.png"
+PLOT = "docs/bench-ratios-{kind}.png"
 PROFILED, VARIANTS = "tpu-flaxfer-bert-base.json", "variants"
 """The estimate that is shown by parts, and the folder of its variants with other settings."""
 
@@ -29,6 +30,18 @@ SECTIONS = {
     "coverage.json": coverage.section,
 }
 """Function that renders the section of each file in benchmarks/results."""
+
+KINDS = {
+    "amx": "AMX",
+    "avx512-bf16": "AVX-512 and bfloat16",
+    "avx512": "AVX-512",
+    "avx2": "AVX2",
+    "cpu": "other instructions",
+}
+"""Description of each kind of CPU."""
+
+COMPILED = "torch.compile"
+"""Part of the label of the peers that are compiled."""
 
 STEPS = {"train": "training", "eval": "evaluation"}
 
@@ -45,13 +58,16 @@ Every number here is written by a command in benchmarks/.
 SPEED = """## Speed
 flaxfer and its peers take turns, each run in its own process, so other load on the machine \
 affects all of them. A figure is the median of its runs (smallest–largest); ratios are taken \
-within each round. {machine}
+within each round. There is a section for each kind of CPU.
 
 Training: batches of 32 examples with dropout, AdamW, linear schedule and clipping (the Flax \
 classes without clipping, as in their example script); compiling and the first steps are not \
 timed. Evaluation: every example once, metrics included. The Trainer takes its batches from all \
 over an epoch and uses the fused AdamW. flaxfer cuts the embedding to the tokens in use, as in \
-every study. Input stall is the share of the time that the loop waits for its next batch. A cold \
+every study. sentence-transformers tokenizes on the way, and the time of that is taken off; the \
+others have tokenized before the clock starts. The dtype of every peer is the faster one of the \
+machine. The best peer is the one with the highest median in the same runs. Input stall is the \
+share of the time that the loop waits for its next batch. A cold \
 start compiles; a warm start reads its programs from disk. Matmuls alone: the matmuls of \
 flaxfer's own steps, in the same process and dtype; a step that computes every slot of such rows \
 with the same compiler cannot be faster. `Trainer` is transformers' PyTorch trainer.
@@ -61,11 +77,15 @@ REPEAT = """## How to repeat
 ```
 make bench-setup
 make bench DATA=FOLDER XLMR=FOLDER
+make bench DATA=FOLDER ONLY="sts-minilm sts-result" EXAMPLES=384 \\
+    PEERS="trainer-compile trainer-grouped sentence"
 make bench-report
 ```
 `DATA` contains stsb-multi-mt/, glue-samples/ and imdb-sample/; `XLMR` is a Hugging Face folder \
 of an XLM-R model and may be left out. Run nothing else meanwhile. `python -m benchmarks.run \
---help` lists options, such as fewer rounds. TPU estimates (each takes some minutes): \
+--help` lists options, such as fewer rounds. The second command is short, for a slow machine: it \
+has fewer peers, and `EXAMPLES` limits the splits of the time to result. `make bench TINY=1` tries \
+the scripts on a tiny model. TPU estimates (each takes some minutes): \
 `.venv-bench-flax/bin/python -m benchmarks.peer_flax --tpu v5e --shape bert-base > \
 benchmarks/results/tpu-flax-bert-base.json`, and the same with xlm-roberta-base; flaxfer's \
 estimates are written to benchmarks/results/tpu-flaxfer-*.json by `flaxfer aot --config \
@@ -86,8 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=common.ROOT / "BENCHMARKS.md")
     options = parser.parse_args(arguments)
     runs, estimates, sections = stored(options.results)
-    if runs:
-        plot(runs, options.out.parent / PLOT)
+    for kind, group in by_kind(speeds(runs)).items():
+        plot(group, options.out.parent / PLOT.format(kind=kind))
     options.out.write_text(page(runs, estimates, sections), encoding="utf-8")
     print(f"wrote {options.out} from {len(runs)} runs and {len(estimates)} estimates")
 
@@ -105,7 +125,7 @@ def stored(results: Path) -> tuple[list[Run], list[Run], list[str]]:
         files = sorted((results / VARIANTS).glob("*.json"))
         variants = {file.stem.replace("-", " "): lines(file)[0] for file in files}
         sections.insert(0, tpu.profile(lines(base)[0], variants))
-    return [run for run in runs if run["what"] in STEPS], estimates, sections
+    return [run for run in runs if run["what"] in (*STEPS, "result")], estimates, sections
 
 
 def lines(file: Path) -> list[Run]:
@@ -122,13 +142,35 @@ def page(runs: Sequence[Run], estimates: Sequence[Run], sections: Sequence[str] 
     """Return the whole page."""
     parts = [HEAD]
     if runs:
-        parts += [SPEED.format(machine=summary.machine(runs))]
-        parts += [f"![Ratios of speed, flaxfer over each peer]({PLOT})\n"]
-        for name in dict.fromkeys(run["benchmark"] for run in runs):
-            parts.append(benchmark([run for run in runs if run["benchmark"] == name]))
+        parts += [SPEED]
+    for kind, group in by_kind(runs).items():
+        parts.append(f"## Speed on a CPU with {KINDS[kind]}\n{summary.machine(group)}\n")
+        if timed := speeds(group):
+            plotted = PLOT.format(kind=kind)
+            parts.append(f"![Ratios of speed, flaxfer over each peer]({plotted})\n")
+        if timed and not any(COMPILED in run["label"] for run in timed):
+            parts.append(f"No peer of these runs has {COMPILED}, which may be the faster one.\n")
+        for name in dict.fromkeys(run["benchmark"] for run in timed):
+            parts.append(benchmark([run for run in timed if run["benchmark"] == name]))
+        if results := [run for run in group if run["what"] == "result"]:
+            parts.append(result.section(results))
     if estimates:
         parts.append(tpu.section(estimates))
     return "\n".join([*parts, *sections, REPEAT])
+
+
+def by_kind(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """Return the runs of each kind of CPU, the fastest kind first."""
+    groups = {
+        kind: [run for run in runs if common.kind_of_cpu(run["machine"]["features"]) == kind]
+        for kind in KINDS
+    }
+    return {kind: group for kind, group in groups.items() if group}
+
+
+def speeds(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs of training and evaluation."""
+    return [run for run in runs if run["what"] in STEPS]
 
 
 def benchmark(runs: Sequence[Run]) -> str:
@@ -176,13 +218,20 @@ def speed_table(runs: Sequence[Run]) -> str:
 
 
 def ratio_table(runs: Sequence[Run]) -> str:
-    """Return a table with a row per peer."""
-    rows = []
-    for label in summary.peers(runs):
-        ratios = [summary.ratios(runs, label, what) for what in STEPS]
-        pairs = ", ".join(str(len(values)) for values in ratios)
-        rows.append([label, *(summary.spread(values, 2) for values in ratios), pairs])
+    """Return a table with a row for the best peer, each peer, and the limit."""
+    best = {what: summary.best_peer(runs, what) for what in STEPS}
+    named = "; ".join(f"{STEPS[what]}: {label}" for what, label in best.items() if label)
+    rows = [_ratio_row(f"best peer ({named})", runs, best)]
+    rows += [_ratio_row(label, runs, dict.fromkeys(STEPS, label)) for label in summary.peers(runs)]
+    if limits := summary.limit_ratios(runs):
+        rows.append(["matmuls alone", summary.spread(limits, 2), "–", str(len(limits))])
     return table(["flaxfer against", *STEPS.values(), "pairs"], rows)
+
+
+def _ratio_row(title: str, runs: Sequence[Run], peers: dict[str, str]) -> list[str]:
+    ratios = [summary.ratios(runs, label, what) for what, label in peers.items()]
+    pairs = ", ".join(str(len(values)) for values in ratios)
+    return [title, *(summary.spread(values, 2) for values in ratios), pairs]
 
 
 def seeds_table(runs: Sequence[Run]) -> str:

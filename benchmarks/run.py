@@ -4,7 +4,9 @@ python -m benchmarks.run --data FOLDER [--xlmr FOLDER] [--only sts-minilm] [--ro
 
 Every round runs each trainer once in training and once in evaluation, each in its own process, so
 other load on the machine affects all of them; still, run nothing else meanwhile. The lines replace
-benchmarks/results/NAME.jsonl, which `benchmarks.report` reads.
+benchmarks/results/NAME-KIND.jsonl, where KIND is the kind of CPU; `benchmarks.report` reads them.
+`sts-result` is the time from the start of the process to the final score (benchmarks/result.py).
+`--tiny` runs everything briefly on a tiny model and invented pairs, to see that it works.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import common
 from flaxfer.errors import ConfigError, FlaxferError
+from flaxfer.runtime import host
 
 OUT = common.ROOT / common.RECORDS
 CACHE = common.ROOT / "runs" / "bench"
@@ -32,10 +35,11 @@ class Side:
     """A trainer and its settings.
 
     Attributes:
-      label: name in the tables.
+      label: name in the tables; `{dtype}` is replaced by the dtype of its matmuls.
       python: key of its interpreter.
       train, evaluate: modules with their options.
       speed: timed steps relative to flaxfer's; slow trainers take fewer.
+      cached: whether its programs are kept between rounds.
     """
 
     label: str
@@ -43,31 +47,58 @@ class Side:
     train: tuple[str, ...]
     evaluate: tuple[str, ...]
     speed: float = 1.0
+    cached: bool = True
+
+    def label_of(self, dtype: str) -> str:
+        """Return the label with a dtype."""
+        return self.label.format(dtype=dtype)
 
 
-def _peer(label: str, python: str, *module: str, speed: float) -> Side:
-    return Side(label, python, module, (*module, "--eval"), speed)
+def _peer(label: str, python: str, *module: str, speed: float, cached: bool = True) -> Side:
+    return Side(label, python, module, (*module, "--eval"), speed, cached)
 
 
-TRAINER = ("benchmarks.peer_trainer", "--dtype", "bfloat16", "--batching")
+# The best dtype of the machine; where it is not auto, as for the Flax classes, it is the fastest.
+TRAINER = ("benchmarks.peer_trainer", "--dtype", "auto", "--batching")
+SENTENCE = ("benchmarks.peer_sentence", "--dtype", "auto")
 SIDES = {
     "flaxfer": Side(
-        "flaxfer",
+        "flaxfer, {dtype}",
         "flaxfer",
         ("benchmarks.train_throughput", "--matmul_limit"),
         ("benchmarks.eval_throughput",),
     ),
-    "trainer-bfloat16": _peer(
-        *("Trainer, bfloat16, grouped by length", "torch", *TRAINER, "group_by_length"), speed=0.6
+    "trainer-compile": _peer(
+        *("Trainer, {dtype}, grouped by length, torch.compile", "torch"),
+        *(*TRAINER, "group_by_length", "--torch_compile"),
+        speed=0.8,
+    ),
+    "trainer-compile-dynamic": _peer(
+        *("Trainer, {dtype}, dynamic padding, torch.compile", "torch"),
+        *(*TRAINER, "dynamic", "--torch_compile"),
+        speed=0.4,
+    ),
+    "trainer-grouped": _peer(
+        *("Trainer, {dtype}, grouped by length", "torch", *TRAINER, "group_by_length"),
+        speed=0.6,
+        cached=False,
     ),
     "trainer-dynamic": _peer(
-        *("Trainer, bfloat16, dynamic padding", "torch", *TRAINER, "dynamic"), speed=0.4
+        *("Trainer, {dtype}, dynamic padding", "torch", *TRAINER, "dynamic"),
+        speed=0.4,
+        cached=False,
+    ),
+    "sentence": _peer(
+        *("sentence-transformers CrossEncoder, {dtype}", "torch", *SENTENCE),
+        speed=0.4,
+        cached=False,
     ),
     "flax": _peer(
         *("Flax classes, padded to full length", "flax", "benchmarks.peer_flax"), speed=0.15
     ),
 }
-GROUPED = ("trainer-bfloat16", "trainer-dynamic")
+GROUPED = ("trainer-compile", "trainer-grouped", "trainer-dynamic")
+ALL = ("trainer-compile", "trainer-compile-dynamic", *GROUPED[1:], "sentence", "flax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +119,7 @@ STS = ("stsb-multi-mt/stsb-en-train.csv", "stsb-multi-mt/stsb-en-test.csv")
 SST2 = ("glue-samples/SST-2/train.tsv", "glue-samples/SST-2/dev.tsv")
 IMDB = ("imdb-sample/dev.tsv", "imdb-sample/test.tsv")
 BENCHMARKS = {
-    "sts-minilm": Benchmark("STS-B English, all-MiniLM-L6-v2", "minilm", *STS, (*GROUPED, "flax")),
+    "sts-minilm": Benchmark("STS-B English, all-MiniLM-L6-v2", "minilm", *STS, ALL),
     "sts-xlmr": Benchmark(
         "STS-B English, XLM-R checkpoint", "xlmr", *STS, (*GROUPED, "flax"), steps=12, eval_steps=24
     ),
@@ -107,8 +138,14 @@ BENCHMARKS = {
 }
 
 
+RESULT = "sts-result"
+"""Benchmark of benchmarks/result.py, which needs the files of sts-minilm."""
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
+    if options.tiny:
+        tiny(options)
     pythons = {
         "flaxfer": options.python,
         "torch": options.python_torch,
@@ -116,10 +153,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     minilm = options.minilm or packaged_model(options.python_torch)
     models = {"minilm": minilm, "xlmr": options.xlmr}
-    for name in options.only or BENCHMARKS:
-        benchmark = BENCHMARKS[name]
+    for name in options.only or (*BENCHMARKS, RESULT):
+        benchmark = BENCHMARKS["sts-minilm" if name == RESULT else name]
         if reason := _missing(benchmark, models, options.data):
             print(f"{name}: skipped, {reason}", flush=True)
+            continue
+        if name == RESULT:
+            from benchmarks import result
+
+            result.run_all(pythons, str(models["minilm"]), options)
             continue
         peers = [
             peer
@@ -131,20 +173,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--data", type=_absolute, required=True, help="folder of the data sets")
+    parser.add_argument("--data", type=_absolute, help="folder of the data sets")
     parser.add_argument("--minilm", type=_absolute, help="model folder; default: the package's")
     parser.add_argument("--xlmr", type=_absolute, help="model folder")
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS)
+    parser.add_argument("--only", nargs="+", choices=(*BENCHMARKS, RESULT))
     # Without a name, flaxfer runs alone.
     parser.add_argument("--peers", nargs="*", choices=[name for name in SIDES if name != "flaxfer"])
     parser.add_argument("--rounds", type=common.count, default=5)
+    parser.add_argument("--result_rounds", type=common.count, default=1, help=f"rounds of {RESULT}")
+    parser.add_argument(
+        "--examples", type=int, default=0, help=f"largest split of {RESULT}; 0: all examples"
+    )
+    parser.add_argument("--epochs", type=common.count, nargs="+", default=[1, 3])
+    parser.add_argument("--tiny", action="store_true", help="run briefly, on invented data")
     parser.add_argument("--steps", type=int, default=0, help="timed steps of every trainer")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--cache", type=Path, default=CACHE, help="compiled programs; emptied")
     parser.add_argument("--python", default=".venv/bin/python")
     parser.add_argument("--python-torch", default=".venv-bench-torch/bin/python")
     parser.add_argument("--python-flax", default=".venv-bench-flax/bin/python")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if not (options.data or options.tiny):
+        parser.error("--data FOLDER is missing; --tiny does without it")
+    return options
+
+
+def tiny(options: argparse.Namespace) -> None:
+    """Invent a model and data, and change the options to a short run on them."""
+    from benchmarks import invented
+
+    folder = options.cache / "tiny"
+    options.minilm, options.data = invented.model(folder / "model"), invented.data(folder / "data")
+    options.only = options.only or ["sts-minilm", RESULT]
+    options.rounds = options.result_rounds = 1
+    options.steps, options.epochs = 2, [1]
+    options.out = folder / "results" if options.out == OUT else options.out
 
 
 def _absolute(path: str) -> Path:
@@ -177,23 +240,21 @@ def run(
 ) -> None:
     """Run all rounds of a benchmark."""
     benchmark = BENCHMARKS[name]
-    file, cache = options.out / f"{name}.jsonl", options.cache / name
+    file, cache = new_file(name, options.out), options.cache / name
     shutil.rmtree(cache, ignore_errors=True)  # The first round compiles.
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.unlink(missing_ok=True)
     for number in range(options.rounds):
         for what in ("train", "eval"):
             for key in sides:
                 side = SIDES[key]
                 command = _command(benchmark, side, what, model, options)
-                if side.python != "torch":
+                if side.cached:
                     command += ["--cache", str(cache / f"{key}-{what}")]
                 began = time.monotonic()
                 line = measure([pythons[side.python], "-m", *command])
                 line |= {"benchmark": name, "title": benchmark.title, "round": number}
-                line |= {"label": _label(side, line), "process_s": time.monotonic() - began}
-                with open(file, "a", encoding="utf-8") as opened:
-                    opened.write(json.dumps(line) + "\n")
+                line |= {"label": side.label_of(line["settings"].get("dtype", ""))}
+                line |= {"process_s": time.monotonic() - began}
+                append(file, line)
                 print(
                     f"{name} round {number + 1}/{options.rounds} {what} {line['label']}: "
                     f"{line['examples_per_s']:.1f} examples/s, {line['process_s']:.0f} s",
@@ -201,8 +262,18 @@ def run(
                 )
 
 
-def _label(side: Side, line: dict[str, Any]) -> str:
-    return f"flaxfer, {line['settings']['dtype']}" if side.label == "flaxfer" else side.label
+def new_file(name: str, out: Path) -> Path:
+    """Return the file for the lines of a benchmark on this kind of CPU, which does not exist."""
+    file = out / f"{name}-{common.kind_of_cpu(host.cpu_flags())}.jsonl"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    return file
+
+
+def append(file: Path, line: Mapping[str, Any]) -> None:
+    """Add a JSON line to a file."""
+    with open(file, "a", encoding="utf-8") as opened:
+        opened.write(json.dumps(line) + "\n")
 
 
 def _command(

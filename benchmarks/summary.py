@@ -60,6 +60,21 @@ def ratios(runs: Sequence[Run], peer: str, what: str) -> list[float]:
     return [flaxfer[number] / other[number] for number in sorted(flaxfer.keys() & other)]
 
 
+def best_peer(runs: Sequence[Run], what: str) -> str:
+    """Return the label of the peer with the highest median examples/s; empty without peers."""
+    rates = {
+        label: median([run["examples_per_s"] for run in group])
+        for label, group in by_label([run for run in runs if run["what"] == what]).items()
+        if not label.startswith("flaxfer")
+    }
+    return max(rates, key=rates.__getitem__, default="")
+
+
+def limit_ratios(runs: Sequence[Run]) -> list[float]:
+    """Return flaxfer's examples/s in training over what the matmuls alone would allow."""
+    return [1 / run["times_limit"] for run in runs if "times_limit" in run]
+
+
 def limit(runs: Sequence[Run]) -> str:
     """Compare flaxfer's step with its matmuls alone; empty if they were not measured."""
     limited = [run for run in runs if "limit_s_per_step" in run]

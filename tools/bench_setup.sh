@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Create the three environments of the benchmarks: .venv for flaxfer, .venv-bench-torch (Python 3.11)
-# for PyTorch and the Trainer, and .venv-bench-flax for the last transformers with Flax classes, which
-# shares only jax, flax, optax and numpy with constraints.txt.
+# for PyTorch, the Trainer and sentence-transformers, and .venv-bench-flax for the last transformers
+# with Flax classes, which shares only jax, flax, optax and numpy with constraints.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh .venv test

@@ -14,6 +14,7 @@ import pytest
 from benchmarks import common, matmuls, run
 from flaxfer.errors import ConfigError, DataError, FlaxferError
 from flaxfer.models.families import read_config
+from flaxfer.runtime import host
 from tests.helpers import encoder_config
 
 
@@ -145,6 +146,27 @@ def test_changed_code_makes_a_commit_dirty_but_changed_records_do_not(
     assert common.commit(tmp_path) == git("rev-parse", "--short=12", "HEAD") + "-dirty"
 
 
+@pytest.mark.parametrize(
+    ("flags", "kind", "dtype"),
+    [
+        ({"avx2"}, "avx2", "float32"),
+        ({"avx2", "avx512f"}, "avx512", "float32"),
+        ({"avx2", "avx512f", "avx512_bf16"}, "avx512-bf16", "bfloat16"),
+        ({"avx2", "avx512f", "avx512_bf16", "amx_bf16"}, "amx", "bfloat16"),
+        (set(), "cpu", "float32"),
+    ],
+)
+def test_peers_multiply_in_the_faster_dtype_of_the_cpu(
+    flags: set[str], kind: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "cpu_flags", lambda: frozenset(flags))
+    assert common.kind_of_cpu(flags) == kind
+    assert common.torch_dtype() == dtype and common.torch_dtype("cuda") == "bfloat16"
+    assert run.SIDES["trainer-compile"].label_of(dtype) == (
+        f"Trainer, {dtype}, grouped by length, torch.compile"
+    )
+
+
 SCRIPT = """import json, sys
 print("noise")
 print(json.dumps({"examples_per_s": 2.0, "settings": {"dtype": "float32"}, "argv": sys.argv[1:]}))
@@ -160,22 +182,26 @@ def test_runs_take_turns_and_their_lines_are_stored(tmp_path: Path, capsys: Any)
         (tmp_path / place).touch()
     words = ["--only", "sts-minilm", "imdb-minilm", "--rounds", "2", "--steps", "4"]
     words += ["--data", str(tmp_path), "--minilm", str(tmp_path / "model"), "--out", str(tmp_path)]
-    words += ["--peers", "flax", "--cache", str(tmp_path / "cache")]
+    words += ["--peers", "flax", "trainer-grouped", "--cache", str(tmp_path / "cache")]
     for name in ("--python", "--python-torch", "--python-flax"):
         words += [name, str(python)]
     run.main(words)
-    records = [json.loads(x) for x in (tmp_path / "sts-minilm.jsonl").read_text().splitlines()]
+    file = tmp_path / f"sts-minilm-{common.kind_of_cpu(host.cpu_flags())}.jsonl"
+    records = [json.loads(x) for x in file.read_text().splitlines()]
     assert [(r["round"], r["label"], r["argv"][1]) for r in records] == [
         (n, label, module)
         for n in (0, 1)
         for label, module in (
             ("flaxfer, float32", "benchmarks.train_throughput"),
+            ("Trainer, float32, grouped by length", "benchmarks.peer_trainer"),
             ("Flax classes, padded to full length", "benchmarks.peer_flax"),
             ("flaxfer, float32", "benchmarks.eval_throughput"),
+            ("Trainer, float32, grouped by length", "benchmarks.peer_trainer"),
             ("Flax classes, padded to full length", "benchmarks.peer_flax"),
         )
     ]
-    assert [r["argv"].count("--eval") for r in records[:4]] == [0, 0, 0, 1]
+    assert [r["argv"].count("--eval") for r in records[:6]] == [0, 0, 0, 0, 1, 1]
+    assert [r["argv"].count("--cache") for r in records[:3]] == [1, 0, 1], "only what compiles"
     assert records[0]["argv"][records[0]["argv"].index("--steps") + 1] == "4"
     assert f"imdb-minilm: skipped, there is no {tmp_path}/imdb-sample" in capsys.readouterr().out
 

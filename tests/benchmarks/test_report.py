@@ -97,9 +97,34 @@ def test_page_has_ratios_limit_machine_and_derived_seeds() -> None:
     assert [line for line in page.splitlines() if line.startswith("#")] == [
         "# Benchmarks",
         "## Speed",
+        "## Speed on a CPU with AVX-512",
         "### STS-B English, all-MiniLM-L6-v2",
         "## How to repeat",
     ]
+
+
+def test_the_best_peer_of_each_measurement_and_the_limit_have_rows() -> None:
+    runs = [*RUNS, run_of("Other", "train", 0, 30.0), run_of("Other", "eval", 0, 320.0)]
+    assert summary.best_peer(runs, "train") == "Trainer, float32"
+    assert report.ratio_table(runs).splitlines()[2:] == [
+        "| best peer (training: Trainer, float32; evaluation: Other) | 2.50 (2.00–3.00) "
+        "| 1.25 (1.25–1.25) | 2, 1 |",
+        "| Trainer, float32 | 2.50 (2.00–3.00) | 2.00 (2.00–2.00) | 2, 1 |",
+        "| Other | 3.33 (3.33–3.33) | 1.25 (1.25–1.25) | 1, 1 |",
+        "| matmuls alone | 0.40 (0.40–0.40) | – | 2 |",
+    ]
+
+
+def test_each_kind_of_cpu_has_a_section() -> None:
+    old = [run | {"machine": MACHINE | {"cpu": "Old CPU", "features": ["avx2"]}} for run in RUNS]
+    page = report.page([*old, *RUNS], [])
+    sections = page.split("## Speed on a CPU with ")
+    assert [text.partition("\n")[0] for text in sections[1:]] == ["AVX-512", "AVX2"]
+    assert "Test CPU" in sections[1] and "Old CPU" in sections[2]
+    assert all(text.count("### STS-B English") == 1 for text in sections[1:])
+    assert page.count("No peer of these runs has torch.compile") == 2
+    compiled = [run_of("Trainer, float32, torch.compile", "train", 0, 60.0)]
+    assert "No peer of these runs" not in report.page([*RUNS, *compiled], [])
 
 
 def test_amx_is_mentioned_only_where_present() -> None:
@@ -250,7 +275,7 @@ def test_records_become_page_and_plot(tmp_path: Path) -> None:
     page = out.read_text(encoding="utf-8")
     assert page == report.page(RUNS, [], [quality.section(json.loads(stored))])
     assert quality.section(json.loads(stored)) in page
-    assert (tmp_path / report.PLOT).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / report.PLOT.format(kind="avx512")).read_bytes().startswith(b"\x89PNG")
 
 
 def test_committed_page_follows_from_the_committed_records() -> None:
