@@ -5,7 +5,7 @@ python -m benchmarks.report
 Reads benchmarks/results: *.jsonl of `benchmarks.run`; breakdown.json, quality.json and
 coverage.json of the scripts of these names; tpu*.json of `benchmarks.peer_flax --tpu` and
 `flaxfer aot --json`, with one of these again in variants/*.json, each with another setting that its
-name gives. Sections without records are left out.
+name gives; gpu/*.jsonl of `make gpu-check`. Sections without records are left out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import breakdown, common, coverage, quality, summary, tpu
+from benchmarks.gpu_check import report as gpu_check_report
 from benchmarks.summary import Run, table
 
 PLOT = "docs/bench-ratios.png"
@@ -104,6 +105,7 @@ def stored(results: Path) -> tuple[list[Run], list[Run], list[str]]:
         files = sorted((results / VARIANTS).glob("*.json"))
         variants = {file.stem.replace("-", " "): lines(file)[0] for file in files}
         sections.insert(0, tpu.profile(lines(base)[0], variants))
+    sections += gpu_check_report.sections(results)
     return [run for run in runs if run["what"] in STEPS], estimates, sections
 
 

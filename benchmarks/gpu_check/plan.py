@@ -31,7 +31,7 @@ class Cell:
     batch: int = 32
     how: str = ""
     seeds: int = 1
-    needs: float = 12.0
+    needs: float = 15.0
 
     @property
     def name(self) -> str:
@@ -67,11 +67,11 @@ FULL = "full"
 NO_DROPOUT = "no_attention_dropout"
 
 PARTS = (
-    Part("correctness", "correctness", 100, correctness=True),
+    Part("correctness", "correctness", 80, correctness=True),
     Part(
         "flaxfer",
         "flaxfer_side",
-        125,
+        150,
         (
             Cell("matmul", needs=3),
             Cell("train", data=FULL),
@@ -85,7 +85,7 @@ PARTS = (
     Part(
         "torch",
         "torch_side",
-        110,
+        100,
         (
             Cell("train", data=FULL, how="dynamic", needs=8),
             Cell("train", how="grouped", needs=8),
@@ -97,11 +97,11 @@ PARTS = (
             Cell("train", data=FULL, how="dynamic+flash_attention_2", needs=5),
         ),
     ),
-    Part("study", "study", 90, correctness=True),
+    Part("study", "study", 70, correctness=True),
     Part(
         "flaxfer-more",
         "flaxfer_side",
-        110,
+        120,
         (
             Cell("train", batch=128),
             Cell("train", data=FULL, batch=128, how=NO_DROPOUT),

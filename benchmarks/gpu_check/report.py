@@ -55,12 +55,13 @@ def section(entries: Sequence[Record]) -> str:
 
 
 def versions(entries: Sequence[Record]) -> str:
-    """Return the versions of the packages of all records."""
+    """Return the versions of the packages of all records, commit and date."""
     found: dict[str, set[str]] = {}
     for entry in entries:
         for name, version in entry.get("versions", {}).items():
             found.setdefault(name, set()).add(version)
-    return ", ".join(f"{name} {' / '.join(sorted(those))}" for name, those in found.items())
+    text = ", ".join(f"{name} {' / '.join(sorted(those))}" for name, those in found.items())
+    return text + "".join(f"; commit {e['git']}, {e['date'][:10]}" for e in entries if "git" in e)
 
 
 def correctness(entries: Sequence[Record]) -> str:

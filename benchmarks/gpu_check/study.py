@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -63,10 +64,13 @@ def get_config() -> ConfigDict:
         )
     )
 '''
+ENVIRONMENT = dict(os.environ)
+"""Environment of the study."""
+
 EXAMPLES = {"first": 128, "second": 128, "dev": 32, "test": 32}
 
 DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
-"""Otherwise a GPU adds the gradients of an embedding in any order."""
+"""Otherwise a GPU adds the gradients of an embedding in any order. A CPU ignores it."""
 
 KEYS = ("steps", "best_step", "dev", "evaluations")
 TOLERANCE = 1e-4
@@ -157,6 +161,8 @@ def difference(result: Any, wanted: Any, where: str = "") -> float:
 
 def write(folder: Path) -> None:
     """Write model, data and config."""
+    # On a GPU, this process would reserve the memory that the study needs.
+    os.environ["JAX_PLATFORMS"] = "cpu"
     tiny_model(folder / "model", "bert", vocab_size=300)
     rng = np.random.default_rng(0)
     for name, n in EXAMPLES.items():
@@ -166,10 +172,7 @@ def write(folder: Path) -> None:
             score = 5 * len({*first} & {*second}) / len({*first} | {*second})
             lines.append(f"{' '.join(first)}\t{' '.join(second)}\t{score:.2f}\n")
         (folder / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
-    import jax
-
-    options = DETERMINISTIC if jax.default_backend() == "gpu" else {}
-    text = CONFIG.format(folder=str(folder), options=options)
+    text = CONFIG.format(folder=str(folder), options=DETERMINISTIC)
     (folder / "config.py").write_text(text, encoding="utf-8")
 
 
@@ -189,6 +192,7 @@ class Study:
             self.process = subprocess.Popen(
                 [*command, str(folder / "config.py"), f"--config.workdir={folder / workdir}"],
                 cwd=common.ROOT,
+                env=ENVIRONMENT,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -99,7 +99,7 @@ def test_a_cell_without_enough_time_is_skipped_with_the_reason(tmp_path: Path) -
     assert lines["matmul"]["status"] == "ok"  # It needs 3 s.
     assert lines["train-bert-base-full-32"]["status"] == "skipped"
     assert lines["train-bert-base-full-32"]["reason"] == (
-        "5 s are left for the part, 12 are needed"
+        "5 s are left for the part, 15 are needed"
     )
 
 
