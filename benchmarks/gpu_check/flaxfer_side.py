@@ -21,13 +21,17 @@ from benchmarks.gpu_check import peaks, plan, shapes
 from benchmarks.gpu_check.records import Child
 from flaxfer.aot import flops
 from flaxfer.config import Task, Train
+from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.families import read_config
 from flaxfer.runtime import platform, sharding
+from flaxfer.runtime.prng import HASH
 from flaxfer.study.runner import forget_programs
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.tasks.models import model_spec
+from flaxfer.training.state import TrainState
+from flaxfer.training.step import TrainStep
 
 BUCKET_SIZES = 1
 """Programs of a train step. A study compiles up to six, which pad less, but each takes as long to
@@ -74,11 +78,21 @@ def inputs(cell: plan.Cell, tiny: bool) -> stage.StageInputs:
         row_length=corpus.length,
         compute_dtype="bfloat16",
         max_bucket_sizes=BUCKET_SIZES,
+        attention="xla" if plan.XLA in cell.how else "auto",
         eval_rows=LARGE_ROWS if cell.how == "large_rows" else Train().eval_rows,
     )
     spec = model_spec(encoder, task).with_vocabulary(corpus.used)
     evaluator = Evaluator(spec, task, train, jnp.dtype("bfloat16"), sharding.make_mesh())
-    return stage.StageInputs(tokenized(corpus), spec.random_params(0), evaluator)
+    kind = HashInputs if plan.HASH in cell.how else stage.StageInputs
+    return kind(tokenized(corpus), spec.random_params(0), evaluator)
+
+
+class HashInputs(stage.StageInputs):
+    """Inputs of a stage whose dropout has the bits of `runtime.prng.HASH`."""
+
+    def start(self, plan: TrainPlan) -> tuple[TrainStep, TrainState, jax.Array]:
+        train_step, state, _ = super().start(plan)
+        return train_step, state, jax.random.key(plan.seeds[0], impl=HASH)
 
 
 def batch_size(cell: plan.Cell, tiny: bool) -> int:

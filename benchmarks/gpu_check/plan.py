@@ -18,11 +18,13 @@ class Cell:
       model: key of `shapes.MODELS`.
       data: `stsb` (lengths of STS-B) or `full` (every example fills a row of 512 tokens).
       batch: examples per step.
-      how: settings that differ from the defaults. flaxfer: `no_attention_dropout`; `large_rows`
-        for larger evaluation batches. torch: `dynamic` or `grouped` padding, `compile`,
-        `no_attention_dropout`, `flash_attention_2`, joined with `+`.
+      how: settings that differ from the defaults, joined with `+`. flaxfer: `no_attention_dropout`;
+        `xla_attention` instead of the kernel that `auto` takes; `hash_dropout` for the bits of
+        `runtime.prng.HASH`; `large_rows` for larger evaluation batches. torch: `dynamic` or
+        `grouped` padding, `compile`, `no_attention_dropout`, `flash_attention_2`.
       seeds: seeds trained as one program.
       needs: seconds that have to be left for it to start.
+      tiny: whether it runs with `--tiny`; others run the same code in other sizes.
     """
 
     what: What
@@ -32,6 +34,7 @@ class Cell:
     how: str = ""
     seeds: int = 1
     needs: float = 15.0
+    tiny: bool = True
 
     @property
     def name(self) -> str:
@@ -65,6 +68,7 @@ class Part:
 
 FULL = "full"
 NO_DROPOUT = "no_attention_dropout"
+XLA, HASH = "xla_attention", "hash_dropout"
 
 PARTS = (
     Part("correctness", "correctness", 80, correctness=True),
@@ -76,8 +80,8 @@ PARTS = (
             Cell("matmul", needs=3),
             Cell("train", data=FULL),
             Cell("train"),
-            Cell("train", data=FULL, how=NO_DROPOUT),
-            *(Cell("seeds", seeds=seeds) for seeds in (8, 1, 4)),
+            Cell("train", data=FULL, how=NO_DROPOUT, tiny=False),
+            *(Cell("seeds", seeds=seeds, tiny=seeds == 4) for seeds in (8, 1, 4)),
             Cell("eval"),
             Cell("eval", how="large_rows"),
         ),
@@ -89,10 +93,10 @@ PARTS = (
         (
             Cell("train", data=FULL, how="dynamic", needs=8),
             Cell("train", how="grouped", needs=8),
-            Cell("train", how="dynamic", needs=8),
-            Cell("train", data=FULL, how=f"dynamic+{NO_DROPOUT}", needs=8),
+            Cell("train", how="dynamic", needs=8, tiny=False),
+            Cell("train", data=FULL, how=f"dynamic+{NO_DROPOUT}", needs=8, tiny=False),
             Cell("eval", how="grouped", needs=5),
-            Cell("train", data=FULL, how="dynamic+compile", needs=25),
+            Cell("train", data=FULL, how="dynamic+compile", needs=25, tiny=False),
             Cell("train", how="grouped+compile", needs=25),
             Cell("train", data=FULL, how="dynamic+flash_attention_2", needs=5),
         ),
@@ -103,15 +107,15 @@ PARTS = (
         "flaxfer_side",
         120,
         (
-            Cell("train", batch=128),
-            Cell("train", data=FULL, batch=128, how=NO_DROPOUT),
+            Cell("train", batch=128, tiny=False),
+            Cell("train", data=FULL, batch=128, how=NO_DROPOUT, tiny=False),
             Cell("train", "xlm-roberta-base"),
-            Cell("eval", data=FULL),
-            Cell("train", batch=512),
+            Cell("eval", data=FULL, tiny=False),
+            Cell("train", batch=512, tiny=False),
             Cell("profile", data=FULL),
-            Cell("train", "xlm-roberta-base", FULL),
-            Cell("train", data=FULL, batch=128),
-            Cell("train", data=FULL, batch=512, how=NO_DROPOUT),
+            Cell("train", "xlm-roberta-base", FULL, tiny=False),
+            Cell("train", data=FULL, batch=128, tiny=False),
+            Cell("train", data=FULL, batch=512, how=NO_DROPOUT, tiny=False),
         ),
     ),
     Part(
@@ -119,14 +123,26 @@ PARTS = (
         "torch_side",
         80,
         (
-            Cell("train", batch=128, how="grouped", needs=8),
-            Cell("train", data=FULL, batch=128, how=f"dynamic+{NO_DROPOUT}", needs=8),
-            Cell("train", "xlm-roberta-base", how="grouped", needs=8),
-            Cell("eval", data=FULL, how="grouped", needs=8),
-            Cell("train", batch=512, how="grouped", needs=8),
-            Cell("train", "xlm-roberta-base", FULL, how="dynamic", needs=8),
-            Cell("train", data=FULL, batch=128, how="dynamic", needs=8),
-            Cell("train", data=FULL, batch=512, how=f"dynamic+{NO_DROPOUT}", needs=12),
+            Cell("train", batch=128, how="grouped", needs=8, tiny=False),
+            Cell("train", data=FULL, batch=128, how=f"dynamic+{NO_DROPOUT}", needs=8, tiny=False),
+            Cell("train", "xlm-roberta-base", how="grouped", needs=8, tiny=False),
+            Cell("eval", data=FULL, how="grouped", needs=8, tiny=False),
+            Cell("train", batch=512, how="grouped", needs=8, tiny=False),
+            Cell("train", "xlm-roberta-base", FULL, how="dynamic", needs=8, tiny=False),
+            Cell("train", data=FULL, batch=128, how="dynamic", needs=8, tiny=False),
+            Cell("train", data=FULL, batch=512, how=f"dynamic+{NO_DROPOUT}", needs=12, tiny=False),
+        ),
+    ),
+    Part(
+        "choices",
+        "flaxfer_side",
+        100,
+        (
+            Cell("train", data=FULL, how=HASH, tiny=False),
+            Cell("train", how=NO_DROPOUT, tiny=False),
+            Cell("train", how=f"{NO_DROPOUT}+{XLA}"),
+            Cell("train", data=FULL, how=f"{NO_DROPOUT}+{XLA}", tiny=False),
+            Cell("train", how=HASH),
         ),
     ),
 )

@@ -95,6 +95,8 @@ class Child:
         """
         started = time.monotonic()
         for cell in plan.part(self.part).cells:
+            if self.tiny and not cell.tiny:
+                continue
             began = time.monotonic()
             left = self.seconds - (began - started)
             about = {"side": side, "cell": dataclasses.asdict(cell)}

@@ -117,7 +117,7 @@ def measure(cell: plan.Cell, tiny: bool, folder: str) -> dict[str, Any]:
     clock = Clock(warmup, COMPILE_LIMIT if compiled else float("inf"))
     trainer = DrawingTrainer(
         model=model_of(cell, tiny),
-        args=arguments(cell, folder, batch, warmup + steps),
+        args=arguments(cell, folder, batch, warmup + steps, "eager" if tiny else "inductor"),
         train_dataset=features(corpus),
         data_collator=Collator(shapes.settings(cell.model, tiny)["pad_token_id"]),
         callbacks=[clock],
@@ -150,9 +150,9 @@ def model_of(cell: plan.Cell, tiny: bool) -> Any:
 
 
 def arguments(
-    cell: plan.Cell, folder: str, batch: int, steps: int
+    cell: plan.Cell, folder: str, batch: int, steps: int, backend: str
 ) -> transformers.TrainingArguments:
-    """Return the settings of a run."""
+    """Return the settings of a run; `backend` is that of `torch.compile`."""
     grouped = "grouped" in cell.how and cell.what == "train"
     return transformers.TrainingArguments(
         output_dir=folder,
@@ -160,6 +160,7 @@ def arguments(
         bf16=True,
         optim="adamw_torch_fused",
         torch_compile="compile" in cell.how,
+        torch_compile_backend=backend if "compile" in cell.how else None,
         train_sampling_strategy="group_by_length" if grouped else "random",
         max_steps=steps,
         per_device_train_batch_size=batch,
