@@ -172,7 +172,7 @@ def arguments(
         max_grad_norm=1.0,
         dataloader_num_workers=2 if GPU else 0,
         dataloader_persistent_workers=GPU,
-        logging_steps=10,
+        logging_steps=500,  # The default: logging waits for the GPU.
         eval_strategy="no",
         save_strategy="no",
         report_to="none",

@@ -277,3 +277,33 @@ def test_flops_of_a_cell_are_those_of_its_examples() -> None:
 
     size = work(np.array([3, 4], np.int32))
     assert (size.sequences, size.tokens, size.pairs) == (2, 7.0, 25.0)
+
+
+def test_a_wrong_kernel_is_a_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.gpu_check import correctness
+
+    figures = correctness.kernel(16, 2, scored=True)
+    assert figures["kernel"] == "xla" and figures["differences"].keys() >= {"output", "scores"}
+    right = correctness.cudnn
+
+    def without_segments(*arrays: Any, **options: Any) -> Any:
+        ones = np.ones_like(arrays[3])
+        return right(*arrays[:3], ones, ones, *arrays[5:], **options)
+
+    monkeypatch.setattr(correctness, "cudnn", without_segments)
+    with pytest.raises(correctness.Mismatch, match=r"output by .*tolerance 0\.02"):
+        correctness.kernel(16, 2, scored=False)
+
+
+@pytest.mark.parametrize("value", [1.1e-5, float("nan")])
+def test_a_quantity_beyond_its_tolerance_is_a_mismatch(value: float) -> None:
+    from benchmarks.gpu_check import correctness
+
+    wanted = {"loss": np.ones(1), "losses": np.ones(3)}
+    results = {"loss": np.ones(1), "losses": np.array([1, 1 + value, 1])}
+    with pytest.raises(correctness.Mismatch, match="losses of ten steps by"):
+        correctness.compared(results, wanted)
+    assert correctness.compared(wanted, wanted)["differences"] == {
+        "loss": 0.0,
+        "losses of ten steps": 0.0,
+    }
