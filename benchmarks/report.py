@@ -5,7 +5,7 @@ python -m benchmarks.report
 Reads benchmarks/results: *.jsonl of `benchmarks.run`; breakdown.json, quality.json and
 coverage.json of the scripts of these names; tpu*.json of `benchmarks.peer_flax --tpu` and
 `flaxfer aot --json`, with one of these again in variants/*.json, each with another setting that its
-name gives; gpu/*.jsonl of `make gpu-check`. Sections without records are left out.
+name gives. Sections without records are left out.
 """
 
 from __future__ import annotations
