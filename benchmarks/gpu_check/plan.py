@@ -78,12 +78,12 @@ PARTS = (
         150,
         (
             Cell("matmul", needs=3),
-            Cell("train", data=FULL),
+            Cell("train", data=FULL, tiny=False),
             Cell("train"),
             Cell("train", data=FULL, how=NO_DROPOUT, tiny=False),
             *(Cell("seeds", seeds=seeds, tiny=seeds == 4) for seeds in (8, 1, 4)),
             Cell("eval"),
-            Cell("eval", how="large_rows"),
+            Cell("eval", how="large_rows", tiny=False),
         ),
     ),
     Part(
@@ -91,7 +91,7 @@ PARTS = (
         "torch_side",
         100,
         (
-            Cell("train", data=FULL, how="dynamic", needs=8),
+            Cell("train", data=FULL, how="dynamic", needs=8, tiny=False),
             Cell("train", how="grouped", needs=8),
             Cell("train", how="dynamic", needs=8, tiny=False),
             Cell("train", data=FULL, how=f"dynamic+{NO_DROPOUT}", needs=8, tiny=False),
@@ -109,10 +109,9 @@ PARTS = (
         (
             Cell("train", batch=128, tiny=False),
             Cell("train", data=FULL, batch=128, how=NO_DROPOUT, tiny=False),
-            Cell("train", "xlm-roberta-base"),
+            Cell("train", "xlm-roberta-base", tiny=False),
             Cell("eval", data=FULL, tiny=False),
             Cell("train", batch=512, tiny=False),
-            Cell("profile", data=FULL),
             Cell("train", "xlm-roberta-base", FULL, tiny=False),
             Cell("train", data=FULL, batch=128, tiny=False),
             Cell("train", data=FULL, batch=512, how=NO_DROPOUT, tiny=False),
@@ -138,9 +137,10 @@ PARTS = (
         "flaxfer_side",
         100,
         (
+            Cell("profile", data=FULL),
             Cell("train", data=FULL, how=HASH, tiny=False),
             Cell("train", how=NO_DROPOUT, tiny=False),
-            Cell("train", how=f"{NO_DROPOUT}+{XLA}"),
+            Cell("train", how=f"{NO_DROPOUT}+{XLA}", tiny=False),
             Cell("train", data=FULL, how=f"{NO_DROPOUT}+{XLA}", tiny=False),
             Cell("train", how=HASH),
         ),

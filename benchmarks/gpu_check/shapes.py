@@ -41,7 +41,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 TINY = {
     "hidden_size": 32,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 4,
     "intermediate_size": 64,
     "vocab_size": 2000,

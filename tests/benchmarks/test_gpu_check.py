@@ -69,6 +69,24 @@ def test_examples_have_the_lengths_of_sts() -> None:
     assert full.lengths.tolist() == [512] * 3 and full.length == 512
 
 
+@pytest.mark.parametrize("model", shapes.MODELS)
+def test_both_libraries_read_the_sizes(model: str) -> None:
+    from transformers import AutoConfig
+
+    from flaxfer.models.families import read_config
+
+    settings = shapes.settings(model, tiny=False)
+    ours = read_config(settings)
+    theirs = AutoConfig.for_model(**settings)
+    assert (ours.hidden_size, ours.num_layers, ours.num_heads) == (768, 12, 12)
+    assert ours.vocab_size == theirs.vocab_size == settings["vocab_size"]
+    assert ours.max_length == 512 and ours.attention_dropout == 0.1
+    assert (ours.layer_norm_eps, ours.pad_token_id) == (
+        theirs.layer_norm_eps,
+        theirs.pad_token_id,
+    )
+
+
 def test_cells_are_recorded_at_once_and_their_failures_end_nothing(tmp_path: Path) -> None:
     first, second, third = plan.part("flaxfer").cells[:3]
     seen = []
