@@ -73,24 +73,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def checks(tiny: bool) -> list[Check]:
     """Return the checks by value: families, attention, packing, then other heads and settings."""
-    families = {case.family: case for case in reversed(cases.CASES)}.values()
+    families = list({case.family: case for case in reversed(cases.CASES)}.values())
     rest = [case for case in cases.CASES if case not in families]
-    shapes = [(64, 2)] if tiny else [(512, 12), (128, 12)]
-    return [
-        *((f"parity {case.name}", functools.partial(parity, case)) for case in families),
-        *(
-            (f"attention {length}{' scored' * scored}", functools.partial(kernel, *shape, scored))
-            for scored in (False, True)
-            for shape in shapes
-            for length in shape[:1]
-        ),
-        *(
-            (f"packing {case.name}", functools.partial(packing, case))
-            for case in families
-            if not tiny or case.family == "bert"
-        ),
-        *((f"parity {case.name}", functools.partial(parity, case)) for case in rest if not tiny),
+    lengths = ((512, 12), (128, 12))
+    if tiny:  # The tests compare every case on a CPU.
+        families, rest, lengths = [cases.named("bert")], [], ((64, 2),)
+
+    def of(function: Callable[..., Figures], chosen: Sequence[cases.Case]) -> list[Check]:
+        return [
+            (f"{function.__name__} {case.name}", functools.partial(function, case))
+            for case in chosen
+        ]
+
+    kernels = [
+        (
+            f"attention {length}{' scored' * scored}",
+            functools.partial(kernel, length, heads, scored),
+        )
+        for scored in ((True,) if tiny else (False, True))
+        for length, heads in lengths
     ]
+    return [*of(parity, families), *kernels, *of(packing, families), *of(parity, rest)]
 
 
 def parity(case: cases.Case) -> Figures:
