@@ -114,7 +114,7 @@ def run(
         reason = (
             f"{left:.0f} s of {options.seconds:.0f} s are left, the part needs {part.least:.0f}"
         )
-        leave(part, file, "skipped", reason, began)
+        leave(part, file, "skipped", reason, began, options.tiny)
         return
     print(f"{part.name}: at most {seconds:.0f} s", flush=True)
     command = [sys.executable, "-m", f"benchmarks.gpu_check.{part.module}", "--part", part.name]
@@ -141,7 +141,7 @@ def run(
             # Its own processes are in its group, and must not keep the GPU.
             kill(process)
     if code != 0:
-        leave(part, file, status, reason, began)
+        leave(part, file, status, reason, began, options.tiny)
     if code:
         text = log.read_text(encoding="utf-8", errors="replace").splitlines()
         print("\n".join(f"  {line}" for line in text[-15:]), flush=True)
@@ -154,10 +154,11 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def leave(part: plan.Part, file: Path, status: str, reason: str, began: float) -> None:
+def leave(part: plan.Part, file: Path, status: str, reason: str, began: float, tiny: bool) -> None:
     """Record the cells, or the checks of a part without cells, that have no result."""
     done = [record["name"] for record in records.read(file) if record["part"] == part.name]
-    names = [cell.name for cell in part.cells if cell.name not in done] or [part.name]
+    chosen = [cell.name for cell in part.cells if cell.tiny or not tiny]
+    names = [name for name in chosen if name not in done] or [part.name]
     seconds = round(time.monotonic() - began, 2)
     for name in names:
         entry = {"part": part.name, "name": name, "status": status, "took_s": seconds}

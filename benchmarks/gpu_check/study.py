@@ -75,6 +75,9 @@ DETERMINISTIC = {"xla_gpu_deterministic_ops": True}
 DIRECT = "--config.conditions=('direct',)"
 """One condition is enough for a stage that is killed."""
 
+STEP = "[0-9]*"
+"""Folders of complete checkpoints; those being written begin with a dot."""
+
 KEYS = ("steps", "best_step", "dev", "evaluations")
 TOLERANCE = 1e-4
 """Of scores, after a resumption; the programs are the same, but not necessarily their kernels."""
@@ -120,7 +123,9 @@ def resumed(folder: Path, ended: float) -> dict[str, Any]:
       Different: steps differ, or scores by more than `TOLERANCE`.
     """
     process = Study(folder, "killed", DIRECT)
-    while not (manifests := sorted(folder.glob("killed/stages/*/checkpoints/*/manifest.json"))):
+    while not (
+        manifests := sorted(folder.glob(f"killed/stages/*/checkpoints/{STEP}/manifest.json"))
+    ):
         if time.monotonic() > ended:
             process.kill()
             raise TimeoutError
