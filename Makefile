@@ -1,5 +1,5 @@
 .PHONY: help setup demo test test-all test-oldest lint parity parity-table reference gate \
-	gate-record bench bench-setup bench-report clean
+	gate-record bench bench-setup bench-report gpu-check clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -66,6 +66,10 @@ bench: ## Time flaxfer beside its peers: DATA=FOLDER [XLMR=FOLDER] [ONLY=NAMES] 
 
 bench-report: ## Write BENCHMARKS.md from the stored runs.
 	@$(PYTHON) -m benchmarks.report
+
+gpu-check: ## Check values and speed on a GPU: [PYTHON=python3] [WHEELS=FOLDER] [OUT=FOLDER] [ONLY=PART] [TINY=1].
+	@$(PYTHON) -m benchmarks.gpu_check --out "$(or $(OUT),runs/gpu-check)" \
+		$(if $(WHEELS),--wheels "$(WHEELS)") $(if $(ONLY),--only $(ONLY)) $(if $(TINY),--tiny)
 
 gate: ## Compile steps for a TPU, without one, and compare with the record.
 	@tools/setup.sh .venv-tpu test,tpu 3.12

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import breakdown, common, coverage, cpu_matmul, quality, result, summary, tpu
+from benchmarks.gpu_check import report as gpu_check_report
 from benchmarks.summary import Run, table
 
 PLOT = "docs/bench-ratios-{kind}.png"
@@ -125,6 +126,7 @@ def stored(results: Path) -> tuple[list[Run], list[Run], list[str]]:
         files = sorted((results / VARIANTS).glob("*.json"))
         variants = {file.stem.replace("-", " "): lines(file)[0] for file in files}
         sections.insert(0, tpu.profile(lines(base)[0], variants))
+    sections += gpu_check_report.sections(results)
     return [run for run in runs if run["what"] in (*STEPS, "result")], estimates, sections
 
 

@@ -81,6 +81,7 @@ class StageInputs:
             optimizer=OPTIMIZER,
             total_steps=plan.total_steps,
             dtype=self.evaluator.dtype,
+            attention=self.evaluator.train.attention,
             batched_seeds=batched,
         )
         optimizer = make_optimizer(OPTIMIZER, plan.total_steps, self.params)
