@@ -3,9 +3,9 @@ r"""Write BENCHMARKS.md and its plot from stored JSON.
 python -m benchmarks.report
 
 Reads benchmarks/results: *.jsonl of `benchmarks.run`, with a section for each kind of CPU;
-breakdown.json, cpu_matmul.json, quality.json and coverage.json of the scripts of these names;
-tpu*.json of `benchmarks.peer_flax --tpu` and `flaxfer aot --json`, with one of these again in
-variants/*.json, each with another setting that its name gives. Sections without records are left
+breakdown.json, cpu_matmul.json, growth.json, quality.json and coverage.json of the scripts of these
+names; tpu*.json of `benchmarks.peer_flax --tpu` and `flaxfer aot --json`, with one of these again
+in variants/*.json, each with another setting that its name gives. Sections without records are left
 out.
 """
 
@@ -16,7 +16,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import breakdown, common, coverage, cpu_matmul, quality, result, summary, tpu
+from benchmarks import (
+    breakdown,
+    common,
+    coverage,
+    cpu_matmul,
+    growth,
+    quality,
+    result,
+    summary,
+    tpu,
+)
 from benchmarks.gpu_check import report as gpu_check_report
 from benchmarks.summary import Run, table
 
@@ -27,6 +37,7 @@ PROFILED, VARIANTS = "tpu-flaxfer-bert-base.json", "variants"
 SECTIONS = {
     "breakdown.json": breakdown.section,
     "cpu_matmul.json": cpu_matmul.section,
+    "growth.json": growth.section,
     "quality.json": quality.section,
     "coverage.json": coverage.section,
 }
