@@ -238,8 +238,11 @@ class _Loop:
 
     def _take_step(self, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Start a step; return its metrics. Waiting for its program counts as compilation."""
+        shape = batch["token_BT"].shape
+        if self._programs.is_planned(shape):
+            self._read()  # Else the step before would compute in the time of this compilation.
         programs, called = compiled_programs(self._train_step), time.monotonic()
-        self._programs.wait(batch["token_BT"].shape)
+        self._programs.wait(shape)
         self._state, metrics = self._train_step(self._state, batch, self._key)
         self._step += 1
         signals.hold()

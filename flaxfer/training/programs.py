@@ -23,6 +23,10 @@ class Programs:
         """Compile what `lower` returns after all that was planned before."""
         self._planned[key] = self._thread.submit(lambda: lower().compile())
 
+    def is_planned(self, key: Hashable) -> bool:
+        """Return whether a program was planned and nothing has waited for it yet."""
+        return key in self._planned
+
     def wait(self, key: Hashable) -> None:
         """Wait for a program, if it was planned; raise what its compilation has raised."""
         if planned := self._planned.pop(key, None):

@@ -17,8 +17,8 @@ def test_the_programs_of_a_study_are_counted(
 ) -> None:
     rows = [f"{WORDS[i % 5]} {WORDS[i % 7]},{WORDS[i % 3]},{i / 10:.2f}\n" for i in range(48)]
     file, dev = tmp_path / "pairs.csv", tmp_path / "dev.csv"
-    file.write_text("".join(rows[:32]))
-    dev.write_text("".join(rows[32:]))
+    file.write_text("".join(rows[:16] + rows[32:]))
+    dev.write_text("".join(rows[16:32]))
     words = ["--model", str(tiny_model(tmp_path / "model", layers=1)), "--data", str(file)]
     options = stage.parser("").parse_args(
         [*words, "--batch", "16", "--steps", "2", "--length", "32", "--dtype", "float32"]
