@@ -15,9 +15,16 @@ from typing import Any
 import pytest
 
 from flaxfer.config import Optimizer
-from flaxfer.models import attention, bert, encoders, ops, roberta, xlnet
+from flaxfer.models import attention, bert, encoders, layers, ops, roberta, xlnet
 from flaxfer.tasks import losses
 from tests.parity import cases, compare, flax_side, reference
+
+
+@pytest.fixture(autouse=True)
+def untraced_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let layers run the code as it is, not as it was when a layer like them was traced."""
+    traced: Any = layers._run_layer
+    monkeypatch.setattr(layers, "_run_layer", traced.__wrapped__)
 
 
 @pytest.fixture(scope="module")
