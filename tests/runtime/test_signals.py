@@ -151,6 +151,7 @@ def test_the_first_interrupt_waits_and_the_second_does_not() -> None:
 
 def test_a_main_thread_in_native_code_is_not_waited_for() -> None:
     process = start(NATIVE)
+    time.sleep(0.5)  # The call follows the line that it is ready.
     process.send_signal(signal.SIGTERM)
     message = "stopped by SIGTERM. Run the same command again to continue.\n"
     assert end(process) == (75, "", message)
