@@ -12,6 +12,7 @@ from benchmarks import stage
 from tests.helpers import WORDS, restored_compilation_cache, tiny_model
 
 
+@pytest.mark.slow
 def test_the_programs_of_a_study_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

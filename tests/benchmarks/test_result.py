@@ -29,6 +29,7 @@ def test_time_in_several_parts_belongs_to_the_first() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_run_is_taken_apart_and_scored(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
