@@ -30,10 +30,11 @@ test-all: ## Run the fast and the slow tests.
 	@$(PYTHON) -m flaxfer.demo.weights
 	@$(PYTHON) -m pytest -q $(WORKERS) -m "not parity and not gate"
 
-test-oldest: ## Run the fast tests on Python 3.11, the oldest supported version.
+# Without those of launch scripts and of benchmarks, which `make gpu-check` runs on this version.
+test-oldest: ## Run the fast tests of the package on Python 3.11, the oldest supported version.
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m flaxfer.demo.weights
-	@$(PARITY) -m pytest -q $(WORKERS)
+	@$(PARITY) -m pytest -q $(WORKERS) --ignore tests/launch --ignore tests/benchmarks
 
 lint: ## Check style and types, of Python and of shell scripts.
 	@tools/setup.sh .venv test
