@@ -30,7 +30,7 @@ test-all: ## Run the fast and the slow tests.
 	@$(PYTHON) -m flaxfer.demo.weights
 	@$(PYTHON) -m pytest -q $(WORKERS) -m "not parity and not gate"
 
-# Without those of launch scripts and of benchmarks, which `make gpu-check` runs on this version.
+# Launch scripts do not depend on Python's version; the benchmarks that do are tried by gpu-check.
 test-oldest: ## Run the fast tests of the package on Python 3.11, the oldest supported version.
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m flaxfer.demo.weights

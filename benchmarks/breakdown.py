@@ -116,7 +116,7 @@ def train_program(inputs: stage.StageInputs, options: argparse.Namespace) -> Pro
     steps = min(options.steps, plan.total_steps)
     batches = [put_rows(plan.batch(step), inputs.mesh, None) for step in range(steps)]
     step, state, key = inputs.start(plan)
-    compiled = step.lower(state, batches[0], key).compile()  # type: ignore[attr-defined]
+    compiled = step.lower(state, batches[0], key).compile()
 
     def run() -> None:
         nonlocal state

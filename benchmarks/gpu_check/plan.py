@@ -1,4 +1,4 @@
-"""What the check runs: parts in order of value, and the cells of the timed ones."""
+"""Parts of the check, the most valuable first, and the measurements of those that are timed."""
 
 from __future__ import annotations
 

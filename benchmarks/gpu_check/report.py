@@ -124,7 +124,7 @@ def trainer(entry: Record) -> str:
 
 
 def flops_per_example(group: Sequence[Record]) -> float | None:
-    """Return the FLOPs of an example by flaxfer's count, which is that of the model."""
+    """Return the FLOPs of the model per example, as flaxfer counts them."""
     rates = [e["flops_per_s"] / e["examples_per_s"] for e in group if e["side"] == "flaxfer"]
     return rates[0] if rates else None
 

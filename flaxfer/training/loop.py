@@ -227,7 +227,7 @@ class _Loop:
         self._state = stack(states, self._mesh) if self._batched else states[0]
 
     def _compile_ahead(self) -> None:
-        """Start to compile the programs of the stage, that of the next step first."""
+        """Start to compile the programs of the stage, beginning with the next step's."""
         state = placed_shapes(self._state)
         for batch in self._batches.shapes(self._step, self._mesh):
             lower = functools.partial(self._train_step.lower, state, batch, self._key)

@@ -23,7 +23,7 @@ SHAPES: dict[str, Any] = {"gradient_accumulation_steps": 1, "max_bucket_sizes": 
 
 
 def as_staged(case: Case) -> Case:
-    """The same stage as that of another condition, which starts from other parameters."""
+    """Return an equal stage of another condition, which starts from other parameters."""
     return dataclasses.replace(
         case, spec=dataclasses.replace(case.spec, condition="staged", loaded=frozenset({"pooler"}))
     )
