@@ -162,7 +162,7 @@ class TrainPlan:
     def shapes(
         self, step: int, mesh: jax.sharding.Mesh
     ) -> Iterator[dict[str, jax.ShapeDtypeStruct]]:
-        """Yield the shapes of a batch of each bucket size, beginning with the size that a step has."""
+        """Yield the shapes of a batch of each bucket size, beginning with that of the step."""
         batch, where = self.batch(step), row_sharding(mesh, *self._lead)
         axis = len(self._lead)
 
