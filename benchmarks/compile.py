@@ -14,7 +14,6 @@ name the number of bucket sizes that the long stage has.
 from __future__ import annotations
 
 import argparse
-import collections
 import contextlib
 import dataclasses
 import json
@@ -22,75 +21,19 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from benchmarks import common, stage, summary
+from benchmarks.programs import Program, recorded
 from flaxfer.config import Config, Data, Model, Source, Stage, Task, Train
 from flaxfer.study import runner
 from flaxfer.tasks import TASK_TYPES
 
-PHASES = {
-    "/jax/core/compile/jaxpr_trace_duration": "trace",
-    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lower",
-    "/jax/core/compile/backend_compile_duration": "compile",
-}
-"""JAX's events by name."""
-
 STARTS = ("cold", "warm")
 SHOWN = 12
 """Functions in a table; the others are summed."""
-
-
-@dataclasses.dataclass
-class Program:
-    """The programs of one function: their number, and seconds by phase."""
-
-    programs: int = 0
-    trace: float = 0.0
-    lower: float = 0.0
-    compile: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all phases."""
-        return self.trace + self.lower + self.compile
-
-
-Programs = dict[str, Program]
-
-_recording: list[Programs] = []
-
-
-def _note(event: str, seconds: float, **details: Any) -> None:
-    if not _recording or event not in PHASES:
-        return
-    name = str(details["fun_name"])
-    name = name.removeprefix("jit(").removesuffix(")").removeprefix("jit_")
-    for programs in _recording:
-        program, phase = programs[name], PHASES[event]
-        setattr(program, phase, getattr(program, phase) + seconds)
-        program.programs += phase == "compile"
-
-
-jax.monitoring.register_event_duration_secs_listener(_note)
-
-
-@contextlib.contextmanager
-def recorded() -> Iterator[Programs]:
-    """Record the programs that are built in the block, by name of their function.
-
-    A function without programs was traced as part of another.
-    """
-    programs: Programs = collections.defaultdict(Program)
-    _recording.append(programs)
-    try:
-        yield programs
-    finally:
-        _recording.pop()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import compile as benchmark
 from benchmarks import stage
+from benchmarks.programs import Program, recorded, seconds
 from tests.helpers import WORDS, restored_compilation_cache, tiny_model
 
 
@@ -40,8 +41,17 @@ def test_the_programs_of_a_study_are_counted(
 
 
 def test_nested_blocks_record_the_same_programs() -> None:
-    with benchmark.recorded() as outer, benchmark.recorded() as inner:
+    with recorded() as outer, recorded() as inner:
         jax.jit(lambda x: x * 0.123)(1.0)
     assert inner == outer
     assert inner["<lambda>"].programs == 1
     assert inner["<lambda>"].compile > 0
+    assert seconds(inner) >= inner["<lambda>"].seconds > 0
+
+
+def test_the_trace_of_an_inner_function_counts_once() -> None:
+    programs = {
+        "outer": Program(programs=2, trace=3.0, lower=1.0, compile=5.0),
+        "inner": Program(trace=2.0),
+    }
+    assert seconds(programs) == 9.0

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.compile import recorded
+from benchmarks.programs import recorded
 from flaxfer.study.runner import forget_programs
 from flaxfer.training import loop
 from flaxfer.training.programs import Programs
