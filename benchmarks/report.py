@@ -297,4 +297,4 @@ def plot(runs: Sequence[Run], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.guarded(main)
