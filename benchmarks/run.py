@@ -66,7 +66,7 @@ SIDES = {
         "flaxfer, {dtype}",
         "flaxfer",
         ("benchmarks.train_throughput", "--matmul_limit"),
-        ("benchmarks.eval_throughput",),
+        ("benchmarks.eval_throughput", "--matmul_limit"),
     ),
     "trainer-compile": _peer(
         *("Trainer, {dtype}, grouped by length, torch.compile", "torch"),
