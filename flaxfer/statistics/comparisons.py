@@ -144,10 +144,10 @@ def _estimate(
         p_examples=_permute_examples(study, scores, kept),
         pooled_sd=inference.pooled_sd(direct, staged),
         effect_size=inference.hedges_g(direct, staged),
-        variance_examples=variances and variances.examples,
-        variance_seeds=variances and variances.seeds,
-        variance_interaction=variances and variances.interaction,
-        examples_share=variances and variances.examples_share,
+        variance_examples=variances.examples if variances else None,
+        variance_seeds=variances.seeds if variances else None,
+        variance_interaction=variances.interaction if variances else None,
+        examples_share=variances.examples_share if variances else None,
     )
     return estimate, difference
 

@@ -128,7 +128,7 @@ class Difference:
             by_seed = np.array([runs.var(ddof=1) for runs in (direct, staged)])
             interaction = np.array([_interaction(scores) for scores in (direct_BR, staged_BR)])
             means, covered = by_seed / sizes, (interaction / sizes).sum()
-            examples = max(self._sd**2 - covered, 0.0)
+            examples = float(max(self._sd**2 - covered, 0.0))
             self.components = Components(
                 examples=examples,
                 seeds=float(by_seed.sum()),
@@ -214,7 +214,7 @@ def _chi_squared(df: float) -> tuple[np.ndarray, np.ndarray]:
     """
     shape = df / 2
     ends = special.gammaincinv(shape, LEAST), special.gammainccinv(shape, LEAST)
-    log_half = np.linspace(*np.log(ends), NODES)
+    log_half = np.linspace(math.log(ends[0]), math.log(ends[1]), NODES)
     log_density = shape * log_half - np.exp(log_half)
     weight = np.exp(log_density - log_density.max())
     return 2 * np.exp(log_half), weight / weight.sum()

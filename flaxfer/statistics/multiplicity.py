@@ -100,9 +100,7 @@ def _each(family: Sequence[P]) -> Iterator[tuple[P, np.ndarray]]:
         yield one, np.concatenate([[np.inf], larger[order[order != i]]])
 
 
-def verdict(
-    difference: float, p: P, *, larger_is_better: bool, gap: bool, alpha: float
-) -> Verdict:
+def verdict(difference: float, p: P, *, larger_is_better: bool, gap: bool, alpha: float) -> Verdict:
     """Return what adjusted p values of at most `alpha` say about a difference.
 
     Args:

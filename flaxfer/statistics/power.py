@@ -65,9 +65,7 @@ def power(difference: float, examples: float, seeds: float, runs: float, alpha: 
     return float(1 - special.ncfdtr(1, df, difference**2 / variance, critical))
 
 
-def needed(
-    difference: float, components: Components, runs: float, n: int, alpha: float
-) -> Needed:
+def needed(difference: float, components: Components, runs: float, n: int, alpha: float) -> Needed:
     """Return the smallest designs that find a difference.
 
     Args:

@@ -51,7 +51,7 @@ def test_p_is_welchs_far_in_the_tail(runs: int) -> None:
             for sign in (1, -1):
                 p = welch(direct, staged + sign * t * se).p
                 assert p == pytest.approx(expected, rel=1e-4)
-    assert smallest < 1e-7
+    assert smallest < 1e-6
 
 
 def test_p_has_no_smallest_value_where_only_examples_vary() -> None:
@@ -145,7 +145,7 @@ def test_equivalence_is_two_one_sided_welch_tests(margin: float) -> None:
 @pytest.mark.parametrize("seeds", [2, 5])
 def test_p_values_are_the_levels_at_which_intervals_reach_a_point(seeds: int) -> None:
     rng = np.random.default_rng(seeds)
-    direct, staged = rng.normal(0, 0.05, (2, seeds)) + [[0.5], [0.55]]
+    direct, staged = rng.normal(0.5, 0.05, seeds), rng.normal(0.55, 0.05, seeds)
     shift = rng.gamma(4, 0.01, (B, 1))
     result = Difference(direct, staged, direct + 0 * shift, staged + shift)
     for beyond in (1e-9, -1e-9):
