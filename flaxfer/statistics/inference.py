@@ -49,6 +49,8 @@ NODES = 96
 """Nodes of the integral over the chi-squared variable."""
 LEAST = 1e-14
 """Probability beyond the outermost nodes."""
+TINY = 1e-300
+"""Smallest probability whose normal score is used."""
 RESOLVED = 10
 """Resamples in a tail, below which its probability is that of a normal distribution if larger."""
 
@@ -160,22 +162,34 @@ class Difference:
         return max(low, -self._largest), min(high, self._largest)
 
     def _quantile(self, tail: float, *, above: bool) -> float:
-        """Return where a tail begins, to 1e-6 of the standard error."""
+        """Return where a tail begins, by regula falsi (Illinois variant, Dowell & Jarratt 1971)."""
+        sign, target = 1 if above else -1, special.ndtri(tail)
         if not self._scale:
             return self._mean
-        sign = 1 if above else -1
-        near, far = 0.0, self._scale
-        while self.tail(self._mean + sign * far, above=above) > tail:
-            near, far = far, 2 * far
-        while far - near > 1e-6 * self._scale:
-            middle = (near + far) / 2
-            if middle in (near, far):  # Neighbouring numbers, far out in heavy tails.
-                break
-            if self.tail(self._mean + sign * middle, above=above) > tail:
-                near = middle
+
+        def excess(distance: float) -> float:
+            # Normal scores of tails are nearly linear.
+            probability = self.tail(self._mean + sign * distance, above=above)
+            return float(special.ndtri(max(probability, TINY)) - target)
+
+        near, far = -self._scale, self._scale
+        at_near, at_far = excess(near), excess(far)
+        while at_far > 0:
+            near, at_near, far = far, at_far, 2 * far
+            at_far = excess(far)
+        side = 0
+        for _ in range(100):
+            place = far - at_far * (far - near) / (at_far - at_near)
+            at = excess(place)
+            if at > 0:
+                at_far /= 2 if side > 0 else 1
+                near, at_near, side = place, at, 1
             else:
-                far = middle
-        return self._mean + sign * far
+                at_near /= 2 if side < 0 else 1
+                far, at_far, side = place, at, -1
+            if abs(at) < 1e-9 or far - near < 1e-9 * self._scale:
+                break
+        return self._mean + sign * place
 
     @property
     def p(self) -> float:

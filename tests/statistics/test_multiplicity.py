@@ -68,7 +68,7 @@ def test_without_margins_the_procedure_is_holms() -> None:
 @pytest.mark.parametrize("m", [1, 2, 3, 4])
 def test_with_margins_the_procedure_is_the_closed_test_and_shaffers(m: int) -> None:
     rng, claims = np.random.default_rng(m), 0
-    for _ in range(200):
+    for _ in range(120):
         p = 10 ** rng.uniform(-3, -0.5, (m, 2))
         family = [P(a, b if rng.random() < 0.8 else None) for a, b in p.tolist()]
         for alpha in (0.05, 0.2):
@@ -101,7 +101,7 @@ def test_family_wise_error_rate_of_both_claims() -> None:
     rng, m, margin = np.random.default_rng(0), 6, 3.0
     truth = np.where(np.arange(m) % 2, margin, 0.0)
     wrong = naive = 0
-    count = 4000
+    count = 2000
     for z in truth + rng.standard_normal((count, m)):
         p = 2 * stats.norm.sf(np.abs(z))
         p_equivalence = np.maximum(stats.norm.sf(z + margin), stats.norm.sf(margin - z))

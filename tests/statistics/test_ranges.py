@@ -76,7 +76,7 @@ def test_every_number_of_a_report_is_possible(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(files["comparisons.csv"])))
     for row in rows:
         bound = 2 if row["language"] == GAP else 1
-        for kind in ("_simultaneous", ""):
+        for kind in ("_simultaneous", "") if row["p_holm"] else ("",):
             ends = float(row[f"low{kind}"]), float(row[f"high{kind}"])
             assert -bound <= ends[0] <= ends[1] <= bound
         if row["runs"] == "all" and row["language"] != GAP:
