@@ -230,7 +230,7 @@ def _chi_squared(df: float) -> tuple[np.ndarray, np.ndarray]:
     ends = special.gammaincinv(shape, LEAST), special.gammainccinv(shape, LEAST)
     log_half = np.linspace(math.log(ends[0]), math.log(ends[1]), NODES)
     log_density = shape * log_half - np.exp(log_half)
-    weight = np.exp(log_density - log_density.max())
+    weight = np.exp(log_density - np.max(log_density))
     return 2 * np.exp(log_half), weight / weight.sum()
 
 

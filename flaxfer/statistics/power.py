@@ -14,6 +14,8 @@ TARGET = 0.8
 """Power to reach."""
 MOST = 10**7
 """Largest number of seeds or examples that is considered."""
+FARTHEST = 1e15
+"""Largest noncentrality; SciPy returns NaN for still larger ones."""
 NORMAL_DF = 1e6
 """Degrees of freedom from which a t distribution counts as normal."""
 
@@ -62,7 +64,8 @@ def power(difference: float, examples: float, seeds: float, runs: float, alpha: 
     # The square of noncentral t is noncentral F, which covers both tails; SciPy's lower tail of the
     # former is NaN for some arguments.
     critical = special.stdtrit(df, alpha / 2) ** 2
-    return float(1 - special.ncfdtr(1, df, difference**2 / variance, critical))
+    noncentrality = min(difference**2 / variance, FARTHEST)
+    return float(1 - special.ncfdtr(1, df, noncentrality, critical))
 
 
 def needed(difference: float, components: Components, runs: float, n: int, alpha: float) -> Needed:

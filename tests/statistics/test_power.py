@@ -117,3 +117,4 @@ def test_there_may_be_no_number() -> None:
     assert needed(0.0, components(1.0, 1.0)) == power.Needed(None, None, None)
     assert needed(1e-9, components(1.0, 1.0)) == power.Needed(None, None, None)
     assert needed(1.0, components(0.0, 0.0)) == power.Needed(2, 2, None)
+    assert needed(1.0, components(0.0, 1e-12)) == power.Needed(2, 2, None)
