@@ -48,6 +48,7 @@ def compare(
     comparisons: list[Comparison] = []
     means: list[Comparison] = []
     skipped: list[str] = []
+    notes: list[str] = []
     for workdir in workdirs:
         study = StudyRuns(workdir, metric)
         sets = study.sets(draws, seed)
@@ -55,10 +56,12 @@ def compare(
         comparisons += [_compare(study, one, collapsed, level, seed) for one in sets.values()]
         means += [_compare(study, one, collapsed, level, seed) for one in study.means(sets)]
         skipped += study.skipped
+        notes += study.notes
     return Evidence(
         tuple(_judge(comparisons, alpha)),
         tuple(_judge(means, alpha)),
         tuple(skipped),
+        tuple(notes),
         level,
         alpha,
         draws,
@@ -86,6 +89,8 @@ def _compare(
         language=scores.language,
         set=scores.set,
         n=scores.n,
+        units=scores.units,
+        at_chance=scores.at_chance,
         all_runs=_estimate(study, scores, np.full_like(collapsed_r, True), level, seed),
         collapsed=tuple(collapsed),
         not_transferred=tuple(not_transferred),
