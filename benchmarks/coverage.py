@@ -202,9 +202,9 @@ def section(record: dict[str, Any]) -> str:
         f"Families of {FAMILY} comparisons, n = 200, sd 0.1: the share of families with any "
         "rejection at level 0.05 before and after Holm's correction, and the share of comparisons "
         f"rejected after it.\n\n{_table(record['families'], FAMILY_COLUMNS)}\n"
-        "Means over parallel sets, whose rows may be shuffled or missing, and clusters of examples; "
-        "the true difference is 0. Coverage, share of rejections and width are those with resampled "
-        "units, and (rows) those with rows drawn as if they were independent.\n\n"
+        "Means over parallel sets with shuffled or missing rows, and clusters of examples; the "
+        "true difference is 0. Coverage, share of rejections and width with resampled units, and (rows) "
+        "with rows drawn as if they were independent.\n\n"
         f"{_table(record['units'], coverage_units.COLUMNS)}"
     )
 

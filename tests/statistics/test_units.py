@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,16 @@ import pytest
 
 from flaxfer.config import Task
 from flaxfer.errors import DataError
+from flaxfer.evaluation.evaluator import write_predictions
 from flaxfer.statistics import sets as set_scores
+from flaxfer.statistics.collapse import at_chance
 from flaxfer.statistics.comparisons import compare
-from flaxfer.statistics.reading import Predicted
+from flaxfer.statistics.reading import Predicted, read
 from flaxfer.statistics.records import Comparison, Evidence
 from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, Row
 from flaxfer.statistics.units import Units, Usable, find_units
+from flaxfer.tasks.resampling import Learning
+from tests.helpers import random_tokenized
 from tests.statistics.helpers import RunKey, predictions_file, study_record
 
 CLASSES = Task("nli", "classification", "accuracy", labels=("a", "b"))
@@ -340,3 +345,29 @@ def test_independent_sets_of_equal_size_do_not_move_together(tmp_path: Path) -> 
     assert variance == pytest.approx(0.5, abs=0.05)
     assert mean.exchanged[:, 0].var() / en.exchanged[:, 0].var() == pytest.approx(0.5, abs=0.05)
     assert mean.units == 400
+
+
+def test_a_set_is_at_chance_only_if_no_condition_learns_there() -> None:
+    def judged(scores: Sequence[float], classes: float = 2.0) -> bool:
+        runs = [Learning("mcc", score, "", classes) for score in scores]
+        return at_chance(runs, ["direct", "direct", "staged", "staged"], 100)
+
+    assert judged([0.3, -0.1, 0.0, 0.1])  # The level is 0.2, the means are 0.1 and 0.05.
+    assert not judged([0.0, 0.0, 0.3, 0.2]) and not judged([0.3, 0.2, 0.0, 0.0])
+    assert judged([0.15] * 4) and not judged([0.15] * 4, classes=5.0)
+
+
+def test_predictions_name_the_clusters_that_there_are(tmp_path: Path) -> None:
+    data = dataclasses.replace(random_tokenized(6, 2), cluster=("x", "", "x", "", "", "y"))
+    write_predictions(tmp_path / "file", CLASSES, data, np.zeros((6, 2), np.float32))
+    lines = [json.loads(line) for line in (tmp_path / "file").read_text().splitlines()]
+    assert ["cluster" in line for line in lines] == [True, False, True, False, False, True]
+    by_language = read(tmp_path / "file", CLASSES)
+    assert by_language["en"].cluster == ["x", "x", ""] and by_language["de"].cluster == [
+        "",
+        "",
+        "y",
+    ]
+    (tmp_path / "file").write_text(json.dumps(lines[0] | {"cluster": 3}))
+    with pytest.raises(DataError, match="cluster 3 is no text"):
+        read(tmp_path / "file", CLASSES)
