@@ -203,8 +203,8 @@ def section(record: dict[str, Any]) -> str:
         "rejection at level 0.05 before and after Holm's correction, and the share of comparisons "
         f"rejected after it.\n\n{_table(record['families'], FAMILY_COLUMNS)}\n"
         "Means over parallel sets with shuffled or missing rows, and clusters of examples; the "
-        "true difference is 0. Coverage, share of rejections and width with resampled units, and (rows) "
-        "with rows drawn as if they were independent.\n\n"
+        "true difference is 0. Coverage, share of rejections and width with resampled units, and "
+        "(rows) with rows drawn as if they were independent.\n\n"
         f"{_table(record['units'], coverage_units.COLUMNS)}"
     )
 
