@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import common, summary
+from benchmarks import common, coverage_units, summary
 from flaxfer.runtime import host
 from flaxfer.statistics.inference import Difference
 from flaxfer.statistics.multiplicity import P, adjust
@@ -254,6 +254,10 @@ def main() -> None:
             for seeds in (3, 5, 10)
             for effect in (0.0, 0.4)
         ]
+        record["units"] = [
+            coverage_units.simulate(world, options.studies, ALPHA, DRAWS)
+            for world in coverage_units.WORLDS
+        ]
     record["equivalence"] = [equivalence(world, options.studies) for world in margins()]
     record["claims"] = [
         claims(World(seeds=seeds, effect=0.4), options.families) for seeds in (3, 5, 10)
@@ -267,7 +271,9 @@ def main() -> None:
 
 def section(record: dict[str, Any]) -> str:
     """Return the section of BENCHMARKS.md."""
-    return "\n\n".join(filter(None, [_about_intervals(record), _about_margins(record)]))
+    return "\n\n".join(
+        filter(None, [_about_intervals(record), _about_units(record), _about_margins(record)])
+    )
 
 
 def _about_intervals(record: dict[str, Any]) -> str:
@@ -285,6 +291,18 @@ def _about_intervals(record: dict[str, Any]) -> str:
         f"Families of {FAMILY} comparisons, n = 200, sd 0.1: the share of families with any "
         "rejection at level 0.05 before and after Holm's correction, and the share of comparisons "
         f"rejected after it.\n\n{_table(record['families'], FAMILY_COLUMNS)}"
+    )
+
+
+def _about_units(record: dict[str, Any]) -> str:
+    if "units" not in record:
+        return ""
+    return (
+        "### Dependent examples\n"
+        "Means over parallel sets with shuffled or missing rows, and clusters of examples; the "
+        "true difference is 0. Coverage, share of rejections and width with resampled units, and "
+        "(rows) with rows drawn as if they were independent.\n\n"
+        f"{_table(record['units'], coverage_units.COLUMNS)}"
     )
 
 

@@ -243,6 +243,7 @@ STAGE: Sequence[Effect[Place]] = (
         "except on a target stage in the conditions direct and staged",
         ("conditions",),
     ),
+    Effect("parallel", lambda p: p.target, "except on a target stage"),
     *(
         Effect[Place](
             name,

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 from flaxfer.config import fields
 
 Condition = Literal["direct", "staged", "scratch"]
+Schedule = Literal["linear", "cosine", "inverse_sqrt", "polynomial", "constant", "wsd"]
 
 FORMAT_OF_SUFFIX: Mapping[str, str] = {".ndjson": "jsonl"} | {
     f".{name}": name for name in ("csv", "tsv", "jsonl", "json", "parquet", "conll", "conllu")
@@ -33,7 +34,8 @@ ROLES_OF_FORMAT: Mapping[str, Mapping[str, str]] = {
 class Source:
     """One data set, on disk or on the hub, and how its columns map to roles.
 
-    Roles by task type; every type also accepts `id`, `language` and `domain`:
+    Roles by task type; every type also accepts `id`, `language`, `domain` and `cluster`, such as a
+    document: examples of a cluster are resampled together (`flaxfer.statistics.units`).
 
     - classification, regression: `text_a`, optionally `text_b`, and `label` (class or score);
     - tagging: `words` and `tags`: columns of a conll file, or columns that hold lists;
@@ -124,8 +126,7 @@ class Data:
         according to `split`; if only `dev` is empty, train is divided in the ratio train : dev.
       split: Fractions of train, dev and test.
       split_seed: Seed for dividing and subsampling; the same for all seeds of a study.
-      train_fraction: Fraction of the training split to use, subsampled after splitting; dev and
-        test are unaffected. Smaller fractions are subsets of larger ones.
+      train_fraction: Fraction of the training split to use; smaller are subsets of larger ones.
     """
 
     train: Annotated[fields.Tuple[Source], Field(min_length=1)]
@@ -215,9 +216,7 @@ class Optimizer:
     b2: fields.BelowOne = 0.999
     eps: fields.Positive = 1e-8
     weight_decay: fields.NonNegative = 0.01
-    schedule: Literal["linear", "cosine", "inverse_sqrt", "polynomial", "constant", "wsd"] = (
-        "linear"
-    )
+    schedule: Schedule = "linear"
     warmup: fields.NonNegative = 0.1
     end_factor: fields.UnitInterval = 0.0
     power: fields.Positive = 2.0
@@ -299,14 +298,14 @@ class Stage:
       rehearsal_examples: Examples of the intermediate task in each batch of `train.batch_size`,
         drawn from its training split and trained with its own head, in the condition `staged`.
         The loss is the mean over both tasks' examples; epochs count only the target's.
-      wise_ft_alphas: Weights of the fine-tuned parameters in interpolations with the initial ones
-        that are evaluated too (WiSE-FT, Wortsman et al. 2022): 1 is the fine-tuned model, 0 the
-        initial encoder with the new parts of the fine-tuned head. Nothing is selected by these
-        scores. Ignored in the condition `scratch`.
+      wise_ft_alphas: Weights of the fine-tuned parameters in mixtures with the initial ones, which
+        are evaluated too (WiSE-FT, Wortsman et al. 2022): 1 is the fine-tuned model, 0 the initial
+        encoder with the new parts of its head. Selects nothing; not in the condition `scratch`.
       evaluate_retention: Evaluate the intermediate task again after this stage, in the condition
         `staged`, with the current encoder and that task's head (as rehearsed, if it was).
-      max_restarts: Maximum number of restarts, each with another seed, of a run whose dev scores
-        show no learning, see `flaxfer.training.restarts`. The report lists every attempt.
+      max_restarts: Maximum number of restarts, each with another seed and listed in the report, of
+        a run whose dev scores show no learning (`flaxfer.training.restarts`).
+      parallel: Groups of sets with the same examples, as in `(("de", "fr"),)`; by default, by ids.
     """
 
     task: Task
@@ -318,6 +317,7 @@ class Stage:
     wise_ft_alphas: fields.Distinct[fields.UnitInterval] = ()
     evaluate_retention: fields.Bool = False
     max_restarts: fields.NonNegativeInt = 0
+    parallel: tuple[tuple[fields.Name, ...], ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from flaxfer.config.effects import SourcePlace, without_effect
 from flaxfer.config.findings import Finding, finding, suggestion
 from flaxfer.config.task_types import TaskType, TaskTypes
 
-COMMON_ROLES = ("id", "language", "domain")
+COMMON_ROLES = ("id", "language", "domain", "cluster")
 
 
 def check_origin(at: str, section: Model | Source) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from flaxfer.config import Common, Config, Model, Optimizer, Stage, Train, effects
+from flaxfer.config import Common, Config, Data, Model, Optimizer, Source, Stage, Train, effects
 from flaxfer.config.clashes import SPLITS, check_same_records, check_same_stages, sources_of
 from flaxfer.config.effects import Place, without_effect
 from flaxfer.config.findings import Finding, finding, suggestion
@@ -120,7 +120,9 @@ def _check_stage(stage_place: Place, task_types: TaskTypes) -> Iterator[Finding]
         if name in stage.evaluate:
             yield finding("the name is reserved for a split", f"evaluate.{name}")
     yield from check_same_records(stage)
+    yield from _parallel(stage)
     for at, source in sources_of(stage).items():
+        yield from _clusters(at, source, stage.data)
         yield from check_source(at, source, stage.task, task_type, task_types)
 
 
@@ -139,6 +141,29 @@ def _split(stage: Stage) -> Iterator[Finding]:
     if not dev and (not usable or abs(sum(split) - 1) > 1e-6):
         message = "fractions should add up to 1, with some for train and for dev; "
         yield finding(f"{message}is {split}", "data.split", "data.dev")
+
+
+def _clusters(at: str, source: Source, data: Data) -> Iterator[Finding]:
+    """Yield an error for a role `cluster` of examples that are only trained on."""
+    cut = not data.dev and not data.test and data.split[2] > 0
+    if at.startswith("data.dev") or (at.startswith("data.train") and not cut):
+        for key in ("columns", "aligned"):
+            if "cluster" in getattr(source, key):
+                message = "has no effect on what is trained on; name it for evaluated sets alone"
+                yield finding(message, f"{at}.{key}.cluster", "data.test", "data.split")
+
+
+def _parallel(stage: Stage) -> Iterator[Finding]:
+    """Yield an error for names in `parallel` of no evaluated set, or that stand there twice."""
+    data, names = stage.data, [name for group in stage.parallel or () for name in group]
+    cut = not data.dev and not data.test and data.split[2] > 0
+    known = [*stage.evaluate, *(["test"] if data.test or cut else [])]
+    for name in dict.fromkeys(names):
+        if name not in known:
+            message = f"{name!r} is no evaluated set; {suggestion(name, known)}"
+            yield finding(message, "parallel", "evaluate", "data")
+        elif names.count(name) > 1:
+            yield finding(f"{name!r} stands there twice; name it once", "parallel")
 
 
 def _rehearsal(stage: Stage) -> Iterator[Finding]:

@@ -31,6 +31,8 @@ class Examples:
         (answer, its first character in the context).
       id: `<file stem>:<one-based record>` unless the data has ids.
       language, domain: Language and domain of each example.
+      cluster: Cluster of each example, empty for none: examples of a cluster are not independent.
+        Read by no training, so training and dev splits have none.
     """
 
     task_type: TaskType
@@ -40,8 +42,11 @@ class Examples:
     id: tuple[str, ...]
     language: tuple[str, ...]
     domain: tuple[str, ...]
+    cluster: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.cluster:
+            object.__setattr__(self, "cluster", ("",) * len(self))
         if isinstance(self.label, np.ndarray):
             assert self.label.dtype in (np.int32, np.float32), self.label.dtype
         sizes = {len(column) for column in self._columns() if column is not None}
@@ -97,10 +102,10 @@ class Examples:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of all columns, as hexadecimal digits."""
+        """SHA-256 of all columns, as hexadecimal digits; without clusters if there are none."""
         labels = self.label.dtype.str if isinstance(self.label, np.ndarray) else self.task_type.name
         digest = hashlib.sha256(f"{len(self)} {labels}".encode())
-        for column in self._columns():
+        for column in self._columns() if any(self.cluster) else self._columns()[:-1]:
             if isinstance(column, np.ndarray):
                 digest.update(np.ascontiguousarray(column).tobytes())
             elif column is None:
@@ -117,7 +122,13 @@ class Examples:
         return digest.hexdigest()
 
     def _columns(self) -> tuple[Texts | LabelColumn | None, ...]:
-        return self.text_a, self.text_b, self.label, self.id, self.language, self.domain
+        names = self.id, self.language, self.domain, self.cluster
+        return self.text_a, self.text_b, self.label, *names
+
+
+def count_units(cluster: Sequence[str]) -> int:
+    """Return the number of clusters of examples, where each example in none counts as one."""
+    return sum(not name for name in cluster) + len({name for name in cluster if name})
 
 
 def _flat(values: tuple[Any, ...]) -> Iterator[tuple[int, str]]:

@@ -16,6 +16,7 @@ import itertools
 import logging
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
@@ -255,6 +256,22 @@ def examine(
             left[stage]["train"] = _without(stages[stage]["train"], leaked, train, mode)
     order = list(keys)
     return left, sorted(records, key=lambda each: (order.index(each.a), order.index(each.b)))
+
+
+def clusters(examples: Examples) -> tuple[str, ...]:
+    """Return the cluster of each example: as its data name it, else by the text that it shares.
+
+    That is the first text, or the context of a question. Too short a text is a coincidence and no
+    cluster; nor is a text of one example.
+    """
+    parts = list(_parts(examples))
+    place = examples.task_type.cluster_text
+    hashes, lengths = zip(*(_hashed(texts[place]) for texts in parts), strict=True)
+    count = Counter(hashes)
+    return tuple(
+        name or (f"{text:016x}" if count[text] > 1 and length >= TELLING else "")
+        for name, text, length in zip(examples.cluster, hashes, lengths, strict=True)
+    )
 
 
 def rows(records: Sequence[Overlap]) -> Iterator[list[object]]:

@@ -8,6 +8,7 @@ file, line and column. Records are excluded only by settings (`keep`, `drop`, `d
 from __future__ import annotations
 
 import collections
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,6 +118,8 @@ def load_splits(
             del shares["test"]
         splits |= _cut(splits["train"], shares, data.split_seed)
     splits["train"] = _fraction(splits["train"], data.train_fraction, data.split_seed)
+    # No training depends on clusters, so its identity must not.
+    splits |= {name: dataclasses.replace(splits[name], cluster=()) for name in ("train", "dev")}
     if len({examples.text_b is None for examples in splits.values()}) > 1:
         raise DataError(
             "some splits hold pairs and others single texts",
@@ -205,13 +208,14 @@ def _examples(
         id=texts("id", "") if "id" in columns else tuple(f"{stem}:{i + 1}" for i in used),
         language=texts("language", source.language),
         domain=texts("domain", source.domain),
+        cluster=texts("cluster", ""),
     )
 
 
 def _common_problems(columns: Mapping[str, Column], used: Sequence[int]) -> Problems:
-    """Return the problems of ids, languages and domains of the records used."""
+    """Return the problems of ids, languages, domains and clusters of the records used."""
     problems: Problems = []
-    for role in ("id", "language", "domain"):
+    for role in ("id", "language", "domain", "cluster"):
         if role in columns:
             problems += columns[role].problems(used, lambda v: "" if written(v) else "is empty")
     if "id" in columns:

@@ -23,6 +23,7 @@ class TaskType(Protocol):
     name: str
     roles: tuple[str, ...]
     per_token: bool
+    cluster_text: int
 
     def read_texts(
         self, columns: Mapping[str, Column], source: Source, records: Sequence[int]

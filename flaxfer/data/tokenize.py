@@ -48,7 +48,7 @@ class Tokenized:
         Tagging: (tokens,) int32, the tag at the first token of a word, -1 elsewhere. Question
         answering: (s, 2) int32, first and last token of the answer within the sequence, or twice
         the CLS token if the sequence does not contain the answer.
-      id, language, domain: Properties of the n examples.
+      id, language, domain, cluster: Properties of the n examples.
       truncated: Number of examples truncated to the maximum length.
       fingerprint: Hash of examples, tokenizer and settings; also the name in the cache.
       task_type: Type of the task.
@@ -78,8 +78,11 @@ class Tokenized:
     span: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), np.int32))
     reference: tuple[Any, ...] = ()
     unplaced: int = -1
+    cluster: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.cluster:
+            object.__setattr__(self, "cluster", ("",) * len(self.id))
         if not len(self.example):
             object.__setattr__(self, "example", np.arange(len(self), dtype=np.int32))
 
@@ -143,6 +146,7 @@ def tokenize(
         id=examples.id,
         language=examples.language,
         domain=examples.domain,
+        cluster=examples.cluster,
         truncated=truncated,
         fingerprint=fingerprint,
         task_type=examples.task_type,

@@ -171,12 +171,15 @@ def require_finite(name: str, data: Tokenized, outputs: np.ndarray) -> None:
 
 
 def write_predictions(path: Path, task: Task, data: Tokenized, outputs: np.ndarray) -> None:
-    """Write a JSON line per example: id, language, domain, prediction, label and details."""
+    """Write a JSON line per example: id, language, domain, cluster, prediction, label, details.
+
+    Domain and cluster are left out for examples without one.
+    """
     predictions, lines = task_type(task).predictions(task, data, outputs), []
     for i, identity in enumerate(data.id):
         record = {"id": identity, "language": data.language[i]}
-        if data.domain[i]:
-            record["domain"] = data.domain[i]
+        record |= {"domain": data.domain[i]} if data.domain[i] else {}
+        record |= {"cluster": data.cluster[i]} if data.cluster[i] else {}
         lines.append(json.dumps(record | predictions.record(i), ensure_ascii=False) + "\n")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(lines))

@@ -114,7 +114,11 @@ class Failed:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Size of a split of a stage; `languages` counts its examples by language."""
+    """Size of a split of a stage; `languages` counts its examples by language.
+
+    `units` is the number of its clusters, where an example in none counts as one; None where they
+    are not recorded.
+    """
 
     stage: str
     split: str
@@ -123,6 +127,7 @@ class Split:
     truncated: int
     languages: dict[str, int]
     fingerprint: str = ""
+    units: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +199,7 @@ class Study:
     size_rule: SizeRule | None = None
     cell: CellKey | None = None
     scoring: str = ""
+    parallel: list[list[str]] | None = None
 
 
 _STUDY = pydantic.TypeAdapter(Study)

@@ -19,7 +19,7 @@ from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, with_difference
 def aggregate_blocks(data: ReportData) -> list[Block]:
     """Return, for each model, its tasks with their means, and the means by family and script.
 
-    Every study is a task, restricted to the seeds that have a run of every condition.
+    Studies are restricted to the seeds that have a run of every condition.
     """
     by_model: dict[str, list[Entry]] = defaultdict(list)
     notes: dict[str, list[str]] = defaultdict(list)
@@ -66,7 +66,8 @@ def _model_blocks(
     # The transfer gap starts from the one language that all studies train on, or else English.
     trained, *others = {tuple(entry.scores.trained) for entry in entries}
     source = trained[0] if not others and len(trained) == 1 else "en"
-    aggregates = {condition: aggregate(of, source) for condition, of in values.items()}
+    task_of = {entry.name: _task(entry) for entry in entries}
+    aggregates = {condition: aggregate(of, source, task_of) for condition, of in values.items()}
 
     records = [
         {"task": entry.name, "metric": entry.study.metric, "mean": mean}
@@ -78,11 +79,11 @@ def _model_blocks(
     over_tasks: list[dict[str, str]] = []
     if len(entries) > 1:
         zero_shot = {entry.name: codes for entry in entries if (codes := entry.scores.zero_shot)}
-        over_tasks = _means_over_tasks(values, aggregates, zero_shot, source)
+        over_tasks = _means_over_tasks(values, aggregates, zero_shot, source, task_of)
         notes.append(
             "Over tasks, the zero-shot mean is over the tasks that have one, and the gap, as in "
             f"XTREME, is {source} minus the mean of the other languages, over the tasks that have "
-            "both. Each study is a task."
+            "both. A task of several studies counts once, with their mean."
         )
         if not same_seeds:
             notes.append("The studies have different numbers of seeds: no ± over tasks.")
@@ -94,11 +95,17 @@ def _model_blocks(
     return [table, Folded(summary, [_group_table(model, aggregates)])]
 
 
+def _task(entry: Entry) -> str:
+    """Return the target's name, which the studies of a grid with other intermediate tasks share."""
+    return entry.study.cell.target if entry.study.cell else entry.study.task.name
+
+
 def _means_over_tasks(
     values: Mapping[str, Values],
     aggregates: Mapping[str, Aggregate],
     zero_shot: Mapping[str, Sequence[str]],
     source: str,
+    task_of: Mapping[str, str],
 ) -> list[dict[str, str]]:
     """Return the rows of the mean, the zero-shot mean and the gap, if defined."""
     means: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
@@ -106,7 +113,7 @@ def _means_over_tasks(
         means[MEAN][condition] = aggregates[condition].mean
         if zero_shot:
             scores = {t: {code: by_task[t][code] for code in zero_shot[t]} for t in zero_shot}
-            means[ZERO_SHOT][condition] = aggregate(scores).mean
+            means[ZERO_SHOT][condition] = aggregate(scores, source, task_of).mean
         if (gap := aggregates[condition].gap) is not None:
             means[f"{GAP} from {source}"][condition] = gap
     return [

@@ -46,6 +46,9 @@ def verdict_blocks(data: ReportData) -> list[Block]:
         blocks += [Verdicts(sentences), Text(_method(data))]
     if len(judged) > 1:
         blocks.append(_plot(data))
+    if data.evidence.notes:
+        table = Table("Sets to look at.", [{"note": note} for note in data.evidence.notes], "l")
+        blocks.append(Folded("Which examples are resampled together", [table]))
     if skipped := data.evidence.skipped:
         caption = "Sets and means that could not be compared."
         table = Table(caption, [{"why": reason} for reason in skipped], "l")

@@ -19,7 +19,7 @@ from flaxfer.statistics.languages import language
 from flaxfer.statistics.scores import Scores
 
 Values = Mapping[str, Mapping[str, np.ndarray]]
-"""Task -> language code -> scores of shape () or (seeds,)."""
+"""Study -> language code -> scores of shape () or (seeds,)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +44,16 @@ class Aggregate:
     scripts: dict[str, np.ndarray]
 
 
-def aggregate(values: Values, source: str = "en") -> Aggregate:
+def aggregate(
+    values: Values, source: str = "en", task_of: Mapping[str, str] | None = None
+) -> Aggregate:
     """Compute all means.
 
     Args:
       values: scores; larger must be better for all tasks.
       source: language code that transfer gaps start from.
+      task_of: task of each study. A task counts once, with the mean over its studies. By default,
+        every study is a task.
 
     Raises:
       DataError: there is no task, or a task without a language.
@@ -60,6 +64,7 @@ def aggregate(values: Values, source: str = "en") -> Aggregate:
             where="aggregate",
             hint="pass at least one task, and at least one language for each task",
         )
+    values = _by_task(values, task_of or {})
     tasks = {task: _mean(scores.values()) for task, scores in values.items()}
     gaps = {
         task: scores[source] - _mean(score for code, score in scores.items() if code != source)
@@ -76,11 +81,24 @@ def aggregate(values: Values, source: str = "en") -> Aggregate:
     )
 
 
+def _by_task(values: Values, task_of: Mapping[str, str]) -> Values:
+    """Average the scores of each language over the studies of a task that have it."""
+    tasks: dict[str, dict[str, list[np.ndarray]]] = {}
+    for study, scores in values.items():
+        task = tasks.setdefault(task_of.get(study, study), {})
+        for code, score in scores.items():
+            task.setdefault(code, []).append(score)
+    return {
+        task: {code: _mean(scores) for code, scores in by_language.items()}
+        for task, by_language in tasks.items()
+    }
+
+
 def scores_of(studies: Sequence[Study], condition: str, metric: str = "") -> Values:
     """Return study -> language -> (seeds,) for `aggregate`, averaged over a language's sets.
 
     Args:
-      studies: one per task, with equally many seeds, each with the condition.
+      studies: with unique names and equally many seeds, each with the condition.
       condition: `direct`, `staged` or `scratch`.
       metric: metric to read; empty for the dev metric of each study.
 
@@ -93,7 +111,7 @@ def scores_of(studies: Sequence[Study], condition: str, metric: str = "") -> Val
             raise DataError(
                 f"two studies are called {study.name}",
                 where="aggregate",
-                hint="pass one study per task, or rename one",
+                hint="rename one",
             )
         scores = Scores(study)
         by_row = scores.by_row(condition, metric or study.metric)

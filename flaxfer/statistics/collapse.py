@@ -27,6 +27,9 @@ result and no collapse.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
 
 from flaxfer.evaluation.chance import chance
 from flaxfer.tasks.resampling import Learning
@@ -50,9 +53,25 @@ class Collapsed:
     why: str
 
 
-def why_unlearned(runs: list[Learning], n: int) -> list[str]:
-    """Return by run why it learned nothing on n examples; empty if it learned something."""
-    at_most = chance(n)
+def at_chance(runs: Sequence[Learning], conditions: Sequence[str], n: int) -> bool:
+    """Return whether the mean score of each condition on a set is at chance level.
+
+    Nothing can be learned there about the effect of an intermediate task: differences on the set
+    are near 0 whatever the task does, and pull means towards 0.
+
+    Args:
+      runs: learning of the runs on the set.
+      conditions: condition of each run.
+      n: number of units of the set.
+    """
+    scores = np.array([run.score for run in runs])
+    means = [scores[np.array(conditions) == name].mean() for name in set(conditions)]
+    return bool(max(means) <= chance(n, runs[0].classes))
+
+
+def why_unlearned(runs: Sequence[Learning], n: int) -> list[str]:
+    """Return by run why it learned nothing on n units; empty if it learned something."""
+    at_most = chance(n, runs[0].classes)
     best = max(run.score for run in runs)
     learned = best >= max(LEARNED, 2 * at_most)
     return [

@@ -64,6 +64,7 @@ def compare(
     sets: list[_Draft] = []
     means: list[_Draft] = []
     skipped: list[str] = []
+    notes: list[str] = []
     for workdir in workdirs:
         study = StudyRuns(workdir, metric)
         scored = study.sets(draws, seed)
@@ -71,11 +72,13 @@ def compare(
         sets += [_compare(study, one, collapsed, level, seed) for one in scored.values()]
         means += [_compare(study, one, collapsed, level, seed) for one in study.means(scored)]
         skipped += study.skipped
+        notes += study.notes
     comparisons = _judge([*sets, *means], alpha)
     return Evidence(
         tuple(comparisons[: len(sets)]),
         tuple(comparisons[len(sets) :]),
         tuple(skipped),
+        tuple(notes),
         level,
         alpha,
         draws,
@@ -107,6 +110,8 @@ def _compare(
         n=scores.n,
         family="primary" if (scores.language, scores.set) == study.headline else "secondary",
         margin=study.margin,
+        units=scores.units,
+        at_chance=scores.at_chance,
         all_runs=every[0],
         collapsed=tuple(collapsed),
         not_transferred=tuple(not_transferred),

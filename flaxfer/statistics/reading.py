@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flaxfer.config import Task
+from flaxfer.data.examples import count_units
 from flaxfer.errors import DataError
+from flaxfer.evaluation.records import Study
 from flaxfer.tasks import TaskType, task_type
 from flaxfer.tasks.resampling import Learning, Resampled
 
@@ -18,10 +20,14 @@ _RUN_AGAIN = "delete the file and that of the same name in evaluations/, and run
 
 @dataclasses.dataclass(frozen=True)
 class Predicted:
-    """The predictions in a file for the examples of one language, in the order of its lines."""
+    """The predictions in a file for the examples of one language, in the order of its lines.
+
+    The cluster of an example that has none is empty.
+    """
 
     path: Path
     ids: list[str] = dataclasses.field(default_factory=list)
+    cluster: list[str] = dataclasses.field(default_factory=list)
     gold: list[Any] = dataclasses.field(default_factory=list)
     prediction: list[Any] = dataclasses.field(default_factory=list)
 
@@ -39,6 +45,7 @@ def read(path: Path, task: Task) -> dict[str, Predicted]:
             raise _no_prediction(path, number, f"{fault}; a prediction of {task.type} is expected")
         predicted = by_language.setdefault(record["language"], Predicted(path))
         predicted.ids.append(record["id"])
+        predicted.cluster.append(record.get("cluster", ""))
         predicted.gold.append(record[form.gold_key])
         predicted.prediction.append(record["prediction"])
     return by_language
@@ -72,8 +79,8 @@ def _fault(record: Any, form: TaskType) -> str:
     keys = ("id", "language", form.gold_key, "prediction")
     if missing := [key for key in keys if key not in record]:
         return f"no {', '.join(missing)}"
-    for key in ("id", "language"):
-        if not isinstance(record[key], str):
+    for key in ("id", "language", "cluster"):
+        if not isinstance(record.get(key, ""), str):
             return f"{key} {record[key]!r} is no text"
     return form.record_fault(record[form.gold_key], record["prediction"])
 
@@ -97,6 +104,36 @@ def require(runs: Sequence[Predicted], n: int) -> None:
             )
 
 
+def require_clusters(predicted: Mapping[str, Predicted], name: str, study: Study) -> None:
+    """Check that a predictions file names the clusters of its examples, see `statistics.units`.
+
+    Files of earlier versions name none. They are right if study.json says that no text of the set
+    is repeated.
+
+    Raises:
+      DataError: the clusters are not all there, or it is not known whether there are any.
+    """
+    cluster = [one for of in predicted.values() for one in of.cluster]
+    splits = [split for split in study.data if (split.stage, split.split) == ("target", name)]
+    units = splits[0].units if splits else None
+    if units is None and not any(cluster):
+        within = [one.texts for one in study.overlap if one.a == one.b == f"target/{name}"]
+        units = len(cluster) if within == [0] else None
+    elif units is None:
+        units = count_units(cluster)
+    if units == count_units(cluster) or not cluster:
+        return
+    path = next(of.path for of in predicted.values())
+    raise DataError(
+        "an earlier version wrote it, which did not note the examples with the same text"
+        if units is None
+        else f"its {len(cluster)} examples are {count_units(cluster)} clusters, not {units}",
+        where=str(path),
+        hint="delete the folders predictions and evaluations beside it, and run the study: it only "
+        "evaluates again.",
+    )
+
+
 def measured(
     task: Task, metric: str, language: str, runs: Sequence[Predicted]
 ) -> tuple[Resampled, list[Learning]]:
@@ -107,9 +144,9 @@ def measured(
     """
     first = runs[0]
     for run in runs[1:]:
-        if (run.ids, run.gold) != (first.ids, first.gold):
+        if (run.ids, run.gold, run.cluster) != (first.ids, first.gold, first.cluster):
             raise DataError(
-                f"its examples, or their labels, are not those of {first.path}",
+                f"its examples, their labels or their clusters are not those of {first.path}",
                 where=str(run.path),
                 hint="delete the folders evaluations and predictions of the older of the two stages"
                 ", and run the study",

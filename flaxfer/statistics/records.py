@@ -101,6 +101,9 @@ class Comparison:
       n: number of examples.
       family: `primary` for the comparison that gives the verdict on its study.
       margin: smallest relevant difference, from the study's config; None if none is declared.
+      units: number of resampled units, see `flaxfer.statistics.units`: fewer than `n` if examples
+        belong to clusters, or sets of a mean are parallel.
+      at_chance: no condition scores above chance on the set, or on any set of the mean.
       all_runs: estimate over all runs, including collapsed ones.
       collapsed: collapsed runs, each with its symptom on this set.
       not_transferred: other runs that learned nothing on this set, or on some set of the mean.
@@ -117,6 +120,8 @@ class Comparison:
     n: int
     family: Family
     margin: float | None
+    units: int
+    at_chance: bool
     all_runs: Estimate
     collapsed: tuple[Collapsed, ...]
     not_transferred: tuple[Collapsed, ...]
@@ -131,6 +136,7 @@ class Evidence:
       comparisons: comparisons of sets, in the order of the studies.
       means: comparisons of means over languages.
       skipped: what could not be compared and why, one sentence each.
+      notes: what looks wrong with the sets, one sentence each.
       level: nominal coverage of the intervals.
       alpha: family-wise error rate of the verdicts.
       draws: number of resamples of the examples.
@@ -139,6 +145,7 @@ class Evidence:
     comparisons: tuple[Comparison, ...]
     means: tuple[Comparison, ...]
     skipped: tuple[str, ...]
+    notes: tuple[str, ...]
     level: float
     alpha: float
     draws: int

@@ -142,6 +142,7 @@ def study_facts(data: StudyData, command: str, cell: CellKey | None) -> dict[str
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "git": workdirs.git_state(),
         "data": data.summary(),
+        "parallel": config.target.parallel,
         "overlap": [dataclasses.asdict(record) for record in data.overlap],
         "size_rule": size_rule(data),
         "command": command,

@@ -90,5 +90,6 @@ def sample(data: Tokenized, examples: int) -> Tokenized:
         id=tuple(data.id[i] for i in rows),
         language=tuple(data.language[i] for i in rows),
         domain=tuple(data.domain[i] for i in rows),
+        cluster=(),
         example=np.arange(len(rows), dtype=np.int32),
     )

@@ -86,6 +86,8 @@ class TaskType(abc.ABC):
       per_token: Whether the model has an output, and `Tokenized.span` a row, for each token
         instead of each sequence. An example may then be divided into several sequences, and its
         label is a tuple.
+      cluster_text: Which text, the first (0) or second, several examples share that belong to a
+        cluster by default.
       single_label: Whether every example is a text or pair with one class or score.
       label_dtype: Type of the labels on the device.
       gold_key: Key of the true label in the records of predictions.
@@ -108,6 +110,7 @@ class TaskType(abc.ABC):
     formats: tuple[str, ...] = ("csv", "tsv", *TABLES, "lines")
     head: str = "sequence"
     per_token: bool = False
+    cluster_text: int = 0
     single_label: bool = False
     label_dtype: type[np.generic] = np.int32
     gold_key: str = "label"
@@ -295,7 +298,10 @@ class TaskType(abc.ABC):
         if metric != name:
             learned = self.resampled(task, name, language, gold, predictions)
         scores = zip(learned.observed().tolist(), predictions, strict=True)
-        return measure, [Learning(name, value, self.constant(run, gold)) for value, run in scores]
+        classes = self.effective_classes(gold)
+        return measure, [
+            Learning(name, value, self.constant(run, gold), classes) for value, run in scores
+        ]
 
     @abc.abstractmethod
     def resampled(
@@ -306,6 +312,10 @@ class TaskType(abc.ABC):
     def learning_metric_of(self, task: Task) -> str:
         """Return the `learning_metric` of a task."""
         return self.learning_metric
+
+    def effective_classes(self, labels: Sequence[Any]) -> float:
+        """Return the effective number of classes behind the learning score, see `resampling`."""
+        return 2.0
 
     def record_fault(self, gold: Any, prediction: Any) -> str:
         """Return why the label or prediction of a record is not of this type; empty if it is."""

@@ -12,7 +12,7 @@ from flaxfer.config import Source, Task
 from flaxfer.data.labels import Labels, read_classes
 from flaxfer.data.tables import Column
 from flaxfer.tasks.base import CORRELATION, SHARE, Predictions, Scores, TaskType
-from flaxfer.tasks.resampling import Resampled, class_metric
+from flaxfer.tasks.resampling import Resampled, class_metric, effective_classes
 
 if TYPE_CHECKING:
     import jax
@@ -76,6 +76,10 @@ class Classification(TaskType):
     ) -> Resampled:
         """Return a metric of the predicted classes."""
         return class_metric(metric, task.labels, gold, predictions)
+
+    def effective_classes(self, labels: Sequence[Any]) -> float:
+        """Return the effective number of classes of MCC."""
+        return effective_classes(labels)
 
     def record_fault(self, gold: Any, prediction: Any) -> str:
         """Return which is no name of a class; empty if both are."""

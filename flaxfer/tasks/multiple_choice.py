@@ -18,7 +18,7 @@ from flaxfer.data.tables import Column, Problems
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import text_fault, written
 from flaxfer.tasks.base import SHARE, Predictions, Scores, TaskType
-from flaxfer.tasks.resampling import Resampled, class_metric
+from flaxfer.tasks.resampling import Resampled, class_metric, effective_classes
 
 if TYPE_CHECKING:
     import jax
@@ -131,6 +131,10 @@ class MultipleChoice(TaskType):
     ) -> Resampled:
         """Return a metric of the predicted choices."""
         return class_metric(metric, sorted(set(gold).union(*predictions)), gold, predictions)
+
+    def effective_classes(self, labels: Sequence[Any]) -> float:
+        """Return the effective number of choices of MCC."""
+        return effective_classes(labels)
 
     def learning_score(self, dev: Mapping[str, float], choices: int) -> tuple[str, float]:
         """Return the accuracy, scaled so that chance is 0."""

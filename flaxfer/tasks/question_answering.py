@@ -93,6 +93,7 @@ class QuestionAnswering(TaskType):
     formats = (*special_formats, *TABLES)
     head = "span"
     per_token = True
+    cluster_text = 1
     gold_key = "answers"
     learning_metric = "f1"
     predictions = _Answers

@@ -1,8 +1,9 @@
 """Metrics over resampled examples, for many resamples and all runs of a set at once.
 
 Every metric but Spearman's correlation is a function of sums over examples, so resampling is a
-matmul: how often each example was drawn, times what it adds to the sums. Axes: n examples, R runs,
-B resamples.
+matmul: how often each unit was drawn, times what its examples add to the sums. A **unit** is what
+is drawn: an example, or several that belong together. Axes: n examples, U units, R runs, B
+resamples.
 
 A correlation with a constant is 0 here instead of undefined: a resample, or a run that predicts the
 same value for all examples, has no association, and should not be excluded from a comparison.
@@ -11,7 +12,9 @@ same value for all examples, has no association, and should not be excluded from
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -32,37 +35,49 @@ class Learning:
       name: Name of the score.
       score: Score that is 0 by chance, and at most 1.
       constant: Why its predictions count as constant; empty if they do not.
+      classes: Effective number of classes, see `effective_classes`; 2 for scores without classes.
     """
 
     name: str
     score: float
     constant: str
+    classes: float = 2.0
 
 
 class Resampled(abc.ABC):
-    """A metric of R runs, each with predictions of the same n examples."""
+    """A metric of R runs, each with predictions of the same n examples in U units."""
 
     n: int
+    units: int
 
     @abc.abstractmethod
-    def values(self, weights_Bn: np.ndarray) -> np.ndarray:
+    def grouped(self, unit_n: np.ndarray, units: int) -> Resampled:
+        """Return the metric with other units than its examples.
+
+        Args:
+          unit_n: Unit of each example, (n,) integers from 0 to `units` - 1.
+          units: Number of units, of which some may have no example.
+        """
+
+    @abc.abstractmethod
+    def values(self, weights_BU: np.ndarray) -> np.ndarray:
         """Return the metric of each resample, (B, R) float64.
 
-        Example i counts `weights_Bn[:, i]` times; the weights of a resample add up to n.
+        All examples of unit u count `weights_BU[:, u]` times; every resample needs an example.
         """
 
     @abc.abstractmethod
     def swapped(
-        self, swap_Bn: np.ndarray, first: Sequence[int], second: Sequence[int]
+        self, swap_BU: np.ndarray, first: Sequence[int], second: Sequence[int]
     ) -> np.ndarray:
         """Return the metric of the P runs `second` minus that of the runs `first`, (B, P).
 
-        Before, each pair has exchanged its predictions of the examples where `swap_Bn` is 1.
+        Before, each pair has exchanged its predictions of the units where `swap_BU` is 1.
         """
 
     def observed(self) -> np.ndarray:
         """Return the metric over the examples themselves, (R,)."""
-        return self.values(np.ones((1, self.n)))[0]
+        return self.values(np.ones((1, self.units)))[0]
 
 
 class Sums(Resampled):
@@ -70,34 +85,50 @@ class Sums(Resampled):
 
     Args:
       features_nRk: Contribution of each example to the k sums of each run.
-      formula: Function from sums (..., k) and n to the metric (...).
+      formula: Function from sums (B, R, k) and numbers of examples (B, 1) to the metric (B, R).
     """
 
-    def __init__(self, features_nRk: np.ndarray, formula: Callable[[np.ndarray, int], np.ndarray]):
+    def __init__(
+        self,
+        features_nRk: np.ndarray,
+        formula: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    ):
         self.n, self._runs, self._k = features_nRk.shape
-        self._features = features_nRk
-        self._single = features_nRk.astype(np.float32)
         self._formula = formula
+        self._set(features_nRk, np.ones((self.n, 1)))
 
-    def values(self, weights_Bn: np.ndarray) -> np.ndarray:
+    def _set(self, features_URk: np.ndarray, sizes_U1: np.ndarray) -> None:
+        self.units = len(features_URk)
+        self._features, self._single = features_URk, features_URk.astype(np.float32)
+        self._sizes = sizes_U1.astype(np.float32)
+
+    def grouped(self, unit_n: np.ndarray, units: int) -> Sums:
         """See the base class."""
-        exact = weights_Bn.dtype == np.float64
+        grouped = copy.copy(self)
+        sizes = np.bincount(unit_n, minlength=units)[:, None]
+        grouped._set(_sums(self._features, unit_n, units), sizes)
+        return grouped
+
+    def values(self, weights_BU: np.ndarray) -> np.ndarray:
+        """See the base class."""
+        exact = weights_BU.dtype == np.float64
         features = self._features if exact else self._single
-        sums = weights_Bn @ features.reshape(self.n, -1)
-        return self._of(sums.reshape(-1, self._runs, self._k))
+        sums = weights_BU @ features.reshape(self.units, -1)
+        return self._of(sums.reshape(-1, self._runs, self._k), weights_BU @ self._sizes)
 
     def swapped(
-        self, swap_Bn: np.ndarray, first: Sequence[int], second: Sequence[int]
+        self, swap_BU: np.ndarray, first: Sequence[int], second: Sequence[int]
     ) -> np.ndarray:
         """See the base class."""
         a, b = self._single[:, first], self._single[:, second]
-        moved = (swap_Bn @ (b - a).reshape(self.n, -1)).reshape(-1, len(first), self._k)
+        moved = (swap_BU @ (b - a).reshape(self.units, -1)).reshape(-1, len(first), self._k)
         first_sums = self._features[:, first].sum(axis=0)
         second_sums = self._features[:, second].sum(axis=0)
-        return self._of(second_sums - moved) - self._of(first_sums + moved)
+        n = np.array([[self.n]])
+        return self._of(second_sums - moved, n) - self._of(first_sums + moved, n)
 
-    def _of(self, sums: np.ndarray) -> np.ndarray:
-        return self._formula(sums.astype(np.float64), self.n)
+    def _of(self, sums: np.ndarray, n_B1: np.ndarray) -> np.ndarray:
+        return self._formula(sums.astype(np.float64), n_B1.astype(np.float64))
 
 
 class Spearman(Resampled):
@@ -112,18 +143,28 @@ class Spearman(Resampled):
     """
 
     def __init__(self, outputs_nR: np.ndarray, score_n: np.ndarray):
-        self.n = len(score_n)
+        self.n = self.units = len(score_n)
+        self._unit: np.ndarray | None = None
         self._columns = [_Order(column) for column in outputs_nR.T]
         self._score = _Order(score_n)
         whole = np.ones((self.n, 1))
         ranks = np.concatenate([order.ranks(whole) for order in self._columns], axis=1)
         self._ranked = pearson(ranks, self._score.ranks(whole)[:, 0])
 
-    def values(self, weights_Bn: np.ndarray) -> np.ndarray:
+    def grouped(self, unit_n: np.ndarray, units: int) -> Spearman:
         """See the base class."""
-        weights_nB = np.ascontiguousarray(weights_Bn.T)
-        # Ranks within a resample have the mean (n + 1) / 2, because the weights add up to n.
-        middle = weights_nB.dtype.type((self.n + 1) / 2)
+        grouped = copy.copy(self)
+        grouped.units, grouped._unit = units, unit_n
+        grouped._ranked = self._ranked.grouped(unit_n, units)
+        return grouped
+
+    def values(self, weights_BU: np.ndarray) -> np.ndarray:
+        """See the base class."""
+        weights_nB = np.ascontiguousarray(weights_BU.T)
+        if self._unit is not None:
+            weights_nB = weights_nB[self._unit]
+        # Ranks within a resample of m examples have the mean (m + 1) / 2.
+        middle = (weights_nB.sum(axis=0) + 1) / 2
         y = self._score.ranks(weights_nB) - middle
         yw = y * weights_nB
         yy = (y * yw).sum(axis=0)
@@ -137,10 +178,10 @@ class Spearman(Resampled):
         return np.stack(columns, axis=1).astype(np.float64)
 
     def swapped(
-        self, swap_Bn: np.ndarray, first: Sequence[int], second: Sequence[int]
+        self, swap_BU: np.ndarray, first: Sequence[int], second: Sequence[int]
     ) -> np.ndarray:
         """See the base class."""
-        return self._ranked.swapped(swap_Bn, first, second)
+        return self._ranked.swapped(swap_BU, first, second)
 
 
 class _Order:
@@ -171,7 +212,7 @@ class _Order:
 
 def mean(values_nR: np.ndarray) -> Sums:
     """Return the mean of a value per example: accuracy, squared error, exact match."""
-    return Sums(values_nR[..., None].astype(np.float64), lambda sums, n: sums[..., 0] / n)
+    return Sums(values_nR[..., None].astype(np.float64), lambda sums, n_B1: sums[..., 0] / n_B1)
 
 
 def pearson(outputs_nR: np.ndarray, score_n: np.ndarray) -> Sums:
@@ -207,6 +248,22 @@ def class_metric(
     actual = np.broadcast_to(label_n1[..., None] == class_C, predicted.shape)
     features = np.concatenate([predicted & actual, predicted, actual], axis=2)
     return Sums(features.astype(np.float64), {"macro_f1": _macro_f1, "mcc": _mcc}[name])
+
+
+def effective_classes(labels: Sequence[Any]) -> float:
+    """Return the number of equally frequent classes for which MCC varies as much by chance.
+
+    Matthews' correlation of K classes (Gorodkin 2004) is the covariance of the indicator vectors
+    of label and prediction over their standard deviations. If the two are independent, with
+    covariance matrices S and T of their indicators, its variance is tr(S T) / (n tr(S) tr(T)). With
+    the labels' frequencies in S and T, that is 1 / (n (K - 1)) if all classes are equally frequent
+    or if there are two. Rare classes count for less: the number returned is 1 + tr(S)^2 / tr(S S).
+    It is 2 for a single class.
+    """
+    share = np.array([*Counter(labels).values()]) / len(labels)
+    trace = 1 - (share**2).sum()
+    square = (share**2).sum() - 2 * (share**3).sum() + (share**2).sum() ** 2
+    return float(1 + trace**2 / square) if len(share) > 1 else 2.0
 
 
 def word_metric(
@@ -255,30 +312,39 @@ def entity_metric(name: str, counts_nR5: np.ndarray) -> Sums:
     columns = {"f1": (0, 1, 2), "precision": (0, 1), "recall": (0, 2), "accuracy": (3, 4)}
     top, *bottom = columns[name]
 
-    def formula(sums: np.ndarray, n: int) -> np.ndarray:
+    def formula(sums: np.ndarray, n_B1: np.ndarray) -> np.ndarray:
         return _ratio(len(bottom) * sums[..., top], sums[..., bottom].sum(axis=-1))
 
     return Sums(counts_nR5.astype(np.float64), formula)
 
 
-def resamples(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield blocks (B, n) float32 of how often each example is drawn, with n draws per row."""
-    for size in _blocks(n, draws):
-        drawn = rng.integers(0, n, (size, n)) + np.arange(size)[:, None] * n
-        counts = np.bincount(drawn.ravel(), minlength=size * n)
-        yield counts.reshape(size, n).astype(np.float32)
+def resamples(units: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield blocks (B, U) float32 of how often each unit is drawn, with U draws per row."""
+    for size in _blocks(units, draws):
+        drawn = rng.integers(0, units, (size, units)) + np.arange(size)[:, None] * units
+        counts = np.bincount(drawn.ravel(), minlength=size * units)
+        yield counts.reshape(size, units).astype(np.float32)
 
 
-def exchanges(n: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield blocks (B, n) float32 of 0 and 1 with equal probability."""
-    for size in _blocks(n, draws):
-        yield rng.integers(0, 2, (size, n), dtype=np.uint8).astype(np.float32)
+def exchanges(units: int, draws: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield blocks (B, U) float32 of 0 and 1 with equal probability."""
+    for size in _blocks(units, draws):
+        yield rng.integers(0, 2, (size, units), dtype=np.uint8).astype(np.float32)
 
 
-def _blocks(n: int, draws: int) -> Iterator[int]:
-    step = max(1, _CELLS // n)
+def _blocks(units: int, draws: int) -> Iterator[int]:
+    step = max(1, _CELLS // units)
     for start in range(0, draws, step):
         yield min(step, draws - start)
+
+
+def _sums(values_n: np.ndarray, unit_n: np.ndarray, units: int) -> np.ndarray:
+    """Return the sums of the values by unit along the first axis."""
+    order = np.argsort(unit_n, kind="stable")
+    present, first = np.unique(unit_n[order], return_index=True)
+    sums = np.zeros((units, *values_n.shape[1:]))
+    sums[present] = np.add.reduceat(values_n[order], first, axis=0)
+    return sums
 
 
 def _standardised(x_nR: np.ndarray) -> np.ndarray:
@@ -293,27 +359,27 @@ def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
     return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0.0)
 
 
-def _pearson(sums: np.ndarray, n: int) -> np.ndarray:
-    x, y, xx, yy, xy = np.moveaxis(sums / n, -1, 0)
+def _pearson(sums: np.ndarray, n_B1: np.ndarray) -> np.ndarray:
+    x, y, xx, yy, xy = np.moveaxis(sums / n_B1[..., None], -1, 0)
     # A resample may contain a single value, whose variance in float32 is not exactly 0.
     spread_x, spread_y = (np.where(v > 1e-6, v, 0) for v in (xx - x * x, yy - y * y))
     return _ratio(xy - x * y, np.sqrt(spread_x * spread_y))
 
 
-def _macro_f1(sums: np.ndarray, n: int) -> np.ndarray:
+def _macro_f1(sums: np.ndarray, n_B1: np.ndarray) -> np.ndarray:
     hit, predicted, gold = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
     f1 = _ratio(2 * hit, predicted + gold)
     return _ratio(f1.sum(axis=-1), (predicted + gold > 0).sum(axis=-1))
 
 
-def _word_accuracy(sums: np.ndarray, n: int) -> np.ndarray:
+def _word_accuracy(sums: np.ndarray, n_B1: np.ndarray) -> np.ndarray:
     hit, _, gold = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
     return _ratio(hit.sum(axis=-1), gold.sum(axis=-1))
 
 
-def _mcc(sums: np.ndarray, n: int) -> np.ndarray:
+def _mcc(sums: np.ndarray, n_B1: np.ndarray) -> np.ndarray:
     hit, predicted, gold = np.moveaxis(sums.reshape(*sums.shape[:-1], 3, -1), -2, 0)
-    total = gold.sum(axis=-1)  # Words in word metrics, where `n` counts sentences.
+    total = gold.sum(axis=-1)  # Words in word metrics, where `n_B1` counts sentences.
     covariance = total * hit.sum(axis=-1) - (predicted * gold).sum(axis=-1)
     spread = [total**2 - (marginal**2).sum(axis=-1) for marginal in (predicted, gold)]
     return _ratio(covariance, np.sqrt(spread[0] * spread[1]))

@@ -14,7 +14,7 @@ import numpy as np
 from flaxfer.config import Config, Stage
 from flaxfer.config.validation import check_steps
 from flaxfer.data import overlap, sources, tokenize
-from flaxfer.data.examples import Examples
+from flaxfer.data.examples import Examples, count_units
 from flaxfer.data.loader import TrainPlan, total_steps, train_examples
 from flaxfer.data.packing import best_row_length
 from flaxfer.data.tokenize import Tokenized
@@ -88,6 +88,7 @@ class StageData:
                 "truncated": data.truncated,
                 "languages": dict(sorted(Counter(data.language).items())),
                 "fingerprint": data.fingerprint,
+                "units": count_units(data.cluster),
             }
             for split, data in {**self.splits, **self.evaluated}.items()
         ]
@@ -170,12 +171,15 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
     )
     tokenized = {
         name: {
-            split: tokenize.tokenize(
-                data,
-                tokenizer,
-                stage.train.max_length,
-                cache / "tokenized",
-                stage.train.doc_stride,
+            split: dataclasses.replace(
+                tokenize.tokenize(
+                    data,
+                    tokenizer,
+                    stage.train.max_length,
+                    cache / "tokenized",
+                    stage.train.doc_stride,
+                ),
+                cluster=() if split in TRAINED_ON else overlap.clusters(data),
             )
             for split, data in examples[name].items()
         }

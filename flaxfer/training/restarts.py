@@ -62,15 +62,16 @@ def _seal(file: Path) -> str:
     return "/".join(file.absolute().parts[-3:])
 
 
-def why_not_learned(name: str, score: float, n: int) -> str:
+def why_not_learned(name: str, score: float, n: int, classes: float) -> str:
     """Return why a run counts as not having learned, with numbers; empty if it has learned.
 
     Args:
       name: name of its best dev score, see `flaxfer.tasks.base.TaskType.learning_score`.
       score: value of the score.
       n: examples of dev.
+      classes: effective number of their classes, see `flaxfer.evaluation.chance`.
     """
-    level = chance(n)
+    level = chance(n, classes)
     if score > level:
         return ""
     return f"the best dev {name} is {score:.3f}: up to {level:.3f} is chance"

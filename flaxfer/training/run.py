@@ -283,8 +283,10 @@ class Run:
 
     def _why_not_learned(self, notes: Mapping[str, Any], dev: Tokenized) -> str:
         scores = {name: np.nan if x is None else x for name, x in notes["dev"].items()}
-        name, score = task_type(self.spec.settings.task).learning_score(scores, dev.choices)
-        return restarts.why_not_learned(name, score, len(dev.id))
+        form = task_type(self.spec.settings.task)
+        name, score = form.learning_score(scores, dev.choices)
+        classes = form.effective_classes(dev.label.tolist())
+        return restarts.why_not_learned(name, score, len(dev.id), classes)
 
     def _write(self, step: int, kind: str, **values: Any) -> None:
         assert self._log is not None

@@ -98,6 +98,11 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({f"{SOURCE}.columns": {**COLUMNS, "language": 2}, f"{SOURCE}.language": "de"},
      f"{SOURCE}.language"),
     ({f"{SOURCE}.aligned": {"domain": "d.txt"}, f"{SOURCE}.domain": "news"}, f"{SOURCE}.domain"),
+    ({"target.data.dev": [DEV], f"{SOURCE}.columns": {**COLUMNS, "cluster": 2}},
+     f"{SOURCE}.columns.cluster"),
+    ({"target.data.dev": [{**DEV, "aligned": {"cluster": "c.txt"}}]},
+     "target.data.dev.0.aligned.cluster"),
+    ({"intermediate.parallel": (("test",),)}, "intermediate.parallel"),
     # The model and the optimizer.
     ({"model.revision": "v2"}, "model.revision"),
     ({"model.tokenizer": "model/"}, "model.tokenizer"),

@@ -45,6 +45,9 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"target.task.score_range": (1.0, 1.0)}, "target.task.score_range: is empty"),
     ({"target.task.metric": "accuracy"}, "target.task.metric: 'accuracy' is no metric of regr"),
+    ({"target.parallel": (("de", "fr"),)}, "target.parallel: 'fr' is no evaluated set"),
+    ({"target.parallel": (("de",), ("test", "de"))}, "target.parallel: 'de' stands there twice"),
+    ({"target.parallel": ("de",)}, "target.parallel.0: should be a valid tuple"),
     # The data.
     ({"target.data.train": ()}, "target.data.train: value should have at least 1 item"),
     ({"target.data.split": (0.7, 0.2, 0.2)}, "target.data.split: fractions should add"),

@@ -225,7 +225,8 @@ def _splits(sets: dict[str, Tokenized], n: int) -> Iterator[Json]:
     split = {"stage": "target", "tokens": 1000, "truncated": 3, "examples": n}
     yield {"split": "train", "languages": {"en": n}, "fingerprint": "e" * 64, **split}
     for code in sets:
-        yield {"split": code, "languages": {code: n}, "fingerprint": "f" * 64, **split}
+        facts = {"split": code, "languages": {code: n}, "fingerprint": "f" * 64, "units": n}
+        yield {**facts, **split}
 
 
 if __name__ == "__main__":

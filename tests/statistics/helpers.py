@@ -48,7 +48,13 @@ def study_record(
         "data": [
             {"split": "train", "languages": {"en": 1}, **split},
             *(
-                {"split": set_name, "languages": {}, "fingerprint": "f" * 64, **split}
+                {
+                    "split": set_name,
+                    "languages": {},
+                    "fingerprint": "f" * 64,
+                    "units": sum(n for name, _, n in sets if name == set_name),
+                    **split,
+                }
                 for set_name in dict.fromkeys(set_name for set_name, _, _ in sets)
             ),
         ],

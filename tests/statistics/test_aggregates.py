@@ -60,6 +60,18 @@ def test_undefined_scores_propagate() -> None:
     assert np.isnan(means.mean) and np.isnan(means.gaps["a"])
 
 
+def test_a_task_of_several_studies_counts_once() -> None:
+    studies = {f"{task}-{i}": scores for task, scores in VALUES.items() for i in (0, 1)}
+    studies["paws-1"] = {"de": np.array([0.6, 0.4]), "fr": np.array([0.9, 0.1])}
+    means = aggregate(studies, task_of={name: name.partition("-")[0] for name in studies})
+    # Languages are averaged over the studies that have them, and only then over the task.
+    paws = [(0.4 + 0.3 + 0.1 + 0.9) / 4, (0.3 + 0.5 + 0.4 + 0.1) / 4]
+    np.testing.assert_allclose(means.tasks["paws"], paws)
+    np.testing.assert_allclose(means.mean, [(0.7 + 0.6 + paws[0]) / 3, (0.6 + 0.7 + paws[1]) / 3])
+    assert list(means.gaps) == ["xnli", "paws"]
+    np.testing.assert_allclose(means.families["Niger-Congo"], [0.45, 0.55])
+
+
 def test_nothing_to_average() -> None:
     for values in ({}, {"t": {}}):
         with pytest.raises(DataError, match="nothing to average"):

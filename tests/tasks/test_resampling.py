@@ -81,6 +81,24 @@ def test_a_weighted_metric_is_that_of_repeated_examples(name: str) -> None:
         np.testing.assert_allclose(row, [reference(repeated, r) for r in range(RUNS)], rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", MEASURES)
+def test_all_examples_of_a_unit_are_drawn_and_exchanged(name: str) -> None:
+    measure, reference = MEASURES[name]
+    rng = np.random.default_rng(2)
+    unit_n = rng.permutation(np.append(np.arange(20), rng.integers(0, 20, N - 20)))
+    grouped = measure.grouped(unit_n, 22)  # Two units are those of other sets.
+    assert (grouped.n, grouped.units) == (N, 22)
+    np.testing.assert_allclose(grouped.observed(), measure.observed(), rtol=1e-12)
+    (weights,) = resampling.resamples(22, 5, rng)
+    for row, counts in zip(grouped.values(weights), weights[:, unit_n].astype(int), strict=True):
+        repeated = np.repeat(np.arange(N), counts)
+        np.testing.assert_allclose(row, [reference(repeated, r) for r in range(RUNS)], rtol=1e-5)
+    (swap,) = resampling.exchanges(22, 5, rng)
+    expected = measure.swapped(swap[:, unit_n], [0, 1], [2, 3])
+    actual = grouped.swapped(swap, [0, 1], [2, 3])
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1", "mcc"])
 def test_exchanged_predictions(name: str) -> None:
     measure, _ = MEASURES[name]

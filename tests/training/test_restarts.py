@@ -186,7 +186,7 @@ def test_a_finished_stage_does_not_restart(tmp_path: Path, monkeypatch: pytest.M
 def test_what_counts_as_not_learned(
     kind: Any, dev: dict[str, float], n: int, choices: int, why: str
 ) -> None:
-    reason = restarts.why_not_learned(*TASK_TYPES[kind].learning_score(dev, choices), n)
+    reason = restarts.why_not_learned(*TASK_TYPES[kind].learning_score(dev, choices), n, 2.0)
     assert why in reason and bool(reason) == bool(why)
 
 

@@ -1,0 +1,148 @@
+"""Simulated studies with dependent examples: parallel sets and clusters, part of `coverage`.
+
+The quality of a run on an example is as in `benchmarks.coverage`, but the effects of the example
+and of the condition on it are shared: by the translations of the example in all languages, or in
+part by the examples of its cluster. The compared score is the mean accuracy over the languages. The
+true difference is 0, as the conditions are symmetric.
+
+Each study has two intervals: with the units of `flaxfer.statistics.units`, and with examples drawn
+by the number of their row, the same in all sets of equal size, as if each were independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flaxfer.statistics.inference import Difference
+from flaxfer.statistics.reading import Predicted
+from flaxfer.statistics.scores import Row
+from flaxfer.statistics.units import find_units
+from flaxfer.tasks import resampling
+from flaxfer.tasks.resampling import Resampled
+
+LEVEL = 0.95
+
+COLUMNS = (
+    "rows", "languages", "n", "cluster", "seeds", "coverage_rows", "coverage", "rejected_rows",
+    "rejected", "width_rows", "width",
+)  # fmt: skip
+
+
+class World(NamedTuple):
+    """Distribution of simulated studies.
+
+    Attributes:
+      rows: of parallel sets: `equal`, `shuffled` for each language, or with up to 5 `missing` in
+        each of them.
+      languages: number of sets.
+      n: number of examples of a set.
+      cluster: number of examples of a cluster.
+      seeds: number of seeds per condition.
+    """
+
+    rows: str = "equal"
+    languages: int = 1
+    n: int = 200
+    cluster: int = 1
+    seeds: int = 5
+
+
+WORLDS = (
+    World("equal", 10, 64),
+    World("shuffled", 10, 64),
+    World("missing", 10, 64),
+    World("missing", 10, 400),
+    World(cluster=1),
+    World(cluster=5),
+    World(cluster=5, n=1000),
+    World("shuffled", 10, cluster=5),
+)
+
+
+def simulate(world: World, studies: int, alpha: float, draws: int, seed: int = 0) -> dict[str, Any]:
+    """Return coverage, share of rejections and median width over simulated studies."""
+    rng = np.random.default_rng((seed, world.n, world.cluster))
+    kinds: dict[str, list[tuple[float, float, float]]] = {"_rows": [], "": []}
+    for _ in range(studies):
+        sets, predicted = _draw_study(world, rng)
+        for kind, intervals in kinds.items():
+            resample = _by_row if kind else _by_unit
+            drawn = np.mean([*resample(sets, predicted, draws, rng).values()], axis=0)
+            scores = np.mean([one.observed() for one in sets.values()], axis=0)
+            runs = np.split(scores, 2) + np.split(drawn, 2, axis=1)
+            difference = Difference(*runs)
+            intervals.append((*difference.interval(LEVEL), difference.p))
+    record: dict[str, Any] = {**world._asdict(), "studies": studies}
+    for kind, intervals in kinds.items():
+        low, high, p = np.array(intervals).T
+        record[f"coverage{kind}"] = float(((low <= 0) & (high >= 0)).mean())
+        record[f"rejected{kind}"] = float((p <= alpha).mean())
+        record[f"width{kind}"] = float(np.median(high - low))
+    return record
+
+
+def _draw_study(
+    world: World, rng: np.random.Generator
+) -> tuple[dict[Row, Resampled], dict[Row, Predicted]]:
+    """Return the accuracy of the runs on each set, and the names of its examples and clusters."""
+    n, languages, seeds = world.n, world.languages, world.seeds
+    number = np.arange(n) // world.cluster
+
+    def effect(*shape: int) -> np.ndarray:
+        """Draw effects of examples, of which clusters share 0.7 of the variance."""
+        of_cluster = rng.standard_normal((number[-1] + 1, *shape))[number]
+        share = 0.7 if world.cluster > 1 else 0.0
+        return np.sqrt(share) * of_cluster + np.sqrt(1 - share) * rng.standard_normal((n, *shape))
+
+    quality_nL2S = (
+        0.8
+        + effect(1, 1, 1)
+        + 0.5 * effect(1, 2, 1)
+        + 0.05 * rng.standard_normal((1, 1, 2, seeds))
+        + 0.4 * rng.standard_normal((n, languages, 2, seeds))
+    )
+    sets, predicted = {}, {}
+    for i in range(languages):
+        kept = np.arange(n)
+        if world.rows == "shuffled":
+            kept = rng.permutation(n)
+        elif world.rows == "missing":
+            kept = np.sort(rng.permutation(n)[rng.integers(0, 6) :])
+        row = Row(f"l{i}", f"l{i}", len(kept))
+        sets[row] = resampling.mean(quality_nL2S[kept, i].reshape(len(kept), -1) > 0)
+        clusters = [f"{i}-{number[k]}" if world.cluster > 1 else "" for k in kept]
+        predicted[row] = Predicted(Path(), [str(k) for k in kept], clusters)
+    return sets, predicted
+
+
+def _by_unit(
+    sets: Mapping[Row, Resampled],
+    predicted: Mapping[Row, Predicted],
+    draws: int,
+    rng: np.random.Generator,
+) -> dict[Row, np.ndarray]:
+    """Return the accuracies in resamples of units, (draws, runs) by set."""
+    units, _ = find_units(predicted, None, "")
+    grouped = {row: one.grouped(units[row].unit_n, units[row].total) for row, one in sets.items()}
+    total = max(one.total for one in units.values())
+    weights = list(resampling.resamples(total, draws, rng))
+    return {row: np.concatenate([one.values(w) for w in weights]) for row, one in grouped.items()}
+
+
+def _by_row(
+    sets: Mapping[Row, Resampled],
+    predicted: Mapping[Row, Predicted],
+    draws: int,
+    rng: np.random.Generator,
+) -> dict[Row, np.ndarray]:
+    """Return the accuracies in resamples of rows, (draws, runs) by set."""
+    weights = {
+        n: list(resampling.resamples(n, draws, rng)) for n in {one.n for one in sets.values()}
+    }
+    return {
+        row: np.concatenate([one.values(w) for w in weights[one.n]]) for row, one in sets.items()
+    }
