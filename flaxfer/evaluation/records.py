@@ -114,7 +114,10 @@ class Failed:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Size of a split of a stage; `languages` counts its examples by language."""
+    """Size of a split of a stage; `languages` counts its examples by language.
+
+    `seed` is that of the runs with this split; None if it is the same for all seeds.
+    """
 
     stage: str
     split: str
@@ -123,6 +126,7 @@ class Split:
     truncated: int
     languages: dict[str, int]
     fingerprint: str = ""
+    seed: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
