@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from flaxfer.report import descriptive
 from flaxfer.report.data import ReportData
 from flaxfer.report.formatting import p_value, signed
 from flaxfer.statistics.records import ConditionScores
@@ -56,9 +57,11 @@ def comparisons_csv(data: ReportData) -> str:
     """Return every comparison, over all runs and, where some have collapsed, without those.
 
     `headline` marks the comparison that gives the verdict of its study. Missing numbers, such as
-    the standard deviation of one run, are empty.
+    the standard deviation of one run, are empty. The descriptive statistics have columns if they
+    were computed.
     """
-    return _csv(COMPARISON_COLUMNS, [
+    added = descriptive.COLUMNS if data.descriptive else ()
+    return _csv((*COMPARISON_COLUMNS, *added), [
         {
             **vars(entry), **vars(one), **vars(estimate), "study": entry.name,
             **_condition("direct", estimate.direct), **_condition("staged", estimate.staged),
@@ -66,6 +69,7 @@ def comparisons_csv(data: ReportData) -> str:
             "headline": "yes" if one is entry.headline else "no",
             "runs": runs, "level": data.evidence.level,
             "collapsed": " ".join(f"{run.condition}:{run.seed}" for run in one.collapsed),
+            **descriptive.columns(data, entry, one, all_runs=runs == "all"),
         }
         for entry in data.entries
         for one in (*entry.comparisons, *entry.means)

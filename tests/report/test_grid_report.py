@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from flaxfer.errors import DataError
 from flaxfer.main import main
@@ -329,6 +330,43 @@ def test_several_folders_give_one_report_and_one_family(folder: Path, tmp_path: 
     p, p_holm = alone.headline.all_runs.p, merged.entries[-1].headline.all_runs.p_holm
     assert merged.entries[-1].headline.all_runs.p == p and p_holm and p_holm >= p
     assert f"all {len(merged.evidence.means)} means" in text
+
+
+def test_descriptive_statistics_are_added_on_request(
+    folder: Path, data: ReportData, page: Page, tmp_path: Path
+) -> None:
+    assert not any("ε min" in text for text in page.texts["th"])
+    assert main(["report", str(folder), "--descriptive", "--output", str(tmp_path)]) == 0
+    with (folder / "comparisons.csv").open(newline="") as file:
+        before = list(csv.DictReader(file))
+    with (tmp_path / "comparisons.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [{name: line[name] for name in old} for line, old in zip(lines, before, strict=True)] == (
+        before
+    )
+    primary = {line["epsilon_min_comparisons"] for line in lines if line["headline"] == "yes"}
+    others = {line["epsilon_min_comparisons"] for line in lines if line["headline"] == "no"}
+    assert primary == {"6"} and others == {str(len(data.evidence.comparisons + data.evidence.means) - 6)}
+    rows = table(Page((tmp_path / "report.html").read_text()), "Statistics that other papers report")
+    assert len(rows) == 1 + 6
+    for line in lines:
+        if (line["runs"], line["language"], line["set"]) != ("all", "en", "en"):
+            continue
+        direct, staged = (accuracies(folder, line["study"], c) for c in ("direct", "staged"))
+        pairs = [(one > other) + (one == other) / 2 for one in staged for other in direct]
+        assert float(line["better"]) == pytest.approx(np.mean(pairs), abs=1e-12)
+        low, high = float(line["multi_low"]), float(line["multi_high"])
+        assert low <= np.mean(staged) - np.mean(direct) <= high
+        bound = float(line["violation"]) + float(line["violation_sd"]) * stats.norm.isf(
+            0.05 / int(line["epsilon_min_comparisons"])
+        )
+        assert float(line["epsilon_min_staged"]) == pytest.approx(min(bound, 1))
+    # Without the collapsed run, a row of its own; the verdicts do not depend on any of it.
+    (every, sound) = (
+        line for line in lines if (line["study"], line["headline"]) == (COLLAPSED, "yes")
+    )
+    assert (every["runs"], sound["runs"]) == ("all", "without collapsed")
+    assert every["better"] != sound["better"]
 
 
 def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
