@@ -51,7 +51,9 @@ def check_common(config: Common, places: Sequence[Place]) -> Iterator[Finding]:
             "seeds that draw their own data (split_seed='seed') differ in their numbers of steps "
             "and tokens, and cannot be batched; leave it out, or set split_seed to a number"
         )
-        yield finding(message, "batched_seeds", "target", "targets", "intermediate", "intermediates")
+        yield finding(
+            message, "batched_seeds", "target", "targets", "intermediate", "intermediates"
+        )
     yield from without_effect("", config, config, effects.COMMON)
     yield from effects.data_dir_without_effect(config, places)
     yield from effects.transferability_without_effect(config, places)

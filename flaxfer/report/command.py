@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--descriptive",
         action="store_true",
-        help="add statistics that other papers report, on which no verdict depends: multi-bootstrap, "
+        help="add statistics that papers report, on which no verdict depends: multi-bootstrap, "
         "probability of improvement, almost stochastic order",
     )
     parser.add_argument("--output", type=Path, help="folder of the report; DIR if there is one")

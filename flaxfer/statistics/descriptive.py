@@ -1,17 +1,20 @@
 """Descriptive statistics that papers report beside a comparison; no verdict depends on them.
 
-- **Multi-bootstrap** (Sellam et al. 2022, unpaired seeds): examples and seeds are resampled together
-  with replacement. With few seeds its interval is too short: resampling R seeds recovers
-  (R - 1) / R of their variance, and nothing of the uncertainty about it.
-- **Probability of improvement** (Bouthillier et al. 2021): how often a staged run scores better than
-  a direct one, over all pairs of runs; ties count half. Its interval is the score interval of
+- **Multi-bootstrap** (Sellam et al. 2022, unpaired seeds): examples and seeds are resampled
+  together. With few seeds its interval is too short: resampling R seeds recovers
+  (R - 1) / R of their variance, and nothing of the uncertainty about it. Where seeds alone vary,
+  95 % intervals cover 81 % with 3 seeds, 88 % with 5, and 93 % with 20.
+- **Probability of improvement** (Bouthillier et al. 2021): how often a staged run scores better
+  than a direct one, over all pairs of runs; ties count half. Its interval is the score interval of
   Newcombe (2006), with a quantile of the t instead of the normal distribution. With 3 to 20 seeds,
   nominal intervals of 95 % cover 94 to 100 %; those of a percentile bootstrap over seeds 31 to
   95 %, as they have no length where every staged run is better than every direct one.
 - **Almost stochastic order** (Dror et al. 2019, after del Barrio et al. 2018): the violation ratio
   is the share of the squared Wasserstein distance between two distributions of scores where the
   one that should be better is worse. 0 means that it is better in every quantile, 0.5 that neither
-  is better. The bound is one-sided and asymptotic in the number of seeds.
+  is better. Its upper bound is one-sided, and asymptotic for conditions that differ: between
+  equal conditions with 3 to 20 seeds, a bound of 95 % is below 0.5 in 17 to 20 % of studies, and
+  below 0.2 in 3 to 9 %.
 
 All but the multi-bootstrap are conditional on the examples of the test set.
 """
@@ -246,7 +249,9 @@ def almost_stochastic_order(
       draws: Number of resamples.
       rng: Generator for them.
     """
-    resampled = (runs[rng.integers(len(runs), size=(draws, len(runs)))] for runs in (staged, direct))
+    resampled = (
+        runs[rng.integers(len(runs), size=(draws, len(runs)))] for runs in (staged, direct)
+    )
     ratio = float(violation_ratio(staged, direct))
     return ratio, float(violation_ratio(*resampled).std())
 
@@ -254,8 +259,8 @@ def almost_stochastic_order(
 def violation_ratio(staged: np.ndarray, direct: np.ndarray) -> np.ndarray:
     """Return the share of the squared Wasserstein distance where staged is worse.
 
-    That is the integral of max(G(t) - F(t), 0)^2 over that of (G(t) - F(t))^2, where F and G are the
-    empirical quantile functions of staged and direct (del Barrio et al. 2018). Where they are
+    That is the integral of max(G(t) - F(t), 0)^2 over that of (G(t) - F(t))^2, where F and G are
+    the empirical quantile functions of staged and direct (del Barrio et al. 2018). Where they are
     equal neither is better, and the ratio is 0.5.
 
     Args:

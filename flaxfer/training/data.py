@@ -7,7 +7,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,9 +29,6 @@ from flaxfer.tasks.models import model_spec
 from flaxfer.training.record import TRAINED_ON
 from flaxfer.training.rehearsal import Rehearsal
 from flaxfer.training.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 T = TypeVar("T")
 
@@ -237,7 +234,7 @@ class _Drawing:
         config: Config,
         settings: Mapping[str, Stage],
         encoder: EncoderConfig,
-        tokenizer: PreTrainedTokenizerFast,
+        tokenizer: Any,
         cache: Path,
     ):
         self._mode, self._settings, self._encoder = config.overlap, settings, encoder
@@ -253,9 +250,7 @@ class _Drawing:
 
     def draw(self, seed: int) -> Draw:
         """Return the data of all stages for a seed."""
-        drawn = {
-            name: self._shared(name, pool.splits(seed)) for name, pool in self._pools.items()
-        }
+        drawn = {name: self._shared(name, pool.splits(seed)) for name, pool in self._pools.items()}
         tasks = {name: stage.task for name, stage in self._settings.items()}
         examples, records = examine(drawn, tasks, self._mode, self._keys)
         tokenized = {

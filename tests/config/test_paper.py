@@ -179,9 +179,9 @@ def test_intermediate_tasks_have_ten_times_the_examples_of_targets(
     paper = grid(preset, folder)
     sizes = {
         name: len(
-            sources.Pool.read(
-                Stage(stage.task, stage.data), task_type(stage.task), folder
-            ).splits(0)["train"]
+            sources.Pool.read(Stage(stage.task, stage.data), task_type(stage.task), folder).splits(
+                0
+            )["train"]
         )
         for name, stage in (*paper.intermediates.items(), *paper.targets.items())
     }

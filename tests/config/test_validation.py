@@ -48,7 +48,10 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"target.data.split": (0.7, 0.5, -0.2)}, "target.data.split: fractions should add"),
     ({"target.data.split": (0.0, 0.5, 0.5)}, "target.data.split: fractions should add"),
     ({"target.data.split": (0.7, 0.0, 0.3)}, "target.data.split: fractions should add"),
-    ({"target.data.split_seed": "seed"}, "target.data.split_seed: 'seed' would divide another test"),
+    (
+        {"target.data.split_seed": "seed"},
+        "target.data.split_seed: 'seed' would divide another test",
+    ),
     ({"target.data.split_seed": "seeds"}, "target.data.split_seed: should be"),
     (
         {

@@ -141,10 +141,9 @@ def test_runs_and_splits_are_listed(page: Page) -> None:
     ]  # fmt: skip
 
 
-def test_draws_of_seeds_are_listed_and_explained(tmp_path: Path) -> None:
+def test_draws_of_seeds_are_listed_and_explained(page: Page, tmp_path: Path) -> None:
     record = study_record()
     same = "All seeds train on the same examples"
-    page = report_page(write_study(tmp_path, record))
     assert any(text.startswith(same) for text in page.texts["p"])
     (split,) = record["data"]
     of_seeds = [split | {"seed": seed, "fingerprint": f"{seed}" * 64} for seed in SEEDS]

@@ -97,7 +97,9 @@ def test_probability_better_equals_scipy_and_the_definition(sizes: tuple[int, in
             q1, q2 = tested / (2 - tested), 2 * tested**2 / (1 + tested)
             others = (m + n) / 2 - 1
             variance = tested * (1 - tested) + others * (q1 + q2 - 2 * tested**2)
-            return abs(estimate - tested) * math.sqrt(m * n / variance) - stats.t.isf(0.025, m + n - 2)
+            return abs(estimate - tested) * math.sqrt(m * n / variance) - stats.t.isf(
+                0.025, m + n - 2
+            )
 
         for end, limit in ((low, 0), (high, 1)):
             if estimate == limit:
