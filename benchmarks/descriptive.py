@@ -68,7 +68,7 @@ def simulate(scores: str, seeds: int, better: float, studies: int) -> dict[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--studies", type=int, default=1000)
+    parser.add_argument("--studies", type=int, default=600)
     options = parser.parse_args()
     simulated = [
         simulate(scores, seeds, better, options.studies)

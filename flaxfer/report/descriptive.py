@@ -73,7 +73,7 @@ def descriptive_blocks(data: ReportData) -> list[Block]:
         "every quantile of the scores, 1 if direct is. ε min bounds the ratio of each claim from "
         f"above, with {1 - alpha:.0%} for all {len(records)} rows at once (Bonferroni). It is too "
         "small for equal conditions: in simulations with 3 to 20 seeds, the bound of one "
-        "comparison was below 0.5 in 17 to 20 % of studies, and below 0.2 in 3 to 9 %.",
+        "comparison was below 0.5 in 17 to 24 % of studies, and below 0.2 in 3 to 9 %.",
     ]
     caption = "Statistics that other papers report. No verdict depends on them."
     table = Table(caption, records, "llll", notes)

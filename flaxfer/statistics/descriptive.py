@@ -1,20 +1,23 @@
 """Descriptive statistics that papers report beside a comparison; no verdict depends on them.
 
 - **Multi-bootstrap** (Sellam et al. 2022, unpaired seeds): examples and seeds are resampled
-  together. With few seeds its interval is too short: resampling R seeds recovers
-  (R - 1) / R of their variance, and nothing of the uncertainty about it. Where seeds alone vary,
-  95 % intervals cover 81 % with 3 seeds, 88 % with 5, and 93 % with 20.
+  together. With few seeds its interval is too short: resampling R seeds recovers (R - 1) / R of
+  their variance, and nothing of the uncertainty about it. Where seeds alone vary, 95 % intervals
+  cover 73 to 81 % with 3 seeds and 92 to 94 % with 20.
 - **Probability of improvement** (Bouthillier et al. 2021): how often a staged run scores better
   than a direct one, over all pairs of runs; ties count half. Its interval is the score interval of
   Newcombe (2006), with a quantile of the t instead of the normal distribution. With 3 to 20 seeds,
-  nominal intervals of 95 % cover 94 to 100 %; those of a percentile bootstrap over seeds 31 to
-  95 %, as they have no length where every staged run is better than every direct one.
+  95 % intervals cover 93 to 100 %; those of a percentile bootstrap over seeds cover 31 to 96 %, as
+  they have no length where every staged run is better than every direct one.
 - **Almost stochastic order** (Dror et al. 2019, after del Barrio et al. 2018): the violation ratio
   is the share of the squared Wasserstein distance between two distributions of scores where the
   one that should be better is worse. 0 means that it is better in every quantile, 0.5 that neither
-  is better. Its upper bound is one-sided, and asymptotic for conditions that differ: between
-  equal conditions with 3 to 20 seeds, a bound of 95 % is below 0.5 in 17 to 20 % of studies, and
-  below 0.2 in 3 to 9 %.
+  is better. Its upper bound is one-sided, and asymptotic for conditions that differ: between equal
+  conditions with 3 to 20 seeds, a bound of 95 % is below 0.5 in 17 to 24 % of studies, and below
+  0.2 in 3 to 9 %.
+
+`benchmarks/descriptive.py` measures these shares, with normal and heavy-tailed scores, and unequal
+variances for the coverage.
 
 All but the multi-bootstrap are conditional on the examples of the test set.
 """
@@ -207,8 +210,8 @@ def probability_better(
 
     The interval holds the probabilities whose distance from the estimate is at most t standard
     deviations, where the deviation is that of the tested probability (Newcombe 2006, method 5, with
-    the variance of Hanley & McNeil 1982). Newcombe's normal quantile covers only 86 to 97 % with 3
-    seeds, so it is the quantile of a t distribution, with the degrees of freedom of all runs.
+    the variance of Hanley & McNeil 1982). With few runs Newcombe's normal quantile is too small, so
+    it is the quantile of a t distribution, with the degrees of freedom of all runs.
 
     Args:
       staged: (runs,) scores of the staged runs; larger is better.
