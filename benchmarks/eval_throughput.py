@@ -14,14 +14,19 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks import common, programs, stage
+from benchmarks import common, matmuls, programs, stage
 from flaxfer.data.loader import BatchSize, eval_batches
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    options = stage.parser(__doc__).parse_args(arguments)
+    parser = stage.parser(__doc__)
+    matmuls.add_option(parser)
+    options = parser.parse_args(arguments)
     inputs = stage.prepare(options, options.steps * options.batch)
-    figures = run(inputs).result() | stage.devices()
+    measured = run(inputs)
+    figures = measured.result() | stage.devices()
+    if options.matmul_limit:
+        figures |= matmuls.limit(inputs, measured, train=False)
     common.emit("flaxfer", "eval", options, figures, stage.PACKAGES)
 
 

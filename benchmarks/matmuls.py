@@ -1,11 +1,12 @@
-"""The matmuls of a train step, and the time they take alone: a lower bound for the step.
+"""The matmuls of a step, and the time they take alone: a lower bound for the step.
 
-For the encoder: the six projections of a layer and the two matmuls of attention, each forward and
-with respect to both operands. The head, with one CLS token an example, is left out.
+For the encoder: the six projections of a layer and the two matmuls of attention, each forward and,
+in training, with respect to both operands. The head, with one CLS token an example, is left out.
 """
 
 from __future__ import annotations
 
+import argparse
 import collections
 import statistics
 import time
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import common, stage
 from flaxfer.errors import ConfigError
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.runtime import platform
@@ -25,8 +27,10 @@ Matmul = tuple[int, int, int, int]
 """(b, m, k, n): b matmuls of (m, k) and (k, n)."""
 
 
-def matmuls(encoder: EncoderConfig, rows: int, row_length: int) -> collections.Counter[Matmul]:
-    """Return the number of matmuls of each shape in a train step.
+def matmuls(
+    encoder: EncoderConfig, rows: int, row_length: int, *, train: bool
+) -> collections.Counter[Matmul]:
+    """Return the number of matmuls of each shape in a step of training or evaluation.
 
     Raises:
       ConfigError: the family has relative positions, and with them other matmuls.
@@ -42,21 +46,30 @@ def matmuls(encoder: EncoderConfig, rows: int, row_length: int) -> collections.C
     ]
     counts: collections.Counter[Matmul] = collections.Counter()
     for b, m, k, n in layer:
-        for shape in ((b, m, k, n), (b, m, n, k), (b, k, m, n)):  # y = xw, dx = dy w', dw = x' dy
+        # y = xw, dx = dy w', dw = x' dy
+        for shape in ((b, m, k, n), (b, m, n, k), (b, k, m, n))[: 3 if train else 1]:
             counts[shape] += encoder.num_layers
     return counts
 
 
-def limit_s(encoder: EncoderConfig, rows: tuple[float, int], dtype: Any) -> float:
-    """Return the seconds of a step's matmuls alone.
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that asks for `limit`."""
+    parser.add_argument(
+        "--matmul_limit", action="store_true", help="time the step's matmuls alone, too"
+    )
 
-    Args:
-      encoder: encoder of the step.
-      rows: mean number of rows, which is rounded, and their length.
-      dtype: dtype of the operands.
-    """
-    counts = matmuls(encoder, max(round(rows[0]), 1), rows[1])
-    return sum(count * _seconds(shape, dtype) for shape, count in counts.items())
+
+def limit(inputs: stage.StageInputs, measured: common.Measured, *, train: bool) -> dict[str, Any]:
+    """Return the figures of a step's matmuls alone, beside those of the measured steps."""
+    length = inputs.evaluator.train.row_length
+    rows = measured.slots / length / measured.steps
+    counts = matmuls(inputs.evaluator.model.encoder, max(round(rows), 1), length, train=train)
+    seconds = sum(n * _seconds(shape, inputs.evaluator.dtype) for shape, n in counts.items())
+    return {
+        "limit_s_per_step": seconds,
+        "times_limit": measured.seconds / measured.steps / seconds,
+        "limit_rows": [rows, length],
+    }
 
 
 def _seconds(shape: Matmul, dtype: Any) -> float:

@@ -212,3 +212,7 @@ def train_and_score(
         "test_spearman": test["spearman"],
         "steps": trained.global_step,
     }
+
+
+if __name__ == "__main__":
+    common.guarded(main)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import common
+
 STORED = Path(__file__).parent / "results" / "quality.json"
 
 SECTION = """## Quality: STS-B English, {model}
@@ -93,4 +95,4 @@ def spread(values: Sequence[float]) -> list[float]:
 
 
 if __name__ == "__main__":
-    main()
+    common.guarded(main)

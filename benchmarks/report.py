@@ -71,8 +71,9 @@ Every number here is written by a command in benchmarks/.
 
 SPEED = """## Speed
 flaxfer and its peers take turns, each run in its own process, so other load on the machine \
-affects all of them. A figure is the median of its runs (smallest–largest); ratios are taken \
-within each round. There is a section for each kind of CPU.
+affects all of them. A figure is the median of its runs (smallest–largest). Ratios are taken \
+within each round, of useful tokens/s: in training the trainers draw different batches, whose \
+examples are not equally long. There is a section for each kind of CPU.
 
 Training: batches of 32 examples with dropout, AdamW, linear schedule and clipping (the Flax \
 classes without clipping, as in their example script); compiling and the first steps are not \
@@ -196,9 +197,8 @@ def benchmark(runs: Sequence[Run]) -> str:
         chosen = [run for run in runs if run["what"] == what]
         if chosen:
             text += f"{title.capitalize()} ({lengths(chosen)}):\n\n{speed_table(chosen)}\n"
-    text += f"flaxfer's examples/s over those of each peer:\n\n{ratio_table(runs)}\n"
-    if limit := summary.limit(runs):
-        text += limit + "\n"
+            text += f"{limit}\n\n" if (limit := summary.limit(runs, what)) else ""
+    text += f"flaxfer's useful tokens/s over those of each peer:\n\n{ratio_table(runs)}\n"
     text += "\n"
     if runs[0]["benchmark"].startswith("sts"):
         text += seeds_table(runs) + "\n"
@@ -239,23 +239,28 @@ def ratio_table(runs: Sequence[Run]) -> str:
     named = "; ".join(f"{STEPS[what]}: {label}" for what, label in best.items() if label)
     rows = [_ratio_row(f"best peer ({named})", runs, best)]
     rows += [_ratio_row(label, runs, dict.fromkeys(STEPS, label)) for label in summary.peers(runs)]
-    if limits := summary.limit_ratios(runs):
-        rows.append(["matmuls alone", summary.spread(limits, 2), "–", str(len(limits))])
+    limits = [summary.limit_ratios(runs, what) for what in STEPS]
+    if any(limits):
+        rows.append(_row("matmuls alone", limits))
     return table(["flaxfer against", *STEPS.values(), "pairs"], rows)
 
 
 def _ratio_row(title: str, runs: Sequence[Run], peers: dict[str, str]) -> list[str]:
-    ratios = [summary.ratios(runs, label, what) for what, label in peers.items()]
+    return _row(title, [summary.ratios(runs, label, what) for what, label in peers.items()])
+
+
+def _row(title: str, ratios: Sequence[Sequence[float]]) -> list[str]:
     pairs = ", ".join(str(len(values)) for values in ratios)
     return [title, *(summary.spread(values, 2) for values in ratios), pairs]
 
 
 def seeds_table(runs: Sequence[Run]) -> str:
     """Return the fine-tunings per hour that follow from the medians."""
+    tokens = summary.tokens_per_example(runs)
     rows = [
         [label, f"{rate:.1f}"]
         for label, group in summary.by_label(runs).items()
-        if (rate := summary.seeds_per_hour(group)) is not None
+        if (rate := summary.seeds_per_hour(group, tokens)) is not None
     ]
     text = (
         f"Seeds per hour, derived from the median rates: {summary.EPOCHS} epochs of "
@@ -293,11 +298,11 @@ def plot(runs: Sequence[Run], path: Path) -> None:
     axes.set_xlim(left=0)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=8)
-    axes.set_xlabel("examples/s of flaxfer over those of the peer; above 1, flaxfer is faster")
+    axes.set_xlabel("useful tokens/s of flaxfer over those of the peer; above 1, flaxfer is faster")
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, metadata={"Software": None})
 
 
 if __name__ == "__main__":
-    main()
+    common.guarded(main)

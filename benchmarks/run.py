@@ -38,7 +38,7 @@ class Side:
       label: name in the tables; `{dtype}` is replaced by the dtype of its matmuls.
       python: key of its interpreter.
       train, evaluate: modules with their options.
-      speed: timed steps relative to flaxfer's; slow trainers take fewer.
+      speed: timed steps of training relative to flaxfer's; slow trainers take fewer.
       cached: whether its programs are kept between rounds.
     """
 
@@ -66,7 +66,7 @@ SIDES = {
         "flaxfer, {dtype}",
         "flaxfer",
         ("benchmarks.train_throughput", "--matmul_limit"),
-        ("benchmarks.eval_throughput",),
+        ("benchmarks.eval_throughput", "--matmul_limit"),
     ),
     "trainer-compile": _peer(
         *("Trainer, {dtype}, grouped by length, torch.compile", "torch"),
@@ -280,13 +280,13 @@ def _command(
     benchmark: Benchmark, side: Side, what: str, model: str, options: argparse.Namespace
 ) -> list[str]:
     """Return the module and the options of a run."""
-    module, file, steps = (
-        (side.train, benchmark.train, benchmark.steps)
-        if what == "train"
-        else (side.evaluate, benchmark.evaluate, benchmark.eval_steps)
-    )
-    # Slow trainers take fewer steps, which affects only the spread of their rates.
-    steps = options.steps or max(round(steps * side.speed), 3)
+    if what == "train":
+        module, file = side.train, benchmark.train
+        # Slow trainers take fewer steps, of batches drawn at random.
+        steps = max(round(benchmark.steps * side.speed), 3)
+    else:  # The same examples for all.
+        module, file, steps = side.evaluate, benchmark.evaluate, benchmark.eval_steps
+    steps = options.steps or steps
     return [
         *module,
         *("--model", model, "--data", str(options.data / file)),

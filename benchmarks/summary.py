@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Run = dict[str, Any]
 
 EPOCHS, TRAIN, DEV, TEST = 3, 5749, 1500, 1379
 """Epochs of fine-tuning on STS-B, and the examples of its splits."""
+
+RATE = "useful_tokens_per_s"
+"""What is compared: trainers time different batches, whose texts are not equally long."""
 
 median = statistics.median
 
@@ -52,49 +55,63 @@ def peers(runs: Sequence[Run]) -> list[str]:
 
 
 def ratios(runs: Sequence[Run], peer: str, what: str) -> list[float]:
-    """Return flaxfer's examples/s over those of a peer, for every round that has both."""
+    """Return flaxfer's `RATE` over that of a peer, for every round that has both."""
     flaxfer, other = (
-        {r["round"]: r["examples_per_s"] for r in runs if r["what"] == what and r["label"] in side}
+        {r["round"]: r[RATE] for r in runs if r["what"] == what and r["label"] in side}
         for side in ({run["label"] for run in runs} - {*peers(runs)}, {peer})
     )
     return [flaxfer[number] / other[number] for number in sorted(flaxfer.keys() & other)]
 
 
 def best_peer(runs: Sequence[Run], what: str) -> str:
-    """Return the label of the peer with the highest median examples/s; empty without peers."""
+    """Return the label of the peer with the highest median `RATE`; empty without peers."""
     rates = {
-        label: median([run["examples_per_s"] for run in group])
+        label: median([run[RATE] for run in group])
         for label, group in by_label([run for run in runs if run["what"] == what]).items()
         if not label.startswith("flaxfer")
     }
     return max(rates, key=rates.__getitem__, default="")
 
 
-def limit_ratios(runs: Sequence[Run]) -> list[float]:
-    """Return flaxfer's examples/s in training over what the matmuls alone would allow."""
-    return [1 / run["times_limit"] for run in runs if "times_limit" in run]
+def limit_ratios(runs: Sequence[Run], what: str) -> list[float]:
+    """Return flaxfer's rate over what the matmuls alone would allow."""
+    return [1 / r["times_limit"] for r in runs if r["what"] == what and "times_limit" in r]
 
 
-def limit(runs: Sequence[Run]) -> str:
+def limit(runs: Sequence[Run], what: str) -> str:
     """Compare flaxfer's step with its matmuls alone; empty if they were not measured."""
-    limited = [run for run in runs if "limit_s_per_step" in run]
+    limited = [run for run in runs if run["what"] == what and "times_limit" in run]
     if not limited:
         return ""
-    rates = [run["settings"]["batch"] / run["limit_s_per_step"] for run in limited]
     times = [run["times_limit"] for run in limited]
+    rates = [run["examples_per_s"] * run["times_limit"] for run in limited]
     return (
-        f"Matmuls alone would allow {spread(rates)} examples/s in training; a step takes "
+        f"Matmuls alone would allow {spread(rates)} examples/s; flaxfer's step takes "
         f"{spread(times, 2)} times as long."
     )
 
 
-def seeds_per_hour(runs: Sequence[Run]) -> float | None:
-    """Return fine-tunings on STS-B per hour at median rates; None if a rate is missing."""
-    rates = {
-        what: [run["examples_per_s"] for run in runs if run["what"] == what]
-        for what in ("train", "eval")
+def tokens_per_example(runs: Sequence[Run]) -> dict[str, float]:
+    """Return the tokens of an example in training and in evaluation, as flaxfer draws them."""
+    own = [run for run in runs if run["label"].startswith("flaxfer")]
+    return {
+        what: median([run[RATE] / run["examples_per_s"] for run in own if run["what"] == what])
+        for what in {run["what"] for run in own}
     }
-    if not all(rates.values()):
+
+
+def seeds_per_hour(runs: Sequence[Run], tokens: Mapping[str, float]) -> float | None:
+    """Return fine-tunings on STS-B per hour at median rates; None if a rate is missing.
+
+    Args:
+      runs: of a trainer.
+      tokens: of an example, in training and in evaluation.
+    """
+    rates = {
+        what: [run[RATE] / mean for run in runs if run["what"] == what]
+        for what, mean in tokens.items()
+    }
+    if not (rates.get("train") and rates.get("eval")):
         return None
     seconds = EPOCHS * TRAIN / median(rates["train"])
     return 3600 / (seconds + (EPOCHS * DEV + TEST) / median(rates["eval"]))

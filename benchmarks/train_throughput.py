@@ -22,28 +22,19 @@ from flaxfer.training.step import compiled_programs
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = stage.parser(__doc__)
-    parser.add_argument(
-        "--matmul_limit", action="store_true", help="time the step's matmuls alone, too"
-    )
+    matmuls.add_option(parser)
     options = parser.parse_args(arguments)
     inputs = stage.prepare(options)
-    measured, rows = run(inputs, options.steps, options.seed)
+    measured = run(inputs, options.steps, options.seed)
     figures = measured.result() | stage.devices()
     figures["step_s"] = measured.seconds / measured.steps
     if options.matmul_limit:
-        limit = matmuls.limit_s(inputs.evaluator.model.encoder, rows, inputs.evaluator.dtype)
-        figures |= {
-            "limit_s_per_step": limit,
-            "times_limit": figures["step_s"] / limit,
-            "limit_rows": list(rows),
-        }
+        figures |= matmuls.limit(inputs, measured, train=True)
     common.emit("flaxfer", "train", options, figures, stage.PACKAGES)
 
 
-def run(
-    inputs: stage.StageInputs, steps: int, seed: int
-) -> tuple[common.Measured, tuple[float, int]]:
-    """Time `steps` steps; return the figures, and the mean number of rows and their length.
+def run(inputs: stage.StageInputs, steps: int, seed: int) -> common.Measured:
+    """Time `steps` steps.
 
     Raises:
       ConfigError: the data are too few for so many steps.
@@ -73,8 +64,7 @@ def run(
     _read(unread)
     measured.seconds = time.monotonic() - began
     assert compiled_programs(train_step) == compiled, "a timed step was compiled"
-    length = batch["token_BT"].shape[-1]
-    return measured, (measured.slots / length / steps, length)
+    return measured
 
 
 def _compile(

@@ -123,7 +123,7 @@ def train(cell: plan.Cell, tiny: bool) -> dict[str, Any]:
     """Return the figures of `benchmarks.train_throughput`, MFU and attention's implementation."""
     given, steps = inputs(cell, tiny), shapes.steps(cell.batch, tiny)
     with out_of_memory():
-        measured, _ = train_throughput.run(given, steps, 0)
+        measured = train_throughput.run(given, steps, 0)
     trained = given.plan((0,), common.WARMUP + steps)
     chosen = [trained.indices(step) for step in range(common.WARMUP, common.WARMUP + steps)]
     lengths = given.data.lengths[np.concatenate(chosen)]

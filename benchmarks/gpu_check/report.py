@@ -44,7 +44,15 @@ def section(entries: Sequence[Record]) -> str:
     )
     for what, title in (("train", "Training"), ("eval", "Evaluation")):
         if rows := speed_rows(entries, what):
-            columns = ["work", "trainer", "examples/s", "MFU", "padding", "input stall"]
+            columns = [
+                "work",
+                "trainer",
+                "examples/s",
+                "useful tokens/s",
+                "MFU",
+                "padding",
+                "input stall",
+            ]
             columns += ["compile or warm-up s", "peak GiB", "flaxfer / fastest peer"]
             text += f"\n{title}:\n\n{table(columns, rows)}"
     text += seeds(entries) + kernels(entries)
@@ -94,13 +102,18 @@ def speed_rows(entries: Sequence[Record], what: str) -> list[list[str]]:
         works[(cell["model"], cell["data"], cell["batch"], without)].append(entry)
     rows = []
     for work, group in works.items():
-        peers = [entry["examples_per_s"] for entry in group if entry["side"] == "torch"]
-        flops = flops_per_example(group)
+        peers = [entry[summary.RATE] for entry in group if entry["side"] == "torch"]
+        flops = flops_per_token(group)
         for entry in sorted(group, key=lambda entry: entry["side"] != "flaxfer"):
-            rate = entry["examples_per_s"]
-            ratio = f"{rate / max(peers):.2f}" if peers and entry["side"] == "flaxfer" else ""
-            rows.append([title(*work), trainer(entry), f"{rate:,.0f}", mfu(entry, flops)])
+            ratio = (
+                f"{entry[summary.RATE] / max(peers):.2f}"
+                if peers and entry["side"] == "flaxfer"
+                else ""
+            )
+            rows.append([title(*work), trainer(entry), f"{entry['examples_per_s']:,.0f}"])
             rows[-1] += [
+                f"{entry[summary.RATE]:,.0f}",
+                mfu(entry, flops),
                 f"{entry['padding_share']:.1%}",
                 _share(entry.get("input_stall_share")),
                 _number(entry.get("compile_s", entry.get("warmup_s"))),
@@ -123,9 +136,9 @@ def trainer(entry: Record) -> str:
     return ", ".join([name, *(word.replace("_", " ") for word in how)])
 
 
-def flops_per_example(group: Sequence[Record]) -> float | None:
-    """Return the FLOPs of the model per example, as flaxfer counts them."""
-    rates = [e["flops_per_s"] / e["examples_per_s"] for e in group if e["side"] == "flaxfer"]
+def flops_per_token(group: Sequence[Record]) -> float | None:
+    """Return the FLOPs of the model per useful token, as flaxfer counts them."""
+    rates = [e["flops_per_s"] / e[summary.RATE] for e in group if e["side"] == "flaxfer"]
     return rates[0] if rates else None
 
 
@@ -134,7 +147,7 @@ def mfu(entry: Record, flops: float | None) -> str:
     if entry["side"] == "flaxfer":
         return _share(entry["mfu"])
     peak = entry["peak_flops_per_s"]
-    return _share(flops * entry["examples_per_s"] / peak if flops and peak else None)
+    return _share(flops * entry[summary.RATE] / peak if flops and peak else None)
 
 
 def seeds(entries: Sequence[Record]) -> str:

@@ -40,7 +40,7 @@ def test_every_way_computes_the_same_matmul(of: str) -> None:
 def test_the_matmuls_are_those_of_a_step_without_attention() -> None:
     encoder = encoder_config(layers=1)
     sizes = {"tiny": (encoder.hidden_size, encoder.intermediate_size)}
-    counts = matmuls.matmuls(encoder, *ROWS)
+    counts = matmuls.matmuls(encoder, *ROWS, train=True)
     expected = sum(2 * m * k * n * count for (b, m, k, n), count in counts.items() if b == 1)
     assert sum(c.count * c.flops(ROWS) for c in cpu_matmul.cells(sizes)) == expected
 

@@ -237,7 +237,8 @@ def test_differences_of_studies() -> None:
 
 def timed(side: str, how: str, rate: float, **more: Any) -> dict[str, Any]:
     cell = {"what": "train", "model": "bert-base", "data": "stsb", "batch": 32, "how": how}
-    figures = {"examples_per_s": rate, "padding_share": 0.1, "device": "NVIDIA H200"}
+    figures = {"examples_per_s": rate, "useful_tokens_per_s": 30 * rate, "padding_share": 0.1}
+    figures |= {"device": "NVIDIA H200"}
     return entry(side, f"train-{how}", side=side, cell=cell | {"seeds": 1}, **figures, **more)
 
 
@@ -259,9 +260,9 @@ def test_the_section_compares_with_the_fastest_peer() -> None:
     assert "killed after step 10 and resumed differs by at most 0.0e+00." in text
     work = "| BERT-base, STS-B, batch 32 |"
     assert [line for line in text.splitlines() if line.startswith(work)] == [
-        f"{work} flaxfer | 3,000 | 60.0% | 10.0% | 1.0% | 30.0 | – | 1.50 |",
-        f"{work} Trainer, dynamic | 500 | 10.0% | 10.0% | – | 2.0 | – |  |",
-        f"{work} Trainer, grouped, compile | 2,000 | 40.0% | 10.0% | – | – | 2.0 |  |",
+        f"{work} flaxfer | 3,000 | 90,000 | 60.0% | 10.0% | 1.0% | 30.0 | – | 1.50 |",
+        f"{work} Trainer, dynamic | 500 | 15,000 | 10.0% | 10.0% | – | 2.0 | – |  |",
+        f"{work} Trainer, grouped, compile | 2,000 | 60,000 | 40.0% | 10.0% | – | – | 2.0 |  |",
     ]
     assert "- parity xlnet: failed, differs: loss by 1.00e+00\n" in text
 

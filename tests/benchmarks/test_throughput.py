@@ -71,6 +71,13 @@ def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return record
 
 
+def check_limit(record: dict[str, Any]) -> None:
+    rows, length = record["limit_rows"]
+    assert record["slots"] == round(rows * record["steps"]) * length
+    step_s = record["seconds"] / record["steps"]
+    assert record["times_limit"] == pytest.approx(step_s / record["limit_s_per_step"])
+
+
 def test_training_counts_the_timed_batches(data: Data, capsys: pytest.CaptureFixture[str]) -> None:
     forget_programs()
     train_throughput.main(arguments(data, "--matmul_limit", "--dtype", "float32"))
@@ -81,19 +88,16 @@ def test_training_counts_the_timed_batches(data: Data, capsys: pytest.CaptureFix
     order = np.concatenate([np.random.default_rng((0, e)).permutation(EXAMPLES) for e in range(3)])
     timed = order[common.WARMUP * BATCH : (common.WARMUP + STEPS) * BATCH]
     assert record["tokens"] == data.tokens[timed].sum()
-    rows, length = record["limit_rows"]
-    assert record["slots"] == round(rows * STEPS) * length
-    assert record["times_limit"] == pytest.approx(
-        record["seconds"] / STEPS / record["limit_s_per_step"]
-    )
+    check_limit(record)
     assert record["settings"]["dtype"] == "float32" and record["settings"]["cache"] == "none"
 
 
 def test_evaluation_counts_every_example_once(
     data: Data, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    eval_throughput.main(arguments(data))
+    eval_throughput.main(arguments(data, "--matmul_limit"))
     record = printed(capsys)
+    check_limit(record)
     assert (record["what"], record["examples"]) == ("eval", EXAMPLES)
     assert record["tokens"] == data.tokens.sum()
 
