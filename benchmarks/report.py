@@ -3,10 +3,10 @@ r"""Write BENCHMARKS.md and its plot from stored JSON.
 python -m benchmarks.report
 
 Reads benchmarks/results: *.jsonl of `benchmarks.run`, with a section for each kind of CPU;
-breakdown.json, cpu_matmul.json, growth.json, quality.json, coverage.json and descriptive.json of
-the scripts of these names; tpu*.json of `benchmarks.peer_flax --tpu` and `flaxfer aot --json`, with
-one of these again in variants/*.json, each with another setting that its name gives. Sections
-without records are left out.
+breakdown.json, cpu_matmul.json, growth.json, quality.json and coverage.json of the scripts of these
+names; tpu*.json of `benchmarks.peer_flax --tpu` and `flaxfer aot --json`, with one of these again
+in variants/*.json, each with another setting that its name gives. Sections without records are left
+out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from benchmarks import (
     common,
     coverage,
     cpu_matmul,
-    descriptive,
     growth,
     quality,
     result,
@@ -41,7 +40,6 @@ SECTIONS = {
     "growth.json": growth.section,
     "quality.json": quality.section,
     "coverage.json": coverage.section,
-    "descriptive.json": descriptive.section,
 }
 """Function that renders the section of each file in benchmarks/results."""
 
@@ -111,8 +109,7 @@ uses, `--vocabulary 30000`), where `FILE` is the model's config.json. Packed row
 tokenizer, instead of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
 `--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Other settings: the first \
 command with one more option, and `--json benchmarks/results/variants/NAME.json`. The remaining \
-sections: the commands at the top of benchmarks/breakdown.py, quality.py, coverage.py and \
-descriptive.py.
+sections: the commands at the top of benchmarks/breakdown.py, quality.py and coverage.py.
 """
 
 
