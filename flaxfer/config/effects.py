@@ -144,9 +144,10 @@ class Place(NamedTuple):
         return [*data.train, *data.dev, *data.test, *self.stage.evaluate.values()]
 
     def samples(self) -> bool:
-        """Return whether anything is divided or sampled."""
+        """Return whether `data.split_seed` divides or samples anything."""
         data = self.stage.data
-        fractions = [source.fraction for source in self.sources]
+        sources = [*data.train, *data.dev] if data.split_seed == "seed" else self.sources
+        fractions = [source.fraction for source in sources]
         fractions += [data.train_fraction, *self.fractions]
         return not data.dev or min(fractions) < 1
 

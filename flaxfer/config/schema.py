@@ -125,7 +125,8 @@ class Data:
       train, dev, test: Sources of each split. If `dev` and `test` are empty, `train` is divided
         according to `split`; if only `dev` is empty, train is divided in the ratio train : dev.
       split: Fractions of train, dev and test.
-      split_seed: Seed for dividing and subsampling; the same for all seeds of a study.
+      split_seed: Seed for dividing and sampling, the same for all seeds of a study; or `seed`: each
+        seed draws its own train and dev, and evaluated sets are sampled with seed 0.
       train_fraction: Fraction of the training split to use; smaller are subsets of larger ones.
     """
 
@@ -133,7 +134,7 @@ class Data:
     dev: fields.Tuple[Source] = ()
     test: fields.Tuple[Source] = ()
     split: tuple[fields.Float, fields.Float, fields.Float] = (0.70, 0.15, 0.15)
-    split_seed: fields.NonNegativeInt = 0
+    split_seed: fields.NonNegativeInt | Literal["seed"] = 0
     train_fraction: fields.Fraction = 1.0
 
 
@@ -234,8 +235,7 @@ class Train:
 
     Attributes:
       batch_size: Examples per step, over all devices.
-      epochs: Passes over the training split.
-      max_steps: If not 0, the number of steps, instead of `epochs`.
+      epochs, max_steps: Passes over the training split; or, if not 0, the number of steps instead.
       gradient_accumulation_steps: Micro-batches per step; must divide `batch_size`.
       max_length: Maximum tokens per example, including special tokens. Longer sentences (tagging)
         and contexts (question_answering) are divided, other examples truncated.

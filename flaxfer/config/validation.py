@@ -46,6 +46,15 @@ def check_common(config: Common, places: Sequence[Place]) -> Iterator[Finding]:
     if list(sizes.values()).count(-1) > 1:
         yield finding("only one axis may be -1", *(f"mesh.{axis}" for axis in sizes))
     yield from _check_margin(config, [each for each in places if each.target])
+    drawn = any(place.stage.data.split_seed == "seed" for place in places)
+    if drawn and config.batched_seeds > 1:
+        message = (
+            "seeds that draw their own data (split_seed='seed') differ in their numbers of steps "
+            "and tokens, and cannot be batched; leave it out, or set split_seed to a number"
+        )
+        yield finding(
+            message, "batched_seeds", "target", "targets", "intermediate", "intermediates"
+        )
     yield from without_effect("", config, config, effects.COMMON)
     yield from effects.data_dir_without_effect(config, places)
     yield from effects.transferability_without_effect(config, places)
@@ -141,6 +150,13 @@ def _split(stage: Stage) -> Iterator[Finding]:
     if not dev and (not usable or abs(sum(split) - 1) > 1e-6):
         message = "fractions should add up to 1, with some for train and for dev; "
         yield finding(f"{message}is {split}", "data.split", "data.dev")
+    if stage.data.split_seed == "seed" and not dev and not stage.data.test and split[2] > 0:
+        message = (
+            "'seed' would divide another test set from train for each seed, but all seeds are "
+            "evaluated on the same examples; name sources in data.test, or set the last fraction "
+            "of data.split to 0"
+        )
+        yield finding(message, "data.split_seed", "data.test", "data.split", "data.dev")
 
 
 def _clusters(at: str, source: Source, data: Data) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -103,6 +103,7 @@ class Overlap:
         their labels are neither classes, scores nor choices.
       removed: Examples of `a` that were removed because of `b`. An example may occur in several
         sets; the record of `a` with itself counts all that were removed.
+      seed: The seed whose splits were compared; None if all seeds have the same counts.
     """
 
     between: Between
@@ -115,10 +116,11 @@ class Overlap:
     share: float
     same_label: int | None
     removed: int = 0
+    seed: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Keys:
+class Keys:
     """Hashes of examples and of their texts, and whether they are long enough, see `TELLING`.
 
     Arrays of texts have a row for each example. Whole examples are hashed whatever the order of
@@ -212,7 +214,10 @@ def _invisible() -> dict[int, None]:
 
 
 def examine(
-    stages: Mapping[str, Mapping[str, Examples]], tasks: Mapping[str, Task], mode: Mode
+    stages: Mapping[str, Mapping[str, Examples]],
+    tasks: Mapping[str, Task],
+    mode: Mode,
+    known: MutableMapping[tuple[str, Examples], Keys] | None = None,
 ) -> tuple[dict[str, dict[str, Examples]], list[Overlap]]:
     """Count, and optionally remove, the overlap between the splits of a study.
 
@@ -226,6 +231,7 @@ def examine(
       stages: Splits by stage; all but `train` are evaluated on.
       tasks: Tasks by stage.
       mode: `report` counts, `remove` removes, `forbid` is an error if `remove` would remove any.
+      known: Hashes by stage and split from earlier calls for the same tasks; new ones are added.
 
     Returns:
       The stages, with their training splits after removal, and the counts before it.
@@ -233,11 +239,13 @@ def examine(
     Raises:
       DataError: If overlap is forbidden, or nothing is left to train on.
     """
-    keys = {
-        f"{stage}/{split}": _keys(examples, tasks[stage])
-        for stage, splits in stages.items()
-        for split, examples in splits.items()
-    }
+    known = {} if known is None else known
+    keys = {}
+    for stage, splits in stages.items():
+        for split, examples in splits.items():
+            if (stage, examples) not in known:
+                known[stage, examples] = _keys(examples, tasks[stage])
+            keys[f"{stage}/{split}"] = known[stage, examples]
     trains = [name for name in keys if name.endswith("/train")]
     evaluated = [name for name in keys if name not in trains]
     records = [_compare(*pair, keys) for pair in itertools.combinations(trains, 2)]
@@ -282,10 +290,11 @@ def rows(records: Sequence[Overlap]) -> Iterator[list[object]]:
             pairs = "" if record.pairs is None else f"{record.pairs:,}"
             same = "" if record.same_label is None else f"{record.same_label:,}"
             share = f"{record.share:.1%}"
-            yield [record.a, b, record.texts, pairs, same, record.short, share, record.removed]
+            a = record.a if record.seed is None else f"{record.a}, seed {record.seed}"
+            yield [a, b, record.texts, pairs, same, record.short, share, record.removed]
 
 
-def _keys(examples: Examples, task: Task) -> _Keys:
+def _keys(examples: Examples, task: Task) -> Keys:
     parts = list(_parts(examples))
     texts = list(itertools.chain.from_iterable(parts))
     known = {text: _hashed(text) for text in set(texts)}
@@ -305,7 +314,7 @@ def _keys(examples: Examples, task: Task) -> _Keys:
         scores = examples.label.dtype == np.float32
         question = (task.type, task.score_range if scores else task.labels)
     telling = length.sum(axis=1) >= TELLING
-    return _Keys(text, whole, labelled, length >= TELLING, telling, question)
+    return Keys(text, whole, labelled, length >= TELLING, telling, question)
 
 
 def _parts(examples: Examples) -> Iterator[tuple[str, ...]]:
@@ -329,7 +338,7 @@ def _hashed(text: str) -> tuple[int, int]:
 
 
 def _compare(
-    a: str, b: str, keys: Mapping[str, _Keys], removed: np.ndarray | None = None
+    a: str, b: str, keys: Mapping[str, Keys], removed: np.ndarray | None = None
 ) -> Overlap:
     """Compare two splits, or one with itself; `removed` examples of `a` are removed for `b`."""
     first, second = keys[a], keys[b]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxfer.config import Data, Source, Task
+from flaxfer.config import Data, Source, Stage, Task
 from flaxfer.data import readers
 from flaxfer.data.checks import require_header, require_texts, warn_of_unused
 from flaxfer.data.examples import Examples
@@ -27,7 +27,7 @@ from flaxfer.data.task_types import TaskType
 from flaxfer.data.values import written
 from flaxfer.errors import ConfigError, DataError, bounded
 
-__all__ = ["Examples", "load_splits", "read_source"]
+__all__ = ["Examples", "Pool", "read_source"]
 
 logger = logging.getLogger("flaxfer.data")
 
@@ -35,7 +35,7 @@ logger = logging.getLogger("flaxfer.data")
 def read_source(
     source: Source, task: Task, task_type: TaskType, data_dir: str = "", seed: int = 0
 ) -> Examples:
-    """Read a data set, and check every record that is used against the task.
+    """Read a data set, check every record that is used against the task, and sample them.
 
     Args:
       source: The data set, and the roles of its columns.
@@ -47,6 +47,94 @@ def read_source(
     Raises:
       DataError: With file, line and column of every problem.
     """
+    return _sample(_read_whole(source, task, task_type, data_dir), source.fraction, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """The records that the splits of a stage are drawn from.
+
+    Attributes:
+      data: Sources of the splits, and how they are divided and sampled.
+      records: All records of each source of train and dev.
+      evaluated: The split `test`, if it has sources, and the further evaluated sets. They are the
+        same for all seeds; where each seed draws its own data, their sources are sampled by 0.
+    """
+
+    data: Data
+    records: Mapping[str, Sequence[Examples]]
+    evaluated: Mapping[str, Examples]
+
+    @classmethod
+    def read(cls, stage: Stage, task_type: TaskType, data_dir: str = "") -> Pool:
+        """Read the sources of a stage.
+
+        Raises:
+          DataError: If a source has problems.
+        """
+        data, task = stage.data, stage.task
+        fixed = 0 if data.split_seed == "seed" else data.split_seed
+        records = {
+            name: [_read_whole(source, task, task_type, data_dir) for source in sources]
+            for name, sources in (("train", data.train), ("dev", data.dev))
+            if sources
+        }
+        test = [read_source(one, task, task_type, data_dir, fixed) for one in data.test]
+        evaluated = {"test": Examples.join(test)} if test else {}
+        for name, source in stage.evaluate.items():
+            evaluated[name] = read_source(source, task, task_type, data_dir, fixed)
+        return cls(data, records, evaluated)
+
+    def splits(self, seed: int) -> dict[str, Examples]:
+        """Return `train`, `dev`, and the evaluated sets, for the run with a seed.
+
+        A missing dev set is taken from train, see `Data`: a function of the seed and the number of
+        examples, which keeps their order.
+
+        Raises:
+          DataError: If a split would be empty.
+        """
+        data = self.data
+        drawn_by = seed if data.split_seed == "seed" else data.split_seed
+        splits = {
+            name: Examples.join(
+                [
+                    _sample(examples, source.fraction, drawn_by)
+                    for examples, source in zip(records, getattr(data, name), strict=True)
+                ]
+            )
+            for name, records in self.records.items()
+        }
+        if "dev" not in splits:
+            shares = dict(zip(("train", "dev", "test"), data.split, strict=True))
+            if "test" in self.evaluated:
+                del shares["test"]
+            splits |= _cut(splits["train"], shares, drawn_by)
+        splits["train"] = _fraction(splits["train"], data.train_fraction, drawn_by)
+        # No training depends on clusters, so its identity must not.
+        splits |= {name: dataclasses.replace(splits[name], cluster=()) for name in ("train", "dev")}
+        splits |= self.evaluated
+        own = {name: splits[name] for name in ("train", "dev", "test") if name in splits}
+        if len({examples.text_b is None for examples in own.values()}) > 1:
+            raise DataError(
+                "some splits hold pairs and others single texts",
+                where=", ".join(f"{name} ({part.id[0]})" for name, part in own.items()),
+                hint="map text_b in the sources of every split, or of none.",
+            )
+        return splits
+
+
+def _sample(examples: Examples, fraction: float, seed: int) -> Examples:
+    """Return a fraction of the records of a source, in their order."""
+    if fraction == 1:
+        return examples
+    count = round(fraction * len(examples))
+    drawn = np.random.default_rng(seed).choice(len(examples), count, replace=False)
+    return examples.take(np.sort(drawn))
+
+
+def _read_whole(source: Source, task: Task, task_type: TaskType, data_dir: str) -> Examples:
+    """Read and check all records of a data set that can be used."""
     where, columns, size, problems, skipped = _read(source, data_dir)
     if source.num_records and size != source.num_records:
         raise DataError(
@@ -70,19 +158,17 @@ def read_source(
     examples = _examples(source, columns, labels, used, task_type)
     if len(examples):
         require_texts(examples, columns, where)
-    if source.fraction < 1:
-        count = round(source.fraction * len(examples))
-        drawn = np.random.default_rng(seed).choice(len(examples), count, replace=False)
-        examples = examples.take(np.sort(drawn))
+    count = round(source.fraction * len(examples))
     languages = collections.Counter(examples.language).items()
     logger.info(
-        "%s: %d records read, %d left out by keep and drop, %d without a label, %d used; %s%s%s",
+        "%s: %d records read, %d left out by keep and drop, %d without a label, %d used; %s%s%s%s",
         *(where, size, size - len(wanted), len(labels.missing), len(examples)),
         ", ".join(f"{k} {n}" for k, n in languages),
+        f"; {count} of them in a sample" if source.fraction < 1 else "",
         "".join(f"; {n} {kind} skipped" for kind, n in skipped.items()),
         "" if source.num_records else f"; num_records={size} would check that none gets lost",
     )
-    if not len(examples):
+    if not count:
         raise DataError(
             f"of {size} records none is left to use: {size - len(wanted)} left out by keep and "
             f"drop, {len(labels.missing)} without a label",
@@ -92,41 +178,6 @@ def read_source(
             else FETCH_AGAIN,
         )
     return examples
-
-
-def load_splits(
-    data: Data, task: Task, task_type: TaskType, data_dir: str = ""
-) -> dict[str, Examples]:
-    """Read the splits `train`, `dev` and, if there is one, `test`.
-
-    A missing dev set is taken from train, see `Data`: a function of the seed and the number of
-    examples, which keeps their order.
-
-    Raises:
-      DataError: If a source has problems, or a split would be empty.
-    """
-    splits = {
-        name: Examples.join(
-            [read_source(s, task, task_type, data_dir, data.split_seed) for s in sources]
-        )
-        for name, sources in (("train", data.train), ("dev", data.dev), ("test", data.test))
-        if sources
-    }
-    if "dev" not in splits:
-        shares = dict(zip(("train", "dev", "test"), data.split, strict=True))
-        if "test" in splits:
-            del shares["test"]
-        splits |= _cut(splits["train"], shares, data.split_seed)
-    splits["train"] = _fraction(splits["train"], data.train_fraction, data.split_seed)
-    # No training depends on clusters, so its identity must not.
-    splits |= {name: dataclasses.replace(splits[name], cluster=()) for name in ("train", "dev")}
-    if len({examples.text_b is None for examples in splits.values()}) > 1:
-        raise DataError(
-            "some splits hold pairs and others single texts",
-            where=", ".join(f"{name} ({part.id[0]})" for name, part in splits.items()),
-            hint="map text_b in the sources of every split, or of none.",
-        )
-    return splits
 
 
 def _read(

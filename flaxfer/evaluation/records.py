@@ -116,8 +116,9 @@ class Failed:
 class Split:
     """Size of a split of a stage; `languages` counts its examples by language.
 
-    `units` is the number of its clusters, where an example in none counts as one; None where they
-    are not recorded.
+    `seed` is that of the runs with this split; None if it is the same for all seeds. `units` is the
+    number of its clusters, where an example in none counts as one; None where they are not
+    recorded.
     """
 
     stage: str
@@ -128,6 +129,7 @@ class Split:
     languages: dict[str, int]
     fingerprint: str = ""
     units: int | None = None
+    seed: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

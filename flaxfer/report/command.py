@@ -14,6 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folders", type=Path, nargs="+", metavar="DIR", help="folder of a study or grid"
     )
+    parser.add_argument(
+        "--descriptive",
+        action="store_true",
+        help="add statistics that papers report, on which no verdict depends: multi-bootstrap, "
+        "probability of improvement, almost stochastic order",
+    )
     parser.add_argument("--output", type=Path, help="folder of the report; DIR if there is one")
 
 
@@ -29,5 +35,6 @@ def run(args: argparse.Namespace) -> int:
             where="command line",
             hint="add --output FOLDER.",
         )
-    print(*write_report(*args.folders, output=args.output), sep="\n")
+    paths = write_report(*args.folders, output=args.output, descriptive=args.descriptive)
+    print(*paths, sep="\n")
     return 0

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from flaxfer.report import descriptive
 from flaxfer.report.data import ReportData
 from flaxfer.report.formatting import p_value, signed
 from flaxfer.statistics.records import ConditionScores
@@ -59,9 +60,11 @@ def comparisons_csv(data: ReportData) -> str:
     """Return every comparison, over all runs and, where some have collapsed, without those.
 
     The comparison of the primary `family` gives the verdict on its study. `needed_both` has seeds
-    and examples. Missing numbers, such as the standard deviation of one run, are empty.
+    and examples. Missing numbers, such as the standard deviation of one run, are empty. The
+    descriptive statistics have columns if they were computed.
     """
-    return _csv(COMPARISON_COLUMNS, [
+    added = descriptive.COLUMNS if data.descriptive else ()
+    return _csv((*COMPARISON_COLUMNS, *added), [
         {
             **vars(entry), **vars(one), **vars(estimate), "study": entry.name,
             **_condition("direct", estimate.direct), **_condition("staged", estimate.staged),
@@ -69,6 +72,7 @@ def comparisons_csv(data: ReportData) -> str:
             "needed_both": " ".join(map(str, estimate.needed_both or ())),
             "runs": runs, "level": data.evidence.level,
             "collapsed": " ".join(f"{run.condition}:{run.seed}" for run in one.collapsed),
+            **descriptive.columns(data, entry, one, all_runs=runs == "all"),
         }
         for entry in data.entries
         for one in (*entry.comparisons, *entry.means)

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flaxfer.errors import DataError
@@ -16,6 +16,7 @@ from flaxfer.evaluation.records import Run, Study, read_study
 from flaxfer.report.document import Block, Folded, Link
 from flaxfer.runtime import sealed
 from flaxfer.statistics.comparisons import compare
+from flaxfer.statistics.descriptive import Described, Descriptive, describe_studies
 from flaxfer.statistics.records import Comparison, Evidence
 from flaxfer.statistics.scores import Scores
 
@@ -69,12 +70,14 @@ class ReportData:
     """The studies of a report, at least one, and the comparisons of all of them.
 
     Links are relative to `output`, the folder of the report. Unfinished studies have no record.
+    `descriptive` is empty unless these statistics were asked for.
     """
 
     entries: tuple[Entry, ...]
     evidence: Evidence
     output: Path
     unfinished: tuple[Path, ...] = ()
+    descriptive: Mapping[Described, Descriptive] = dataclasses.field(default_factory=dict)
 
     @property
     def single(self) -> bool:
@@ -99,12 +102,15 @@ class ReportData:
         return [Folded(one.name, blocks) for one in self.entries if (blocks := blocks_of(one))]
 
 
-def read_report_data(folders: Sequence[Path], output: Path) -> ReportData:
+def read_report_data(
+    folders: Sequence[Path], output: Path, descriptive: bool = False
+) -> ReportData:
     """Read the studies in some folders and compare their conditions.
 
     Args:
       folders: folders of studies or of grids, whose studies are in `cells`.
       output: folder of the report.
+      descriptive: whether to compute the descriptive statistics, too.
 
     Raises:
       DataError: a study is missing, invalid, or given twice.
@@ -127,7 +133,9 @@ def read_report_data(folders: Sequence[Path], output: Path) -> ReportData:
         )
     studies = {workdir: read_study(workdir) for workdir in workdirs}
     evidence = compare(workdirs)
-    return ReportData(tuple(_entries(studies, evidence)), evidence, output, tuple(unfinished))
+    described = describe_studies(workdirs) if descriptive else {}
+    entries = tuple(_entries(studies, evidence))
+    return ReportData(entries, evidence, output, tuple(unfinished), described)
 
 
 def _cells(folder: Path) -> list[Path]:

@@ -14,7 +14,8 @@ def overlap_blocks(data: ReportData) -> list[Block]:
         return []
     records = [
         {
-            "study": entry.name, "kind": pair.between, "texts of": pair.a,
+            "study": entry.name, "kind": pair.between,
+            "texts of": pair.a if pair.seed is None else f"{pair.a}, seed {pair.seed}",
             "in": "itself" if pair.a == pair.b else pair.b, "examples": pair.examples,
             "with a shared text": pair.texts, "whole examples": pair.pairs,
             "same label": pair.same_label, "too short to tell": pair.short,

@@ -47,14 +47,34 @@ def _run_table(data: ReportData, entry: Entry) -> Table:
 
 
 def split_blocks(data: ReportData) -> list[Block]:
-    """Return the sizes of the splits of every study."""
-    return data.by_study(lambda entry: [_split_table(entry)])
+    """Return what the seeds of every study train on, and the sizes of its splits."""
+    return data.by_study(lambda entry: [Text(_draws(entry)), _split_table(entry)])
+
+
+def _draws(entry: Entry) -> str:
+    """Return whether seeds train on the same examples, and what verdicts are therefore about."""
+    stages = dict.fromkeys(split.stage for split in entry.study.data)
+    drawn = {split.stage for split in entry.study.data if split.seed is not None}
+    fixed = join(stage for stage in stages if stage not in drawn)
+    if not drawn:
+        return (
+            "All seeds train on the same examples, so verdicts are about these training data: "
+            "another sample of examples may change them by more than the intervals say."
+        )
+    return (
+        f"Each seed draws its own examples of the stage {join(sorted(drawn))}, so the differences "
+        "between seeds include the choice of the examples, and verdicts are about training data of "
+        "this size from these sources."
+        + (f" All seeds have the same examples of the stage {fixed}." if fixed else "")
+    )
 
 
 def _split_table(entry: Entry) -> Table:
     records = [
         {
-            "stage": split.stage, "split": split.split, "fingerprint": split.fingerprint[:12],
+            "stage": split.stage,
+            "split": split.split if split.seed is None else f"{split.split}, seed {split.seed}",
+            "fingerprint": split.fingerprint[:12],
             "languages": join(f"{name} {count:,}" for name, count in split.languages.items()),
             "examples": split.examples, "tokens": split.tokens,
             "truncated examples": split.truncated,

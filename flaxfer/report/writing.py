@@ -9,6 +9,7 @@ from flaxfer.report.aggregates import aggregate_blocks
 from flaxfer.report.csv_tex import comparisons_csv, results_csv, results_tex
 from flaxfer.report.curves import curve_blocks
 from flaxfer.report.data import Entry, ReportData, read_report_data
+from flaxfer.report.descriptive import descriptive_blocks
 from flaxfer.report.document import Block, Heading, Text, to_html, to_markdown
 from flaxfer.report.failures import failure_blocks
 from flaxfer.report.forgetting import forgetting_blocks
@@ -23,6 +24,7 @@ from flaxfer.runtime.files import write_atomically
 
 SECTIONS: dict[str, Callable[[ReportData], Sequence[Block]]] = {
     "Targets by model": target_blocks,
+    "Descriptive statistics": descriptive_blocks,
     "Scores by language": language_blocks,
     "Means over languages and tasks": aggregate_blocks,
     "Learning curves": curve_blocks,
@@ -46,7 +48,9 @@ STARTS = {
 }
 
 
-def write_report(*folders: Path, output: Path | None = None) -> tuple[Path, ...]:
+def write_report(
+    *folders: Path, output: Path | None = None, descriptive: bool = False
+) -> tuple[Path, ...]:
     """Write the report of some studies and return the paths of its files.
 
     The files are report.html, report.md, results.csv (every score), comparisons.csv (every
@@ -55,12 +59,13 @@ def write_report(*folders: Path, output: Path | None = None) -> tuple[Path, ...]
     Args:
       folders: folders of studies or grids.
       output: folder of the report; defaults to the first of `folders`.
+      descriptive: whether to add the statistics of `flaxfer.statistics.descriptive`.
 
     Raises:
       DataError: a study.json, metrics.jsonl or predictions file is missing or invalid.
     """
     output = folders[0] if output is None else output
-    data = read_report_data(folders, output)
+    data = read_report_data(folders, output, descriptive)
     blocks = _opening(data)
     for title, section in SECTIONS.items():
         if content := section(data):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flaxfer.config import Config
@@ -76,8 +76,13 @@ def plan_study(data: StudyData) -> StudyPlan:
 
 
 def seed_groups(data: StudyData) -> list[tuple[int, ...]]:
-    """Return the seeds in groups that are trained as one program, by `Config.batched_seeds`."""
+    """Return the seeds in groups that are trained as one program, by `Config.batched_seeds`.
+
+    Seeds that draw their own data differ in the shapes of their arrays and are trained one by one.
+    """
     seeds, size = data.config.seeds, data.config.batched_seeds
+    if any(stage.settings.data.split_seed == "seed" for stage in data.stages.values()):
+        size = 1
     if not size:
         work = max(_workload(stage) for stage in data.stages.values())
         size = GROUP if work <= SMALL_WORK else 1
@@ -93,13 +98,13 @@ def _workload(data: StageData) -> float:
 
 def stage_data(data: StudyData, spec: StageSpec) -> StageData:
     """Return the data of a stage of a study."""
-    return data.stage(spec.name, after_intermediate=spec.parent is not None)
+    return data.stage(spec.name, spec.seed, after_intermediate=spec.parent is not None)
 
 
 def _stage(
     data: StudyData, condition: str, name: str, seed: int, start: StageSpec | str
 ) -> StageSpec:
-    stage = data.stage(name, after_intermediate=isinstance(start, StageSpec))
+    stage = data.stage(name, seed, after_intermediate=isinstance(start, StageSpec))
     settings = stage.settings
     if start == "random":  # No L2-SP: decay towards random weights is pointless.
         optimizer = dataclasses.replace(settings.optimizer, l2_sp=0.0)
@@ -125,16 +130,16 @@ def _stage(
         store=Path(data.config.stages),
         total_steps=total_steps,
         tokens=total_steps * settings.train.batch_size * mean_tokens,
-        measurements=tuple(_measurements(data, stage, start)),
+        measurements=tuple(_measurements(stage, data.draws[seed].stages, start)),
         loaded=data.head_parts[stage.model.head] if start != "random" else frozenset(),
         start_scores=f"transferability-{examples}.json" if examples and scores_start else "",
     )
 
 
 def _measurements(
-    data: StudyData, stage: StageData, start: StageSpec | str
+    stage: StageData, stages: Mapping[str, StageData], start: StageSpec | str
 ) -> Iterator[Measurement]:
-    """Yield the measurements of a stage after its training."""
+    """Yield the measurements of a stage after its training; `stages` are those of its seed."""
     for split, tokenized in stage.evaluated.items():
         file = f"evaluations/{split}-{tokenized.fingerprint[:12]}.json"
         yield Measurement("evaluations", file, split)
@@ -142,7 +147,7 @@ def _measurements(
         for alpha in stage.settings.wise_ft_alphas:
             yield _note("wise_ft", f"wise_ft-{alpha:g}", stage, repr(alpha))
     if stage.settings.evaluate_retention and isinstance(start, StageSpec):
-        yield _note("retained", "retained", data.stages["intermediate"], "")
+        yield _note("retained", "retained", stages["intermediate"], "")
 
 
 def _note(key: str, stem: str, stage: StageData, name: str) -> Measurement:

@@ -302,10 +302,10 @@ class OpenStudy:
         start = functools.partial(self.starts.params, spec)
         file = spec.folder / spec.start_scores
         if spec.start_scores and not file.exists() and not spec.record.is_trained():
-            key = spec.parent.folder.name if spec.parent else "pretrained"
-            if key not in self._start_scores:  # Seeds share the pretrained start.
+            train = stage_data(self.data, spec).train
+            key = spec.parent.folder.name if spec.parent else train.fingerprint
+            if key not in self._start_scores:  # Seeds with the same data share the pretrained one.
                 say(f"{spec.title}  scores its start")
-                train = stage_data(self.data, spec).train
                 examples = self.data.config.transferability
                 self._start_scores[key] = transferability.score(
                     self.data.encoder, start(), train, examples, self.mesh
@@ -342,7 +342,7 @@ class OpenStudy:
             "texts": _number_of_texts(stage.settings),
             "data": [
                 {"stage": spec.name, **entry, "sources": names.get(entry["split"], [])}
-                for entry in self.data.stages[spec.name].summary()
+                for entry in self.data.stage(spec.name, spec.seed).summary()
             ],
             "versions": versions,
         }

@@ -58,7 +58,7 @@ def _evaluate(
     starts: Starts, spec: StageSpec, wanted: list[Measurement], confirm: Callable[[], None]
 ) -> Iterator[Records]:
     """Yield the scores of evaluated sets, after writing their predictions."""
-    stage = starts.data.stages[spec.name]
+    stage = starts.data.stage(spec.name, spec.seed)
     evaluator = _evaluator(starts, spec, stage.scoring_vocabulary)
     params = starts.scoring_params(spec, starts.reader(), stage.scoring_vocabulary.ids)
     for one in wanted:

@@ -70,13 +70,16 @@ def introduce(data: StudyData, mesh: jax.sharding.Mesh) -> None:
 
 
 def _data_row(data: StudyData, entry: Mapping[str, Any], mesh: jax.sharding.Mesh) -> list[Any]:
-    stage, padding, steps = data.stages[entry["stage"]], "", ""
+    seed, padding, steps = entry.get("seed", data.config.seeds[0]), "", ""
+    stage = data.stage(entry["stage"], seed)
     train = stage.settings.train
     if entry["split"] == "train":
-        plan = stage.plan(data.config.seeds[:1], sharding.row_shards(mesh))
+        plan = stage.plan((seed,), sharding.row_shards(mesh))
         padding, steps = f"{plan.padding_share():.1%}", f"{plan.total_steps} x {train.batch_size}"
     return [
-        *(entry[key] for key in ("stage", "split", "examples", "tokens")),
+        entry["stage"],
+        f"{entry['split']}, seed {seed}" if "seed" in entry else entry["split"],
+        *(entry[key] for key in ("examples", "tokens")),
         round(entry["tokens"] / entry["examples"], 1),
         entry["truncated"],
         train.row_length,
@@ -88,18 +91,29 @@ def _data_row(data: StudyData, entry: Mapping[str, Any], mesh: jax.sharding.Mesh
 def size_rule(data: StudyData) -> dict[str, Any] | None:
     """Return the training examples of both stages, their ratio, and whether `SIZE_RATIO` holds.
 
-    None without an intermediate task.
+    Of the seed with the smallest ratio, if seeds draw their own data. None without an intermediate
+    task.
     """
     if "intermediate" not in data.stages:
         return None
-    sizes = {name: len(data.stages[name].train.id) for name in ("intermediate", "target")}
+    of_seeds = [
+        {name: len(draw.stages[name].train.id) for name in ("intermediate", "target")}
+        for draw in data.draws.values()
+    ]
+    sizes = min(of_seeds, key=lambda sizes: sizes["intermediate"] / sizes["target"])
     ratio = sizes["intermediate"] / sizes["target"]
     return {**sizes, "ratio": ratio, "holds": ratio >= SIZE_RATIO}
 
 
 def model_facts(data: StudyData) -> dict[str, Any]:
-    """Return the model's source and sizes, by stage without the embedding rows it never trains."""
-    in_use = {name: len(stage.vocabulary) for name, stage in data.stages.items()}
+    """Return the model's source and sizes, by stage without the embedding rows it never trains.
+
+    If seeds draw their own data, the sizes by stage are the largest.
+    """
+    in_use = {
+        name: max(len(draw.stages[name].vocabulary) for draw in data.draws.values())
+        for name in data.stages
+    }
     shapes = ModelSpec(data.encoder).param_shapes()
     whole = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
     size, width = data.encoder.vocab_size, data.encoder.hidden_size

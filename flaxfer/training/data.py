@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from flaxfer.config import Config, Stage
 from flaxfer.config.validation import check_steps
-from flaxfer.data import overlap, sources, tokenize
+from flaxfer.data import tokenize
 from flaxfer.data.examples import Examples, count_units
 from flaxfer.data.loader import TrainPlan, total_steps, train_examples
+from flaxfer.data.overlap import Keys, Overlap, clusters, examine
 from flaxfer.data.packing import best_row_length
+from flaxfer.data.sources import Pool
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ConfigError
 from flaxfer.models import pretrained
@@ -27,6 +29,8 @@ from flaxfer.tasks.models import model_spec
 from flaxfer.training.record import TRAINED_ON
 from flaxfer.training.rehearsal import Rehearsal
 from flaxfer.training.vocabulary import Vocabulary
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +99,29 @@ class StageData:
 
 
 @dataclasses.dataclass(frozen=True)
+class Draw:
+    """The data of a study's stages for one seed.
+
+    Attributes:
+      stages: data by stage name, `intermediate` first if there is one.
+      rehearsing: data of the target stage after the intermediate stage, if it rehearses that.
+      overlap: what the splits share.
+    """
+
+    stages: Mapping[str, StageData]
+    rehearsing: StageData | None
+    overlap: list[Overlap]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return one record for every split of every stage."""
+        return [
+            {"stage": name, **record}
+            for name, data in self.stages.items()
+            for record in data.summary()
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
 class StudyData:
     """Everything that a study reads before it trains.
 
@@ -103,24 +130,32 @@ class StudyData:
       folder: of the pretrained model.
       encoder: its config, with its whole vocabulary and the dropout of the study.
       tokenizer: content hash of the tokenizer.
-      stages: data by stage name, `intermediate` first if there is one.
-      rehearsing: data of the target stage after the intermediate stage, if it rehearses that.
-      overlap: what the splits share.
+      draws: data by seed; the same for all unless a stage has `split_seed="seed"`.
     """
 
     config: Config
     folder: Path
     encoder: EncoderConfig
     tokenizer: str
-    stages: Mapping[str, StageData]
-    rehearsing: StageData | None
-    overlap: list[overlap.Overlap]
+    draws: Mapping[int, Draw]
 
-    def stage(self, name: str, after_intermediate: bool = False) -> StageData:
-        """Return the data of a stage."""
-        if after_intermediate and self.rehearsing is not None:
-            return self.rehearsing
-        return self.stages[name]
+    @property
+    def stages(self) -> Mapping[str, StageData]:
+        """Data by stage name for the first seed."""
+        return self.draws[self.config.seeds[0]].stages
+
+    def stage(self, name: str, seed: int, after_intermediate: bool = False) -> StageData:
+        """Return the data of a stage in the runs of a seed."""
+        draw = self.draws[seed]
+        if after_intermediate and draw.rehearsing is not None:
+            return draw.rehearsing
+        return draw.stages[name]
+
+    @property
+    def overlap(self) -> list[Overlap]:
+        """What the splits share, for each seed where seeds differ."""
+        records = {seed: draw.overlap for seed, draw in self.draws.items()}
+        return _by_seed(records, lambda record, seed: dataclasses.replace(record, seed=seed))
 
     @functools.cached_property
     def weights(self) -> str:
@@ -134,17 +169,30 @@ class StudyData:
 
     def ids(self) -> np.ndarray:
         """Return the ids, ascending, whose pretrained embedding rows a stage may need."""
-        data = [*self.stages.values(), *([self.rehearsing] if self.rehearsing else [])]
-        ids = [d.vocabulary.ids for d in data] + [d.scoring_vocabulary.ids for d in data]
+        ids = [
+            vocabulary.ids
+            for draw in self.draws.values()
+            for data in (*draw.stages.values(), draw.rehearsing)
+            if data is not None
+            for vocabulary in (data.vocabulary, data.scoring_vocabulary)
+        ]
         return np.unique(np.concatenate(ids))
 
     def summary(self) -> list[dict[str, Any]]:
-        """Return one record for every split of every stage, for study.json."""
-        return [
-            {"stage": name, **record}
-            for name, data in self.stages.items()
-            for record in data.summary()
-        ]
+        """Return the records of all splits for study.json, with the seed where seeds differ."""
+        records = {seed: draw.summary() for seed, draw in self.draws.items()}
+        return _by_seed(records, lambda record, seed: {**record, "seed": seed})
+
+
+def _by_seed(records: Mapping[int, Sequence[T]], mark: Callable[[T, int], T]) -> list[T]:
+    """Return what is equal for all seeds once, and what differs once for each seed, marked."""
+    merged: list[T] = []
+    for of_seeds in zip(*records.values(), strict=True):
+        if all(record == of_seeds[0] for record in of_seeds):
+            merged.append(of_seeds[0])
+        else:
+            merged += map(mark, of_seeds, records)
+    return merged
 
 
 def read_study_data(config: Config, cache: Path) -> StudyData:
@@ -164,48 +212,78 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
     encoder = pretrained.load_encoder_config(folder)
     tokenizer = tokenize.load_tokenizer(dataclasses.replace(config.model, path=str(folder)))
     encoder = encoder.with_dropout(config.model.dropout, config.model.attention_dropout)
-    examples, shared = overlap.examine(
-        {name: _read(stage, config.data_dir) for name, stage in settings.items()},
-        {name: stage.task for name, stage in settings.items()},
-        config.overlap,
-    )
-    tokenized = {
-        name: {
-            split: dataclasses.replace(
-                tokenize.tokenize(
-                    data,
-                    tokenizer,
-                    stage.train.max_length,
-                    cache / "tokenized",
-                    stage.train.doc_stride,
-                ),
-                cluster=() if split in TRAINED_ON else overlap.clusters(data),
-            )
-            for split, data in examples[name].items()
-        }
-        for name, stage in settings.items()
-    }
-    stages = {name: _stage(stage, encoder, tokenized[name]) for name, stage in settings.items()}
+    drawing = _Drawing(config, settings, encoder, tokenizer, cache / "tokenized")
+    by_seed = any(stage.data.split_seed == "seed" for stage in settings.values())
+    first, *others = config.seeds
+    draw = drawing.draw(first)
     data = StudyData(
         config=config,
         folder=folder,
         encoder=encoder,
         tokenizer=tokenize.tokenizer_fingerprint(tokenizer),
-        stages=stages,
-        rehearsing=_rehearsing(stages, tokenized),
-        overlap=shared,
+        draws={first: draw} | {s: drawing.draw(s) if by_seed else draw for s in others},
     )
     _check_steps(data)
     return data
 
 
-def _read(settings: Stage, data_dir: str) -> dict[str, Examples]:
-    """Read the splits of a stage and the sets it is evaluated on."""
-    task, form = settings.task, task_type(settings.task)
-    splits = sources.load_splits(settings.data, task, form, data_dir)
-    for name, source in settings.evaluate.items():
-        splits[name] = sources.read_source(source, task, form, data_dir, settings.data.split_seed)
-    return splits
+class _Drawing:
+    """Draws the data of a study's stages; what several seeds share is read and encoded once."""
+
+    def __init__(
+        self,
+        config: Config,
+        settings: Mapping[str, Stage],
+        encoder: EncoderConfig,
+        tokenizer: Any,
+        cache: Path,
+    ):
+        self._mode, self._settings, self._encoder = config.overlap, settings, encoder
+        self._tokenizer, self._cache = tokenizer, cache
+        self._pools = {
+            name: Pool.read(stage, task_type(stage.task), config.data_dir)
+            for name, stage in settings.items()
+        }
+        self._examples: dict[tuple[str, str], Examples] = {}
+        self._keys: dict[tuple[str, Examples], Keys] = {}
+        self._tokenized: dict[tuple[str, str, Examples], Tokenized] = {}
+        self._stages: dict[tuple[object, ...], StageData] = {}
+
+    def draw(self, seed: int) -> Draw:
+        """Return the data of all stages for a seed."""
+        drawn = {name: self._shared(name, pool.splits(seed)) for name, pool in self._pools.items()}
+        tasks = {name: stage.task for name, stage in self._settings.items()}
+        examples, records = examine(drawn, tasks, self._mode, self._keys)
+        tokenized = {
+            name: {split: self._tokenize(name, split, one) for split, one in splits.items()}
+            for name, splits in ((name, self._shared(name, of)) for name, of in examples.items())
+        }
+        stages = {name: self._stage(name, splits) for name, splits in tokenized.items()}
+        return Draw(stages, _rehearsing(stages, tokenized), records)
+
+    def _shared(self, name: str, splits: Mapping[str, Examples]) -> dict[str, Examples]:
+        """Return the splits of a stage, those that an earlier seed had as the same objects."""
+        return {
+            split: self._examples.setdefault((name, examples.fingerprint), examples)
+            for split, examples in splits.items()
+        }
+
+    def _tokenize(self, name: str, split: str, examples: Examples) -> Tokenized:
+        train, key = self._settings[name].train, (name, split, examples)
+        if key not in self._tokenized:
+            self._tokenized[key] = dataclasses.replace(
+                tokenize.tokenize(
+                    examples, self._tokenizer, train.max_length, self._cache, train.doc_stride
+                ),
+                cluster=() if split in TRAINED_ON else clusters(examples),
+            )
+        return self._tokenized[key]
+
+    def _stage(self, name: str, splits: Mapping[str, Tokenized]) -> StageData:
+        key = (name, *splits.values())
+        if key not in self._stages:
+            self._stages[key] = _stage(self._settings[name], self._encoder, splits)
+        return self._stages[key]
 
 
 def _stage(settings: Stage, encoder: EncoderConfig, splits: Mapping[str, Tokenized]) -> StageData:
@@ -255,11 +333,13 @@ def _check_steps(data: StudyData) -> None:
     Raises:
       ConfigError: they do not fit.
     """
-    stages = [("target", data.rehearsing)] if data.rehearsing else []
-    always_rehearsed = bool(stages) and set(data.config.conditions) == {"staged"}
-    for name, stage in data.stages.items():
-        if name != "target" or not always_rehearsed:
-            stages.append((name, stage))
+    stages = []
+    for draw in data.draws.values():
+        stages += [("target", draw.rehearsing)] if draw.rehearsing else []
+        always_rehearsed = draw.rehearsing and set(data.config.conditions) == {"staged"}
+        for name, stage in draw.stages.items():
+            if name != "target" or not always_rehearsed:
+                stages.append((name, stage))
     details: dict[str, None] = {}
     for name, stage in stages:
         train, steps = stage.settings.train, stage.total_steps()

@@ -79,6 +79,14 @@ CASES: list[tuple[dict[str, Any], str]] = [
     # The data.
     ({"target.data.dev": [DEV], "target.data.split": (0.8, 0.1, 0.1)}, "target.data.split"),
     ({"target.data.dev": [DEV], "target.data.split_seed": 1}, "target.data.split_seed"),
+    (
+        {
+            "target.data.dev": [DEV],
+            "target.data.split_seed": "seed",
+            "target.evaluate.de.fraction": 0.5,
+        },
+        "target.data.split_seed",
+    ),
     ({f"{FILE}.subset": "mnli"}, f"{FILE}.subset"),
     ({f"{FILE}.split": "validation"}, f"{FILE}.split"),
     ({f"{FILE}.revision": "v2"}, f"{FILE}.revision"),
@@ -190,6 +198,9 @@ def test_a_setting_of_another_task_type_is_an_error(kind: str, changes: Settings
         {f"{OPTIMIZER}.l2_sp": 0.1, "target.wise_ft_alphas": (0.5,)},
         {"target.data.dev": [DEV], "target.data.split_seed": 1, f"{SOURCE}.fraction": 0.5},
         {"target.data.dev": [DEV], "target.data.split_seed": 1, "target.data.train_fraction": 0.5},
+        {"target.data.test": [DEV], "target.data.split_seed": "seed"},
+        {"intermediate.data.split": (0.5, 0.5, 0), "intermediate.data.split_seed": "seed"},
+        {"target.data.dev": [DEV], "target.data.split_seed": "seed", f"{SOURCE}.fraction": 0.5},
         {"seeds": (0, 1), "batched_seeds": 2},
         {"margin": {"pearson": 1.99}},
         {f"{TRAIN}.patience": 2},

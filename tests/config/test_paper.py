@@ -179,7 +179,9 @@ def test_intermediate_tasks_have_ten_times_the_examples_of_targets(
     paper = grid(preset, folder)
     sizes = {
         name: len(
-            sources.load_splits(stage.data, stage.task, task_type(stage.task), folder)["train"]
+            sources.Pool.read(Stage(stage.task, stage.data), task_type(stage.task), folder).splits(
+                0
+            )["train"]
         )
         for name, stage in (*paper.intermediates.items(), *paper.targets.items())
     }

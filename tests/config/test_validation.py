@@ -54,6 +54,20 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({"target.data.split": (0.7, 0.5, -0.2)}, "target.data.split: fractions should add"),
     ({"target.data.split": (0.0, 0.5, 0.5)}, "target.data.split: fractions should add"),
     ({"target.data.split": (0.7, 0.0, 0.3)}, "target.data.split: fractions should add"),
+    (
+        {"target.data.split_seed": "seed"},
+        "target.data.split_seed: 'seed' would divide another test",
+    ),
+    ({"target.data.split_seed": "seeds"}, "target.data.split_seed: should be"),
+    (
+        {
+            "target.data.split": (0.7, 0.3, 0.0),
+            "target.data.split_seed": "seed",
+            "seeds": (0, 1),
+            "batched_seeds": 2,
+        },
+        "batched_seeds: seeds that draw their own data",
+    ),
     ({"target.evaluate.dev": OTHER}, "target.evaluate.dev: the name is reserved"),
     ({"target.evaluate.a/b": OTHER}, "target.evaluate.a/b: string should match pattern"),
     (

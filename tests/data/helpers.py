@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flaxfer.config import Data, Source, Task
+from flaxfer.config import Data, Source, Stage, Task
 from flaxfer.data import sources
 from flaxfer.data.examples import Examples
 from flaxfer.errors import DataError
@@ -102,8 +102,9 @@ def read(source: Source, task: Task, data_dir: str = "", seed: int = 0) -> Examp
     return sources.read_source(source, task, task_type(task), data_dir, seed)
 
 
-def read_splits(data: Data, task: Task, data_dir: str = "") -> dict[str, Examples]:
-    return sources.load_splits(data, task, task_type(task), data_dir)
+def read_splits(data: Data, task: Task, data_dir: str = "", seed: int = 0) -> dict[str, Examples]:
+    """The splits of the run with a seed."""
+    return sources.Pool.read(Stage(task, data), task_type(task), data_dir).splits(seed)
 
 
 def many(folder: Path, n: int, name: str = "data.tsv") -> Source:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flaxfer.config import Data, Source, Task
+from flaxfer.config import Data, Source, Stage, Task
 from flaxfer.data.examples import Examples
+from flaxfer.data.sources import Pool
 from flaxfer.errors import DataError
-from flaxfer.tasks import TASK_TYPES
+from flaxfer.tasks import TASK_TYPES, task_type
 from tests.data.helpers import (
     NLI,
     PAIRS,
@@ -192,6 +193,30 @@ def test_splits_with_test_or_dev_given(tmp_path: Path) -> None:
     assert {name: len(part) for name, part in splits.items()} == {"train": 170, "dev": 40}
     splits = read_splits(Data(train=(train, many(tmp_path, 5, "more.tsv")), dev=(test,)), NLI)
     assert splits["train"].id[168:172] == ("data:169", "data:170", "more:1", "more:2")
+
+
+def test_a_seed_draws_train_and_dev_by_its_number_and_evaluated_sets_by_0(tmp_path: Path) -> None:
+    def half(n: int, name: str) -> Source:
+        return dataclasses.replace(many(tmp_path, n, name), fraction=0.5)
+
+    train, dev, test = (half(80, "train.tsv"), half(20, "dev.tsv"), half(30, "test.tsv"))
+    for data in (
+        Data((train,), (dev,), (test,), split_seed="seed"),
+        Data((train, dev), (), (test,), split_seed="seed", train_fraction=0.5),
+        Data((train,), split=(0.7, 0.3, 0.0), split_seed="seed"),
+    ):
+        zero = read_splits(dataclasses.replace(data, split_seed=0), NLI)
+        drawn = {seed: read_splits(data, NLI, seed=seed) for seed in (0, 1, 7)}
+        for seed, splits in drawn.items():
+            number = read_splits(dataclasses.replace(data, split_seed=seed), NLI, seed=99)
+            for name in ("train", "dev"):
+                assert splits[name].fingerprint == number[name].fingerprint
+                assert seed == 0 or splits[name].id != drawn[0][name].id
+            if "test" in splits:
+                assert splits["test"].fingerprint == zero["test"].fingerprint
+    pool = Pool.read(Stage(NLI, data, {"more": test}), task_type(NLI))
+    assert pool.splits(1)["more"] is pool.splits(7)["more"]
+    assert pool.splits(1)["more"].id == read(test, NLI, seed=0).id
 
 
 def test_too_few_examples_to_split_are_refused(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_wise_ft_mixes_the_start_and_the_result_of_the_target_stage(
         assert np.abs(up_kernel(start) - pretrained).max() > 1e-3
     assert np.abs(up_kernel(result) - up_kernel(start)).max() > 1e-3
     mixed = mixture(start, result, 0.5, spec.fresh)
-    settings, stage = spec.settings, study.data.stage("target", condition == "staged")
+    settings, stage = spec.settings, study.data.stage("target", spec.seed, condition == "staged")
     evaluator = Evaluator(
         spec.model, settings.task, settings.train, np.dtype(spec.dtype), study.mesh
     )

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from flaxfer.errors import DataError
 from flaxfer.main import main
@@ -345,6 +346,44 @@ def test_several_folders_give_one_report_and_one_family(folder: Path, tmp_path: 
     p, p_holm = alone.headline.all_runs.p, merged.entries[-1].headline.all_runs.p_holm
     assert merged.entries[-1].headline.all_runs.p == p and p_holm and p_holm >= p
     assert "the comparison that decides about each study: 2 comparisons." in text
+
+
+def test_descriptive_statistics_are_added_on_request(
+    folder: Path, page: Page, tmp_path: Path
+) -> None:
+    assert not any("ε min" in text for text in page.texts["th"])
+    names = (COLLAPSED, "bert.imdb.classification-language")
+    studies = [str(folder / "cells" / name) for name in names]
+    assert main(["report", *studies, "--descriptive", "--output", str(tmp_path)]) == 0
+    with (tmp_path / "comparisons.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    # One headline of each study; the sets in four languages and the other means are the rest.
+    compared = {
+        headline: {
+            line["epsilon_min_comparisons"] for line in lines if line["headline"] == headline
+        }
+        for headline in ("yes", "no")
+    }
+    rest = [line for line in lines if (line["headline"], line["runs"]) == ("no", "all")]
+    assert compared == {"yes": {"2"}, "no": {str(len(rest))}} and len(rest) == 4 + 2
+    rows = table(
+        Page((tmp_path / "report.html").read_text()), "Statistics that other papers report"
+    )
+    assert len(rows) == 1 + 2
+    for line in lines:
+        if (line["runs"], line["language"]) != ("all", "en"):
+            continue
+        direct, staged = (accuracies(folder, line["study"], c) for c in ("direct", "staged"))
+        pairs = [(one > other) + (one == other) / 2 for one in staged for other in direct]
+        assert float(line["better"]) == pytest.approx(np.mean(pairs), abs=1e-12)
+        low, high = float(line["multi_low"]), float(line["multi_high"])
+        assert low <= np.mean(staged) - np.mean(direct) <= high
+        quantile = stats.norm.isf(0.05 / int(line["epsilon_min_comparisons"]))
+        bound = float(line["violation"]) + float(line["violation_sd"]) * quantile
+        assert float(line["epsilon_min_staged"]) == pytest.approx(min(bound, 1))
+    every, sound = (line for line in lines if line["study"] == COLLAPSED)
+    assert (every["runs"], sound["runs"]) == ("all", "without collapsed")
+    assert every["violation"] != sound["violation"] or every["better_low"] != sound["better_low"]
 
 
 def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:

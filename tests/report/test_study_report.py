@@ -141,6 +141,29 @@ def test_runs_and_splits_are_listed(page: Page) -> None:
     ]  # fmt: skip
 
 
+def test_draws_of_seeds_are_listed_and_explained(page: Page, tmp_path: Path) -> None:
+    record = study_record()
+    same = "All seeds train on the same examples"
+    assert any(text.startswith(same) for text in page.texts["p"])
+    (split,) = record["data"]
+    of_seeds = [split | {"seed": seed, "fingerprint": f"{seed}" * 64} for seed in SEEDS]
+    pair = {"between": "train and evaluation", "a": "target/train", "b": "target/test"}
+    counts = {"examples": 9, "texts": 1, "pairs": 1, "short": 0, "share": 0.1, "same_label": None}
+    record["data"] = [split | {"stage": "intermediate"}, *of_seeds]
+    record["overlap"] = [pair | counts | {"seed": 1}]
+    page = report_page(write_study(tmp_path, record))
+    (text,) = (text for text in page.texts["p"] if text.startswith("Each seed draws its own"))
+    assert "examples of the stage target, so" in text
+    assert text.endswith("All seeds have the same examples of the stage intermediate.")
+    assert not any(text.startswith(same) for text in page.texts["p"])
+    assert [row[:3] for row in table(page, "Examples and tokens")[1:]] == [
+        ["intermediate", "train", "f" * 12],
+        ["target", "train, seed 0", "0" * 12],
+        ["target", "train, seed 1", "1" * 12],
+    ]
+    assert table(page, "1 pair of splits")[1][2:4] == ["target/train, seed 1", "target/test"]
+
+
 def test_html_is_one_safe_accessible_file(workdir: Path, page: Page) -> None:
     text = (workdir / "report.html").read_text()
     assert "script" not in page.texts
