@@ -16,14 +16,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import common, summary
 from flaxfer.runtime import host
-from flaxfer.statistics import inference
+from flaxfer.statistics.inference import Difference
+from flaxfer.statistics.multiplicity import P, adjust
 from flaxfer.tasks import resampling
 from flaxfer.tasks.resampling import Resampled
 
@@ -37,6 +38,13 @@ STUDY_COLUMNS = (
     "width", "width_plain",
 )  # fmt: skip
 FAMILY_COLUMNS = ("seeds", "effect", "families", "any_before", "any_after", "rejected_after")
+EQUIVALENCE_COLUMNS = (
+    "metric", "n", "seeds", "sd", "margin", "no_change_at_margin", "no_change_at_0", "differs_at_0",
+)  # fmt: skip
+CLAIM_COLUMNS = (
+    "seeds", "margin", "families", "any_false_before", "any_false_after", "helps_at_margin",
+    "no_change_at_0",
+)  # fmt: skip
 
 
 class World(NamedTuple):
@@ -97,22 +105,20 @@ def true_difference(world: World) -> float:
 
 def intervals(
     world: World, rng: np.random.Generator, draws: int = DRAWS
-) -> tuple[inference.Interval, tuple[float, float]]:
-    """Return the intervals of a simulated study: ours and a plain bootstrap's."""
+) -> tuple[Difference, tuple[float, float]]:
+    """Return the difference of a simulated study, and the interval of a plain bootstrap."""
     runs = measure(world, rng)
     scores = runs.observed()
     drawn = np.concatenate([runs.values(w) for w in resampling.resamples(world.n, draws, rng)])
     direct, staged = np.split(np.arange(2 * world.seeds), 2)
-    interval = inference.hierarchical_interval(
-        scores[direct], scores[staged], drawn[:, direct], drawn[:, staged], rng=rng
-    )
+    difference = Difference(scores[direct], scores[staged], drawn[:, direct], drawn[:, staged])
     picked = rng.integers(0, world.seeds, (2, draws, world.seeds))
     draw = np.arange(draws)[:, None]
     means = [
         drawn[draw, runs[i]].mean(axis=1) for runs, i in zip((direct, staged), picked, strict=True)
     ]
     low, high = np.quantile(means[1] - means[0], [0.025, 0.975])
-    return interval, (float(low), float(high))
+    return difference, (float(low), float(high))
 
 
 def simulate(world: World, studies: int, seed: int = 0, draws: int = DRAWS) -> dict[str, Any]:
@@ -121,14 +127,16 @@ def simulate(world: World, studies: int, seed: int = 0, draws: int = DRAWS) -> d
     truth = true_difference(world)
     results = [intervals(world, rng, draws) for _ in range(studies)]
     proposed, plain = zip(*results, strict=True)
+    ends = np.array([one.interval(0.95) for one in proposed])
+    within = (ends[:, 0] <= truth) & (truth <= ends[:, 1])
     return {
         **world._asdict(),
         "studies": studies,
         "truth": round(truth, 5),
-        "coverage": float(np.mean([one.low <= truth <= one.high for one in proposed])),
+        "coverage": float(within.mean()),
         "coverage_plain": float(np.mean([low <= truth <= high for low, high in plain])),
         "rejected": float(np.mean([one.p <= ALPHA for one in proposed])),
-        "width": float(np.median([one.high - one.low for one in proposed])),
+        "width": float(np.median(ends[:, 1] - ends[:, 0])),
         "width_plain": float(np.median([high - low for low, high in plain])),
     }
 
@@ -137,7 +145,8 @@ def families(world: World, count: int, seed: int = 1, draws: int = DRAWS) -> dic
     """Return shares of families with a rejection, before and after Holm's correction."""
     rng = np.random.default_rng((seed, world.n, world.seeds))
     p = np.array([[intervals(world, rng, draws)[0].p for _ in range(FAMILY)] for _ in range(count)])
-    adjusted = np.array([inference.holm(family) for family in p])
+    corrected = [adjust([P(each) for each in family]) for family in p]
+    adjusted = np.array([[one.difference for one in family] for family in corrected])
     return {
         **world._asdict(),
         "families": count,
@@ -146,6 +155,59 @@ def families(world: World, count: int, seed: int = 1, draws: int = DRAWS) -> dic
         "any_after": float(np.mean((adjusted <= ALPHA).any(axis=1))),
         "rejected_after": float(np.mean(adjusted <= ALPHA)),
     }
+
+
+def equivalence(world: World, studies: int, seed: int = 2, draws: int = DRAWS) -> dict[str, Any]:
+    """Return how often studies show no relevant change, with the world's true effect as margin.
+
+    Where the true difference is the margin, showing it is an error; where it is 0, it is right.
+    """
+    rng = np.random.default_rng((seed, world.n, world.seeds))
+    margin, without = true_difference(world), world._replace(effect=0.0)
+    at_margin, at_0 = (
+        [intervals(one, rng, draws)[0] for _ in range(studies)] for one in (world, without)
+    )
+    return {
+        **world._asdict(),
+        "studies": studies,
+        "margin": round(margin, 5),
+        "no_change_at_margin": _share(one.p_equivalence(margin) <= ALPHA for one in at_margin),
+        "no_change_at_0": _share(one.p_equivalence(margin) <= ALPHA for one in at_0),
+        "differs_at_0": _share(one.p <= ALPHA for one in at_0),
+    }
+
+
+def claims(world: World, count: int, seed: int = 3, draws: int = DRAWS) -> dict[str, Any]:
+    """Return shares of families with a false claim, and of right claims after the correction.
+
+    Half of the comparisons of a family have no difference, so that claiming one is false; the
+    others have one as large as the margin, so that claiming no relevant change is false.
+    """
+    rng = np.random.default_rng((seed, world.n, world.seeds))
+    margin = true_difference(world)
+    kinds = [world, world._replace(effect=0.0)] * (FAMILY // 2)
+    families = []
+    for _ in range(count):
+        drawn = [intervals(one, rng, draws)[0] for one in kinds]
+        families.append([P(one.p, one.p_equivalence(margin)) for one in drawn])
+    before = np.array(families) <= ALPHA
+    after = np.array([adjust(family) for family in families]) <= ALPHA
+    # The first axis of a claim: families; the second: comparisons; the third: its kind.
+    false = [np.concatenate([of[:, ::2, 1], of[:, 1::2, 0]], axis=1) for of in (before, after)]
+    return {
+        **world._asdict(),
+        "families": count,
+        "of": FAMILY,
+        "margin": round(margin, 5),
+        "any_false_before": float(false[0].any(axis=1).mean()),
+        "any_false_after": float(false[1].any(axis=1).mean()),
+        "helps_at_margin": float(after[:, ::2, 0].mean()),
+        "no_change_at_0": float(after[:, 1::2, 1].mean()),
+    }
+
+
+def _share(of: Iterable[bool]) -> float:
+    return float(np.mean(list(of)))
 
 
 def worlds() -> list[World]:
@@ -165,19 +227,38 @@ def worlds() -> list[World]:
     ]
 
 
+def margins() -> list[World]:
+    """Return the distributions whose effect is taken as the margin."""
+    return [
+        *(
+            World(metric, seeds=seeds, effect=effect)
+            for metric in ("accuracy", "pearson")
+            for seeds in (3, 5, 10)
+            for effect in (0.2, 0.4)
+        ),
+        *(World(seeds=seeds, sd=(0.15, 0.15), effect=0.4) for seeds in (3, 5, 10)),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--studies", type=int, default=300)
     parser.add_argument("--families", type=int, default=40)
+    parser.add_argument("--equivalence", action="store_true", help="only the sections on margins")
     options = parser.parse_args()
-    alone = [simulate(world, options.studies) for world in worlds()]
-    in_families = [
-        families(World(seeds=seeds, n=200, sd=(0.1, 0.1), effect=effect), options.families)
-        for seeds in (3, 5, 10)
-        for effect in (0.0, 0.4)
+    record: dict[str, Any] = {"level": 0.95, "alpha": ALPHA, "draws": DRAWS}
+    if not options.equivalence:
+        record["alone"] = [simulate(world, options.studies) for world in worlds()]
+        record["families"] = [
+            families(World(seeds=seeds, n=200, sd=(0.1, 0.1), effect=effect), options.families)
+            for seeds in (3, 5, 10)
+            for effect in (0.0, 0.4)
+        ]
+    record["equivalence"] = [equivalence(world, options.studies) for world in margins()]
+    record["claims"] = [
+        claims(World(seeds=seeds, effect=0.4), options.families) for seeds in (3, 5, 10)
     ]
-    record = {"level": 0.95, "alpha": ALPHA, "draws": DRAWS, "alone": alone}
-    record |= {"families": in_families, "machine": common.machine()}
+    record |= {"machine": common.machine()}
     record |= {"versions": common.versions("numpy", "scipy")}
     record |= {"date": host.now(), "git": common.commit()}
     print(section(record), file=sys.stderr)
@@ -186,6 +267,12 @@ def main() -> None:
 
 def section(record: dict[str, Any]) -> str:
     """Return the section of BENCHMARKS.md."""
+    return "\n\n".join(filter(None, [_about_intervals(record), _about_margins(record)]))
+
+
+def _about_intervals(record: dict[str, Any]) -> str:
+    if "alone" not in record:
+        return ""
     studies = record["alone"][0]["studies"]
     return (
         "## Intervals and verdicts on simulated studies\n"
@@ -198,6 +285,24 @@ def section(record: dict[str, Any]) -> str:
         f"Families of {FAMILY} comparisons, n = 200, sd 0.1: the share of families with any "
         "rejection at level 0.05 before and after Holm's correction, and the share of comparisons "
         f"rejected after it.\n\n{_table(record['families'], FAMILY_COLUMNS)}"
+    )
+
+
+def _about_margins(record: dict[str, Any]) -> str:
+    if "equivalence" not in record:
+        return ""
+    alone, families = record["equivalence"], record["claims"]
+    return (
+        "### No relevant change\n"
+        f"Shares of {alone[0]['studies']} simulated studies with p of equivalence of at "
+        f"most {ALPHA}, where the true difference is the margin (an error) and where it is 0 "
+        "(right); the last column has the share of the latter with p of no difference of at most "
+        "as much (an error). Versions: "
+        f"{summary.provenance([record])}\n\n{_table(alone, EQUIVALENCE_COLUMNS)}\n"
+        f"Shares of {families[0]['families']} families of {FAMILY} comparisons with any "
+        "false claim, before and after the correction; half of the comparisons have no difference, "
+        "the others one of the margin. The last columns have the shares of these comparisons that "
+        f"rightly claim as much, after the correction.\n\n{_table(families, CLAIM_COLUMNS)}"
     )
 
 

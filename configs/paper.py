@@ -50,7 +50,7 @@ Commands
 
 Expected
   local  See docs/paper-local/report.md: all-MiniLM-L6-v2 and an XLM-R with 12 layers and width 384,
-         five seeds. None of the 16 comparisons has a verdict: there is no evidence that an
+         five seeds. None of the 16 comparisons is decided: they do not show whether an
          intermediate task of this size helps or hurts targets of this size. The largest difference
          is for QQP before similarity in ten other languages with XLM-R: +0.071 [+0.011, +0.134]
          Pearson, with p 0.029 on its own and 0.63 within the family of 24 means. The paper finds

@@ -21,7 +21,7 @@ Expected
   demo    Zero-shot mean Pearson over five languages: 0.69 direct, 0.62 staged, 0.10 scratch. This
           is one seed, which says nothing about others. With --config.seeds='(0,1,2,3,4)': direct
           0.681 ± 0.021, staged 0.643 ± 0.043, scratch 0.135 ± 0.037; staged minus direct -0.038
-          [-0.110, +0.030], no evidence. With so little data, training amplifies rounding
+          [-0.110, +0.030], undecided. With so little data, training amplifies rounding
           differences: in float32, on CPUs without bfloat16, the losses of the first ten steps are
           the same, then diverge, and the first seed ends at 0.64 direct and 0.75 staged. Takes
           under five minutes on two CPU cores with bfloat16, and ten on two with AVX2 only.

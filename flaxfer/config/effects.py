@@ -330,6 +330,12 @@ COMMON: Sequence[Effect[Common]] = (
         "on one seed",
         ("seeds",),
     ),
+    Effect(
+        "margin",
+        lambda c: {"direct", "staged"} <= {*c.conditions},
+        "unless the conditions direct and staged are compared",
+        ("conditions",),
+    ),
 )
 """Two functions below are about `data_dir` and `transferability`, which depend on the stages."""
 

@@ -92,18 +92,20 @@ def cells(config: Config | Grid) -> dict[str, Config]:
     common = {field.name: getattr(config, field.name) for field in dataclasses.fields(Common)}
     studies = {}
     for name, key in cell_keys(config).items():
+        target = config.targets[key.target]
         settings = common | {
             "name": name,
             "workdir": f"{config.workdir}/cells/{name}",
             "store": config.stages,
             "model": config.models[key.model],
-            "target": _subsampled(config.targets[key.target], key.fraction),
+            "target": _subsampled(target, key.fraction),
+            "margin": {m: size for m, size in config.margin.items() if m == target.task.metric},
         }
         if key.intermediate:
             settings["intermediate"] = config.intermediates[key.intermediate]
         else:
             others = tuple(condition for condition in config.conditions if condition != "staged")
-            settings["conditions"] = others or ("direct",)
+            settings |= {"conditions": others or ("direct",), "margin": {}}
         studies[name] = Config(**settings)
     return studies
 

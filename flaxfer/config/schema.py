@@ -1,8 +1,7 @@
 """The configuration schema: frozen dataclasses with a default for every optional setting.
 
 A config file defines `get_config(preset)`, which returns an `ml_collections.ConfigDict` or a dict
-with these fields. Its top-level sections `optimizer` and `train` are copied into every stage; the
-stage's own settings take precedence. Defaults are set only here and in configs/.
+with these fields (see `sections` for more). Defaults are set only here and in configs/.
 """
 
 from __future__ import annotations
@@ -347,6 +346,7 @@ class Common:
       conditions: `direct` trains the target task from the pretrained encoder, `staged` after the
         intermediate stage, `scratch` from random encoder weights, as a control.
       seeds: Seeds of the runs in each condition: example order, new heads and dropout.
+      margin: Smallest relevant difference by target metric; without, no study shows there is none.
       batched_seeds: Seeds trained as one program, with the same results; 0 for eight if steps are
         so small that this is faster, otherwise 1.
       mesh: Device mesh.
@@ -368,6 +368,7 @@ class Common:
     name: fields.Name
     conditions: Annotated[fields.Distinct[Condition], Field(min_length=1)] = ("direct", "staged")
     seeds: Annotated[fields.Distinct[fields.NonNegativeInt], Field(min_length=1)] = (0,)
+    margin: Mapping[str, fields.Positive] = dataclasses.field(default_factory=dict)
     batched_seeds: fields.NonNegativeInt = 0
     mesh: Mesh = Mesh()
     workdir: fields.File = ""

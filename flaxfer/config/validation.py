@@ -45,9 +45,28 @@ def check_common(config: Common, places: Sequence[Place]) -> Iterator[Finding]:
             yield finding(message, f"mesh.{axis}")
     if list(sizes.values()).count(-1) > 1:
         yield finding("only one axis may be -1", *(f"mesh.{axis}" for axis in sizes))
+    yield from _check_margin(config, [each for each in places if each.target])
     yield from without_effect("", config, config, effects.COMMON)
     yield from effects.data_dir_without_effect(config, places)
     yield from effects.transferability_without_effect(config, places)
+
+
+def _check_margin(config: Common, targets: Sequence[Place]) -> Iterator[Finding]:
+    """Yield margins of metrics that are not compared, and those that no difference exceeds."""
+    keys = ("target", "targets")
+    metrics = {each.stage.task.metric: each.task_type for each in targets}
+    for metric, margin in config.margin.items():
+        if metric not in metrics:
+            message = f"{metric!r} is the metric of no target; {suggestion(metric, metrics)}"
+            yield finding(message, "margin", *keys)
+            continue
+        lowest, highest = metrics[metric].metric_range(metric)
+        if margin >= highest - lowest:
+            message = (
+                f"should be less than the largest possible difference of {metric}, "
+                f"{highest - lowest:g}; is {margin:g}"
+            )
+            yield finding(message, f"margin.{metric}", *keys)
 
 
 def check_model(at: str, model: Model) -> Iterator[Finding]:

@@ -165,6 +165,7 @@ class SizeRule:
 class Study:
     """The record study.json; `metric` is the target's dev metric, the one that is compared.
 
+    `margin` has the smallest relevant difference by metric, where the config declares one.
     What a study does not have, such as `cell` outside a grid, is empty or None.
     """
 
@@ -179,6 +180,7 @@ class Study:
     data: list[Split]
     runs: list[Run]
     intermediate_task: Task | None = None
+    margin: dict[str, float] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     machine: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -18,15 +18,18 @@ RESULT_COLUMNS = (
     "value", "stage_id",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
-    *NAME_COLUMNS, "metric", "larger_is_better", "language", "set", "n", "headline", "runs",
+    *NAME_COLUMNS, "metric", "larger_is_better", "language", "set", "n", "family", "margin", "runs",
     "direct_seeds", "staged_seeds", "direct_mean", "direct_sd", "staged_mean", "staged_sd",
-    "difference", "low", "high", "level", "over", "p", "p_holm", "p_seeds", "p_seeds_least",
-    "p_examples", "pooled_sd", "effect_size", "needed_seeds", "verdict", "collapsed",
+    "difference", "low", "high", "level", "over", "p", "p_equivalence", "p_holm",
+    "p_equivalence_holm", "alpha_holm", "low_simultaneous", "high_simultaneous",
+    "level_simultaneous", "p_seeds", "p_seeds_least", "p_examples", "pooled_sd", "effect_size",
+    "variance_examples", "variance_seeds", "variance_interaction", "examples_share", "needed_seeds",
+    "needed_examples", "needed_both", "verdict", "collapsed",
 )  # fmt: skip
 
 TEX_COLUMNS = (
     "target", "model", "intermediate", "metric", "direct", "staged", "staged $-$ direct", "$p$",
-    "verdict",
+    r"$p_\mathrm{eq}$", "verdict",
 )  # fmt: skip
 TEX_ESCAPES = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -55,15 +58,15 @@ def results_csv(data: ReportData) -> str:
 def comparisons_csv(data: ReportData) -> str:
     """Return every comparison, over all runs and, where some have collapsed, without those.
 
-    `headline` marks the comparison that gives the verdict of its study. Missing numbers, such as
-    the standard deviation of one run, are empty.
+    The comparison of the primary `family` gives the verdict on its study. `needed_both` has seeds
+    and examples. Missing numbers, such as the standard deviation of one run, are empty.
     """
     return _csv(COMPARISON_COLUMNS, [
         {
             **vars(entry), **vars(one), **vars(estimate), "study": entry.name,
             **_condition("direct", estimate.direct), **_condition("staged", estimate.staged),
             "larger_is_better": "yes" if one.larger_is_better else "no",
-            "headline": "yes" if one is entry.headline else "no",
+            "needed_both": " ".join(map(str, estimate.needed_both or ())),
             "runs": runs, "level": data.evidence.level,
             "collapsed": " ".join(f"{run.condition}:{run.seed}" for run in one.collapsed),
         }
@@ -86,9 +89,9 @@ def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
 
 
 def results_tex(data: ReportData) -> str:
-    """Return the comparisons behind the verdicts as a `tabular` for the package booktabs.
+    """Return the primary comparisons as a `tabular` for the package booktabs.
 
-    Verdicts other than `no evidence` are bold.
+    Verdicts other than `undecided` are bold.
     """
     rows: list[list[str]] = []
     target = None
@@ -102,16 +105,17 @@ def results_tex(data: ReportData) -> str:
             *map(tex, (entry.model, entry.intermediate, comparison.metric)),
             _tex_score(estimate.direct), _tex_score(estimate.staged),
             f"${difference}$ $[{low}, {high}]$",
-            "--" if estimate.p_holm is None else f"${p_value(estimate.p_holm)}$",
-            verdict if verdict == "no evidence" else rf"\textbf{{{verdict}}}",
+            _tex_p(estimate.p_holm), _tex_p(estimate.p_equivalence_holm),
+            verdict if verdict == "undecided" else rf"\textbf{{{verdict}}}",
         ])  # fmt: skip
         target = entry.target
     frame = pd.DataFrame(rows, columns=TEX_COLUMNS)
-    table = frame.to_latex(index=False, escape=False, column_format="llllrrrrl")
+    table = frame.to_latex(index=False, escape=False, column_format="llllrrrrrl")
     return (
         r"% Needs \usepackage{booktabs} and, for names beyond ASCII, a Unicode engine or font."
         f"\n{table}% Brackets: {100 * data.evidence.level:.0f}\\% interval over seeds and "
-        "examples; p after Holm's correction.\n"
+        "examples; p after Holm's correction: of no difference, and of a difference of at least "
+        "the margin (eq).\n"
     )
 
 
@@ -119,6 +123,10 @@ def tex(text: str) -> str:
     """Return the text on one line, with all LaTeX characters escaped."""
     escaped = "".join(TEX_ESCAPES.get(c, c) for c in " ".join(text.split()))
     return re.sub("-(?=-)", "-{}", escaped)  # Two hyphens would become a dash.
+
+
+def _tex_p(p: float | None) -> str:
+    return "--" if p is None else f"${p_value(p)}$"
 
 
 def _tex_score(scores: ConditionScores) -> str:

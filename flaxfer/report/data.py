@@ -17,7 +17,7 @@ from flaxfer.report.document import Block, Folded, Link
 from flaxfer.runtime import sealed
 from flaxfer.statistics.comparisons import compare
 from flaxfer.statistics.records import Comparison, Evidence
-from flaxfer.statistics.scores import MEAN, ZERO_SHOT, Scores
+from flaxfer.statistics.scores import Scores
 
 RECORD = "study.json"
 
@@ -31,7 +31,7 @@ class Entry:
     Attributes:
       model, intermediate, target: names from the grid cell or else the record; the target
         includes the fraction of its data, and the study's name where the three are not unique.
-      headline: the comparison that gives the verdict, if there is one.
+      headline: the primary comparison, which gives the verdict, if there is one.
       comparisons, means: comparisons of the sets, and of the means over languages.
     """
 
@@ -169,7 +169,8 @@ def _entries(studies: dict[Path, Study], evidence: Evidence) -> Iterator[Entry]:
             tuple(one for one in family if one.workdir == str(workdir))
             for family in (evidence.comparisons, evidence.means)
         )
-        headline = _headline(study, comparisons, means)
+        primary = (one for one in (*comparisons, *means) if one.family == "primary")
+        headline = next(primary, None)
         yield Entry(workdir, study, name, model, intermediate, target, headline, comparisons, means)
 
 
@@ -180,16 +181,3 @@ def _titles(study: Study) -> tuple[str, str, str]:
         return cell.model, cell.intermediate, cell.target + fraction
     intermediate = study.intermediate_task.name if study.intermediate_task else ""
     return study.model.source, intermediate, study.task.name
-
-
-def _headline(
-    study: Study, comparisons: Sequence[Comparison], means: Sequence[Comparison]
-) -> Comparison | None:
-    """Return the zero-shot mean, else the mean over all languages, or the only set."""
-    scores = Scores(study)
-    mean, languages = (ZERO_SHOT, scores.zero_shot) if scores.zero_shot else (MEAN, scores.trained)
-    rows = [row for row in scores.rows if row.language in languages] or scores.rows
-    if len(rows) > 1:
-        return next((one for one in means if one.language == mean), None)
-    sets = [(row.language, row.set) for row in rows]
-    return next((one for one in comparisons if (one.language, one.set) in sets), None)

@@ -11,6 +11,8 @@ from flaxfer.statistics.scores import DIFFERENCE
 
 DASH = "\N{EN DASH}"
 SPACE = "\N{NO-BREAK SPACE}"
+SMALLEST_P = 1e-15
+"""Smaller p values are shown as below it: the distributions are not known so far out."""
 
 
 def join(parts: Iterable[str]) -> str:
@@ -64,9 +66,29 @@ def interval(estimate: Estimate) -> str:
     return f"[{signed(estimate.low)},{SPACE}{signed(estimate.high)}]"
 
 
+def simultaneous_interval(estimate: Estimate) -> str:
+    """Return both ends of the simultaneous interval, or a dash if there is none."""
+    if estimate.low_simultaneous is None or estimate.high_simultaneous is None:
+        return DASH
+    return f"[{signed(estimate.low_simultaneous)},{SPACE}{signed(estimate.high_simultaneous)}]"
+
+
 def p_value(p: float | None) -> str:
     """Return two significant digits, or a dash for None."""
+    if p is not None and p < SMALLEST_P:
+        return f"<{SMALLEST_P:g}"
     return DASH if p is None else f"{p:.2g}"
+
+
+def share(value: float | None) -> str:
+    """Return a whole percentage; empty for None."""
+    return "" if value is None else f"{value:.0%}"
+
+
+def about(count: int) -> str:
+    """Return a count with two significant digits, rounded up."""
+    unit = 10 ** max(len(str(count)) - 2, 0)
+    return f"{-(-count // unit) * unit:,}"
 
 
 def count_seeds(estimate: Estimate) -> str:

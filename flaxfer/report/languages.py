@@ -11,7 +11,17 @@ from flaxfer.evaluation.records import MIXED
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Figure, Folded, Heading, Table, Text
-from flaxfer.report.formatting import amount, interval, join, p_value, signed, spread_note, spreads
+from flaxfer.report.formatting import (
+    amount,
+    interval,
+    join,
+    p_value,
+    share,
+    signed,
+    simultaneous_interval,
+    spread_note,
+    spreads,
+)
 from flaxfer.statistics.records import Comparison
 from flaxfer.statistics.scores import DIFFERENCE, GAP, MEAN, ZERO_SHOT, Row, Scores
 
@@ -70,10 +80,16 @@ def _difference_plot(entry: Entry, level: float) -> Figure:
     """Return staged minus direct of every set and mean, with intervals."""
     rows = [*entry.comparisons, *(one for one in entry.means if one.language != GAP)]
     quantity = f"{entry.study.metric}, {DIFFERENCE}"
-    estimates = [one.all_runs for one in rows]
-    name = entry.plot_name("differences")
-    svg = plots.intervals(name, _row_names(rows), estimates, quantity)
-    return Figure(svg, f"{quantity} with its {level:.0%} interval; a full point has a verdict.")
+    svg = plots.intervals(entry.plot_name("differences"), _row_names(rows), rows, quantity)
+    return Figure(svg, interval_caption(quantity, level, rows))
+
+
+def interval_caption(quantity: str, level: float, comparisons: Sequence[Comparison]) -> str:
+    """Return the caption of `plots.intervals`."""
+    band = ""
+    if any(one.margin is not None for one in comparisons):
+        band = " The grey band holds the differences within the margin."
+    return f"{quantity} with its {level:.0%} interval; a full point has a verdict.{band}"
 
 
 def _difference_table(entry: Entry, level: float) -> Table:
@@ -82,15 +98,26 @@ def _difference_table(entry: Entry, level: float) -> Table:
         {
             "language": one.language, "set": one.set, "n": one.n,
             DIFFERENCE: signed(one.all_runs.difference),
-            f"{level:.0%} interval": interval(one.all_runs), "verdict": one.all_runs.verdict,
-            "p": p_value(one.all_runs.p), "p after Holm": p_value(one.all_runs.p_holm),
+            f"{level:.0%} interval": interval(one.all_runs),
+            "simultaneous interval": simultaneous_interval(one.all_runs),
+            "family": one.family, "verdict": one.all_runs.verdict, "p": p_value(one.all_runs.p),
+            "p after Holm": p_value(one.all_runs.p_holm),
+            "p of margin after Holm": p_value(one.all_runs.p_equivalence_holm),
             "effect size": amount(one.all_runs.effect_size, 2),
-            "needed seeds": one.all_runs.needed_seeds, "collapsed runs": len(one.collapsed) or None,
+            "variance of examples": share(one.all_runs.examples_share),
+            "needed seeds": one.all_runs.needed_seeds,
+            "needed examples": one.all_runs.needed_examples,
+            "collapsed runs": len(one.collapsed) or None,
         }
         for one in (*entry.comparisons, *entry.means)
     ]  # fmt: skip
     caption = f"{entry.study.metric}: {DIFFERENCE} by language, over all runs."
-    return Table(caption, records, "llrrrlrrrrr", foot=len(entry.means))
+    notes = [
+        "The primary comparison decides about the study; the secondary ones are corrected among "
+        "themselves. A family's simultaneous intervals all hold at once.",
+        "A transfer gap becomes narrower or wider; neither is a gain or a loss in score.",
+    ]
+    return Table(caption, records, "llrrrrllrrrrrrr", notes, foot=len(entry.means))
 
 
 def mean_sentence(entry: Entry) -> str:

@@ -25,7 +25,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from flaxfer.report.document import GLYPH
-from flaxfer.statistics.records import Estimate
+from flaxfer.statistics.records import Comparison
 
 FONT = "DejaVu Sans"  # comes with matplotlib
 INK, LINE, HOLLOW = "#1b1f24", "#d0d7de", "#ffffff"
@@ -93,14 +93,22 @@ def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metri
         return _svg(axes, name, f"Bars of {metric} by {', '.join(series)} for {', '.join(rows)}.")
 
 
-def intervals(name: str, rows: Sequence[str], estimates: Sequence[Estimate], quantity: str) -> str:
-    """Plot the difference and interval of each row; a filled point has a verdict."""
+def intervals(
+    name: str, rows: Sequence[str], comparisons: Sequence[Comparison], quantity: str
+) -> str:
+    """Plot the difference and interval of each row over the band of differences within the margin.
+
+    A filled point has a verdict other than `undecided`.
+    """
     color = COLOR["staged"]
     with _axes(0.9 + len(rows) * 0.3) as axes:
-        for y, estimate in enumerate(estimates):
+        for y, comparison in enumerate(comparisons):
+            estimate, margin = comparison.all_runs, comparison.margin
+            if margin is not None:
+                axes.barh(y, 2 * margin, 1, left=-margin, color=LINE, lw=0)
             ends = [estimate.low, estimate.high]
             axes.plot(ends, [y, y], color=color, lw=2.2, solid_capstyle="butt")
-            fill = HOLLOW if estimate.verdict == "no evidence" else color
+            fill = HOLLOW if estimate.verdict == "undecided" else color
             axes.plot([estimate.difference], [y], "o", ms=7, mfc=fill, mec=color, mew=1.6)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         _label_rows(axes, rows, quantity, ticks=5)

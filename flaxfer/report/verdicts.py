@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from typing import get_args
 
 import numpy as np
 
@@ -11,20 +12,22 @@ from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Figure, Folded, Table, Text, Verdicts
 from flaxfer.report.formatting import (
+    about,
     amount,
     count_seeds,
     interval,
     join,
     p_value,
     plural,
+    share,
     signed,
+    simultaneous_interval,
     spread,
 )
-from flaxfer.statistics.inference import Verdict
-from flaxfer.statistics.records import Comparison, Estimate
+from flaxfer.report.languages import interval_caption
+from flaxfer.statistics.multiplicity import Verdict
+from flaxfer.statistics.records import Comparison, Estimate, Family
 from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT
-
-VERDICTS: tuple[Verdict, ...] = ("helps", "hurts", "no evidence")
 
 
 def verdict_blocks(data: ReportData) -> list[Block]:
@@ -32,7 +35,11 @@ def verdict_blocks(data: ReportData) -> list[Block]:
     judged, blocks = data.judged, list[Block]()
     if len(judged) > 1:
         counts = Counter(comparison.all_runs.verdict for _, comparison in judged)
-        summary = join(f"{verdict} in {counts[verdict]}" for verdict in VERDICTS)
+        always = ["helps", "hurts", "undecided"]
+        if _margins(data):
+            always.append("no relevant change")
+        words = [word for word in get_args(Verdict) if counts[word] or word in always]
+        summary = join(f"{word} in {counts[word]}" for word in words).replace(", but", " but")
         blocks.append(Text(f"{len(judged)} comparisons of staged with direct: {summary}.", True))
     if judged:
         sentences = [(one.all_runs.verdict, _sentence(entry, one)) for entry, one in judged]
@@ -51,8 +58,8 @@ def _sentence(entry: Entry, comparison: Comparison) -> str:
     text = (
         f"{entry.intermediate} before {entry.target}, with {entry.model}: {DIFFERENCE} "
         f"{_difference(comparison.all_runs)} in {_score_name(entry, comparison)}; "
-        f"{_certainty(comparison.all_runs)}."
-    )
+        f"{_certainty(comparison.all_runs)}. {_limits(comparison.all_runs)}"
+    ).rstrip()
     if comparison.collapsed:
         runs = join(f"{run.condition} seed {run.seed}" for run in comparison.collapsed)
         text += f" Collapsed, and counted: {runs}; without, "
@@ -78,7 +85,48 @@ def _certainty(estimate: Estimate) -> str:
             f"{seeds}, so the interval is over examples alone (p {p}), conditional on these runs: "
             "it says nothing about other seeds"
         )
-    return f"p {p}, after Holm's correction {p_holm}; {seeds}"
+    equivalence = ""
+    if estimate.p_equivalence is not None:
+        equivalence = (
+            f"; of a difference of at least the margin {p_value(estimate.p_equivalence)}, "
+            f"corrected {p_value(estimate.p_equivalence_holm)}"
+        )
+    return f"p {p}, after Holm's correction {p_holm}{equivalence}; {seeds}"
+
+
+def _limits(estimate: Estimate) -> str:
+    """Return the simultaneous interval, and what limits an estimate without a claim."""
+    low, high = estimate.low_simultaneous, estimate.high_simultaneous
+    if low is None or high is None:
+        return ""
+    sentences = [f"Simultaneous interval {simultaneous_interval(estimate)}."]
+    differs = estimate.verdict not in ("undecided", "no relevant change")
+    if not differs and not estimate.low <= 0 <= estimate.high:
+        sentences.append("The interval without 0 is that of one comparison, not corrected.")
+    if differs and low <= 0 <= high:
+        sentences.append("The stepwise correction claims more than that interval, which holds 0.")
+    if estimate.verdict == "undecided":
+        sentences.append(f"Examples cause {share(estimate.examples_share)} of the variance.")
+        sentences += filter(None, [_needs(estimate)])
+    return " ".join(sentences)
+
+
+def _needs(estimate: Estimate) -> str:
+    """Return which larger study would find the observed difference; empty if none would."""
+    seeds, examples, both = estimate.needed_seeds, estimate.needed_examples, estimate.needed_both
+    start = "To find a difference of this size: "
+    if seeds and examples:
+        text = f"{start}more seeds: {seeds:,}, or a larger test set: about {about(examples)}"
+        return f"{text} examples."
+    if seeds:
+        return f"{start}more seeds: {seeds:,}; no test set is large enough with these seeds."
+    if examples:
+        text = f"{start}a larger test set: about {about(examples)} examples"
+        return f"{text}; no number of seeds is enough on this one."
+    if both:
+        text = f"{start}more seeds and a larger test set: {both[0]:,} seeds, about {about(both[1])}"
+        return f"{text} examples; neither alone is enough."
+    return ""
 
 
 def _score_name(entry: Entry, comparison: Comparison) -> str:
@@ -100,15 +148,41 @@ def _method(data: ReportData) -> str:
     )
     if all(comparison.all_runs.p_holm is None for _, comparison in data.judged):
         return f"{text}With one seed in a condition there is no verdict."
-    means, sets = (
-        sum(comparison.all_runs.p_holm is not None for comparison in family)
-        for family in (evidence.means, evidence.comparisons)
+    primary, secondary = (
+        sum(
+            one.family == family and one.all_runs.p_holm is not None
+            for one in (*evidence.comparisons, *evidence.means)
+        )
+        for family in get_args(Family)
     )
-    return (
-        f"{text}helps and hurts: p after Holm's correction is at most {evidence.alpha:g}; the "
-        f"corrected families are all {plural(means, 'mean')} and all "
-        f"{plural(sets, 'single set')}. No evidence is no evidence of equality."
+    size = plural(primary, "comparison")
+    text += (
+        f"The primary family is the comparison that decides about each study: {size}. "
+        f"helps and hurts: p after Holm's correction in this family is at most {evidence.alpha:g}. "
     )
+    if margins := _margins(data):
+        text += (
+            f"no relevant change: the same holds of p of a difference of at least the margin "
+            f"({join(margins)}), the larger one of two one-sided tests. As at most one of the two "
+            "hypotheses of a comparison is true, the correction counts comparisons, not claims. "
+        )
+    else:
+        text += "No margin was declared, so no study can show that there is no relevant change. "
+    if primary > 1:
+        level = f"{1 - evidence.alpha:.0%}"
+        text += f"The simultaneous intervals, Bonferroni's, all hold at once with {level}. "
+    if secondary:
+        text += (
+            f"The other comparisons ({secondary:,} single sets, means and transfer gaps) are "
+            "secondary, and corrected as a family of their own. "
+        )
+    return f"{text}Undecided is no evidence of equality."
+
+
+def _margins(data: ReportData) -> list[str]:
+    """Return the declared margins by metric, each once."""
+    margins = {(one.metric, one.margin) for _, one in data.judged if one.margin is not None}
+    return [f"{metric} {margin:g}" for metric, margin in sorted(margins)]
 
 
 def _plot(data: ReportData) -> Figure:
@@ -117,9 +191,9 @@ def _plot(data: ReportData) -> Figure:
     # Names that all studies share are left out.
     differs = [len(set(column)) > 1 for column in zip(*names, strict=True)]
     rows = [join(itertools.compress(row, differs)) for row in names]
-    estimates = [comparison.all_runs for _, comparison in data.judged]
-    svg, level = plots.intervals("verdicts", rows, estimates, DIFFERENCE), data.evidence.level
-    return Figure(svg, f"{DIFFERENCE} with its {level:.0%} interval; a full point has a verdict.")
+    comparisons = [comparison for _, comparison in data.judged]
+    svg = plots.intervals("verdicts", rows, comparisons, DIFFERENCE)
+    return Figure(svg, interval_caption(DIFFERENCE, data.evidence.level, comparisons))
 
 
 def target_blocks(data: ReportData) -> list[Block]:
@@ -134,19 +208,26 @@ def target_blocks(data: ReportData) -> list[Block]:
             "verdict": estimate.verdict, "direct": spread(np.array(estimate.direct.scores)),
             "staged": spread(np.array(estimate.staged.scores)),
             DIFFERENCE: signed(estimate.difference), "interval": interval(estimate),
+            "simultaneous interval": simultaneous_interval(estimate),
             "p after Holm": p_value(estimate.p_holm),
+            "p of margin after Holm": p_value(estimate.p_equivalence_holm),
             "score": join([comparison.metric, comparison.language]), "p": p_value(estimate.p),
             "p over runs": p_value(estimate.p_seeds),
             "p over examples": p_value(estimate.p_examples),
-            "effect size": amount(estimate.effect_size, 2), "needed seeds": estimate.needed_seeds,
+            "effect size": amount(estimate.effect_size, 2),
+            "variance of examples": share(estimate.examples_share),
+            "needed seeds": estimate.needed_seeds, "needed examples": estimate.needed_examples,
         })  # fmt: skip
     least = max(comparison.all_runs.p_seeds_least for _, comparison in data.judged)
     notes = [
         "p over runs permutes the condition labels across runs; with this many runs its smallest "
         f"possible value is up to {least:.2g}. p over examples exchanges the predictions of both "
         "conditions, and is conditional on these runs.",
-        "Effect size: Hedges' g over seeds. Needed seeds: seeds per condition to detect such a "
-        "difference with power 0.8 at level 0.05; empty where there is no number.",
+        "Effect size: Hedges' g over seeds. Variance of examples: share of the variance of the "
+        "difference that all runs share, so that more seeds do not reduce it. Needed seeds, needed "
+        "examples: seeds per condition on these examples, or examples with these seeds, to detect "
+        "such a difference with power 0.8 after the correction; empty where no number is enough.",
+        "p of margin: of a difference of at least the margin; a dash where none was declared.",
     ]
     caption = "Mean ± standard deviation over seeds, by target and model; all runs count."
-    return [Table(caption, records, "llllrrrrrlrrrrr", notes)]
+    return [Table(caption, records, "llllrrrrrrrlrrrrrrr", notes)]

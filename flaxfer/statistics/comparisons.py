@@ -2,22 +2,37 @@
 
 A comparison covers one set and language of one study: the runs of both conditions on the same
 examples. Means over languages, as `scores.Scores` defines them, are compared in the same way, with
-the examples of all sets resampled. Holm's correction treats the comparisons of sets as one family
-and those of means as another.
+the examples of all sets resampled.
+
+The comparisons that decide about their studies, one of each (`Scores.headline`), form the primary
+family. All others are secondary and form a family of their own: single sets, other means, gaps.
+`multiplicity` corrects the claims of a family.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from flaxfer.statistics import inference
+from flaxfer.statistics import inference, multiplicity, power
 from flaxfer.statistics.collapse import Collapsed
-from flaxfer.statistics.records import Comparison, ConditionScores, Estimate, Evidence
+from flaxfer.statistics.inference import Difference
+from flaxfer.statistics.records import Comparison, ConditionScores, Estimate, Evidence, Family
+from flaxfer.statistics.scores import GAP
 from flaxfer.statistics.sets import COMPARED, SetScores, StudyRuns
+
+
+@dataclasses.dataclass(frozen=True)
+class _Draft:
+    """A comparison before the correction, with the distributions of its estimates."""
+
+    comparison: Comparison
+    all_runs: Difference
+    without_collapsed: Difference | None
 
 
 def compare(
@@ -32,7 +47,8 @@ def compare(
     """Compare staged with direct on everything that the studies evaluated.
 
     Results are deterministic. Those of a comparison do not depend on the other studies, except for
-    `p_holm` and the verdict. Memory is bounded by the predictions of one study.
+    what the correction for multiple testing yields. Memory is bounded by the predictions of one
+    study.
 
     Args:
       workdirs: directories with study.json and stages.
@@ -45,19 +61,20 @@ def compare(
     Raises:
       DataError: a record or a predictions file is wrong, or runs predicted different examples.
     """
-    comparisons: list[Comparison] = []
-    means: list[Comparison] = []
+    sets: list[_Draft] = []
+    means: list[_Draft] = []
     skipped: list[str] = []
     for workdir in workdirs:
         study = StudyRuns(workdir, metric)
-        sets = study.sets(draws, seed)
-        collapsed = study.collapsed(list(sets.values()))
-        comparisons += [_compare(study, one, collapsed, level, seed) for one in sets.values()]
-        means += [_compare(study, one, collapsed, level, seed) for one in study.means(sets)]
+        scored = study.sets(draws, seed)
+        collapsed = study.collapsed(list(scored.values()))
+        sets += [_compare(study, one, collapsed, level, seed) for one in scored.values()]
+        means += [_compare(study, one, collapsed, level, seed) for one in study.means(scored)]
         skipped += study.skipped
+    comparisons = _judge([*sets, *means], alpha)
     return Evidence(
-        tuple(_judge(comparisons, alpha)),
-        tuple(_judge(means, alpha)),
+        tuple(comparisons[: len(sets)]),
+        tuple(comparisons[len(sets) :]),
         tuple(skipped),
         level,
         alpha,
@@ -67,7 +84,7 @@ def compare(
 
 def _compare(
     study: StudyRuns, scores: SetScores, collapsed_r: np.ndarray, level: float, seed: int
-) -> Comparison:
+) -> _Draft:
     """Return the comparison on a set or mean, without its verdicts."""
     collapsed, not_transferred = [], []
     for run, failed, why in zip(study.runs, collapsed_r, scores.unlearned, strict=True):
@@ -78,7 +95,9 @@ def _compare(
             not_transferred.append(Collapsed(run.condition, run.seed, run.id, why))
     remaining = {run.condition for run, bad in zip(study.runs, collapsed_r, strict=True) if not bad}
     partly = collapsed and len(remaining) == len(COMPARED)
-    return Comparison(
+    every = _estimate(study, scores, np.full_like(collapsed_r, True), level, seed)
+    sound = _estimate(study, scores, ~collapsed_r, level, seed) if partly else (None, None)
+    comparison = Comparison(
         workdir=str(study.workdir),
         study=study.study.name,
         metric=study.metric,
@@ -86,16 +105,19 @@ def _compare(
         language=scores.language,
         set=scores.set,
         n=scores.n,
-        all_runs=_estimate(study, scores, np.full_like(collapsed_r, True), level, seed),
+        family="primary" if (scores.language, scores.set) == study.headline else "secondary",
+        margin=study.margin,
+        all_runs=every[0],
         collapsed=tuple(collapsed),
         not_transferred=tuple(not_transferred),
-        without_collapsed=_estimate(study, scores, ~collapsed_r, level, seed) if partly else None,
+        without_collapsed=sound[0],
     )
+    return _Draft(comparison, every[1], sound[1])
 
 
 def _estimate(
     study: StudyRuns, scores: SetScores, kept: np.ndarray, level: float, seed: int
-) -> Estimate:
+) -> tuple[Estimate, Difference]:
     """Return the estimate from the runs that `kept`, (runs,) bool, selects."""
     first, second = (
         [i for i, run in enumerate(study.runs) if run.condition == condition and kept[i]]
@@ -104,22 +126,30 @@ def _estimate(
     direct, staged = scores.scores[first], scores.scores[second]
     rng = np.random.default_rng((seed, scores.n, 1))
     resampled = scores.resampled[:, first], scores.resampled[:, second]
-    interval = inference.hierarchical_interval(
-        direct, staged, *resampled, level=level, largest=scores.largest, rng=rng
-    )
+    difference = Difference(direct, staged, *resampled, scores.largest)
+    low, high = difference.interval(level)
     p_seeds, least = inference.permute_seeds(direct, staged, len(scores.resampled), rng)
-    sd = inference.pooled_sd(direct, staged)
-    return Estimate(
+    variances = difference.components
+    estimate = Estimate(
         direct=_condition_scores(study, first, direct),
         staged=_condition_scores(study, second, staged),
-        **dataclasses.asdict(interval),
+        difference=difference.value,
+        low=low,
+        high=high,
+        over=difference.over,
+        p=difference.p,
+        p_equivalence=None if study.margin is None else difference.p_equivalence(study.margin),
         p_seeds=p_seeds,
         p_seeds_least=least,
         p_examples=_permute_examples(study, scores, kept),
-        pooled_sd=sd,
+        pooled_sd=inference.pooled_sd(direct, staged),
         effect_size=inference.hedges_g(direct, staged),
-        needed_seeds=inference.needed_seeds(interval.difference, sd),
+        variance_examples=variances.examples if variances else None,
+        variance_seeds=variances.seeds if variances else None,
+        variance_interaction=variances.interaction if variances else None,
+        examples_share=variances.examples_share if variances else None,
     )
+    return estimate, difference
 
 
 def _condition_scores(
@@ -144,33 +174,64 @@ def _permute_examples(study: StudyRuns, scores: SetScores, kept: np.ndarray) -> 
     return inference.permutation_p(differences, observed, exact=False)
 
 
-def _judge(family: Sequence[Comparison], alpha: float) -> list[Comparison]:
-    """Return the comparisons with adjusted p values and verdicts.
+def _judge(drafts: Sequence[_Draft], alpha: float) -> list[Comparison]:
+    """Return the comparisons with what the correction within their families yields.
 
-    The estimates without collapsed runs form a family of their own, together with the estimates
+    The estimates without collapsed runs form families of their own, together with the estimates
     over all runs where none collapsed.
     """
-    better = [one.larger_is_better for one in family]
-    every = _adjust([one.all_runs for one in family], better, alpha)
-    sound = _adjust([one.without_collapsed or one.all_runs for one in family], better, alpha)
-    return [
-        dataclasses.replace(
-            one, all_runs=all_runs, without_collapsed=without if one.without_collapsed else None
-        )
-        for one, all_runs, without in zip(family, every, sound, strict=True)
-    ]
+    judged = [draft.comparison for draft in drafts]
+    for family in get_args(Family):
+        members = [i for i, one in enumerate(judged) if one.family == family]
+        every = [(judged[i], judged[i].all_runs, drafts[i].all_runs) for i in members]
+        sound = [
+            (one, one.without_collapsed or estimate, drafts[i].without_collapsed or difference)
+            for i, (one, estimate, difference) in zip(members, every, strict=True)
+        ]
+        of_all, of_sound = _adjusted(every, alpha), _adjusted(sound, alpha)
+        for i, all_runs, without in zip(members, of_all, of_sound, strict=True):
+            if judged[i].without_collapsed:
+                judged[i] = dataclasses.replace(judged[i], without_collapsed=without)
+            judged[i] = dataclasses.replace(judged[i], all_runs=all_runs)
+    return judged
 
 
-def _adjust(
-    estimates: Sequence[Estimate], larger_is_better: Sequence[bool], alpha: float
-) -> list[Estimate]:
-    tested = [i for i, one in enumerate(estimates) if one.over == "seeds and examples"]
-    p_holm = dict(zip(tested, inference.holm([estimates[i].p for i in tested]), strict=True))
-    return [
-        dataclasses.replace(
-            one,
-            p_holm=p_holm.get(i),
-            verdict=inference.verdict(one.difference, p_holm.get(i), larger_is_better[i], alpha),
-        )
-        for i, one in enumerate(estimates)
+def _adjusted(
+    family: Sequence[tuple[Comparison, Estimate, Difference]], alpha: float
+) -> Iterator[Estimate]:
+    """Yield the estimates of a family; those over examples alone have no verdict."""
+    p = [
+        multiplicity.P(one.p, one.p_equivalence)
+        for _, one, difference in family
+        if difference.components is not None
     ]
+    corrected = zip(multiplicity.adjust(p), multiplicity.levels(p, alpha), strict=True)
+    for comparison, estimate, difference in family:
+        if (components := difference.components) is None:
+            yield estimate
+            continue
+        adjusted, alpha_holm = next(corrected)
+        level = 1 - alpha / len(p)
+        low, high = difference.interval(level)
+        # The harmonic mean of the numbers of runs determines the variance over seeds.
+        runs = 2 / sum(1 / len(scores.seeds) for scores in (estimate.direct, estimate.staged))
+        design = power.needed(estimate.difference, components, runs, comparison.n, alpha_holm)
+        yield dataclasses.replace(
+            estimate,
+            p_holm=adjusted.difference,
+            p_equivalence_holm=adjusted.equivalence,
+            alpha_holm=alpha_holm,
+            level_simultaneous=level,
+            low_simultaneous=low,
+            high_simultaneous=high,
+            needed_seeds=design.seeds,
+            needed_examples=design.examples,
+            needed_both=design.both,
+            verdict=multiplicity.verdict(
+                estimate.difference,
+                adjusted,
+                larger_is_better=comparison.larger_is_better,
+                gap=comparison.language.startswith(GAP),
+                alpha=alpha,
+            ),
+        )

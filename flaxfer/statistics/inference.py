@@ -1,4 +1,4 @@
-"""Intervals, tests, effect sizes and verdicts for staged minus direct.
+"""Intervals, tests and effect sizes for staged minus direct.
 
 Two things vary by chance: the examples of a test set and the seeds of the runs. The interval covers
 both with a model of crossed random effects: a run's score is the mean of its condition, plus an
@@ -11,8 +11,8 @@ and examples, which averages out over examples.
   variance over seeds.
 - **Seeds** are not resampled. With 3 runs, a bootstrap recovers 2/3 of the variance and none of the
   uncertainty about it, and 95 % intervals cover about 85 % where seeds matter. Instead the seed
-  effect is drawn from a normal distribution whose variance is the observed variance of the means
-  over a chi-squared draw (a fiducial or generalised interval, Weerahandi 1993; with infinitely many
+  effect has a normal distribution whose variance is the observed variance of the means over a
+  chi-squared variable (a fiducial or generalised interval, Weerahandi 1993; with infinitely many
   examples it is the t interval). The part already covered by resampling examples is subtracted
   first.
 - Runs of the two conditions are **not paired by seed**, although a seed fixes the order of the data
@@ -21,7 +21,9 @@ and examples, which averages out over examples.
   if the scores of the conditions are uncorrelated over seeds, conservative if they are positively
   correlated, and allows different numbers of runs. `benchmarks/coverage.py` measures all of these.
 
-The p value is the level at which the interval would reach 0.
+`Difference` is the resulting distribution of the true difference. Its quantiles are the ends of the
+interval, and its tails are p values: beyond 0 for the test of no difference, so that p is the level
+at which the interval would reach 0; beyond a margin for the test of equivalence.
 
 With few runs the tails of the seed effect are heavy, and may leave what is possible: the difference
 of two shares lies between -1 and 1. The interval is intersected with the possible differences. All
@@ -34,92 +36,214 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from scipy import special  # Importing scipy.stats takes several times as long.
 
 Over = Literal["seeds and examples", "examples alone"]
-Verdict = Literal["helps", "hurts", "no evidence"]
 
-MIN_EFFECT = 0.008
-"""Smallest standardised difference for `needed_seeds`; it takes about 250,000 seeds."""
+BINS = 256
+"""Grid points for the resampled differences; half a bin is about 0.02 standard deviations."""
+NODES = 96
+"""Nodes of the integral over the chi-squared variable."""
+LEAST = 1e-14
+"""Probability beyond the outermost nodes."""
+TINY = 1e-300
+"""Smallest probability whose normal score is used."""
+RESOLVED = 10
+"""Resamples in a tail, below which its probability is that of a normal distribution if larger."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Interval:
-    """Interval and p value of a difference, staged minus direct.
+class Components:
+    """Variance components of staged minus direct, in squared units of the metric.
+
+    With R seeds in each condition, the difference of the means has the variance
+    `examples + seeds / R`. On f times as many examples, `examples` and `interaction` are divided
+    by f.
 
     Attributes:
-      difference: of the mean scores.
-      low, high: ends of the interval, possible differences.
-      over: sources of variation. `examples alone` is conditional on these runs and says nothing
-        about other seeds.
-      p: two-sided p value of no difference; at least 1 / number of resamples.
+      examples: variance due to the examples that all runs share.
+      seeds: variance over seeds on these examples, of one run of each condition.
+      interaction: part of `seeds` due to the interaction of seeds and examples.
+      total: variance of the difference of the means of the observed runs.
     """
 
-    difference: float
-    low: float
-    high: float
-    over: Over
-    p: float
+    examples: float
+    seeds: float
+    interaction: float
+    total: float
+
+    @property
+    def examples_share(self) -> float:
+        """Share of the variance that no number of seeds reduces; 0 if there is no variance."""
+        return self.examples / self.total if self.total else 0.0
 
 
-def hierarchical_interval(
-    direct: np.ndarray,
-    staged: np.ndarray,
-    direct_dr: np.ndarray,
-    staged_dr: np.ndarray,
-    *,
-    level: float = 0.95,
-    largest: float = math.inf,
-    rng: np.random.Generator,
-) -> Interval:
-    """Compute the interval of staged minus direct over seeds and examples (see the module).
+class Difference:
+    """Distribution of the true difference, staged minus direct (see the module).
 
-    If a condition has a single run, the interval is over examples alone.
+    It is a mixture of normal distributions: the resampled differences are the means, binned on a
+    grid, and the seed effect's possible standard deviations are those of the normal distributions.
+    If a condition has a single run, there is no seed effect: the distribution is over examples
+    alone.
+
+    B resamples have no more than about 1 / B to say about the probability of a tail. Where fewer
+    than `RESOLVED` of them are in a tail, its probability is at least that of normally distributed
+    resamples, up to `RESOLVED` / B. So p values have no smallest value; with many examples they
+    equal Welch's, to 1e-4 of the value.
 
     Args:
-      direct: (runs,) scores of the direct runs on all examples.
-      staged: (runs,) scores of the staged runs.
-      direct_dr: (draws, runs) scores of the direct runs in resamples of the examples.
-      staged_dr: (draws, runs) scores of the staged runs in the same resamples.
-      level: nominal coverage.
+      direct: (R,) scores of the direct runs on all examples.
+      staged: (R,) scores of the staged runs.
+      direct_BR: (B, R) scores of the direct runs in resamples of the examples.
+      staged_BR: (B, R) scores of the staged runs in the same resamples.
       largest: largest possible absolute difference.
-      rng: generator for the seed effect.
+
+    Attributes:
+      value: observed difference of the mean scores.
+      over: sources of variation. `examples alone` is conditional on these runs and says nothing
+        about other seeds.
+      components: variance components; None if over examples alone.
     """
-    by_examples = staged_dr.mean(axis=1) - direct_dr.mean(axis=1)
-    draws = len(by_examples)
-    over: Over = "examples alone"
-    deviation = np.zeros(draws)
-    if min(len(direct), len(staged)) > 1:
-        over = "seeds and examples"
-        variances = np.array([runs.var(ddof=1) / len(runs) for runs in (direct, staged)])
-        covered = _interaction_variance(direct_dr) + _interaction_variance(staged_dr)
-        freedom = np.array([len(direct) - 1, len(staged) - 1])
-        if (variance := variances.sum()) > 0:
-            df = variance**2 / (variances**2 / freedom).sum()
-            quantiles = (np.arange(draws) + 0.5) / draws
-            chi2 = rng.permutation(2 * special.gammaincinv(df / 2, quantiles))
-            deviation = np.sqrt(np.maximum(variance * df / chi2 - covered, 0))
-    drawn = by_examples + deviation * rng.standard_normal(draws)
-    ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    low, high = np.clip(ends, -largest, largest)
-    # Integrating over the normal variable instead of drawing it resolves smaller p values.
+
+    def __init__(
+        self,
+        direct: np.ndarray,
+        staged: np.ndarray,
+        direct_BR: np.ndarray,
+        staged_BR: np.ndarray,
+        largest: float = math.inf,
+    ):
+        self.value = float(staged.mean() - direct.mean())
+        self.over: Over = "examples alone"
+        self.components: Components | None = None
+        self._largest, self._draws = largest, len(direct_BR)
+        drawn = staged_BR.mean(axis=1) - direct_BR.mean(axis=1)
+        self._mean, self._sd = float(drawn.mean()), float(drawn.std())
+        self._place, self._share, width = _binned(drawn)
+        deviation, self._weight = np.zeros(1), np.ones(1)
+        if min(len(direct), len(staged)) > 1:
+            self.over = "seeds and examples"
+            sizes = np.array([len(direct), len(staged)])
+            by_seed = np.array([runs.var(ddof=1) for runs in (direct, staged)])
+            interaction = np.array([_interaction(scores) for scores in (direct_BR, staged_BR)])
+            means, covered = by_seed / sizes, (interaction / sizes).sum()
+            examples = float(max(self._sd**2 - covered, 0.0))
+            self.components = Components(
+                examples=examples,
+                seeds=float(by_seed.sum()),
+                interaction=float(min(interaction.sum(), by_seed.sum())),
+                total=float(examples + means.sum()),
+            )
+            if (variance := means.sum()) > 0:
+                df = variance**2 / (means**2 / (sizes - 1)).sum()
+                chi2, self._weight = _chi_squared(df)
+                deviation = np.sqrt(np.maximum(variance * df / chi2 - covered, 0))
+        # A normal distribution as wide as a bin makes up for the binning.
+        self._deviation = np.hypot(deviation, width)
+        spread = self._sd**2 + (self.components.total if self.components else 0)
+        self._scale = math.sqrt(spread)
+
+    def tail(self, x: float, *, above: bool) -> float:
+        """Return the probability that the true difference is above x, or below it."""
+        sign = 1 if above else -1
+        z = _over(sign * (self._place - x)[:, None], self._deviation)
+        probability = float(self._share @ special.ndtr(z) @ self._weight)
+        z = _over(np.array(sign * (self._mean - x)), np.hypot(self._deviation, self._sd))
+        normal = float(special.ndtr(z) @ self._weight)
+        return max(probability, min(normal, RESOLVED / self._draws))
+
+    def interval(self, level: float) -> tuple[float, float]:
+        """Return the ends of the interval of a nominal coverage, both possible differences."""
+        tail = (1 - level) / 2
+        low, high = (self._quantile(tail, above=above) for above in (False, True))
+        return max(low, -self._largest), min(high, self._largest)
+
+    def _quantile(self, tail: float, *, above: bool) -> float:
+        """Return where a tail begins, by regula falsi (Illinois variant, Dowell & Jarratt 1971)."""
+        sign, target = 1 if above else -1, special.ndtri(tail)
+        if not self._scale:
+            return self._mean
+
+        def excess(distance: float) -> float:
+            # Normal scores of tails are nearly linear.
+            probability = self.tail(self._mean + sign * distance, above=above)
+            return float(special.ndtri(max(probability, TINY)) - target)
+
+        near, far = -self._scale, self._scale
+        at_near, at_far = excess(near), excess(far)
+        while at_far > 0:
+            near, at_near, far = far, at_far, 2 * far
+            at_far = excess(far)
+        side = 0
+        for _ in range(100):
+            place = far - at_far * (far - near) / (at_far - at_near)
+            at = excess(place)
+            if at > 0:
+                at_far /= 2 if side > 0 else 1
+                near, at_near, side = place, at, 1
+            else:
+                at_near /= 2 if side < 0 else 1
+                far, at_far, side = place, at, -1
+            if abs(at) < 1e-9 or far - near < 1e-9 * self._scale:
+                break
+        return self._mean + sign * place
+
+    @property
+    def p(self) -> float:
+        """Two-sided p value of no difference."""
+        return min(2 * min(self.tail(0, above=above) for above in (False, True)), 1.0)
+
+    def p_equivalence(self, margin: float) -> float:
+        """Return the p value of a difference of at least `margin` in either direction.
+
+        It is the larger one of two one-sided tests (Schuirmann 1987): not below -margin, not above
+        margin.
+        """
+        return min(max(self.tail(-margin, above=False), self.tail(margin, above=True)), 1.0)
+
+
+def _binned(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return grid points, the share of the values at each, and the distance of the points.
+
+    A value counts for the two points around it, more for the nearer one, which keeps the mean.
+    """
+    low, high = drawn.min(), drawn.max()
+    if low == high:
+        return drawn[:1], np.ones(1), 0.0
+    place, width = np.linspace(low, high, BINS, retstep=True)
+    position = np.minimum((drawn - low) / width, BINS - 1)
+    left = np.minimum(position.astype(int), BINS - 2)
+    right = position - left
+    count = np.bincount(left, 1 - right, BINS) + np.bincount(left + 1, right, BINS)
+    return place, count / len(drawn), float(width)
+
+
+def _chi_squared(df: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return nodes and weights that integrate over a chi-squared variable.
+
+    The trapezoidal rule in the logarithm converges exponentially, and reaches into both tails.
+    """
+    shape = df / 2
+    ends = special.gammaincinv(shape, LEAST), special.gammainccinv(shape, LEAST)
+    log_half = np.linspace(math.log(ends[0]), math.log(ends[1]), NODES)
+    log_density = shape * log_half - np.exp(log_half)
+    weight = np.exp(log_density - log_density.max())
+    return 2 * np.exp(log_half), weight / weight.sum()
+
+
+def _over(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return the ratio; 0 where the numerator is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        z = np.where(by_examples == 0, 0.0, by_examples / deviation)
-    below = special.ndtr(-z).mean()
-    p = max(2 * min(below, 1 - below), 1 / draws)
-    difference = staged.mean() - direct.mean()
-    return Interval(float(difference), float(low), float(high), over, float(min(p, 1.0)))
+        return np.where(numerator == 0, 0.0, numerator / denominator)
 
 
-def _interaction_variance(scores_dr: np.ndarray) -> float:
-    """Return the variance over examples of the mean of the runs' deviations from their mean."""
-    runs = scores_dr.shape[1]
-    deviations = scores_dr - scores_dr.mean(axis=1, keepdims=True)
-    return float(deviations.var(axis=0).sum() / (runs - 1) / runs)
+def _interaction(scores_BR: np.ndarray) -> float:
+    """Return the variance over examples of a run's deviation from the mean of its condition."""
+    deviations = scores_BR - scores_BR.mean(axis=1, keepdims=True)
+    return float(deviations.var(axis=0).sum() / (scores_BR.shape[1] - 1))
 
 
 def permute_seeds(
@@ -191,66 +315,3 @@ def hedges_g(direct: np.ndarray, staged: np.ndarray) -> float | None:
         return None
     df = len(direct) + len(staged) - 2
     return float((staged.mean() - direct.mean()) / sd * (1 - 3 / (4 * df - 1)))
-
-
-def power(difference: float, sd: float, seeds: int, alpha: float = 0.05) -> float:
-    """Return the power of a two-sided t test of two conditions with `seeds` seeds each.
-
-    Both conditions have the standard deviation `sd` over seeds, on a fixed test set (Cohen 1988,
-    Statistical Power Analysis, ch. 2). The square of the noncentral t statistic is noncentral F,
-    which covers both tails; SciPy's lower tail of the former is NaN for some arguments.
-    """
-    df = 2 * (seeds - 1)
-    critical = special.stdtrit(df, alpha / 2) ** 2
-    return float(1 - special.ncfdtr(1, df, (difference / sd) ** 2 * seeds / 2, critical))
-
-
-def needed_seeds(
-    difference: float, sd: float | None, target: float = 0.8, alpha: float = 0.05
-) -> int | None:
-    """Return the smallest number of seeds per condition, at least 2, that reaches a power.
-
-    Args:
-      difference: between the means of two conditions, of either sign.
-      sd: standard deviation over seeds within each condition.
-      target: power to reach.
-      alpha: level of the two-sided test.
-
-    Returns:
-      None if `sd` is 0 or None, or the difference is below `MIN_EFFECT` standard deviations.
-    """
-    if not sd or abs(difference) / sd < MIN_EFFECT:
-        return None
-    # The normal approximation is close, so the search starts there.
-    z = special.ndtri(target) - special.ndtri(alpha / 2)
-    seeds = max(2, int(2 * (z * sd / difference) ** 2))
-    while power(difference, sd, seeds, alpha) < target:
-        seeds += 1
-    while seeds > 2 and power(difference, sd, seeds - 1, alpha) >= target:
-        seeds -= 1
-    return seeds
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """Return p values adjusted for multiple testing (Holm 1979), in the order of `p`.
-
-    Rejecting adjusted p values of at most alpha keeps the probability of any false rejection at
-    most alpha. SciPy has corrections of the false discovery rate only.
-    """
-    order = np.argsort(p, kind="stable")
-    scaled = np.asarray(p, float)[order] * np.arange(len(p), 0, -1)
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
-    return adjusted.tolist()
-
-
-def verdict(
-    difference: float, p_holm: float | None, larger_is_better: bool, alpha: float
-) -> Verdict:
-    """Return `helps` or `hurts` if the adjusted p value is at most `alpha`.
-
-    Without a p value, as with a single seed, the verdict is `no evidence`.
-    """
-    if p_holm is None or p_holm > alpha or difference == 0:
-        return "no evidence"
-    return "helps" if (difference > 0) == larger_is_better else "hurts"

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 from flaxfer.statistics.collapse import Collapsed
-from flaxfer.statistics.inference import Over, Verdict
+from flaxfer.statistics.inference import Over
+from flaxfer.statistics.multiplicity import Verdict
+
+Family = Literal["primary", "secondary"]
+"""Comparisons whose claims are corrected together: one of each study, and all others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,24 +25,37 @@ class ConditionScores:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Staged against direct over some runs; `inference` defines the statistics.
+    """Staged against direct over some runs; `inference` and `multiplicity` define the statistics.
 
     Attributes:
       direct, staged: scores; a correlation with constant predictions counts as 0.
       difference: staged minus direct.
       low, high: ends of the interval of the difference, within what is possible for the metric.
       over: sources of variation behind the interval and `p`.
-      p: two-sided p value.
+      p: two-sided p value of no difference.
+      p_equivalence: p value of a difference of at least the margin; None without a margin.
       p_seeds: p value of permuting the condition labels across runs.
       p_seeds_least: smallest possible `p_seeds` for so many runs; 1 for 1 and 1.
       p_examples: p value of exchanging the conditions' predictions of random examples, for all
         seeds at once, conditional on these runs; None if the conditions share no seed.
       pooled_sd: standard deviation over seeds within conditions; None if one has a single run.
       effect_size: Hedges' g over seeds.
-      needed_seeds: seeds per condition for power 0.8 at level 0.05 on this test set, if the true
-        difference and standard deviation are as observed; None if there is no such number.
-      p_holm: p value adjusted for the family; None if a condition has a single run.
-      verdict: verdict by `p_holm`.
+      variance_examples: variance of the difference over examples, shared by all runs.
+      variance_seeds: variance over seeds on these examples, of one run of each condition; with R
+        seeds, the variance of the difference is `variance_examples + variance_seeds / R`.
+      variance_interaction: part of `variance_seeds` that more examples reduce.
+      examples_share: share of the variance of the difference that no number of seeds reduces.
+      p_holm, p_equivalence_holm: p values adjusted for the family.
+      alpha_holm: level of `p` after the correction: the largest value with a claim.
+      low_simultaneous, high_simultaneous: ends of Bonferroni's interval, which has
+        `level_simultaneous`; all of a family cover their differences at once with 1 - alpha.
+      needed_seeds: seeds per condition for power 0.8 at the level `alpha_holm` on these examples,
+        if the true difference and variances are as observed; None if there is no such number.
+      needed_examples: examples for the same power with these seeds; None if no number is enough.
+      needed_both: seeds and examples together, where neither alone is enough.
+      verdict: verdict by `p_holm` and `p_equivalence_holm`.
+
+    The variances, and all values from `p_holm` on, are None if a condition has a single run.
     """
 
     direct: ConditionScores
@@ -47,14 +65,26 @@ class Estimate:
     high: float
     over: Over
     p: float
+    p_equivalence: float | None
     p_seeds: float
     p_seeds_least: float
     p_examples: float | None
     pooled_sd: float | None
     effect_size: float | None
-    needed_seeds: int | None
+    variance_examples: float | None
+    variance_seeds: float | None
+    variance_interaction: float | None
+    examples_share: float | None
     p_holm: float | None = None
-    verdict: Verdict = "no evidence"
+    p_equivalence_holm: float | None = None
+    alpha_holm: float | None = None
+    level_simultaneous: float | None = None
+    low_simultaneous: float | None = None
+    high_simultaneous: float | None = None
+    needed_seeds: int | None = None
+    needed_examples: int | None = None
+    needed_both: tuple[int, int] | None = None
+    verdict: Verdict = "undecided"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +99,8 @@ class Comparison:
       language: language, or name of the mean.
       set: name of the set; empty for a mean.
       n: number of examples.
+      family: `primary` for the comparison that gives the verdict on its study.
+      margin: smallest relevant difference, from the study's config; None if none is declared.
       all_runs: estimate over all runs, including collapsed ones.
       collapsed: collapsed runs, each with its symptom on this set.
       not_transferred: other runs that learned nothing on this set, or on some set of the mean.
@@ -83,6 +115,8 @@ class Comparison:
     language: str
     set: str
     n: int
+    family: Family
+    margin: float | None
     all_runs: Estimate
     collapsed: tuple[Collapsed, ...]
     not_transferred: tuple[Collapsed, ...]

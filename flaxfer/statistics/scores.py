@@ -92,6 +92,18 @@ class Scores:
         if self.trained and self.zero_shot:
             self.mean_languages[GAP] = self.trained, self.zero_shot
 
+    @property
+    def headline(self) -> tuple[str, str] | None:
+        """Language, or name of the mean, and set of the comparison that decides about the study.
+
+        It is the zero-shot mean, else the mean over all languages, or the only set.
+        """
+        mean, languages = (ZERO_SHOT, self.zero_shot) if self.zero_shot else (MEAN, self.trained)
+        rows = [row for row in self.rows if row.language in languages] or self.rows
+        if len(rows) > 1:
+            return mean, ""
+        return (rows[0].language, rows[0].set) if rows else None
+
     def values(self, condition: str, row: Row, metric: str) -> np.ndarray:
         """Return one score per seed; NaN where it is undefined or missing."""
         metrics = [self._metrics.get((condition, seed), {}).get(row, {}) for seed in self.seeds]

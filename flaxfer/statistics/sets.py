@@ -51,6 +51,8 @@ class StudyRuns:
     Attributes:
       workdir, study: directory and record of the study.
       metric, larger_is_better: metric of all scores, and its direction.
+      margin: smallest relevant difference of the metric; None if none is declared.
+      headline: language and set that decide about the study, see `Scores.headline`.
       runs: runs, direct before staged.
       pairs: indices of the direct and of the staged runs of the seeds in both conditions.
       skipped: why the study, sets or means are left out, one sentence each.
@@ -81,6 +83,8 @@ class StudyRuns:
         both = [seed for seed in staged if seed in direct]
         self.pairs = [direct[seed] for seed in both], [staged[seed] for seed in both]
         self._scores = Scores(self.study)
+        self.margin = self.study.margin.get(self.metric)
+        self.headline = self._scores.headline
 
     def _skip(self, why: str) -> None:
         self.skipped.append(f"{self.study.name} ({self.workdir}): {why}.")

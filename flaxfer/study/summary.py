@@ -48,6 +48,7 @@ def introduce(data: StudyData, mesh: jax.sharding.Mesh) -> None:
         ("compiler", platform.describe_compiler(mesh.devices.flat[0], dtype)),
         ("conditions", ", ".join(config.conditions)),
         ("seeds", ", ".join(map(str, config.seeds))),
+        *(("margin", f"{metric} {size:g}") for metric, size in config.margin.items()),
         ("workdir", config.workdir),
     ]
     for name, stage in data.stages.items():
@@ -133,6 +134,7 @@ def study_facts(data: StudyData, command: str, cell: CellKey | None) -> dict[str
         "intermediate_task": intermediate and dataclasses.asdict(intermediate.settings.task),
         "conditions": list(config.conditions),
         "seeds": list(config.seeds),
+        "margin": dict(config.margin),
         "model": model_facts(data),
         "config": loading.to_dict(config),
         "versions": platform.versions(),

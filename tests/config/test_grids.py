@@ -201,3 +201,15 @@ def test_errors_in_a_grid_are_reported_together(
 def test_a_grid_is_not_a_single_study(file: str) -> None:
     with pytest.raises(ConfigError, match="a grid of 16 studies instead of one"):
         loading.load(file, TASK_TYPES)
+
+
+def test_a_margin_reaches_the_studies_that_compare_its_metric(file: str) -> None:
+    cells = grids.cells(load(file, ("margin", "{'pearson': 0.02}")))
+    margins = {name: dict(cell.margin) for name, cell in cells.items()}
+    assert {name for name, margin in margins.items() if not margin} == {
+        f"{model}.alone{fraction}" for model in ("small", "large") for fraction in ("", ".0.1")
+    }
+    assert margins["small.nli.films"] == {"pearson": 0.02}
+    with pytest.raises(ConfigError, match="1 error") as caught:
+        load(file, ("margin", "{'accuracy': 0.02}"))
+    assert "margin: 'accuracy' is the metric of no target" in caught.value.details[0]

@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from flaxfer.report.document import Text
 from flaxfer.report.failures import failure_blocks
 from flaxfer.report.stages import stage_nodes
 from flaxfer.report.writing import write_report
+from flaxfer.statistics.multiplicity import Verdict
 from flaxfer.statistics.records import Comparison, Estimate
 from tests.report.helpers import NASTY, Page, report_page, spread, table
 from tests.report.synthetic import RESTART, World, write_grid
@@ -34,6 +35,12 @@ WORLD = World(
 COLLAPSED = "bert.imdb.classification-domain"
 FAILED = "bert.qqp.similarity-language"
 SPACE = "\N{NO-BREAK SPACE}"
+NUMBERS = (
+    "difference", "low", "high", "p", "p_equivalence", "p_holm", "p_equivalence_holm", "alpha_holm",
+    "low_simultaneous", "high_simultaneous", "level_simultaneous", "p_seeds", "pooled_sd",
+    "effect_size", "variance_examples", "variance_seeds", "variance_interaction", "examples_share",
+    "needed_seeds", "needed_examples",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +99,12 @@ def test_the_verdicts_come_first_and_are_those_of_the_evidence(
         assert ("Collapsed, and counted: direct seed 0; without, " in item) == (name == COLLAPSED)
         assert ("Diverged, and not counted: staged/target seed 2" in item) == (name == FAILED)
     words = [one.all_runs.verdict for one in by_name.values()]
-    counts = [f"{word} in {words.count(word)}" for word in ("helps", "hurts", "no evidence")]
+    always = {"helps", "hurts", "no relevant change", "undecided"}
+    counts = [
+        f"{word} in {words.count(word)}".replace(", but", " but")
+        for word in get_args(Verdict)
+        if word in words or word in always
+    ]
     assert page.texts["p"][1] == f"6 comparisons of staged with direct: {', '.join(counts)}."
     assert words.count("helps") >= 1
 
@@ -129,12 +141,15 @@ def test_comparisons_csv_has_every_digit(folder: Path, data: ReportData) -> None
         assert (line["study"], line["language"], line["set"]) == (one.study, one.language, one.set)
         assert (line["runs"], line["verdict"]) == (runs, estimate.verdict)
         assert line["direct_seeds"] == " ".join(map(str, estimate.direct.seeds))
-        for name in ("difference", "low", "high", "p", "p_seeds", "pooled_sd", "effect_size"):
-            assert float(line[name]) == getattr(estimate, name)
+        for name in NUMBERS:
+            value = getattr(estimate, name)
+            assert line[name] == ("" if value is None else repr(value))
+        assert line["needed_both"] == " ".join(map(str, estimate.needed_both or ()))
+        assert (line["family"], line["margin"]) == (one.family, "0.1")
         assert line["p_holm"] == repr(estimate.p_holm)
         assert float(line["staged_mean"]) == estimate.staged.mean
         assert line["collapsed"] == ("direct:0" if one.study == COLLAPSED else "")
-    marked = [line["study"] for line in lines if line["headline"] == "yes"]
+    marked = [line["study"] for line in lines if line["family"] == "primary"]
     assert set(marked) == set(headlines(data)) and len(marked) == 6 + 1
 
 
@@ -163,7 +178,7 @@ def headlines_of(folder: Path) -> list[str]:
 
 def test_latex_holds_the_numbers_and_escapes_names(folder: Path, data: ReportData) -> None:
     lines = (folder / "results.tex").read_text().splitlines()
-    rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.count(" & ") == 8][1:]
+    rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.count(" & ") == 9][1:]
     assert len(rows) == 6
     (row,) = [row for row in rows if row[:3] == ["similarity-language", "bert", "qqp"]]
     one = headlines(data)[FAILED].all_runs
@@ -173,7 +188,8 @@ def test_latex_holds_the_numbers_and_escapes_names(folder: Path, data: ReportDat
         rf"${one.staged.mean:.3f} \pm {one.staged.sd:.3f}$",
     ]
     assert row[6] == f"${one.difference:+.3f}$ $[{one.low:+.3f}, {one.high:+.3f}]$"
-    assert row[7] == f"${one.p_holm:.2g}$" and one.verdict in row[8]
+    assert row[7:9] == [f"${one.p_holm:.2g}$", f"${one.p_equivalence_holm:.2g}$"]
+    assert one.verdict in row[9]
     assert tex("a_b & 50 % of #1 {x} ~^ \\ $ a--b") == (
         r"a\_b \& 50 \% of \#1 \{x\} \textasciitilde{}\textasciicircum{} \textbackslash{} \$ a-{}-b"
     )
@@ -323,12 +339,12 @@ def test_several_folders_give_one_report_and_one_family(folder: Path, tmp_path: 
     text = (output / "report.html").read_text()
     links = re.findall(r'href="(\./[^"]*)"', text)
     assert links and all((output / link).exists() for link in links)
-    # One family: as many means in it as both have together.
+    # One primary family of both studies.
     (alone,) = read_report_data([study], output).entries
     assert merged.entries[-1].headline and alone.headline
     p, p_holm = alone.headline.all_runs.p, merged.entries[-1].headline.all_runs.p_holm
     assert merged.entries[-1].headline.all_runs.p == p and p_holm and p_holm >= p
-    assert f"all {len(merged.evidence.means)} means" in text
+    assert "the comparison that decides about each study: 2 comparisons." in text
 
 
 def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
@@ -342,7 +358,7 @@ def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
     path = grid / "cells" / FAILED
     (path / "study.json").write_text(json.dumps(record))
     page = report_page(path)
-    (item,) = [item for item in page.texts["li"] if item.startswith("no evidence: ")]
+    (item,) = [item for item in page.texts["li"] if item.startswith("undecided: ")]
     assert "1 seed, so the interval is over examples alone (p " in item
     assert "conditional on these runs: it says nothing about other seeds" in item
     assert any("With one seed in a condition there is no verdict." in p for p in page.texts["p"])

@@ -4,8 +4,10 @@ import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
+import pytest
 
 from flaxfer.report import plots
+from flaxfer.statistics.records import Comparison, ConditionScores, Estimate
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -59,3 +61,26 @@ def test_curves_follow_the_values_and_leave_gaps() -> None:
         np.testing.assert_allclose(np.corrcoef(points[:, 1], y[kept])[0, 1], -1, rtol=1e-9)
     path = re.search(r'd="([^"]*)"[^>]*var\(--direct\)', svg)
     assert path and path[1].count("M ") == 2, "the gap splits the line"
+
+
+def test_the_margin_is_a_band_behind_the_interval() -> None:
+    scores = ConditionScores((0, 1), (0.5, 0.5), 0.5, 0.0)
+    estimate = Estimate(
+        scores, scores, 0.1, -0.1, 0.3, "seeds and examples",
+        **dict.fromkeys(("p", "p_seeds", "p_seeds_least"), 0.5),
+        **dict.fromkeys(
+            ("p_equivalence", "p_examples", "pooled_sd", "effect_size", "variance_examples",
+             "variance_seeds", "variance_interaction", "examples_share")
+        ),
+    )  # fmt: skip
+    rows = [
+        Comparison("w", "s", "pearson", True, "en", "en", 9, "primary", margin, estimate, (), (),
+                   None)
+        for margin in (0.05, None, 0.2)
+    ]  # fmt: skip
+    svg = plots.intervals("intervals", ["a", "b", "c"], rows, "difference")
+    bands = [band for band in shapes(svg, "--line") if len(band) >= 4]
+    (width,) = {round(float(np.ptp(line[:, 0])), 2) for line in shapes(svg, "--staged")
+                if len(line) == 2}  # fmt: skip
+    assert [np.ptp(band[:, 0]) / width for band in bands] == pytest.approx([0.25, 1.0], rel=1e-3)
+    assert svg.index("var(--line)") < svg.index("var(--staged)")

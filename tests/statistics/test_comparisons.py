@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from flaxfer.config import Task
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DataError
 from flaxfer.evaluation.evaluator import write_predictions
-from flaxfer.statistics import inference
+from flaxfer.statistics import inference, power
 from flaxfer.statistics.comparisons import compare
-from flaxfer.statistics.records import Comparison
+from flaxfer.statistics.inference import Components
+from flaxfer.statistics.multiplicity import P, adjust, levels
+from flaxfer.statistics.records import Comparison, Estimate
 from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT
 from flaxfer.tasks import TASK_TYPES, answers, entities, task_type
 from tests.helpers import random_tokenized
@@ -31,6 +34,12 @@ DRAWS = 400
 CONDITIONS = ("direct", "staged")
 SCORES = Task("sts", "regression", "pearson")
 CLASSES = Task("nli", "classification", "accuracy", labels=("a", "b", "c"))
+CORRECTED: dict[str, Any] = {
+    field.name: field.default
+    for field in dataclasses.fields(Estimate)
+    if field.default is not dataclasses.MISSING
+}
+"""What the other comparisons of the family change, before the correction."""
 DATA = random_tokenized(N)
 CLASS_DATA = random_tokenized(N, classes=3)
 
@@ -88,20 +97,32 @@ def test_scores_equal_those_of_the_evaluation(tmp_path: Path, kind: str) -> None
                 assert scores.sd == pytest.approx(np.std(expected, ddof=1), rel=1e-4)
 
 
-def test_verdicts_follow_holms_correction_over_all_sets(tmp_path: Path) -> None:
+def test_verdicts_follow_the_correction_within_their_family(tmp_path: Path) -> None:
     better = noisy(3.0, 0.3, 5)
     swapped = {"direct": "staged", "staged": "direct"}
     worse = {(condition, seed): better[swapped[condition], seed] for condition, seed in better}
     studies = {"better": better, "same": noisy(1.0, 1.0, 5), "worse": worse}
     workdirs = [write_study(tmp_path / name, SCORES, of, DATA) for name, of in studies.items()]
     evidence = compare(workdirs, draws=DRAWS)
-    estimates = [one.all_runs for one in evidence.comparisons]
-    assert [one.verdict for one in estimates] == (
-        ["helps"] * 2 + ["no evidence"] * 2 + ["hurts"] * 2
-    )
-    assert [one.p_holm for one in estimates] == inference.holm([one.p for one in estimates])
-    for one in estimates:
-        assert (one.low <= 0 <= one.high) == (one.verdict == "no evidence")
+    every = [*evidence.comparisons, *evidence.means]
+    # The only zero-shot language is German, which decides; all else is secondary.
+    primary = [one for one in every if one.family == "primary"]
+    assert [(one.language, one.set) for one in primary] == [("de", "test")] * 3
+    assert [one.all_runs.verdict for one in primary] == ["helps", "undecided", "hurts"]
+    for family in ("primary", "secondary"):
+        estimates = [one.all_runs for one in every if one.family == family]
+        p = [P(one.p) for one in estimates]
+        assert [one.p_holm for one in estimates] == [one.difference for one in adjust(p)]
+        assert [one.alpha_holm for one in estimates] == levels(p, 0.05)
+        assert {one.level_simultaneous for one in estimates} == {1 - 0.05 / len(p)}
+        for one in estimates:
+            assert one.low_simultaneous is not None and one.high_simultaneous is not None
+            assert one.low_simultaneous <= one.low <= one.high <= one.high_simultaneous
+            inside = one.low_simultaneous <= 0 <= one.high_simultaneous
+            assert inside == (one.p > 0.05 / len(p))
+            assert inside or one.verdict != "undecided"
+    gaps = [one for one in every if one.language == GAP]
+    assert {one.all_runs.verdict for one in gaps} <= {"narrower", "wider", "undecided"}
     # Smaller is better: the same runs, the opposite sign, the same verdict.
     errors = compare(workdirs[:1], metric="mse", draws=DRAWS).comparisons
     assert all(one.all_runs.difference < 0 and one.all_runs.verdict == "helps" for one in errors)
@@ -117,7 +138,12 @@ def test_estimates_beside_the_interval(tmp_path: Path) -> None:
     assert one.p_examples == pytest.approx(1 / (DRAWS + 1))
     direct, staged = np.array(one.direct.scores), np.array(one.staged.scores)
     assert one.effect_size == inference.hedges_g(direct, staged)
-    assert one.needed_seeds == 2
+    assert (one.alpha_holm, one.needed_seeds) == (0.05 / 3, 3)
+    assert one.variance_examples is not None and one.variance_seeds is not None
+    sds = [scores.sd for scores in (one.direct, one.staged)]
+    assert one.variance_seeds == pytest.approx(sum(sd**2 for sd in sds if sd is not None))
+    total = one.variance_examples + one.variance_seeds / 3
+    assert one.examples_share == pytest.approx(one.variance_examples / total)
     same = {(condition, seed): runs["direct", seed] for condition, seed in runs}
     workdir = write_study(tmp_path / "b", SCORES, same, DATA)
     one = compare([workdir], draws=DRAWS).comparisons[0].all_runs
@@ -131,19 +157,19 @@ def test_estimates_do_not_depend_on_other_studies(tmp_path: Path) -> None:
     b = write_study(tmp_path / "b", SCORES, noisy(1, 0.5, 3), DATA)
     alone, both = compare([b], draws=DRAWS), compare([a, b], draws=DRAWS)
     for first, second in zip(alone.comparisons, both.comparisons[2:], strict=True):
-        family = {"p_holm": None, "verdict": "no evidence"}
-        assert dataclasses.replace(first.all_runs, **family) == dataclasses.replace(
-            second.all_runs, **family
+        assert dataclasses.replace(first.all_runs, **CORRECTED) == dataclasses.replace(
+            second.all_runs, **CORRECTED
         )
 
 
-def test_a_single_seed_is_no_evidence(tmp_path: Path) -> None:
+def test_a_single_seed_decides_nothing(tmp_path: Path) -> None:
     evidence = compare([write_study(tmp_path / "a", SCORES, noisy(3.0, 0.1, 1), DATA)], draws=DRAWS)
     for comparison in evidence.comparisons + evidence.means:
         one = comparison.all_runs
-        assert one.over == "examples alone" and one.verdict == "no evidence"
+        assert one.over == "examples alone" and one.verdict == "undecided"
         # Conditional on these runs, the difference is significant.
         assert comparison.language == GAP or (one.low > 0 and one.p < 0.01)
+        assert one.low_simultaneous is one.needed_seeds is one.variance_examples is None
         assert one.p_holm is one.direct.sd is one.pooled_sd is one.effect_size is None
 
 
@@ -323,3 +349,51 @@ def test_different_examples_are_an_error(tmp_path: Path) -> None:
         DataError, match="no language, score, prediction; a prediction of regression"
     ):
         compare([workdir], draws=DRAWS)
+
+
+def declare(workdir: Path, **margin: float) -> Path:
+    """Write margins into the record of a study."""
+    record = json.loads((workdir / "study.json").read_text())
+    (workdir / "study.json").write_text(json.dumps(record | {"margin": margin}))
+    return workdir
+
+
+def test_a_margin_lets_studies_show_no_relevant_change(tmp_path: Path) -> None:
+    similar = noisy(0.2, 0.2, 5)
+    workdirs = [
+        declare(write_study(tmp_path / "similar", SCORES, similar, DATA), pearson=0.02),
+        declare(write_study(tmp_path / "apart", SCORES, noisy(3.0, 0.3, 5), DATA), pearson=0.02),
+        declare(write_study(tmp_path / "small", SCORES, noisy(0.5, 0.1, 5), DATA), pearson=0.2),
+        write_study(tmp_path / "without", SCORES, similar, DATA),
+    ]
+    evidence = compare(workdirs, draws=DRAWS)
+    primary = [one for one in evidence.comparisons if one.family == "primary"]
+    assert [(one.study, one.margin, one.all_runs.verdict) for one in primary] == [
+        ("similar", 0.02, "no relevant change"),
+        ("apart", 0.02, "helps"),
+        ("small", 0.2, "helps, but by less than the margin"),
+        ("without", None, "undecided"),
+    ]
+    estimates = [one.all_runs for one in primary]
+    adjusted = adjust([P(one.p, one.p_equivalence) for one in estimates])
+    assert [P(one.p_holm or 0, one.p_equivalence_holm) for one in estimates] == adjusted
+    assert estimates[0].p == estimates[3].p and estimates[3].p_equivalence is None
+    # The margin is that of the compared metric.
+    errors = compare(workdirs[:1], metric="mse", draws=DRAWS).comparisons
+    assert all(one.margin is None for one in errors)
+
+
+def test_needed_designs_hold_at_the_level_after_correction(tmp_path: Path) -> None:
+    studies = {f"study{i}": noisy(1.0, 0.9, 3 + i) for i in range(3)}
+    workdirs = [write_study(tmp_path / name, SCORES, of, DATA) for name, of in studies.items()]
+    evidence = compare(workdirs, draws=DRAWS)
+    for comparison in (*evidence.comparisons, *evidence.means):
+        one, runs = comparison.all_runs, int(comparison.study[-1]) + 3
+        assert one.variance_examples is not None and one.variance_seeds is not None
+        assert one.variance_interaction is not None and one.alpha_holm is not None
+        components = Components(one.variance_examples, one.variance_seeds, one.variance_interaction,
+                                total=1.0)  # fmt: skip
+        needed = power.needed(one.difference, components, runs, comparison.n, one.alpha_holm)
+        found = power.Needed(one.needed_seeds, one.needed_examples, one.needed_both)
+        assert found == needed
+        assert one.alpha_holm < 0.05

@@ -12,8 +12,8 @@ import pytest
 
 from flaxfer.config import Task
 from flaxfer.report.writing import write_report
-from flaxfer.statistics import inference
 from flaxfer.statistics.comparisons import compare
+from flaxfer.statistics.inference import Difference
 from flaxfer.statistics.scores import GAP
 from flaxfer.tasks import TASK_TYPES
 from tests.statistics.helpers import RunKey, write_lines
@@ -58,7 +58,10 @@ def test_intervals_of_few_seeds_hold_only_possible_differences(
         bound = BOUNDS[kind, metric] * (2 if one.language == GAP else 1)
         estimate = one.all_runs
         assert -bound <= estimate.low <= estimate.difference <= estimate.high <= bound
-        assert estimate.verdict == "no evidence"
+        low, high = estimate.low_simultaneous, estimate.high_simultaneous
+        assert low is not None and high is not None
+        assert -bound <= low <= estimate.low and estimate.high <= high <= bound
+        assert estimate.verdict == "undecided"
         if one.language == GAP:
             assert estimate.low < -0.1 and estimate.high > 0.1
         elif np.isfinite(bound):  # Two seeds know so little that everything is possible.
@@ -73,8 +76,9 @@ def test_every_number_of_a_report_is_possible(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(files["comparisons.csv"])))
     for row in rows:
         bound = 2 if row["language"] == GAP else 1
-        ends = float(row["low"]), float(row["high"])
-        assert -bound <= ends[0] <= ends[1] <= bound
+        for kind in ("_simultaneous", "") if row["p_holm"] else ("",):
+            ends = float(row[f"low{kind}"]), float(row[f"high{kind}"])
+            assert -bound <= ends[0] <= ends[1] <= bound
         if row["runs"] == "all" and row["language"] != GAP:
             assert ends == (-1, 1)
     assert sum(row["runs"] == "all" for row in rows) == 4
@@ -87,15 +91,11 @@ def test_the_largest_difference_changes_neither_p_nor_verdict(shift: float) -> N
     rng = np.random.default_rng(4)
     direct, staged = rng.uniform(0, 0.1, 3), shift + rng.uniform(0, 0.1, 3)
     drawn = direct + rng.normal(0, 0.01, (500, 1)), staged + rng.normal(0, 0.01, (500, 1))
-    free, bounded = (
-        inference.hierarchical_interval(
-            direct, staged, *drawn, rng=np.random.default_rng(0), **settings
-        )
-        for settings in ({}, {"largest": 0.91})
-    )
-    assert (free.p, free.difference, free.over) == (bounded.p, bounded.difference, bounded.over)
-    assert bounded.low == max(free.low, -0.91) and bounded.high == min(free.high, 0.91)
-    assert (free.low <= 0 <= free.high) == (bounded.low <= 0 <= bounded.high)
+    free, bounded = (Difference(direct, staged, *drawn, largest) for largest in (np.inf, 0.91))
+    assert (free.p, free.value, free.over) == (bounded.p, bounded.value, bounded.over)
+    (low, high), ends = free.interval(0.95), bounded.interval(0.95)
+    assert ends == (max(low, -0.91), min(high, 0.91))
+    assert (low <= 0 <= high) == (ends[0] <= 0 <= ends[1])
 
 
 @pytest.mark.parametrize("kind", TASK_TYPES)
