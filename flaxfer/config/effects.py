@@ -328,7 +328,7 @@ MODEL: Sequence[Effect[Model]] = (
 COMMON: Sequence[Effect[Common]] = (
     Effect(
         "batched_seeds",
-        lambda c: c.batched_seeds < 2 or len(c.seeds) > 1,
+        lambda c: c.batched_seeds < 2 or len(c.run_seeds) > 1,
         "on one seed",
         ("seeds",),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import re
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
@@ -16,6 +17,9 @@ repeat the random numbers of others."""
 MAX_NAME = 100
 """Bytes of a name: several, a hash and a suffix make a file name of at most 255."""
 
+TUPLE, SECTION = "<tuple>", "<section>"
+"""Tags of the types of a field that is a tuple or a section, in locations of errors."""
+
 _VARIABLE = re.compile(r"\$(\w|\{)")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})*", re.ASCII)
 
@@ -28,6 +32,17 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if len(set(values)) < len(values):
         raise ValueError("should not contain duplicates")
     return values
+
+
+def _increasing(values: tuple[int, ...]) -> tuple[int, ...]:
+    if list(values) != sorted(set(values)):
+        raise ValueError("should increase from one to the next")
+    return values
+
+
+def tuple_or_section(value: Any) -> str:
+    """Return the tag of the type that a value is meant to have."""
+    return SECTION if isinstance(value, dict) or dataclasses.is_dataclass(value) else TUPLE
 
 
 def _regex(pattern: str) -> str:
@@ -102,6 +117,8 @@ Tuple: TypeAlias = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 """A tuple; a single item need not be wrapped."""
 Distinct: TypeAlias = Annotated[Tuple[T], AfterValidator(_distinct)]
 """A tuple without duplicates; a single item need not be wrapped."""
+Increasing: TypeAlias = Annotated[Tuple[T], AfterValidator(_increasing)]
+"""A tuple of increasing numbers; a single one need not be wrapped."""
 AutoCount: TypeAlias = Annotated[
     NonNegativeInt, BeforeValidator(lambda count: 0 if count == "auto" else count)
 ]

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import pydantic
 
 from flaxfer.config import Config, grids, overrides, sections, validation
+from flaxfer.config.fields import SECTION, TUPLE
 from flaxfer.config.files import plain, run_config_file
 from flaxfer.config.findings import Finding, nearest, shown, suggestion
 from flaxfer.config.grids import Grid
@@ -193,7 +194,8 @@ def _validate(tree: Tree) -> tuple[Config | Grid, set[str], list[Finding]]:
     first_round = True  # Later errors are about the contents of stand-ins.
     while errors:
         for error in errors:
-            location, missing = error["loc"], error["type"] == "missing"
+            missing = error["type"] == "missing"
+            location = tuple(part for part in error["loc"] if part not in (TUPLE, SECTION))
             if location[-1] == "[key]" or _type_at(config_type, location[:-1]) is None:
                 location = location[:-1]  # Without a tag for a mapping's key or a union's type.
             if first_round:
@@ -221,7 +223,10 @@ def _stand_in(config_type: type, location: Location) -> Any:
     field_type = _type_at(config_type, location)
     if field_type is None:
         return "_"
-    return {} if dataclasses.is_dataclass(field_type) else [{}]
+    if dataclasses.is_dataclass(field_type):
+        return {}
+    is_section = dataclasses.is_dataclass(typing.get_args(field_type)[0])
+    return [{}] if is_section else [2, 3]  # Numbers are those of looks.
 
 
 def _repair(tree: Tree, location: Location, stand_in: Any) -> None:
@@ -287,21 +292,30 @@ def _not_a_section(value: Any) -> str:
 
 def _field_names(config_type: type, location: Location) -> list[str]:
     """Return the names of the fields in the section at a location."""
-    names = [field.name for field in dataclasses.fields(_type_at(config_type, location))]
+    names = [field.name for field in dataclasses.fields(_type_at(config_type, location, True))]
     return names if location else [*names, *SHARED]
 
 
-def _type_at(config_type: Any, location: Location) -> Any:
-    """Return the type of the section, tuple or mapping at a location; None if a value is there."""
-    for part in location:
+def _type_at(config_type: Any, location: Location, section: bool = False) -> Any:
+    """Return the type of the section, tuple or mapping at a location; None if a value is there.
+
+    A field that is a tuple or a section is a tuple, unless the location goes on with a name, or a
+    section is asked for.
+    """
+    for i, part in enumerate(location, 1):
         if dataclasses.is_dataclass(config_type):
             config_type = typing.get_type_hints(config_type)[part]
         else:
             config_type = typing.get_args(config_type)[
                 0 if typing.get_origin(config_type) is tuple else -1
             ]
-        if type(None) in typing.get_args(config_type):
-            config_type = typing.get_args(config_type)[0]
+        members = typing.get_args(config_type)
+        sections_of = [member for member in members if dataclasses.is_dataclass(member)]
+        if type(None) in members:
+            config_type = members[0]
+        elif typing.get_origin(config_type) is typing.Union and sections_of:
+            named = isinstance(location[i], str) if location[i:] else section
+            config_type = sections_of[0] if named else members[0]
     collection = typing.get_origin(config_type) in (tuple, Mapping)
     return config_type if collection or dataclasses.is_dataclass(config_type) else None
 

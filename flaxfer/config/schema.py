@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from flaxfer.config import fields
+from flaxfer.config.seeds import Looks, Seeds
 
 Condition = Literal["direct", "staged", "scratch"]
 Schedule = Literal["linear", "cosine", "inverse_sqrt", "polynomial", "constant", "wsd"]
@@ -345,7 +346,8 @@ class Common:
       name: Name of the study or grid in the report.
       conditions: `direct` trains the target task from the pretrained encoder, `staged` after the
         intermediate stage, `scratch` from random encoder weights, as a control.
-      seeds: Seeds of the runs in each condition: example order, new heads and dropout.
+      seeds: Seeds of the runs in each condition: example order, new heads and dropout. Or
+        `dict(looks=(5, 10, 15, 20))`, see `seeds.Looks`.
       margin: Smallest relevant difference by target metric; without, no study shows there is none.
       batched_seeds: Seeds trained as one program, with the same results; 0 for eight if steps are
         so small that this is faster, otherwise 1.
@@ -367,7 +369,7 @@ class Common:
 
     name: fields.Name
     conditions: Annotated[fields.Distinct[Condition], Field(min_length=1)] = ("direct", "staged")
-    seeds: Annotated[fields.Distinct[fields.NonNegativeInt], Field(min_length=1)] = (0,)
+    seeds: Seeds = (0,)
     margin: Mapping[str, fields.Positive] = dataclasses.field(default_factory=dict)
     batched_seeds: fields.NonNegativeInt = 0
     mesh: Mesh = Mesh()
@@ -384,6 +386,16 @@ class Common:
     def stages(self) -> str:
         """Folder of the stage store."""
         return self.store or f"{self.workdir}/stages"
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Numbers of seeds at which a study is judged; empty if its seeds are fixed."""
+        return self.seeds.looks if isinstance(self.seeds, Looks) else ()
+
+    @property
+    def run_seeds(self) -> tuple[int, ...]:
+        """Seeds of the runs, up to the last look."""
+        return tuple(range(self.seeds.looks[-1])) if isinstance(self.seeds, Looks) else self.seeds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

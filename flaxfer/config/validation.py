@@ -45,6 +45,7 @@ def check_common(config: Common, places: Sequence[Place]) -> Iterator[Finding]:
             yield finding(message, f"mesh.{axis}")
     if list(sizes.values()).count(-1) > 1:
         yield finding("only one axis may be -1", *(f"mesh.{axis}" for axis in sizes))
+    yield from _check_looks(config)
     yield from _check_margin(config, [each for each in places if each.target])
     drawn = any(place.stage.data.split_seed == "seed" for place in places)
     if drawn and config.batched_seeds > 1:
@@ -58,6 +59,15 @@ def check_common(config: Common, places: Sequence[Place]) -> Iterator[Finding]:
     yield from without_effect("", config, config, effects.COMMON)
     yield from effects.data_dir_without_effect(config, places)
     yield from effects.transferability_without_effect(config, places)
+
+
+def _check_looks(config: Common) -> Iterator[Finding]:
+    if config.looks and config.looks[0] < 2:
+        message = f"the first look needs 2 seeds for a verdict; is {config.looks[0]}"
+        yield finding(message, "seeds.looks")
+    if config.looks and not {"direct", "staged"} <= {*config.conditions}:
+        message = "have no effect without the conditions 'direct' and 'staged', which they compare"
+        yield finding(message, "seeds.looks", "conditions")
 
 
 def _check_margin(config: Common, targets: Sequence[Place]) -> Iterator[Finding]:

@@ -169,9 +169,40 @@ class SizeRule:
 
 
 @dataclasses.dataclass(frozen=True)
+class Look:
+    """A look of a study with sequential seeds at its primary comparison.
+
+    The p values are not corrected for the other studies of a grid; those of the equivalence are
+    None without a margin.
+
+    Attributes:
+      seeds: number of seeds in each condition.
+      share: share of the maximum information, by which the look spends its part of the level.
+      difference: staged minus direct; None if there is nothing to compare, and the p values are 1.
+      low, high: ends of the repeated confidence interval.
+      p, p_equivalence: p values of this look alone.
+      p_sequential, p_equivalence_sequential: p values of all looks up to this one.
+      decided: whether the study stops here, after the correction for the other studies.
+    """
+
+    seeds: int
+    share: float
+    difference: float | None
+    low: float | None
+    high: float | None
+    p: float
+    p_sequential: float
+    p_equivalence: float | None = None
+    p_equivalence_sequential: float | None = None
+    decided: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     """The record study.json; `metric` is the target's dev metric, the one that is compared.
 
+    `looks` are the planned numbers of seeds, and `looked` what has been seen at them;
+    `design_changes` were made after there were results.
     `margin` has the smallest relevant difference by metric, where the config declares one.
     What a study does not have, such as `cell` outside a grid, is empty or None.
     """
@@ -202,6 +233,9 @@ class Study:
     cell: CellKey | None = None
     scoring: str = ""
     parallel: list[list[str]] | None = None
+    looks: list[int] = dataclasses.field(default_factory=list)
+    looked: list[Look] = dataclasses.field(default_factory=list)
+    design_changes: list[str] = dataclasses.field(default_factory=list)
 
 
 _STUDY = pydantic.TypeAdapter(Study)

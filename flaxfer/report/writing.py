@@ -17,6 +17,7 @@ from flaxfer.report.formatting import join, plural
 from flaxfer.report.languages import language_blocks, mean_sentence
 from flaxfer.report.overlap import overlap_blocks, size_blocks
 from flaxfer.report.provenance import run_blocks, setup_blocks, split_blocks
+from flaxfer.report.sequential import sequential_blocks
 from flaxfer.report.stages import cost_blocks, graph_blocks
 from flaxfer.report.starts import start_blocks
 from flaxfer.report.verdicts import target_blocks, verdict_blocks
@@ -24,6 +25,7 @@ from flaxfer.runtime.files import write_atomically
 
 SECTIONS: dict[str, Callable[[ReportData], Sequence[Block]]] = {
     "Targets by model": target_blocks,
+    "Looks and changes of the design": sequential_blocks,
     "Descriptive statistics": descriptive_blocks,
     "Scores by language": language_blocks,
     "Means over languages and tasks": aggregate_blocks,

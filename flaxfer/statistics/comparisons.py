@@ -21,6 +21,7 @@ import numpy as np
 from flaxfer.statistics import inference, multiplicity, power
 from flaxfer.statistics.collapse import Collapsed
 from flaxfer.statistics.inference import Difference
+from flaxfer.statistics.looks import AnyDifference, of_all_looks
 from flaxfer.statistics.records import Comparison, ConditionScores, Estimate, Evidence, Family
 from flaxfer.statistics.scores import GAP
 from flaxfer.statistics.sets import COMPARED, SetScores, StudyRuns
@@ -31,8 +32,8 @@ class _Draft:
     """A comparison before the correction, with the distributions of its estimates."""
 
     comparison: Comparison
-    all_runs: Difference
-    without_collapsed: Difference | None
+    all_runs: AnyDifference
+    without_collapsed: AnyDifference | None
 
 
 def compare(
@@ -108,7 +109,7 @@ def _compare(
         language=scores.language,
         set=scores.set,
         n=scores.n,
-        family="primary" if (scores.language, scores.set) == study.headline else "secondary",
+        family=_family(study, scores),
         margin=study.margin,
         units=scores.units,
         at_chance=scores.at_chance,
@@ -120,9 +121,13 @@ def _compare(
     return _Draft(comparison, every[1], sound[1])
 
 
+def _family(study: StudyRuns, scores: SetScores) -> Family:
+    return "primary" if (scores.language, scores.set) == study.headline else "secondary"
+
+
 def _estimate(
     study: StudyRuns, scores: SetScores, kept: np.ndarray, level: float, seed: int
-) -> tuple[Estimate, Difference]:
+) -> tuple[Estimate, AnyDifference]:
     """Return the estimate from the runs that `kept`, (runs,) bool, selects."""
     first, second = (
         [i for i, run in enumerate(study.runs) if run.condition == condition and kept[i]]
@@ -131,7 +136,12 @@ def _estimate(
     direct, staged = scores.scores[first], scores.scores[second]
     rng = np.random.default_rng((seed, scores.n, 1))
     resampled = scores.resampled[:, first], scores.resampled[:, second]
-    difference = Difference(direct, staged, *resampled, scores.largest)
+    primary = _family(study, scores) == "primary" and study.metric == study.study.metric
+    difference = of_all_looks(
+        study.study,
+        Difference(direct, staged, *resampled, scores.largest),
+        primary and bool(kept.all()),
+    )
     low, high = difference.interval(level)
     p_seeds, least = inference.permute_seeds(direct, staged, len(scores.resampled), rng)
     variances = difference.components
@@ -202,7 +212,7 @@ def _judge(drafts: Sequence[_Draft], alpha: float) -> list[Comparison]:
 
 
 def _adjusted(
-    family: Sequence[tuple[Comparison, Estimate, Difference]], alpha: float
+    family: Sequence[tuple[Comparison, Estimate, AnyDifference]], alpha: float
 ) -> Iterator[Estimate]:
     """Yield the estimates of a family; those over examples alone have no verdict."""
     p = [

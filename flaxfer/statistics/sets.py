@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxfer.evaluation.records import read_study
+from flaxfer.evaluation.records import Study, read_study
 from flaxfer.statistics import reading
 from flaxfer.statistics.collapse import at_chance, why_unlearned
 from flaxfer.statistics.scores import Row, Scores
@@ -99,8 +99,8 @@ class StudyRuns:
       notes: what looks wrong with the sets, one sentence each.
     """
 
-    def __init__(self, workdir: Path, metric: str):
-        self.workdir, self.study = workdir, read_study(workdir)
+    def __init__(self, workdir: Path, metric: str, study: Study | None = None):
+        self.workdir, self.study = workdir, study or read_study(workdir)
         self.metric = metric or self.study.metric
         self.larger_is_better = task_type(self.study.task).larger_is_better(self.metric)
         lowest, highest = task_type(self.study.task).metric_range(self.metric)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from flaxfer.config import loading
+from flaxfer.config import loading, seeds
 from flaxfer.errors import ConfigError
 from flaxfer.tasks import TASK_TYPES
 
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
     config = loading.load_any(args.config, TASK_TYPES, args.overrides)
     if args.check:
         print("the configuration is valid")
+        if config.looks:
+            print(f"seeds: {seeds.describe(config.seeds)}")
         return 0
     # Imported late, so that a wrong configuration is refused before JAX is imported.
     from flaxfer.study import runner

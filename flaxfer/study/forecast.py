@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from flaxfer.config import seeds
 from flaxfer.errors import CheckpointError
 from flaxfer.runtime import sealed
 from flaxfer.runtime.progress import say, table
@@ -82,6 +83,8 @@ def show(plans: Sequence[StudyPlan], claims: Claims) -> None:
     total = _duration(sum(known)) if known else "unknown"
     if known and unknown:
         total = f"{total}, and {unknown} stages of models without a finished stage"
+    if looks := {seeds.describe(plan.config.seeds) for plan in plans if plan.config.looks}:
+        say(f"seeds: {', '.join(looks)}, and these are the stages up to the last look")
     say(f"time left for one process, by the speed of finished stages of the same model: {total}")
 
 

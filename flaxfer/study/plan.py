@@ -42,16 +42,24 @@ class StudyPlan:
       config: Config of the study.
       groups: Specs that differ only in their seed and are trained as one program, in topological
         order.
+      seeds: Seeds of the stages.
     """
 
     config: Config
     groups: tuple[tuple[StageSpec, ...], ...]
+    seeds: tuple[int, ...]
 
     @property
     def stages(self) -> Iterator[StageSpec]:
         """All specs in topological order."""
         for group in self.groups:
             yield from group
+
+    def until(self, look: int) -> StudyPlan:
+        """Return the plan up to a look, for the first `look` seeds."""
+        seeds = self.seeds[:look]
+        groups = tuple(group for group in self.groups if group[0].seed in seeds)
+        return StudyPlan(self.config, groups, seeds)
 
     def is_settled(self) -> bool:
         """Return whether all stages are settled."""
@@ -72,21 +80,27 @@ def plan_study(data: StudyData) -> StudyPlan:
                 )
                 groups.append(group)
                 parents = group
-    return StudyPlan(config, tuple(groups))
+    return StudyPlan(config, tuple(groups), config.run_seeds)
 
 
 def seed_groups(data: StudyData) -> list[tuple[int, ...]]:
     """Return the seeds in groups that are trained as one program, by `Config.batched_seeds`.
 
     Seeds that draw their own data differ in the shapes of their arrays and are trained one by one.
+    A group ends at a look, as the study may stop there.
     """
-    seeds, size = data.config.seeds, data.config.batched_seeds
+    seeds, size = data.config.run_seeds, data.config.batched_seeds
     if any(stage.settings.data.split_seed == "seed" for stage in data.stages.values()):
         size = 1
     if not size:
         work = max(_workload(stage) for stage in data.stages.values())
         size = GROUP if work <= SMALL_WORK else 1
-    return [seeds[i : i + size] for i in range(0, len(seeds), size)]
+    ends = data.config.looks or (len(seeds),)
+    return [
+        seeds[i : min(i + size, end)]
+        for start, end in zip((0, *ends), ends, strict=False)
+        for i in range(start, end, size)
+    ]
 
 
 def _workload(data: StageData) -> float:

@@ -19,12 +19,7 @@ from typing import Any
 
 from flaxfer.config import Config, Stage, grids, loading
 from flaxfer.config.grids import Grid
-from flaxfer.errors import (
-    CheckpointError,
-    ClaimLostError,
-    DataError,
-    DivergedError,
-)
+from flaxfer.errors import CheckpointError, ClaimLostError, DataError, DivergedError
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.interop.embedding import make_embed_step
 from flaxfer.report import writing
@@ -35,6 +30,7 @@ from flaxfer.study import forecast, repair, scoring, summary, transferability, t
 from flaxfer.study.claims import Claims
 from flaxfer.study.plan import StudyPlan, plan_study, stage_data
 from flaxfer.study.starts import Starts
+from flaxfer.study.stopping import Stopping
 from flaxfer.study.troubles import Troubles
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import loop
@@ -76,8 +72,8 @@ def run(config: Config | Grid, command: str, replace: bool = False) -> Path:
     studies, plans = Studies(config), list[StudyPlan]()
 
     def summarise(plan: StudyPlan) -> Failed:
-        seconds = {"seconds": time.monotonic() - began}
-        return summary.write_summary(plan, facts[plan.config.name] | seconds, studies.troubles.of)
+        now = {"seconds": time.monotonic() - began, **stopping.facts(plan)}
+        return summary.write_summary(plan, facts[plan.config.name] | now, studies.troubles.of)
 
     with Claims() as claims:
         for name, cell in grids.cells(config).items():
@@ -86,45 +82,48 @@ def run(config: Config | Grid, command: str, replace: bool = False) -> Path:
             plans.append(studies.open(cell).plan)
             studies.open(cell).complete_records(claims)
         workdirs.check(config, plans, replace)
+        stopping = Stopping(plans)
         workdirs.adopt(config, command, plans)
         if len(plans) > 1:
             forecast.show(plans, claims)
         else:
             studies.open(plans[0].config).introduce()
-        _drain(plans, studies, claims, summarise)
+        _drain(stopping, studies, claims, summarise)
+        while stopping.go_on(summarise):
+            _drain(stopping, studies, claims, summarise)
     output = Path(config.workdir)
-    if not all(map(workdirs.is_current, plans)):
+    if not all(map(stopping.is_current, stopping.plans)):
         say(f"{output}: another process has added to this study since, and writes its report")
         return output / "report.html"
     failed = [
         f"{plan.config.name}: {fail['condition']}/{fail['stage']} seed {fail['seed']}: "
         f"{fail['error']}"
-        for plan in plans
+        for plan in stopping.plans
         for fail in summarise(plan)
     ]
     folders = [Path(plan.config.workdir) for plan in plans]
     html = writing.write_report(*folders, output=output)[0]
     say(f"report: {html.absolute()}")
     if failed:
-        number = sum(len(group) for plan in plans for group in plan.groups)
+        number = sum(len(group) for plan in stopping.plans for group in plan.groups)
         raise troubles.failure(failed, number, html, studies.troubles.errors())
     return html
 
 
 def _drain(
-    plans: Sequence[StudyPlan],
+    stopping: Stopping,
     studies: Studies,
     claims: Claims,
     summarise: Callable[[StudyPlan], Failed],
 ) -> None:
-    """Train and measure until all stages are settled, by this process or by others."""
+    """Train and measure up to the current look of each study, by this process or by others."""
     reminded, settled = -math.inf, studies.troubles.settled
-    while pending := [plan for plan in plans if not all(map(settled, plan.stages))]:
+    while pending := [plan for plan in stopping.plans if not all(map(settled, plan.stages))]:
         worked = False
         for plan in pending:
             if any(_ready(group, claims, studies.troubles) for group in plan.groups):
                 worked |= studies.open(plan.config).advance(plan, claims)
-                if all(map(settled, plan.stages)) and workdirs.is_current(plan):
+                if all(map(settled, plan.stages)) and stopping.is_current(plan):
                     summarise(plan)  # A record of finished studies, while others run.
         if not worked:
             if time.monotonic() - reminded > REMINDER:
@@ -211,7 +210,7 @@ class OpenStudy:
         Raises:
           DataError: If the data or the model have changed since `plan` was made.
         """
-        if self.plan != plan:
+        if self.plan.until(len(plan.seeds)) != plan:
             raise DataError(
                 "the data or the model have changed since this command was started",
                 where=plan.config.name,

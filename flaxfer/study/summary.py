@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from flaxfer.config import loading
+from flaxfer.config import loading, seeds
 from flaxfer.config.grids import CellKey
 from flaxfer.data import overlap
 from flaxfer.models.spec import ModelSpec
@@ -47,7 +47,7 @@ def introduce(data: StudyData, mesh: jax.sharding.Mesh) -> None:
         ("devices", f"{platform.machine()['devices']}, mesh {axes}"),
         ("compiler", platform.describe_compiler(mesh.devices.flat[0], dtype)),
         ("conditions", ", ".join(config.conditions)),
-        ("seeds", ", ".join(map(str, config.seeds))),
+        ("seeds", seeds.describe(config.seeds)),
         *(("margin", f"{metric} {size:g}") for metric, size in config.margin.items()),
         ("workdir", config.workdir),
     ]
@@ -70,7 +70,7 @@ def introduce(data: StudyData, mesh: jax.sharding.Mesh) -> None:
 
 
 def _data_row(data: StudyData, entry: Mapping[str, Any], mesh: jax.sharding.Mesh) -> list[Any]:
-    seed, padding, steps = entry.get("seed", data.config.seeds[0]), "", ""
+    seed, padding, steps = entry.get("seed", data.config.run_seeds[0]), "", ""
     stage = data.stage(entry["stage"], seed)
     train = stage.settings.train
     if entry["split"] == "train":
@@ -129,7 +129,7 @@ def model_facts(data: StudyData) -> dict[str, Any]:
 
 
 def study_facts(data: StudyData, command: str, cell: CellKey | None) -> dict[str, Any]:
-    """Return the content of study.json except runs and times.
+    """Return the content of study.json except seeds, runs, looks that were had, and times.
 
     Args:
       data: Data of the study.
@@ -147,7 +147,7 @@ def study_facts(data: StudyData, command: str, cell: CellKey | None) -> dict[str
         "task": dataclasses.asdict(task),
         "intermediate_task": intermediate and dataclasses.asdict(intermediate.settings.task),
         "conditions": list(config.conditions),
-        "seeds": list(config.seeds),
+        "looks": list(config.looks),
         "margin": dict(config.margin),
         "model": model_facts(data),
         "config": loading.to_dict(config),
@@ -171,13 +171,13 @@ def write_summary(
 
     Args:
       plan: The study.
-      facts: From `study_facts`, and times.
+      facts: From `study_facts`, times, and what the looks have shown.
       trouble: Returns why a stage is given up that has not diverged.
 
     Raises:
       CheckpointError: A record of a stage is damaged.
     """
-    order = {seed: i for i, seed in enumerate(plan.config.seeds)}
+    order = {seed: i for i, seed in enumerate(plan.seeds)}
     stages = sorted(plan.stages, key=lambda spec: order[spec.seed])  # Stable: stages in order.
     workdir = Path(plan.config.workdir)
     failed = [
@@ -187,6 +187,7 @@ def write_summary(
     ]
     record = {
         **facts,
+        "seeds": list(plan.seeds),
         "transferability": [start for spec in stages for start in _start_scores(spec)],
         "runs": [_run(spec, workdir) for spec in stages if spec.is_complete()],
         "failed": failed,

@@ -142,7 +142,7 @@ class StudyData:
     @property
     def stages(self) -> Mapping[str, StageData]:
         """Data by stage name for the first seed."""
-        return self.draws[self.config.seeds[0]].stages
+        return self.draws[self.config.run_seeds[0]].stages
 
     def stage(self, name: str, seed: int, after_intermediate: bool = False) -> StageData:
         """Return the data of a stage in the runs of a seed."""
@@ -214,7 +214,7 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
     encoder = encoder.with_dropout(config.model.dropout, config.model.attention_dropout)
     drawing = _Drawing(config, settings, encoder, tokenizer, cache / "tokenized")
     by_seed = any(stage.data.split_seed == "seed" for stage in settings.values())
-    first, *others = config.seeds
+    first, *others = config.run_seeds
     draw = drawing.draw(first)
     data = StudyData(
         config=config,

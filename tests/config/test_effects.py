@@ -202,6 +202,7 @@ def test_a_setting_of_another_task_type_is_an_error(kind: str, changes: Settings
         {"intermediate.data.split": (0.5, 0.5, 0), "intermediate.data.split_seed": "seed"},
         {"target.data.dev": [DEV], "target.data.split_seed": "seed", f"{SOURCE}.fraction": 0.5},
         {"seeds": (0, 1), "batched_seeds": 2},
+        {"seeds": {"looks": (2, 4)}, "batched_seeds": 2},
         {"margin": {"pearson": 1.99}},
         {f"{TRAIN}.patience": 2},
         {f"{TRAIN}.max_steps": 100, f"{TRAIN}.patience": 50},

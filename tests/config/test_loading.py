@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flaxfer.config import Config, Data, Model, Source, Task, loading
+from flaxfer.config.seeds import Looks
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.tasks import TASK_TYPES
 
@@ -142,6 +143,8 @@ SOURCE = "target.data.train.1"
         ("seeds", "3,4", (3, 4)),
         ("seeds", "[3]", (3,)),
         ("seeds", "3", (3,)),
+        ("seeds", "{'looks': (2, 4)}", Looks((2, 4))),
+        ("seeds.looks", "2,4", (2, 4)),
         ("conditions", "direct", ("direct",)),
         ("conditions", "('direct', 'scratch')", ("direct", "scratch")),
         ("conditions", "direct,scratch", ("direct", "scratch")),

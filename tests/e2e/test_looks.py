@@ -1,0 +1,62 @@
+"""A study with sequential seeds trains up to the look that decides, and goes on from there."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from flaxfer.config import Config
+from flaxfer.config.seeds import Looks
+from flaxfer.statistics import looks
+from flaxfer.study import plan, runner
+from tests.e2e.helpers import open_study, summary_of
+
+
+@pytest.fixture
+def config(copied: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setattr(looks, "DRAWS", 200)
+    return dataclasses.replace(copied, seeds=Looks((2, 3)), batched_seeds=1)
+
+
+@pytest.mark.slow  # The looks are tested without training in tests/study.
+def test_a_study_stops_at_the_look_that_decides_and_trains_nothing_more(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(looks, "ALPHA", 1.0)
+    runner.run(config, "the command")
+    summary = summary_of(config)
+    assert (summary["seeds"], summary["looks"]) == ([0, 1], [2, 3])
+    assert {run["seed"] for run in summary["runs"]} == {0, 1}
+    (first,) = summary["looked"]
+    assert (first["seeds"], first["decided"]) == (2, True)
+    (change,) = summary["design_changes"]
+    assert change.endswith("after results of 1 seeds: seeds 0 became looks 2, 3.")
+    later = [spec for spec in open_study(config).plan.stages if spec.seed == 2]
+    assert later and not any(Path(spec.folder).exists() for spec in later)
+    # Nothing is trained again, and the look is not had again.
+    before = {file: file.stat().st_mtime_ns for file in Path(config.stages).glob("*/done.json")}
+    monkeypatch.setattr(looks, "take_look", None)
+    runner.run(config, "the command")
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+    assert summary_of(config)["looked"] == summary["looked"]
+    # Without a decision it goes on to the last look.
+    monkeypatch.undo()
+    monkeypatch.setattr(looks, "DRAWS", 200)
+    runner.run(config, "the command")
+    summary = summary_of(config)
+    assert summary["seeds"] == [0, 1, 2]
+    assert [look["seeds"] for look in summary["looked"]] == [2, 3]
+    assert summary["looked"][0] == {**first, "decided": False}
+    assert summary["looked"][1]["share"] == 1.0
+    report = (Path(config.workdir) / "report.md").read_text()
+    assert "Looks at the primary comparison, planned after 2, 3 seeds." in report
+    capsys.readouterr()
+    runner.show(config)
+    assert "looks at 2, 3 seeds; a study that is decided stops" in capsys.readouterr().err
+
+
+def test_seeds_are_trained_together_within_a_look(config: Config) -> None:
+    data = open_study(dataclasses.replace(config, seeds=Looks((2, 5, 6)), batched_seeds=2)).data
+    assert plan.seed_groups(data) == [(0, 1), (2, 3), (4,), (5,)]
