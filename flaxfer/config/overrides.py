@@ -144,7 +144,10 @@ def _with_value(tree: Tree, key: str, value: Any) -> Tree:
         if not isinstance(node, dict | list):
             raise ValueError(f"{part!r} is a value, not a section")
     if isinstance(node, list):
-        raise ValueError("set the whole tuple, or one field of one of its items")
+        if last.isdecimal() or any(isinstance(item, dict) for item in node):
+            raise ValueError("set the whole tuple, or one field of one of its items")
+        # Some settings are a tuple of values or a section, such as `seeds`.
+        return _with_value(tree, ".".join(parents), {last: value})
     node[last] = value
     return tree
 

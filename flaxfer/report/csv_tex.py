@@ -19,7 +19,8 @@ RESULT_COLUMNS = (
     "value", "stage_id",
 )  # fmt: skip
 COMPARISON_COLUMNS = (
-    *NAME_COLUMNS, "metric", "larger_is_better", "language", "set", "n", "family", "margin", "runs",
+    *NAME_COLUMNS, "metric", "larger_is_better", "language", "set", "n", "units", "at_chance",
+    "family", "margin", "runs",
     "direct_seeds", "staged_seeds", "direct_mean", "direct_sd", "staged_mean", "staged_sd",
     "difference", "low", "high", "level", "over", "p", "p_equivalence", "p_holm",
     "p_equivalence_holm", "alpha_holm", "low_simultaneous", "high_simultaneous",
@@ -69,6 +70,7 @@ def comparisons_csv(data: ReportData) -> str:
             **vars(entry), **vars(one), **vars(estimate), "study": entry.name,
             **_condition("direct", estimate.direct), **_condition("staged", estimate.staged),
             "larger_is_better": "yes" if one.larger_is_better else "no",
+            "at_chance": "yes" if one.at_chance else "no",
             "needed_both": " ".join(map(str, estimate.needed_both or ())),
             "runs": runs, "level": data.evidence.level,
             "collapsed": " ".join(f"{run.condition}:{run.seed}" for run in one.collapsed),

@@ -94,9 +94,10 @@ def interval_caption(quantity: str, level: float, comparisons: Sequence[Comparis
 
 def _difference_table(entry: Entry, level: float) -> Table:
     """Return the comparisons of every set and mean, over all runs."""
+    at_chance = any(one.at_chance for one in entry.comparisons)
     records = [
         {
-            "language": one.language, "set": one.set, "n": one.n,
+            "language": one.language, "set": one.set, "n": one.n, "units": one.units,
             DIFFERENCE: signed(one.all_runs.difference),
             f"{level:.0%} interval": interval(one.all_runs),
             "simultaneous interval": simultaneous_interval(one.all_runs),
@@ -108,6 +109,7 @@ def _difference_table(entry: Entry, level: float) -> Table:
             "needed seeds": one.all_runs.needed_seeds,
             "needed examples": one.all_runs.needed_examples,
             "collapsed runs": len(one.collapsed) or None,
+            **({"at chance": "yes" if one.at_chance else None} if at_chance else {}),
         }
         for one in (*entry.comparisons, *entry.means)
     ]  # fmt: skip
@@ -116,8 +118,12 @@ def _difference_table(entry: Entry, level: float) -> Table:
         "The primary comparison decides about the study; the secondary ones are corrected among "
         "themselves. A family's simultaneous intervals all hold at once.",
         "A transfer gap becomes narrower or wider; neither is a gain or a loss in score.",
+        "Units are what is resampled: fewer than the examples where these belong to clusters, such "
+        "as questions about one text, or to parallel sets.",
     ]
-    return Table(caption, records, "llrrrrllrrrrrrr", notes, foot=len(entry.means))
+    if at_chance:
+        notes.append("At chance: no condition scores above chance, so there is nothing to compare.")
+    return Table(caption, records, "llrrrrrllrrrrrrr", notes, foot=len(entry.means))
 
 
 def mean_sentence(entry: Entry) -> str:

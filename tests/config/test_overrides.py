@@ -111,6 +111,15 @@ def test_overrides_may_leave_parts_of_a_grid_out() -> None:
         loading.build(GRID, TASK_TYPES, [override])
 
 
+def test_a_field_replaces_a_tuple_of_values_but_no_tuple_of_sections() -> None:
+    several = changed(VALID, {"seeds": (3, 4)})
+    config: Any = loading.build(several, TASK_TYPES, [("seeds.looks", "2,4")])
+    assert config.looks == (2, 4)
+    for key in ("seeds.0", "target.data.train.looks"):
+        with pytest.raises(ConfigError, match="set the whole tuple"):
+            loading.build(several, TASK_TYPES, [(key, "2,4")])
+
+
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [

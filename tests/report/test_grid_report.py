@@ -147,6 +147,8 @@ def test_comparisons_csv_has_every_digit(folder: Path, data: ReportData) -> None
             assert line[name] == ("" if value is None else repr(value))
         assert line["needed_both"] == " ".join(map(str, estimate.needed_both or ()))
         assert (line["family"], line["margin"]) == (one.family, "0.1")
+        assert line["units"] == str(one.units)
+        assert line["at_chance"] == ("yes" if one.at_chance else "no")
         assert line["p_holm"] == repr(estimate.p_holm)
         assert float(line["staged_mean"]) == estimate.staged.mean
         assert line["collapsed"] == ("direct:0" if one.study == COLLAPSED else "")

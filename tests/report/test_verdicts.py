@@ -14,7 +14,7 @@ from flaxfer.report.formatting import about, p_value
 from flaxfer.report.languages import language_blocks
 from flaxfer.report.verdicts import target_blocks, verdict_blocks
 from flaxfer.statistics.multiplicity import Verdict
-from flaxfer.statistics.records import Estimate
+from flaxfer.statistics.records import Comparison, Estimate
 from tests.report.synthetic import World, write_grid
 
 WORLD = World(
@@ -132,6 +132,26 @@ def test_tables_tell_families_apart_and_gaps_neither_help_nor_hurt(data: ReportD
     assert not {"helps", "hurts"} & {verdicts["transfer gap"]}
     captions = [block.caption for block in blocks if isinstance(block, Figure)]
     assert any("grey band holds the differences within the margin" in text for text in captions)
+
+
+def test_units_and_sets_at_chance_are_shown(data: ReportData) -> None:
+    entry = data.entries[0]
+    first, *others = entry.comparisons
+
+    def difference_table(comparisons: tuple[Comparison, ...]) -> Table:
+        changed = dataclasses.replace(entry, comparisons=comparisons)
+        blocks = language_blocks(dataclasses.replace(data, entries=(changed,)))
+        tables = [block for block in blocks if isinstance(block, Table)]
+        return next(table for table in tables if "by language, over all runs" in table.caption)
+
+    sound = [dataclasses.replace(one, at_chance=False) for one in others]
+    failed = dataclasses.replace(first, units=7, at_chance=True)
+    table = difference_table((failed, *sound))
+    assert table.records[0]["units"] == 7
+    assert table.records[0]["at chance"] == "yes"
+    assert any("At chance" in note for note in table.notes)
+    table = difference_table((dataclasses.replace(first, at_chance=False), *sound))
+    assert "at chance" not in table.columns
 
 
 def test_targets_show_corrected_values(data: ReportData) -> None:
