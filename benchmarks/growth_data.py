@@ -162,7 +162,8 @@ def write_study(folder: Path, languages: int, size: int) -> Path:
             run |= {"id": f"{condition}{seed}", "steps": 1, "dev": {"pearson": 0.5}}
             runs.append(run | {"evaluations": evaluations})
     splits = [{"split": "train", "languages": {"en": size}, "fingerprint": "e" * 64}]
-    splits += [{"split": name, "languages": {name: size}, "fingerprint": "f" * 64} for name in sets]
+    facts = {"fingerprint": "f" * 64, "units": size}
+    splits += [{"split": name, "languages": {name: size}, **facts} for name in sets]
     record = {
         "name": folder.name,
         "metric": TASK.metric,

@@ -29,12 +29,11 @@ def columns(
     described = data.descriptive.get(_key(entry, comparison, all_runs))
     if described is None:
         return {}
-    is_headline = comparison is entry.headline
     comparisons = sum(
         _key(other, one, all_runs) in data.descriptive
         for other in data.entries
         for one in (*other.comparisons, *other.means)
-        if (one is other.headline) == is_headline
+        if one.family == comparison.family
     )
     staged, direct = described.bounds(data.evidence.alpha, comparisons)
     bounds = {"epsilon_min_staged": staged, "epsilon_min_direct": direct}

@@ -221,12 +221,12 @@ def test_the_head_is_kept_only_for_the_same_question(finished: Config) -> None:
     assert finished.intermediate is not None and spec.parent is not None
     task = finished.intermediate.task
     best = spec.parent.record.best_params(study.data.encoder, study.mesh)
-    fresh = fresh_params(study, 3, 7)
+    fresh = fresh_params(study, 3, spec.seed)
 
     def head(task: Task) -> Any:
         settings = dataclasses.replace(finished.target, task=task)
         model = dataclasses.replace(spec.model, num_outputs=3)
-        other = dataclasses.replace(spec, seed=7, settings=settings, model=model)
+        other = dataclasses.replace(spec, settings=settings, model=model)
         return study.starts.params(other)["head"]
 
     renamed = dataclasses.replace(task, name="other", metric="mcc")

@@ -359,15 +359,13 @@ def test_descriptive_statistics_are_added_on_request(
     assert main(["report", *studies, "--descriptive", "--output", str(tmp_path)]) == 0
     with (tmp_path / "comparisons.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    # One headline of each study; the sets in four languages and the other means are the rest.
+    # One primary comparison of each study; the sets in four languages and other means are the rest.
     compared = {
-        headline: {
-            line["epsilon_min_comparisons"] for line in lines if line["headline"] == headline
-        }
-        for headline in ("yes", "no")
+        family: {line["epsilon_min_comparisons"] for line in lines if line["family"] == family}
+        for family in ("primary", "secondary")
     }
-    rest = [line for line in lines if (line["headline"], line["runs"]) == ("no", "all")]
-    assert compared == {"yes": {"2"}, "no": {str(len(rest))}} and len(rest) == 4 + 2
+    rest = [line for line in lines if (line["family"], line["runs"]) == ("secondary", "all")]
+    assert compared == {"primary": {"2"}, "secondary": {str(len(rest))}} and len(rest) == 4 + 2
     rows = table(
         Page((tmp_path / "report.html").read_text()), "Statistics that other papers report"
     )

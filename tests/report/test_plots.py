@@ -74,10 +74,14 @@ def test_the_margin_is_a_band_behind_the_interval() -> None:
         ),
     )  # fmt: skip
     rows = [
-        Comparison("w", "s", "pearson", True, "en", "en", 9, "primary", margin, estimate, (), (),
-                   None)
+        Comparison(
+            **{"workdir": "w", "study": "s", "metric": "pearson", "larger_is_better": True},
+            **{"language": "en", "set": "en", "n": 9, "units": 9, "at_chance": False},
+            **{"family": "primary", "margin": margin, "all_runs": estimate},
+            **{"collapsed": (), "not_transferred": (), "without_collapsed": None},
+        )
         for margin in (0.05, None, 0.2)
-    ]  # fmt: skip
+    ]
     svg = plots.intervals("intervals", ["a", "b", "c"], rows, "difference")
     bands = [band for band in shapes(svg, "--line") if len(band) >= 4]
     (width,) = {round(float(np.ptp(line[:, 0])), 2) for line in shapes(svg, "--staged")

@@ -75,9 +75,9 @@ def test_a_forecast_counts_each_stage_once(tmp_path: Path) -> None:
     blocked = stage(tmp_path, 0, "staged", start=failed)
     large = stage(tmp_path, 0, "scratch", model="large")
     plans = [
-        StudyPlan(CONFIG, ((done, failed, running), (to_do, blocked))),
-        StudyPlan(dataclasses.replace(CONFIG, name="third"), ((done,),)),
-        StudyPlan(dataclasses.replace(CONFIG, name="second"), ((large,),)),
+        StudyPlan(CONFIG, ((done, failed, running), (to_do, blocked)), (0, 1, 2, 3)),
+        StudyPlan(dataclasses.replace(CONFIG, name="third"), ((done,),), (0,)),
+        StudyPlan(dataclasses.replace(CONFIG, name="second"), ((large,),), (0,)),
     ]
     with Claims() as claims, claims.taking([running.folder]):
         entries = forecast.entries(plans, claims)
