@@ -204,6 +204,7 @@ RUNS: dict[str, tuple[int, str]] = {
     f"{STUDY} --config.data_dir=DATA --config.model.path=MODEL": (0, "runs/NAME/report.html"),
     "flaxfer plan --config FILE": (0, ""),
     "flaxfer report runs/<name>": (0, "runs/NAME/report.md"),
+    "flaxfer report runs/<name> --descriptive": (0, "runs/NAME/comparisons.csv"),
     "flaxfer report DIR1 DIR2 --output FOLDER": (0, "both/report.html"),
     "flaxfer export runs/NAME OUT --condition staged --seed 0": (0, "OUT/model.safetensors"),
     "flaxfer predict OUT texts.jsonl --output predictions.jsonl": (0, "predictions.jsonl"),
