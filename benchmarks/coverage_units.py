@@ -93,7 +93,7 @@ def _draw_study(
     number = np.arange(n) // world.cluster
 
     def effect(*shape: int) -> np.ndarray:
-        """Draw effects of examples, of which clusters share 0.7 of the variance."""
+        """Draw an effect for each example; a cluster shares 0.7 of its variance."""
         of_cluster = rng.standard_normal((number[-1] + 1, *shape))[number]
         share = 0.7 if world.cluster > 1 else 0.0
         return np.sqrt(share) * of_cluster + np.sqrt(1 - share) * rng.standard_normal((n, *shape))

@@ -2,11 +2,10 @@ r"""Write BENCHMARKS.md and its plot from stored JSON.
 
 python -m benchmarks.report
 
-Reads benchmarks/results: *.jsonl of `benchmarks.run`, with a section for each kind of CPU;
-breakdown.json, cpu_matmul.json, growth.json, quality.json and coverage.json of the scripts of these
-names; tpu*.json of `benchmarks.peer_flax --tpu` and `flaxfer aot --json`, with one of these again
-in variants/*.json, each with another setting that its name gives. Sections without records are left
-out.
+Reads benchmarks/results: *.jsonl of `benchmarks.run`, with a section for each kind of CPU; the
+files in `SECTIONS`, of the scripts of their names; tpu*.json of `benchmarks.peer_flax --tpu` and
+`flaxfer aot --json`, with one of these again in variants/*.json, each with another setting that its
+name gives. Sections without records are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +20,9 @@ from benchmarks import (
     common,
     coverage,
     cpu_matmul,
+    descriptive,
     growth,
+    looks,
     quality,
     result,
     summary,
@@ -40,6 +41,8 @@ SECTIONS = {
     "growth.json": growth.section,
     "quality.json": quality.section,
     "coverage.json": coverage.section,
+    "looks.json": looks.section,
+    "descriptive.json": descriptive.section,
 }
 """Function that renders the section of each file in benchmarks/results."""
 
@@ -109,7 +112,8 @@ uses, `--vocabulary 30000`), where `FILE` is the model's config.json. Packed row
 tokenizer, instead of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
 `--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Other settings: the first \
 command with one more option, and `--json benchmarks/results/variants/NAME.json`. The remaining \
-sections: the commands at the top of benchmarks/breakdown.py, quality.py and coverage.py.
+sections: the commands at the top of benchmarks/breakdown.py, cpu_matmul.py, growth.py, quality.py, \
+coverage.py, looks.py and descriptive.py.
 """
 
 

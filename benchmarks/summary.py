@@ -55,7 +55,7 @@ def peers(runs: Sequence[Run]) -> list[str]:
 
 
 def ratios(runs: Sequence[Run], peer: str, what: str) -> list[float]:
-    """Return flaxfer's `RATE` over that of a peer, for every round that has both."""
+    """Return the ratios of flaxfer's `RATE` to a peer's, one for each round that has both."""
     flaxfer, other = (
         {r["round"]: r[RATE] for r in runs if r["what"] == what and r["label"] in side}
         for side in ({run["label"] for run in runs} - {*peers(runs)}, {peer})

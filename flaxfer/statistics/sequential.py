@@ -110,7 +110,7 @@ def crossing_probabilities(critical: Sequence[float], information: Sequence[floa
 
 
 def _growth(information: Sequence[float]) -> list[float]:
-    """Return the ratio of each look's information to that of the look before; inf for the first."""
+    """Return the growth of information at each look, as a ratio; infinite at the first."""
     later = itertools.pairwise(information)
     return [math.inf, *(max(new / old, 1 + MIN_GROWTH) for old, new in later)]
 

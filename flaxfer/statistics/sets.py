@@ -249,7 +249,7 @@ class StudyRuns:
     def _mean(
         self, name: str, averaged: Sequence[SetScores], subtracted: Sequence[SetScores]
     ) -> SetScores:
-        """Return the mean over the languages of some sets, minus that of others if any."""
+        """Return a mean over languages, or the difference of two such means."""
         sets = [*averaged, *subtracted]
         reasons = (
             [f"{one.language} / {one.set}: {why}" if why else "" for why in one.unlearned]

@@ -153,7 +153,7 @@ class StudyData:
 
     @property
     def overlap(self) -> list[Overlap]:
-        """What the splits share, for each seed where seeds differ."""
+        """Texts that several splits share; one record a seed where seeds differ."""
         records = {seed: draw.overlap for seed, draw in self.draws.items()}
         return _by_seed(records, lambda record, seed: dataclasses.replace(record, seed=seed))
 

@@ -105,6 +105,14 @@ def test_page_has_ratios_limit_machine_and_derived_seeds() -> None:
     ]
 
 
+def test_seeds_per_hour_are_for_examples_of_equal_length() -> None:
+    peer = [run_of("Trainer", "train", 0, 50.0, useful_tokens_per_s=3300.0), RUNS[5]]
+    tokens = summary.tokens_per_example(RUNS)
+    assert tokens == {"train": 30.0, "eval": 30.0}
+    equal = [run_of("Trainer", "train", 0, 110.0), RUNS[5]]
+    assert summary.seeds_per_hour(peer, tokens) == summary.seeds_per_hour(equal, tokens)
+
+
 def test_the_best_peer_of_each_measurement_and_the_limit_have_rows() -> None:
     runs = [*RUNS, run_of("Other", "train", 0, 30.0), run_of("Other", "eval", 0, 320.0)]
     assert summary.best_peer(runs, "train") == "Trainer, float32"
