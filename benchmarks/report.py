@@ -112,8 +112,8 @@ uses, `--vocabulary 30000`), where `FILE` is the model's config.json. Packed row
 tokenizer, instead of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
 `--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Other settings: the first \
 command with one more option, and `--json benchmarks/results/variants/NAME.json`. The remaining \
-sections: the commands at the top of benchmarks/breakdown.py, cpu_matmul.py, growth.py, quality.py, \
-coverage.py, looks.py and descriptive.py.
+sections: the commands at the top of benchmarks/breakdown.py, cpu_matmul.py, growth.py, \
+quality.py, coverage.py, looks.py and descriptive.py.
 """
 
 
