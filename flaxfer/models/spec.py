@@ -82,14 +82,13 @@ class ModelSpec:
         """Return whether any dropout rate of the encoder is above zero."""
         return self.encoder != self.encoder.with_dropout(0.0)
 
-    @functools.cache  # noqa: B019 - equal specs share a graph, and there are few.
     def graph(self) -> nnx.GraphDef[EncoderModel]:
         """Return the model without its arrays: hashable, and merged with parameters when jitted."""
-        return nnx.split(nnx.eval_shape(lambda: self._module(0)), nnx.Param)[0]
+        return self._abstract()[0]
 
     def param_shapes(self) -> Params:
         """Return the parameters as `ShapeDtypeStruct`, float32."""
-        shapes: Params = jax.eval_shape(lambda: self.random_params(0))
+        shapes: Params = jax.tree.map(lambda shape: shape, self._abstract()[1])  # A copy.
         return shapes
 
     def random_params(self, seed: int) -> Params:
@@ -116,6 +115,11 @@ class ModelSpec:
         model = nnx.merge(self.graph(), params)
         logits: jax.Array = model(batch, dropout_key=dropout_key, execution=execution)
         return logits
+
+    @functools.cache  # noqa: B019 - equal specs share a graph, and there are few.
+    def _abstract(self) -> tuple[nnx.GraphDef[EncoderModel], Params]:
+        graph, params = nnx.split(nnx.eval_shape(lambda: self._module(0)), nnx.Param)
+        return graph, nnx.to_pure_dict(params)
 
     def _module(self, seed: int) -> EncoderModel:
         rngs = nnx.Rngs(jax.random.key(seed))
