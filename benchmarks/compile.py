@@ -1,7 +1,7 @@
 r"""Measure what starting a study costs: tracing, lowering and compiling each of its programs.
 
 python -m benchmarks.compile --model FOLDER --data FILE --eval_data FILE --steps 24 \
-    --bucket_sizes 2
+    --bucket_sizes 2 > benchmarks/results/compile.json
 
 Runs the same study twice in processes of its own: cold, with an empty cache of programs, and warm.
 Prints a table for each, and a JSON line. Seconds of tracing, lowering and compiling are those of
@@ -59,6 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for kind, record in figures.items():
         print(f"{kind}: {table(record)}", file=sys.stderr)
     common.emit("flaxfer", "compile", options, figures, stage.PACKAGES)
+
+
+def section(record: Mapping[str, Any]) -> str:
+    """Return the section of BENCHMARKS.md."""
+    settings = record["settings"]
+    return (
+        "## Cost of a start\n"
+        "Seconds of JAX's events for tracing, lowering and compiling each function of a study of "
+        f"{settings['steps']} steps of {settings['batch']} examples (all-MiniLM-L6-v2, STS-B "
+        "English), by benchmarks/compile.py: cold with an empty cache of programs, warm with those "
+        "of the cold start, whose reading counts as compiling. A thread compiles while steps run, "
+        f"so only a part is waited for. {summary.machine([dict(record)])}\n\n"
+        + "\n".join(f"{kind.capitalize()}: {table(record[kind])}" for kind in STARTS)
+    )
 
 
 def start(options: argparse.Namespace) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from benchmarks import (
     summary,
     tpu,
 )
+from benchmarks import compile as compilation
 from benchmarks.gpu_check import report as gpu_check_report
 from benchmarks.summary import Run, table
 
@@ -38,6 +39,7 @@ PROFILED, VARIANTS = "tpu-flaxfer-bert-base.json", "variants"
 SECTIONS = {
     "breakdown.json": breakdown.section,
     "cpu_matmul.json": cpu_matmul.section,
+    "compile.json": compilation.section,
     "growth.json": growth.section,
     "quality.json": quality.section,
     "coverage.json": coverage.section,
@@ -112,8 +114,8 @@ uses, `--vocabulary 30000`), where `FILE` is the model's config.json. Packed row
 tokenizer, instead of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
 `--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Other settings: the first \
 command with one more option, and `--json benchmarks/results/variants/NAME.json`. The remaining \
-sections: the commands at the top of benchmarks/breakdown.py, cpu_matmul.py, growth.py, \
-quality.py, coverage.py, looks.py and descriptive.py.
+sections: the commands at the top of benchmarks/breakdown.py, cpu_matmul.py, compile.py, \
+growth.py, quality.py, coverage.py, looks.py and descriptive.py.
 """
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from benchmarks import common, stage
 from benchmarks import compile as benchmark
-from benchmarks import stage
 from benchmarks.programs import Program, recorded, seconds
 from tests.helpers import WORDS, restored_compilation_cache, tiny_model
 
@@ -38,6 +38,11 @@ def test_the_programs_of_a_study_are_counted(
     cells = lines[-1].split("|")
     programs = sum(program["programs"] for program in record["programs"].values())
     assert [cells[1].strip(), int(cells[2])] == ["all", programs]
+    made = {"machine": common.machine(), "versions": common.versions("jax"), **common.stamp()}
+    settings = {"steps": options.steps, "batch": options.batch}
+    page = benchmark.section({"cold": record, "warm": record, "settings": settings, **made})
+    assert page.count(benchmark.table(record)) == len(benchmark.STARTS)
+    assert "2 steps of 16 examples" in page
 
 
 def test_nested_blocks_record_the_same_programs() -> None:
