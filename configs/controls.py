@@ -19,6 +19,9 @@ Presets
 Commands
   python -m flaxfer.main --config configs/controls.py --config.data_dir=DATA \
       --config.models.bert.path=BERT --config.models.xlmr.path=XLMR
+
+Expected
+  The last column above. The table names every pair that was tried.
 """
 
 from __future__ import annotations
@@ -110,9 +113,7 @@ def english() -> dict:
         targets={
             "inference": dict(
                 task=RTE,
-                data=dict(
-                    train=glue("RTE/train", "sentence1", "sentence2"), split=(0.1, 0.1, 0.8)
-                ),
+                data=dict(train=glue("RTE/train", "sentence1", "sentence2"), split=(0.1, 0.1, 0.8)),
                 models="bert",
                 intermediates="mnli",
             ),

@@ -75,8 +75,9 @@ def cell_keys(grid: Grid) -> dict[str, CellKey]:
     """
     keys = {}
     for model in grid.models:
-        trained = (pair for pair in grid.targets.items() if model in (pair[1].models or grid.models))
-        for target, stage in trained:
+        for target, stage in grid.targets.items():
+            if model not in (stage.models or grid.models):
+                continue
             pairs = itertools.product(stage.intermediates or ("",), grid.fractions)
             for intermediate, fraction in pairs:
                 parts = (model, intermediate, target, f"{fraction:g}" if fraction != 1 else "")
@@ -147,11 +148,11 @@ def check(grid: Grid, task_types: TaskTypes) -> Iterator[Finding]:
     if staged and grid.conditions != default and not any(p.staged for p in places.values()):
         message = "'staged' has no effect, as no target has intermediates; leave it out"
         yield finding(message, "conditions", "targets")
-    named = [target.models for target in grid.targets.values()]
-    for name in [m for m in grid.models if all(named) and not any(m in each for each in named)]:
-        yield finding("has no effect, as no target names it; leave it out", f"models.{name}")
+    for name in grid.models:
+        if grid.targets and not any(name in (t.models or [name]) for t in grid.targets.values()):
+            yield finding("has no effect, as no target names it; leave it out", f"models.{name}")
     sizes = (
-        (len({*target.intermediates}) or 1) * len({*target.models} or grid.models)
+        (len({*target.intermediates}) or 1) * sum(m in (target.models or [m]) for m in grid.models)
         for target in grid.targets.values()
     )
     if len(cell_keys(grid)) < sum(sizes) * len(grid.fractions):

@@ -9,19 +9,19 @@ from flaxfer.config.grids import Grid
 from flaxfer.tasks import TASK_TYPES
 
 CONTROLS = Path(__file__).parents[2] / "configs" / "controls.py"
-PAIRS = [
+PAIRS = {
     ("bert", "mnli", "inference"),
     ("bert", "films", "customers"),
     ("bert", "questions", "films"),
     ("xlmr", "qqp", "similarity"),
-]
+}
 
 
 def test_each_pair_has_looks_a_margin_and_whole_test_sets() -> None:
     grid = loading.load_any(str(CONTROLS), TASK_TYPES, [("data_dir", "DATA")])
     assert isinstance(grid, Grid)
     keys = grids.cell_keys(grid).values()
-    assert [(key.model, key.intermediate, key.target) for key in keys] == PAIRS
+    assert {(key.model, key.intermediate, key.target) for key in keys} == PAIRS
     for cell in grids.cells(grid).values():
         assert cell.looks == (5, 10, 15, 20)
         assert cell.margin == {cell.target.task.metric: 0.02}
