@@ -91,9 +91,9 @@ def english() -> dict:
             max_columns=2,
             header=False,
             columns=dict(label=0, text_a=1),
-            drop=dict(text_a=("",)),
+            labels=labels or {},
             fraction=fraction,
-        ) | (dict(labels=labels) if labels else {})
+        )
 
     polar = {"0": "negative", "1": "positive"}
     films = polarity("film sentences")
@@ -107,7 +107,9 @@ def english() -> dict:
             ),
             films=intermediate(films, sentences("stsa.binary.train", polar, 0.5), film_dev),
             questions=intermediate(
-                QUESTIONS, sentences("TREC.train.all"), sentences("TREC.test.all")
+                QUESTIONS,
+                sentences("TREC.train.all") | dict(encoding="latin-1"),
+                sentences("TREC.test.all"),
             ),
         ),
         targets={
@@ -119,7 +121,10 @@ def english() -> dict:
             ),
             "customers": dict(
                 task=polarity("customer reviews"),
-                data=dict(train=sentences("custrev.all", polar), split=(0.0265, 0.0535, 0.92)),
+                data=dict(
+                    train=sentences("custrev.all", polar) | dict(drop=dict(text_a=("",))),
+                    split=(0.0265, 0.0535, 0.92),
+                ),
                 models="bert",
                 intermediates="films",
             ),
