@@ -27,17 +27,19 @@ class Target(Stage):
 
     Attributes:
       intermediates: Names of the intermediate stages that are compared for it.
+      models: Names of the models that it is trained with; empty for all.
     """
 
     intermediates: fields.Tuple[fields.Part] = ()
+    models: fields.Tuple[fields.Part] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid(Common):
     """Studies that share stages where possible; each is a cell of the grid.
 
-    A target without intermediates has one cell per model and fraction, without the condition
-    `staged`.
+    A target has cells with its own models, or with all. Without intermediates, it has one per model
+    and fraction, without the condition `staged`.
 
     Attributes:
       models: Models by name.
@@ -74,6 +76,8 @@ def cell_keys(grid: Grid) -> dict[str, CellKey]:
     keys = {}
     for model in grid.models:
         for target, stage in grid.targets.items():
+            if model not in (stage.models or grid.models):
+                continue
             pairs = itertools.product(stage.intermediates or ("",), grid.fractions)
             for intermediate, fraction in pairs:
                 parts = (model, intermediate, target, f"{fraction:g}" if fraction != 1 else "")
@@ -134,36 +138,45 @@ def check(grid: Grid, task_types: TaskTypes) -> Iterator[Finding]:
     for name, model in grid.models.items():
         yield from check_model(f"models.{name}", model)
         for at, each in places.items():
-            yield from check_kernel(at, each.stage.train, f"models.{name}", model, grid)
+            if name in (getattr(each.stage, "models", ()) or grid.models):
+                yield from check_kernel(at, each.stage.train, f"models.{name}", model, grid)
     for at, each in places.items():
         yield from check_stage(at, each, task_types)
     for name, target in grid.targets.items():
-        yield from _check_intermediates(f"targets.{name}", target, grid)
+        yield from _check_names(f"targets.{name}", target, grid)
     default = Common.__dataclass_fields__["conditions"].default
     if staged and grid.conditions != default and not any(p.staged for p in places.values()):
         message = "'staged' has no effect, as no target has intermediates; leave it out"
         yield finding(message, "conditions", "targets")
-    sizes = (len({*target.intermediates}) or 1 for target in grid.targets.values())
-    if len(cell_keys(grid)) < sum(sizes) * len(grid.models) * len(grid.fractions):
+    for name in grid.models:
+        if grid.targets and not any(name in (t.models or [name]) for t in grid.targets.values()):
+            yield finding("has no effect, as no target names it; leave it out", f"models.{name}")
+    sizes = (
+        (len({*target.intermediates}) or 1) * sum(m in (target.models or [m]) for m in grid.models)
+        for target in grid.targets.values()
+    )
+    if len(cell_keys(grid)) < sum(sizes) * len(grid.fractions):
         message = "two studies of the grid have the same name; use other names or fractions"
         yield finding(message, "targets", "models", "intermediates", "fractions")
 
 
-def _check_intermediates(at: str, target: Target, grid: Grid) -> Iterator[Finding]:
-    """Yield contradictions between the target at a dotted key and its intermediate stages."""
-    key = f"{at}.intermediates"
-    if len(set(target.intermediates)) < len(target.intermediates):
-        yield finding(f"should not contain duplicates; is {target.intermediates}", key)
-    for word in dict.fromkeys(target.intermediates):
-        if word not in grid.intermediates:
-            message = f"{word!r} is not an intermediate stage; "
-            yield finding(message + suggestion(word, grid.intermediates), key, "intermediates")
-        else:
-            stage = grid.intermediates[word]
-            yield from check_same_stages(f"intermediates.{word}", stage, at, target)
+def _check_names(at: str, target: Target, grid: Grid) -> Iterator[Finding]:
+    """Yield contradictions between the target at a dotted key and what it names."""
+    known = {"intermediates": "an intermediate stage", "models": "a model"}
+    for section, kind in known.items():
+        key, words = f"{at}.{section}", getattr(target, section)
+        if len(set(words)) < len(words):
+            yield finding(f"should not contain duplicates; is {words}", key)
+        for word in dict.fromkeys(words):
+            if word not in getattr(grid, section):
+                message = f"{word!r} is not {kind}; "
+                yield finding(message + suggestion(word, getattr(grid, section)), key, section)
+            elif section == "intermediates":
+                stage = grid.intermediates[word]
+                yield from check_same_stages(f"intermediates.{word}", stage, at, target)
     if grid.conditions == ("staged",) and not target.intermediates:
         message = "the condition 'staged', the only one, needs an intermediate stage"
-        yield finding(message, key, "conditions")
+        yield finding(message, f"{at}.intermediates", "conditions")
 
 
 def _subsampled(target: Target, fraction: float) -> Stage:

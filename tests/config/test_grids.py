@@ -120,6 +120,13 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
     assert {cell.stages for cell in cells.values()} == {"shared"}
 
 
+def test_a_target_may_name_its_models(file: str) -> None:
+    cells = grids.cells(load(file, ("targets.films.models", "large"), ("fractions", "1.0")))
+    pairs = ["para.news", "nli.news", "nli.films", "alone"]
+    every = [f"{model}.{pair}" for model in ("small", "large") for pair in pairs]
+    assert list(cells) == [name for name in every if name != "small.nli.films"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
@@ -152,6 +159,12 @@ def test_overrides_reach_into_a_grid(file: str) -> None:
         (
             {"targets.news.intermediates": "'nli', 'nli'"},
             ["intermediates: should not contain duplicates"],
+        ),
+        ({"targets.news.models": "larg"}, ["'larg' is not a model; did you mean 'large'?"]),
+        ({"targets.alone.models": "small,small"}, ["models: should not contain duplicates"]),
+        (
+            {f"targets.{name}.models": "small" for name in ("news", "films", "alone")},
+            ["models.large: has no effect, as no target names it"],
         ),
         ({"fractions": "0.5,0.5"}, ["fractions: should not contain duplicates"]),
         (
