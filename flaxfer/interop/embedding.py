@@ -27,6 +27,7 @@ from flaxfer.interop.vector_modules import normalised
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
+from flaxfer.models.layers import Keys
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
 from flaxfer.tasks import TASK_TYPES
@@ -212,7 +213,9 @@ def embed_tokenized(
       pooling: as in `Embedder`.
       mesh: devices over which rows are split.
     """
-    encoder = nnx.eval_shape(lambda: FAMILIES[config.family].encoder(config, rngs=nnx.Rngs(0)))
+    encoder = nnx.eval_shape(
+        lambda: FAMILIES[config.family].encoder(config, rngs=Keys(jax.random.key(0)))
+    )
     embed_step = make_embed_step(nnx.split(encoder, nnx.Param)[0], layers, pooling)
     row_length = max(128, 1 << (int(data.lengths.max()) - 1).bit_length())
     rows = min(max(STEP_TOKENS // row_length, 1), 1 << (len(data) - 1).bit_length())

@@ -19,6 +19,7 @@ from flaxfer.models.layers import (
     Embedding,
     Execution,
     FeedForward,
+    Keys,
     LayerNorm,
     Linear,
     at,
@@ -32,7 +33,7 @@ from flaxfer.models.ops import dropout, dropout_site
 class Embeddings(nnx.Module):
     """The sum of word, position and type embeddings, normalised."""
 
-    def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: AbsoluteConfig, *, rngs: Keys):
         table = functools.partial(
             Embedding, width=config.hidden_size, std=config.initializer_range, rngs=rngs
         )
@@ -57,7 +58,7 @@ class Embeddings(nnx.Module):
 class SelfAttention(nnx.Module):
     """Multi-head attention with its four projections."""
 
-    def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: AbsoluteConfig, *, rngs: Keys):
         linear = functools.partial(Linear, std=config.initializer_range, rngs=rngs)
         width, heads = (config.hidden_size,), (config.num_heads, config.head_size)
         self.query = linear(width, heads)
@@ -95,7 +96,7 @@ class SelfAttention(nnx.Module):
 class Layer(nnx.Module):
     """One encoder layer, normalised after each residual sum."""
 
-    def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: AbsoluteConfig, *, rngs: Keys):
         self.attention = SelfAttention(config, rngs=rngs)
         self.attention_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.feed_forward = FeedForward(config, rngs=rngs)
@@ -122,7 +123,7 @@ class Layer(nnx.Module):
 class Encoder(nnx.Module):
     """Embeddings and layers of BERT or RoBERTa over packed rows."""
 
-    def __init__(self, config: AbsoluteConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: AbsoluteConfig, *, rngs: Keys):
         self.embeddings = Embeddings(config, rngs=rngs)
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.num_layers)])
 
@@ -159,7 +160,7 @@ class Encoder(nnx.Module):
 class PoolerHead(nnx.Module):
     """A head for CLS tokens: the pooler, which is pretrained, dropout and a projection."""
 
-    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: Keys):
         width, std = (config.hidden_size,), config.initializer_range
         self.pooler = Linear(width, width, std=std, rngs=rngs)
         self.output = Linear(width, (num_outputs,), std=std, rngs=rngs)
@@ -174,7 +175,7 @@ class PoolerHead(nnx.Module):
 class TokenHead(nnx.Module):
     """Dropout and a projection of every token, as in `BertForTokenClassification`."""
 
-    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: Keys):
         width, std = (config.hidden_size,), config.initializer_range
         self.output = Linear(width, (num_outputs,), std=std, rngs=rngs)
         self.rate = config.classifier_dropout
@@ -184,7 +185,7 @@ class TokenHead(nnx.Module):
         return self.output(dropout(x_BTD, self.rate, dropout_key))
 
 
-def projection_head(config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs) -> TokenHead:
+def projection_head(config: EncoderConfig, num_outputs: int, *, rngs: Keys) -> TokenHead:
     """Return a head without dropout, as in `BertForQuestionAnswering`."""
     config = dataclasses.replace(config, classifier_dropout=0.0)
     return TokenHead(config, num_outputs, rngs=rngs)

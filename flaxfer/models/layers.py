@@ -104,6 +104,24 @@ def split_rows(x_BTD: jax.Array, execution: Execution) -> jax.Array:
     return jax.lax.with_sharding_constraint(x_BTD, NamedSharding(execution.mesh, ROWS))
 
 
+@dataclasses.dataclass
+class Keys:
+    """Keys of new parameters, which count themselves; otherwise as `nnx.Rngs(key)`.
+
+    Attributes:
+      key: key that each draw's number is folded into.
+      drawn: number of keys drawn.
+    """
+
+    key: jax.Array
+    drawn: int = 0
+
+    def params(self) -> jax.Array:
+        """Draw the next key."""
+        self.drawn += 1
+        return jax.random.fold_in(self.key, self.drawn - 1)
+
+
 class Linear(nnx.Module):
     """An affine map over the last axes of its input: one, or several such as heads.
 
@@ -118,7 +136,7 @@ class Linear(nnx.Module):
         outputs: tuple[int, ...],
         *,
         std: float,
-        rngs: nnx.Rngs,
+        rngs: Keys,
         bias: bool = True,
     ):
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (*inputs, *outputs)))
@@ -139,7 +157,7 @@ class Linear(nnx.Module):
 class FeedForward(nnx.Module):
     """Two affine maps with an activation, and in XLNet a dropout, between them."""
 
-    def __init__(self, config: EncoderConfig, *, rngs: nnx.Rngs, dropout_rate: float = 0.0):
+    def __init__(self, config: EncoderConfig, *, rngs: Keys, dropout_rate: float = 0.0):
         width, inner, std = config.hidden_size, config.intermediate_size, config.initializer_range
         self.up = Linear((width,), (inner,), std=std, rngs=rngs)
         self.down = Linear((inner,), (width,), std=std, rngs=rngs)
@@ -198,7 +216,7 @@ class Bias(nnx.Module):
       bias: float32 (*shape,), normally distributed.
     """
 
-    def __init__(self, shape: tuple[int, ...], *, std: float, rngs: nnx.Rngs):
+    def __init__(self, shape: tuple[int, ...], *, std: float, rngs: Keys):
         self.bias = nnx.Param(std * jax.random.normal(rngs.params(), shape))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -214,7 +232,7 @@ class Embedding(nnx.Module):
     """
 
     def __init__(
-        self, rows: int, width: int, *, std: float, rngs: nnx.Rngs, padding: int | None = None
+        self, rows: int, width: int, *, std: float, rngs: Keys, padding: int | None = None
     ):
         table = std * jax.random.normal(rngs.params(), (rows, width))
         self.embedding = nnx.Param(table if padding is None else table.at[padding].set(0.0))

@@ -13,14 +13,14 @@ from flax import nnx
 
 from flaxfer.models.bert import PoolerHead
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.layers import Linear
+from flaxfer.models.layers import Keys, Linear
 from flaxfer.models.ops import dropout, dropout_site
 
 
 class DenseHead(nnx.Module):
     """A head for CLS tokens: dropout, a tanh layer, dropout, a projection; none is pretrained."""
 
-    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: Keys):
         width, std = (config.hidden_size,), config.initializer_range
         self.dense = Linear(width, width, std=std, rngs=rngs)
         self.output = Linear(width, (num_outputs,), std=std, rngs=rngs)
@@ -33,7 +33,7 @@ class DenseHead(nnx.Module):
         return self.output(dropout(x_BED, self.rate, dropout_site(dropout_key, 1)))
 
 
-def choice_head(config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs) -> PoolerHead:
+def choice_head(config: EncoderConfig, num_outputs: int, *, rngs: Keys) -> PoolerHead:
     """Return BERT's head with the encoder's dropout rate, as in `RobertaForMultipleChoice`."""
     config = dataclasses.replace(config, classifier_dropout=config.hidden_dropout)
     return PoolerHead(config, num_outputs, rngs=rngs)

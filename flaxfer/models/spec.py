@@ -10,7 +10,7 @@ from flax import nnx
 
 from flaxfer.models.encoders import Batch, EncoderConfig
 from flaxfer.models.families import FAMILIES
-from flaxfer.models.layers import Execution
+from flaxfer.models.layers import Execution, Keys
 from flaxfer.models.ops import dropout_site
 from flaxfer.runtime.trees import Params
 
@@ -28,7 +28,7 @@ class EncoderModel(nnx.Module):
       rngs: for new parameters.
     """
 
-    def __init__(self, config: EncoderConfig, head: str, num_outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, head: str, num_outputs: int, *, rngs: Keys):
         family = FAMILIES[config.family]
         self.encoder = family.encoder(config, rngs=rngs)
         self.head = family.heads[head].module(config, num_outputs, rngs=rngs)
@@ -97,8 +97,11 @@ class ModelSpec:
         Not jitted: layers share their shapes, so single operations compile several times faster
         than one program of all layers.
         """
-        params: Params = nnx.to_pure_dict(nnx.split(self._module(seed), nnx.Param)[1])
-        return params
+        return _params(self._module(Keys(jax.random.key(seed))))
+
+    def random_head(self, seed: int) -> Params:
+        """Return the head of `random_params`, without initialising an encoder."""
+        return _params(self._head_module(Keys(jax.random.key(seed), self._abstract()[2])))
 
     def apply(
         self,
@@ -117,10 +120,25 @@ class ModelSpec:
         return logits
 
     @functools.cache  # noqa: B019 - equal specs share a graph, and there are few.
-    def _abstract(self) -> tuple[nnx.GraphDef[EncoderModel], Params]:
-        graph, params = nnx.split(nnx.eval_shape(lambda: self._module(0)), nnx.Param)
-        return graph, nnx.to_pure_dict(params)
+    def _abstract(self) -> tuple[nnx.GraphDef[EncoderModel], Params, int]:
+        """Return graph, shapes of the parameters, and the number of keys that the encoder draws."""
+        every, of_head = Keys(jax.random.key(0)), Keys(jax.random.key(0))
+        module = nnx.eval_shape(lambda: self._module(every))
+        nnx.eval_shape(lambda: self._head_module(of_head))
+        return nnx.graphdef(module), _params(module), every.drawn - of_head.drawn
 
-    def _module(self, seed: int) -> EncoderModel:
-        rngs = nnx.Rngs(jax.random.key(seed))
+    def _module(self, rngs: Keys) -> EncoderModel:
         return EncoderModel(self.encoder, self.head, self.num_outputs, rngs=rngs)
+
+    def _head_module(self, rngs: Keys) -> nnx.Module:
+        head: nnx.Module = (
+            FAMILIES[self.encoder.family]
+            .heads[self.head]
+            .module(self.encoder, self.num_outputs, rngs=rngs)
+        )
+        return head
+
+
+def _params(module: nnx.Module) -> Params:
+    params: Params = nnx.to_pure_dict(nnx.split(module, nnx.Param)[1])
+    return params

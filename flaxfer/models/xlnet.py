@@ -22,6 +22,7 @@ from flaxfer.models.layers import (
     Embedding,
     Execution,
     FeedForward,
+    Keys,
     LayerNorm,
     Linear,
     at,
@@ -35,7 +36,7 @@ from flaxfer.models.ops import distance_scores, distance_scores_at, dropout, dro
 class Embeddings(nnx.Module):
     """The word embeddings; positions and types enter attention."""
 
-    def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: XLNetConfig, *, rngs: Keys):
         width, std = config.hidden_size, config.initializer_range
         self.word = Embedding(config.vocab_size, width, std=std, rngs=rngs)
         self.rate = config.hidden_dropout
@@ -68,7 +69,7 @@ class RelativeAttention(nnx.Module):
       type_embedding: float32 (2, H, K), for keys of the query's type and for other keys.
     """
 
-    def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: XLNetConfig, *, rngs: Keys):
         std = config.initializer_range
         linear = functools.partial(Linear, std=std, rngs=rngs, bias=False)
         width, heads = (config.hidden_size,), (config.num_heads, config.head_size)
@@ -143,7 +144,7 @@ class RelativeAttention(nnx.Module):
 class Layer(nnx.Module):
     """One encoder layer, normalised after each residual sum."""
 
-    def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: XLNetConfig, *, rngs: Keys):
         self.attention = RelativeAttention(config, rngs=rngs)
         self.attention_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.feed_forward = FeedForward(config, rngs=rngs, dropout_rate=config.hidden_dropout)
@@ -174,7 +175,7 @@ class Layer(nnx.Module):
 class Encoder(nnx.Module):
     """Embeddings and layers of XLNet over packed rows."""
 
-    def __init__(self, config: XLNetConfig, *, rngs: nnx.Rngs):
+    def __init__(self, config: XLNetConfig, *, rngs: Keys):
         self.embeddings = Embeddings(config, rngs=rngs)
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.num_layers)])
         self.clamp_len = config.clamp_len
@@ -226,7 +227,7 @@ class Encoder(nnx.Module):
 class SummaryHead(nnx.Module):
     """A head for CLS tokens: a tanh layer, dropout and a projection; none is pretrained."""
 
-    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: nnx.Rngs):
+    def __init__(self, config: EncoderConfig, num_outputs: int, *, rngs: Keys):
         width, std = (config.hidden_size,), config.initializer_range
         self.dense = Linear(width, width, std=std, rngs=rngs)
         self.output = Linear(width, (num_outputs,), std=std, rngs=rngs)

@@ -64,7 +64,11 @@ class Starts:
         except for parts that were pretrained (BERT's pooler).
         """
         stage = stage_data(self.data, spec)
-        fresh = spec.model.random_params(spec.attempt_seed())
+        seed = spec.attempt_seed()
+        if spec.parent is None and spec.start == "random":
+            fresh = spec.model.random_params(seed)
+        else:
+            fresh = {"head": spec.model.random_head(seed)}
         if spec.settings.train.output_bias == "mean":
             mean = stage.train.label.mean(dtype=np.float32)
             fresh["head"]["output"]["bias"] = np.full(1, mean, np.float32)
@@ -85,7 +89,7 @@ class Starts:
                 lambda: self.pretrained(head).get("head", {}),
             )
         start = with_word_table(start, rows(stage.vocabulary.ids))
-        return handover.merged(fresh, start), rows
+        return handover.merged(fresh, start, spec.model.param_shapes()), rows
 
     def rows(self, spec: StageSpec, read: Reader, ids: np.ndarray) -> np.ndarray:
         """Return the embedding rows of ids after a trained stage."""

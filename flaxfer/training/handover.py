@@ -66,11 +66,16 @@ def hand_over(
     return {**params, "head": {**pretrained_head(), **trained}}
 
 
-def merged(fresh: Params, start: Params) -> Params:
-    """Return `fresh` with the arrays of `start`, of the same shapes, in place of its own."""
-    flat = traverse_util.flatten_dict(fresh)
-    for path, value in traverse_util.flatten_dict(start).items():
-        assert np.shape(value) == np.shape(flat[path]), path
-        flat[path] = value
+def merged(fresh: Params, start: Params, shapes: Params) -> Params:
+    """Return the arrays of `start`, and those of `fresh` that it lacks.
+
+    Args:
+      fresh: new arrays.
+      start: arrays that take precedence.
+      shapes: shapes that the model needs.
+    """
+    flat = traverse_util.flatten_dict(fresh) | traverse_util.flatten_dict(start)
+    for path, shape in traverse_util.flatten_dict(shapes).items():
+        assert np.shape(flat[path]) == shape.shape, path
     params: Params = traverse_util.unflatten_dict(flat)
     return params

@@ -22,6 +22,7 @@ from flaxfer.interop.embedding import make_embed_step
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
+from flaxfer.models.layers import Keys
 from flaxfer.runtime.trees import Params
 from flaxfer.study import runner, transferability
 from flaxfer.training.step import make_train_step
@@ -123,7 +124,7 @@ def test_starts_are_scored_once_and_before_the_target_is_trained(
 def mean_features(config: EncoderConfig, params: Params, data: Tokenized) -> np.ndarray:
     """Means over the last layer by a plain loop, every example alone in its row."""
     family = FAMILIES[config.family]
-    module = nnx.eval_shape(lambda: family.encoder(config, rngs=nnx.Rngs(0)))
+    module = nnx.eval_shape(lambda: family.encoder(config, rngs=Keys(jax.random.key(0))))
     encoder = nnx.merge(nnx.split(module, nnx.Param)[0], jax.tree.map(jnp.asarray, params))
     token, type_, segment = np.zeros((3, len(data), int(data.lengths.max())), np.int32)
     for row, (begin, end) in enumerate(itertools.pairwise(data.offset.tolist())):
@@ -165,7 +166,7 @@ def test_a_sample_holds_distinct_examples_unchanged() -> None:
 
 def test_features_are_means_over_the_last_layer_of_each_example() -> None:
     config, data = encoder_config(), random_tokenized(30, 3)
-    module = FAMILIES["bert"].encoder(config, rngs=nnx.Rngs(0))
+    module = FAMILIES["bert"].encoder(config, rngs=Keys(jax.random.key(0)))
     params = nnx.to_pure_dict(nnx.split(module, nnx.Param)[1])
     features = transferability.features(config, params, data, mesh_of())
     np.testing.assert_allclose(features, mean_features(config, params, data), atol=1e-5)

@@ -22,6 +22,7 @@ from flaxfer.interop.embedding import Embedder, make_embed_step
 from flaxfer.main import main
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import FAMILIES
+from flaxfer.models.layers import Keys
 from flaxfer.models.pretrained import load_encoder, load_encoder_config
 from flaxfer.training.step import compiled_programs
 from tests.helpers import WORDS, mesh_of, tiny_model
@@ -88,7 +89,9 @@ def one_by_one(folder: Path, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encoder_graph(config: EncoderConfig) -> Any:
-    encoder = nnx.eval_shape(lambda: FAMILIES[config.family].encoder(config, rngs=nnx.Rngs(0)))
+    encoder = nnx.eval_shape(
+        lambda: FAMILIES[config.family].encoder(config, rngs=Keys(jax.random.key(0)))
+    )
     return nnx.split(encoder, nnx.Param)[0]
 
 

@@ -15,7 +15,7 @@ from flax import nnx
 
 from flaxfer.evaluation.step import cast_for_eval
 from flaxfer.models.families import FAMILIES, read_config
-from flaxfer.models.layers import Execution
+from flaxfer.models.layers import Execution, Keys
 from flaxfer.models.pretrained import parameter_names, parameter_shapes
 from flaxfer.models.spec import EncoderModel, ModelSpec
 from flaxfer.runtime.trees import leaves_by_name
@@ -276,7 +276,9 @@ def test_every_parameter_has_one_name(family: str, head: str) -> None:
 
 
 def test_the_state_consists_of_parameters_with_documented_names(family: str) -> None:
-    model = EncoderModel(read_config(tiny.settings(family)), "sequence", 3, rngs=nnx.Rngs(0))
+    model = EncoderModel(
+        read_config(tiny.settings(family)), "sequence", 3, rngs=Keys(jax.random.key(0))
+    )
     _, state, rest = nnx.split(model, nnx.Param, ...)
     assert not jax.tree.leaves(rest)
     shapes = {path: x.shape for path, x in leaves_by_name(nnx.to_pure_dict(state)).items()}
@@ -313,3 +315,13 @@ def test_every_task_type_has_a_head_in_every_family() -> None:
             head.reads_every_token == (name in ("token", "span"))
             for name, head in family.heads.items()
         )
+
+
+@pytest.mark.parametrize(("family", "head"), tiny.EVERY_HEAD)
+def test_a_new_head_alone_is_that_of_a_new_model(family: str, head: str) -> None:
+    spec = ModelSpec(read_config(tiny.settings(family)), head, tiny.OUTPUTS[head])
+    expected = leaves_by_name(spec.random_params(3)["head"])
+    alone = leaves_by_name(spec.random_head(3))
+    assert list(alone) == list(expected)
+    for name, array in alone.items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)

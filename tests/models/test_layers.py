@@ -11,7 +11,7 @@ from flax import nnx
 
 from flaxfer.models.attention import MASKED
 from flaxfer.models.encoders import ACTIVATIONS
-from flaxfer.models.layers import LayerNorm, Linear, fused
+from flaxfer.models.layers import Keys, LayerNorm, Linear, fused
 from flaxfer.models.ops import dropout, dropped_softmax, true_dropout_rate
 
 
@@ -47,7 +47,7 @@ def test_without_a_key_or_rate_nothing_is_dropped() -> None:
 
 
 def linear(outputs: tuple[int, ...], seed: int = 0) -> Linear:
-    layer = Linear((16,), outputs, std=1.0, rngs=nnx.Rngs(seed))
+    layer = Linear((16,), outputs, std=1.0, rngs=Keys(jax.random.key(seed)))
     assert layer.bias is not None
     layer.bias[...] = jax.random.normal(jax.random.key(seed), outputs)
     return layer

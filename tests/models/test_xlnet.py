@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from flaxfer.models.encoders import XLNetConfig
 from flaxfer.models.families import read_config
+from flaxfer.models.layers import Keys
 from flaxfer.models.ops import distance_scores, distance_scores_at
 from flaxfer.models.xlnet import Encoder, distance_encoding
 from tests.models import tiny
@@ -88,7 +88,7 @@ def test_distances_are_clamped(clamp_len: int) -> None:
     settings = tiny.RELATIVE | {"n_layer": 1, "clamp_len": clamp_len, "initializer_range": 0.5}
     config = read_config(settings)
     assert isinstance(config, XLNetConfig)
-    encoder = Encoder(config, rngs=nnx.Rngs(0))
+    encoder = Encoder(config, rngs=Keys(jax.random.key(0)))
     batch = tiny.batch("xlnet", tiny.RIGHT)
     batch["type_BT"][:] = 0
 
