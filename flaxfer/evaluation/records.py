@@ -12,8 +12,8 @@ from typing import Any, Literal
 import pydantic
 
 from flaxfer.config import Task
+from flaxfer.config.common import Condition
 from flaxfer.config.grids import CellKey
-from flaxfer.config.schema import Condition
 from flaxfer.data.overlap import Overlap
 from flaxfer.errors import DataError
 from flaxfer.runtime import sealed
