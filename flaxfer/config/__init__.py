@@ -1,18 +1,7 @@
 """Configuration: schema, loading, validation and grids."""
 
-from flaxfer.config.schema import (
-    Common,
-    Condition,
-    Config,
-    Data,
-    Mesh,
-    Model,
-    Optimizer,
-    Source,
-    Stage,
-    Task,
-    Train,
-)
+from flaxfer.config.common import Common, Condition, Mesh
+from flaxfer.config.schema import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 
 __all__ = [
     "Common",

@@ -11,19 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from flaxfer.config.common import Common, Mesh
 from flaxfer.config.findings import Finding, finding
-from flaxfer.config.schema import (
-    Common,
-    Config,
-    Data,
-    Mesh,
-    Model,
-    Optimizer,
-    Source,
-    Stage,
-    Task,
-    Train,
-)
+from flaxfer.config.schema import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 from flaxfer.config.task_types import TaskType
 
 S = TypeVar("S")
@@ -337,6 +327,12 @@ COMMON: Sequence[Effect[Common]] = (
         lambda c: {"direct", "staged"} <= {*c.conditions},
         "unless the conditions direct and staged are compared",
         ("conditions",),
+    ),
+    Effect(
+        "paired",
+        lambda c: {"direct", "staged"} <= {*c.conditions} and len(c.run_seeds) > 1,
+        "unless the conditions direct and staged are compared over several seeds",
+        ("conditions", "seeds"),
     ),
 )
 """Two functions below are about `data_dir` and `transferability`, which depend on the stages."""
