@@ -43,7 +43,7 @@ SUBCOMMANDS = {
         "flaxfer.study.command", "check the configuration of a study", {"check": True}
     ),
     "plan": Subcommand(
-        "flaxfer.study.command", "list finished and pending stages, with times", {"dry_run": True}
+        "flaxfer.study.planning", "list stages with times, or what studies can decide"
     ),
     "report": Subcommand(
         "flaxfer.report.command", "rebuild the report of a study, or combine several"

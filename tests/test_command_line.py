@@ -16,7 +16,7 @@ from flaxfer import main
         (["run", "--config", "a.py", "--config=a.py"], "--config is given twice"),
         (["check", "--config=a.py", "--check", "--check"], "--check is given twice"),
         (["run", "--config=a.py", "--check", "--dry_run"], "check and plan exclude each other"),
-        (["plan", "--config=a.py", "--check"], "check and plan exclude each other"),
+        (["plan", "--config=a.py", "--check"], "unrecognized arguments: --check"),
         (["check", "--config=a.py", "--dry_run"], "check and plan exclude each other"),
         (["run", "--config=a.py", "--", "--config.seeds=1"], "unrecognized arguments: -- --config"),
         (["run", "--config="], "the value of --config is empty"),

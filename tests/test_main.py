@@ -108,13 +108,21 @@ def test_the_demo_is_valid_and_checking_it_needs_no_jax() -> None:
     assert done.imported & HEAVY == set()
 
 
+def test_what_a_study_can_decide_needs_no_jax() -> None:
+    words = ("--sd=0.05", "--score=0.5", "--correlation=0.5")
+    done = run("plan", "--config", "configs/sts_xling.py", *words)
+    assert done.code == 0, done.err
+    assert "zero-shot mean: 5 sets" in " ".join(done.out.split())
+    assert done.imported & HEAVY == set()
+
+
 @pytest.mark.parametrize("words", [["check"], ["run", "--check"], ["--check"]])
 def test_check_is_an_option_of_run_too(words: list[str]) -> None:
     assert main.parse([*words, "--config=x.py"])[1].check
 
 
-@pytest.mark.parametrize("words", [["plan"], ["run", "--dry_run"], ["--dry_run"]])
-def test_a_plan_is_a_dry_run(words: list[str]) -> None:
+@pytest.mark.parametrize("words", [["run", "--dry_run"], ["--dry_run"]])
+def test_a_plan_is_an_option_of_run_too(words: list[str]) -> None:
     assert main.parse([*words, "--config=x.py"])[1].dry_run
 
 

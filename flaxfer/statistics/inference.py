@@ -152,7 +152,7 @@ class Difference:
             )
             if (variance := means.sum()) > 0:
                 df = variance**2 / (means**2 / (sizes - 1)).sum()
-                chi2, self._weight = _chi_squared(df)
+                chi2, self._weight = chi_squared(df)
                 deviation = np.sqrt(np.maximum(variance * df / chi2 - covered, 0))
         # A normal distribution as wide as a bin makes up for the binning.
         self._deviation = np.hypot(deviation, width)
@@ -239,7 +239,7 @@ def _binned(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     return place, count / len(drawn), float(width)
 
 
-def _chi_squared(df: float) -> tuple[np.ndarray, np.ndarray]:
+def chi_squared(df: float) -> tuple[np.ndarray, np.ndarray]:
     """Return nodes and weights that integrate over a chi-squared variable.
 
     The trapezoidal rule in the logarithm converges exponentially, and reaches into both tails.

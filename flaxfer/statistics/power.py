@@ -1,28 +1,39 @@
-"""Numbers of seeds and examples that a study needs to find a difference."""
+"""Power of comparisons: what planned ones can decide, and what would be needed to decide more."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
+import numpy as np
 from scipy import special
 
-from flaxfer.statistics.inference import Components
+from flaxfer.statistics.inference import Components, chi_squared
+from flaxfer.statistics.sequential import LEAST, critical_values, crossing_probabilities
 
 TARGET = 0.8
-"""Power to reach."""
+"""Power to reach, unless another one is asked for."""
 MOST = 10**7
 """Largest number of seeds or examples that is considered."""
 FARTHEST = 1e15
 """Largest noncentrality; SciPy returns NaN for still larger ones."""
 NORMAL_DF = 1e6
 """Degrees of freedom from which a t distribution counts as normal."""
+QUANTILES = 128
+"""Values of an estimated variance, over which a power is averaged."""
+STEPS = 50
+"""Largest number of steps of Newton's method."""
+TOLERANCE = 1e-9
+"""Relative error of a half width."""
+BISECTIONS = 24
+"""Halvings of an interval whose ends differ by a factor of two."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Needed:
-    """Smallest designs in which a difference would be found with power `TARGET`.
+    """Smallest designs that are enough, such as to find a difference with power `TARGET`.
 
     Attributes:
       seeds: seeds in each condition, at least 2, on the same examples; None if no number is enough,
@@ -73,8 +84,174 @@ def power(
     return float(1 - special.ncfdtr(1, df, noncentrality, critical))
 
 
+@functools.lru_cache(256)
+def _half_widths(components: Components, runs: int, tail: float) -> np.ndarray:
+    """Return `QUANTILES` equally likely half widths of an interval, ascending.
+
+    They depend on the variance over seeds that is estimated. A half width is where the distribution
+    of `inference.Difference` has a tail, with as many examples and resamples as are needed for a
+    normal distribution over examples.
+
+    Args:
+      components: true variances.
+      runs: seeds in each condition, more than 1.
+      tail: probability beyond each end.
+    """
+    df = components.groups * (runs - 1)
+    chi2, probability = chi_squared(df)
+    middle = (np.arange(QUANTILES) + 0.5) / QUANTILES
+    estimated = components.seeds / runs * 2 * special.gammaincinv(df / 2, middle)
+    # The first axis has the estimated variance times `df`, the second the possible true variance.
+    possible = np.maximum(estimated[:, None] / chi2, components.interaction / runs)
+    sd = np.sqrt(components.examples + possible)
+    # Newton's method on the normal scores of the tails. They are a concave function of the half
+    # width, so that it converges from below, where the half width of a normal variable is.
+    score = special.ndtri(tail)
+    width: np.ndarray = -score * np.sqrt(components.examples + estimated / df)
+    for _ in range(STEPS):
+        z = -width[:, None] / sd
+        now = special.ndtri(special.ndtr(z) @ probability)
+        slope = np.exp((now**2)[:, None] / 2 - z**2 / 2) / sd @ probability
+        step = (now - score) / slope
+        width = width + step
+        if np.all(np.abs(step) <= TOLERANCE * width):
+            break
+    return width
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """A comparison before its runs, with fixed seeds or with looks at several numbers of them.
+
+    Looks share the level as in `sequential`, whose shares of information follow from the variances.
+    Fixed seeds are a single look, which has the whole level.
+
+    Given the estimated variance, the difference is normal, and a test rejects where the interval
+    of `inference.Difference` does; the power is the mean over what may be estimated. Without
+    variance over examples it is the power of the t test (Cohen 1988), and for equivalence that of
+    two of them (Phillips 1990).
+
+    Attributes:
+      components: variances, with at least some variance over seeds.
+      looks: numbers of seeds in each condition, ascending and more than 1.
+      alpha: level of the comparison, after the correction for multiple testing.
+    """
+
+    components: Components
+    looks: tuple[int, ...]
+    alpha: float
+
+    @functools.cached_property
+    def _information(self) -> list[float]:
+        of = self.components
+        return [1 / (of.examples + of.seeds / look) for look in self.looks]
+
+    def _tests(self, alpha: float) -> list[tuple[float, np.ndarray]]:
+        """Return each look's standard deviation and equally likely half widths.
+
+        Args:
+          alpha: level of one side, of all looks together.
+        """
+        shares = [each / self._information[-1] for each in self._information]
+        critical = np.array(critical_values(shares, alpha, self._information))
+        levels = np.maximum(special.ndtr(-critical), LEAST).tolist()
+        return [
+            (information**-0.5, _half_widths(self.components, look, level))
+            for look, level, information in zip(self.looks, levels, self._information, strict=True)
+        ]
+
+    @functools.cached_property
+    def _two_sided(self) -> list[tuple[float, np.ndarray]]:
+        return self._tests(self.alpha / 2)
+
+    @functools.cached_property
+    def _one_sided(self) -> list[tuple[float, np.ndarray]]:
+        return self._tests(self.alpha)
+
+    def power(self, difference: float) -> list[float]:
+        """Return the probability that a difference is found, at each look or before.
+
+        The probability of a look alone holds for few seeds, too; that several looks miss the
+        difference is as probable as with normal variables.
+        """
+        alone = [
+            np.mean([special.ndtr((each - width) / sd) for each in (difference, -difference)]) * 2
+            for sd, width in self._two_sided
+        ]
+        boundaries = (-special.ndtri(np.minimum(alone, 1))).tolist()
+        return crossing_probabilities(boundaries, self._information)
+
+    def detectable(self, target: float = TARGET) -> list[float]:
+        """Return the smallest difference that is found with a power, at each look or before."""
+
+        def at(look: int) -> float:
+            return self._smallest(lambda size: self.power(size)[look], target)
+
+        return [at(look) for look in range(len(self.looks))]
+
+    def equivalence_power(self, margin: float) -> list[float]:
+        """Return the probability that no relevant change is shown, at each look alone.
+
+        The true difference is 0. The probability of all looks together is no smaller than the
+        largest of them.
+        """
+        return [
+            float(np.mean(2 * special.ndtr(np.maximum(margin - width, 0) / sd) - 1))
+            for sd, width in self._one_sided
+        ]
+
+    def smallest_margin(self, target: float = TARGET) -> list[float]:
+        """Return the smallest margin for which `equivalence_power` is enough, at each look."""
+
+        def at(look: int) -> float:
+            return self._smallest(lambda size: self.equivalence_power(size)[look], target)
+
+        return [at(look) for look in range(len(self.looks))]
+
+    def half_width(self, level: float) -> list[float]:
+        """Return the expected half width of the interval at each look.
+
+        With several looks it is the repeated interval, of which all cover the difference at once.
+        """
+        return [float(width.mean()) for _, width in self._tests((1 - level) / 2)]
+
+    def examples_share(self) -> list[float]:
+        """Return the share of the variance that no number of seeds reduces, at each look."""
+        return [self.components.examples * each for each in self._information]
+
+    def _smallest(self, rising: Callable[[float], float], target: float) -> float:
+        """Return where a function of a positive number reaches a power."""
+        high = self._information[-1] ** -0.5
+        while rising(high) < target:
+            high *= 2
+        low = high / 2
+        while rising(low) >= target:
+            low, high = low / 2, low
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if rising(middle) >= target else (middle, high)
+        return high
+
+
+def rescaled(components: Components, factor: float) -> Components:
+    """Return the components on 1 / `factor` times as many examples, for one run of each condition.
+
+    Examples and interaction are divided by the number of examples; the rest of the variance over
+    seeds stays.
+    """
+    examples, interaction = components.examples * factor, components.interaction * factor
+    seeds = components.seeds - components.interaction + interaction
+    return dataclasses.replace(
+        components,
+        examples=examples,
+        seeds=seeds,
+        interaction=interaction,
+        total=examples + seeds,
+    )
+
+
 def needed(difference: float, components: Components, runs: float, n: int, alpha: float) -> Needed:
-    """Return the smallest designs that find a difference.
+    """Return the smallest designs that find a difference with power `TARGET`.
 
     Args:
       difference: true difference, of either sign.
@@ -84,17 +261,32 @@ def needed(difference: float, components: Components, runs: float, n: int, alpha
       alpha: level of the two-sided test, after correction for multiple testing.
     """
 
-    def found(seeds: float, examples: int) -> bool:
-        less = n / examples
-        by_seed = components.seeds - (1 - less) * components.interaction
-        of_examples, groups = components.examples * less, components.groups
-        return power(difference, of_examples, by_seed, seeds, alpha, groups) >= TARGET
+    def found(of: Components, seeds: float) -> bool:
+        return power(difference, of.examples, of.seeds, seeds, alpha, of.groups) >= TARGET
 
-    seeds = _smallest(lambda count: found(count, n))
-    examples = _smallest(lambda count: found(runs, count))
+    return smallest_designs(components, runs, n, found)
+
+
+def smallest_designs(
+    components: Components, runs: float, n: int, enough: Callable[[Components, float], bool]
+) -> Needed:
+    """Return the smallest designs that are enough.
+
+    Args:
+      components: variance components with `n` examples.
+      runs: seeds in each condition of the study.
+      n: number of its examples.
+      enough: whether variance components and a number of seeds are; more of either are, too.
+    """
+
+    def check(seeds: float, examples: int) -> bool:
+        return enough(rescaled(components, n / examples), seeds)
+
+    seeds = _smallest(lambda count: check(count, n))
+    examples = _smallest(lambda count: check(runs, count))
     both: tuple[int, int] | None = None
     if seeds is None and examples is None:
-        start = _smallest(lambda count: found(count, math.ceil(n * count / runs)))
+        start = _smallest(lambda count: check(count, math.ceil(n * count / runs)))
         if start is not None:
             both = start, math.ceil(n * start / runs)
     return Needed(seeds, examples, both)

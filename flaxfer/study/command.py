@@ -1,4 +1,4 @@
-"""The subcommands `run`, `check` and `plan`."""
+"""The subcommands `run` and `check`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ settings that alter no result may change. Anything else is refused without --rep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of `run`, `check` and `plan`."""
+    """Add the arguments of `run` and `check`."""
     parser.usage = f"{parser.prog} --config FILE[:PRESET] [--config.KEY=VALUE ...]"
     parser.epilog = EXAMPLES
     parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="a config file")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, special, stats
 
+from flaxfer.config import Task
 from flaxfer.statistics import power
-from flaxfer.statistics.inference import Components
+from flaxfer.statistics.inference import Components, Difference
+from flaxfer.statistics.sequential import Progress
+from flaxfer.statistics.variances import Stated
+from flaxfer.tasks import resampling
 
 
 def components(examples: float, sd: float, interaction: float = 0.0) -> Components:
@@ -17,6 +23,12 @@ def components(examples: float, sd: float, interaction: float = 0.0) -> Componen
 
 def needed(difference: float, of: Components, alpha: float = 0.05) -> power.Needed:
     return power.needed(difference, of, runs=5, n=400, alpha=alpha)
+
+
+def planned(
+    examples: float, sd: float, looks: tuple[int, ...], alpha: float = 0.05
+) -> power.Planned:
+    return power.Planned(components(examples, sd), looks, alpha)
 
 
 def t_power(difference: float, sd: float, seeds: int, alpha: float = 0.05) -> float:
@@ -118,3 +130,202 @@ def test_there_may_be_no_number() -> None:
     assert needed(1e-9, components(1.0, 1.0)) == power.Needed(None, None, None)
     assert needed(1.0, components(0.0, 0.0)) == power.Needed(2, 2, None)
     assert needed(1.0, components(0.0, 1e-12)) == power.Needed(2, 2, None)
+
+
+def c4(df: int) -> float:
+    """Mean of an estimated standard deviation over the true one."""
+    return float(np.sqrt(2 / df) * np.exp(special.gammaln((df + 1) / 2) - special.gammaln(df / 2)))
+
+
+@pytest.mark.parametrize(("runs", "alpha"), [(2, 0.05), (5, 0.05), (5, 0.0025), (20, 0.01)])
+def test_without_variance_over_examples_plans_are_those_of_t_tests(runs: int, alpha: float) -> None:
+    plan = planned(0.0, 0.3, (runs,), alpha)
+    df, error = 2 * (runs - 1), 0.3 * np.sqrt(2 / runs)
+    (size,) = plan.detectable(0.9)
+    critical = stats.t.ppf(1 - alpha / 2, df)
+    found = stats.nct.sf(critical, df, size / error) + stats.nct.cdf(-critical, df, size / error)
+    assert found == pytest.approx(0.9, abs=5e-4)
+    assert plan.half_width(1 - alpha) == pytest.approx([critical * error * c4(df)], rel=2e-3)
+    assert plan.examples_share() == [0]
+    # Phillips (1990): given the estimated variance, the difference is normal.
+    (margin,) = plan.smallest_margin(0.9)
+    one_sided = stats.t.ppf(1 - alpha, df)
+
+    def density(ratio: float) -> float:
+        room = margin / error - one_sided * ratio
+        within = max(2 * stats.norm.cdf(room) - 1, 0)
+        return float(within * stats.chi.pdf(ratio * np.sqrt(df), df) * np.sqrt(df))
+
+    grid = np.linspace(1e-6, 8, 4001)
+    expected = integrate.simpson([density(ratio) for ratio in grid], x=grid)
+    assert expected == pytest.approx(0.9, abs=2e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.0025])
+def test_without_variance_over_seeds_plans_are_those_of_normal_tests(alpha: float) -> None:
+    plan = planned(0.01, 1e-7, (4,), alpha)
+    z, z_one, z_power = (stats.norm.ppf(p) for p in (1 - alpha / 2, 1 - alpha, 0.8))
+    assert plan.detectable() == pytest.approx([0.1 * (z + z_power)], rel=1e-4)
+    assert plan.half_width(1 - alpha) == pytest.approx([0.1 * z], rel=1e-4)
+    both = stats.norm.ppf(0.9)  # Each of two tests fails with probability 0.1.
+    assert plan.smallest_margin() == pytest.approx([0.1 * (z_one + both)], rel=1e-4)
+    assert plan.examples_share() == pytest.approx([1])
+
+
+def test_equivalence_power_is_that_of_simulated_tests() -> None:
+    runs = np.random.default_rng(0).normal(0, 0.2, (2, 20_000, 4))
+    margin = 0.5
+    below = stats.ttest_ind(runs[0] - margin, runs[1], axis=1, alternative="less").pvalue
+    above = stats.ttest_ind(runs[0] + margin, runs[1], axis=1, alternative="greater").pvalue
+    expected = (np.maximum(below, above) <= 0.05).mean()
+    assert 0.3 < expected < 0.95
+    assert planned(0.0, 0.2, (4,)).equivalence_power(margin) == pytest.approx([expected], abs=0.01)
+
+
+@pytest.mark.parametrize("interaction", [0.0, 6e-4])
+@pytest.mark.parametrize(("runs", "tail"), [(2, 0.025), (5, 0.025), (3, 1e-12)])
+def test_half_widths_are_those_of_intervals(interaction: float, runs: int, tail: float) -> None:
+    of = Components(2e-4, 8e-4, interaction, total=1.0)
+    # The distribution of a difference with many examples, by an integral over the chi-squared.
+    widths, df, place = power._half_widths(of, runs, tail), 2 * (runs - 1), 70
+    assert (np.diff(widths) > 0).all() and len(widths) == power.QUANTILES
+    variance = of.seeds / runs * stats.chi2.ppf((place + 0.5) / power.QUANTILES, df)
+
+    def beyond(log: float) -> float:
+        sd = np.sqrt(of.examples + max(variance / np.exp(log), of.interaction / runs))
+        density = stats.chi2.pdf(np.exp(log), df) * np.exp(log)
+        return float(stats.norm.sf(widths[place] / sd) * density)
+
+    ends = np.log(stats.chi2.ppf([1e-16, 1 - 1e-14], df))
+    found, _ = integrate.quad(beyond, *ends, limit=500, epsabs=0, points=[0.0])
+    assert found == pytest.approx(tail, rel=1e-3)
+
+
+def two_sided(difference: np.ndarray, examples: float, by_seed: np.ndarray, df: int) -> np.ndarray:
+    """P values: integrals over the possible variances."""
+    chi2 = np.geomspace(*stats.chi2.ppf([1e-12, 1 - 1e-12], df), 200)
+    density = stats.chi2.pdf(chi2, df) * chi2
+    sd = np.sqrt(examples + by_seed[:, None] * df / chi2)
+    p: np.ndarray = 2 * special.ndtr(-difference[:, None] / sd) @ density / density.sum()
+    return p
+
+
+@pytest.mark.parametrize("examples", [0.0, 2e-4])
+def test_power_at_looks_is_that_of_simulated_studies(examples: float) -> None:
+    looks, sd, size, count = (3, 6, 12), 0.05, 0.06, 5_000
+    plan = planned(examples, sd, looks)
+    rng = np.random.default_rng(1)
+    shift = size + rng.normal(0, np.sqrt(examples), count)
+    runs = rng.normal(0, sd, (2, count, looks[-1]))
+    progress, found, shares = Progress(), np.zeros(count, bool), []
+    for look in looks:
+        progress = progress.after(look, looks[-1], examples, 2 * sd**2)
+        now = runs[:, :, :look]
+        difference = shift + now[1].mean(axis=1) - now[0].mean(axis=1)
+        by_seed = now.var(ddof=1, axis=2).sum(axis=0) / look
+        p = two_sided(np.abs(difference), examples, by_seed, 2 * (look - 1))
+        found |= p <= 2 * progress.critical_p(0.025)
+        shares.append(found.mean())
+    assert shares[0] < 0.3 < 0.6 < shares[-1] < 0.97
+    assert plan.power(size) == pytest.approx(shares, abs=0.02)
+    # Looks cost little, and each finds smaller differences.
+    detectable = plan.detectable()
+    assert sorted(detectable, reverse=True) == detectable
+    (fixed,) = planned(examples, sd, looks[-1:]).detectable()
+    assert fixed < detectable[-1] < 1.05 * fixed
+
+
+def test_rescaled_components_are_those_of_more_examples() -> None:
+    found = power.rescaled(Components(0.04, 0.5, 0.3, total=1.0), 0.5)
+    assert found == Components(0.02, 0.35, 0.15, total=0.37)
+
+
+def test_smallest_designs_are_enough() -> None:
+    found = power.smallest_designs(
+        Components(0.04, 0.5, 0.3, 1.0), 5, 100, lambda of, seeds: seeds * (1 - of.examples) >= 9.7
+    )
+    # 100 examples: 0.96 of the seeds count.
+    assert found == power.Needed(11, None, None)
+    found = power.smallest_designs(
+        Components(0.04, 0.5, 0.3, 1.0), 5, 100, lambda of, seeds: of.examples <= 0.01
+    )
+    assert found == power.Needed(None, 400, None)
+
+
+class World(NamedTuple):
+    """Studies whose runs are right about a share of the examples.
+
+    A condition is right about an example as it is in general, with probability `a`, and a run as
+    its condition, with probability `b`; otherwise by chance with the same share. So runs of a
+    condition correlate by b^2, and those of two by a^2 b^2.
+    """
+
+    n: int = 300
+    runs: int = 4
+    score: float = 0.75
+    a: float = 0.8
+    b: float = 0.9
+    sd: float = 0.01
+
+    @property
+    def stated(self) -> Stated:
+        """What a plan of such studies states."""
+        within = self.b**2
+        noise = self.score * (1 - self.score) * (1 - within) / self.n
+        return Stated(
+            np.sqrt(self.sd**2 + noise), self.score, self.a**2 * self.b**2, correlation_seeds=within
+        )
+
+    def right(self, effect: float, rng: np.random.Generator) -> np.ndarray:
+        """Draw which runs are right about which examples, (n, 2 * runs), direct first."""
+
+        def like(kept: float, before: np.ndarray, *more: int) -> np.ndarray:
+            shape = (*before.shape, *more)
+            before = before.reshape(before.shape + (1,) * len(more))
+            again = rng.random(shape) < self.score
+            return np.where(rng.random(shape) < kept, before, again)
+
+        general = rng.random(self.n) < self.score
+        right = like(self.b, like(self.a, general, 2), self.runs)
+        level = rng.normal(0, self.sd, (2, self.runs)) + np.array([[0], [effect]])
+        up = rng.random(right.shape) < level / (1 - self.score)
+        down = rng.random(right.shape) < -level / self.score
+        return ((right | up) & ~down).reshape(self.n, -1)
+
+
+def judged(world: World, effect: float, margin: float, studies: int) -> dict[str, float]:
+    """Return shares and means of real comparisons of simulated studies."""
+    rng = np.random.default_rng(world.n)
+    found, widths = [], []
+    for number in range(studies):
+        metric = resampling.mean(world.right(effect, rng))
+        drawn = np.concatenate([metric.values(w) for w in resampling.resamples(world.n, 2000, rng)])
+        direct, staged = np.split(np.arange(2 * world.runs), 2)
+        scores = metric.observed()
+        one = Difference(scores[direct], scores[staged], drawn[:, direct], drawn[:, staged])
+        found.append((one.p <= 0.05, one.p_equivalence(margin) <= 0.05))
+        if number < studies / 4:  # They take longer.
+            widths.append(np.ptp(one.interval(0.95)) / 2)
+    finds, none = np.mean(found, axis=0)
+    return {"finds": finds, "none": none, "half_width": float(np.mean(widths))}
+
+
+@pytest.mark.parametrize(
+    ("world", "studies"),
+    [
+        (World(n=100), 160),
+        pytest.param(World(), 600, marks=pytest.mark.slow),
+        pytest.param(World(1500, 3, sd=0.03), 600, marks=pytest.mark.slow),
+    ],
+)
+def test_plans_by_formula_are_those_of_real_comparisons(world: World, studies: int) -> None:
+    task = Task("nli", "classification", "accuracy", labels=("a", "b"))
+    components = world.stated.components(task, world.n)
+    plan = power.Planned(components, (world.runs,), 0.05)
+    (detectable,), (margin,) = plan.detectable(), plan.smallest_margin()
+    at_effect, at_none = (judged(world, effect, margin, studies) for effect in (detectable, 0.0))
+    error = 3 * np.sqrt(0.8 * 0.2 / studies)
+    assert at_effect["finds"] == pytest.approx(0.8, abs=error)
+    assert at_none["none"] == pytest.approx(0.8, abs=error)
+    assert at_none["finds"] < 0.1
+    assert at_none["half_width"] == pytest.approx(plan.half_width(0.95)[0], rel=0.08)
