@@ -38,10 +38,9 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS = {
+    "init": Subcommand("flaxfer.study.init", "write a config for your files"),
     "run": Subcommand("flaxfer.study.command", "run or resume a study, or a grid of studies"),
-    "check": Subcommand(
-        "flaxfer.study.command", "check the configuration of a study", {"check": True}
-    ),
+    "check": Subcommand("flaxfer.study.check", "find what a run would trip over"),
     "plan": Subcommand(
         "flaxfer.study.command", "list finished and pending stages, with times", {"dry_run": True}
     ),

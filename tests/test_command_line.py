@@ -17,7 +17,6 @@ from flaxfer import main
         (["check", "--config=a.py", "--check", "--check"], "--check is given twice"),
         (["run", "--config=a.py", "--check", "--dry_run"], "check and plan exclude each other"),
         (["plan", "--config=a.py", "--check"], "check and plan exclude each other"),
-        (["check", "--config=a.py", "--dry_run"], "check and plan exclude each other"),
         (["run", "--config=a.py", "--", "--config.seeds=1"], "unrecognized arguments: -- --config"),
         (["run", "--config="], "the value of --config is empty"),
         (["run", "--config", ""], "the value of an argument is empty"),

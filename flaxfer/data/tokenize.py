@@ -116,7 +116,7 @@ def tokenize(
       DataError: If the tokenizer puts the CLS token neither first nor last, or an example cannot
         be encoded.
     """
-    _check_length(tokenizer, max_length, pair=examples.text_b is not None)
+    check_length(tokenizer, max_length, pair=examples.text_b is not None)
     settings = [FORMAT, examples.fingerprint, tokenizer_fingerprint(tokenizer), max_length]
     settings += examples.task_type.encoding_settings(tokenizer, doc_stride)
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -156,7 +156,12 @@ def tokenize(
     )
 
 
-def _check_length(tokenizer: PreTrainedTokenizerFast, max_length: int, pair: bool) -> None:
+def check_length(tokenizer: PreTrainedTokenizerFast, max_length: int, pair: bool) -> None:
+    """Check that sequences of a length fit the model, and have room for a text.
+
+    Raises:
+      ConfigError: If they do not.
+    """
     limit = tokenizer.model_max_length
     if max_length > limit:
         raise ConfigError(
