@@ -71,7 +71,7 @@ def draft(path: Path, task_type: str = "", evaluate: bool = True) -> Draft:
         what = f"language: {language or 'en'}"
         reason = "by the name of the file" if by_name else "by its most frequent words"
         notes.append(f"{what}, {reason}" if language else f"{what}, the default: not recognised")
-    settings = [_settings(layout, meaning, first) for layout in layouts]
+    settings = [_settings(layout, meaning) for layout in layouts]
     shared = {k: v for k, v in settings[0].items() if all(s.get(k) == v for s in settings)}
     sources: dict[tuple[str, str], Settings] = {}
     for one, each in zip(members, settings, strict=True):
@@ -86,7 +86,8 @@ def draft(path: Path, task_type: str = "", evaluate: bool = True) -> Draft:
     if not others and "test" not in data and "dev" in data:
         data["test"] = data.pop("dev")
         notes.append("splits: the file of dev serves as the test set, and dev is cut from train")
-    if missing := [s for s in ("train", "dev", "test") if s not in data]:
+    if "dev" not in data:
+        missing = [split for split in ("dev", "test") if split not in data]
         notes.append(f"splits: {' and '.join(missing)} cut from train by a seed")
     return Draft(path.stem, meaning, shared, data, others if evaluate else {}, notes)
 
@@ -114,7 +115,7 @@ def _readable(
     return files, layouts, notes
 
 
-def _settings(layout: Layout, meaning: Meaning, first: Layout) -> Settings:
+def _settings(layout: Layout, meaning: Meaning) -> Settings:
     """Return the fields of a source but its path and language."""
     columns = {"columns": meaning.columns} if meaning.columns else {}
     return settings_for(layout.path, {"format": layout.format, **layout.settings}) | (

@@ -68,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
     if args.intermediate is not None:
         intermediate = draft(args.intermediate, evaluate=False)
         stages.insert(0, intermediate)
+    if "hub" in model:
+        print(f"model: {args.model} of the hub, as there is no such folder")
     text = config_text(name, file, target, intermediate, model, limit)
     write_atomically(file, text)
     for title, each in zip(("intermediate", "target")[-len(stages) :], stages, strict=True):
