@@ -53,7 +53,7 @@ for _tag, _pattern, _first in (
 
 def _yaml(text: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  A safe loader.
+        return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = " ".join(filter(None, (error.context, error.problem)))

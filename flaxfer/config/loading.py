@@ -64,7 +64,7 @@ def load(source: Settings, task_types: TaskTypes, changes: Changes = ()) -> Conf
     if isinstance(config, Grid):
         raise ConfigError(
             f"the config describes a grid of {len(grids.cells(config))} studies instead of one",
-            where=None if isinstance(source, Mapping) else os.fspath(source),
+            where=os.fspath(source) if isinstance(source, str | os.PathLike) else None,
             hint="use a config with one model, one target and at most one intermediate task.",
         )
     return config
@@ -87,8 +87,7 @@ def load_any(
     """
     if isinstance(changes, Mapping):
         changes = [(key, repr(plain(value))) for key, value in changes.items()]
-    # A ConfigDict is no Mapping.
-    if isinstance(source, Mapping) or hasattr(source, "to_dict"):
+    if not isinstance(source, str | os.PathLike):
         return build(source, task_types, changes, unfinished=unfinished)
     file = os.fspath(source)
     settings, lines = read_config_file(file), config_lines(file)

@@ -163,7 +163,9 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
         ) from error
     except UnicodeError as error:  # UTF-16 without a byte order mark, and the like.
         what = f"the file is not in {encoding}: {error}"
-        raise DataError(what, where=str(path), hint=hint if actual else _encoding_hint(data)) from error
+        raise DataError(
+            what, where=str(path), hint=hint if actual else _encoding_hint(data)
+        ) from error
     wide = name.startswith(("utf-16", "utf-32"))
     if wide and data and not actual and b"\0" not in data:
         raise DataError(

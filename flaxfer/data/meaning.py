@@ -107,9 +107,9 @@ def _common(columns: Columns, meaning: Meaning) -> None:
             meaning.split_column = key
             columns.take(key)
             meaning.notes.append(f"splits: column {key!r}, {columns.shown(key)}")
-        elif is_named(key, "language") and len(values) <= 200:
-            role = "language"
-        elif isinstance(key, int) and len(values) > 1 and values <= languages.CODES:
+        elif (is_named(key, "language") and len(values) <= 200) or (
+            isinstance(key, int) and len(values) > 1 and values <= languages.CODES
+        ):
             role = "language"
         elif is_named(key, "domain") and len(values) <= 50:
             role = "domain"
@@ -216,6 +216,8 @@ def _classes(columns: Columns, meaning: Meaning, key: Key, counts: Counter[str])
 
 def _tagged(columns: Columns, meaning: Meaning, task_type: str) -> list[Key]:
     """Find words and their tags; return the column of the words."""
+    words: Key
+    tags: Key
     if columns.format == "conllu":
         words, tags = "FORM", "UPOS"
     elif columns.format == "conll":

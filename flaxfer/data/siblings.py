@@ -48,9 +48,7 @@ def _members(path: Path, words: list[str], split_at: int, language_at: int) -> l
     for other in sorted(path.parent.iterdir()):
         its = _words(other.name)
         fits = len(its) == len(words) and all(
-            a == b
-            or (i == split_at and b.lower() in SPLIT_OF)
-            or (i == language_at and b in CODES)
+            a == b or (i == split_at and b.lower() in SPLIT_OF) or (i == language_at and b in CODES)
             for i, (a, b) in enumerate(zip(words, its, strict=True))
         )
         if fits and other.is_file():

@@ -225,7 +225,9 @@ def _delimited(lines: list[str], cut: bool, path: Path) -> Found:
     options = [
         (round(share, 2), -order, -attempt, delimiter, quotes, rows)
         for order, delimiter in enumerate(appearance.DELIMITERS)
-        for attempt, quotes in enumerate(("literal", "csv") if delimiter == "\t" else ("csv", "literal"))
+        for attempt, quotes in enumerate(
+            ("literal", "csv") if delimiter == "\t" else ("csv", "literal")
+        )
         if (rows := _rows(lines, delimiter, quotes, cut)) and (share := _share(rows)) >= 0.8
     ]
     if not options:
@@ -252,7 +254,9 @@ def _delimited(lines: list[str], cut: bool, path: Path) -> Found:
             settings["quotes"] = "csv_spaced"
     if _has_header(rows):
         names = rows[0]
-        return settings, [n if n.strip() and names.count(n) == 1 else i for i, n in enumerate(names)]
+        return settings, [
+            n if n.strip() and names.count(n) == 1 else i for i, n in enumerate(names)
+        ]
     width = Counter(map(len, rows)).most_common(1)[0][0]
     return settings | {"header": False}, [*range(width)]
 
@@ -262,7 +266,8 @@ def _rows(lines: Sequence[str], delimiter: str, quotes: str, cut: bool) -> list[
     if quotes == "literal":
         return [line.split(delimiter) for line in lines]
     text = io.StringIO("".join(f"{line}\n" for line in lines), newline="")
-    reader, rows = csv.reader(text, delimiter=delimiter, strict=True), []
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    rows: list[list[str]] = []
     try:
         rows.extend(reader)
     except csv.Error:

@@ -120,7 +120,7 @@ class Findings:
             self._folder(key, Path(folder))
 
     def _try(self, function: Callable[..., T], *args: Any, where: str = "") -> T | None:
-        """Return the result of a function, or note its error; `where` is the place if it has none."""
+        """Return the result of a function, or note its error, at `where` if it has no place."""
         try:
             return function(*args)
         except FlaxferError as error:
@@ -138,8 +138,8 @@ class Findings:
         settings = self._try(model_folder.read_config, folder)
         if settings is None:
             return
-        from flaxfer.data.tokenizer import load_tokenizer
         from flaxfer.data.tokenize import check_length
+        from flaxfer.data.tokenizer import load_tokenizer
         from flaxfer.models.weights import read_headers
 
         headers = self._try(read_headers, folder)
@@ -168,9 +168,7 @@ class Findings:
             elif source.hub:
                 print(f"  {key}: {source.hub} of the hub, which is not looked at here")
             else:
-                whole = self._try(
-                    sources.read_whole, source, stage.task, kind, config.data_dir
-                )
+                whole = self._try(sources.read_whole, source, stage.task, kind, config.data_dir)
                 if whole is not None:
                     read[key] = whole
                     continue
@@ -188,7 +186,7 @@ class Findings:
         return splits
 
     def _steps(self, at: str, stage: Stage, train: Examples) -> None:
-        """Note settings that do not fit the number of steps, as long as an example is a sequence."""
+        """Note settings that do not fit the number of steps, where examples are sequences."""
         if train.task_type.per_token:
             return
         steps = stage.train.max_steps or math.ceil(
@@ -247,7 +245,9 @@ def described(examples: Examples, task: Task) -> str:
     if isinstance(label, np.ndarray) and label.dtype == np.float32:
         parts.append(f"scores {label.min():g} to {label.max():g}")
     elif task.labels:
-        items = label.tolist() if isinstance(label, np.ndarray) else [t for tags in label for t in tags]
+        items = (
+            label.tolist() if isinstance(label, np.ndarray) else [t for tags in label for t in tags]
+        )
         counts = Counter(task.labels[i] for i in items if i >= 0)
         parts.append(_listed(counts))
         if absent := [name for name in task.labels if name not in counts]:

@@ -174,15 +174,14 @@ def config_text(
     Args:
       name: Name of the study.
       file: Where it will stand.
-      target, intermediate: Its stages.
+      target: Its target stage.
+      intermediate: The stage before; None for none.
       model: Fields of `Model`.
       limit: Tokens that the model takes; 0 if unknown.
     """
     constants: list[str] = []
     stages = {"intermediate": intermediate, "target": target}
-    sections = {
-        key: _stage(key.upper(), each, constants) for key, each in stages.items() if each
-    }
+    sections = {key: _stage(key.upper(), each, constants) for key, each in stages.items() if each}
     drafts = [each for each in stages.values() if each]
     study = Section({"name": name})
     if intermediate:
@@ -203,10 +202,12 @@ def config_text(
     if not intermediate:
         study.comments["train"] = "Tokens beyond max_length are cut off."
     study.items |= sections
-    head = f'"""Study of {target.name}, written by `flaxfer init`: correct what is guessed wrong.\n\n'
+    head = (
+        f'"""Study of {target.name}, written by `flaxfer init`: correct what is guessed wrong.\n\n'
+    )
     head += f"    flaxfer check {file}    says what a run would trip over\n"
     head += f"    flaxfer run {file}      trains, and writes runs/{name}/report.html\n"
-    head += "\"\"\"\n"
+    head += '"""\n'
     head += "".join(f"\n{each}\n" for each in constants)
     return f"{head}\n\ndef get_config():\n    return {render(study, len('    return '), 4)}\n"
 

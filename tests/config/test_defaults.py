@@ -55,7 +55,7 @@ def test_default_rows_suit_every_kernel(attention: str) -> None:
 def test_defaults_follow_the_length() -> None:
     found = {n: (Train(max_length=n).doc_stride, Train(max_length=n).row_length) for n in LENGTHS}
     assert found[128] == (41, 128)
-    assert found[256] == found[384][:1] + (256,) == (128, 256)
+    assert found[256] == (*found[384][:1], 256) == (128, 256)
     assert found[384] == (128, 384)
     assert found[129] == (41, 256)
     assert found[8] == (1, 128)

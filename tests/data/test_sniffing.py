@@ -17,14 +17,46 @@ from flaxfer.data.siblings import family
 from flaxfer.data.sniffing import sniff
 from flaxfer.errors import DataError
 
-GERMAN = "Das Hotel war schön, und das Frühstück ist nicht schlecht; für die Größe".split()
-POLISH = "To jest bardzo dobra książka i się nie nudziłem, żółw że ćma źle ość są".split()
+GERMAN = [
+    "Das",
+    "Hotel",
+    "war",
+    "schön,",
+    "und",
+    "das",
+    "Frühstück",
+    "ist",
+    "nicht",
+    "schlecht;",
+    "für",
+    "die",
+    "Größe",
+]
+POLISH = [
+    "To",
+    "jest",
+    "bardzo",
+    "dobra",
+    "książka",
+    "i",
+    "się",
+    "nie",
+    "nudziłem,",
+    "żółw",
+    "że",
+    "ćma",
+    "źle",
+    "ość",
+    "są",
+]
 
 
 def reviews(n: int = 40) -> list[tuple[str, str]]:
     """German texts with commas and umlauts, and a label of two."""
     words = [GERMAN[i % len(GERMAN) :] + GERMAN[: i % len(GERMAN)] for i in range(n)]
-    return [(" ".join(w).replace(";", ","), ("gut", "schlecht")[i % 2]) for i, w in enumerate(words)]
+    return [
+        (" ".join(w).replace(";", ","), ("gut", "schlecht")[i % 2]) for i, w in enumerate(words)
+    ]
 
 
 def table(delimiter: str, header: str = "text{}note", rows: int = 40) -> str:
@@ -76,7 +108,7 @@ def test_other_encodings_are_not_taken_for_western(text: str, encoding: str) -> 
 
 def test_damaged_utf_8_is_no_western_text() -> None:
     assert encodings.guess("Größe und Übermut für Schön".encode() * 5 + b"\xc3") == ""
-    assert encodings.guess("x".encode() * 2**21 + "Größe für alle".encode("cp1252")) == "cp1252"
+    assert encodings.guess(b"x" * 2**21 + "Größe für alle".encode("cp1252")) == "cp1252"
 
 
 DELIMITED: list[tuple[str, str | bytes, dict[str, Any]]] = [
@@ -131,7 +163,7 @@ def test_quotes_are_those_of_the_file(tmp_path: Path) -> None:
     assert sniff(file(tmp_path, "a.tsv", literal)).settings == {"header": False}
     quoted = "".join(f'{i % 2}\t"He said ""no"" {i}"\n' for i in range(20))
     assert sniff(file(tmp_path, "b.tsv", quoted)).settings == {"quotes": "csv", "header": False}
-    torn = "".join(f'{i % 2},{"" if i else chr(34)}well he said {i}\n' for i in range(20))
+    torn = "".join(f"{i % 2},{'' if i else chr(34)}well he said {i}\n" for i in range(20))
     assert sniff(file(tmp_path, "c.csv", torn)).settings == {"quotes": "literal", "header": False}
 
 
@@ -254,7 +286,9 @@ def test_pairs_scores_languages_and_splits_are_recognised(tmp_path: Path) -> Non
 
 def test_records_without_text_or_label_are_left_out(tmp_path: Path) -> None:
     lines = [f"this is a text {i},{i % 2}\n" for i in range(20)]
-    found = meaning(file(tmp_path, "a.csv", "text,label\n,1\n  ,0\nno label,n/a\n" + "".join(lines)))
+    found = meaning(
+        file(tmp_path, "a.csv", "text,label\n,1\n  ,0\nno label,n/a\n" + "".join(lines))
+    )
     assert found.source == {"drop": {"text_a": ("", "  ")}, "drop_unlabeled": True}
     assert found.task["labels"] == ("0", "1")
     polarity = [f"this is a text {i},{i % 2 * 2 - 1}\n" for i in range(20)]

@@ -73,7 +73,9 @@ def test_a_check_counts_what_it_reads(
     assert (code, err) == (0, "")
     lines = out.splitlines()
     number = sum(np.prod(shape) for shape in shapes(world / "model"))
-    assert lines[0].startswith(f"model: {world / 'model'}, bert, {number / 1e6:.1f} million weights")
+    assert lines[0].startswith(
+        f"model: {world / 'model'}, bert, {number / 1e6:.1f} million weights"
+    )
     rows = [line.split("\t") for line in (world / "nli-train.tsv").read_text().splitlines()]
     counts = collections.Counter(row[2] for row in rows)
     shown = ", ".join(f"{name} {n}" for name, n in counts.most_common())
@@ -82,7 +84,9 @@ def test_a_check_counts_what_it_reads(
         f"  train  40 examples; en 40; {shown}",
         lines[3],
     ]
-    scores = [float(line.split("\t")[2]) for line in (world / "sts-german.tsv").open()]
+    scores = [
+        float(line.split("\t")[2]) for line in (world / "sts-german.tsv").read_text().splitlines()
+    ]
     low, high = min(scores), max(scores)
     assert f"  de     11 examples; de 11; scores {low:g} to {high:g}" in lines
     assert lines[-3].startswith("workdir: runs/s, ") and lines[-1] == "nothing would stop a run"
