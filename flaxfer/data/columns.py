@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,8 +56,9 @@ class Columns:
         return next((value for value in self.values(key) if value is not None), None)
 
     def shown(self, key: Key, most: int = 6) -> str:
-        """Return the values of a column with their numbers, for a note."""
-        counts = self.counts(key)
+        """Return the values of a column of the first file with their numbers, for a note."""
+        values = (v if isinstance(v, list) else [v] for v in self.values(key))
+        counts = Counter(map(written, itertools.chain.from_iterable(values)))
         more = len(counts) - most
         parts = [f"{text!r} ({number:,})" for text, number in counts.most_common(most)]
         return ", ".join(parts) + (f" and {more:,} more" if more > 0 else "")
@@ -87,7 +89,8 @@ class Columns:
         texts = [key for key in self.free if self.is_text(key)]
         if len(texts) == 2:
             short, long = sorted(map(self.mean_length, texts))
-            if short >= 0.6 * long:
+            # Columns without names are seldom there in vain, such as titles.
+            if short >= (0.3 if all(isinstance(key, int) for key in texts) else 0.6) * long:
                 return texts
         named = [key for key in texts if is_named(key, "text")]
         return [max(named or texts, key=self.mean_length)] if texts else []

@@ -323,7 +323,7 @@ def _chosen(columns: Columns, meaning: Meaning, task_type: str) -> list[Key]:
     if not set(values) <= set(map(str, range(len(choices)))):
         meaning.source["labels"] = {value: str(i) for i, value in enumerate(values)}
     meaning.task = {"type": "multiple_choice", "metric": "accuracy"}
-    named = ", ".join(map(repr, choices))
+    named = ", ".join(map(repr, choices)) + (f"; question: {asked!r}" if asked is not None else "")
     meaning.notes.append(f"text_a: column {text!r}; choices: {named}")
     meaning.notes.append(f"label: column {label!r}, {columns.shown(label)}")
     return [text, choices[0]]

@@ -126,7 +126,10 @@ def _note(source: Source, table: Table) -> str:
     parts = [source.file_format]
     parts += [f"delimiter {source.delimiter!r}"] if source.delimiter else []
     parts += [f"quotes {source.quotes!r}"] if source.quotes != "auto" else []
-    parts += [f"encoding {source.encoding}"] if source.encoding != "utf-8" else []
+    if source.encoding == "cp1252":
+        parts.append("encoding cp1252 (not UTF-8, and its letters are Western European)")
+    elif source.encoding != "utf-8":
+        parts.append(f"encoding {source.encoding}")
     parts += ["no header"] if not source.header else []
     parts += [f"field {source.field!r}"] if source.field else []
     note = f"{', '.join(parts)}; {table.size:,} records"

@@ -29,7 +29,10 @@ from flaxfer.config.validation import check_steps
 from flaxfer.data import model_folder, overlap, sources
 from flaxfer.data.examples import Examples
 from flaxfer.data.sources import Pool
+from flaxfer.data.tokenize import check_length
+from flaxfer.data.tokenizer import load_backend
 from flaxfer.errors import ConfigError, FlaxferError
+from flaxfer.models.weights import read_headers
 from flaxfer.runtime.host import install_hint
 from flaxfer.study.command import add_config
 from flaxfer.tasks import TASK_TYPES, task_type
@@ -138,24 +141,20 @@ class Findings:
         settings = self._try(model_folder.read_config, folder)
         if settings is None:
             return
-        from flaxfer.data.tokenize import check_length
-        from flaxfer.data.tokenizer import load_tokenizer
-        from flaxfer.models.weights import read_headers
-
         headers = self._try(read_headers, folder)
-        tokenizer = self._try(load_tokenizer, model)
-        if headers is not None and tokenizer is not None:
+        backend = self._try(load_backend, model)
+        if headers is not None and backend is not None:
             numbers = sum(math.prod(header.shape) for header in headers.values())
             self._weights = max(self._weights, numbers)
             print(
-                f"{at}: {folder}, {settings['model_type']}, {numbers / 1e6:,.1f} million weights, "
-                f"{len(tokenizer):,} tokens"
+                f"{at}: {folder}, {settings['model_type']}, {numbers:,} weights, "
+                f"{backend.tokenizer.get_vocab_size():,} tokens"
             )
-        for name, stage in stages.items() if tokenizer is not None else ():
+        for name, stage in stages.items() if backend is not None else ():
             pair = any("text_b" in {*s.roles, *s.aligned} for s in sources_of(stage).values())
-            length = stage.train.max_length
-            where = f"{name}.train.max_length"
-            self._try(check_length, tokenizer, length, pair, where=where)
+            special = backend.tokenizer.num_special_tokens_to_add(pair)
+            length, where = stage.train.max_length, f"{name}.train.max_length"
+            self._try(check_length, length, backend.max_length, special, where=where)
 
     def _stage(self, at: str, stage: Stage, config: Config | Grid) -> dict[str, Examples] | None:
         """Read the data of a stage; return its splits for the first seed if all can be read."""
@@ -209,7 +208,9 @@ class Findings:
             free = shutil.disk_usage(there).free
             # Parameters and two moments in float32, if no row of the embedding is cut.
             size = f", a checkpoint takes up to {12 * self._weights / 2**30:,.2f} GiB"
-            print(f"{key}: {folder}, {free / 2**30:,.1f} GiB free{size if self._weights else ''}")
+            print(
+                f"{key}: {folder}, {free / 2**30:,.1f} GiB free{size if self._weights > 2**20 else ''}"
+            )
             if free < 2**26:
                 what = f"the disk is full: {free:,} bytes are free"
                 hint = f"free some space, or pass another folder with --config.{key}=FOLDER."

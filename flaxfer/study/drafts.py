@@ -205,8 +205,8 @@ def config_text(
     head = (
         f'"""Study of {target.name}, written by `flaxfer init`: correct what is guessed wrong.\n\n'
     )
-    head += f"    flaxfer check {file}    says what a run would trip over\n"
-    head += f"    flaxfer run {file}      trains, and writes runs/{name}/report.html\n"
+    head += f"flaxfer check {file}    says what a run would trip over\n"
+    head += f"flaxfer run {file}      trains, and writes runs/{name}/report.html\n"
     head += '"""\n'
     head += "".join(f"\n{each}\n" for each in constants)
     return f"{head}\n\ndef get_config():\n    return {render(study, len('    return '), 4)}\n"
@@ -237,18 +237,28 @@ def _stage(constant: str, each: Draft, constants: list[str]) -> Section:
         lines = _filled(labels)
         constants.append(f'{constant}_LABELS = """\n{lines}\n""".split()')
         task["labels"] = Code(f"{constant}_LABELS")
-    shared = Section(each.shared)
+    sources = [*each.data.values(), *each.evaluate.values()]
+    alike = {
+        key: value
+        for key, value in sources[0].items()
+        if sources[1:] and all(one.get(key) == value for one in sources)
+    }
+    data, evaluate = (
+        {name: {k: v for k, v in one.items() if k not in alike} for name, one in of.items()}
+        for of in (each.data, each.evaluate)
+    )
+    shared = Section(alike | each.shared)
     spread = ""
-    if each.shared:
+    if shared.items:
         spread = f"{constant}_FILES"
         constants.append(f"{spread} = {render(shared, len(spread) + 3)}")
-    data = Section({split: Section(source, spread=spread) for split, source in each.data.items()})
-    if len(each.data) == 1:
-        data.comments["train"] = "Divided into train, dev and test (split=(0.7, 0.15, 0.15))."
-    stage = Section({"task": Section(task), "data": data})
-    if each.evaluate:
+    splits = Section({split: Section(source, spread=spread) for split, source in data.items()})
+    if len(data) == 1:
+        splits.comments["train"] = "Divided into train, dev and test (split=(0.7, 0.15, 0.15))."
+    stage = Section({"task": Section(task), "data": splits})
+    if evaluate:
         stage.items["evaluate"] = {
-            code: Section(source, spread=spread) for code, source in each.evaluate.items()
+            code: Section(source, spread=spread) for code, source in evaluate.items()
         }
         stage.comments["evaluate"] = "Never trained on: zero-shot."
     return stage
