@@ -142,6 +142,9 @@ def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     module.add_arguments(parser)
     parser.set_defaults(**defaults)
     overrides, rest = split_overrides(rest)
+    options = itertools.takewhile(lambda word: word != "--", rest)
+    if wrong := [word for word in options if word.startswith("--config.")]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
     args = parser.parse_args(rest)
     if overrides and "config" not in args:
         parser.error(f"{name} takes no --config.KEY=VALUE")

@@ -17,7 +17,7 @@ from flaxfer import main
         (["check", "--config=a.py", "--check", "--check"], "--check is given twice"),
         (["run", "--config=a.py", "--check", "--dry_run"], "check and plan exclude each other"),
         (["plan", "--config=a.py", "--check"], "check and plan exclude each other"),
-        (["run", "--config=a.py", "--", "--config.seeds=1"], "unrecognized arguments: -- --config"),
+        (["run", "--config=a.py", "--", "--config.seeds=1"], "not allowed with argument --config"),
         (["run", "--config="], "the value of --config is empty"),
         (["run", "--config", ""], "the value of an argument is empty"),
         (["report", "A", "--output", "B", "--output", "C"], "--output is given twice"),

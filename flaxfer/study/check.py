@@ -207,10 +207,9 @@ class Findings:
         if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
             free = shutil.disk_usage(there).free
             # Parameters and two moments in float32, if no row of the embedding is cut.
-            size = f", a checkpoint takes up to {12 * self._weights / 2**30:,.2f} GiB"
-            print(
-                f"{key}: {folder}, {free / 2**30:,.1f} GiB free{size if self._weights > 2**20 else ''}"
-            )
+            size = 12 * self._weights / 2**30
+            note = f", a checkpoint takes up to {size:,.1f} GiB" if size > 0.05 else ""
+            print(f"{key}: {folder}, {free / 2**30:,.1f} GiB free{note}")
             if free < 2**26:
                 what = f"the disk is full: {free:,} bytes are free"
                 hint = f"free some space, or pass another folder with --config.{key}=FOLDER."
