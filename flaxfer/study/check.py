@@ -150,7 +150,9 @@ class Findings:
                 f"{at}: {folder}, {settings['model_type']}, {numbers:,} weights, "
                 f"{backend.tokenizer.get_vocab_size():,} tokens"
             )
-        for name, stage in stages.items() if backend is not None else ():
+        if backend is None:
+            return
+        for name, stage in stages.items():
             pair = any("text_b" in {*s.roles, *s.aligned} for s in sources_of(stage).values())
             special = backend.tokenizer.num_special_tokens_to_add(pair)
             length, where = stage.train.max_length, f"{name}.train.max_length"
