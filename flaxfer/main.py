@@ -38,10 +38,9 @@ class Subcommand(NamedTuple):
 
 
 SUBCOMMANDS = {
+    "init": Subcommand("flaxfer.study.init", "write a config for your files"),
     "run": Subcommand("flaxfer.study.command", "run or resume a study, or a grid of studies"),
-    "check": Subcommand(
-        "flaxfer.study.command", "check the configuration of a study", {"check": True}
-    ),
+    "check": Subcommand("flaxfer.study.check", "find what a run would trip over"),
     "plan": Subcommand(
         "flaxfer.study.planning", "list stages with times, or what studies can decide"
     ),
@@ -143,6 +142,9 @@ def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     module.add_arguments(parser)
     parser.set_defaults(**defaults)
     overrides, rest = split_overrides(rest)
+    options = itertools.takewhile(lambda word: word != "--", rest)
+    if wrong := [word for word in options if word.startswith("--config.")]:
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}")
     args = parser.parse_args(rest)
     if overrides and "config" not in args:
         parser.error(f"{name} takes no --config.KEY=VALUE")

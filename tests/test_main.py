@@ -103,7 +103,7 @@ def test_a_report_needs_no_jax(tmp_path: Path) -> None:
 
 
 def test_the_demo_is_valid_and_checking_it_needs_no_jax() -> None:
-    done = run("check", "--config", "configs/sts_xling.py")
+    done = run("check", "configs/sts_xling.py", "--check=config")
     assert (done.code, done.out, done.err) == (0, "the configuration is valid\n", "")
     assert done.imported & HEAVY == set()
 
@@ -116,9 +116,10 @@ def test_what_a_study_can_decide_needs_no_jax() -> None:
     assert done.imported & HEAVY == set()
 
 
-@pytest.mark.parametrize("words", [["check"], ["run", "--check"], ["--check"]])
+@pytest.mark.parametrize("words", [["run", "--check"], ["--check"], ["check", "--check"]])
 def test_check_is_an_option_of_run_too(words: list[str]) -> None:
-    assert main.parse([*words, "--config=x.py"])[1].check
+    assert main.parse([*words, "--config=x.py"])[1].check == "data"
+    assert main.parse([*words[:-1], "--check=config", "--config=x.py"])[1].check == "config"
 
 
 @pytest.mark.parametrize("words", [["run", "--dry_run"], ["--dry_run"]])
@@ -150,21 +151,21 @@ def test_every_subcommand_has_help(name: str, capsys: pytest.CaptureFixture[str]
     ("words", "message"),
     [
         ([], "no subcommand is given"),
-        (["--check"], "the following arguments are required: --config"),
-        (["run"], "the following arguments are required: --config"),
+        (["--check"], "one of the arguments FILE[:PRESET] --config is required"),
+        (["run"], "one of the arguments FILE[:PRESET] --config is required"),
         (["--config"], "expected one argument"),
         (["--config", "FILE", "--che"], "unrecognized arguments: --che"),
         (["--config", "FILE", "--conf.seeds=1"], "unrecognized arguments: --conf.seeds=1"),
         (
             ["check", "--config", "FILE", "--config.seeds", "1"],
-            "arguments: --config.seeds 1\n  Hint: overrides are written --config.KEY=VALUE.",
+            "arguments: --config.seeds\n  Hint: overrides are written --config.KEY=VALUE.",
         ),
-        (["--config", "FILE", "also this"], "unrecognized arguments: also this"),
-        (["--config", "FILE", "--check=yes"], "ignored explicit argument"),
+        (["--config", "FILE", "also this"], "not allowed with argument"),
+        (["--config", "FILE", "--check=yes"], "invalid choice: 'yes'"),
         (["plan", "--config", "no.py"], "the config file does not exist"),
         (["--config", "FILE:large"], "get_config() takes 0 positional arguments but 1 was given"),
         (["reprot", "DIR"], "did you mean 'report'?"),
-        (["xyz"], "there are run, check, plan, "),
+        (["xyz"], "there are init, run, check, plan, "),
         (["report", "--config.a=1", "DIR"], "report takes no --config.KEY=VALUE"),
         (["report", "A", "B"], "add --output FOLDER"),
         (["convert", "FOLDER"], "the following arguments are required: out"),
@@ -186,14 +187,14 @@ def test_overrides_may_stand_anywhere_and_hold_anything() -> None:
     tail = "--config.a.b=c=d --config=x.py:p --config.name= --check '--config.f=--a b'"
     for before, command in (([], "python -m flaxfer.main"), (["run"], "flaxfer run")):
         _, args = main.parse([*before, *words])
-        assert (args.config, args.check, args.overrides) == ("x.py:p", True, overrides)
+        assert (args.config, args.check, args.overrides) == ("x.py:p", "data", overrides)
         assert args.command == f"{command} {tail}"
 
 
 def run_with(monkeypatch: pytest.MonkeyPatch, function: Callable[[], Any]) -> int:
     """Exit code of a subcommand that calls a function."""
     monkeypatch.setattr("flaxfer.study.command.run", lambda args: function() or 0)
-    return main.main(["check", "--config=x.py"])
+    return main.main(["run", "--config=x.py"])
 
 
 @pytest.mark.parametrize(

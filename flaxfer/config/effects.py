@@ -390,4 +390,6 @@ def _is_set(section: Any, key: str) -> bool:
     default = field.default
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
-    return bool(getattr(section, name) != default)
+    # Some defaults follow from other settings of the section.
+    unset = dataclasses.replace(section, **{name: default})
+    return bool(getattr(section, name) != getattr(unset, name))

@@ -111,6 +111,10 @@ Line: TypeAlias = Annotated[str, AfterValidator(_trimmed)]
 File: TypeAlias = Annotated[str, AfterValidator(_path)]
 """A path; `~` stands for the home folder, and variables are refused."""
 Language: TypeAlias = Annotated[str, AfterValidator(_language)]
+Text: TypeAlias = Annotated[
+    str, BeforeValidator(lambda value: str(value) if type(value) is int else value)
+]
+"""A text, such as a label; a whole number stands for its digits."""
 Encoding: TypeAlias = Annotated[str, AfterValidator(_encoding)]
 Regex: TypeAlias = Annotated[str, AfterValidator(_regex)]
 Tuple: TypeAlias = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]

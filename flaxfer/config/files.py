@@ -1,8 +1,9 @@
-"""Config files: running them, and what in them nobody reads."""
+"""Config files: reading or running them, and what in them nobody reads."""
 
 from __future__ import annotations
 
 import ast
+import os
 import runpy
 import sys
 import traceback
@@ -10,14 +11,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from flaxfer.config.documents import READERS, key_lines, read_document
 from flaxfer.config.findings import nearest
 from flaxfer.errors import ConfigError, FlaxferError
 
 FUNCTION = "get_config"
 
 
-def run_config_file(file: str) -> dict[str, Any]:
+def read_config_file(file: str) -> dict[str, Any]:
     """Return the settings of FILE or FILE:PRESET as nested dicts and lists.
+
+    A file is in YAML or TOML by its ending, otherwise a Python file that defines `get_config`.
 
     Raises:
       ConfigError: If there is no such file, it fails, or something in it has no effect: a preset
@@ -33,6 +37,23 @@ def run_config_file(file: str) -> dict[str, Any]:
     if colon and not preset:
         hint = "name a preset after the colon, or leave the colon out."
         raise ConfigError("the preset is empty", where=file, hint=hint)
+    if (suffix := Path(path).suffix.lower()) in READERS:
+        if colon:
+            what = f"a {READERS[suffix][0]} file has no presets, so {preset!r} has no effect"
+            hint = "leave the colon out; only Python files choose by a preset."
+            raise ConfigError(what, where=file, hint=hint)
+        return read_document(Path(path))
+    return _run_config_file(path, preset)
+
+
+def config_lines(file: str) -> dict[str, int]:
+    """Return the line of each dotted key of a YAML or TOML file; nothing of a Python file."""
+    path = Path(file)
+    return key_lines(path) if path.suffix.lower() in READERS else {}
+
+
+def _run_config_file(path: str, preset: str) -> dict[str, Any]:
+    """Return the settings that a Python file's `get_config` returns."""
     folder = str(Path(path).absolute().parent)
     sys.path.append(folder)  # Like a script, a config may import modules in its folder.
     try:
@@ -66,9 +87,11 @@ def run_config_file(file: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Copy nested ConfigDicts, mappings and sequences as dicts and lists."""
+    """Copy nested ConfigDicts, mappings and sequences as dicts and lists, and paths as texts."""
     if hasattr(value, "to_dict"):
         value = value.to_dict()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value

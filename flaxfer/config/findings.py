@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from flaxfer.errors import shortened
@@ -15,10 +16,26 @@ Finding: TypeAlias = tuple[tuple[str, ...], str]
 MAX_CHOICES = 20
 """Names that a suggestion lists."""
 
+PLACEHOLDER = re.compile(r"TODO\b:?\s*")
+"""Beginning of a text that stands for a value that is still to be chosen, before what it says."""
+
 
 def finding(message: str, *keys: str) -> Finding:
     """Return a finding about the values at dotted keys; the first key is the one to change."""
     return keys, f"{keys[0]}: {message}"
+
+
+def placeholders(settings: Any, at: str = "") -> Iterator[Finding]:
+    """Yield the values of nested settings that begin with TODO, as `flaxfer init` writes them."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            yield from placeholders(value, f"{at}.{key}" if at else str(key))
+    elif isinstance(settings, list | tuple):
+        for i, value in enumerate(settings):
+            yield from placeholders(value, f"{at}.{i}")
+    elif isinstance(settings, str) and (match := PLACEHOLDER.match(settings)):
+        wanted = settings[match.end() :] or "a value"
+        yield finding(f"is still to be filled in: {wanted}", at)
 
 
 def shown(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Load a config file and command-line overrides, or report every error at once.
+"""Load a config from a file or a mapping, with overrides, or report every error at once.
 
 No JAX is imported here, so a wrong configuration is refused before devices, data or models are
 touched. Pydantic checks each field; the checks in `validation` and `grids` compare fields.
@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
@@ -18,8 +19,8 @@ import pydantic
 
 from flaxfer.config import Config, grids, overrides, sections, validation
 from flaxfer.config.fields import SECTION, TUPLE
-from flaxfer.config.files import plain, run_config_file
-from flaxfer.config.findings import Finding, nearest, shown, suggestion
+from flaxfer.config.files import config_lines, plain, read_config_file
+from flaxfer.config.findings import Finding, nearest, placeholders, shown, suggestion
 from flaxfer.config.grids import Grid
 from flaxfer.config.overrides import Override
 from flaxfer.config.sections import SHARED, Tree
@@ -51,21 +52,46 @@ RENAMED_VALUES = {"remat": {"all": "none", "products": "matmuls", "inputs": "ful
 """Earlier values, by field."""
 
 
-def load(file: str, task_types: TaskTypes, changes: Sequence[Override] = ()) -> Config:
-    """Load the config of a single study, see `build`; a grid is a `ConfigError`."""
-    config = load_any(file, task_types, changes)
+Settings: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
+"""A config file (FILE or FILE:PRESET), or nested settings."""
+Changes: TypeAlias = Sequence[Override] | Mapping[str, Any]
+"""Overrides: pairs of a dotted key and a text as on the command line, or values by dotted key."""
+
+
+def load(source: Settings, task_types: TaskTypes, changes: Changes = ()) -> Config:
+    """Load the config of a single study, see `load_any`; a grid is a `ConfigError`."""
+    config = load_any(source, task_types, changes)
     if isinstance(config, Grid):
         raise ConfigError(
             f"the config describes a grid of {len(grids.cells(config))} studies instead of one",
-            where=file,
+            where=os.fspath(source) if isinstance(source, str | os.PathLike) else None,
             hint="use a config with one model, one target and at most one intermediate task.",
         )
     return config
 
 
-def load_any(file: str, task_types: TaskTypes, changes: Sequence[Override] = ()) -> Config | Grid:
-    """Load the config in `file` (FILE or FILE:PRESET), see `build`."""
-    return build(run_config_file(file), task_types, changes, where=file)
+def load_any(
+    source: Settings, task_types: TaskTypes, changes: Changes = (), unfinished: bool = False
+) -> Config | Grid:
+    """Load the config of a study or grid from a file or from nested settings, see `build`.
+
+    Args:
+      source: A Python, YAML or TOML file, by its ending, with `:PRESET` for a Python file that has
+        presets; or a mapping such as a dict or ConfigDict.
+      task_types: Task types by name, `flaxfer.tasks.TASK_TYPES`.
+      changes: Overrides, which win over `source`. Values by dotted key may be of any type.
+      unfinished: Whether placeholders may be left, see `findings.placeholders`.
+
+    Raises:
+      ConfigError: As `files.read_config_file` and `build`.
+    """
+    if isinstance(changes, Mapping):
+        changes = [(key, repr(plain(value))) for key, value in changes.items()]
+    if not isinstance(source, str | os.PathLike):
+        return build(source, task_types, changes, unfinished=unfinished)
+    file = os.fspath(source)
+    settings, lines = read_config_file(file), config_lines(file)
+    return build(settings, task_types, changes, file, unfinished, lines)
 
 
 def build(
@@ -73,6 +99,8 @@ def build(
     task_types: TaskTypes,
     changes: Sequence[Override] = (),
     where: str = "",
+    unfinished: bool = False,
+    lines: Mapping[str, int] | None = None,
 ) -> Config | Grid:
     """Build a config from nested settings.
 
@@ -81,9 +109,12 @@ def build(
       task_types: Task types by name, `flaxfer.tasks.TASK_TYPES`.
       changes: Overrides.
       where: File of the settings, for error messages.
+      unfinished: Whether placeholders may be left, see `findings.placeholders`.
+      lines: Lines of the file by dotted key, for error messages.
 
     Raises:
-      ConfigError: With every unknown key, wrong value, contradiction and setting without effect.
+      ConfigError: With every unknown key, wrong value, contradiction, setting without effect and
+        placeholder.
     """
     file = plain(settings)
     tree, details = overrides.apply(file, changes, _error_locations, _is_tuple)
@@ -93,9 +124,14 @@ def build(
     keys = [key for key, _ in changes]
     checked = [*check(config, task_types), *sections.check(tree, keys, file)]
     checked = [each for each in checked if not sections.is_shortened(each[0], keys)]
+    checked += [] if unfinished else placeholders(tree)
     findings += [finding for finding in checked if not _within(finding[0], invalid)]
     # An error in a shared section occurs in every stage: report it once, for the shared section.
-    details += [sections.in_shared_section(*finding, tree) for finding in findings]
+    details += [
+        sections.in_shared_section(*finding, tree)
+        + ("" if _within(finding[0][:1], keys) else _line(finding[0][0], lines or {}))
+        for finding in findings
+    ]
     if details := list(dict.fromkeys(details)):
         raise ConfigError(
             f"{len(details)} error(s) in the configuration",
@@ -128,6 +164,16 @@ def validated(config: AnyConfig, task_types: TaskTypes) -> AnyConfig:
 def to_dict(config: Config | Grid) -> dict[str, Any]:
     """Return the config as JSON-compatible values."""
     return cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
+
+
+def _line(key: str, lines: Mapping[str, int]) -> str:
+    """Return where a key is set, or the innermost section of it that is in the file."""
+    for name in (key, sections.STAGE_KEY.sub("", key)):
+        # A single source need not be in a list.
+        for spelling in (name, re.sub(r"(\.data\.\w+)\.0\b", r"\1", name)):
+            if spelling in lines:
+                return f" (line {lines[spelling]})"
+    return _line(key.rpartition(".")[0], lines) if "." in key else ""
 
 
 def _placed(config: Config | Grid) -> Config | Grid:

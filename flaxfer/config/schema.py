@@ -19,6 +19,9 @@ from flaxfer.config.common import Common
 
 Schedule = Literal["linear", "cosine", "inverse_sqrt", "polynomial", "constant", "wsd"]
 
+BY_MAX_LENGTH = -1
+"""Default of the settings that follow from `Train.max_length`."""
+
 FORMAT_OF_SUFFIX: Mapping[str, str] = {".ndjson": "jsonl"} | {
     f".{name}": name for name in ("csv", "tsv", "jsonl", "json", "parquet", "conll", "conllu")
 }
@@ -63,6 +66,7 @@ class Source:
       columns: Role to column name or zero-based column number.
       aligned: Role to a text file, in the folder of `path`, whose line n belongs to record n.
       labels: Label in the file to label of the task, or to a choice, "0" or "1"; empty if equal.
+        Here, in `questions`, `keep` and `drop`, 1 is the same as "1".
       questions: Value in the column `question` to the question text that is appended to `text_a`.
       word_prefix: Prefix to remove from every word of a conll file, such as `en:`.
       keep: Column or role to values, lists joined by spaces; records without one are excluded.
@@ -91,11 +95,11 @@ class Source:
     max_columns: fields.NonNegativeInt = 0
     columns: Mapping[str, str | fields.NonNegativeInt] = dataclasses.field(default_factory=dict)
     aligned: Mapping[str, fields.File] = dataclasses.field(default_factory=dict)
-    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    questions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    labels: Mapping[fields.Text, fields.Text] = dataclasses.field(default_factory=dict)
+    questions: Mapping[fields.Text, str] = dataclasses.field(default_factory=dict)
     word_prefix: str = ""
-    keep: Mapping[str, fields.Tuple[str]] = dataclasses.field(default_factory=dict)
-    drop: Mapping[str, fields.Tuple[str]] = dataclasses.field(default_factory=dict)
+    keep: Mapping[str, fields.Tuple[fields.Text]] = dataclasses.field(default_factory=dict)
+    drop: Mapping[str, fields.Tuple[fields.Text]] = dataclasses.field(default_factory=dict)
     drop_unlabeled: fields.Bool = False
     language: fields.Language = "en"
     domain: fields.Line = ""
@@ -161,7 +165,7 @@ class Task:
     name: fields.Title
     type: str
     metric: str
-    labels: fields.Tuple[str] = ()
+    labels: fields.Tuple[fields.Text] = ()
     score_range: tuple[fields.Float, fields.Float] = (0.0, 5.0)
     no_answer: fields.Bool = False
     max_answer_tokens: fields.PositiveInt = 30
@@ -240,8 +244,10 @@ class Train:
       gradient_accumulation_steps: Micro-batches per step; must divide `batch_size`.
       max_length: Maximum tokens per example, including special tokens. Longer sentences (tagging)
         and contexts (question_answering) are divided, other examples truncated.
-      doc_stride: Tokens shared by consecutive windows of a long context.
-      row_length: Tokens per packed row; `auto` (stored as 0) by `packing.best_row_length`.
+      doc_stride: Tokens shared by consecutive windows of a long context; by default 128, or if
+        `max_length` is below 256, a third of what it leaves for the context.
+      row_length: Tokens per packed row, by default `max_length` rounded up to a multiple of 128;
+        `auto` (stored as 0) by `packing.best_row_length`.
       max_bucket_sizes: Maximum number of bucket sizes, each a program that takes time to compile;
         more reduce padding. `auto` (stored as 0) by `packing.affordable_sizes`.
       packing: Pack several examples into a row; if false, each example gets its own row.
@@ -265,8 +271,8 @@ class Train:
     max_steps: fields.NonNegativeInt = 0
     gradient_accumulation_steps: fields.PositiveInt = 1
     max_length: Annotated[fields.Int, Field(ge=4)] = 128
-    doc_stride: fields.NonNegativeInt = 128
-    row_length: fields.AutoCount = 128
+    doc_stride: fields.NonNegativeInt = BY_MAX_LENGTH
+    row_length: fields.AutoCount = BY_MAX_LENGTH
     max_bucket_sizes: fields.AutoCount = 0
     packing: fields.Bool = True
     eval_rows: fields.PositiveInt = 16
@@ -281,6 +287,14 @@ class Train:
     output_bias: Literal["zero", "mean"] = "zero"
     label_smoothing: fields.BelowOne = 0.0
     max_skipped_steps: fields.NonNegativeInt = 0
+
+    def __post_init__(self) -> None:
+        if self.doc_stride == BY_MAX_LENGTH:
+            # Beside four special tokens and one of the question.
+            stride = 128 if self.max_length >= 256 else max(self.max_length - 5, 0) // 3
+            object.__setattr__(self, "doc_stride", stride)
+        if self.row_length == BY_MAX_LENGTH:
+            object.__setattr__(self, "row_length", -(-self.max_length // 128) * 128)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from flaxfer.data import encodings
 from flaxfer.data.appearance import content_type, json_layout
 from flaxfer.errors import ConfigError, DataError
 
@@ -140,10 +141,8 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
       ConfigError: If the encoding does not exist.
       DataError: If the file has another encoding, or contains NUL bytes.
     """
-    actual = _unicode_encoding(data)
-    hint = "set encoding to the file's own, such as latin-1 or cp1252, or convert the file."
-    if actual:
-        hint = f"set encoding={actual!r}."
+    actual = encodings.unicode_encoding(data)
+    hint = f"set encoding={actual!r}."
     try:
         text = data.decode(encoding)
         name = codecs.lookup(encoding).name
@@ -154,6 +153,8 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
             hint="set encoding to one that Python knows, such as utf-8, latin-1 or cp1252.",
         ) from error
     except UnicodeDecodeError as error:
+        if not actual:
+            hint = _encoding_hint(data)
         raise DataError(
             f"the file is not in {encoding}" + (f" but in {actual}" if actual else ""),
             where=str(path),
@@ -161,8 +162,9 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
             details=[] if actual else _undecodable(data, encoding, path, error),
         ) from error
     except UnicodeError as error:  # UTF-16 without a byte order mark, and the like.
+        what = f"the file is not in {encoding}: {error}"
         raise DataError(
-            f"the file is not in {encoding}: {error}", where=str(path), hint=hint
+            what, where=str(path), hint=hint if actual else _encoding_hint(data)
         ) from error
     wide = name.startswith(("utf-16", "utf-32"))
     if wide and data and not actual and b"\0" not in data:
@@ -193,41 +195,17 @@ def decode(data: bytes, encoding: str, path: Path) -> str:
             "it is part of the text: remove it",
             *(path, line, joined),
         )
-    if not wide and not name.startswith("utf-8") and _is_utf8(data):
+    if not wide and not name.startswith("utf-8") and not data.isascii() and encodings.is_utf8(data):
         logger.warning("%s: is valid UTF-8, but is read as encoding=%r", path, encoding)
     return text
 
 
-def _unicode_encoding(data: bytes) -> str:
-    """Return the encoding that a byte order mark or the places of zeros tell; empty if none."""
-    for mark, name in ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")):
-        if data.startswith(mark):
-            return name
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    head = data[:2000]
-    for name, zeros, others in (
-        ("utf-16-le", head[1::2], head[::2]),
-        ("utf-16-be", head[::2], head[1::2]),
-    ):
-        if (
-            len(head) > 1
-            and zeros.count(0) > 0.5 * len(zeros)
-            and others.count(0) < 0.1 * len(others)
-        ):
-            return name
-    return ""
-
-
-def _is_utf8(data: bytes) -> bool:
-    """Return whether data has characters beyond ASCII, and is valid UTF-8."""
-    if data.isascii():
-        return False
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+def _encoding_hint(data: bytes) -> str:
+    """Return the setting that reads data that is not in the encoding that is set."""
+    if name := encodings.guess(data):
+        note = ", which the file looks like" if name == "cp1252" else ""
+        return f"set encoding={name!r}{note}."
+    return "set encoding to the file's own, such as cp1251 or shift_jis, or convert the file."
 
 
 def _undecodable(data: bytes, encoding: str, path: Path, first: UnicodeDecodeError) -> list[str]:

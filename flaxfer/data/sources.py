@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from flaxfer.config import Data, Source, Stage, Task
+from flaxfer.config.clashes import sources_of
 from flaxfer.data import readers
 from flaxfer.data.checks import require_header, require_texts, warn_of_unused
 from flaxfer.data.examples import Examples
@@ -27,7 +29,7 @@ from flaxfer.data.task_types import TaskType
 from flaxfer.data.values import written
 from flaxfer.errors import ConfigError, DataError, bounded
 
-__all__ = ["Examples", "Pool", "read_source"]
+__all__ = ["Examples", "Pool", "read_source", "read_whole"]
 
 logger = logging.getLogger("flaxfer.data")
 
@@ -47,7 +49,7 @@ def read_source(
     Raises:
       DataError: With file, line and column of every problem.
     """
-    return _sample(_read_whole(source, task, task_type, data_dir), source.fraction, seed)
+    return _sample(read_whole(source, task, task_type, data_dir), source.fraction, seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,17 +74,28 @@ class Pool:
         Raises:
           DataError: If a source has problems.
         """
-        data, task = stage.data, stage.task
+        sources = sources_of(stage).items()
+        return cls.of(
+            stage, {key: read_whole(one, stage.task, task_type, data_dir) for key, one in sources}
+        )
+
+    @classmethod
+    def of(cls, stage: Stage, read: Mapping[str, Examples]) -> Pool:
+        """Return the pool of a stage, given all examples of each source by its dotted key."""
+        data = stage.data
         fixed = 0 if data.split_seed == "seed" else data.split_seed
         records = {
-            name: [_read_whole(source, task, task_type, data_dir) for source in sources]
+            name: [read[f"data.{name}.{i}"] for i in range(len(sources))]
             for name, sources in (("train", data.train), ("dev", data.dev))
             if sources
         }
-        test = [read_source(one, task, task_type, data_dir, fixed) for one in data.test]
+        test = [
+            _sample(read[f"data.test.{i}"], source.fraction, fixed)
+            for i, source in enumerate(data.test)
+        ]
         evaluated = {"test": Examples.join(test)} if test else {}
         for name, source in stage.evaluate.items():
-            evaluated[name] = read_source(source, task, task_type, data_dir, fixed)
+            evaluated[name] = _sample(read[f"evaluate.{name}"], source.fraction, fixed)
         return cls(data, records, evaluated)
 
     def splits(self, seed: int) -> dict[str, Examples]:
@@ -133,8 +146,8 @@ def _sample(examples: Examples, fraction: float, seed: int) -> Examples:
     return examples.take(np.sort(drawn))
 
 
-def _read_whole(source: Source, task: Task, task_type: TaskType, data_dir: str) -> Examples:
-    """Read and check all records of a data set that can be used."""
+def read_whole(source: Source, task: Task, task_type: TaskType, data_dir: str) -> Examples:
+    """Read and check all records of a data set that can be used, see `read_source`."""
     where, columns, size, problems, skipped = _read(source, data_dir)
     if source.num_records and size != source.num_records:
         raise DataError(
@@ -154,7 +167,7 @@ def _read_whole(source: Source, task: Task, task_type: TaskType, data_dir: str) 
     problems += labels.problems + task_type.text_problems(columns, source, used)
     problems += _common_problems(columns, used)
     if problems:
-        raise _refused(where, problems, labels, source, task)
+        raise _refused(where, columns, problems, labels, source, task)
     examples = _examples(source, columns, labels, used, task_type)
     if len(examples):
         require_texts(examples, columns, where)
@@ -280,7 +293,12 @@ def _common_problems(columns: Mapping[str, Column], used: Sequence[int]) -> Prob
 
 
 def _refused(
-    where: str, problems: Problems, labels: Labels, source: Source, task: Task
+    where: str,
+    columns: Mapping[str, Column],
+    problems: Problems,
+    labels: Labels,
+    source: Source,
+    task: Task,
 ) -> DataError:
     hint = "correct the file, or leave records out with `drop`."
     unknown = {record for record, _ in labels.problems} - labels.unlabeled
@@ -288,7 +306,10 @@ def _refused(
         names = ", ".join(map(bounded, task.labels[:MAX_NAMES]))
         mapped = ", ".join(map(bounded, [*source.labels][:MAX_NAMES]))
         so_far = f", which has {mapped} so far" if mapped else ""
-        hint += f" The labels are {names}; map others with `labels`{so_far}."
+        column = columns["tags" if "tags" in columns else "label"]
+        found = _values_found(column, unknown, source, task)
+        hint += f" The labels are {names}; map others with `labels`{so_far}. "
+        hint += f"Values found: {found}."
     if unknown == {0} and source.file_format in ("csv", "tsv") and not source.header:
         hint += " If the first line names the columns, set header=True."
     if labels.unlabeled:
@@ -299,6 +320,17 @@ def _refused(
         hint=hint,
         details=[text for _, text in sorted(problems)],
     )
+
+
+def _values_found(column: Column, records: Collection[int], source: Source, task: Task) -> str:
+    """Return the values that are no labels in some records, with how often each is there."""
+    known = source.labels or task.labels
+    values = (column.values[i] for i in records)
+    items = itertools.chain.from_iterable(v if isinstance(v, list) else [v] for v in values)
+    counts = collections.Counter(text for text in map(written, items) if text not in known)
+    shown = [f"{bounded(text, 40)} ({n:,})" for text, n in counts.most_common(MAX_NAMES)]
+    more = len(counts) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} other values" if more else "")
 
 
 def _cut(examples: Examples, shares: Mapping[str, float], seed: int) -> dict[str, Examples]:

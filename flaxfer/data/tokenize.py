@@ -116,7 +116,8 @@ def tokenize(
       DataError: If the tokenizer puts the CLS token neither first nor last, or an example cannot
         be encoded.
     """
-    _check_length(tokenizer, max_length, pair=examples.text_b is not None)
+    special = tokenizer.num_special_tokens_to_add(pair=examples.text_b is not None)
+    check_length(max_length, tokenizer.model_max_length, special)
     settings = [FORMAT, examples.fingerprint, tokenizer_fingerprint(tokenizer), max_length]
     settings += examples.task_type.encoding_settings(tokenizer, doc_stride)
     fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
@@ -156,14 +157,22 @@ def tokenize(
     )
 
 
-def _check_length(tokenizer: PreTrainedTokenizerFast, max_length: int, pair: bool) -> None:
-    limit = tokenizer.model_max_length
+def check_length(max_length: int, limit: int, special: int) -> None:
+    """Check that sequences of a length fit the model, and have room for a text.
+
+    Args:
+      max_length: Tokens of a sequence.
+      limit: Tokens that the model takes.
+      special: Number of special tokens in a sequence.
+
+    Raises:
+      ConfigError: If they do not.
+    """
     if max_length > limit:
         raise ConfigError(
             f"max_length {max_length} is more than the model's {limit}",
             hint=f"set train.max_length to at most {limit}.",
         )
-    special = tokenizer.num_special_tokens_to_add(pair=pair)
     if max_length <= special:
         raise ConfigError(
             f"max_length {max_length} leaves no room beside {special} special tokens",

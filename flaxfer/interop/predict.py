@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import difflib
 import gzip
 import json
@@ -145,7 +144,7 @@ def read_train(settings: dict[str, Any], longest: int) -> Train:
     if isinstance(export := settings.get("flaxfer"), dict):
         return _validate(Train, export.get("train"), "config.json")
     length = min(longest, MAX_LENGTH)
-    return dataclasses.replace(Train(), max_length=length, row_length=length)
+    return Train(max_length=length, row_length=length)
 
 
 def read_texts(file: Path, task: Task, ignored: Collection[str] | None = ()) -> Examples:

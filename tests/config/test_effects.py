@@ -216,7 +216,7 @@ def test_a_setting_of_another_task_type_is_an_error(kind: str, changes: Settings
         {f"{SOURCE}.path": "a.csv.gz", f"{SOURCE}.quotes": "literal", f"{SOURCE}.max_columns": 2},
         {"data_dir": "data"},
         # Explicit defaults change nothing either way.
-        {f"{OPTIMIZER}.power": 2.0, f"{TRAIN}.doc_stride": 128, "batched_seeds": 1},
+        {f"{OPTIMIZER}.power": 2.0, f"{TRAIN}.doc_stride": 41, "batched_seeds": 1},
         {"target.task.score_range": (0, 1), "target.train.output_bias": "mean"},
         {"train.log_every": 5, f"{TRAIN}.log_every": 1},
         {"transferability": 100},

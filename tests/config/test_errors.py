@@ -65,7 +65,11 @@ def test_ten_errors_are_reported_together() -> None:
         ("target", "none", "target: should be a section with keys; is None"),
         ("target.data.dev", "x.tsv", "target.data.dev.0: should be a section with keys"),
         (f"{SOURCE}.labels", "x", f"{SOURCE}.labels: should be a section with keys; is 'x'"),
-        (f"{SOURCE}.labels", "{0: 'no'}", f"{SOURCE}.labels.0: should be a valid string; is 0"),
+        (
+            f"{SOURCE}.labels",
+            "{0.5: 'no'}",
+            f"{SOURCE}.labels.0.5: should be a valid string; is 0.5",
+        ),
         ("target.data.train.1.path", "x", "target.data.train.1.path: there is no item '1' here"),
         ("target.data.train.0", "x", "target.data.train.0: set the whole tuple"),
         ("name.first", "x", "name.first: 'name' is a value, not a section"),
@@ -158,12 +162,12 @@ def test_an_error_in_a_shared_section_is_reported_once(
             [f"{SOURCE}.columns.question: should be a valid string; is []"],
         ),
         (
-            {"intermediate.task.labels": ("no", 3)},
-            ["intermediate.task.labels.1: should be a valid string; is 3"],
+            {"intermediate.task.labels": ("no", 0.5)},
+            ["intermediate.task.labels.1: should be a valid string; is 0.5"],
         ),
         (
-            {f"{SOURCE}.keep": {"one": ["a", 3]}},
-            [f"{SOURCE}.keep.one.1: should be a valid string; is 3"],
+            {f"{SOURCE}.keep": {"one": ["a", 0.5]}},
+            [f"{SOURCE}.keep.one.1: should be a valid string; is 0.5"],
         ),
     ],
     ids=str,
@@ -181,7 +185,7 @@ def test_a_check_is_skipped_only_if_it_reads_what_is_invalid(
     [
         ("target.train.int", 4, "unknown key; there are batch_size, "),
         ("target.evaluate.str", 5, "should be a section with keys; is 5"),
-        (f"{SOURCE}.labels", {"bool": 3}, "should be a valid string; is 3"),
+        (f"{SOURCE}.labels", {"bool": 0.5}, "should be a valid string; is 0.5"),
         ("compiler_options.bool", [], "should be a valid boolean; is []"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flaxfer.config import environment
-from flaxfer.config.files import run_config_file
+from flaxfer.config.files import read_config_file
 from flaxfer.errors import ConfigError
 
 
@@ -15,7 +15,7 @@ def refused(tmp_path: Path, text: str, preset: str = "") -> ConfigError:
     path = tmp_path / "study.py"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        run_config_file(f"{path}{preset}")
+        read_config_file(f"{path}{preset}")
     assert str(caught.value.where).startswith(str(path))
     return caught.value
 
@@ -61,7 +61,7 @@ def test_names_that_are_read_private_or_imported_are_valid(tmp_path: Path) -> No
         "def stage():\n    return f'{SEEDS}' + str(PAIR)\n"
         "def get_config(preset='a'):\n    return {'name': preset, 'stage': stage()}\n"
     )
-    assert run_config_file(f"{path}:b")["name"] == "b"
+    assert read_config_file(f"{path}:b")["name"] == "b"
 
 
 def test_an_unknown_or_unread_environment_variable_is_an_error() -> None:

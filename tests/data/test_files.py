@@ -180,3 +180,13 @@ def test_a_file_with_only_a_header_is_named(
     with caplog.at_level(logging.INFO, "flaxfer.data"):
         error = refusal(Source(text_file(tmp_path, "a\ty\n"), columns=COLUMNS))
     assert "of 0 records none is left to use" in error.what and "fetch" in str(error.hint)
+
+
+def test_windows_1252_is_named(tmp_path: Path) -> None:
+    text = "a\ty\nDas Café war „schön“, 5 €\tneutral\n"
+    source = Source(text_file(tmp_path, text.encode("cp1252")), columns=COLUMNS)
+    error = refusal(source)
+    assert error.hint == "set encoding='cp1252', which the file looks like."
+    assert read(dataclasses.replace(source, encoding="cp1252"), NLI).text_a[0].endswith("“, 5 €")
+    text_file(tmp_path, "a\ty\nЭто книга\tneutral\n".encode("cp1251"))
+    assert "such as cp1251" in str(refusal(source).hint)

@@ -221,3 +221,17 @@ def test_scores_that_are_no_numbers_say_why(tmp_path: Path) -> None:
         "'-inf' is not a number",
         "'1.234,5' is not a number",
     ]
+
+
+def test_many_equal_mistakes_become_a_count_of_values(tmp_path: Path) -> None:
+    stars = [*["1"] * 120, *["5"] * 96, "good"]
+    lines = "".join(f"{star}\tA sentence, number {i}.\n" for i, star in enumerate(stars))
+    path = tmp_path / "stars.tsv"
+    path.write_text(lines)
+    task = Task("mood", "classification", "accuracy", labels=("bad", "good"))
+    source = Source(str(path), header=False, columns={"label": 0, "text_a": 1})
+    message = str(refusal(source, task))
+    assert "Values found: '1' (120), '5' (96)." in message
+    assert message.count("\n") <= 4
+    mapped = dataclasses.replace(source, labels={"1": "bad", "5": "good", "good": "good"})
+    assert len(read(mapped, task)) == 217
