@@ -50,7 +50,7 @@ def example_blocks(
     caption = f"The {most} examples of each set that change most, or are predicted worst."
     note = f"A report of this study alone shows up to {MOST} examples of each set."
     align = "lllr" if records and "change" in records[0] else "lll"
-    return [Table(caption, records, align.ljust(12, "l"), _notes(entry, sets) + [note])]
+    return [Table(caption, records, align.ljust(12, "l"), [*_notes(entry, sets), note])]
 
 
 def _name(one: SetPredictions) -> str:
@@ -130,7 +130,8 @@ def file_links(data: ReportData, one: SetPredictions) -> dict[str, Links]:
     """
     return {
         condition: Links(
-            data.link(path, str(seed)) for seed, path in list(of.items())[: None if data.single else 1]
+            data.link(path, str(seed))
+            for seed, path in list(of.items())[: None if data.single else 1]
         )
         for condition, of in one.files.items()
     }

@@ -17,9 +17,6 @@ from flaxfer.statistics import reading
 from flaxfer.statistics.scores import Row
 from flaxfer.tasks import answers
 
-RIGHT = {"question_answering": 1.0, "tagging": 1.0, "classification": 1.0, "multiple_choice": 1.0}
-"""Quality of a right prediction, by task type; regression has none."""
-
 
 @dataclasses.dataclass(frozen=True)
 class SetPredictions:

@@ -62,7 +62,8 @@ def _run_table(data: ReportData, entry: Entry) -> Table:
             "seconds": amount(run.seconds, 1), "examples/s": amount(run.examples_per_s, 1),
             "useful tokens/s": amount(run.useful_tokens_per_s),
             "padding share": "" if run.padding_share is None else f"{run.padding_share:.1%}",
-            "directory": data.link(entry.folder(run)), "parent": run.parent,
+            "directory": data.link(entry.folder(run), "" if data.single else run.id),
+            "parent": run.parent,
         })  # fmt: skip
     return Table("Stages, each with its directory.", records, "llllrrrrrrrll")
 

@@ -14,10 +14,9 @@ from flaxfer.report.writing import write_report
 from tests.report.helpers import study_record, write_study
 from tests.report.synthetic import World, write_grid
 
-webdriver = pytest.importorskip(
-    "selenium.webdriver", reason="needs selenium: pip install -e '.[browser]'"
-)
-from selenium.webdriver.support import ui  # noqa: E402
+REASON = "needs selenium: pip install -e '.[browser]'"
+webdriver = pytest.importorskip("selenium.webdriver", reason=REASON)
+ui = pytest.importorskip("selenium.webdriver.support.ui", reason=REASON)
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 DRIVER = shutil.which("chromedriver")
