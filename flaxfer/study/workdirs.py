@@ -147,8 +147,7 @@ def _put_away(workdir: Path) -> None:
     for study in (workdir, *(workdir / "cells").glob("*/")):
         _relocate(study, target / study.relative_to(workdir))
     names = ("cells", *(file.name for file in workdir.glob("report.*")), "results.csv")
-    names += ("results.tex", "languages.tex", "comparisons.csv", "figures")
-    for name in (*names, RECORD, ORIGIN, CONFIG):
+    for name in (*names, "results.tex", "comparisons.csv", RECORD, ORIGIN, CONFIG):
         with contextlib.suppress(FileNotFoundError):  # Another process moves them, too.
             os.rename(workdir / name, target / name)
 
