@@ -149,6 +149,7 @@ def tokenize(
         language=examples.language,
         domain=examples.domain,
         cluster=examples.cluster,
+        text=(),
         truncated=truncated,
         fingerprint=fingerprint,
         task_type=examples.task_type,

@@ -99,7 +99,7 @@ def _shared(pairs: Sequence[tuple[np.ndarray, np.ndarray]], task: Task) -> str:
         values = [np.corrcoef(a, b)[0, 1] for a, b in pairs if a.std() and b.std()]
         return f"{np.mean(values):+.2f}" if values else DASH
     unions = [((a < 1) & (b < 1), (a < 1) | (b < 1)) for a, b in pairs]
-    shares = [both.sum() / either.sum() for both, either in unions if either.any()]
+    shares = [float(both.sum()) / float(either.sum()) for both, either in unions if either.any()]
     return f"{np.mean(shares):.1%}" if shares else DASH
 
 

@@ -154,7 +154,7 @@ def curves(name: str, lines: Sequence[Curve], quantity: str, over: str = "step")
                 ms=4,
                 label=line.condition,
             )
-            artist.get_path().should_simplify = True  # Matplotlib leaves short lines as they are.
+            artist.get_path().should_simplify = len(line.x) > 25  # By default, more than 127.
             first_lines.setdefault(line.condition, artist)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=over == "step"))
         axes.grid()

@@ -100,7 +100,9 @@ def _files(entry: Entry, name: str) -> dict[tuple[str, int], Path]:
         return {}
     file = f"predictions/{name}-{splits[0].fingerprint[:12]}.jsonl"
     runs = [run for run in entry.study.runs if run.stage == "target"]
-    files = {(run.condition, run.seed): entry.folder(run) / file for run in runs}
+    files: dict[tuple[str, int], Path] = {
+        (run.condition, run.seed): entry.folder(run) / file for run in runs
+    }
     return files if all(path.is_file() for path in files.values()) else {}
 
 

@@ -289,7 +289,7 @@ def _score_table(entries: Sequence[Entry]) -> Table:
         records.append(
             {"target": entry.target, "model": entry.model, "intermediate task": entry.intermediate}
             | {"score": join([entry.study.metric, name])}
-            | {condition: columns.get(condition) for condition in CONDITIONS}
+            | {condition: columns.get(condition, "") for condition in CONDITIONS}
         )
     caption = "Scores without a comparison: mean ± standard deviation over seeds."
     return Table(caption, records, "llll")

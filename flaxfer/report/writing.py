@@ -87,8 +87,8 @@ def write_report(
     }
     (output / FIGURES).mkdir(parents=True, exist_ok=True)
     for figure in figures(blocks):
-        for suffix, content in figure.files.items():
-            write_atomically(output / FIGURES / f"{figure.name}{suffix}", content)
+        for suffix, file in figure.files.items():
+            write_atomically(output / FIGURES / f"{figure.name}{suffix}", file)
     for name, text in texts.items():
         write_atomically(output / name, text)
     return tuple(output / name for name in (*texts, FIGURES))
