@@ -18,7 +18,7 @@ from flaxfer.report.predictions import SetPredictions
 MOST = 20
 """Examples of a set that are shown."""
 
-IN_ALL = 300
+IN_ALL = 240
 """Examples of a page that are shown."""
 
 SHOWN = 240

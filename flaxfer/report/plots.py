@@ -157,7 +157,7 @@ def curves(name: str, lines: Sequence[Curve], quantity: str, over: str = "step")
             artist.get_path().should_simplify = len(line.x) > 25  # By default, more than 127.
             first_lines.setdefault(line.condition, artist)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=over == "step"))
-        axes.grid()
+        axes.grid(clip_on=False)
         axes.set_xlabel(_drawable(over))
         axes.set_ylabel(_drawable(quantity))
         _add_legend(axes, list(first_lines.values()))
@@ -180,7 +180,7 @@ def _label_rows(axes: Axes, rows: Sequence[str], quantity: str, ticks: int) -> N
     axes.spines.left.set_visible(False)
     axes.axvline(0, color=INK, lw=0.8, zorder=1.5)  # above bars, below points
     axes.xaxis.set_major_locator(MaxNLocator(ticks))
-    axes.grid(axis="x")
+    axes.grid(axis="x", clip_on=False)
     axes.set_xlabel(_drawable(quantity))
 
 

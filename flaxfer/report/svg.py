@@ -8,14 +8,15 @@ from collections.abc import Callable
 _TAG = re.compile(r"<[^<>]*>")
 _STYLE = re.compile(r' style="([^"]*)"')
 _ID = re.compile(r'(\bid="|href="#|url\(#)([^")]+)')
-_DIGITS = re.compile(r"(scale\([^)]*\))|-?\d+\.\d{3,}")
+_NAMESPACE = ' xmlns="http://www.w3.org/2000/svg" version="1.1"'
+_DIGITS = re.compile(r"(scale\([^)]*\))|-?\d+\.\d{4,}")
 
 
 def compact(svg: str) -> str:
     """Return the element of an SVG document without what a page does not need.
 
     That is: the prolog, comments, metadata, style sheet, ids of groups, names of fonts, rotations
-    by nothing, whitespace, and digits beyond a hundredth of a point.
+    by nothing, whitespace, and digits beyond a thousandth of a point.
     """
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
@@ -47,7 +48,7 @@ def _compact_tag(tag: str) -> str:
         ' xmlns:xlink="http://www.w3.org/1999/xlink"', ""
     )
     return _DIGITS.sub(
-        lambda match: match[1] or f"{float(match[0]):.2f}".rstrip("0").rstrip("."), tag
+        lambda match: match[1] or f"{float(match[0]):.3f}".rstrip("0").rstrip("."), tag
     )
 
 
@@ -78,6 +79,7 @@ class Page:
         def classed(match: re.Match[str]) -> str:
             return f' class="{self.classes.setdefault(match[1], f"s{len(self.classes)}")}"'
 
+        svg = svg.replace(_NAMESPACE, "", 1)  # HTML does not need it.
         return _in_tags(svg, lambda tag: _STYLE.sub(classed, _ID.sub(renamed, tag)))
 
     @property

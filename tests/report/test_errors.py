@@ -226,7 +226,7 @@ def test_several_studies_have_a_table_of_examples_each(folder: Path) -> None:
 
 
 def test_few_examples_of_many_sets_are_shown() -> None:
-    assert [examples_per_set(sets) for sets in (0, 1, 15, 30, 100, 500)] == [20, 20, 20, 10, 3, 2]
+    assert [examples_per_set(sets) for sets in (0, 1, 15, 30, 100, 500)] == [20, 20, 16, 8, 2, 2]
 
 
 def entry_of(folder: Path, name: str) -> Entry:
