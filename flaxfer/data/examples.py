@@ -16,6 +16,9 @@ from flaxfer.errors import DataError
 Texts = tuple[str, ...] | tuple[tuple[str, ...], ...]
 LabelColumn = np.ndarray | tuple[tuple[Any, ...], ...]
 
+EXCERPT = 400
+"""Characters of a text that are kept for readers of reports."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
@@ -129,6 +132,28 @@ class Examples:
 def count_units(cluster: Sequence[str]) -> int:
     """Return the number of clusters of examples, where each example in none counts as one."""
     return sum(not name for name in cluster) + len({name for name in cluster if name})
+
+
+def excerpts(examples: Examples) -> tuple[tuple[str, ...], ...]:
+    """Return the texts of each example for readers of reports, cut to EXCERPT characters.
+
+    They are the words of a sentence in tagging, the text and its choices in multiple choice, else
+    the one or two texts.
+    """
+    seconds: Sequence[Any] = examples.text_b or ((),) * len(examples)
+    return tuple(
+        tuple(_cut(text) for part in parts for text in _as_tuple(part))
+        for parts in zip(examples.text_a, seconds, strict=True)
+    )
+
+
+def _as_tuple(part: Any) -> tuple[str, ...]:
+    return part if isinstance(part, tuple) else (part,)
+
+
+def _cut(text: str) -> str:
+    text = text if len(text) <= EXCERPT else f"{text[: EXCERPT - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return text.encode("utf-8", "replace").decode()  # Half a surrogate pair is no text.
 
 
 def _flat(values: tuple[Any, ...]) -> Iterator[tuple[int, str]]:

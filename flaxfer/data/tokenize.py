@@ -60,6 +60,7 @@ class Tokenized:
       reference: One item per example, which predictions are compared with. Tagging: the tags of
         all words. Question answering: (context, ((answer, first character), ...)). () otherwise.
       unplaced: Id of a token that takes no position, see `Family.positions`; -1 for none.
+      text: Excerpts of evaluated examples, see `excerpts`; () for splits that are trained on.
     """
 
     token: np.ndarray
@@ -79,6 +80,7 @@ class Tokenized:
     reference: tuple[Any, ...] = ()
     unplaced: int = -1
     cluster: tuple[str, ...] = ()
+    text: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.cluster:
@@ -148,6 +150,7 @@ def tokenize(
         language=examples.language,
         domain=examples.domain,
         cluster=examples.cluster,
+        text=(),
         truncated=truncated,
         fingerprint=fingerprint,
         task_type=examples.task_type,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from flaxfer.report import descriptive
 from flaxfer.report.data import ReportData
-from flaxfer.report.formatting import p_value, signed
+from flaxfer.report.formatting import label, p_value, signed
 from flaxfer.statistics.records import ConditionScores
 from flaxfer.statistics.scores import scored
 
@@ -99,14 +99,14 @@ def _csv(columns: tuple[str, ...], rows: list[dict[str, Any]]) -> str:
 def results_tex(data: ReportData) -> str:
     """Return the primary comparisons as a `tabular` for the package booktabs.
 
-    Verdicts other than `undecided` are bold.
+    Verdicts that decide something are bold.
     """
     rows: list[list[str]] = []
     target = None
     for entry, comparison in data.judged:
         estimate = comparison.all_runs
         difference, low, high = map(signed, (estimate.difference, estimate.low, estimate.high))
-        verdict = estimate.verdict
+        verdict = label(estimate)
         group = "" if target is None else "\\addlinespace\n"
         rows.append([
             "" if entry.target == target else group + tex(entry.target),
@@ -114,7 +114,7 @@ def results_tex(data: ReportData) -> str:
             _tex_score(estimate.direct), _tex_score(estimate.staged),
             f"${difference}$ $[{low}, {high}]$",
             _tex_p(estimate.p_holm), _tex_p(estimate.p_equivalence_holm),
-            verdict if verdict == "undecided" else rf"\textbf{{{verdict}}}",
+            verdict if estimate.verdict == "undecided" else rf"\textbf{{{verdict}}}",
         ])  # fmt: skip
         target = entry.target
     frame = pd.DataFrame(rows, columns=TEX_COLUMNS)

@@ -12,7 +12,7 @@ from flaxfer.errors import DataError
 from flaxfer.evaluation.records import Run
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Figure, Text
+from flaxfer.report.document import Block, Text
 from flaxfer.report.formatting import join
 from flaxfer.statistics.scores import number
 from flaxfer.training.trackers import read_metrics
@@ -53,9 +53,9 @@ def _stage_blocks(entry: Entry, stage: str, runs: Sequence[Run]) -> list[Block]:
         dev.append(_curve(run, path, "dev", metric, [r | _metrics(r, path) for r in records]))
     for suffix, quantity, lines in (("loss", "train loss", loss), ("dev", f"dev {metric}", dev)):
         if any(line.x.size for line in lines):
-            svg = plots.curves(entry.plot_name(f"{stage}-{suffix}"), lines, quantity)
+            plot = plots.curves(entry.plot_name(f"{stage}-{suffix}"), lines, quantity)
             caption = f"{stage.capitalize()} stage: {quantity} by step, a line for every seed."
-            blocks.append(Figure(svg, caption))
+            blocks.append(plot.figure(caption))
     if missing:
         blocks.append(Text(f"No metrics.jsonl for the {stage} stage of {join(missing)}."))
     return blocks

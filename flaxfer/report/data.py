@@ -7,6 +7,7 @@ import functools
 import hashlib
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,8 +62,10 @@ class Entry:
         return Path(os.path.normpath(self.workdir / run.dir))
 
     def plot_name(self, prefix: str) -> str:
-        """Return an identifier that no plot of another study has."""
-        return f"{prefix}-{hashlib.sha256(self.name.encode()).hexdigest()[:8]}"
+        """Return a file name, without suffix, that no plot of another study has."""
+        digest = hashlib.sha256(self.name.encode()).hexdigest()[:6]
+        readable = re.sub(r"\W+", "-", self.name)[:40].strip("-")
+        return f"{prefix}-{readable}-{digest}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +94,9 @@ class ReportData:
         entries = sorted(self.entries, key=lambda entry: targets.index(entry.target))
         return [(entry, entry.headline) for entry in entries if entry.headline is not None]
 
-    def link(self, path: Path) -> Link:
+    def link(self, path: Path, name: str = "") -> Link:
         """Return a link to a file or folder, relative to the report."""
-        return Link(Path(os.path.relpath(path, self.output)).as_posix())
+        return Link(Path(os.path.relpath(path, self.output)).as_posix(), name)
 
     def by_study(self, blocks_of: Callable[[Entry], Sequence[Block]]) -> list[Block]:
         """Return the blocks of all studies, folded if there are several studies."""

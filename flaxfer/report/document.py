@@ -5,7 +5,10 @@ Markdown has no figures and no table of contents; otherwise both have the same c
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
+import importlib.resources
 import re
 import urllib.parse
 from collections import Counter
@@ -13,18 +16,49 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
-GLYPH = "DejaVuSans-"
-"""Prefix of the ids of glyphs in figures; equal ids are equal glyphs in all figures."""
+from flaxfer.report import svg
+
+FIGURES = "figures"
+"""Folder beside the page with the files of its figures."""
+
+_EMPTY = (None, "", "\N{EN DASH}")
 
 
 class Link(str):
-    """A path, relative to the page, that is shown as a link."""
+    """A path, relative to the page, that is shown as a link with its name, or else the path."""
+
+    path: str
+
+    def __new__(cls, path: str, name: str = "") -> Link:
+        """Return a link to a path."""
+        link = super().__new__(cls, name or path)
+        link.path = path
+        return link
 
     @property
     def url(self) -> str:
         """The quoted path; `./` because a colon in the first folder's name would end a scheme."""
-        return "./" + urllib.parse.quote(self)
+        return "./" + urllib.parse.quote(self.path)
+
+
+class Links(tuple[Link, ...]):
+    """Several links in one cell."""
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The links."""
+        return self
+
+
+class Label(str):
+    """A verdict, such as `helps`, that is shown as a label."""
+
+    @property
+    def kind(self) -> str:
+        """The slug of the verdict without its qualification."""
+        return _slug(re.split("[,:]", self)[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +82,9 @@ class Table:
     """Records that map the names of the columns to cells; the first column names the rows.
 
     Integers are shown with thousands separators, None as an empty cell. `align` has a letter for
-    each of the first columns, l for words and r for numbers; the others hold numbers. Notes stand
-    below the table. The last `foot` records are summaries.
+    each of the first columns, l for words and r for numbers; the others hold numbers. Other columns
+    than the first are left out if they are empty. Notes stand below the table. The last `foot`
+    records are summaries.
     """
 
     caption: str
@@ -63,33 +98,59 @@ class Table:
         """The names of the columns, and whether they hold numbers."""
         names = list(self.records[0]) if self.records else []
         align = self.align.ljust(len(names), "r")
-        return {name: letter == "r" for name, letter in zip(names, align, strict=False)}
+        return {
+            name: letter == "r"
+            for name, letter in zip(names, align, strict=False)
+            if name == names[0] or any(record[name] not in _EMPTY for record in self.records)
+        }
 
     @property
-    def rows(self) -> list[list[str]]:
-        """The cells as text or links."""
-        return [
-            [
-                "" if value is None else f"{value:,}" if isinstance(value, int) else value
-                for value in record.values()
-            ]
-            for record in self.records
-        ]
+    def rows(self) -> list[list[Any]]:
+        """The cells as text, labels or links."""
+        names = list(self.columns)
+        return [[_cell(record[name]) for name in names] for record in self.records]
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else value
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """An SVG element, trusted and inserted unescaped, and its caption."""
+    """An SVG element, trusted and inserted unescaped, and its caption.
 
+    `files` are the contents of the same figure as files, by suffix; `name` is their stem.
+    """
+
+    name: str
     svg: str
     caption: str
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+    @property
+    def links(self) -> list[Link]:
+        """Links to the files."""
+        paths = {suffix: f"{FIGURES}/{self.name}{suffix}" for suffix in self.files}
+        return [Link(path, suffix[1:].upper()) for suffix, path in paths.items()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A result at a glance: its label, the number with its interval, and what the number is."""
+
+    label: Label
+    number: str
+    interval: str
+    what: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdicts:
-    """Pairs of a verdict, such as `helps`, and the sentence that explains it."""
+    """Pairs of a verdict and the sentence that explains it."""
 
-    items: Sequence[tuple[str, str]]
+    items: Sequence[tuple[Label, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,13 +171,26 @@ class Code:
 
 @dataclasses.dataclass(frozen=True)
 class Folded:
-    """Blocks that are hidden until the reader opens the summary."""
+    """Blocks that are hidden until the reader opens the summary.
+
+    The page's filter hides a block about another `language` than the chosen one.
+    """
 
     summary: str
     blocks: Sequence[Block]
+    language: str = ""
 
 
-Block = Heading | Text | Table | Figure | Verdicts | Tree | Code | Folded
+Block = Heading | Text | Table | Figure | Card | Verdicts | Tree | Code | Folded
+
+
+def figures(blocks: Iterable[Block]) -> Iterator[Figure]:
+    """Yield the figures among the blocks, folded ones too."""
+    for block in blocks:
+        if isinstance(block, Figure):
+            yield block
+        elif isinstance(block, Folded):
+            yield from figures(block.blocks)
 
 
 def to_html(blocks: Sequence[Block]) -> str:
@@ -135,32 +209,28 @@ def to_html(blocks: Sequence[Block]) -> str:
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
-    page = environment.get_template("template.html.j2").render(
+    page = svg.Page()
+    drawn = {figure.name: Markup(page.add(figure.svg)) for figure in figures(blocks)}
+    files = importlib.resources.files("flaxfer.report")
+    style, script = ((files / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    html = environment.get_template("template.html.j2").render(
         title=title.text,
         sections=[heading for heading in headings if heading.level == 2],
         blocks=blocks,
         kind=lambda block: type(block).__name__,
         slug=_slug,
         anchor=anchor,
+        drawn=lambda figure: drawn[figure.name],
+        style=f"{style}{page.style}\n",
+        script=script,
+        script_hash=f"sha256-{digest}",
     )
-    return _define_glyphs_once(page.lstrip())
+    return html.lstrip()
 
 
 def _slug(text: str) -> str:
     return re.sub(r"\W+", "-", text.lower()).strip("-")
-
-
-def _define_glyphs_once(page: str) -> str:
-    """Return the page without repeated definitions of glyphs, which are a third of a figure."""
-    seen = set[str]()
-
-    def keep_first(definition: re.Match[str]) -> str:
-        repeated = definition[1] in seen
-        seen.add(definition[1])
-        return "" if repeated else definition[0]
-
-    page = re.sub(rf'<path id="({GLYPH}[^"]*)"[^>]*/>', keep_first, page)
-    return page.replace("<defs></defs>", "")
 
 
 def to_markdown(blocks: Sequence[Block]) -> str:
@@ -176,8 +246,11 @@ def _markdown_block(block: Block) -> str:
             return f"**{_escape(text)}**\n" if lead else f"{_escape(text)}\n"
         case Table():
             return _markdown_table(block)
-        case Figure(_, caption):
-            return f"Plot in report.html: {_escape(caption)}\n"
+        case Figure():
+            files = " ".join(map(_markdown_cell, block.links))
+            return f"Plot in report.html: {_escape(block.caption)} {files}".rstrip() + "\n"
+        case Card(label, number, interval, what):
+            return f"**{_escape(label)}**: {number} {_escape(interval)}, {_escape(what)}\n"
         case Verdicts(items):
             return "".join(f"- **{_escape(word)}**: {_escape(text)}\n" for word, text in items)
         case Tree():
@@ -201,18 +274,21 @@ def _markdown_table(table: Table) -> str:
     def row(cells: Iterable[str]) -> str:
         return f"| {' | '.join(cells)} |\n"
 
-    def cell(content: str) -> str:
-        text = _escape(content)
-        return f"[{text}](<{content.url}>)" if isinstance(content, Link) else text
-
     lines = []
     if table.columns:
         lines.append(row(map(_escape, table.columns)))
         lines.append(row("---:" if numeric else "---" for numeric in table.columns.values()))
-    lines += [row(map(cell, cells)) for cells in table.rows]
+    lines += [row(map(_markdown_cell, cells)) for cells in table.rows]
     parts = [f"{_escape(table.caption)}\n", "".join(lines)]
     parts.append("".join(f"- {_escape(note)}\n" for note in table.notes))
     return "\n".join(filter(None, parts))
+
+
+def _markdown_cell(content: str | Links) -> str:
+    if isinstance(content, Links):
+        return " ".join(map(_markdown_cell, content))
+    text = _escape(content)
+    return f"[{text}](<{content.url}>)" if isinstance(content, Link) else text
 
 
 def _escape(text: str) -> str:

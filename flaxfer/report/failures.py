@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flaxfer.report.data import ReportData
 from flaxfer.report.document import Block, Table, Text
-from flaxfer.report.formatting import DASH, count_seeds, interval, join, plural, signed
+from flaxfer.report.formatting import DASH, count_seeds, interval, join, label, plural, signed
 from flaxfer.statistics.scores import DIFFERENCE
 from flaxfer.statistics.sets import COMPARED
 
@@ -53,7 +53,7 @@ def _without_collapsed(data: ReportData) -> list[Block]:
                 "study": entry.name, "runs": runs, "seeds": seeds,
                 DIFFERENCE: signed(estimate.difference) if estimate else DASH,
                 "interval": interval(estimate) if estimate else DASH,
-                "verdict": estimate.verdict if estimate else DASH,
+                "verdict": label(estimate) if estimate else DASH,
             })  # fmt: skip
     scores = join(dict.fromkeys(f"{one.metric}, {one.language}" for _, one in affected))
     caption = f"Results with collapsed runs and without: {scores}."

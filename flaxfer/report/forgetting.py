@@ -10,7 +10,7 @@ import numpy as np
 from flaxfer.evaluation.records import Metrics, Mixture, Run
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Figure, Table
+from flaxfer.report.document import Block, Table
 from flaxfer.report.formatting import spread
 from flaxfer.statistics.scores import MEAN, ZERO_SHOT, Scores, number
 
@@ -64,7 +64,7 @@ def _mixture_blocks(entry: Entry, runs: list[Run]) -> list[Block]:
             by_alpha[run.condition, mixture.alpha].append((dev, mean))
     quantity = f"{ZERO_SHOT if entry.scores.zero_shot else MEAN} of {metric}"
     over = "alpha (weight of the result in the mixture)"
-    svg = plots.curves(entry.plot_name("mixtures"), lines, quantity, over)
+    plot = plots.curves(entry.plot_name("mixtures"), lines, quantity, over)
     caption = f"Mixtures of the target stage with its start: {quantity} by alpha (WiSE-FT)."
     records = []
     for (condition, alpha), pairs in sorted(by_alpha.items()):
@@ -74,7 +74,7 @@ def _mixture_blocks(entry: Entry, runs: list[Run]) -> list[Block]:
             f"dev {metric}": spread(dev_scores), quantity: spread(means),
         })  # fmt: skip
     title = "Mixtures over seeds: 0 is the start, 1 the result."
-    return [Figure(svg, caption), Table(title, records, "l")]
+    return [plot.figure(caption), Table(title, records, "l")]
 
 
 def _mean(entry: Entry, run: Run, mixture: Mixture) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from flaxfer.report.document import Label
 from flaxfer.statistics.records import Estimate
 from flaxfer.statistics.scores import DIFFERENCE
 
@@ -52,6 +53,11 @@ def spread_note(seeds: Sequence[int]) -> str:
     if len(seeds) == 1:
         return "One seed: no spread, no verdict."
     return f"Mean ± standard deviation over {len(seeds)} seeds."
+
+
+def label(estimate: Estimate) -> Label:
+    """Return the verdict, or that a single seed allows none."""
+    return Label("not judged: 1 seed" if estimate.p_holm is None else estimate.verdict)
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -15,6 +15,7 @@ from flaxfer.report.formatting import (
     amount,
     interval,
     join,
+    label,
     p_value,
     share,
     signed,
@@ -58,11 +59,11 @@ def _study_blocks(data: ReportData, entry: Entry) -> list[Block]:
             condition: np.array([*values.values()]) for condition, values in by_row.items()
         }
         dots = "; a dot is one seed" if len(scores.seeds) > 1 else ""
-        svg = plots.bars(entry.plot_name("languages"), _row_names(scores.rows), series, metric)
-        blocks.append(Figure(svg, f"{metric} by language{dots}."))
+        plot = plots.bars(entry.plot_name("languages"), _row_names(scores.rows), series, metric)
+        blocks.append(plot.figure(f"{metric} by language{dots}."))
     if entry.comparisons:
         level = data.evidence.level
-        blocks += [_difference_plot(entry, level), _difference_table(entry, level)]
+        blocks += [_difference_plot(entry, level), *_difference_tables(entry, level)]
     if others := [name for name in study.metrics if name != metric]:
         tables = [
             _score_table(scores, name, f"{name} by language.", scores.rows) for name in others
@@ -87,8 +88,8 @@ def _difference_plot(entry: Entry, level: float) -> Figure:
     """Return staged minus direct of every set and mean, with intervals."""
     rows = [*entry.comparisons, *(one for one in entry.means if one.language != GAP)]
     quantity = f"{entry.study.metric}, {DIFFERENCE}"
-    svg = plots.intervals(entry.plot_name("differences"), _row_names(rows), rows, quantity)
-    return Figure(svg, interval_caption(quantity, level, rows))
+    plot = plots.intervals(entry.plot_name("differences"), _row_names(rows), rows, quantity)
+    return plot.figure(interval_caption(quantity, level, rows))
 
 
 def interval_caption(quantity: str, level: float, comparisons: Sequence[Comparison]) -> str:
@@ -99,40 +100,51 @@ def interval_caption(quantity: str, level: float, comparisons: Sequence[Comparis
     return f"{quantity} with its {level:.0%} interval; a full point has a verdict.{band}"
 
 
-def _difference_table(entry: Entry, level: float) -> Table:
-    """Return the comparisons of every set and mean, over all runs."""
+def _difference_tables(entry: Entry, level: float) -> list[Block]:
+    """Return the comparisons of every set and mean, over all runs; their statistics are folded."""
     at_chance = any(one.at_chance for one in entry.comparisons)
+    rows = (*entry.comparisons, *entry.means)
     records = [
         {
             "language": one.language, "set": one.set, "n": one.n, "units": one.units,
             DIFFERENCE: signed(one.all_runs.difference),
-            f"{level:.0%} interval": interval(one.all_runs),
+            f"{level:.0%} interval": interval(one.all_runs), "verdict": label(one.all_runs),
+            "p after Holm": p_value(one.all_runs.p_holm), "family": one.family,
+            "collapsed runs": len(one.collapsed) or None,
+            **({"at chance": "yes" if one.at_chance else None} if at_chance else {}),
+        }
+        for one in rows
+    ]  # fmt: skip
+    caption = f"{entry.study.metric}: {DIFFERENCE} by language, over all runs."
+    notes = [
+        "The primary comparison decides about the study; the secondary ones are corrected among "
+        "themselves.",
+        "A transfer gap becomes narrower or wider; neither is a gain or a loss in score.",
+        "Units are what is resampled: fewer than the examples where these belong to clusters, such "
+        "as questions about one text, or to parallel sets.",
+    ]
+    if at_chance:
+        notes.append("At chance: no condition scores above chance, so there is nothing to compare.")
+    main = Table(caption, records, "llrrrrlrlrl", notes, foot=len(entry.means))
+    records = [
+        {
+            "language": one.language, "set": one.set,
             "simultaneous interval": simultaneous_interval(one.all_runs),
-            "family": one.family, "verdict": one.all_runs.verdict, "p": p_value(one.all_runs.p),
-            "p after Holm": p_value(one.all_runs.p_holm),
+            "p": p_value(one.all_runs.p), "p after Holm": p_value(one.all_runs.p_holm),
             "p of margin after Holm": p_value(one.all_runs.p_equivalence_holm),
             "effect size": amount(one.all_runs.effect_size, 2),
             "seed correlation": amount(one.all_runs.seed_correlation, 2),
             "variance of examples": share(one.all_runs.examples_share),
             "needed seeds": one.all_runs.needed_seeds,
             "needed examples": one.all_runs.needed_examples,
-            "collapsed runs": len(one.collapsed) or None,
-            **({"at chance": "yes" if one.at_chance else None} if at_chance else {}),
         }
-        for one in (*entry.comparisons, *entry.means)
+        for one in rows
     ]  # fmt: skip
-    caption = f"{entry.study.metric}: {DIFFERENCE} by language, over all runs."
-    notes = [
-        "The primary comparison decides about the study; the secondary ones are corrected among "
-        "themselves. A family's simultaneous intervals all hold at once.",
-        "A transfer gap becomes narrower or wider; neither is a gain or a loss in score.",
-        "Units are what is resampled: fewer than the examples where these belong to clusters, such "
-        "as questions about one text, or to parallel sets.",
-        CORRELATION_NOTE,
-    ]
-    if at_chance:
-        notes.append("At chance: no condition scores above chance, so there is nothing to compare.")
-    return Table(caption, records, "llrrrrrllrrrrrrr", notes, foot=len(entry.means))
+    notes = ["A family's simultaneous intervals all hold at once.", CORRELATION_NOTE]
+    caption = f"{entry.study.metric}: statistics of the differences."
+    details = Table(caption, records, "ll", notes, foot=len(entry.means))
+    summary = "Intervals of all languages at once, p values, effect sizes, needed sizes"
+    return [main, Folded(summary, [details])]
 
 
 def mean_sentence(entry: Entry) -> str:

@@ -1,7 +1,7 @@
-"""Plots as SVG elements for one HTML page: no fonts, no scripts, no external references.
+"""Plots as SVG elements for one HTML page, and as SVG and PDF files.
 
-Colours are the page's CSS variables, so that a plot follows the page into dark mode. The same
-numbers give the same bytes. Every plot needs a name that is unique within its page.
+An element has no fonts, no scripts and no external references. Its colours are the page's CSS
+variables, so that it follows the page into dark mode. The same numbers give the same bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import html
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,8 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from flaxfer.report.document import GLYPH
+from flaxfer.report import document
+from flaxfer.report.svg import compact
 from flaxfer.statistics.records import Comparison
 
 FONT = "DejaVu Sans"  # comes with matplotlib
@@ -42,21 +42,39 @@ STYLE: Any = {
     "axes.labelcolor": INK,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "font.family": FONT,
+    "font.family": [FONT, "sans-serif"],
+    "font.sans-serif": FONT,
     "font.size": 11,
     "grid.color": LINE,
     "legend.borderaxespad": 0.3,
     "legend.frameon": False,
     "legend.handlelength": 2.2,
-    "svg.fonttype": "path",  # glyphs as outlines: the same on every device
+    "pdf.fonttype": 42,  # TrueType, which publishers accept
+    "svg.fonttype": "none",  # text, in the font of the page; narrower than matplotlib's
     "svg.hashsalt": "flaxfer",  # deterministic ids
+    "path.simplify_threshold": 0.3,  # of a point
     "text.color": INK,
     "text.parse_math": False,
+    "xtick.bottom": False,
     "xtick.color": INK,
     "ytick.color": INK,
+    "ytick.left": False,
 }
 WIDTH = 5.2  # inches; text stays readable when scaled down to a phone
 LONGEST = 36  # characters of a label
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+    """A plot as an element of a page, and the contents of its files by suffix."""
+
+    name: str
+    svg: str
+    files: Mapping[str, bytes]
+
+    def figure(self, caption: str) -> document.Figure:
+        """Return the plot as a block of a document."""
+        return document.Figure(self.name, self.svg, caption, self.files)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +87,7 @@ class Curve:
     y: np.ndarray
 
 
-def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metric: str) -> str:
+def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metric: str) -> Drawing:
     """Plot horizontal bars of the means over seeds, with a dot for each of several seeds.
 
     `series` maps conditions to values of shape (rows, seeds), NaN where undefined.
@@ -83,19 +101,25 @@ def bars(name: str, rows: Sequence[str], series: Mapping[str, np.ndarray], metri
             axes.barh(y_r[defined], means_r[defined], thickness * 0.92, color=COLOR[condition])
             for y, values, mean in zip(y_r, values_rs, means_r, strict=True):
                 if values.size > 1:
-                    axes.plot(values, [y] * values.size, "o", ms=3.5, mfc=LINE, mec=INK, mew=0.8)
+                    # Dots are the round ends of lines without length: one short path for all.
+                    x_r3 = np.stack([values, values, np.full_like(values, np.nan)], axis=1)
+                    axes.plot(
+                        x_r3.ravel(), [y] * x_r3.size, color=INK, lw=2.8, solid_capstyle="round"
+                    )
                 if np.isnan(mean):
                     axes.annotate(" undefined", (0, y), va="center", fontsize=9)
         axes.margins(y=0.02)
         axes.invert_yaxis()
         _label_rows(axes, rows, metric, ticks=6)
         _add_legend(axes, [Patch(color=COLOR[condition], label=condition) for condition in series])
-        return _svg(axes, name, f"Bars of {metric} by {', '.join(series)} for {', '.join(rows)}.")
+        return _drawing(
+            axes, name, f"Bars of {metric} by {', '.join(series)} for {', '.join(rows)}."
+        )
 
 
 def intervals(
     name: str, rows: Sequence[str], comparisons: Sequence[Comparison], quantity: str
-) -> str:
+) -> Drawing:
     """Plot the difference and interval of each row over the band of differences within the margin.
 
     A filled point has a verdict other than `undecided`.
@@ -112,10 +136,10 @@ def intervals(
             axes.plot([estimate.difference], [y], "o", ms=7, mfc=fill, mec=color, mew=1.6)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         _label_rows(axes, rows, quantity, ticks=5)
-        return _svg(axes, name, f"Intervals of {quantity} for {', '.join(rows)}.")
+        return _drawing(axes, name, f"Intervals of {quantity} for {', '.join(rows)}.")
 
 
-def curves(name: str, lines: Sequence[Curve], quantity: str, over: str = "step") -> str:
+def curves(name: str, lines: Sequence[Curve], quantity: str, over: str = "step") -> Drawing:
     """Plot a line for every condition and seed; the seeds of a condition look the same."""
     with _axes(3.3) as axes:
         first_lines: dict[str, Artist] = {}
@@ -126,19 +150,20 @@ def curves(name: str, lines: Sequence[Curve], quantity: str, over: str = "step")
                 color=COLOR[line.condition],
                 ls=DASH[line.condition],
                 lw=1.6,
-                marker=MARKER[line.condition] if len(line.x) <= 25 else "",
+                marker=MARKER[line.condition] if len(line.x) <= 25 and len(lines) <= 4 else "",
                 ms=4,
                 label=line.condition,
             )
+            artist.get_path().should_simplify = len(line.x) > 25  # By default, more than 127.
             first_lines.setdefault(line.condition, artist)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=over == "step"))
-        axes.grid()
+        axes.grid(clip_on=False)
         axes.set_xlabel(_drawable(over))
         axes.set_ylabel(_drawable(quantity))
         _add_legend(axes, list(first_lines.values()))
         seeds = len({line.seed for line in lines})
         label = f"Curves of {quantity} by {over}: {', '.join(first_lines)}; {seeds} seed(s)."
-        return _svg(axes, name, label)
+        return _drawing(axes, name, label)
 
 
 @contextlib.contextmanager
@@ -155,7 +180,7 @@ def _label_rows(axes: Axes, rows: Sequence[str], quantity: str, ticks: int) -> N
     axes.spines.left.set_visible(False)
     axes.axvline(0, color=INK, lw=0.8, zorder=1.5)  # above bars, below points
     axes.xaxis.set_major_locator(MaxNLocator(ticks))
-    axes.grid(axis="x")
+    axes.grid(axis="x", clip_on=False)
     axes.set_xlabel(_drawable(quantity))
 
 
@@ -180,28 +205,18 @@ def _drawable(text: str) -> str:
     return "".join(c if ord(c) in known else f"<U+{ord(c):04X}>" for c in " ".join(text.split()))
 
 
-def _svg(axes: Axes, name: str, label: str) -> str:
-    """Return the figure as an element that can be embedded in a page with others."""
-    buffer = io.StringIO()
-    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+def _drawing(axes: Axes, name: str, label: str) -> Drawing:
+    """Return the figure as an element, which others may share a page with, and as files."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :].strip()
-    # Drop what a page does not need: comments, style sheet, ids of groups, whitespace, and digits
-    # beyond a thousandth of a point.
-    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r">\s+<", "><", svg).replace(" \n", "\n")
-    svg = re.sub(
-        r"(scale\([^)]*\))|-?\d+\.\d{4,}",
-        lambda match: match[1] or f"{float(match[0]):.3f}".rstrip("0").rstrip("."),
-        svg,
-    )
-    # Ids are unique only within a figure, except those of glyphs, which figures share.
-    svg = re.sub(rf'(\bid="|href="#|url\(#)(?!{GLYPH})', rf"\g<1>{name}-", svg)
+    text, pdf = io.StringIO(), io.BytesIO()
+    no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(text, format="svg", transparent=True, metadata=no_metadata)
+    figure.set_layout_engine("none")  # The layout is done.
+    no_metadata = dict.fromkeys(("Creator", "Producer", "CreationDate"))
+    figure.savefig(pdf, format="pdf", transparent=True, metadata=no_metadata)
+    svg = compact(text.getvalue())
     for color, variable in VARIABLE.items():
         svg = svg.replace(color, f"var({variable})")
-    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+    svg = svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
+    return Drawing(name, svg, {".svg": text.getvalue().encode(), ".pdf": pdf.getvalue()})

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 
 from flaxfer.report.data import RECORD, Entry, ReportData
-from flaxfer.report.document import Block, Code, Folded, Table, Text
+from flaxfer.report.document import Block, Code, Folded, Link, Links, Table, Text
 from flaxfer.report.formatting import amount, join, spread
 from flaxfer.statistics.scores import number
+
+FILES = {
+    "report.md": "this report as Markdown",
+    "results.csv": "every score of every run",
+    "comparisons.csv": "every comparison, with all digits",
+    "results.tex": "the comparisons that give the verdicts, for LaTeX",
+    "languages.tex": "scores by language, model and condition, for LaTeX",
+    "figures": "every plot as SVG and PDF",
+}
+"""Files of a report beside its page."""
+
+RECORDS = {
+    RECORD: "the record of the study",
+    "config.json": "the resolved config",
+    "origin.json": "the stages that the directory was made for",
+}
+"""Files of a study in its directory."""
+
+OTHER = ("checkpoints", "restarts", "damaged")
+"""Folders of a stage whose files are not listed."""
 
 
 def run_blocks(data: ReportData) -> list[Block]:
@@ -41,7 +62,8 @@ def _run_table(data: ReportData, entry: Entry) -> Table:
             "seconds": amount(run.seconds, 1), "examples/s": amount(run.examples_per_s, 1),
             "useful tokens/s": amount(run.useful_tokens_per_s),
             "padding share": "" if run.padding_share is None else f"{run.padding_share:.1%}",
-            "directory": data.link(entry.folder(run)), "parent": run.parent,
+            "directory": data.link(entry.folder(run), "" if data.single else run.id),
+            "parent": run.parent,
         })  # fmt: skip
     return Table("Stages, each with its directory.", records, "llllrrrrrrrll")
 
@@ -85,7 +107,7 @@ def _split_table(entry: Entry) -> Table:
 
 
 def setup_blocks(data: ReportData) -> list[Block]:
-    """Return the model, versions, machine and config of every study."""
+    """Return the model, versions and machine of every study, and the config of a single one."""
     return [_setup(data, entry) for entry in data.entries]
 
 
@@ -109,6 +131,43 @@ def _setup(data: ReportData, entry: Entry) -> Folded:
     }
     records = [{"what": name, "value": value} for name, value in setup.items()]
     table = Table("How this study was run.", records, "ll")
+    if not data.single:  # The record has the config, which would make the page much larger.
+        return Folded(f"Model, versions and machine: {entry.name}", [table])
     config = json.dumps(study.config, indent=2, ensure_ascii=False)
-    summary = "Model, versions, machine and config" + ("" if data.single else f": {entry.name}")
+    summary = "Model, versions, machine and config"
     return Folded(summary, [table, Text("Resolved config:"), Code(config)])
+
+
+def file_blocks(data: ReportData) -> list[Block]:
+    """Return links to the files of the report, and to all files of the stages of a study."""
+    records = [{"file": Link(name), "content": content} for name, content in FILES.items()]
+    for entry in data.entries if data.single else ():
+        for name, content in RECORDS.items():
+            if (path := entry.workdir / name).exists():
+                records.append({"file": data.link(path), "content": content})
+    blocks: list[Block] = [Table("Files of this report.", records, "ll")]
+    if data.single:
+        blocks.append(Folded("Files of the stages", [_stage_files(data, data.entries[0])]))
+    return blocks
+
+
+def _stage_files(data: ReportData, entry: Entry) -> Table:
+    """Return links to the files of every finished stage; of folders of others, to the folder."""
+    records = []
+    for run in entry.study.runs:
+        folder = entry.folder(run)
+        files = [path for path in _listed(folder) if path.is_file() or path.name in OTHER]
+        by_kind = {name: _listed(folder / name) for name in ("evaluations", "predictions", "notes")}
+        records.append(
+            {"condition": run.condition, "seed": str(run.seed), "stage": run.stage}
+            | {
+                kind: Links(data.link(path, path.name) for path in paths) or None
+                for kind, paths in {"files": files, **by_kind}.items()
+            }
+        )
+    return Table("Files of the stages, in their directories.", records, "lllllll")
+
+
+def _listed(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder, without hidden ones."""
+    return sorted(path for path in folder.glob("*") if not path.name.startswith("."))

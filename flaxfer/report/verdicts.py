@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
 
+from flaxfer.evaluation.records import CONDITIONS
 from flaxfer.report import plots
 from flaxfer.report.data import Entry, ReportData
-from flaxfer.report.document import Block, Figure, Folded, Table, Text, Verdicts
+from flaxfer.report.document import Block, Card, Figure, Folded, Table, Text, Verdicts
 from flaxfer.report.formatting import (
     about,
     amount,
     count_seeds,
     interval,
     join,
+    label,
     p_value,
     plural,
     share,
     signed,
     simultaneous_interval,
     spread,
+    spreads,
 )
 from flaxfer.report.languages import CORRELATION_NOTE, interval_caption
 from flaxfer.statistics.multiplicity import Verdict
@@ -31,21 +35,18 @@ from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT
 
 
 def verdict_blocks(data: ReportData) -> list[Block]:
-    """Return the verdict on every study with its reasons, and the method behind them."""
+    """Return the verdicts on all studies; their reasons and the method behind them are folded."""
     judged, blocks = data.judged, list[Block]()
     if len(judged) > 1:
-        counts = Counter(comparison.all_runs.verdict for _, comparison in judged)
-        always = ["helps", "hurts", "undecided"]
-        if _margins(data):
-            always.append("no relevant change")
-        words = [word for word in get_args(Verdict) if counts[word] or word in always]
-        summary = join(f"{word} in {counts[word]}" for word in words).replace(", but", " but")
-        blocks.append(Text(f"{len(judged)} comparisons of staged with direct: {summary}.", True))
-    if judged:
-        sentences = [(one.all_runs.verdict, _sentence(entry, one)) for entry, one in judged]
-        blocks += [Verdicts(sentences), Text(_method(data))]
+        blocks += [Text(_counts(data), True), _plot(data)]
+    elif judged:
+        blocks += [_card(*judged[0]), Text(_sentence(*judged[0]))]
+    blocks += target_blocks(data)
     if len(judged) > 1:
-        blocks.append(_plot(data))
+        sentences = [(label(one.all_runs), _sentence(entry, one)) for entry, one in judged]
+        blocks.append(Folded("Reasons, a sentence for each comparison", [Verdicts(sentences)]))
+    if judged:
+        blocks.append(Folded("What the numbers mean", [Text(_method(data))]))
     if data.evidence.notes:
         table = Table("Sets to look at.", [{"note": note} for note in data.evidence.notes], "l")
         blocks.append(Folded("Which examples are resampled together", [table]))
@@ -54,6 +55,25 @@ def verdict_blocks(data: ReportData) -> list[Block]:
         table = Table(caption, [{"why": reason} for reason in skipped], "l")
         blocks.append(Folded(f"Not compared: {plural(len(skipped), 'set or mean')}", [table]))
     return blocks
+
+
+def _counts(data: ReportData) -> str:
+    """Return how many comparisons have each verdict."""
+    counts = Counter[str](label(comparison.all_runs) for _, comparison in data.judged)
+    always = ["helps", "hurts", "undecided"]
+    if _margins(data):
+        always.append("no relevant change")
+    words = [word for word in get_args(Verdict) if counts[word] or word in always]
+    words += [word for word in counts if word not in get_args(Verdict)]
+    summary = join(f"{word} in {counts[word]}" for word in words).replace(", but", " but")
+    return f"{len(data.judged)} comparisons of staged with direct: {summary}."
+
+
+def _card(entry: Entry, comparison: Comparison) -> Card:
+    """Return the verdict on a study at a glance."""
+    estimate = comparison.all_runs
+    what = f"{DIFFERENCE}: {_score_name(entry, comparison)}"
+    return Card(label(estimate), signed(estimate.difference), interval(estimate), what)
 
 
 def _sentence(entry: Entry, comparison: Comparison) -> str:
@@ -69,7 +89,7 @@ def _sentence(entry: Entry, comparison: Comparison) -> str:
         if (rest := comparison.without_collapsed) is None:
             text += "no pair is left." if comparison.paired else "a condition has no run left."
         else:
-            text += f"{rest.verdict}: {_difference(rest)}; {_certainty(rest, comparison.paired)}."
+            text += f"{label(rest)}: {_difference(rest)}; {_certainty(rest, comparison.paired)}."
     if entry.study.failed:
         runs = join(f"{run.condition}/{run.stage} seed {run.seed}" for run in entry.study.failed)
         text += f" Diverged, and not counted: {runs}."
@@ -210,26 +230,50 @@ def _plot(data: ReportData) -> Figure:
     differs = [len(set(column)) > 1 for column in zip(*names, strict=True)]
     rows = [join(itertools.compress(row, differs)) for row in names]
     comparisons = [comparison for _, comparison in data.judged]
-    svg = plots.intervals("verdicts", rows, comparisons, DIFFERENCE)
-    return Figure(svg, interval_caption(DIFFERENCE, data.evidence.level, comparisons))
+    plot = plots.intervals("verdicts", rows, comparisons, DIFFERENCE)
+    return plot.figure(interval_caption(DIFFERENCE, data.evidence.level, comparisons))
 
 
 def target_blocks(data: ReportData) -> list[Block]:
-    """Return the table of targets and models."""
-    if not data.judged:
-        return []
+    """Return the scores and differences by target and model, and their statistics, folded."""
+    blocks: list[Block] = []
+    if data.judged:
+        tables = [_verdict_table(data), _evidence_table(data)]
+        folded = tables if data.single else tables[1:]
+        summary = "Intervals of all comparisons at once, p values, effect sizes, needed sizes"
+        if data.single:
+            summary = "All statistics of this comparison"
+        blocks += [*([] if data.single else tables[:1]), Folded(summary, folded)]
+    if unjudged := [entry for entry in data.entries if entry.headline is None]:
+        blocks += [] if data.single else [_score_table(unjudged)]
+    return blocks
+
+
+def _verdict_table(data: ReportData) -> Table:
     records = []
     for entry, comparison in data.judged:
         estimate = comparison.all_runs
         records.append({
             "target": entry.target, "model": entry.model, "intermediate task": entry.intermediate,
-            "verdict": estimate.verdict, "direct": spread(np.array(estimate.direct.scores)),
+            "score": join([comparison.metric, comparison.language]), "verdict": label(estimate),
+            "direct": spread(np.array(estimate.direct.scores)),
             "staged": spread(np.array(estimate.staged.scores)),
             DIFFERENCE: signed(estimate.difference), "interval": interval(estimate),
-            "simultaneous interval": simultaneous_interval(estimate),
             "p after Holm": p_value(estimate.p_holm),
+        })  # fmt: skip
+    caption = "Mean ± standard deviation over seeds, by target and model; all runs count."
+    return Table(caption, records, "lllll")
+
+
+def _evidence_table(data: ReportData) -> Table:
+    records = []
+    for entry, comparison in data.judged:
+        estimate = comparison.all_runs
+        records.append({
+            "target": entry.target, "model": entry.model, "intermediate task": entry.intermediate,
+            "simultaneous interval": simultaneous_interval(estimate),
+            "p": p_value(estimate.p), "p after Holm": p_value(estimate.p_holm),
             "p of margin after Holm": p_value(estimate.p_equivalence_holm),
-            "score": join([comparison.metric, comparison.language]), "p": p_value(estimate.p),
             "p over runs": p_value(estimate.p_seeds),
             "p over examples": p_value(estimate.p_examples),
             "effect size": amount(estimate.effect_size, 2),
@@ -249,5 +293,20 @@ def target_blocks(data: ReportData) -> list[Block]:
         CORRELATION_NOTE,
         "p of margin: of a difference of at least the margin; a dash where none was declared.",
     ]
-    caption = "Mean ± standard deviation over seeds, by target and model; all runs count."
-    return [Table(caption, records, "llllrrrrrrrlrrrrrrrr", notes)]
+    return Table("Statistics of the comparisons, by target and model.", records, "lll", notes)
+
+
+def _score_table(entries: Sequence[Entry]) -> Table:
+    """Return the scores of studies that compare nothing, such as those of direct runs alone."""
+    records = []
+    for entry in entries:
+        means = entry.scores.mean_columns(entry.study.metric)
+        name = ZERO_SHOT if ZERO_SHOT in means else MEAN
+        columns = spreads(means.get(name, {}))
+        records.append(
+            {"target": entry.target, "model": entry.model, "intermediate task": entry.intermediate}
+            | {"score": join([entry.study.metric, name])}
+            | {condition: columns.get(condition, "") for condition in CONDITIONS}
+        )
+    caption = "Scores without a comparison: mean ± standard deviation over seeds."
+    return Table(caption, records, "llll")

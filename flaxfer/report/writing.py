@@ -10,21 +10,22 @@ from flaxfer.report.csv_tex import comparisons_csv, results_csv, results_tex
 from flaxfer.report.curves import curve_blocks
 from flaxfer.report.data import Entry, ReportData, read_report_data
 from flaxfer.report.descriptive import descriptive_blocks
-from flaxfer.report.document import Block, Heading, Text, to_html, to_markdown
+from flaxfer.report.document import FIGURES, Block, Heading, Text, figures, to_html, to_markdown
+from flaxfer.report.errors import error_blocks
 from flaxfer.report.failures import failure_blocks
 from flaxfer.report.forgetting import forgetting_blocks
 from flaxfer.report.formatting import join, plural
+from flaxfer.report.language_tex import languages_tex
 from flaxfer.report.languages import language_blocks, mean_sentence
 from flaxfer.report.overlap import overlap_blocks, size_blocks
-from flaxfer.report.provenance import run_blocks, setup_blocks, split_blocks
+from flaxfer.report.provenance import file_blocks, run_blocks, setup_blocks, split_blocks
 from flaxfer.report.sequential import sequential_blocks
 from flaxfer.report.stages import cost_blocks, graph_blocks
 from flaxfer.report.starts import start_blocks
-from flaxfer.report.verdicts import target_blocks, verdict_blocks
+from flaxfer.report.verdicts import verdict_blocks
 from flaxfer.runtime.files import write_atomically
 
 SECTIONS: dict[str, Callable[[ReportData], Sequence[Block]]] = {
-    "Targets by model": target_blocks,
     "Looks and changes of the design": sequential_blocks,
     "Descriptive statistics": descriptive_blocks,
     "Scores by language": language_blocks,
@@ -32,6 +33,7 @@ SECTIONS: dict[str, Callable[[ReportData], Sequence[Block]]] = {
     "Learning curves": curve_blocks,
     "Stages": graph_blocks,
     "Choice of the intermediate task": start_blocks,
+    "Errors and examples": error_blocks,
     "Forgetting": forgetting_blocks,
     "Overlap and leakage": overlap_blocks,
     "Sizes of the tasks": size_blocks,
@@ -39,6 +41,7 @@ SECTIONS: dict[str, Callable[[ReportData], Sequence[Block]]] = {
     "Costs": cost_blocks,
     "Runs": run_blocks,
     "Data": split_blocks,
+    "Files": file_blocks,
     "How the studies were run": setup_blocks,
 }
 """The sections by title; those without blocks are left out."""
@@ -53,10 +56,12 @@ STARTS = {
 def write_report(
     *folders: Path, output: Path | None = None, descriptive: bool = False
 ) -> tuple[Path, ...]:
-    """Write the report of some studies and return the paths of its files.
+    """Write the report of some studies; return the paths of its files and of its figures' folder.
 
     The files are report.html, report.md, results.csv (every score), comparisons.csv (every
-    comparison) and results.tex. The same studies in the same places give the same bytes.
+    comparison), results.tex (the comparisons), languages.tex (the scores by language), and in the
+    folder figures every plot as SVG and PDF. The same studies in the same places give the same
+    bytes.
 
     Args:
       folders: folders of studies or grids.
@@ -78,11 +83,15 @@ def write_report(
         "results.csv": results_csv(data),
         "comparisons.csv": comparisons_csv(data),
         "results.tex": results_tex(data),
+        "languages.tex": languages_tex(data),
     }
-    output.mkdir(parents=True, exist_ok=True)
+    (output / FIGURES).mkdir(parents=True, exist_ok=True)
+    for figure in figures(blocks):
+        for suffix, file in figure.files.items():
+            write_atomically(output / FIGURES / f"{figure.name}{suffix}", file)
     for name, text in texts.items():
         write_atomically(output / name, text)
-    return tuple(output / name for name in texts)
+    return tuple(output / name for name in (*texts, FIGURES))
 
 
 def _opening(data: ReportData) -> list[Block]:

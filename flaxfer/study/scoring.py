@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DivergedError
 from flaxfer.evaluation.evaluator import Evaluator, finite, require_finite, write_predictions
+from flaxfer.evaluation.texts import write_texts
 from flaxfer.runtime.progress import say
 from flaxfer.runtime.trees import Params, path_name
 from flaxfer.study.plan import stage_data
@@ -57,7 +58,7 @@ def measure(starts: Starts, spec: StageSpec, confirm: Callable[[], None]) -> Non
 def _evaluate(
     starts: Starts, spec: StageSpec, wanted: list[Measurement], confirm: Callable[[], None]
 ) -> Iterator[Records]:
-    """Yield the scores of evaluated sets, after writing their predictions."""
+    """Yield the scores of evaluated sets, after writing their predictions and texts."""
     stage = starts.data.stage(spec.name, spec.seed)
     evaluator = _evaluator(starts, spec, stage.scoring_vocabulary)
     params = starts.scoring_params(spec, starts.reader(), stage.scoring_vocabulary.ids)
@@ -69,6 +70,7 @@ def _evaluate(
         confirm()
         predictions = spec.folder / "predictions" / f"{stem}.jsonl"
         write_predictions(predictions, spec.settings.task, data, outputs)
+        write_texts(predictions, data, confirm)
         yield scores
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from flaxfer.config import Config, Stage
 from flaxfer.config.validation import check_steps
 from flaxfer.data import tokenize
-from flaxfer.data.examples import Examples, count_units
+from flaxfer.data.examples import Examples, count_units, excerpts
 from flaxfer.data.loader import TrainPlan, total_steps, train_examples
 from flaxfer.data.overlap import Keys, Overlap, clusters, examine
 from flaxfer.data.packing import best_row_length
@@ -276,6 +276,7 @@ class _Drawing:
                     examples, self._tokenizer, train.max_length, self._cache, train.doc_stride
                 ),
                 cluster=() if split in TRAINED_ON else clusters(examples),
+                text=() if split in TRAINED_ON else excerpts(examples),
             )
         return self._tokenized[key]
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
+from flaxfer.evaluation.texts import read_texts
 from flaxfer.study import runner
 from tests.e2e.helpers import Json, lines_of, runs_of, summary_of
 from tests.helpers import WORDS, tiny_model
@@ -110,6 +111,9 @@ def test_a_task_type_is_learned_and_reported(
     (file,) = (tmp_path / "work" / run["dir"]).glob("predictions/other-*.jsonl")
     lines = lines_of(file)
     assert len(lines) == entry["n"]
+    texts = read_texts(file)
+    assert list(texts) == [line["id"] for line in lines] and all(map(all, texts.values()))
+    assert "Errors and examples" in report and "were not recorded" not in report
     if accuracy:
         right = [line["prediction"] in answers_of(line) for line in lines]
         assert np.mean(right) == pytest.approx(entry["metrics"][accuracy])

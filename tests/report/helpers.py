@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 from markdown_it import MarkdownIt
 
+from flaxfer import report
 from flaxfer.report.writing import write_report
 
 NASTY = "<script>alert('x')</script> & \"q\" | `a` *b* _c_ $d$"
 LANGUAGES = ("de", "en", "fr", "ja")  # en is trained on, and not first
 SEEDS = (0, 1)
+SCRIPT = (Path(report.__file__).parent / "page.js").read_text()
 METRICS = ("pearson", "spearman", "mse")
 TASK = {"name": f"sts {NASTY}", "type": "regression", "metric": "pearson", "score_range": [0, 5]}
 OTHER = {"name": "nli", "type": "classification", "metric": "accuracy", "labels": ["no", "yes"]}

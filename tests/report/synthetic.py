@@ -17,6 +17,7 @@ import numpy as np
 from flaxfer.config import Task
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import write_predictions
+from flaxfer.evaluation.texts import write_texts
 from flaxfer.tasks import task_type
 from tests.helpers import random_tokenized
 
@@ -32,6 +33,9 @@ EFFECTS = {
     "similarity-domain": "same", "similarity-language": "helps",
 }  # fmt: skip
 
+HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\"> & {{ 7 * 7 }}"
+"""End of the text of every example."""
+
 RESTARTED = "classification-language"
 RESTART = {"attempt_seed": 0, "why": "the best dev mcc is 0.000", "steps": 40, "seconds": 1000.0}
 
@@ -40,13 +44,15 @@ Json = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """The size of a grid: `targets` are keys of `EFFECTS`, every set has `n` examples.
+    """The size of a grid: `targets` are keys of `EFFECTS`, every set has `n` examples. The sets
+    of targets in other languages have `languages`, en first.
 
     Studies declare `margin` for their metric, and whether runs are `paired`."""
 
     models: Sequence[str] = ("bert", "xlmr")
     targets: Sequence[str] = tuple(EFFECTS)
     seeds: Sequence[int] = (0, 1, 2, 3)
+    languages: Sequence[str] = LANGUAGES["language"]
     n: int = 200
     margin: float | None = 0.1
     paired: bool = False
@@ -77,7 +83,8 @@ def _write_study(
     task = Task("similarity", "regression", "pearson")
     if family != "similarity":
         task = Task("polarity", "classification", "accuracy", labels=LABELS)
-    sets = {code: _data(task, code, world.n) for code in LANGUAGES[kind]}
+    codes = LANGUAGES["domain"] if kind == "domain" else world.languages
+    sets = {code: _data(task, code, world.n) for code in codes}
     rng = np.random.default_rng([ord(c) for c in name])
     runs: list[Json] = []
     for seed in world.seeds:
@@ -110,6 +117,7 @@ def _write_study(
                     outputs[:] = outputs[0]
                 file = folder / "stages" / identity / f"predictions/{code}-{'f' * 12}.jsonl"
                 write_predictions(file, task, data, outputs)
+                write_texts(file, data, lambda: None)
                 scores = (
                     task_type(task).predictions(task, data, outputs).scores(np.ones(world.n, bool))
                 )
@@ -169,7 +177,8 @@ def _write_study(
 
 def _data(task: Task, code: str, n: int) -> Tokenized:
     data = random_tokenized(n, classes=2 if task.labels else 0, seed=ord(code[0]))
-    return dataclasses.replace(data, language=(code,) * n, domain=("",) * n)
+    text = tuple((f"{code} text {i}: {HOSTILE}",) for i in range(n))
+    return dataclasses.replace(data, language=(code,) * n, domain=("",) * n, text=text)
 
 
 def _outputs(task: Task, data: Tokenized, noise: float, rng: np.random.Generator) -> np.ndarray:

@@ -26,7 +26,7 @@ def test_bars_are_as_long_as_the_means() -> None:
         "direct": np.array([[0.5, 0.7], [-0.25, -0.15], [np.nan, 0.3]]),
         "staged": np.array([[0.1, 0.3], [0.8, 0.9], [0.4, 0.4]]),
     }
-    svg = plots.bars("bars", ["en", "de", "fr"], series, "pearson")
+    svg = plots.bars("bars", ["en", "de", "fr"], series, "pearson").svg
     zero = shapes(svg, "--direct")[0][:, 0].min()
     lengths = {}
     for condition in series:
@@ -40,7 +40,7 @@ def test_bars_are_as_long_as_the_means() -> None:
 
 def test_a_condition_without_any_defined_value_stays_in_the_legend() -> None:
     series = {"direct": np.array([[0.5]]), "staged": np.array([[np.nan]])}
-    assert "var(--staged)" in plots.bars("bars", ["en"], series, "pearson")
+    assert "var(--staged)" in plots.bars("bars", ["en"], series, "pearson").svg
 
 
 def test_curves_follow_the_values_and_leave_gaps() -> None:
@@ -51,7 +51,7 @@ def test_curves_follow_the_values_and_leave_gaps() -> None:
         plots.Curve("direct", 1, steps, values / 2),
         plots.Curve("scratch", 0, np.array([10, 50]), np.array([3.0, 3.5])),
     ]
-    svg = plots.curves("loss", lines, "train loss")
+    svg = plots.curves("loss", lines, "train loss").svg
     first, second = (points for points in shapes(svg, "--direct") if len(points) > 1)
     assert len(shapes(svg, "--scratch")) == 1
     for points, y in ((first, values), (second, values / 2)):
@@ -83,7 +83,7 @@ def test_the_margin_is_a_band_behind_the_interval() -> None:
         )
         for margin in (0.05, None, 0.2)
     ]
-    svg = plots.intervals("intervals", ["a", "b", "c"], rows, "difference")
+    svg = plots.intervals("intervals", ["a", "b", "c"], rows, "difference").svg
     bands = [band for band in shapes(svg, "--line") if len(band) >= 4]
     (width,) = {round(float(np.ptp(line[:, 0])), 2) for line in shapes(svg, "--staged")
                 if len(line) == 2}  # fmt: skip
