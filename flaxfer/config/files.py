@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import runpy
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from flaxfer.config.findings import nearest
@@ -66,11 +67,21 @@ def run_config_file(file: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Copy nested ConfigDicts, mappings and sequences as dicts and lists."""
+    """Copy nested settings as dicts, lists and scalars of Python.
+
+    ConfigDicts, dataclasses and other mappings become dicts, paths become text, and arrays and
+    scalars of NumPy become lists and numbers.
+    """
     if hasattr(value, "to_dict"):
         value = value.to_dict()
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    elif hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, PurePath):
+        return str(value)
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
