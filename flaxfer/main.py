@@ -47,6 +47,9 @@ SUBCOMMANDS = {
     "report": Subcommand(
         "flaxfer.report.command", "rebuild the report of a study, or combine several"
     ),
+    "list": Subcommand(
+        "flaxfer.study.listing", "list the studies of a folder, with their verdicts"
+    ),
     "export": Subcommand("flaxfer.interop.export", "export a finished stage for transformers"),
     "predict": Subcommand("flaxfer.interop.predict", "predict texts or pairs from a file"),
     "embed": Subcommand("flaxfer.interop.embed", "score sentence embeddings without training"),

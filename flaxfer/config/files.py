@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import os
 import runpy
 import sys
@@ -87,13 +88,21 @@ def _run_config_file(path: str, preset: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Copy nested ConfigDicts, mappings and sequences as dicts and lists, and paths as texts."""
+    """Copy nested settings as dicts, lists and scalars of Python.
+
+    ConfigDicts, dataclasses and other mappings become dicts, paths become text, and arrays and
+    scalars of NumPy become lists and numbers.
+    """
     if hasattr(value, "to_dict"):
         value = value.to_dict()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    elif hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

@@ -99,7 +99,7 @@ def cells(config: Config | Grid) -> dict[str, Config]:
         target = config.targets[key.target]
         settings = common | {
             "name": name,
-            "workdir": f"{config.workdir}/cells/{name}",
+            "workdir": f"{config.folder}/cells/{name}",
             "store": config.stages,
             "model": config.models[key.model],
             "target": _subsampled(target, key.fraction),

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar, cast
 
 import pydantic
@@ -142,23 +142,45 @@ def build(
     return _placed(config)
 
 
-def validated(config: AnyConfig, task_types: TaskTypes) -> AnyConfig:
-    """Return a config that Python code made, checked like one from a file.
+def validated(
+    config: AnyConfig, task_types: TaskTypes, changes: Sequence[Override] = ()
+) -> AnyConfig:
+    """Return a config that Python code made, completed and checked like one from a file.
+
+    Args:
+      config: The config; paths may be strings or `Path` objects.
+      task_types: Task types by name, `flaxfer.tasks.TASK_TYPES`.
+      changes: Overrides; those of a shared section apply to all stages.
 
     Raises:
       ConfigError: As `build`, except that settings may be there that other settings replace.
     """
-    valid, invalid, findings = _validate(plain(dataclasses.asdict(config)))
+    tree = plain(config)
+    if str(config.workdir) == f"runs/{config.name}":  # The name may be overridden.
+        tree["workdir"] = ""
+    tree, details = overrides.apply(tree, [*_in_stages(changes, tree)], _error_locations, _is_tuple)
+    valid, invalid, findings = _validate(tree)
     check: Any = grids.check if isinstance(config, Grid) else validation.check
     findings += [f for f in check(valid, task_types) if not _within(f[0], invalid)]
-    if findings:
+    if details := [*details, *(text for _, text in findings)]:
         raise ConfigError(
-            f"{len(findings)} error(s) in the configuration",
+            f"{len(details)} error(s) in the configuration",
             where=config.name or None,
-            hint="change the Config.",
-            details=list(dict.fromkeys(text for _, text in findings)),
+            hint="change the Config, or the settings that replace its own.",
+            details=list(dict.fromkeys(details)),
         )
     return cast(AnyConfig, _placed(valid))
+
+
+def _in_stages(changes: Sequence[Override], tree: Tree) -> Iterator[Override]:
+    """Yield overrides, with those of a shared section for each stage without one of its own."""
+    own = {key for key, _ in changes}
+    for key, text in changes:
+        if key.split(".")[0] in SHARED:
+            keys = [f"{stage}.{key}" for stage in sections.stages(tree)]
+            yield from ((each, text) for each in keys if each not in own)
+        else:
+            yield key, text
 
 
 def to_dict(config: Config | Grid) -> dict[str, Any]:
@@ -178,7 +200,7 @@ def _line(key: str, lines: Mapping[str, int]) -> str:
 
 def _placed(config: Config | Grid) -> Config | Grid:
     """Return the config with the default of `workdir`, and its home folder for `~`."""
-    workdir = config.workdir or f"runs/{config.name}"
+    workdir = config.folder
     expand = os.path.expanduser
     return dataclasses.replace(config, workdir=expand(workdir), store=expand(config.store))
 

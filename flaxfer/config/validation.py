@@ -11,8 +11,10 @@ from flaxfer.config import Common, Config, Data, Model, Optimizer, Source, Stage
 from flaxfer.config.clashes import SPLITS, check_same_records, check_same_stages, sources_of
 from flaxfer.config.effects import Place, without_effect
 from flaxfer.config.findings import Finding, finding, suggestion
+from flaxfer.config.schema import TRACKERS
 from flaxfer.config.sources import check_origin, check_source
 from flaxfer.config.task_types import TaskType, TaskTypes
+from flaxfer.runtime import plugins
 
 MAX_EPOCHS = 1e6
 
@@ -46,6 +48,7 @@ def check_common(config: Common, places: Sequence[Place]) -> Iterator[Finding]:
     if list(sizes.values()).count(-1) > 1:
         yield finding("only one axis may be -1", *(f"mesh.{axis}" for axis in sizes))
     yield from _check_looks(config)
+    yield from _check_trackers(config)
     yield from _check_margin(config, [each for each in places if each.target])
     drawn = any(place.stage.data.split_seed == "seed" for place in places)
     if drawn and config.batched_seeds > 1:
@@ -59,6 +62,15 @@ def check_common(config: Common, places: Sequence[Place]) -> Iterator[Finding]:
     yield from without_effect("", config, config, effects.COMMON)
     yield from effects.data_dir_without_effect(config, places)
     yield from effects.transferability_without_effect(config, places)
+
+
+def _check_trackers(config: Common) -> Iterator[Finding]:
+    """Yield the trackers that neither flaxfer nor an installed package has."""
+    if not {*config.trackers} <= {*TRACKERS}:
+        known = (*TRACKERS, *plugins.names(plugins.TRACKERS))
+        for name in config.trackers:
+            if name not in known:
+                yield finding(f"{name!r} is no tracker; {suggestion(name, known)}", "trackers")
 
 
 def _check_looks(config: Common) -> Iterator[Finding]:
@@ -148,7 +160,7 @@ def _check_stage(stage_place: Place, task_types: TaskTypes) -> Iterator[Finding]
 def _check_task(stage: Stage, task_type: TaskType) -> Iterator[Finding]:
     task = stage.task
     yield from task_type.check_task("task", task)
-    if task.metric not in task_type.metrics:
+    if not task_type.has_metric(task.metric):
         hint = suggestion(task.metric, task_type.metrics)
         message = f"{task.metric!r} is no metric of {task_type.name}; {hint}"
         yield finding(message, "task.metric", "task.type")

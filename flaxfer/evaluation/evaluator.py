@@ -115,13 +115,14 @@ class Evaluator:
 
         All are NaN if an output is not finite: nothing is predicted then.
         """
-        names = task_type(self.task).metrics_of(self.task)
+        form = task_type(self.task)
+        names = form.metrics_of(self.task)
         if not np.isfinite(outputs).all():
             return dict.fromkeys(names, np.nan)
         scores = metrics.scores(accumulated)
         if set(names) - scores.keys():
             everything = np.ones(len(data.id), bool)
-            scores = self.predictions(data, outputs).scores(everything) | scores
+            scores = form.scores(self.predictions(data, outputs), everything) | scores
         return {name: scores[name] for name in names}
 
     def report(self, name: str, data: Tokenized, outputs: np.ndarray) -> list[dict[str, Any]]:
@@ -191,7 +192,8 @@ def finite(scores: Scores) -> dict[str, float | None]:
 
 
 def _score(predictions: Predictions, chosen: np.ndarray) -> dict[str, Any]:
-    return {"n": int(chosen.sum()), "metrics": finite(predictions.scores(chosen))}
+    scores = task_type(predictions.task).scores(predictions, chosen)
+    return {"n": int(chosen.sum()), "metrics": finite(scores)}
 
 
 def _scatter(outputs: np.ndarray, data: Tokenized, batch: Batch, logits: jax.Array) -> None:

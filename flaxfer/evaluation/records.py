@@ -22,6 +22,9 @@ CONDITIONS: tuple[Condition, ...] = ("direct", "staged", "scratch")
 
 Stage = Literal["intermediate", "target"]
 
+NOT_JUDGED = "not judged"
+"""Verdict on a study that compares nothing, or has a condition with a single run."""
+
 MIXED = "mixed"
 """Language of a set with examples in several languages."""
 
@@ -243,13 +246,13 @@ class Study:
 _STUDY = pydantic.TypeAdapter(Study)
 
 
-def read_study(workdir: Path) -> Study:
+def read_study(workdir: str | Path) -> Study:
     """Read and check WORKDIR/study.json.
 
     Raises:
       DataError: the file is missing, is not JSON, or lacks or repeats something.
     """
-    path = workdir / "study.json"
+    path = Path(workdir) / "study.json"
     hint = "run the study (flaxfer with its config and this workdir); it writes study.json"
     try:
         content = path.read_bytes()

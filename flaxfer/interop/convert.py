@@ -24,7 +24,7 @@ SAFE_TORCH = (2, 6)
 """In earlier versions, a crafted file runs code in spite of `weights_only` (CVE-2025-32434)."""
 
 
-def convert(folder: Path, out: Path, allow_torch: bool) -> Path:
+def convert(folder: str | Path, out: str | Path, allow_torch: bool) -> Path:
     """Write the model of a folder to `out`, with its weights as safetensors.
 
     A single file becomes model.safetensors; shards become as many shards with an index. Arrays
@@ -41,6 +41,7 @@ def convert(folder: Path, out: Path, allow_torch: bool) -> Path:
       DataError: a file is missing.
       CheckpointError: a file is damaged, or holds something else than arrays.
     """
+    folder, out = Path(folder), Path(out)
     files = _pickles(folder)
     if not allow_torch:
         command = shlex.join(["flaxfer", "convert", str(folder), str(out), "--allow-torch"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,6 +149,11 @@ class Embedder:
         if self._normalise:
             vector_LnD = normalised(vector_LnD)
         return vector_LnD[:, [position[text] for text in texts]]
+
+    def __call__(self, texts: Iterable[str]) -> np.ndarray:
+        """Embed texts by the last layer; return float32 (n, D), see `embed`."""
+        vectors: np.ndarray = self.embed(texts if isinstance(texts, str) else list(texts))[0]
+        return vectors
 
     def layer_numbers(self, layers: Layers) -> tuple[int, ...]:
         """Return layers as numbers from 0.
@@ -384,7 +389,7 @@ def check_texts(texts: Sequence[str], where: str = "texts") -> None:
     faults = enumerate(map(text_fault, texts), start=1)
     if problems := [f"text {number} {fault}" for number, fault in faults if fault]:
         raise DataError(
-            f"{len(problems)} of {len(texts)} texts cannot be embedded",
+            f"{len(problems)} of {len(texts)} texts cannot be used",
             where=where,
             hint="leave them out, with their scores or translations.",
             details=problems,

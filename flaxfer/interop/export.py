@@ -41,7 +41,9 @@ TRAIN_SETTINGS = ("max_length", "doc_stride", "row_length", "packing", "eval_row
 """Training settings that `flaxfer predict` needs to give the predictions of the evaluation."""
 
 
-def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None = None) -> Path:
+def export(
+    folder: str | Path, out: str | Path, overwrite: bool = False, model: str | Path | None = None
+) -> Path:
     """Write the best parameters of a stage to a folder that transformers loads.
 
     Args:
@@ -53,6 +55,7 @@ def export(folder: Path, out: Path, overwrite: bool = False, model: Path | None 
     Raises:
       FlaxferError: the stage, the model or `out` cannot be used; nothing is left at `out`.
     """
+    folder, out, model = Path(folder), Path(out), Path(model) if model else None
     stage = open_finished(folder)
     source = _model_folder(stage, model)
     settings = read_config(source)

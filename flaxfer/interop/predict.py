@@ -12,26 +12,20 @@ import sys
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
-import pydantic
 
-from flaxfer.config import Model, Source, Task, Train
-from flaxfer.data import readers, tokenize
+from flaxfer.config import Source, Task
+from flaxfer.data import readers
 from flaxfer.data.examples import Examples
-from flaxfer.data.model_folder import read_config, read_labels
+from flaxfer.data.model_folder import read_config
 from flaxfer.data.values import text_fault, written
-from flaxfer.errors import CheckpointError, ConfigError, DataError, DivergedError
-from flaxfer.evaluation.evaluator import Evaluator, require_finite
-from flaxfer.models import pretrained
-from flaxfer.runtime import platform, sharding
+from flaxfer.errors import ConfigError, DataError
+from flaxfer.interop.predictor import Predictor, check_number_of_texts, read_task
 from flaxfer.runtime.files import write_atomically
-from flaxfer.tasks import TASK_TYPES, Predictions, task_type
-from flaxfer.tasks.models import model_spec
-
-Record = TypeVar("Record")
+from flaxfer.tasks import task_type
 
 ROLES = ("text_a", "text_b", "id", "language", "domain")
 """Names of the columns that are read; only the first is required."""
@@ -42,13 +36,10 @@ MAX_LISTED = 10
 LONGEST_LINE = 2**24
 """Most bytes of a line that are searched for names of columns."""
 
-MAX_LENGTH = 512
-"""Most tokens of a text for a model whose config.json does not name the evaluation's length."""
-
 
 def predict(
-    folder: Path,
-    file: Path,
+    folder: str | Path,
+    file: str | Path,
     mesh: jax.sharding.Mesh | None = None,
     *,
     ignored: Collection[str] | None = (),
@@ -72,79 +63,13 @@ def predict(
       ConfigError, DataError, CheckpointError: the model or the file cannot be used, or its
         outputs are not finite.
     """
-    encoder, settings = pretrained.load_encoder_config(folder), read_config(folder)
-    task = read_task(settings, str(folder))
-    tokenizer = tokenize.load_tokenizer(Model(path=str(folder)))
-    train = read_train(settings, tokenizer.model_max_length)
-    examples = read_texts(file, task, ignored)
+    folder, file = Path(folder), Path(file)
+    settings = read_config(folder)
+    # The file is checked before the weights are loaded.
+    examples = read_texts(file, read_task(settings, str(folder)), ignored)
     if not single_texts:
-        _check_number_of_texts(settings, examples, file)
-    data = tokenize.tokenize(examples, tokenizer, train.max_length, None)
-    model = model_spec(encoder, task)
-    mesh = mesh or sharding.make_mesh()
-    params = pretrained.load_pretrained(folder, encoder, outputs=model.num_outputs)
-    params = jax.device_put(params, sharding.tree_shardings(params, mesh))
-    evaluator = Evaluator(
-        model=model,
-        task=task,
-        train=train,
-        dtype=platform.compute_dtype(train.compute_dtype),
-        mesh=mesh,
-    )
-    outputs, _ = evaluator.predict(params, data)
-    try:
-        require_finite(file.name, data, outputs)
-    except DivergedError as error:
-        raise CheckpointError(
-            error.what,
-            where=str(folder),
-            hint="the weights, or what is computed from them in this dtype, are out of range; "
-            "export another checkpoint.",
-        ) from error
-    return _records(evaluator.predictions(data, outputs))
-
-
-def read_task(settings: dict[str, Any], where: str) -> Task:
-    """Return the task of a model, from its config.json.
-
-    Raises:
-      ConfigError: its head does not classify or score texts, or its labels are not numbered.
-    """
-    hint = "name a model that was exported from a stage of classification or regression."
-    if isinstance(export := settings.get("flaxfer"), dict):
-        task = _validate(Task, export.get("task"), where)
-        if not task_type(task).single_label:
-            what = f"a model for {task.type.replace('_', ' ')} cannot be used for texts or pairs"
-            raise ConfigError(what, where=where, hint=hint)
-        if (labels := read_labels(settings, where)) != task_type(task).exported_labels(task):
-            what = f"id2label has other labels than the task of the export: {', '.join(labels)}"
-            hint = "if the export was trained further, delete the key `flaxfer` of config.json."
-            raise ConfigError(what, where=where, hint=hint)
-        return task
-    architecture = str((settings.get("architectures") or ["none"])[0])
-    if not architecture.endswith(TASK_TYPES["classification"].architecture):
-        what = f"the model has no head for sequences; its architecture is {architecture}"
-        raise ConfigError(what, where=where, hint=hint)
-    labels = read_labels(settings, where)
-    problem = settings.get("problem_type") or ("regression" if len(labels) == 1 else "single")
-    if problem == "regression" and len(labels) == 1:
-        return Task("score", "regression", TASK_TYPES["regression"].metrics[0])
-    if not problem.startswith("single"):
-        what = f"its problem_type is {problem}, for {len(labels)} label(s)"
-        raise ConfigError(what, where=where, hint=hint)
-    return Task("class", "classification", TASK_TYPES["classification"].metrics[0], labels)
-
-
-def read_train(settings: dict[str, Any], longest: int) -> Train:
-    """Return the settings to evaluate a model with, from its config.json.
-
-    They are those of the evaluation for an export. For other models, texts are cut to `longest`
-    tokens, or to `MAX_LENGTH` if that is less.
-    """
-    if isinstance(export := settings.get("flaxfer"), dict):
-        return _validate(Train, export.get("train"), "config.json")
-    length = min(longest, MAX_LENGTH)
-    return Train(max_length=length, row_length=length)
+        check_number_of_texts(settings, examples, str(file))
+    return Predictor(folder, single_texts=single_texts, mesh=mesh).predict(examples, file.name)
 
 
 def read_texts(file: Path, task: Task, ignored: Collection[str] | None = ()) -> Examples:
@@ -304,46 +229,6 @@ def _check_columns(
     )
 
 
-def _check_number_of_texts(settings: dict[str, Any], examples: Examples, file: Path) -> None:
-    """Check that an exported model gets single texts or pairs, as in its training."""
-    export = settings.get("flaxfer")
-    trained = export.get("texts") if isinstance(export, dict) else None
-    texts = 1 if examples.text_b is None else 2
-    if trained == 2 and texts == 1:
-        raise DataError(
-            "the model was trained on pairs, but there is no column 'text_b'",
-            where=str(file),
-            hint="add the column, or pass --single_texts to predict without second texts.",
-        )
-    if trained == 1 and texts == 2:
-        raise DataError(
-            "the model was trained on single texts, but there is a column 'text_b'",
-            where=str(file),
-            hint="remove the column, or pass --ignore_columns text_b.",
-        )
-
-
 def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return ", ".join(map(repr, names[:MAX_LISTED])) + more
-
-
-def _validate(record_type: type[Record], value: Any, where: str) -> Record:
-    try:
-        return pydantic.TypeAdapter(record_type).validate_python(value)
-    except pydantic.ValidationError as error:
-        raise ConfigError(
-            "the key `flaxfer` of config.json is not as an export writes it",
-            where=where,
-            hint="export the model again, or delete the key to use the defaults.",
-            details=[f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()],
-        ) from error
-
-
-def _records(predictions: Predictions) -> Iterator[dict[str, Any]]:
-    """Yield records like those of an evaluation's predictions file, but without labels."""
-    data = predictions.data
-    for i, identity in enumerate(data.id):
-        columns = {"id": identity, "language": data.language[i], "domain": data.domain[i]}
-        record = {key: value for key, value in columns.items() if value} | predictions.record(i)
-        yield {key: value for key, value in record.items() if key not in ("label", "score")}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
 from flaxfer.report import descriptive
-from flaxfer.report.data import ReportData
+from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.formatting import label, p_value, signed
 from flaxfer.statistics.records import ConditionScores
 from flaxfer.statistics.scores import scored
@@ -44,17 +45,22 @@ TEX_ESCAPES = {
 
 def results_csv(data: ReportData) -> str:
     """Return every score of every run; undefined scores and the domains of whole sets are empty."""
-    return _csv(RESULT_COLUMNS, [
+    return _csv(RESULT_COLUMNS, result_rows(data.entries))
+
+
+def result_rows(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return a row with the `RESULT_COLUMNS`, among others, for every score of every run."""
+    return [
         {
             **vars(entry), **vars(run), **vars(row), "study": entry.name,
             "metric": metric, "value": value, "stage_id": run.id,
         }
-        for entry in data.entries
+        for entry in entries
         for run in entry.study.runs
         for evaluation in run.evaluations
         for row, metrics in scored(evaluation)
         for metric, value in metrics.items()
-    ])  # fmt: skip
+    ]  # fmt: skip
 
 
 def comparisons_csv(data: ReportData) -> str:
@@ -65,13 +71,19 @@ def comparisons_csv(data: ReportData) -> str:
     descriptive statistics have columns if they were computed.
     """
     added = descriptive.COLUMNS if data.descriptive else ()
-    return _csv((*COMPARISON_COLUMNS, *added), [
+    rows = comparison_rows(data)
+    for row in rows:
+        for name in ("larger_is_better", "at_chance", "paired"):
+            row[name] = "yes" if row[name] else "no"
+    return _csv((*COMPARISON_COLUMNS, *added), rows)
+
+
+def comparison_rows(data: ReportData) -> list[dict[str, Any]]:
+    """Return a row with the `COMPARISON_COLUMNS`, among others, for every comparison."""
+    return [
         {
             **vars(entry), **vars(one), **vars(estimate), "study": entry.name,
             **_condition("direct", estimate.direct), **_condition("staged", estimate.staged),
-            "larger_is_better": "yes" if one.larger_is_better else "no",
-            "at_chance": "yes" if one.at_chance else "no",
-            "paired": "yes" if one.paired else "no",
             "left_out": " ".join(f"{condition}:{seed}" for condition, seed in estimate.left_out),
             "needed_both": " ".join(map(str, estimate.needed_both or ())),
             "runs": runs, "level": data.evidence.level,
@@ -82,7 +94,7 @@ def comparisons_csv(data: ReportData) -> str:
         for one in (*entry.comparisons, *entry.means)
         for runs, estimate in (("all", one.all_runs), ("without collapsed", one.without_collapsed))
         if estimate is not None
-    ])  # fmt: skip
+    ]  # fmt: skip
 
 
 def _condition(name: str, scores: ConditionScores) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import math
 import os
 import re
 from collections import Counter
@@ -118,6 +119,26 @@ def read_report_data(
     Raises:
       DataError: a study is missing, invalid, or given twice.
     """
+    studies, unfinished = _read_studies(folders)
+    workdirs = list(studies)
+    evidence = compare(workdirs)
+    described = describe_studies(workdirs) if descriptive else {}
+    entries = tuple(_entries(studies, evidence))
+    return ReportData(entries, evidence, output, tuple(unfinished), described)
+
+
+def read_entries(folders: Sequence[Path]) -> tuple[Entry, ...]:
+    """Read the studies in some folders without comparing their conditions.
+
+    Raises:
+      DataError: as `read_report_data`.
+    """
+    nothing = Evidence((), (), (), (), level=math.nan, alpha=math.nan, draws=0)
+    return tuple(_entries(_read_studies(folders)[0], nothing))
+
+
+def _read_studies(folders: Sequence[Path]) -> tuple[dict[Path, Study], list[Path]]:
+    """Return the studies in some folders by work directory, and the unfinished ones."""
     workdirs, unfinished = [], []
     for folder in folders:
         cells = _cells(folder)
@@ -134,11 +155,7 @@ def read_report_data(
             where=", ".join(map(str, folders)),
             hint="start the grid again; a study whose stages are all settled has a study.json.",
         )
-    studies = {workdir: read_study(workdir) for workdir in workdirs}
-    evidence = compare(workdirs)
-    described = describe_studies(workdirs) if descriptive else {}
-    entries = tuple(_entries(studies, evidence))
-    return ReportData(entries, evidence, output, tuple(unfinished), described)
+    return {workdir: read_study(workdir) for workdir in workdirs}, unfinished
 
 
 def _cells(folder: Path) -> list[Path]:

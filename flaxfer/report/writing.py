@@ -54,7 +54,7 @@ STARTS = {
 
 
 def write_report(
-    *folders: Path, output: Path | None = None, descriptive: bool = False
+    *folders: str | Path, output: str | Path | None = None, descriptive: bool = False
 ) -> tuple[Path, ...]:
     """Write the report of some studies; return the paths of its files and of its figures' folder.
 
@@ -71,8 +71,9 @@ def write_report(
     Raises:
       DataError: a study.json, metrics.jsonl or predictions file is missing or invalid.
     """
-    output = folders[0] if output is None else output
-    data = read_report_data(folders, output, descriptive)
+    workdirs = [Path(folder) for folder in folders]
+    output = workdirs[0] if output is None else Path(output)
+    data = read_report_data(workdirs, output, descriptive)
     blocks = _opening(data)
     for title, section in SECTIONS.items():
         if content := section(data):

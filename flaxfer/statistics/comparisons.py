@@ -37,7 +37,7 @@ class _Draft:
 
 
 def compare(
-    workdirs: Sequence[Path],
+    workdirs: Sequence[str | Path],
     *,
     metric: str = "",
     draws: int = 10_000,
@@ -66,7 +66,7 @@ def compare(
     means: list[_Draft] = []
     skipped: list[str] = []
     notes: list[str] = []
-    for workdir in workdirs:
+    for workdir in map(Path, workdirs):
         study = StudyRuns(workdir, metric)
         scored = study.sets(draws, seed)
         collapsed = study.collapsed(list(scored.values()))

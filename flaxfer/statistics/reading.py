@@ -40,7 +40,7 @@ def read(path: Path, task: Task) -> dict[str, Predicted]:
     """
     form = task_type(task)
     by_language: dict[str, Predicted] = {}
-    for number, record in enumerate(_records(path), 1):
+    for number, record in enumerate(read_records(path), 1):
         if fault := _fault(record, form):
             raise _no_prediction(path, number, f"{fault}; a prediction of {task.type} is expected")
         predicted = by_language.setdefault(record["language"], Predicted(path))
@@ -51,8 +51,12 @@ def read(path: Path, task: Task) -> dict[str, Predicted]:
     return by_language
 
 
-def _records(path: Path) -> list[Any]:
-    """Return the JSON values of the lines of a file."""
+def read_records(path: Path) -> list[Any]:
+    """Return the JSON values of the lines of a file.
+
+    Raises:
+      DataError: it cannot be read, or a line is not JSON.
+    """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:

@@ -104,8 +104,9 @@ class StudyRuns:
     def __init__(self, workdir: Path, metric: str, study: Study | None = None):
         self.workdir, self.study = workdir, study or read_study(workdir)
         self.metric = metric or self.study.metric
-        self.larger_is_better = task_type(self.study.task).larger_is_better(self.metric)
-        lowest, highest = task_type(self.study.task).metric_range(self.metric)
+        form, known = task_type(self.study.task), self.metric in self.study.metrics
+        self.larger_is_better = form.larger_is_better(self.metric) if known else True
+        lowest, highest = form.metric_range(self.metric)
         self._largest = highest - lowest
         self.runs = [
             run
@@ -126,7 +127,7 @@ class StudyRuns:
             self._skip("it has no finished runs of both direct and staged")
         elif self.paired and not both:
             self._skip("it is paired, but no seed has finished runs of both direct and staged")
-        if self.metric not in self.study.metrics:
+        if not known:
             self._skip(f"it has no metric {self.metric}")
         self._comparable = not self.skipped
         self._scores = Scores(self.study)

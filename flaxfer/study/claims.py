@@ -23,12 +23,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import logging
 import os
-import secrets
-import socket
 import tempfile
 import threading
 import time
@@ -38,6 +35,7 @@ from typing import Any
 
 from flaxfer.errors import CheckpointError, ClaimLostError
 from flaxfer.runtime import files
+from flaxfer.study import owners
 
 LEASE = 60.0
 """Seconds without heartbeat after which a claim expires."""
@@ -49,9 +47,6 @@ FOLDER = "claims"
 
 WATCH = 1.5 / BEATS
 """Part of the lease for which a claim must be watched in silence before it is expired."""
-
-UNKNOWN: dict[str, Any] = {"host": "unknown", "pid": 0, "system": "", "started": "", "since": 0.0}
-"""Owner of a claim that is damaged."""
 
 MAX_BYTES = 2**16
 """Bytes of a claim that are read."""
@@ -261,18 +256,18 @@ class Claims:
             status = os.fstat(opened.fileno())
             data = opened.read(MAX_BYTES)
         watch = self._watch(file, (newest, status.st_ino, status.st_mtime))
-        owner: dict[str, Any] | None = _parse(data)
+        owner: dict[str, Any] | None = owners.parse(data)
         age = self._now(folder / FOLDER) - status.st_mtime
         released = status.st_mtime <= 0
         silent = age > self._lease and watch.silent > WATCH * self._lease
         expired = released or silent or watch.silent > self._lease
         if owner is None:
             # Perhaps just created on a file system that cannot link: its owner is not known yet.
-            owner = UNKNOWN
+            owner = owners.UNKNOWN
             if expired and file not in self._damaged:
                 self._damaged.add(file)
                 log.warning("%s is damaged, as by a crash, and older than the lease: void", file)
-        elif _is_gone(owner):
+        elif owners.is_gone(owner):
             expired = True
         if expired:
             return newest, None
@@ -320,6 +315,23 @@ def _newest(folder: Path) -> int:
     return max((int(name) for name in names if name.isdigit() and name.isascii()), default=0)
 
 
+def looks_held(folder: Path, now: float) -> bool:
+    """Return whether a folder's newest claim seems to be in force, without writing anything.
+
+    It is a guess from a single look, for display: `Claims.owner` also watches for heartbeats.
+
+    Args:
+      folder: The folder, which need not exist.
+      now: Time in seconds since the epoch.
+    """
+    try:
+        file = folder / FOLDER / str(_newest(folder))
+        beaten, owner = file.stat().st_mtime, owners.parse(_content(file))
+    except (OSError, CheckpointError):
+        return False
+    return now - beaten <= LEASE and not (owner and owners.is_gone(owner))
+
+
 def _content(file: Path) -> bytes:
     """Return the content of a claim; empty if it does not exist."""
     try:
@@ -330,7 +342,7 @@ def _content(file: Path) -> bytes:
 
 def _create(file: Path) -> bytes | None:
     """Create a claim of this process, whole; return its content, or None if the file exists."""
-    data = json.dumps(_process()).encode()
+    data = json.dumps(owners.this_process()).encode()
     temporary = files.temporary_name(file)
     try:
         with files.storage_errors(file, len(data)):
@@ -350,55 +362,3 @@ def _create(file: Path) -> bytes | None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-
-
-def _process() -> dict[str, Any]:
-    """Return what distinguishes this process from all others, the time, and a random number."""
-    pid = os.getpid()
-    owner = {"host": socket.gethostname(), "pid": pid, "system": _system(), "started": _start(pid)}
-    return {**owner, "since": time.time(), "token": secrets.token_hex(8)}
-
-
-def _parse(data: bytes) -> dict[str, Any] | None:
-    """Return the owner that a claim names; None if it is damaged."""
-    try:
-        owner = json.loads(data)
-        known = {**UNKNOWN, **owner}
-    except (ValueError, TypeError, RecursionError):
-        return None
-    if any(type(known[key]) not in (type(value), int) for key, value in UNKNOWN.items()):
-        return None
-    return known if owner.keys() >= {"host", "pid"} else None
-
-
-def _is_gone(owner: dict[str, Any]) -> bool:
-    """Return whether an owner ran on this system and has ended."""
-    if not owner["system"] or owner["system"] != _system():
-        return False
-    try:
-        os.kill(owner["pid"], 0)
-    except (ProcessLookupError, OverflowError):
-        return True
-    except PermissionError:  # A process of another user has this number.
-        return False
-    return _start(owner["pid"]) != owner["started"]
-
-
-@functools.cache
-def _system() -> str:
-    """Return boot and namespace of process numbers; empty without /proc."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
-
-
-def _start(pid: int) -> str:
-    """Return when a process started, in ticks since boot; empty if it has ended."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    fields = text.rpartition(")")[2].split()  # After the name, which may hold anything.
-    return "" if fields[0] in "ZX" else fields[19]

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
+from flaxfer.config import Config, loading
+from flaxfer.config.findings import shown
 from flaxfer.runtime import sealed
+from flaxfer.study import claims
 from flaxfer.study.plan import StudyPlan
 from flaxfer.training.record import DONE, ORIGIN, StageRecord
-from flaxfer.training.stage import StageSpec
+from flaxfer.training.stage import SAVING, StageSpec
+
+RECORD = "study.json"
 
 NAMES = {
     "train_data": "content of the training data",
@@ -24,6 +33,20 @@ NAMES = {
     "version": "version of the stage store, which this version of flaxfer has raised",
 }
 """What keys of an identity are; those without a name follow from others."""
+
+PLACES = frozenset(
+    {
+        "workdir",
+        "store",
+        "data_dir",
+        "cache",
+        "trackers",
+        "batched_seeds",
+        "mesh",
+        "compiler_options",
+    }
+)
+"""Settings of where and how fast a study runs."""
 
 MAX_LINES = 10
 """Differences of one kind that are listed."""
@@ -88,7 +111,7 @@ def earlier(workdir: Path) -> Recorded | None:
     if content is not None and "stages" in content:
         return Recorded(content, workdir)
     try:
-        runs = sealed.read_json(workdir / "study.json")["runs"]
+        runs = sealed.read_json(workdir / RECORD)["runs"]
         stages = {
             run["id"]: {key: run[key] for key in ("condition", "stage", "seed")}
             | {"measurements": []}
@@ -102,7 +125,7 @@ def earlier(workdir: Path) -> Recorded | None:
 
 def has_results(workdir: Path) -> bool:
     """Return whether a work directory has a study.json, or stages with checkpoints."""
-    if (workdir / "study.json").exists():
+    if (workdir / RECORD).exists():
         return True
     before = earlier(workdir)
     return before is not None and any(_trained(before.store / name) for name in before.stages)
@@ -121,22 +144,27 @@ def differences(plan: StudyPlan) -> Iterator[str]:
     places = {(spec.condition, spec.name, spec.seed): spec for spec in plan.stages}
     for identity, stage in before.stages.items():
         folder = before.store / identity
-        if not _trained(folder):
+        # A stage in training may have no checkpoint yet.
+        if not _trained(folder) and not claims.looks_held(folder, time.time()):
             continue
         if identity in specs:
             kept = {_kept(one.file) for one in specs[identity].measurements}
             for name in set(stage["measurements"]) - kept:
                 if (folder / name).exists() or name.startswith("notes/"):
-                    yield f"{stage['stage']}: have scores of {_set_of(name)}, want none"
+                    yield f"{stage['stage']}: {_lost(name, kept)}"
         elif spec := places.get((stage["condition"], stage["stage"], stage["seed"])):
             yield from _changes(StageRecord(folder), spec)
         else:
-            yield f"seeds and conditions: have {stage['condition']} seed {stage['seed']}, want none"
+            yield f"{stage['condition']} seed {stage['seed']} would be dropped"
 
 
-def _set_of(name: str) -> str:
-    """Return what a measurement is of: the name of an evaluated set, with the hash of its data."""
-    return name.partition("/")[2].removesuffix(".json")
+def _lost(name: str, kept: Collection[str]) -> str:
+    """Return what becomes of a measurement that a plan lacks; `kept` are those that it has."""
+    folder, _, stem = name.removesuffix(".json").partition("/")
+    what = re.sub(r"-[0-9a-f]{12}$", "", stem)  # The name of a set, without the hash of its data.
+    if any(other.startswith(f"{folder}/{what}-") for other in kept):
+        return f"the content of the evaluated set {what!r} has changed"
+    return f"the scores of {what!r} would be dropped"
 
 
 def _changes(record: StageRecord, spec: StageSpec) -> Iterator[str]:
@@ -144,20 +172,81 @@ def _changes(record: StageRecord, spec: StageSpec) -> Iterator[str]:
     try:
         have, want = _flat(record.identity()), _flat(json.loads(json.dumps(spec.identity)))
     except sealed.UNREADABLE:
-        yield f"{spec.name}: have a stage of unknown settings, {record.folder.name}"
+        yield f"{spec.name}: the settings of its stage {record.folder.name} cannot be read"
         return
     for key in sorted(have.keys() | want.keys()):
-        if have.get(key) == want.get(key) or not (name := NAMES.get(key, key)):
+        old, new = have.get(key), want.get(key)
+        if old == new or not (name := NAMES.get(key, key)):
             continue
         if key in NAMES and key != "version":
             yield f"{spec.name}: the {name} has changed"
         else:
-            yield f"{spec.name}: {name}: have {have.get(key)!r}, want {want.get(key)!r}"
+            yield f"{spec.name}.{name}: {shown(old)} -> {shown(new)}"
+
+
+def changed_settings(plan: StudyPlan) -> list[str]:
+    """Return the settings of a study that are not those of its study.json, as `key: old -> new`.
+
+    Settings that only say where and how fast it runs are left out. Without a study.json that can
+    be read, nothing has changed.
+    """
+    try:
+        before = sealed.read(Path(plan.config.workdir) / RECORD).get("config")
+    except sealed.UNREADABLE:
+        return []
+    if not before:
+        return []
+    # Records of earlier versions may lack settings, which then had their defaults.
+    with contextlib.suppress(pydantic.ValidationError):
+        before = loading.to_dict(pydantic.TypeAdapter(Config).validate_python(before))
+    old, new = (_compared(settings) for settings in (before, loading.to_dict(plan.config)))
+    lines = []
+    for key in dict.fromkeys([*old, *new]):
+        if key in old and key in new:
+            if old[key] != new[key]:
+                lines.append(f"{key}: {shown(old[key])} -> {shown(new[key])}")
+        elif key in new:
+            lines += _only_in(old, key, "added", f"none -> {shown(new[key])}")
+        else:
+            lines += _only_in(new, key, "removed", f"{shown(old[key])} -> none")
+    return list(dict.fromkeys(lines))
+
+
+def _compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that results and reports depend on, by dotted key, but none that is None.
+
+    A section or list without content is a value.
+    """
+    return {
+        key: value
+        for key, value in _flat(settings).items()
+        if value is not None and key.split(".")[0] not in PLACES
+        if key.rpartition(".")[2] not in SAVING
+    }
+
+
+def _only_in(there: Mapping[str, Any], key: str, section: str, leaf: str) -> Iterator[str]:
+    """Yield a line about a key that `there` lacks, or about the section around it.
+
+    Args:
+      there: Settings by dotted key.
+      key: The key.
+      section: What has happened to a whole section.
+      leaf: What has happened to a value.
+    """
+    parts = key.split(".")
+    for i in range(1, len(parts) + 1):
+        part = ".".join(parts[:i])
+        if not any(f"{other}.".startswith(f"{part}.") for other in there):
+            yield f"{part}: {leaf if part == key else section}"
+            return
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Return the values in nested dicts by dotted key."""
-    if not isinstance(tree, dict):
+    """Return the values in nested dicts, and in lists of dicts, by dotted key."""
+    if isinstance(tree, list) and tree and isinstance(tree[0], dict):
+        tree = {str(i): item for i, item in enumerate(tree)}
+    if not isinstance(tree, dict) or not tree:
         return {prefix: tree}
     flat: dict[str, Any] = {}
     for key, value in tree.items():

@@ -7,26 +7,33 @@ settled. It holds data and weights of one study at a time.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import gc
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flaxfer.config import Config, Stage, grids, loading
+from flaxfer.config import Config, grids, loading
 from flaxfer.config.grids import Grid
 from flaxfer.errors import CheckpointError, ClaimLostError, DataError, DivergedError
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.interop.embedding import make_embed_step
 from flaxfer.report import writing
-from flaxfer.runtime import files, host, platform, sealed, sharding, signals
-from flaxfer.runtime.files import StorageError, write_atomically
+from flaxfer.runtime import files, host, platform, sharding, signals
+from flaxfer.runtime.files import StorageError
 from flaxfer.runtime.progress import say
-from flaxfer.study import forecast, repair, scoring, summary, transferability, troubles, workdirs
+from flaxfer.study import (
+    forecast,
+    origins,
+    repair,
+    scoring,
+    summary,
+    transferability,
+    troubles,
+    workdirs,
+)
 from flaxfer.study.claims import Claims
 from flaxfer.study.plan import StudyPlan, plan_study, stage_data
 from flaxfer.study.starts import Starts
@@ -34,9 +41,9 @@ from flaxfer.study.stopping import Stopping
 from flaxfer.study.troubles import Troubles
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import loop
+from flaxfer.training.callbacks import Callbacks, Calls, check_callbacks
 from flaxfer.training.data import read_study_data
-from flaxfer.training.record import IDENTITY, ORIGIN, VOCABULARY
-from flaxfer.training.run import Run
+from flaxfer.training.run import Run, info
 from flaxfer.training.stage import StageSpec
 from flaxfer.training.step import make_train_step
 
@@ -50,13 +57,19 @@ Confirm = Callable[[], None]
 Failed = list[dict[str, Any]]
 
 
-def run(config: Config | Grid, command: str, replace: bool = False) -> Path:
+def run(
+    config: Config | Grid,
+    command: str,
+    replace: bool = False,
+    callbacks: Sequence[Callbacks] = (),
+) -> Path:
     """Run the unfinished stages of a study or grid, and return its report.
 
     Args:
       config: Config from `loading.load_any`, or made in Python.
       command: Command that this process was started with, for the report.
       replace: Whether to move the records of another configuration in the work directory away.
+      callbacks: What is called while stages are trained.
 
     Raises:
       FlaxferError: By kind of problem; finished stages are kept. Stages that have diverged or
@@ -64,12 +77,13 @@ def run(config: Config | Grid, command: str, replace: bool = False) -> Path:
         is written.
     """
     config = loading.validated(config, TASK_TYPES)
+    check_callbacks(callbacks)
     workdirs.prepare(config)
     platform.keep_memory()
     began = time.monotonic()
     facts: dict[str, dict[str, Any]] = {}
     places = grids.cell_keys(config) if isinstance(config, Grid) else {}
-    studies, plans = Studies(config), list[StudyPlan]()
+    studies, plans = Studies(config, callbacks), list[StudyPlan]()
 
     def summarise(plan: StudyPlan) -> Failed:
         now = {"seconds": time.monotonic() - began, **stopping.facts(plan)}
@@ -160,11 +174,12 @@ class Studies:
       troubles: Stages of all of them that this process cannot train.
     """
 
-    def __init__(self, config: Config | Grid):
+    def __init__(self, config: Config | Grid, callbacks: Sequence[Callbacks] = ()):
         platform.choose_compiler_options(config.compiler_options)
         self._cache = host.cache_dir(config.cache)
         platform.use_compilation_cache(self._cache)
         self._opened: OpenStudy | None = None
+        self._callbacks = callbacks
         self.troubles = Troubles()
 
     def open(self, config: Config) -> OpenStudy:
@@ -174,7 +189,8 @@ class Studies:
                 forget_programs()
             self._opened = None
             gc.collect()  # Data, weights and programs are held in reference cycles.
-            self._opened = OpenStudy(config, self._cache, self.troubles)
+            calls = Calls(self._callbacks, config.name)
+            self._opened = OpenStudy(config, self._cache, self.troubles, calls)
         return self._opened
 
 
@@ -187,14 +203,22 @@ class OpenStudy:
       plan: Its stages.
       starts: Parameters of its stages.
       troubles: Stages that this process cannot train.
+      calls: Callbacks of the study.
     """
 
-    def __init__(self, config: Config, cache: Path, troubles: Troubles | None = None):
+    def __init__(
+        self,
+        config: Config,
+        cache: Path,
+        troubles: Troubles | None = None,
+        calls: Calls | None = None,
+    ):
         self.mesh = sharding.make_mesh(*config.mesh.sizes)
         self.data = read_study_data(config, cache)
         self.plan = plan_study(self.data)
         self.starts = Starts(self.data, self.mesh)
         self.troubles = Troubles() if troubles is None else troubles
+        self.calls = calls or Calls()
         self._introduced = False
         self._start_scores: dict[str, dict[str, Any]] = {}
 
@@ -257,6 +281,9 @@ class OpenStudy:
                 for spec, confirm in mine:
                     if spec.record.is_trained():
                         scoring.measure(self.starts, spec, confirm)
+                    if spec.is_settled() and self.calls.callbacks:
+                        record = summary.entry(spec, Path(self.data.config.workdir))
+                        self.calls("on_stage_end", info(spec, self.calls.study), record)
             except ClaimLostError as error:
                 say(f"{left[0].condition}/{left[0].name}: {error}")
                 return False
@@ -286,7 +313,7 @@ class OpenStudy:
             if not spec.record.is_trained():
                 continue
             try:
-                self._describe(spec)
+                origins.describe(self.data, spec)
                 if any(spec.folder.glob("checkpoints/*/opt_state")):
                     with claims.taking([spec.folder]) as taken:
                         for claim in taken:
@@ -297,7 +324,7 @@ class OpenStudy:
 
     def _prepare(self, spec: StageSpec, confirm: Confirm) -> Run:
         """Write the description of a stage, and score its start."""
-        self._describe(spec)
+        origins.describe(self.data, spec)
         start = functools.partial(self.starts.params, spec)
         file = spec.folder / spec.start_scores
         if spec.start_scores and not file.exists() and not spec.record.is_trained():
@@ -310,7 +337,7 @@ class OpenStudy:
                     self.data.encoder, start(), train, examples, self.mesh
                 )
             spec.record.write(spec.start_scores, self._start_scores[key], confirm)
-        return Run(spec, start, confirm)
+        return Run(spec, start, confirm, self.calls)
 
     def _train(self, runs: Sequence[Run]) -> None:
         if not runs:
@@ -321,47 +348,6 @@ class OpenStudy:
             loop.train(runs, data, self.mesh, self.data.config.trackers)
         except DivergedError as error:  # Noted in the folders; the other stages go on.
             say(f"diverged: {error}")
-
-    def _describe(self, spec: StageSpec) -> None:
-        """Write the identity of a stage, and what an export needs without training again."""
-        spec.folder.mkdir(parents=True, exist_ok=True)
-        self._write_identity(spec)
-        file = spec.folder / ORIGIN
-        if not spec.record.is_trained():
-            versions = platform.versions()
-        else:  # They may have changed since it was trained.
-            versions = spec.record.origin()["versions"] if file.exists() else {}
-        stage = stage_data(self.data, spec)
-        names = _source_names(stage.settings)
-        model = dataclasses.asdict(self.data.config.model)
-        origin = {
-            "stage": spec.name,
-            "model": model | {"folder": str(self.data.folder.absolute())},
-            "tokenizer": self.data.tokenizer,
-            "texts": _number_of_texts(stage.settings),
-            "data": [
-                {"stage": spec.name, **entry, "sources": names.get(entry["split"], [])}
-                for entry in self.data.stage(spec.name, spec.seed).summary()
-            ],
-            "versions": versions,
-        }
-        stage.vocabulary.save(spec.folder / VOCABULARY)
-        spec.record.write(ORIGIN, origin)
-
-    def _write_identity(self, spec: StageSpec) -> None:
-        """Write the identity of a stage, unless it is there; say if it was another one."""
-        file = spec.folder / IDENTITY
-        try:
-            if spec.record.has_own_identity():
-                return
-            what = "was changed or copied from another stage"
-        except FileNotFoundError:
-            what = ""
-        except sealed.UNREADABLE as error:
-            what = f"is damaged ({error})"
-        if what:
-            say(f"{file} {what}: it is written again")
-        write_atomically(file, json.dumps(spec.identity, indent=1))
 
 
 def _ready(group: Sequence[StageSpec], claims: Claims, known: Troubles) -> list[StageSpec]:
@@ -382,18 +368,3 @@ def _can_start(spec: StageSpec, claims: Claims) -> bool:
         return True
     # A trained stage is still tidied up and measured by its owner.
     return spec.parent.record.is_trained() and claims.owner(spec.parent.folder) is None
-
-
-def _number_of_texts(settings: Stage) -> int:
-    """Return 2 if the training examples are pairs, else 1."""
-    return 1 + any("text_b" in {*one.roles, *one.aligned} for one in settings.data.train)
-
-
-def _source_names(settings: Stage) -> dict[str, list[str]]:
-    """Return the names of the files or hub data sets that each split is read from."""
-    splits = {split: getattr(settings.data, split) for split in ("train", "dev", "test")}
-    splits |= {name: (source,) for name, source in settings.evaluate.items()}
-    return {
-        split: [source.hub or Path(source.path).name for source in sources]
-        for split, sources in splits.items()
-    }

@@ -191,7 +191,7 @@ def write_summary(
         **facts,
         "seeds": list(plan.seeds),
         "transferability": [start for spec in stages for start in _start_scores(spec)],
-        "runs": [_run(spec, workdir) for spec in stages if spec.is_complete()],
+        "runs": [entry(spec, workdir) for spec in stages if spec.is_complete()],
         "failed": failed,
     }
     sealed.write(workdir / "study.json", record)
@@ -202,8 +202,10 @@ def _place(spec: StageSpec) -> dict[str, Any]:
     return {"condition": spec.condition, "seed": spec.seed, "stage": spec.name}
 
 
-def _run(spec: StageSpec, workdir: Path) -> dict[str, Any]:
-    """Return the entry of a complete stage in study.json."""
+def entry(spec: StageSpec, workdir: Path) -> dict[str, Any]:
+    """Return the entry of a settled stage in study.json, among `runs` or among `failed`."""
+    if not spec.is_complete():
+        return {**_place(spec), "error": spec.failure()}
     measured: dict[str, list[Any]] = collections.defaultdict(list, evaluations=[])
     for one in spec.measurements:
         measured[one.key] += spec.record.measured(one.file)

@@ -24,6 +24,9 @@ from flaxfer.data.packing import Batch, Layout
 from flaxfer.data.tables import Column, Problems
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import text_fault
+from flaxfer.errors import ConfigError
+from flaxfer.tasks import custom
+from flaxfer.tasks.custom import Metric
 from flaxfer.tasks.resampling import Learning, Resampled
 
 if TYPE_CHECKING:
@@ -72,7 +75,7 @@ class TaskType(abc.ABC):
 
     Attributes:
       name: Value of `Task.type`.
-      metrics: Names of the metrics, the usual one first; see `metrics_of`.
+      metrics: Names of the metrics, the usual one first; see `metrics_of` and `tasks.custom`.
       ranges: Smallest and largest possible value of the metrics that are bounded.
       smaller_is_better: Metrics of which smaller values are better.
       settings: Settings of `Task` and `Train` that the type reads, of those in
@@ -260,15 +263,55 @@ class TaskType(abc.ABC):
         return None
 
     def metrics_of(self, task: Task) -> tuple[str, ...]:
+        """Return the metrics of a task: the type's own, and the custom one that it names."""
+        return (*self.defined_metrics(task), *([task.metric] if self._custom(task.metric) else ()))
+
+    def defined_metrics(self, task: Task) -> tuple[str, ...]:
         """Return those of `metrics` that are defined for a task."""
         return self.metrics
 
+    def has_metric(self, name: str) -> bool:
+        """Return whether there is a metric of this name, among `metrics` or a custom one."""
+        return name in self.metrics or self._custom(name) is not None
+
+    def _custom(self, name: str) -> Metric | None:
+        return None if name in self.metrics else custom.find(self.name, name)
+
+    def scores(self, predictions: Predictions, chosen: np.ndarray) -> Scores:
+        """Return the metrics of a task over examples, with the custom one that it names.
+
+        Args:
+          predictions: Predictions of the task.
+          chosen: Which examples count, (n,) bool.
+        """
+        scores, name = predictions.scores(chosen), predictions.task.metric
+        if not (own := self._custom(name)):
+            return scores
+        records = [predictions.record(i) for i in np.flatnonzero(chosen).tolist()]
+        gold, predicted = ([record[k] for record in records] for k in (self.gold_key, "prediction"))
+        return scores | {name: own.score(gold, predicted)}
+
     def larger_is_better(self, metric: str) -> bool:
-        """Return whether larger values of one of `metrics` are better."""
+        """Return whether larger values of a metric are better.
+
+        Raises:
+          ConfigError: There is no such metric; a package that defines it may be missing.
+        """
+        if own := self._custom(metric):
+            return own.larger_is_better
+        if metric not in self.metrics:
+            raise ConfigError(
+                f"{metric!r} is no metric of {self.name}",
+                where="task.metric",
+                hint="if it is a custom one, install the package with its entry point, or call "
+                "flaxfer.register_metric.",
+            )
         return metric not in self.smaller_is_better
 
     def metric_range(self, metric: str) -> tuple[float, float]:
         """Return the smallest and the largest possible value of one of `metrics`."""
+        if own := self._custom(metric):
+            return own.range
         return self.ranges.get(metric, (-math.inf, math.inf))
 
     def scoring(self, task: Task) -> str:
@@ -293,7 +336,10 @@ class TaskType(abc.ABC):
           ValueError: If a label does not belong to the task.
         """
         name = self.learning_metric_of(task)
-        measure = self.resampled(task, metric, language, gold, predictions)
+        if own := self._custom(metric):
+            measure: Resampled = own.resampled(gold, predictions)
+        else:
+            measure = self.resampled(task, metric, language, gold, predictions)
         learned = measure
         if metric != name:
             learned = self.resampled(task, name, language, gold, predictions)

@@ -113,7 +113,7 @@ class Tagging(TaskType):
                 f"{', '.join(LETTERS)}",
             )
 
-    def metrics_of(self, task: Task) -> tuple[str, ...]:
+    def defined_metrics(self, task: Task) -> tuple[str, ...]:
         """Return the metrics of entities if the labels mark them, else those of words."""
         return WORD_METRICS if scheme_of(task) is None else self.metrics[:4]
 

@@ -19,6 +19,7 @@ from flaxfer.runtime.trees import Params
 from flaxfer.tasks import task_type
 from flaxfer.tasks.base import Scores
 from flaxfer.training import restarts, trackers
+from flaxfer.training.callbacks import Calls, StageInfo
 from flaxfer.training.record import DIGEST, DONE, FAILED, METRICS, file_digest
 from flaxfer.training.stage import StageSpec
 from flaxfer.training.state import nonfinite
@@ -56,6 +57,12 @@ class Speed:
         return self.seconds + self.compile_seconds + self.dev_seconds
 
 
+def info(spec: StageSpec, study: str) -> StageInfo:
+    """Return the description of a stage for callbacks."""
+    place = spec.condition, spec.name, spec.seed
+    return StageInfo(study, *place, spec.total_steps, spec.folder)
+
+
 class Run:
     """A seed of a stage that is being trained.
 
@@ -66,6 +73,7 @@ class Run:
       start: returns the parameters to start from; called only without a checkpoint.
       confirm: called before anything is written; raises ClaimLostError if the folder may belong to
         another process by now.
+      info: description of the stage for callbacks.
       speed: its part of the group's time.
       ended: whether it has finished or diverged; nothing more is written then.
       saved_step: step of the newest checkpoint, 0 if there is none.
@@ -79,8 +87,11 @@ class Run:
         spec: StageSpec,
         start: Callable[[], Params],
         confirm: Callable[[], None] = lambda: None,
+        calls: Calls | None = None,
     ):
         self.spec, self.start, self.confirm = spec, start, confirm
+        self._calls = calls or Calls()
+        self.info = info(spec, self._calls.study)
         self.record = spec.record
         owner = secrets.token_hex(8)
         self.store = self.record.checkpoints(spec.settings.task, confirm, owner)
@@ -148,6 +159,7 @@ class Run:
           values: metrics by name.
           examples: returns the ids of the batch's examples.
         """
+        self._calls("on_step", self.info, step, values)
         # A gradient that is not finite has spoilt the parameters, whatever the loss was.
         bad = [name for name in ("loss", "gradient_norm") if not np.isfinite(values[name])]
         train = self.spec.settings.train
@@ -176,6 +188,7 @@ class Run:
         gains = self.store.improves(scores[metric])
         self._evaluations_without_gain = 0 if gains else self._evaluations_without_gain + 1
         self._write(step, "dev", metrics=finite(scores), best=gains)
+        self._calls("on_evaluate", self.info, step, scores, gains)
         say(
             f"{self.spec.title}  step {step}/{self.spec.total_steps}  dev {metric} "
             f"{scores[metric]:.4f}{'  best so far' if gains else ''}"

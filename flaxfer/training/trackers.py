@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxfer.errors import ConfigError, DataError
+from flaxfer.runtime import plugins
 from flaxfer.runtime.files import write_atomically
 from flaxfer.runtime.host import install_hint
 
@@ -25,6 +26,15 @@ class Tracker:
 
     scalars: Callable[[int, dict[str, float]], None]
     close: Callable[[], None]
+
+
+Opener = Callable[[Path, str, int], Tracker]
+"""Opens a tracker, as an entry point of the group `flaxfer.trackers` does.
+
+Called for each seed of a stage when its training starts or goes on, with the folder of the stage, a
+title (condition, stage and seed), and the step that it continues from, 0 at the start. Returns a
+`Tracker`, or any object with its two functions.
+"""
 
 
 class MetricsLog:
@@ -69,17 +79,26 @@ class MetricsLog:
 
 
 def make(names: tuple[str, ...], folder: Path, run: str, resume_step: int) -> list[Tracker]:
-    """Return the trackers of a stage by name.
+    """Return the trackers of a stage by name, of `schema.TRACKERS` or of an entry point.
 
     TensorBoard drops what it has of steps past `resume_step`; Weights & Biases gets another run of
     the same name whenever the stage is resumed.
 
+    Args:
+      names: Names of the trackers.
+      folder: Folder of the stage.
+      run: Condition, stage and seed, for people.
+      resume_step: Step that the stage continues from; 0 if it starts.
+
     Raises:
-      ConfigError: the package behind a tracker is not installed.
+      ConfigError: The package behind a tracker is not installed, or a tracker fails.
     """
-    makers = {"tensorboard": _tensorboard, "wandb": _wandb}
+    makers: dict[str, Opener] = {"tensorboard": _tensorboard, "wandb": _wandb}
     sinks = []
     for name in names:
+        if name not in makers:
+            sinks.append(_plugin(name, folder, run, resume_step))
+            continue
         try:
             sinks.append(makers[name](folder, run, resume_step))
         except ImportError as error:
@@ -89,6 +108,26 @@ def make(names: tuple[str, ...], folder: Path, run: str, resume_step: int) -> li
                 hint=f"run `{install_hint(name)}`, or leave it out of trackers.",
             ) from error
     return sinks
+
+
+def _plugin(name: str, folder: Path, run: str, resume_step: int) -> Tracker:
+    """Return the tracker of an entry point, whose errors say that they are its own."""
+
+    def call(function: Callable[..., Any], *values: Any) -> Any:
+        try:
+            return function(*values)
+        # It is another package's code: whatever it raises is reported with its place.
+        except Exception as error:
+            raise ConfigError(
+                f"the tracker {name!r} failed: {type(error).__name__}: {error}",
+                where=run,
+                hint="correct it, or leave it out of trackers; the same command continues.",
+            ) from error
+
+    opened = call(plugins.load(plugins.TRACKERS, name), folder, run, resume_step)
+    return Tracker(
+        lambda step, values: call(opened.scalars, step, values), lambda: call(opened.close)
+    )
 
 
 def _tensorboard(folder: Path, run: str, resume_step: int) -> Tracker:

@@ -341,3 +341,10 @@ def test_a_wrong_command_is_refused(
     returned, out, err = run(capsys, *(values.get(word, word) for word in words))
     assert (returned, out) == (code, "")
     assert err.startswith("error: ") and wanted in err
+
+
+def test_a_call_gives_the_last_layer(model: Embedder, texts: list[str]) -> None:
+    vector_nD = model(text for text in texts[:5])
+    np.testing.assert_array_equal(vector_nD, model.embed(texts[:5])[0])
+    with pytest.raises(DataError, match="one text, not a sequence"):
+        model("a text")

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from flaxfer.config import Task, Train
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
-from flaxfer.interop import predict
+from flaxfer.interop import predict, predictor
 from flaxfer.main import main
 from flaxfer.models import pretrained
 from flaxfer.models.spec import ModelSpec
@@ -343,21 +343,21 @@ HEAD = ["XForSequenceClassification"]
 )
 def test_an_unsuitable_model_is_refused(settings: Json, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        predict.read_task(settings, "the model")
+        predictor.read_task(settings, "the model")
     assert message in str(caught.value) and "the model" in str(caught.value)
 
 
 def test_the_task_and_length_of_a_model_that_is_no_export() -> None:
     def task(**settings: Any) -> Task:
-        return predict.read_task({"architectures": HEAD} | settings, "")
+        return predictor.read_task({"architectures": HEAD} | settings, "")
 
     assert task().labels == ("LABEL_0", "LABEL_1")  # The defaults of transformers.
     assert task(num_labels=3).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
     assert task(id2label={"0": "x"}).type == "regression"
     one_class = task(id2label={"0": "x"}, problem_type="single_label_classification")
     assert (one_class.type, one_class.labels) == ("classification", ("x",))
-    assert predict.read_train({}, 64) == Train(max_length=64, row_length=64)
-    assert predict.read_train({}, 10**30) == Train(max_length=512, row_length=512)
+    assert predictor.read_train({}, 64) == Train(max_length=64, row_length=64)
+    assert predictor.read_train({}, 10**30) == Train(max_length=512, row_length=512)
 
 
 def test_weights_that_do_not_fit_are_refused(model: Path, pairs: Path, tmp_path: Path) -> None:
@@ -366,3 +366,31 @@ def test_weights_that_do_not_fit_are_refused(model: Path, pairs: Path, tmp_path:
     (folder / "config.json").write_text(json.dumps(config | {"num_labels": 3}))
     with pytest.raises(CheckpointError, match="do not fit the model"):
         predicted(folder, pairs)
+
+
+def test_a_predictor_gives_the_records_of_the_command(model: Path, pairs: Path) -> None:
+    records = [{k: v for k, v in r.items() if k != "id"} for r in predicted(model, pairs)]
+    predictor_ = predictor.Predictor(str(model), mesh=mesh_of())
+    assert predictor_.task.labels == LABELS
+    assert predictor_(TEXTS) == records
+    two = predictor_(np.array(TEXTS)[:2])  # In other rows, so equal up to rounding.
+    for one, other in zip(two, records[:2], strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+    single = predictor_(text for text, _ in TEXTS)
+    assert len(single) == len(TEXTS) and single != records
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "there are no texts"),
+        ("one text", "one text, not a sequence"),
+        ([("a", "b"), "c"], "neither all single texts nor all pairs"),
+        ([("a", "b", "c")], "neither all single texts nor all pairs"),
+        ([("a", " ")], "1 of 1 texts cannot"),
+    ],
+)
+def test_texts_that_cannot_be_predicted(texts: Any, message: str, model: Path) -> None:
+    predictor_ = predictor.Predictor(model, mesh=mesh_of())
+    with pytest.raises(DataError, match=message):
+        predictor_(texts)
