@@ -196,14 +196,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, help=f"csv, tsv or jsonl; columns {', '.join(ROLES)}")
     parser.add_argument("--output", type=Path, help="file to write instead of printing")
     parser.add_argument(
-        "--ignore_columns",
+        "--ignore-columns",
         nargs="*",
         default=(),
         metavar="NAME",
         help="other columns that the input may have; without names, any",
     )
     parser.add_argument(
-        "--single_texts",
+        "--single-texts",
         action="store_true",
         help="predict single texts with a model that was trained on pairs",
     )

@@ -8,26 +8,10 @@ from flaxfer.config import loading, seeds
 from flaxfer.errors import ConfigError
 from flaxfer.tasks import TASK_TYPES
 
-EXAMPLES = """\
-examples:
-  --config configs/sts_xling.py                  the config's default preset
-  --config configs/sts_xling.py:base             another preset
-  --config.optimizer.learning_rate=3e-5          a field for all stages that do not set their own
-  --config.target.train.epochs=5                 a field for one stage
-  --config.targets.NAME.train.epochs=5           a field for one target of a grid
-
-The same command may be started several times, on all machines that see the work directory: each
-process takes stages that no other process holds. Finished stages are never repeated.
-
-A work directory keeps its results: seeds, conditions, evaluated sets and cells may be added, and
-settings that alter no result may change. Anything else is refused without --replace.
-"""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`, `check` and `plan`."""
-    parser.usage = f"{parser.prog} --config FILE[:PRESET] [--config.KEY=VALUE ...]"
-    parser.epilog = EXAMPLES
+    parser.usage = f"{parser.prog} --config FILE[:PRESET] [--config.KEY=VALUE ...] [options]"
     parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="a config file")
     parser.add_argument(
         "--replace",
@@ -36,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "'replaced', instead of refusing to run",
     )
     parser.add_argument("--check", action="store_true", help="as flaxfer check")
-    parser.add_argument("--dry_run", action="store_true", help="as flaxfer plan")
+    parser.add_argument("--dry-run", action="store_true", help="as flaxfer plan")
 
 
 def run(args: argparse.Namespace) -> int:
