@@ -1,0 +1,158 @@
+"""Text of pages that stands elsewhere: in the code, or in documents of the repository."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+from pydantic.fields import FieldInfo
+
+from flaxfer import main
+from flaxfer.config import schema
+from flaxfer.config.fields import LARGEST
+from flaxfer.config.grids import Grid, Target
+from flaxfer.config.seeds import Looks
+
+ROOT = Path(__file__).parents[1]
+
+SECTIONS: Mapping[type, str] = {
+    schema.Config: "a study",
+    Grid: "a grid, in place of `model`, `intermediate` and `target`",
+    schema.Common: "a study or a grid",
+    schema.Model: "`model`, and each of `models`",
+    schema.Stage: "`intermediate` and `target`, and each of `intermediates`",
+    Target: "each of `targets`, beside the settings of a stage",
+    schema.Task: "`task` of a stage",
+    schema.Data: "`data` of a stage",
+    schema.Source: "each of `data.train`, `data.dev` and `data.test`, and of `evaluate`",
+    schema.Optimizer: "`optimizer` of all stages, or of one",
+    schema.Train: "`train` of all stages, or of one",
+    schema.Mesh: "`mesh`",
+    Looks: "`seeds`",
+}
+"""Dataclasses of the configuration, and where their settings stand."""
+
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def commands() -> str:
+    """Return the help of `flaxfer` and of its subcommands, as it is printed."""
+    parts = [f"\n```text\n{main.usage()}\n```\n"]
+    for name in main.SUBCOMMANDS:
+        parts += [f"\n(command-{name})=\n## flaxfer {name}\n"]
+        parts += [f"```text\n{one.format_help()}```\n" for one in parsers(main.load(name)[1])]
+    return "\n".join(parts)
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield a parser and those of its subcommands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for nested in action.choices.values():
+                yield from parsers(nested)
+
+
+def configuration() -> str:
+    """Return the settings of each section, as the docstrings of the schema describe them."""
+    parts = []
+    for section, where in SECTIONS.items():
+        name = section.__name__
+        summary, described = documentation(section)
+        parts.append(f"\n(settings-{name.lower()})=\n## {name}: {where}\n\n{summary}\n")
+        hints = typing.get_type_hints(section, include_extras=True)
+        own = inspect.get_annotations(section)  # Without those that it inherits.
+        for field in (field for field in dataclasses.fields(section) if field.name in own):
+            meaning = described.get(field.name, "")
+            text = f"- `{field.name}`: {shown(hints[field.name])}{default(field)}"
+            parts.append(f"{text}. {meaning}".rstrip())
+    return "\n".join(parts)
+
+
+def documentation(section: type) -> tuple[str, dict[str, str]]:
+    """Return the docstring of a dataclass without its attributes, and the text about each."""
+    summary, _, text = (inspect.getdoc(section) or "").partition("\nAttributes:\n")
+    described = {}
+    for entry in re.split(r"(?m)^  (?=[a-z])", text)[1:]:
+        names, _, meaning = entry.partition(": ")
+        described |= dict.fromkeys(names.split(", "), " ".join(meaning.split()))
+    return summary, described
+
+
+def default(field: dataclasses.Field[Any]) -> str:
+    """Return the default of a setting in words; empty if it must be set or is a section."""
+    if field.default is dataclasses.MISSING:
+        return ", by default empty" if callable(field.default_factory) else ""
+    if dataclasses.is_dataclass(field.default) or field.default is None:
+        return ""
+    if field.default in ("", ()):
+        return ", by default empty"
+    value = field.default
+    shown = str(value).lower() if isinstance(value, bool) else str(value)
+    return f", by default `{shown}`"
+
+
+def shown(annotation: Any) -> str:
+    """Return the type of a setting in words."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return shown(arguments[0]) + "".join(bounds(arguments[1:]))
+    if origin is Literal:
+        return " or ".join(f"`{choice}`" for choice in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(shown(one) for one in arguments if one is not type(None))
+    if origin is tuple:
+        return f"list of {shown(arguments[0])}"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"mapping of {shown(arguments[0])} to {shown(arguments[1])}"
+    if dataclasses.is_dataclass(annotation):
+        name = annotation.__name__
+        return f"[{name}](#settings-{name.lower()})"
+    return {str: "text", int: "integer", float: "number", bool: "`true` or `false`"}.get(
+        annotation, "value"
+    )
+
+
+def bounds(metadata: tuple[Any, ...]) -> Iterator[str]:
+    """Yield the bounds of a number in words."""
+    for part in metadata:
+        for constraint in part.metadata if isinstance(part, FieldInfo) else ():
+            for name, words in BOUNDS.items():
+                value = getattr(constraint, name, None)
+                if value is not None and abs(value) != LARGEST:
+                    yield f" {words} {value}"
+
+
+def benchmarks() -> str:
+    """Return BENCHMARKS.md, whose figures are in this folder."""
+    return read("BENCHMARKS.md").replace("](docs/", "](")
+
+
+def launching() -> str:
+    """Return launch/README.md as sections of a page."""
+    text = read("launch/README.md").replace(
+        "(../README.md#exit-codes)", "(../reference/commands.md)"
+    )
+    return "\n" + re.sub(r"(?m)^#", "##", text)
+
+
+def read(name: str) -> str:
+    """Return the text of a document of the repository."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+GENERATED: Mapping[str, Callable[[], str]] = {
+    "benchmarks": benchmarks,
+    "changelog": lambda: read("CHANGELOG.md"),
+    "guides/tpu": launching,
+    "reference/commands": commands,
+    "reference/configuration": configuration,
+}
+"""What is appended to a page."""
