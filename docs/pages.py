@@ -8,7 +8,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -94,9 +94,15 @@ def default(field: dataclasses.Field[Any]) -> str:
         return ""
     if field.default in ("", ()):
         return ", by default empty"
-    value = field.default
-    shown = str(value).lower() if isinstance(value, bool) else str(value)
-    return f", by default `{shown}`"
+    values = field.default if isinstance(field.default, tuple) else (field.default,)
+    words = (str(value).lower() if isinstance(value, bool) else str(value) for value in values)
+    return ", by default " + ", ".join(f"`{word}`" for word in words)
+
+
+def either(words: Iterable[str]) -> str:
+    """Return alternatives in a line."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def shown(annotation: Any) -> str:
@@ -105,9 +111,9 @@ def shown(annotation: Any) -> str:
     if origin is Annotated:
         return shown(arguments[0]) + "".join(bounds(arguments[1:]))
     if origin is Literal:
-        return " or ".join(f"`{choice}`" for choice in arguments)
+        return either(f"`{choice}`" for choice in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join(shown(one) for one in arguments if one is not type(None))
+        return either(shown(one) for one in arguments if one is not type(None))
     if origin is tuple:
         return f"list of {shown(arguments[0])}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
