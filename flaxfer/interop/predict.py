@@ -281,7 +281,7 @@ def _check_columns(
             "columns to ignore are not in the file, or needed",
             where=str(file),
             hint=f"the columns are {_listed(names)}.",
-            details=[f"--ignore_columns {name!r}" for name in absent],
+            details=[f"--ignore-columns {name!r}" for name in absent],
         )
     unread = [name for name in names if name not in roles and name not in ignored]
     if not unread:
@@ -294,9 +294,9 @@ def _check_columns(
         details.append(f"column {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     if len(unread) > MAX_LISTED:
         details.append(f"and {len(unread) - MAX_LISTED} more")
-        option = "--ignore_columns (which ignores all of them)"
+        option = "--ignore-columns (which ignores all of them)"
     else:
-        option = shlex.join(["--ignore_columns", *unread, *ignored])
+        option = shlex.join(["--ignore-columns", *unread, *ignored])
     raise DataError(
         f"{len(unread)} column(s) would not be read",
         where=str(file),
@@ -314,13 +314,13 @@ def _check_number_of_texts(settings: dict[str, Any], examples: Examples, file: P
         raise DataError(
             "the model was trained on pairs, but there is no column 'text_b'",
             where=str(file),
-            hint="add the column, or pass --single_texts to predict without second texts.",
+            hint="add the column, or pass --single-texts to predict without second texts.",
         )
     if trained == 1 and texts == 2:
         raise DataError(
             "the model was trained on single texts, but there is a column 'text_b'",
             where=str(file),
-            hint="remove the column, or pass --ignore_columns text_b.",
+            hint="remove the column, or pass --ignore-columns text_b.",
         )
 
 
