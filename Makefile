@@ -38,6 +38,7 @@ test-oldest: ## Run the fast tests of the package on Python 3.11, the oldest sup
 
 package: ## Build the sdist and the wheel into dist/, and try the wheel in a fresh environment.
 	@tools/setup.sh .venv test
+	@$(PYTHON) -m flaxfer.demo.weights
 	@$(PYTHON) tools/package.py
 
 docs: ## Build the documentation into build/docs, from docs/ and docstrings.

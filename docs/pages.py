@@ -14,8 +14,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic.fields import FieldInfo
 
-from flaxfer import main
-from flaxfer.config import schema
+from flaxfer import config, main
 from flaxfer.config.fields import LARGEST
 from flaxfer.config.grids import Grid, Target
 from flaxfer.config.seeds import Looks
@@ -23,18 +22,18 @@ from flaxfer.config.seeds import Looks
 ROOT = Path(__file__).parents[1]
 
 SECTIONS: Mapping[type, str] = {
-    schema.Config: "a study",
+    config.Config: "a study",
     Grid: "a grid, in place of `model`, `intermediate` and `target`",
-    schema.Common: "a study or a grid",
-    schema.Model: "`model`, and each of `models`",
-    schema.Stage: "`intermediate` and `target`, and each of `intermediates`",
+    config.Common: "a study or a grid",
+    config.Model: "`model`, and each of `models`",
+    config.Stage: "`intermediate` and `target`, and each of `intermediates`",
     Target: "each of `targets`, beside the settings of a stage",
-    schema.Task: "`task` of a stage",
-    schema.Data: "`data` of a stage",
-    schema.Source: "each of `data.train`, `data.dev` and `data.test`, and of `evaluate`",
-    schema.Optimizer: "`optimizer` of all stages, or of one",
-    schema.Train: "`train` of all stages, or of one",
-    schema.Mesh: "`mesh`",
+    config.Task: "`task` of a stage",
+    config.Data: "`data` of a stage",
+    config.Source: "each of `data.train`, `data.dev` and `data.test`, and of `evaluate`",
+    config.Optimizer: "`optimizer` of all stages, or of one",
+    config.Train: "`train` of all stages, or of one",
+    config.Mesh: "`mesh`",
     Looks: "`seeds`",
 }
 """Dataclasses of the configuration, and where their settings stand."""
@@ -105,35 +104,39 @@ def either(words: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def shown(annotation: Any) -> str:
-    """Return the type of a setting in words."""
+def shown(annotation: Any, count: int = 1) -> str:
+    """Return the type of a setting in words, in the plural unless `count` is 1."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return shown(arguments[0]) + "".join(bounds(arguments[1:]))
+        return " ".join([shown(arguments[0], count), *bounds(arguments[1:])])
     if origin is Literal:
         return either(f"`{choice}`" for choice in arguments)
     if origin in (Union, types.UnionType):
-        return either(shown(one) for one in arguments if one is not type(None))
+        return either(shown(one, count) for one in arguments if one is not type(None))
     if origin is tuple:
-        return f"list of {shown(arguments[0])}"
+        return f"{'list' if count == 1 else 'lists'} of {shown(arguments[0], 2)}"
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"mapping of {shown(arguments[0])} to {shown(arguments[1])}"
+        return f"mapping of {shown(arguments[0], 2)} to {shown(arguments[1], 2)}"
     if dataclasses.is_dataclass(annotation):
         name = annotation.__name__
         return f"[{name}](#settings-{name.lower()})"
-    return {str: "text", int: "integer", float: "number", bool: "`true` or `false`"}.get(
-        annotation, "value"
-    )
+    if annotation is bool:
+        return "`true` or `false`"
+    word = {str: "text", int: "integer", float: "number"}.get(annotation, "value")
+    return word if count == 1 else f"{word}s"
 
 
 def bounds(metadata: tuple[Any, ...]) -> Iterator[str]:
-    """Yield the bounds of a number in words."""
-    for part in metadata:
-        for constraint in part.metadata if isinstance(part, FieldInfo) else ():
-            for name, words in BOUNDS.items():
-                value = getattr(constraint, name, None)
-                if value is not None and abs(value) != LARGEST:
-                    yield f" {words} {value}"
+    """Yield the bounds of a number in words, if it has any."""
+    constraints = [one for part in metadata if isinstance(part, FieldInfo) for one in part.metadata]
+    found = [
+        f"{words} {value}"
+        for constraint in constraints
+        for name, words in BOUNDS.items()
+        if (value := getattr(constraint, name, None)) is not None and abs(value) != LARGEST
+    ]
+    if found:
+        yield " and ".join(found)
 
 
 def benchmarks() -> str:

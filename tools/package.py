@@ -3,7 +3,8 @@
   python tools/package.py [FOLDER]
 
 The wheel is built from the sdist, and both are left in FOLDER, by default dist/. The wheel is
-installed into a fresh environment that sees the dependencies of this one, but not the checkout.
+installed into a fresh environment that sees the dependencies of this one, but not the checkout,
+and checks the config of the demo, whose weights must be there (python -m flaxfer.demo.weights).
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 import zipfile
@@ -78,14 +78,14 @@ def try_wheel(sdist: Path, wheel: Path, scratch: Path) -> None:
     # A folder in a .pth file is searched, but its own .pth files, such as the one that makes the
     # checkout importable, are not read.
     (site,) = venv.glob("lib/python3*/site-packages")
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    dependencies = [path for path in sys.path if Path(path).name == "site-packages"]
+    (site / "dependencies.pth").write_text("\n".join(dependencies) + "\n")
     with tarfile.open(sdist) as archive:
         archive.extractall(scratch / "sdist", filter="data")
     (config,) = scratch.glob("sdist/*/configs/sts_xling.py")
     empty.mkdir()
     left_out = ("PYTHONPATH", "PYTHONHOME")
     env = {name: value for name, value in os.environ.items() if name not in left_out}
-    env |= {"FLAXFER_CACHE": str(scratch / "cache")}
 
     def run(*words: object) -> str:
         done = subprocess.run(
@@ -121,7 +121,7 @@ def main() -> None:
         problems = differences("sdist", sdist_files(sdist), tracked - LEFT_OUT)
         problems += differences("wheel", wheel_files(wheel), package)
         if problems:
-            hint = "list it in MANIFEST.in (sdist) or package-data of pyproject.toml (wheel)."
+            hint = "name it or its folder in MANIFEST.in, which the wheel follows too."
             raise SystemExit("\n".join([*problems, f"  Hint: {hint}"]))
         try_wheel(sdist, wheel, scratch)
         out.mkdir(parents=True, exist_ok=True)
