@@ -121,7 +121,7 @@ def main() -> None:
         problems = differences("sdist", sdist_files(sdist), tracked - LEFT_OUT)
         problems += differences("wheel", wheel_files(wheel), package)
         if problems:
-            hint = "name it or its folder in MANIFEST.in, which the wheel follows too."
+            hint = "name it in MANIFEST.in, for the wheel also in package-data of pyproject.toml."
             raise SystemExit("\n".join([*problems, f"  Hint: {hint}"]))
         try_wheel(sdist, wheel, scratch)
         out.mkdir(parents=True, exist_ok=True)
