@@ -1,5 +1,5 @@
-.PHONY: help setup demo test test-all test-oldest lint parity parity-table reference gate \
-	gate-record bench bench-setup bench-report gpu-check clean
+.PHONY: help setup demo test test-all test-oldest lint package docs parity parity-table \
+	reference gate gate-record bench bench-setup bench-report gpu-check clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -35,6 +35,15 @@ test-oldest: ## Run the fast tests of the package on Python 3.11, the oldest sup
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m flaxfer.demo.weights
 	@$(PARITY) -m pytest -q $(WORKERS) --ignore tests/launch --ignore tests/benchmarks
+
+package: ## Build the sdist and the wheel into dist/, and try the wheel in a fresh environment.
+	@tools/setup.sh .venv test
+	@$(PYTHON) -m flaxfer.demo.weights
+	@$(PYTHON) tools/package.py
+
+docs: ## Build the documentation into build/docs, from docs/ and docstrings.
+	@tools/setup.sh .venv test
+	@$(PYTHON) -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
 
 lint: ## Check style and types, of Python and of shell scripts.
 	@tools/setup.sh .venv test

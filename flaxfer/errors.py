@@ -151,3 +151,15 @@ class UnavailableError(FlaxferError):
     """A required program is not installed, or does not start."""
 
     exit_code = 69
+
+
+def exit_codes() -> dict[int, str]:
+    """Return the meanings of the exit codes of `flaxfer`, by code."""
+    meanings = {
+        0: "Done.",
+        1: "An error that flaxfer does not expect, or `flaxfer aot`: the config does not fit.",
+        130: "Ctrl-C has stopped the process; the same command continues.",
+    }
+    for error in FlaxferError.__subclasses__():
+        meanings[error.exit_code] = (error.__doc__ or "").partition("\n")[0]
+    return dict(sorted(meanings.items()))

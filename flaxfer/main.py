@@ -10,16 +10,25 @@ import logging
 import os
 import shlex
 import sys
-from collections import Counter
+import textwrap
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
+from flaxfer import __version__
 from flaxfer.config import environment
+from flaxfer.config.arguments import WIDTH, Parser
 from flaxfer.config.findings import suggestion
 from flaxfer.config.overrides import split_overrides
-from flaxfer.errors import ConfigError, FlaxferError, PreemptedError
+from flaxfer.errors import ConfigError, FlaxferError, PreemptedError, exit_codes
 from flaxfer.runtime import memory, signals
+
+
+class Example(NamedTuple):
+    """A command line, and what it does."""
+
+    purpose: str
+    command: str
 
 
 class Subcommand(NamedTuple):
@@ -28,67 +37,221 @@ class Subcommand(NamedTuple):
     Attributes:
       module: Name of a module with `add_arguments(parser)` and `run(args)`, which returns an exit
         code. It is imported only for its subcommand, so that the others do not wait for JAX.
-      summary: Description in `--help`.
+      summary: Description in `flaxfer --help`, and the first line of the subcommand's own.
+      details: What the subcommand reads, writes and refuses; paragraphs with a blank line between.
+      examples: At least one command line.
       defaults: Arguments that differ from the module's defaults.
     """
 
     module: str
     summary: str
+    details: str
+    examples: Sequence[Example]
     defaults: Mapping[str, Any] = {}
 
 
+STS = "--config configs/sts_xling.py"
+LOCAL = f"{STS}:local --config.data_dir=DATA --config.model.path=MODEL"
+
 SUBCOMMANDS = {
-    "init": Subcommand("flaxfer.study.init", "write a config for your files"),
-    "run": Subcommand("flaxfer.study.command", "run or resume a study, or a grid of studies"),
-    "check": Subcommand("flaxfer.study.check", "find what a run would trip over"),
+    "init": Subcommand(
+        "flaxfer.study.init",
+        "write a config for your files",
+        """\
+        Write a complete config that names your files: their format, encoding, columns, labels and
+        languages are guessed. Nothing is asked: what was guessed is printed, and what cannot be is
+        a placeholder, which flaxfer check names.
+
+        Beside reviews_de.csv, reviews_fr.csv becomes an evaluated set; beside train.csv, dev.csv
+        and test.csv become the other splits.""",
+        (
+            Example(
+                "reviews by language after an intermediate task",
+                "flaxfer init study.py --target reviews_de.csv --intermediate mnli.tsv "
+                "--model xlm-roberta-base/",
+            ),
+            Example(
+                "tagged words and a model of the hub",
+                "flaxfer init study.py --target train.conll --model FacebookAI/xlm-roberta-base",
+            ),
+        ),
+    ),
+    "run": Subcommand(
+        "flaxfer.study.command",
+        "run or resume a study, or a grid of studies",
+        """\
+        Train the stages that the work directory lacks, evaluate them, and write the report. The
+        same command continues a stopped run, and never repeats a finished stage. It may run
+        several times at once, on all machines that see the work directory: each process takes
+        stages that no other process holds.
+
+        A work directory keeps its results: seeds, conditions, evaluated sets and cells may be
+        added, and settings that alter no result may change. Anything else is refused without
+        --replace.""",
+        (
+            Example("the default preset of a config: here, the demo", f"flaxfer run {STS}"),
+            Example("another preset, with data and a model of your own", f"flaxfer run {LOCAL}"),
+            Example(
+                "a setting of all stages that do not set their own",
+                f"flaxfer run {STS} --config.optimizer.learning_rate=3e-5",
+            ),
+            Example(
+                "a setting of one stage", f"flaxfer run {STS} --config.target.optimizer.warmup=0.2"
+            ),
+            Example(
+                "a setting of one target of a grid",
+                "flaxfer run --config configs/paper.py:local "
+                "--config.targets.sentiment-domain.train.epochs=5",
+            ),
+        ),
+    ),
+    "check": Subcommand(
+        "flaxfer.study.check",
+        "find what a run would trip over",
+        """\
+        Report all mistakes together: unknown settings and wrong values, files, columns and labels
+        that cannot be read, models and tokenizers that do not load, folders that cannot be written.
+        Nothing is trained. --check=config reads the settings alone.""",
+        (
+            Example("a config with its data and models", f"flaxfer check {LOCAL}"),
+            Example("the settings alone", f"flaxfer check {STS} --check=config"),
+        ),
+    ),
     "plan": Subcommand(
-        "flaxfer.study.planning", "list stages with times, or what studies can decide"
+        "flaxfer.study.planning",
+        "list stages with times, or what studies can decide",
+        """\
+        List the stages of a study or a grid: finished ones, pending ones, and how long these may
+        take. With variances, of a finished study or stated, list instead which differences the
+        planned seeds and evaluated sets can find, and what would be needed to find smaller ones.
+        Nothing is trained.""",
+        (
+            Example("the stages of a study", f"flaxfer plan {LOCAL}"),
+            Example(
+                "what can be decided, by the variances of a finished study",
+                f"flaxfer plan {LOCAL} --pilot runs/NAME",
+            ),
+            Example(
+                "what can be decided, by stated numbers",
+                f"flaxfer plan {LOCAL} --sd 0.02 --score 0.8 --correlation 0.6",
+            ),
+        ),
     ),
     "report": Subcommand(
-        "flaxfer.report.command", "rebuild the report of a study, or combine several"
+        "flaxfer.report.command",
+        "rebuild the report of a study, or combine several",
+        """\
+        Write the report of one work directory again, into the same folder unless --output names
+        another. A report of several work directories needs --output; its p values are corrected
+        over all of them. Nothing is trained or predicted.""",
+        (
+            Example("one study or grid", "flaxfer report runs/NAME"),
+            Example(
+                "several in one report",
+                "flaxfer report runs/NAME1 runs/NAME2 --output runs/both",
+            ),
+            Example("more statistics", "flaxfer report runs/NAME --descriptive"),
+        ),
+    ),
+    "export": Subcommand(
+        "flaxfer.interop.export",
+        "export a finished stage for transformers",
+        """\
+        Write the best checkpoint of a finished stage as a Hugging Face folder: config.json,
+        model.safetensors, the tokenizer, and a model card. The stage is named by its folder, or
+        selected from a work directory.""",
+        (
+            Example(
+                "a target stage of a study",
+                "flaxfer export runs/NAME OUT --condition staged --seed 0",
+            ),
+            Example(
+                "its intermediate stage",
+                "flaxfer export runs/NAME OUT --condition staged --seed 0 --stage intermediate",
+            ),
+            Example("a stage by its folder", "flaxfer export runs/NAME/stages/IDENTITY OUT"),
+        ),
+    ),
+    "predict": Subcommand(
+        "flaxfer.interop.predict",
+        "predict texts or pairs from a file",
+        """\
+        Predict the examples of a file with an exported folder, or another one of transformers
+        with a sequence classification head. The output has a JSON object per example.""",
+        (
+            Example("to a file", "flaxfer predict OUT texts.jsonl --output predictions.jsonl"),
+            Example(
+                "a file with more columns, printed",
+                "flaxfer predict OUT reviews.csv --ignore-columns stars shop",
+            ),
+        ),
+    ),
+    "embed": Subcommand(
+        "flaxfer.interop.embed",
+        "score sentence embeddings without training",
+        """\
+        Embed texts with a pretrained encoder, and print the scores of the layers: the correlation
+        of cosines with the scores of pairs (sts), or how often the nearest neighbour is the
+        translation (retrieval).""",
+        (
+            Example(
+                "similarity of pairs, by layer",
+                "flaxfer embed sts --model FOLDER --data stsb-de-test.csv --columns 0,1,2 "
+                "--layers all",
+            ),
+            Example(
+                "translations, with the prefix that E5 models need",
+                "flaxfer embed retrieval --model FOLDER --source a.txt --target b.txt "
+                "--prefix 'query: '",
+            ),
+        ),
+    ),
+    "convert": Subcommand(
+        "flaxfer.interop.convert",
+        "convert pytorch_model.bin to safetensors",
+        """\
+        Convert the weights of a model folder, sharded or not, into a new folder. This needs
+        torch>=2.6, which opens the files with unpickling restricted to arrays.""",
+        (Example("a folder", "flaxfer convert FOLDER OUT --allow-torch"),),
+    ),
+    "aot": Subcommand(
+        "flaxfer.aot.command",
+        "compile a study's steps for another accelerator",
+        """\
+        Compile the train and eval steps of a stage for TPU v5e, v5p or v6e (extra tpu), or for
+        H100 (extra cuda), without the accelerator, and report whether they fit. All times are
+        estimates from the compiler's cycles.
+
+        The exit code is 0 if the steps fit into the accelerator's memory, 1 if they do not, and 69
+        if its compiler is not installed.""",
+        (
+            Example(
+                "eight chips, with a mesh in place of the config's",
+                f"flaxfer aot {LOCAL} --topology v5e:8 --mesh data=4,fsdp=2",
+            ),
+            Example(
+                "the fastest mesh that fits", f"flaxfer aot {LOCAL} --topology v5e:2x4 --search"
+            ),
+            Example(
+                "without the model and its data",
+                f"flaxfer aot {STS}:base --topology v6e:16 --model-config config.json --rows 32 "
+                "--examples-per-row 4",
+            ),
+        ),
     ),
     "list": Subcommand(
-        "flaxfer.study.listing", "list the studies of a folder, with their verdicts"
+        "flaxfer.study.listing",
+        "list the studies of a folder, with their verdicts",
+        """\
+        List the studies below a folder, the newest first, with state, date, seeds and verdict. Only
+        files are read. A study is running if a process on this machine or another one has sent a
+        heartbeat within a minute.""",
+        (
+            Example("the studies below runs/", "flaxfer list"),
+            Example("one study", "flaxfer list runs/NAME"),
+        ),
     ),
-    "export": Subcommand("flaxfer.interop.export", "export a finished stage for transformers"),
-    "predict": Subcommand("flaxfer.interop.predict", "predict texts or pairs from a file"),
-    "embed": Subcommand("flaxfer.interop.embed", "score sentence embeddings without training"),
-    "convert": Subcommand("flaxfer.interop.convert", "convert pytorch_model.bin to safetensors"),
-    "aot": Subcommand("flaxfer.aot.command", "compile a study's steps for another accelerator"),
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that raises its errors as `ConfigError`.
-
-    Options are written in full and given once.
-    """
-
-    def __init__(self, **settings: Any):
-        super().__init__(**{"allow_abbrev": False} | settings)
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Refuse what would have no effect: empty values, and all but the last of an option."""
-        # The words of a subcommand of its own are left to that.
-        ours = () if self._subparsers else args or ()
-        words = list(itertools.takewhile(lambda word: word != "--", ours))
-        options = [self._option_string_actions.get(word.partition("=")[0]) for word in words]
-        for option, number in Counter(options).items():
-            if option is not None and number > 1:
-                self.error(f"{'/'.join(option.option_strings)} is given twice")
-        for word, option, before in zip(words, options, [None, *options], strict=False):
-            named = before if option is None else option
-            is_empty = not word or (option is not None and word.endswith("="))
-            if is_empty and (named is None or "" not in (named.default, named.const)):
-                self.error(f"the value of {word.rstrip('=') or 'an argument'} is empty")
-        return super().parse_known_args(args, namespace)
-
-    def error(self, message: str) -> NoReturn:
-        """Raise the error that argparse would print."""
-        hint = f"see {self.prog} --help."
-        if message.startswith("unrecognized") and " --config." in message:
-            hint = "overrides are written --config.KEY=VALUE."
-        raise ConfigError(message, where="command line", hint=hint)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +261,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("flaxfer").setLevel(logging.INFO)
     if words[:1] in (["-h"], ["--help"]):
         print(usage())
+        return 0
+    if words == ["--version"]:
+        print(f"flaxfer {__version__}")
         return 0
     try:
         environment.check(os.environ)
@@ -135,15 +301,7 @@ def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     if name not in SUBCOMMANDS:
         message, hint = f"there is no subcommand {name!r}", suggestion(name, SUBCOMMANDS)
         raise ConfigError(message, where="command line", hint=hint)
-    module_name, summary, defaults = SUBCOMMANDS[name]
-    module = importlib.import_module(module_name)
-    parser = Parser(
-        prog=f"flaxfer {name}",
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(parser)
-    parser.set_defaults(**defaults)
+    module, parser = load(name)
     overrides, rest = split_overrides(rest)
     options = itertools.takewhile(lambda word: word != "--", rest)
     if wrong := [word for word in options if word.startswith("--config.")]:
@@ -156,16 +314,64 @@ def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
     return module, args
 
 
+def load(name: str) -> tuple[ModuleType, Parser]:
+    """Return the module of a subcommand and the parser of its arguments."""
+    entry = SUBCOMMANDS[name]
+    module = importlib.import_module(entry.module)
+    parser = Parser(prog=f"flaxfer {name}")
+    module.add_arguments(parser)
+    parser.set_defaults(**entry.defaults)
+    summary = f"{entry.summary[0].upper()}{entry.summary[1:]}."
+    parser.description = "\n\n".join([summary, *_paragraphs(entry.details)])
+    parser.epilog = "\n".join(["examples:", *map(_shown, entry.examples)])
+    return module, parser
+
+
 def usage() -> str:
     """Return the text that `flaxfer --help` prints."""
-    width = max(map(len, SUBCOMMANDS))
-    lines = [f"  {name:<{width}}  {entry.summary}\n" for name, entry in SUBCOMMANDS.items()]
+    subcommands = {name: entry.summary for name, entry in SUBCOMMANDS.items()}
     return f"""\
 usage: flaxfer SUBCOMMAND ...
+       flaxfer --version
        python -m flaxfer.main --config FILE ...   as flaxfer run
 
-{"".join(lines)}
-flaxfer SUBCOMMAND --help lists the options of a subcommand."""
+Find out whether training on an intermediate task helps, hurts, or makes no
+relevant difference for a target task in another domain or another language.
+
+subcommands:
+{_table(subcommands)}
+
+environment variables:
+{_table(environment.VARIABLES)}
+
+exit codes:
+{_table({str(code): meaning for code, meaning in exit_codes().items()})}
+
+flaxfer SUBCOMMAND --help describes a subcommand, with examples."""
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a text, wrapped to the width of `--help`."""
+    return [textwrap.fill(" ".join(part.split()), WIDTH) for part in text.split("\n\n")]
+
+
+def _shown(example: Example) -> str:
+    """Return the lines of an example, which a shell takes as they stand."""
+    words = [shlex.quote(word).replace(" ", "\xa0") for word in shlex.split(example.command)]
+    lines = textwrap.wrap(
+        " ".join(words), WIDTH - 6, break_long_words=False, break_on_hyphens=False
+    )
+    return f"  # {example.purpose}\n  " + " \\\n      ".join(lines).replace("\xa0", " ")
+
+
+def _table(meanings: Mapping[str, str]) -> str:
+    """Return lines of names and their meanings."""
+    width = max(map(len, meanings))
+    lines = []
+    for name, meaning in meanings.items():
+        begin, rest = f"  {name:<{width}}  ", " " * (width + 4)
+        lines.append(textwrap.fill(meaning, WIDTH, initial_indent=begin, subsequent_indent=rest))
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

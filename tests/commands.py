@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "BENCHMARKS.md", "launch/README.md")
+GUIDES = tuple(
+    path.relative_to(ROOT).as_posix()
+    for path in sorted((ROOT / "docs").rglob("*.md"))
+    if "paper-local" not in path.parts  # The report of a run by an earlier version.
+)
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "BENCHMARKS.md", "launch/README.md", *GUIDES)
 PROGRAMS = r"(?:flaxfer|make|pip|gcloud|squeue|scancel|sbatch|(?:\S*/)?python|tools/\S+|launch/\S+)"
-FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^ *```([\w{}-]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")
 
 
@@ -47,6 +52,20 @@ def settings_of(document: str) -> list[str]:
     text = FENCED.sub("", (ROOT / document).read_text(encoding="utf-8"))
     found = [re.fullmatch(r"(?:--config\.)?([a-z_][\w.]*=[^=].*)", c) for c in INLINE.findall(text)]
     return [match[1] for match in found if match]
+
+
+def python_of(document: str) -> dict[str, str]:
+    """Return the Python code that a document shows, by the file name in its first line.
+
+    Code without a file name is called by its number.
+    """
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = [block for language, block in FENCED.findall(text) if language == "python"]
+    found = {}
+    for i, block in enumerate(blocks):
+        match = re.match(r"# (\w+\.py)\n", block)
+        found[match[1] if match else f"{i}"] = block
+    return found
 
 
 COMMANDS = [command for document in DOCUMENTS for command in commands_of(document)]

@@ -15,9 +15,10 @@ from flaxfer import main
         (["run", "--config=a.py", "--config=b.py"], "--config is given twice"),
         (["run", "--config", "a.py", "--config=a.py"], "--config is given twice"),
         (["check", "--config=a.py", "--check", "--check"], "--check is given twice"),
-        (["run", "--config=a.py", "--check", "--dry_run"], "check and plan exclude each other"),
+        (["run", "--config=a.py", "--check", "--dry-run"], "check and plan exclude each other"),
         (["plan", "--config=a.py", "--check"], "unrecognized arguments: --check"),
         (["run", "--config=a.py", "--", "--config.seeds=1"], "not allowed with argument --config"),
+        (["run", "--config=a.py", "--dry-run", "--dry_run"], "--dry-run is given twice"),
         (["run", "--config="], "the value of --config is empty"),
         (["run", "--config", ""], "the value of an argument is empty"),
         (["report", "A", "--output", "B", "--output", "C"], "--output is given twice"),
@@ -51,6 +52,17 @@ def test_an_option_whose_default_is_empty_may_be_empty() -> None:
     words = ["embed", "sts", "--data=a.tsv", "--model=m", "--prefix"]
     assert main.parse([*words, ""])[1].prefix == ""
     assert main.parse([*words[:-1], "--prefix="])[1].prefix == ""
+
+
+def test_underscores_are_accepted_in_options() -> None:
+    words = ["aot", "--config=x.py", "--topology=v5e:1", "--model_config=a_b", "--examples_per_row"]
+    args = main.parse([*words, "4"])[1]
+    assert (args.model_config, args.examples_per_row) == ("a_b", 4)
+    words = ["embed", "sts", "--data=a_b", "--model=m", "--max_length=5"]
+    args = main.parse(words)[1]
+    assert (args.data, args.max_length) == ("a_b", 5)
+    _, args = main.parse(["predict", "--", "--single_texts", "--ignore_columns"])
+    assert (args.model, args.input) == (Path("--single_texts"), Path("--ignore_columns"))
 
 
 def test_words_after_two_hyphens_are_positional() -> None:

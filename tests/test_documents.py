@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
 import pkgutil
 import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
 import flaxfer
 from flaxfer import errors, main
+from flaxfer.config import Common, Config
+from flaxfer.config.grids import Grid
+from flaxfer.report import writing
 
 PACKAGE = Path(flaxfer.__file__).parent
 TEXT = (PACKAGE.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
@@ -70,7 +79,16 @@ def test_the_table_of_exit_codes_is_that_of_the_errors() -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["*.md", "launch/*", "tools/*", "flaxfer/*/command.py", "flaxfer/*.py", "docs/*.md"]
+    "pattern",
+    [
+        "*.md",
+        "launch/*",
+        "tools/*",
+        "flaxfer/*/command.py",
+        "flaxfer/*.py",
+        "docs/*.md",
+        "docs/guides/*.md",
+    ],
 )
 def test_documents_and_scripts_name_only_exit_codes_of_the_table(pattern: str) -> None:
     for path in PACKAGE.parent.glob(pattern):
@@ -94,3 +112,73 @@ def test_a_command_ends_with_a_code_of_the_table(
     monkeypatch.chdir(tmp_path)
     done = main.main(words)
     assert done in exit_codes() and (code is None or done == code)
+
+
+def pages() -> ModuleType:
+    """The module that generates pages of the documentation."""
+    spec = importlib.util.spec_from_file_location("pages", PACKAGE.parent / "docs" / "pages.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def sections_of(annotation: Any) -> Iterator[type]:
+    """Dataclasses of the configuration that a type consists of."""
+    if isinstance(annotation, type) and dataclasses.is_dataclass(annotation):
+        yield annotation
+        for hint in typing.get_type_hints(annotation, include_extras=True).values():
+            yield from sections_of(hint)
+    for argument in typing.get_args(annotation):
+        yield from sections_of(argument)
+
+
+def test_the_configuration_page_has_every_setting_with_its_default() -> None:
+    module = pages()
+    text = module.configuration()
+    sections = {*sections_of(Config), *sections_of(Grid)}
+    assert len(sections) > 10
+    assert sections <= module.SECTIONS.keys() <= {*sections, Common}
+    for section in sections:
+        for field in dataclasses.fields(section):
+            assert f"- `{field.name}`: " in text, field.name
+    assert "- `batch_size`: integer at least 1, by default `32`. Examples per step, over" in text
+    assert "- `train`: list of [Source](#settings-source). Sources of each split. If" in text
+    assert ": value" not in text
+
+
+def test_the_page_of_the_command_line_has_all_help() -> None:
+    text = pages().commands()
+    for name in main.SUBCOMMANDS:
+        assert main.load(name)[1].format_help() in text
+    assert "usage: flaxfer embed sts " in text
+
+
+def test_the_other_pages_have_the_whole_documents() -> None:
+    for name, generate in pages().GENERATED.items():
+        assert (PACKAGE.parent / "docs" / f"{name}.md").is_file()
+        assert len(generate()) > 1000
+
+
+def test_the_guide_to_reports_names_sections_of_reports() -> None:
+    text = (PACKAGE.parent / "docs" / "guides" / "report.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\*\*(.+?)\*\*", text))
+    assert len(named) > 10 and named <= writing.SECTIONS.keys()
+
+
+def test_the_guide_to_statistics_cites_the_sources_that_it_lists() -> None:
+    text = (PACKAGE.parent / "docs" / "guides" / "statistics.md").read_text(encoding="utf-8")
+    cited, _, listed = text.partition("\n## Sources\n")
+    sources = re.findall(r"(?m)^- (\w\S+)(?:,| &| et al\.)? .*?\((\d{4})\)\.", listed)
+    assert len(sources) > 15
+    for name, year in sources:
+        assert re.search(rf"{name.rstrip(',')}.{{0,40}}{year}", cited.replace("(", "")), name
+
+
+@pytest.mark.parametrize("name", ["guides/statistics", "reference/api"])
+def test_modules_that_the_documentation_names_exist(name: str) -> None:
+    text = (PACKAGE.parent / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(flaxfer(?:\.\w+)+)`|automodule:: (\S+)", text)
+    assert len(named) > 8
+    for module in {one or other for one, other in named}:
+        assert importlib.util.find_spec(module)

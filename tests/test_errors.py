@@ -83,6 +83,9 @@ def test_every_error_has_its_own_exit_code() -> None:
     assert codes["UnavailableError"] == 69  # EX_UNAVAILABLE of sysexits.h
     assert len(set(codes.values())) == len(codes)
     assert all(0 < code < 126 for code in codes.values())
+    meanings = errors.exit_codes()
+    assert meanings[69] == "A required program is not installed, or does not start."
+    assert list(meanings) == sorted({0, 130, *codes.values()}) and all(meanings.values())
 
 
 @pytest.mark.parametrize("error_type", ERRORS)

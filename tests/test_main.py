@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.metadata
 import os
 import re
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,7 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from flaxfer import main
+import flaxfer
+from flaxfer import errors, main
+from flaxfer.config import environment
 from tests.helpers import restored_compilation_cache, tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -122,7 +127,7 @@ def test_check_is_an_option_of_run_too(words: list[str]) -> None:
     assert main.parse([*words[:-1], "--check=config", "--config=x.py"])[1].check == "config"
 
 
-@pytest.mark.parametrize("words", [["run", "--dry_run"], ["--dry_run"]])
+@pytest.mark.parametrize("words", [["run", "--dry-run"], ["--dry-run"]])
 def test_a_plan_is_an_option_of_run_too(words: list[str]) -> None:
     assert main.parse([*words, "--config=x.py"])[1].dry_run
 
@@ -143,8 +148,59 @@ def test_every_subcommand_has_help(name: str, capsys: pytest.CaptureFixture[str]
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: flaxfer {name} ")
+    assert max(map(len, text.splitlines())) <= 80
     for config in re.findall(r"configs/\w+\.py", text):
         assert (ROOT / config).is_file()
+
+
+@pytest.mark.parametrize("name", main.SUBCOMMANDS)
+def test_every_subcommand_has_examples_that_parse(name: str) -> None:
+    assert main.SUBCOMMANDS[name].examples
+    for _, command in main.SUBCOMMANDS[name].examples:
+        words = shlex.split(command)
+        assert words[:2] == ["flaxfer", name]
+        main.parse(words[1:])
+
+
+@pytest.mark.parametrize("name", main.SUBCOMMANDS)
+def test_the_examples_of_help_are_commands_as_a_shell_reads_them(name: str) -> None:
+    text = main.load(name)[1].format_help().partition("\nexamples:\n")[2]
+    lines = [line for line in text.replace("\\\n", "").splitlines() if not line.startswith("  # ")]
+    shown = [shlex.split(line) for line in lines]
+    assert shown == [shlex.split(command) for _, command in main.SUBCOMMANDS[name].examples]
+
+
+def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Arguments of a parser and of its subcommands."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for nested in action.choices.values():
+                yield from options(nested)
+        else:
+            yield action
+
+
+@pytest.mark.parametrize("name", main.SUBCOMMANDS)
+def test_options_are_spelt_with_dashes_and_explained(name: str) -> None:
+    for action in options(main.load(name)[1]):
+        assert action.help, action.dest
+        assert not [word for word in action.option_strings if "_" in word]
+
+
+def test_help_names_exit_codes_and_environment_variables(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    for name in [*map(str, errors.exit_codes()), *environment.VARIABLES]:
+        assert f"\n  {name} " in text
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"flaxfer {flaxfer.__version__}\n"
+    assert importlib.metadata.version("flaxfer") == flaxfer.__version__
 
 
 @pytest.mark.parametrize(

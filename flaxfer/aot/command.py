@@ -24,31 +24,47 @@ if TYPE_CHECKING:
     from flaxfer.aot.verdict import Report
 
 GIB = 2**30
-EXAMPLES = """\
-examples:
-  --config configs/sts_xling.py:base --config.train.batch_size=64   as for flaxfer run
-  --topology v5e:8        also v5e:2x4, v5p:2x2x1, v6e:16, h100:8
-  --mesh data=4,fsdp=2    instead of the config's mesh; --search tries all meshes
-  --model_config config.json --rows 32 --examples_per_row 4   without the model and its data
-
-The exit code is 0 if the steps fit into the accelerator's memory, 1 if they do not, and 69 if its
-compiler is not installed. The compiler's times are estimates.
-"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `flaxfer aot`."""
-    parser.epilog = EXAMPLES
-    parser.add_argument("--config", required=True, metavar="FILE[:PRESET]")
-    parser.add_argument("--topology", required=True, metavar="NAME")
-    parser.add_argument("--stage", choices=("intermediate", "target"), default="target")
-    parser.add_argument("--mesh", type=mesh_sizes, metavar="AXIS=SIZE,...")
+    parser.usage = f"{parser.prog} --config FILE[:PRESET] --topology NAME [options]"
+    parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="a config file")
+    parser.add_argument(
+        "--topology",
+        required=True,
+        metavar="NAME",
+        help="accelerator and number or shape of chips: v5e:8, v5e:2x4, v5p:2x2x1, v6e:16, h100:8",
+    )
+    parser.add_argument(
+        "--stage",
+        choices=("intermediate", "target"),
+        default="target",
+        help="stage of the study (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mesh", type=mesh_sizes, metavar="AXIS=SIZE,...", help="in place of the config's mesh"
+    )
     parser.add_argument("--search", action="store_true", help="find the fastest mesh that fits")
     parser.add_argument("--json", metavar="FILE", help="also write the report to this file")
-    parser.add_argument("--model_config", metavar="FILE", help="a config.json; reads no data")
-    parser.add_argument("--rows", type=_count, default=0, help="packed rows of a micro-batch")
-    parser.add_argument("--examples_per_row", type=_count, default=0)
-    parser.add_argument("--vocabulary", type=_count, default=0, help="rows of the embedding in use")
+    parser.add_argument(
+        "--model-config",
+        metavar="FILE",
+        help="a config.json in place of the config's model; reads no weights and no data",
+    )
+    parser.add_argument(
+        "--rows", type=_count, default=0, metavar="N", help="packed rows of a micro-batch"
+    )
+    parser.add_argument(
+        "--examples-per-row", type=_count, default=0, metavar="N", help="with --model-config"
+    )
+    parser.add_argument(
+        "--vocabulary",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="with --model-config: rows of the embedding in use (default: all)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,15 +95,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     if args.model_config and not (args.rows and args.examples_per_row):
-        what = "--model_config needs --rows and --examples_per_row, as no data are read"
+        what = "--model-config needs --rows and --examples-per-row, as no data are read"
     elif not args.model_config and (args.examples_per_row or args.vocabulary):
-        what = "--examples_per_row and --vocabulary go with --model_config"
+        what = "--examples-per-row and --vocabulary go with --model-config"
     elif args.search and args.mesh:
         what = "--search tries all meshes; leave out --mesh"
     elif (args.search or args.mesh) and overrides.given(args.overrides, "mesh"):
         what = "--mesh and --search replace the config's mesh; leave out --config.mesh"
     elif args.model_config and (names := sorted(_unread(args.overrides))):
-        what = f"--model_config reads neither the config's model nor data; leave out {names[0]}"
+        what = f"--model-config reads neither the config's model nor data; leave out {names[0]}"
     elif args.mesh and args.mesh.sizes.count(-1) > 1:
         what = "only one axis of --mesh may be -1"
     elif args.json and not Path(args.json).absolute().parent.is_dir():

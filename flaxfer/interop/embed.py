@@ -24,6 +24,9 @@ from flaxfer.tasks import metrics, task_type
 SIMILARITY = Task("similarity", "regression", "pearson", score_range=(-1e30, 1e30))
 """Scores of any range, on which a correlation does not depend."""
 
+STS = "correlate cosines with the scores of pairs"
+RETRIEVAL = "find each translation among all texts"
+
 Score = Callable[[Embedder], list[dict[str, Any]]]
 
 
@@ -75,7 +78,7 @@ def retrieval_scores(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `flaxfer embed`."""
     subcommands = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
-    sts = subcommands.add_parser("sts", help="correlate cosines with the scores of pairs")
+    sts = subcommands.add_parser("sts", help=STS, description=f"{STS.capitalize()}.")
     sts.add_argument("--data", required=True, metavar="FILE", help="csv, tsv, jsonl, parquet")
     sts.add_argument(
         "--columns",
@@ -89,7 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="whether the first line names the columns; by default if --columns does",
     )
-    retrieval = subcommands.add_parser("retrieval", help="find each translation among all texts")
+    retrieval = subcommands.add_parser(
+        "retrieval", help=RETRIEVAL, description=f"{RETRIEVAL.capitalize()}."
+    )
     retrieval.add_argument("--source", required=True, metavar="FILE", help="a text on each line")
     retrieval.add_argument("--target", required=True, metavar="FILE", help="their translations")
     for subcommand, read in ((sts, _read_sts), (retrieval, _read_retrieval)):

@@ -186,9 +186,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `flaxfer export`."""
     parser.add_argument("run", type=Path, help="a stage folder, or the work directory of a study")
     parser.add_argument("out", type=Path, help="the new folder")
-    parser.add_argument("--condition", choices=CONDITIONS, help="of a work directory")
-    parser.add_argument("--seed", type=int, help="of a work directory")
-    parser.add_argument("--stage", choices=("intermediate", "target"), help="target by default")
+    parser.add_argument(
+        "--condition", choices=CONDITIONS, help="condition of a run in a work directory"
+    )
+    parser.add_argument("--seed", type=int, help="seed of a run in a work directory")
+    parser.add_argument(
+        "--stage",
+        choices=("intermediate", "target"),
+        help="stage of a run in a work directory; target by default",
+    )
     parser.add_argument("--model", type=Path, help="folder of the pretrained model, if it moved")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
 

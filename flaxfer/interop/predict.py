@@ -120,14 +120,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, help=f"csv, tsv or jsonl; columns {', '.join(ROLES)}")
     parser.add_argument("--output", type=Path, help="file to write instead of printing")
     parser.add_argument(
-        "--ignore_columns",
+        "--ignore-columns",
         nargs="*",
         default=(),
         metavar="NAME",
         help="other columns that the input may have; without names, any",
     )
     parser.add_argument(
-        "--single_texts",
+        "--single-texts",
         action="store_true",
         help="predict single texts with a model that was trained on pairs",
     )
@@ -205,7 +205,7 @@ def _check_columns(
             "columns to ignore are not in the file, or needed",
             where=str(file),
             hint=f"the columns are {_listed(names)}.",
-            details=[f"--ignore_columns {name!r}" for name in absent],
+            details=[f"--ignore-columns {name!r}" for name in absent],
         )
     unread = [name for name in names if name not in roles and name not in ignored]
     if not unread:
@@ -218,9 +218,9 @@ def _check_columns(
         details.append(f"column {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     if len(unread) > MAX_LISTED:
         details.append(f"and {len(unread) - MAX_LISTED} more")
-        option = "--ignore_columns (which ignores all of them)"
+        option = "--ignore-columns (which ignores all of them)"
     else:
-        option = shlex.join(["--ignore_columns", *unread, *ignored])
+        option = shlex.join(["--ignore-columns", *unread, *ignored])
     raise DataError(
         f"{len(unread)} column(s) would not be read",
         where=str(file),

@@ -8,21 +8,6 @@ from flaxfer.config import loading
 from flaxfer.errors import ConfigError
 from flaxfer.tasks import TASK_TYPES
 
-EXAMPLES = """\
-examples:
-  --config configs/sts_xling.py                  the config's default preset
-  --config configs/sts_xling.py:base             another preset
-  --config.optimizer.learning_rate=3e-5          a field for all stages that do not set their own
-  --config.target.train.epochs=5                 a field for one stage
-  --config.targets.NAME.train.epochs=5           a field for one target of a grid
-
-The same command may be started several times, on all machines that see the work directory: each
-process takes stages that no other process holds. Finished stages are never repeated.
-
-A work directory keeps its results: seeds, conditions, evaluated sets and cells may be added, and
-settings that alter no result may change. Anything else is refused without --replace.
-"""
-
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add a config file, with or without `--config`."""
@@ -39,7 +24,6 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     add_config(parser)
-    parser.epilog = EXAMPLES
     parser.add_argument(
         "--replace",
         action="store_true",
@@ -53,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("data", "config"),
         help="as flaxfer check; 'config' checks the settings alone",
     )
-    parser.add_argument("--dry_run", action="store_true", help="as flaxfer plan")
+    parser.add_argument("--dry-run", action="store_true", help="as flaxfer plan")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -42,9 +42,9 @@ def test_a_malformed_mesh_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model_config", "x.json"], "needs --rows and --examples_per_row"),
-        (["--model_config", "x.json", "--rows", "4"], "needs --rows and --examples_per_row"),
-        (["--vocabulary", "9"], "go with --model_config"),
+        (["--model_config", "x.json"], "needs --rows and --examples-per-row"),
+        (["--model_config", "x.json", "--rows", "4"], "needs --rows and --examples-per-row"),
+        (["--vocabulary", "9"], "go with --model-config"),
         (["--rows", "0"], "'0' is not a positive whole number"),
         (["--search", "--mesh", "data=4"], "leave out --mesh"),
         (["--stage", "first"], "invalid choice"),

@@ -24,7 +24,7 @@ import pytest
 from flaxfer import main
 from flaxfer.config import loading
 from flaxfer.tasks import TASK_TYPES
-from tests.commands import COMMANDS, ROOT, Command, settings_of
+from tests.commands import COMMANDS, GUIDES, ROOT, Command, python_of, settings_of
 from tests.helpers import WORDS, restored_compilation_cache, tiny_model
 from tests.launch.helpers import Place
 
@@ -59,14 +59,41 @@ def flaxfer_words(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", FLAXFER, ids=name_of)
-def test_a_flaxfer_command_has_the_arguments_of_its_subcommand(command: Command) -> None:
+def test_a_flaxfer_command_has_the_arguments_of_its_subcommand(
+    command: Command, tmp_path: Path
+) -> None:
     words = flaxfer_words(command.text)
     if len(words) == 1:  # Only mentioned.
         assert words[0] in main.SUBCOMMANDS
         return
     _, args = main.parse(words)
     if "config" in args and args.config != "FILE":
+        shown = python_of(command.document)
+        for name, code in shown.items():
+            (tmp_path / name).write_text(code)
+        folder = tmp_path if args.config in shown else ROOT
+        loading.load_any(str(folder / args.config), TASK_TYPES, args.overrides)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [shlex.split(one.command) for entry in main.SUBCOMMANDS.values() for one in entry.examples],
+)
+def test_an_example_of_help_has_a_valid_config(words: list[str]) -> None:
+    _, args = main.parse(words[1:])
+    if "config" in args:
         loading.load_any(str(ROOT / args.config), TASK_TYPES, args.overrides)
+
+
+@pytest.mark.parametrize("document", [guide for guide in GUIDES if python_of(guide)])
+def test_the_python_code_of_a_guide_runs(document: str, tmp_path: Path) -> None:
+    for name, code in python_of(document).items():
+        file = tmp_path / name
+        file.write_text(code)
+        if name.endswith(".py"):
+            loading.load_any(str(file), TASK_TYPES, ())
+        else:
+            exec(compile(code, document, "exec"), {})
 
 
 def commands_of_configs() -> Iterator[tuple[str, str]]:
@@ -87,8 +114,11 @@ def test_a_command_in_a_config_file_is_valid(stem: str, line: str) -> None:
         assert words[:2] == ["python", "-m"] and importlib.util.find_spec(words[2]), line
 
 
-@pytest.mark.parametrize("setting", sorted(set(settings_of("README.md"))))
-def test_a_setting_that_the_readme_shows_exists(setting: str) -> None:
+SETTINGS = sorted({setting for name in ("README.md", *GUIDES) for setting in settings_of(name)})
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_that_a_document_shows_exists(setting: str) -> None:
     key, _, value = setting.partition("=")
     config = "paper.py:hub" if key.startswith("targets.") else "sts_xling.py:base"
     key = key.replace(".NAME.", ".sentiment-domain.").replace(".NAME", ".xla_some_option")

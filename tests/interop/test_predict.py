@@ -228,7 +228,7 @@ def test_no_column_is_left_unread_in_silence(
     assert list(caught.value.details) == findings
     assert "would not be read" in caught.value.what and str(file) == caught.value.where
     # The hint works.
-    words = shlex.split((caught.value.hint or "").rpartition("add --ignore_columns")[2][:-1])
+    words = shlex.split((caught.value.hint or "").rpartition("add --ignore-columns")[2][:-1])
     assert predict.read_texts(file, SCORE, words).text_b is None
     assert len(predict.read_texts(file, SCORE, None)) == len(lines) - (
         ".csv" in name or ".tsv" in name
@@ -251,7 +251,7 @@ def test_a_column_to_ignore_that_is_not_there_is_refused(
     file = write(tmp_path / "x.csv", ["text_a,label", "dog,1"])
     with pytest.raises(ConfigError, match=r"the columns are 'text_a', 'label'") as caught:
         predict.read_texts(file, SCORE, ignored)
-    assert caught.value.details == (f"--ignore_columns {ignored[0]!r}",)
+    assert caught.value.details == (f"--ignore-columns {ignored[0]!r}",)
 
 
 def test_a_read_column_can_be_ignored(tmp_path: Path) -> None:
@@ -264,10 +264,10 @@ def test_a_read_column_can_be_ignored(tmp_path: Path) -> None:
     ("texts", "header", "options", "message"),
     [
         (2, "text_a", [], "trained on pairs, but there is no column 'text_b'"),
-        (2, "text_a", ["--single_texts"], ""),
+        (2, "text_a", ["--single-texts"], ""),
         (1, "text_a,text_b", [], "trained on single texts, but there is a column 'text_b'"),
-        (1, "text_a,text_b", ["--ignore_columns", "text_b"], ""),
-        (1, "text_a,other", ["--ignore_columns"], ""),
+        (1, "text_a,text_b", ["--ignore-columns", "text_b"], ""),
+        (1, "text_a,other", ["--ignore-columns"], ""),
         (2, "text_a,text_b", [], ""),
         (1, "text_a", [], ""),
         (None, "text_a", [], ""),
