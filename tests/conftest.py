@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from flaxfer.config import Config
 
 # JAX reads these when it is imported. Eight simulated devices, for the tests that split arrays.
 FLAGS = ["--xla_force_host_platform_device_count=8", os.environ.get("XLA_FLAGS", "")]
@@ -24,7 +30,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if PROGRAMS := os.environ.get("FLAXFER_TEST_PROGRAMS"):
     os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**32)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 LONGEST = ("e2e", "training", "interop", "benchmarks", "parity")
 """Packages with the longest files, which workers start with, so that they finish together."""
@@ -75,3 +81,18 @@ def x64() -> Iterator[None]:
 
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A finished study of the conditions direct and staged, not to be changed."""
+    from tests.e2e.helpers import finished_study
+
+    return finished_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture
+def copied(small_study: Config, tmp_path: Path) -> Config:
+    """A copy of the small study, to be damaged or changed."""
+    shutil.copytree(small_study.workdir, tmp_path / "work")
+    return dataclasses.replace(small_study, workdir=str(tmp_path / "work"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import pickle
 import random
@@ -10,11 +12,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from flaxfer.config import (
     Config,
@@ -29,6 +33,8 @@ from flaxfer.config import (
     loading,
 )
 from flaxfer.config.grids import Grid, Target
+from flaxfer.runtime import platform, sharding
+from flaxfer.study import runner
 from flaxfer.study.runner import OpenStudy
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.training.stage import StageSpec
@@ -117,6 +123,31 @@ def with_train(config: Config, name: str, /, **changes: Any) -> Config:
 def with_optimizer(config: Config, name: str, /, **changes: Any) -> Config:
     optimizer = dataclasses.replace(getattr(config, name).optimizer, **changes)
     return with_stage(config, name, optimizer=optimizer)
+
+
+@contextlib.contextmanager
+def on_one_device() -> Iterator[None]:
+    """Run studies on the first of the simulated devices, for which programs compile faster.
+
+    Compiled programs are not kept in the studies' own folders, which no other test would read.
+    """
+    make_mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", make_mesh)
+        patch.setattr(platform, "use_compilation_cache", lambda folder: None)
+        yield
+
+
+def finished_study(folder: Path) -> Config:
+    """Run a study of the conditions direct and staged."""
+    tiny_model(folder / "model", "bert", vocab_size=300, layers=1)
+    write_sets(folder)
+    config = dataclasses.replace(config_of(folder), conditions=("direct", "staged"))
+    for name in ("intermediate", "target"):
+        config = with_train(config, name, max_steps=4, eval_every=2, compute_dtype="float32")
+    with on_one_device():
+        runner.run(config, "the command")
+    return config
 
 
 def write_grid_world(folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 
 from flaxfer.study import runner
-from tests.e2e.conftest import on_one_device
+from tests.e2e.helpers import on_one_device
 
 
 def main(workdir: str, number: str) -> None:
