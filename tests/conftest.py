@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import logging
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +27,17 @@ if "xla_backend_optimization_level" not in FLAGS[-1]:
 os.environ["XLA_FLAGS"] = " ".join(FLAGS)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# A folder of compiled programs that several test runs share, as those of .ci/run do. JAX locks it
-# only if its size is limited, and without a lock a worker may read what another is still writing.
-if PROGRAMS := os.environ.get("FLAXFER_TEST_PROGRAMS"):
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+# Compiled programs in a folder that the workers of a test run share, and the processes that tests
+# start. Several runs share the one that FLAXFER_TEST_PROGRAMS names; if that is empty, nothing is
+# kept. JAX locks it only if its size is limited, and without a lock a worker may read what another
+# is still writing.
+if "FLAXFER_TEST_PROGRAMS" not in os.environ:
+    os.environ["FLAXFER_TEST_PROGRAMS"] = tempfile.mkdtemp(prefix="flaxfer-programs-")
+    atexit.register(shutil.rmtree, os.environ["FLAXFER_TEST_PROGRAMS"], ignore_errors=True)
+if programs := os.environ["FLAXFER_TEST_PROGRAMS"]:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**32)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 LONGEST = ("e2e", "training", "interop", "benchmarks", "parity")
 """Packages with the longest files, which workers start with, so that they finish together."""

@@ -4,39 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from flaxfer.study import runner
 from flaxfer.training import vocabulary
-from tests.conftest import PROGRAMS
-from tests.e2e.helpers import on_one_device
-from tests.helpers import restored_compilation_cache
+from tests.e2e.helpers import quickly
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_device() -> Iterator[None]:
-    with on_one_device():
+def quick_studies() -> Iterator[None]:
+    with quickly():
         yield
-
-
-@pytest.fixture(scope="module")
-def shared_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiled programs in a folder that this process and its workers share."""
-    if PROGRAMS:
-        yield
-        return
-    with pytest.MonkeyPatch.context() as patch, restored_compilation_cache():
-        for name, value in (
-            ("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs"))),
-            ("jax_persistent_cache_min_compile_time_secs", 0.2),
-        ):
-            patch.setenv(name.upper(), str(value))
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()  # JAX stays with the folder that it used first.
-        yield
-        compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,9 @@ from flaxfer.config import (
     loading,
 )
 from flaxfer.config.grids import Grid, Target
+from flaxfer.report import data as report_data
 from flaxfer.runtime import platform, sharding
+from flaxfer.statistics import looks
 from flaxfer.study import runner
 from flaxfer.study.runner import OpenStudy
 from flaxfer.tasks import TASK_TYPES
@@ -64,6 +66,7 @@ TRAIN = Train(
     log_every=1,
 )
 OPTIMIZER = Optimizer(learning_rate=1e-3)
+DRAWS = 200
 TIMES = {"seconds", "compile_seconds", "examples_per_s", "useful_tokens_per_s", "input_stall_share"}
 Json = dict[str, Any]
 
@@ -126,15 +129,20 @@ def with_optimizer(config: Config, name: str, /, **changes: Any) -> Config:
 
 
 @contextlib.contextmanager
-def on_one_device() -> Iterator[None]:
-    """Run studies on the first of the simulated devices, for which programs compile faster.
+def quickly() -> Iterator[None]:
+    """Run studies on the first of the simulated devices, and compare them in few resamples.
 
-    Compiled programs are not kept in the studies' own folders, which no other test would read.
+    Programs compile faster for one device. They are not kept in the studies' own folders, which no
+    other test would read.
     """
     make_mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", make_mesh)
         patch.setattr(platform, "use_compilation_cache", lambda folder: None)
+        patch.setattr(looks, "DRAWS", DRAWS)
+        for name in ("compare", "describe_studies"):
+            function = functools.partial(getattr(report_data, name), draws=DRAWS)
+            patch.setattr(report_data, name, function)
         yield
 
 
@@ -145,7 +153,7 @@ def finished_study(folder: Path) -> Config:
     config = dataclasses.replace(config_of(folder), conditions=("direct", "staged"))
     for name in ("intermediate", "target"):
         config = with_train(config, name, max_steps=4, eval_every=2, compute_dtype="float32")
-    with on_one_device():
+    with quickly():
         runner.run(config, "the command")
     return config
 

@@ -14,7 +14,7 @@ from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
 from flaxfer.interop.export import export, find_stage
 from flaxfer.study import runner
 from flaxfer.training.record import open_finished
-from tests.e2e.helpers import folder_of, on_one_device
+from tests.e2e.helpers import folder_of, quickly
 from tests.helpers import tiny_model
 from tests.interop.helpers import ROWS, read_json, with_model
 
@@ -80,7 +80,7 @@ def test_running_the_study_again_restores_missing_records(copied: Config) -> Non
     origin, ids = record.origin(), record.vocabulary().ids
     for name in ("origin.json", "vocabulary.npy"):
         (folder / name).unlink()
-    with on_one_device():
+    with quickly():
         runner.run(copied, "the command")
     # Versions are unknown: those of now need not be those of the training.
     assert open_finished(folder).origin() == origin | {"versions": {}}

@@ -27,8 +27,8 @@ from flaxfer.training.vocabulary import word_table
 from tests.e2e.helpers import (
     folder_of,
     lines_of,
-    on_one_device,
     predictions_of,
+    quickly,
     runs_of,
     summary_of,
 )
@@ -40,7 +40,7 @@ Exporter = Callable[..., Path]
 
 
 def run(config: Config) -> Config:
-    with on_one_device():
+    with quickly():
         runner.run(config, "flaxfer run --config tiny.py")
     return config
 
