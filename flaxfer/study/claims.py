@@ -23,9 +23,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
+import secrets
+import socket
 import tempfile
 import threading
 import time
@@ -35,7 +38,6 @@ from typing import Any
 
 from flaxfer.errors import CheckpointError, ClaimLostError
 from flaxfer.runtime import files
-from flaxfer.study.owners import UNKNOWN, Owner, is_gone, parse, this_process
 
 LEASE = 60.0
 """Seconds without heartbeat after which a claim expires."""
@@ -47,6 +49,9 @@ FOLDER = "claims"
 
 WATCH = 1.5 / BEATS
 """Part of the lease for which a claim must be watched in silence before it is expired."""
+
+UNKNOWN: dict[str, Any] = {"host": "unknown", "pid": 0, "system": "", "started": "", "since": 0.0}
+"""Owner of a claim that is damaged."""
 
 MAX_BYTES = 2**16
 """Bytes of a claim that are read."""
@@ -145,6 +150,32 @@ class _Watch:
     silent: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Owner:
+    """The owner of a claim in force.
+
+    Attributes:
+      name: Host and process.
+      since: When the claim was taken, in seconds of the owner's clock since the epoch; 0 if
+        unknown.
+      silent: Seconds since the last heartbeat that this process knows of.
+      left: Seconds until the claim expires without another heartbeat.
+    """
+
+    name: str
+    since: float
+    silent: float
+    left: float
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.since))
+        taken = f" since {since}" if self.since else ""
+        return (
+            f"held by {self.name}{taken}; last heartbeat {self.silent:.0f} s ago, free in "
+            f"{self.left:.0f} s unless there is another"
+        )
+
+
 class Claims:
     """Claims of this process, renewed by a thread; a context manager.
 
@@ -230,7 +261,7 @@ class Claims:
             status = os.fstat(opened.fileno())
             data = opened.read(MAX_BYTES)
         watch = self._watch(file, (newest, status.st_ino, status.st_mtime))
-        owner: dict[str, Any] | None = parse(data)
+        owner: dict[str, Any] | None = _parse(data)
         age = self._now(folder / FOLDER) - status.st_mtime
         released = status.st_mtime <= 0
         silent = age > self._lease and watch.silent > WATCH * self._lease
@@ -241,7 +272,7 @@ class Claims:
             if expired and file not in self._damaged:
                 self._damaged.add(file)
                 log.warning("%s is damaged, as by a crash, and older than the lease: void", file)
-        elif is_gone(owner):
+        elif _is_gone(owner):
             expired = True
         if expired:
             return newest, None
@@ -299,7 +330,7 @@ def _content(file: Path) -> bytes:
 
 def _create(file: Path) -> bytes | None:
     """Create a claim of this process, whole; return its content, or None if the file exists."""
-    data = json.dumps(this_process()).encode()
+    data = json.dumps(_process()).encode()
     temporary = files.temporary_name(file)
     try:
         with files.storage_errors(file, len(data)):
@@ -319,3 +350,55 @@ def _create(file: Path) -> bytes | None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _process() -> dict[str, Any]:
+    """Return what distinguishes this process from all others, the time, and a random number."""
+    pid = os.getpid()
+    owner = {"host": socket.gethostname(), "pid": pid, "system": _system(), "started": _start(pid)}
+    return {**owner, "since": time.time(), "token": secrets.token_hex(8)}
+
+
+def _parse(data: bytes) -> dict[str, Any] | None:
+    """Return the owner that a claim names; None if it is damaged."""
+    try:
+        owner = json.loads(data)
+        known = {**UNKNOWN, **owner}
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if any(type(known[key]) not in (type(value), int) for key, value in UNKNOWN.items()):
+        return None
+    return known if owner.keys() >= {"host", "pid"} else None
+
+
+def _is_gone(owner: dict[str, Any]) -> bool:
+    """Return whether an owner ran on this system and has ended."""
+    if not owner["system"] or owner["system"] != _system():
+        return False
+    try:
+        os.kill(owner["pid"], 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # A process of another user has this number.
+        return False
+    return _start(owner["pid"]) != owner["started"]
+
+
+@functools.cache
+def _system() -> str:
+    """Return boot and namespace of process numbers; empty without /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _start(pid: int) -> str:
+    """Return when a process started, in ticks since boot; empty if it has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    fields = text.rpartition(")")[2].split()  # After the name, which may hold anything.
+    return "" if fields[0] in "ZX" else fields[19]

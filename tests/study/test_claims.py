@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from flaxfer.errors import ClaimLostError
-from flaxfer.study import claims, owners
+from flaxfer.study import claims
 from flaxfer.study.claims import Claims
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def race(folder: str, number: str) -> None:
 def hold(folder: str, lease: str, elsewhere: str) -> None:
     """Hold a claim, and for each line of input print whether it can be confirmed."""
     if elsewhere == "elsewhere":
-        owners.this_system = lambda: "another machine"  # type: ignore[assignment]
+        claims._system = lambda: "another machine"  # type: ignore[assignment]
     with Claims(float(lease)) as own:
         claim = own.take(Path(folder))
         assert claim is not None
@@ -163,7 +163,7 @@ def test_the_claim_of_a_killed_owner_falls_after_the_lease(
 def test_an_owner_that_died_on_this_machine_is_not_waited_for(
     tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    if not owners.this_system():
+    if not claims._system():
         pytest.skip("this system does not tell which processes live: no /proc")
     owner = start("hold", tmp_path, 60, "here")
     assert said(owner) == "holds"
@@ -177,7 +177,7 @@ def test_an_owner_that_died_on_this_machine_is_not_waited_for(
 
 
 def test_a_number_that_another_process_has_now_is_no_sign_of_life(tmp_path: Path) -> None:
-    if not owners.this_system():
+    if not claims._system():
         pytest.skip("this system does not tell which processes live: no /proc")
     with Claims() as own:
         assert own.take(tmp_path) is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flaxfer.errors import ClaimLostError
-from flaxfer.study import claims, owners
+from flaxfer.study import claims
 from flaxfer.study.claims import Claims
 
 
@@ -112,7 +112,7 @@ def test_a_claim_that_nobody_took_over_is_renewed(
     assert claim.file.name == "2" and "stopped for 3600 s, but nobody took over" in caplog.text
     claim.confirm()
     assert claim.file.name == "2", "it is renewed once"
-    (tmp_path / claims.FOLDER / "3").write_text(json.dumps(owners.UNKNOWN))
+    (tmp_path / claims.FOLDER / "3").write_text(json.dumps(claims.UNKNOWN))
     here.time += 3600
     with pytest.raises(ClaimLostError):
         claim.confirm()
@@ -126,7 +126,7 @@ def test_a_deleted_claim_is_renewed_unless_another_process_has_it(tmp_path: Path
     assert [path.name for path in claim.file.parent.iterdir()] == ["2"] == [claim.file.name]
     claim.file.unlink()
     other = tmp_path / claims.FOLDER / "2"
-    other.write_text(json.dumps(owners.UNKNOWN))  # Of the same number.
+    other.write_text(json.dumps(claims.UNKNOWN))  # Of the same number.
     with pytest.raises(ClaimLostError):
         claim.confirm()
 
@@ -138,7 +138,7 @@ def test_a_clock_that_is_set_does_not_end_a_claim_nor_make_it_last(
     server, there = Clock(), Clock()
     claim = Claims(60, server).take(tmp_path)
     assert claim is not None
-    (tmp_path / claims.FOLDER / "1").write_text(json.dumps(owners.UNKNOWN | {"host": "far"}))
+    (tmp_path / claims.FOLDER / "1").write_text(json.dumps(claims.UNKNOWN | {"host": "far"}))
     other = Claims(60, server, there)
     os.utime(claim.file, (server.time, server.time))
     assert other.take(tmp_path) is None
@@ -163,7 +163,7 @@ def test_a_process_that_was_suspended_itself_does_not_find_others_silent(tmp_pat
     server, there = Clock(), Clock()
     claim = Claims(60, server).take(tmp_path)
     assert claim is not None
-    (tmp_path / claims.FOLDER / "1").write_text(json.dumps(owners.UNKNOWN | {"host": "far"}))
+    (tmp_path / claims.FOLDER / "1").write_text(json.dumps(claims.UNKNOWN | {"host": "far"}))
     os.utime(claim.file, (server.time, server.time))
     other = Claims(60, server, there)
     assert other.take(tmp_path) is None
