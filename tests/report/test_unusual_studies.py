@@ -15,19 +15,19 @@ from flaxfer.report.writing import write_report
 from tests.report.helpers import NASTY, report_page, table
 from tests.report.synthetic import World, write_grid
 
-CLASSES = "bert.imdb.classification-domain"
-SCORES = "bert.qqp.similarity-language"
+COLLAPSED = "bert.imdb.classification-domain"
+FAILED = "bert.qqp.similarity-language"
 
 
 def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
     one = World(models=("bert",), targets=("similarity-language",), seeds=(0,), n=40)
     grid = write_grid(tmp_path, one)
-    record = json.loads((grid / "cells" / SCORES / "study.json").read_text())
+    record = json.loads((grid / "cells" / FAILED / "study.json").read_text())
     # The run that has diverged is finished after all, as good as the other one.
     (direct,) = (run for run in record["runs"] if run["condition"] == "direct")
     record["runs"].append(direct | {"condition": "staged", "parent": "bert-qqp-0"})
     record["failed"] = []
-    path = grid / "cells" / SCORES
+    path = grid / "cells" / FAILED
     (path / "study.json").write_text(json.dumps(record))
     page = report_page(path)
     (item,) = [item for item in page.texts["li"] if item.startswith("undecided: ")]
@@ -39,7 +39,7 @@ def test_one_seed_gives_no_verdict(tmp_path: Path) -> None:
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     small = World(models=("bert",), targets=("classification-domain",), seeds=(0, 1), n=40)
     grid = write_grid(tmp_path, small)
-    path = grid / "cells" / CLASSES
+    path = grid / "cells" / COLLAPSED
     record = json.loads((path / "study.json").read_text())
     record |= {"name": NASTY, "cell": dict.fromkeys(("model", "target", "intermediate"), NASTY)}
     record["cell"]["fraction"] = 0.5
@@ -56,7 +56,7 @@ def test_damaged_folders_are_errors_and_unfinished_studies_are_named(
 ) -> None:
     small = World(models=("bert",), targets=("classification-domain",), seeds=(0, 1), n=40)
     grid = write_grid(tmp_path / "grid", small)
-    study = grid / "cells" / CLASSES
+    study = grid / "cells" / COLLAPSED
     with pytest.raises(DataError, match="given twice") as caught:
         write_report(study, grid, output=tmp_path)
     assert caught.value.where == str(study) and caught.value.hint
@@ -65,7 +65,7 @@ def test_damaged_folders_are_errors_and_unfinished_studies_are_named(
     (grid / "cells" / "bert.imdb.more").mkdir()
     assert main(["report", str(grid)]) == 0
     assert "not in this report: cells/bert.imdb.more" in (grid / "report.html").read_text()
-    file = next(grid.glob(f"stages/{CLASSES}-staged-0/predictions/*"))
+    file = next(grid.glob(f"stages/{COLLAPSED}-staged-0/predictions/*"))
     file.write_text(file.read_text()[:-30])
     assert main(["report", str(grid)]) == DataError.exit_code
     assert file.name in capsys.readouterr().err
