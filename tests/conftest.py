@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
+import dataclasses
 import logging
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from flaxfer.config import Config
 
 # JAX reads these when it is imported. Eight simulated devices, for the tests that split arrays.
 FLAGS = ["--xla_force_host_platform_device_count=8", os.environ.get("XLA_FLAGS", "")]
@@ -19,10 +27,15 @@ if "xla_backend_optimization_level" not in FLAGS[-1]:
 os.environ["XLA_FLAGS"] = " ".join(FLAGS)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# A folder of compiled programs that several test runs share, as those of .ci/run do. JAX locks it
-# only if its size is limited, and without a lock a worker may read what another is still writing.
-if PROGRAMS := os.environ.get("FLAXFER_TEST_PROGRAMS"):
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS
+# Compiled programs in a folder that the workers of a test run share, and the processes that tests
+# start. Several runs share the one that FLAXFER_TEST_PROGRAMS names; if that is empty, nothing is
+# kept. JAX locks it only if its size is limited, and without a lock a worker may read what another
+# is still writing.
+if "FLAXFER_TEST_PROGRAMS" not in os.environ:
+    os.environ["FLAXFER_TEST_PROGRAMS"] = tempfile.mkdtemp(prefix="flaxfer-programs-")
+    atexit.register(shutil.rmtree, os.environ["FLAXFER_TEST_PROGRAMS"], ignore_errors=True)
+if programs := os.environ["FLAXFER_TEST_PROGRAMS"]:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = programs
     os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**32)
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
@@ -75,3 +88,18 @@ def x64() -> Iterator[None]:
 
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A finished study of the conditions direct and staged, not to be changed."""
+    from tests.e2e.helpers import finished_study
+
+    return finished_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture
+def copied(small_study: Config, tmp_path: Path) -> Config:
+    """A copy of the small study, to be damaged or changed."""
+    shutil.copytree(small_study.workdir, tmp_path / "work")
+    return dataclasses.replace(small_study, workdir=str(tmp_path / "work"))

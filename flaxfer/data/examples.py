@@ -64,6 +64,13 @@ class Examples:
         first = self.text_b[0] if self.text_b else ""
         return len(first) if isinstance(first, tuple) else 1
 
+    def texts(self) -> Iterator[tuple[str, ...]]:
+        """Yield the texts of each example: one or two, or a text and its choices."""
+        for i, first in enumerate(self.text_a):
+            text = first if isinstance(first, str) else " ".join(first)
+            second = self.text_b[i] if self.text_b else ()
+            yield (text, second) if isinstance(second, str) else (text, *second)
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Examples:
         """Return the examples at `indices`, in that order."""
         chosen = np.asarray(indices, dtype=np.int64)

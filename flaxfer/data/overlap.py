@@ -1,22 +1,17 @@
 """Overlap between the splits of a study: training texts in evaluation sets, and repeated texts.
 
-Hashes of texts in a normal form are compared, see `normalise`. A **text** is shared if it occurs
+Hashes of texts in a normal form (`normal_form.py`) are compared. A **text** is shared if it occurs
 anywhere in the other split, such as in another pair; an **example** is shared if all its texts
 occur in one example there, in any order. Only what is too long to be a coincidence counts, see
-`TELLING`.
+`TELLING` there.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import html
 import itertools
 import logging
-import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Literal
 
@@ -24,6 +19,7 @@ import numpy as np
 
 from flaxfer.config import Task
 from flaxfer.data.examples import Examples
+from flaxfer.data.normal_form import TELLING, hashed
 from flaxfer.errors import DataError
 
 logger = logging.getLogger("flaxfer.data")
@@ -31,58 +27,11 @@ logger = logging.getLogger("flaxfer.data")
 Mode = Literal["report", "remove", "forbid"]
 Between = Literal["train and evaluation", "train and train", "within"]
 
-TELLING = 20
-"""Length from which on equal texts are not considered a coincidence: the number of letters and
-digits of the normal form, with three for a wide character (Chinese, Japanese, Korean). That is four
-to five English words, or seven Chinese characters. The lengths of the texts of an example add up.
-"""
-
 COLUMNS = ("texts of", "in", "texts", "pairs", "same label", "short", "share", "removed")
 """Header of `rows`."""
 
-_BREAK = re.compile(r"<br ?/?>", re.IGNORECASE)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 """Odd, so that multiplication by it is invertible; from the golden ratio, as in Knuth's hashing."""
-
-
-_MEANING = frozenset("%‰‱٪′″")
-"""Punctuation that changes the number before it."""
-
-_EMOJI_PARTS = (*range(0x1F3FB, 0x1F400), *range(0xE0020, 0xE0080))
-"""Colours of skin, and the letters of regional flags."""
-
-_DASHES = str.maketrans(dict.fromkeys("-\u2010\u2011\u2012\u2013\u2014\u2015", "\u2212"))
-_SUPERSCRIPT = "²³¹⁰⁴⁵⁶⁷⁸⁹"
-
-# What a number loses with its punctuation: what stands between two digits, and a sign; and the
-# sharp of C#. The normal form has characters that it keeps: a minus for a hyphen or dash, and a
-# musical sharp.
-# A point before the first digit is not told from the end of a sentence in tokenised texts.
-_NUMBERS = re.compile(
-    r"(?<=\d)(?P<between>(?:[^\w]|_)+)(?=\d)"
-    r"|(?<![\w\-\u2010-\u2015])(?P<sign>[-\u2010-\u2015])(?=[.]?\d)"
-    r"|(?<=[a-z])(?P<sharp>#)(?!\w)"
-)
-_NUMBER_OR_SHARP = re.compile(r"[\d#]")
-
-
-class _Kept(dict[int, int | None]):
-    """A table for `str.translate` that keeps a character or removes it."""
-
-    def __init__(self, categories: str):
-        super().__init__({code: code for code in _EMOJI_PARTS})
-        self._categories = categories
-
-    def __missing__(self, code: int) -> int | None:
-        category = unicodedata.category(chr(code))
-        dropped = category[0] in self._categories or 0xFE00 <= code <= 0xFE0F
-        if "P" in self._categories:
-            dropped = (dropped or category == "Sk") and chr(code) not in _MEANING
-        return self.setdefault(code, None if dropped else code)
-
-
-_KEPT = _Kept("PZC")
-_VISIBLE = _Kept("ZC")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,77 +91,6 @@ class Keys:
         return {name: np.sort(getattr(self, name), axis=None) for name in names}
 
 
-def normalise(text: str) -> str:
-    """Return the normal form of a text: letters, marks, digits and symbols, and whole numbers.
-
-    In this order: HTML character references are resolved and line breaks `<br />` removed; Unicode
-    NFKC; case folding; NFKC again, as folding can undo it; punctuation (categories P), whitespace
-    (Z), control and format characters (C), modifier symbols (Sk, such as the backquote) and
-    variation selectors are removed. So tokenised and plain text, with or without spaces, are equal;
-    accents, vowel signs and emoji still distinguish texts.
-
-    What distinguishes numbers stays: punctuation or a space between digits (1.5, 1,5, 3:2, 1 5), a
-    sign, and percent signs. A text of nothing but punctuation, such as :-), keeps it.
-    """
-    folded = _folded(text)
-    return _content(folded) or folded.translate(_VISIBLE)
-
-
-def _folded(text: str) -> str:
-    """Return a text in lower case and compatibility form, without invisible characters."""
-    text = _BREAK.sub(" ", html.unescape(text))
-    if not text.isascii():
-        text = _digit_like().sub(_apart, text)
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    folded = unicodedata.normalize("NFKC", folded)
-    if not folded.isascii():
-        folded = folded.replace("\u2044", "/").translate(_invisible())
-    return folded
-
-
-def _content(folded: str) -> str:
-    """Return what the normal form keeps of a folded text."""
-    if not _NUMBER_OR_SHARP.search(folded):  # Then `_NUMBERS`, which is slow, matches nothing.
-        return folded.translate(_KEPT)
-    parts, end = [], 0
-    for match in _NUMBERS.finditer(folded):
-        parts.append(folded[end : match.start()].translate(_KEPT))
-        end = match.end()
-        if between := match["between"]:
-            parts.append(between.translate(_VISIBLE).translate(_DASHES) or " ")
-        else:
-            parts.append({"sign": "\u2212", "sharp": "\u266f"}[match.lastgroup or ""])
-    parts.append(folded[end:].translate(_KEPT))
-    return "".join(parts)
-
-
-@functools.cache
-def _digit_like() -> re.Pattern[str]:
-    """Return a pattern of characters after a digit whose compatibility form begins with one.
-
-    Such as fractions, circled and superscript digits: 1½ is not 11/2, and 10² is not 102.
-    """
-    codes = (*range(0xB2, 0x33FF), *range(0x1F100, 0x1F10B))
-    found = [
-        character
-        for character in map(chr, codes)
-        if unicodedata.category(character) != "Nd"
-        and unicodedata.normalize("NFKC", character)[0].isdigit()
-    ]
-    return re.compile(f"(?<=[\\d{''.join(found)}])[{''.join(found)}]")
-
-
-def _apart(match: re.Match[str]) -> str:
-    return ("^" if match[0] in _SUPERSCRIPT else " ") + match[0]
-
-
-@functools.cache
-def _invisible() -> dict[int, None]:
-    """Return a table that removes the usual format characters, which may stand in a number."""
-    codes = (0xAD, 0xFEFF, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070))
-    return dict.fromkeys(codes)
-
-
 def examine(
     stages: Mapping[str, Mapping[str, Examples]],
     tasks: Mapping[str, Task],
@@ -266,22 +144,6 @@ def examine(
     return left, sorted(records, key=lambda each: (order.index(each.a), order.index(each.b)))
 
 
-def clusters(examples: Examples) -> tuple[str, ...]:
-    """Return the cluster of each example: as its data name it, else by the text that it shares.
-
-    That is the first text, or the context of a question. Too short a text is a coincidence and no
-    cluster; nor is a text of one example.
-    """
-    parts = list(_parts(examples))
-    place = examples.task_type.cluster_text
-    hashes, lengths = zip(*(_hashed(texts[place]) for texts in parts), strict=True)
-    count = Counter(hashes)
-    return tuple(
-        name or (f"{text:016x}" if count[text] > 1 and length >= TELLING else "")
-        for name, text, length in zip(examples.cluster, hashes, lengths, strict=True)
-    )
-
-
 def rows(records: Sequence[Overlap]) -> Iterator[list[object]]:
     """Yield the overlap with and the repetition in training splits as rows of `COLUMNS`."""
     for record in records:
@@ -295,9 +157,9 @@ def rows(records: Sequence[Overlap]) -> Iterator[list[object]]:
 
 
 def _keys(examples: Examples, task: Task) -> Keys:
-    parts = list(_parts(examples))
+    parts = list(examples.texts())
     texts = list(itertools.chain.from_iterable(parts))
-    known = {text: _hashed(text) for text in set(texts)}
+    known = {text: hashed(text) for text in set(texts)}
     hashes, lengths = zip(*map(known.__getitem__, texts), strict=True)
     text = np.array(hashes, np.uint64).reshape(len(parts), -1)
     length = np.array(lengths, np.int64).reshape(len(parts), -1)
@@ -315,26 +177,6 @@ def _keys(examples: Examples, task: Task) -> Keys:
         question = (task.type, task.score_range if scores else task.labels)
     telling = length.sum(axis=1) >= TELLING
     return Keys(text, whole, labelled, length >= TELLING, telling, question)
-
-
-def _parts(examples: Examples) -> Iterator[tuple[str, ...]]:
-    """Yield the texts of each example: one, two, or in multiple choice the text and the choices."""
-    for i, first in enumerate(examples.text_a):
-        text = first if isinstance(first, str) else " ".join(first)
-        second = examples.text_b[i] if examples.text_b else ()
-        yield (text, second) if isinstance(second, str) else (text, *second)
-
-
-def _hashed(text: str) -> tuple[int, int]:
-    """Return a 64-bit hash of the normal form, and its length as defined in `TELLING`."""
-    folded = _folded(text)
-    text = _content(folded)
-    length = len(text)
-    text = text or folded.translate(_VISIBLE)
-    if length and length < TELLING:
-        length += 2 * sum(unicodedata.east_asian_width(character) == "W" for character in text)
-    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little"), length
 
 
 def _compare(

@@ -14,9 +14,10 @@ import numpy as np
 from flaxfer.config import Config, Stage
 from flaxfer.config.validation import check_steps
 from flaxfer.data import tokenize
+from flaxfer.data.clusters import clusters
 from flaxfer.data.examples import Examples, count_units, excerpts
 from flaxfer.data.loader import TrainPlan, total_steps, train_examples
-from flaxfer.data.overlap import Keys, Overlap, clusters, examine
+from flaxfer.data.overlap import Keys, Overlap, examine
 from flaxfer.data.packing import best_row_length
 from flaxfer.data.sources import Pool
 from flaxfer.data.tokenize import Tokenized

@@ -54,3 +54,8 @@ def errors(settings: Settings, *overrides: tuple[str, str]) -> tuple[str, ...]:
     details = caught.value.details
     assert caught.value.what == f"{len(details)} error(s) in the configuration"
     return tuple(details)
+
+
+def wrong_type(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace each value by one that no field accepts."""
+    return dict.fromkeys(changes, object())

@@ -25,7 +25,7 @@ from flaxfer.config import (
 from flaxfer.errors import ConfigError
 from flaxfer.tasks import TASK_TYPES
 from tests.config.helpers import COLUMNS, VALID, Settings, changed, errors
-from tests.config.test_validation import KINDS
+from tests.config.test_task_types import KINDS
 
 SOURCE, TRAIN, OPTIMIZER = "target.data.train.0", "target.train", "target.optimizer"
 DEV = {"path": "dev.tsv", "columns": COLUMNS}

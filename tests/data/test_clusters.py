@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from flaxfer.config import Data, Source
+from flaxfer.data.clusters import clusters
 from flaxfer.data.examples import Examples, count_units
-from flaxfer.data.overlap import clusters
 from flaxfer.tasks import TASK_TYPES
 from tests.data.helpers import NLI, PAIRS, examples_of, read, read_splits, refusal, text_file
 

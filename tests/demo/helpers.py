@@ -10,6 +10,7 @@ import numpy as np
 HIDDEN, HEADS, FFN, VOCAB, POSITIONS, TYPES, LAYERS = 32, 2, 64, 14, 6, 2, 2
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "a", "b", "▁ab", "é", "fi", "▁a", "<mask>"]
 SCORES = [0.0, 0.0, 0.0, 0.0, -2.0, -3.0, -3.5, -4.0, -4.5, -5.0, -3.25, 0.0]
+HF_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 NORMALISATION = {"\t": " ", "\u200b": " ", "\x07": "", "ﬁ": "fi"}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import pickle
 import random
@@ -10,11 +12,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from flaxfer.config import (
     Config,
@@ -29,6 +33,10 @@ from flaxfer.config import (
     loading,
 )
 from flaxfer.config.grids import Grid, Target
+from flaxfer.report import data as report_data
+from flaxfer.runtime import platform, sharding
+from flaxfer.statistics import looks
+from flaxfer.study import runner
 from flaxfer.study.runner import OpenStudy
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.training.stage import StageSpec
@@ -58,6 +66,7 @@ TRAIN = Train(
     log_every=1,
 )
 OPTIMIZER = Optimizer(learning_rate=1e-3)
+DRAWS = 200
 TIMES = {"seconds", "compile_seconds", "examples_per_s", "useful_tokens_per_s", "input_stall_share"}
 Json = dict[str, Any]
 
@@ -117,6 +126,36 @@ def with_train(config: Config, name: str, /, **changes: Any) -> Config:
 def with_optimizer(config: Config, name: str, /, **changes: Any) -> Config:
     optimizer = dataclasses.replace(getattr(config, name).optimizer, **changes)
     return with_stage(config, name, optimizer=optimizer)
+
+
+@contextlib.contextmanager
+def quickly() -> Iterator[None]:
+    """Run studies on the first of the simulated devices, and compare them in few resamples.
+
+    Programs compile faster for one device. They are not kept in the studies' own folders, which no
+    other test would read.
+    """
+    make_mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "make_mesh", make_mesh)
+        patch.setattr(platform, "use_compilation_cache", lambda folder: None)
+        patch.setattr(looks, "DRAWS", DRAWS)
+        for name in ("compare", "describe_studies"):
+            function = functools.partial(getattr(report_data, name), draws=DRAWS)
+            patch.setattr(report_data, name, function)
+        yield
+
+
+def finished_study(folder: Path) -> Config:
+    """Run a study of the conditions direct and staged."""
+    tiny_model(folder / "model", "bert", vocab_size=300, layers=1)
+    write_sets(folder)
+    config = dataclasses.replace(config_of(folder), conditions=("direct", "staged"))
+    for name in ("intermediate", "target"):
+        config = with_train(config, name, max_steps=4, eval_every=2, compute_dtype="float32")
+    with quickly():
+        runner.run(config, "the command")
+    return config
 
 
 def write_grid_world(folder: Path) -> None:

@@ -43,7 +43,7 @@ from tests.e2e.helpers import (
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, shared_programs: None) -> Grid:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Grid:
     """Half of the grid, 4 studies of 10 stages, finished by one process."""
     world = tmp_path_factory.mktemp("grid")
     write_grid_world(world)

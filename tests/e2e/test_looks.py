@@ -15,8 +15,7 @@ from tests.e2e.helpers import open_study, summary_of
 
 
 @pytest.fixture
-def config(copied: Config, monkeypatch: pytest.MonkeyPatch) -> Config:
-    monkeypatch.setattr(looks, "DRAWS", 200)
+def config(copied: Config) -> Config:
     return dataclasses.replace(copied, seeds=Looks((2, 3)), batched_seeds=1)
 
 
@@ -43,7 +42,6 @@ def test_a_study_stops_at_the_look_that_decides_and_trains_nothing_more(
     assert summary_of(config)["looked"] == summary["looked"]
     # Without a decision it goes on to the last look.
     monkeypatch.undo()
-    monkeypatch.setattr(looks, "DRAWS", 200)
     runner.run(config, "the command")
     summary = summary_of(config)
     assert summary["seeds"] == [0, 1, 2]

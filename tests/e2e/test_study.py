@@ -47,7 +47,7 @@ COMMAND = "flaxfer run --config tiny.py"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, shared_programs: None) -> Config:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A finished study, whose model has more rows in its embedding than the data needs."""
     folder = tmp_path_factory.mktemp("study")
     tiny_model(folder / "model", "bert", vocab_size=300, layers=1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 
 from flaxfer.study import runner
-from tests.e2e.conftest import on_one_device
+from tests.e2e.helpers import quickly
 
 
 def main(workdir: str, number: str) -> None:
@@ -23,7 +23,7 @@ def main(workdir: str, number: str) -> None:
     (Path(workdir) / f"ready-{os.getpid()}").touch()
     while len(list(Path(workdir).glob("ready-*"))) < int(number):
         time.sleep(0.01)
-    with on_one_device():
+    with quickly():
         runner.run(config, "the command")
 
 

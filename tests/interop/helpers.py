@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flaxfer.config import Config
-from tests.e2e.helpers import COLUMNS, config_of, predictions_of, with_optimizer, write_sets
+from flaxfer.training.record import StageRecord
+from tests.e2e.helpers import (
+    COLUMNS,
+    config_of,
+    folder_of,
+    predictions_of,
+    with_optimizer,
+    write_sets,
+)
 from tests.helpers import tiny_model
 
 ROWS = 300
@@ -43,3 +51,12 @@ def texts_of(config: Config, folder: Path, name: str) -> Path:
     path = folder / f"texts-{name}.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return path
+
+
+def with_model(config: Config, **changes: str) -> Path:
+    """Change the model in the records of a stage, and return its folder."""
+    folder = folder_of(config, "direct/target")
+    record = StageRecord(folder)
+    origin = record.origin()
+    record.write("origin.json", origin | {"model": origin["model"] | changes})
+    return folder

@@ -6,10 +6,8 @@ import dataclasses
 import functools
 import json
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -17,27 +15,32 @@ import pytest
 import safetensors.numpy
 
 from flaxfer.config import Config
-from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
 from flaxfer.interop.card import model_card
-from flaxfer.interop.export import config_json, export, find_stage
+from flaxfer.interop.export import config_json, export
 from flaxfer.interop.predict import predict
 from flaxfer.main import main
 from flaxfer.models import pretrained
 from flaxfer.models.weights import read_headers
 from flaxfer.study import runner
-from flaxfer.training.record import StageRecord, open_finished
+from flaxfer.training.record import open_finished
 from flaxfer.training.vocabulary import word_table
-from tests.e2e.conftest import on_one_device
-from tests.e2e.helpers import folder_of, lines_of, predictions_of, runs_of, summary_of
-from tests.helpers import mesh_of, tiny_model
-from tests.interop.helpers import ROWS, read_json, texts_of, write_study
+from tests.e2e.helpers import (
+    folder_of,
+    lines_of,
+    predictions_of,
+    quickly,
+    runs_of,
+    summary_of,
+)
+from tests.helpers import mesh_of
+from tests.interop.helpers import ROWS, read_json, texts_of, with_model, write_study
 
 WORD = "embeddings.word_embeddings.weight"
 Exporter = Callable[..., Path]
 
 
 def run(config: Config) -> Config:
-    with on_one_device():
+    with quickly():
         runner.run(config, "flaxfer run --config tiny.py")
     return config
 
@@ -240,15 +243,6 @@ def test_the_card_holds_the_results_of_the_study(
     assert "no, maybe, yes" in scratch and "zero-shot" not in scratch
 
 
-def with_model(config: Config, **changes: str) -> Path:
-    """Change the model in the records of a stage, and return its folder."""
-    folder = folder_of(config, "direct/target")
-    record = StageRecord(folder)
-    origin = record.origin()
-    record.write("origin.json", origin | {"model": origin["model"] | changes})
-    return folder
-
-
 def test_the_card_names_the_model_of_the_hub(copied: Config) -> None:
     card = model_card(open_finished(with_model(copied, hub="someone/some-model")), "m")
     assert card.data.base_model == "someone/some-model"
@@ -259,12 +253,6 @@ def test_the_card_names_the_model_of_the_hub(copied: Config) -> None:
 def test_the_card_warns_of_tokens_that_only_flaxfer_makes(copied: Config) -> None:
     stage = open_finished(folder_of(copied, "direct/target"))
     assert "fast tokenizer of transformers splits" in model_card(stage, "m", own_tokens=True).text
-
-
-def test_a_missing_tokenizer_is_refused(copied: Config, tmp_path: Path) -> None:
-    folder = with_model(copied, tokenizer=str(tmp_path / "gone"))
-    message = refused(DataError, folder, tmp_path / "out")
-    assert f"{tmp_path}/gone: the tokenizer of the stage is missing" in message
 
 
 def test_the_command_line_finds_the_stage(
@@ -292,131 +280,3 @@ def test_the_command_line_finds_the_stage(
     assert "no stage of the study matches" in message
     assert "--condition staged --seed 0 --stage intermediate" in message
     assert not (tmp_path / "a").exists()
-
-
-@pytest.fixture
-def copied(scores: Config, tmp_path: Path) -> Config:
-    """The study in a copy of its work directory, to be damaged."""
-    workdir = shutil.copytree(scores.workdir, tmp_path / "work")
-    return dataclasses.replace(scores, workdir=str(workdir))
-
-
-def refused(kind: type[FlaxferError], *arguments: Any, **keywords: Any) -> str:
-    with pytest.raises(kind) as caught:
-        export(*arguments, **keywords)
-    return str(caught.value)
-
-
-def test_a_stage_that_is_not_finished_is_refused(copied: Config) -> None:
-    folder = folder_of(copied, "staged/target")
-    out = Path(copied.workdir).parent / "out"
-    parent = folder_of(copied, "staged/intermediate")
-    (parent / "done.json").rename(parent / "kept.json")
-    message = refused(CheckpointError, folder, out)
-    assert "is not finished" in message and str(parent) in message
-    assert "run the study again: flaxfer run --config tiny.py" in message
-    (parent / "kept.json").rename(parent / "done.json")
-    (folder / "done.json").unlink()
-    assert "is not finished" in refused(CheckpointError, folder, out)
-    assert not out.exists()
-
-
-def test_a_stage_whose_records_were_edited_is_refused(copied: Config) -> None:
-    folder, out = folder_of(copied, "direct/target"), Path(copied.workdir).parent / "out"
-    for name, old, new in (
-        ("identity.json", '"pearson"', '"mse"'),
-        ("origin.json", '"hub": ""', '"hub": "someone/else"'),
-        ("done.json", '"steps": 1', '"steps": 2'),
-    ):
-        text = (folder / name).read_text()
-        assert old in text
-        (folder / name).write_text(text.replace(old, new, 1))
-        message = refused(CheckpointError, folder, out)
-        assert name in message and "was changed" in message
-        (folder / name).write_text(text)
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("name", ["origin.json", "vocabulary.npy", "evaluations/german-*.json"])
-@pytest.mark.parametrize("content", [None, "[]"])
-def test_a_missing_or_damaged_record_is_refused(
-    copied: Config, name: str, content: str | None
-) -> None:
-    folder = folder_of(copied, "direct/target")
-    (file,) = folder.glob(name)
-    file.unlink() if content is None else file.write_text(content + "x")
-    message = refused(CheckpointError, folder, Path(copied.workdir).parent / "out")
-    assert ("is missing" if content is None else "is damaged") in message
-    assert "run the study again: flaxfer run" in message and "without training again" in message
-
-
-def test_running_the_study_again_restores_missing_records(copied: Config) -> None:
-    folder = folder_of(copied, "direct/target")
-    record = open_finished(folder)
-    origin, ids = record.origin(), record.vocabulary().ids
-    for name in ("origin.json", "vocabulary.npy"):
-        (folder / name).unlink()
-    run(copied)
-    # Versions are unknown: those of now need not be those of the training.
-    assert open_finished(folder).origin() == origin | {"versions": {}}
-    np.testing.assert_array_equal(record.vocabulary().ids, ids)
-    other = open_finished(folder_of(copied, "staged/target"))
-    assert other.origin()["versions"] == origin["versions"]
-
-
-def test_a_wrong_export_is_refused(copied: Config, tmp_path: Path) -> None:
-    folder, out = folder_of(copied, "direct/target"), tmp_path / "out"
-    model = Path(copied.model.path)
-    assert "--model FOLDER" in refused(DataError, folder, out, model=tmp_path / "none")
-    other = tiny_model(tmp_path / "other", "bert", seed=1, vocab_size=ROWS)
-    message = refused(CheckpointError, folder, out, model=other)
-    assert "not those that the stage started from" in message
-    moved = Path(shutil.copytree(model, tmp_path / "moved"))
-    tokenizer = (moved / "tokenizer.json").read_text()
-    (moved / "tokenizer.json").write_text(tokenizer.replace('"##a"', '"##A"'))
-    message = refused(DataError, folder, out, model=moved)
-    assert "not the one that the stage was trained with" in message
-    (moved / "tokenizer.json").write_text(tokenizer)
-    (moved / "tokenizer of another model").mkdir()
-    assert export(folder, out, model=moved) == out
-    assert "--overwrite" in refused(ConfigError, folder, out)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "config.json").write_text("{}")
-    assert "will not delete" in refused(ConfigError, folder, tmp_path / "mine", overwrite=True)
-    assert "a file of this name" in refused(ConfigError, folder, out / "config.json")
-    assert "cannot be written" in refused(ConfigError, folder, out / "config.json" / "deeper")
-    (checkpoint,) = (folder / "checkpoints").iterdir()
-    params = next(p for p in (checkpoint / "params").rglob("*") if p.stat().st_size > 1000)
-    params.write_bytes(params.read_bytes()[:-1])
-    assert "is damaged" in refused(CheckpointError, folder, out, overwrite=True)
-    assert read_json(out / "config.json")["flaxfer"]  # The earlier export is still there.
-    assert not list(tmp_path.glob(".*"))
-    shutil.rmtree(checkpoint)
-    assert "checkpoint is gone" in refused(CheckpointError, folder, tmp_path / "new")
-
-
-@pytest.mark.parametrize(
-    ("at", "words", "kind", "message"),
-    [
-        ("", {"condition": "direct"}, ConfigError, "leave them out"),
-        ("..", {}, DataError, "neither"),
-        ("../..", {"condition": "scratch"}, ConfigError, "no stage of the study matches"),
-    ],
-)
-def test_a_wrong_selection_of_a_stage_is_refused(
-    scores: Config, at: str, words: dict[str, Any], kind: type[FlaxferError], message: str
-) -> None:
-    place = (folder_of(scores, "direct/target") / at).resolve()
-    with pytest.raises(kind, match=message):
-        find_stage(place, Path("out"), **words)
-
-
-def test_an_unfinished_study_lists_its_finished_stages(copied: Config) -> None:
-    workdir = Path(copied.workdir)
-    (workdir / "study.json").unlink()
-    with pytest.raises(DataError, match="finished study") as caught:
-        find_stage(workdir, Path("out"))
-    stages = sorted(str(p) for p in (workdir / "stages").iterdir())
-    assert list(caught.value.details) == stages and len(stages) == 3
-    with pytest.raises(DataError, match="not the folder of a stage"):
-        open_finished(workdir)

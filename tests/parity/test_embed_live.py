@@ -21,6 +21,9 @@ from flaxfer.tasks import task_type
 pytestmark = pytest.mark.parity
 
 MAX_LENGTH = 128
+PAIRS = 400
+"""Pairs of each language that are compared."""
+
 COLUMNS: dict[str, str | int] = {"text_a": 0, "text_b": 1, "label": 2}
 
 
@@ -73,8 +76,8 @@ def unit(vector_nD: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("language", ["en", "de", "zh"])
 def test_similarity_scores_agree(language: str, shared: Path, e5: Path, embedder: Embedder) -> None:
-    pairs = similarity_pairs(shared, language)
-    assert pairs.text_b is not None and len(pairs) == 1379
+    pairs = similarity_pairs(shared, language).take(range(PAIRS))
+    assert pairs.text_b is not None
     a_nD, b_nD = (unit(torch_vectors(e5, texts)) for texts in (pairs.text_a, pairs.text_b))
     cosine_n = (a_nD * b_nD).sum(axis=1)
     (scores,) = sts_scores(embedder, pairs)
@@ -91,7 +94,7 @@ def test_similarity_scores_agree(language: str, shared: Path, e5: Path, embedder
 def test_retrieval_scores_agree(language: str, shared: Path, e5: Path, embedder: Embedder) -> None:
     stem = shared / "data" / "tatoeba" / f"tatoeba.{language}-eng."
     source, target = (
-        Path(f"{stem}{code}").read_text(encoding="utf-8").rstrip("\n").split("\n")
+        Path(f"{stem}{code}").read_text(encoding="utf-8").rstrip("\n").split("\n")[:PAIRS]
         for code in (language, "eng")
     )
     a_nD, b_nD = (unit(torch_vectors(e5, texts)) for texts in (source, target))

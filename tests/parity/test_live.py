@@ -38,6 +38,13 @@ MULTILINGUAL = (
 
 
 @pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
+def test_the_reference_file_is_what_pytorch_computes(case: cases.Case) -> None:
+    from tests.parity import generate
+
+    assert generate.differences(case) == []
+
+
+@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
 def test_results_equal_those_of_single_examples(case: cases.Case, tmp_path: Path) -> None:
     """Examples are padded and packed in flaxfer, without padding in PyTorch.
 

@@ -70,7 +70,7 @@ def params_of(encoder: EncoderConfig, seed: int, task: Task = TOPIC) -> Params:
 
 
 def rehearsing_case(store: Path, seed: int, encoder: EncoderConfig = BERT, **train: Any) -> Case:
-    changes = {"optimizer": OPTIMIZER, "max_steps": 7} | train
+    changes = {"optimizer": OPTIMIZER, "max_steps": 5} | train
     return stage_case(store, seed, encoder=encoder, rehearsal=rehearsal_of(encoder), **changes)
 
 
@@ -206,7 +206,7 @@ def test_batched_seeds_equal_single_ones(
         assert_same_run(case, expected, saved | wanted)
         losses = [[r["rehearsed_loss"] for r in one.log("train")] for one in (case, expected)]
         np.testing.assert_allclose(*losses, atol=1e-5)
-        assert len(set(losses[0])) == 7
+        assert len(set(losses[0])) == 5
 
 
 def test_a_killed_run_continues_to_the_same_end(
@@ -215,7 +215,7 @@ def test_a_killed_run_continues_to_the_same_end(
     cases, wanted = apart
     case = rehearsing_case(tmp_path, 5)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        kill_at(monkeypatch, CheckpointStore, "save", 3)
+        kill_at(monkeypatch, CheckpointStore, "save", 2)
         with pytest.raises(Killed):
             train(case)
     train(case, starts=[no_start])

@@ -140,7 +140,7 @@ def test_killed_batched_seeds_continue(
 
 
 def test_finished_seeds_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = [seed_case(tmp_path, seed, max_steps=2) for seed in SEEDS]
+    group = [seed_case(tmp_path, seed, eval_every=7) for seed in SEEDS]
     train(group[1])
     noted = (group[1].folder / "done.json").read_bytes()
     evaluated: list[int] = []
@@ -153,7 +153,7 @@ def test_finished_seeds_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Evaluator, "predict_seeds", predict)
     train(*group, starts=[None, no_start, None])
     assert evaluated == [2]
-    assert [case.done()["steps"] for case in group] == [2, 2, 2]
+    assert [case.done()["steps"] for case in group] == [7, 7, 7]
     assert (group[1].folder / "done.json").read_bytes() == noted
 
 

@@ -41,7 +41,7 @@ KINDS = ["alone", *(pytest.param(kind, marks=SLOW) for kind in ("batched", "rehe
 def cases_of(kind: str, store: Path, **changes: Any) -> list[Case]:
     """Stages with dropout whose epochs end in the middle of a step of two micro-batches."""
     if kind == "rehearsing":
-        return [rehearsing_case(store, 0, max_steps=5, **changes)]
+        return [rehearsing_case(store, 0, **changes)]
     seeds = (0, 1) if kind == "batched" else (0,)
     return [stage_case(store, seed, max_steps=5, **changes) for seed in seeds]
 
