@@ -60,6 +60,11 @@ SPLASH = {"splash_mha_fwd": (2, 10), "splash_mha_dkv": (5, 15)}
 """Matmuls, and vector operations per attention score, of each kernel of splash attention, counted
 in its source (with the backward pass fused into one kernel, as flaxfer configures it)."""
 
+SHORT_ROWS = {"short_rows_forward": 20, "short_rows_backward": 48}
+"""Vector operations per attention score of each kernel of `flaxfer.models.short_rows`, which
+declares an exponential a score: so many that, with its matmuls, it takes as many cycles as it has
+bundles of instructions for v5e, 128 tokens, 12 heads of 64, dropout (`benchmarks.tpu_kernel`)."""
+
 VECTOR_OPERATIONS = 4 * 8 * 128
 """float32 operations of a chip per cycle: four vector units of 8 x 128."""
 
@@ -326,7 +331,11 @@ class _Schedule:
         declared = dict(re.findall(r'"(\w+)":"(\d+)"', text))
         flops = float(declared.get("flops", 0))
         size = float(declared.get("bytes_accessed", size))
-        return (max(flops / chip.peak, size / chip.bandwidth) + KERNEL_OVERHEAD) * chip.clock
+        computing = flops / chip.peak * chip.clock
+        for name, operations in SHORT_ROWS.items():
+            if item.name.startswith(name):
+                computing += operations * float(declared["transcendentals"]) / VECTOR_OPERATIONS
+        return max(computing, _copy_cycles(chip, size)) + KERNEL_OVERHEAD * chip.clock
 
     def _operand_bytes(self, item: Instruction) -> int:
         """Return the bytes of the operands that are in this computation."""

@@ -17,7 +17,8 @@ RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("metrics", r"/flaxfer/tasks/|/clu/"),
         (
             "attention",
-            r"/models/attention\.py:|:distance_scores|_type_scores|:dot_product_attention",
+            r"/models/(attention|short_rows)\.py:|:distance_scores|_type_scores"
+            r"|:dot_product_attention",
         ),
         ("attention projections", r":\w*Attention\."),
         ("feed_forward", r":FeedForward\."),

@@ -233,6 +233,8 @@ def _kernels(module: hlo.Module) -> Report:
                 attention = "cudnn"
             elif target == estimate.KERNEL and item.name.startswith(tuple(estimate.SPLASH)):
                 attention = "splash"
+            elif target == estimate.KERNEL and item.name.startswith(tuple(estimate.SHORT_ROWS)):
+                attention = "short_rows"
     return {"attention": attention, "custom_calls": dict(calls)}
 
 

@@ -259,8 +259,9 @@ class Train:
       compute_dtype: Dtype of matmuls (`auto`: by platform); parameters are always float32.
       remat: Rematerialisation policy: `none`; `matmuls` stores only the results of matmuls, `full`
         only the inputs of layers, which needs the least memory; the rest is recomputed.
-      attention: `xla`, or a fused kernel that neither stores nor drops out the attention
-        probabilities: `cudnn` (GPU), `splash` (TPU). `auto` uses a kernel where it is faster.
+      attention: `xla`, or a fused kernel that stores no attention probabilities: `cudnn` (GPU) and
+        `splash` (TPU) without dropout of them, `short_rows` (TPU, up to 256 tokens, not XLNet) with
+        it. `auto` uses one where it is faster, but never `short_rows`, which is experimental.
       output_bias: Initial bias of a new regression head: `zero`, or the `mean` training score.
       label_smoothing: Probability mass distributed evenly over all classes.
       max_skipped_steps: Steps to skip for a NaN or infinite loss or gradient; one more is an error.
@@ -283,7 +284,7 @@ class Train:
     log_every: fields.PositiveInt = 10
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     remat: Literal["none", "matmuls", "full"] = "none"
-    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
+    attention: Literal["auto", "xla", "cudnn", "splash", "short_rows"] = "auto"
     output_bias: Literal["zero", "mean"] = "zero"
     label_smoothing: fields.BelowOne = 0.0
     max_skipped_steps: fields.NonNegativeInt = 0

@@ -242,21 +242,24 @@ def check_kernel(
 ) -> Iterator[Finding]:
     """Yield settings that the attention kernel named in the stage at a dotted key cannot take."""
     kernel, key = train.attention, f"{at}.train.attention"
-    if kernel not in ("cudnn", "splash"):
+    if kernel not in ("cudnn", "splash", "short_rows"):
         return
     rate = model.dropout if model.attention_dropout is None else model.attention_dropout
-    if rate:
+    if rate and kernel != "short_rows":
         message = f"{kernel} does not drop out attention probabilities; set it to 0, is {rate}"
         keys = (f"{model_at}.attention_dropout", f"{model_at}.dropout", key)
         yield finding(message, *keys)
     if kernel == "cudnn" and train.compute_dtype == "float32":
         yield finding("cudnn needs bfloat16", f"{at}.train.compute_dtype", key)
-    multiple = 2 if kernel == "cudnn" else 128
+    multiple = {"cudnn": 2, "splash": 128, "short_rows": 32}[kernel]
     if train.row_length % multiple:
         message = f"{kernel} needs a multiple of {multiple} tokens; is {train.row_length}"
         yield finding(message, f"{at}.train.row_length", key)
-    if kernel == "splash" and config.batched_seeds > 1:
-        yield finding("splash runs one seed at a time; set it to 1", "batched_seeds", key)
+    if kernel == "short_rows" and train.row_length > 256:
+        message = f"short_rows needs at most 256 tokens; is {train.row_length}"
+        yield finding(message, f"{at}.train.row_length", key)
+    if kernel != "cudnn" and config.batched_seeds > 1:
+        yield finding(f"{kernel} runs one seed at a time; set it to 1", "batched_seeds", key)
 
 
 def _optimizer(optimizer: Optimizer, train: Train) -> Iterator[Finding]:

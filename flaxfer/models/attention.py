@@ -1,8 +1,9 @@
 """Attention within segments, and the choice of its implementation.
 
 `xla` supports everything on every device. `cudnn` (GPUs) and `splash` (TPUs) are kernels that never
-write the probabilities to memory and do not support dropout of them. `auto` takes a kernel where it
-is supported and faster.
+write the probabilities to memory and do not support dropout of them. The kernel `short_rows` (TPUs)
+does, in `flaxfer.models.short_rows`; BERT and RoBERTa call it. `auto` takes a kernel where it is
+supported and faster, but never `short_rows`, which has not run on hardware.
 """
 
 from __future__ import annotations
@@ -17,11 +18,9 @@ from jax.sharding import PartitionSpec
 
 from flaxfer.errors import ConfigError
 from flaxfer.models.layers import Execution
-from flaxfer.models.ops import dropped_softmax, scaled_scores, softmax, weighted_values
+from flaxfer.models.ops import MASKED, dropped_softmax, scaled_scores, softmax, weighted_values
+from flaxfer.models.short_rows import LONGEST, MULTIPLE, short_rows
 from flaxfer.runtime.sharding import ROWS, SEED
-
-MASKED = -1e30
-"""Added to the scores of other segments; finite, so that no gradient becomes NaN."""
 
 
 def attention(
@@ -81,7 +80,49 @@ def attention(
     return weighted_values(probability_BHST, value_BSHK)
 
 
-Kernel = Literal["xla", "cudnn", "splash"]
+def stacked_attention(
+    stacked_BTX: jax.Array,
+    bias_X: jax.Array,
+    segment_BT: jax.Array,
+    *,
+    heads: int,
+    dropout_rate: float,
+    dropout_key: jax.Array | None,
+    execution: Execution,
+) -> jax.Array:
+    """Return `attention` over whole rows by the kernel `short_rows`, `out_BTHK`.
+
+    Args:
+      stacked_BTX: float32 or bfloat16, queries, keys and values in the order of `short_rows`,
+        without their bias.
+      bias_X: float32, their bias.
+      segment_BT: int32, segment of each token.
+      heads: number of heads (H).
+      dropout_rate: dropout rate of the probabilities.
+      dropout_key: None for no dropout.
+      execution: has the mesh.
+
+    Raises:
+      ConfigError: the kernel does not support this.
+    """
+    rows, length, width = stacked_BTX.shape
+    shape = (rows, length, heads, width // (3 * heads))
+    query_BTHK = jax.ShapeDtypeStruct(shape, stacked_BTX.dtype)
+    choose_kernel(execution, query_BTHK, has_scores=False, has_dropout=dropout_key is not None)
+    assert execution.mesh is not None  # The platform is read from it.
+    out_BTX = short_rows(
+        stacked_BTX,
+        bias_X,
+        segment_BT,
+        execution.mesh,
+        heads=heads,
+        dropout_rate=dropout_rate,
+        dropout_key=dropout_key,
+    )
+    return out_BTX.reshape(shape)
+
+
+Kernel = Literal["xla", "cudnn", "splash", "short_rows"]
 
 SPLASH_LENGTH = 512
 """Shortest row for which `auto` takes splash: by the estimates of `flaxfer aot`, XLA is faster for
@@ -130,7 +171,7 @@ def _obstacles(
     length, width = query_BTHK.shape[1], query_BTHK.shape[3]
     if kernel == "xla":
         return
-    if has_dropout:
+    if has_dropout and kernel != "short_rows":
         yield "no dropout of probabilities: set model.attention_dropout = 0"
     if kernel == "cudnn":
         if not _has_flash_attention(execution.mesh):
@@ -144,8 +185,11 @@ def _obstacles(
         return
     if execution.platform != "tpu":
         yield "it needs a TPU"
-    if length % 128:
-        yield f"rows need a multiple of 128 tokens, not {length}: set train.row_length"
+    multiple = 128 if kernel == "splash" else MULTIPLE
+    if length % multiple:
+        yield f"rows need a multiple of {multiple} tokens, not {length}: set train.row_length"
+    if kernel == "short_rows" and length > LONGEST:
+        yield f"rows need at most {LONGEST} tokens, not {length}: set train.row_length"
     if has_scores:
         yield "it has no scores of distances and types, as XLNet needs"
     if execution.mesh is not None and SEED in execution.mesh.axis_names:

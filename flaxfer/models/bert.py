@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from flaxfer.models.attention import attention
+from flaxfer.models.attention import attention, stacked_attention
 from flaxfer.models.encoders import AbsoluteConfig, Batch, EncoderConfig
 from flaxfer.models.layers import (
     Embedding,
@@ -26,8 +26,11 @@ from flaxfer.models.layers import (
     queries_keys_values,
     run_layer,
     split_rows,
+    stacked,
+    stacked_bias,
 )
 from flaxfer.models.ops import dropout, dropout_site
+from flaxfer.models.short_rows import group_size
 
 
 class Embeddings(nnx.Module):
@@ -77,9 +80,21 @@ class SelfAttention(nnx.Module):
         execution: Execution,
     ) -> jax.Array:
         """Return `y_BTD`, for the queries; they attend to the tokens of their segments."""
-        query_BTHK, key_BSHK, value_BSHK = queries_keys_values(
-            (self.query, self.key, self.value), query_BTD, x_BSD, execution
-        )
+        maps = (self.query, self.key, self.value)
+        if execution.attention == "short_rows" and query_BTD is x_BSD:
+            heads, width = self.query.kernel[...].shape[1:]
+            group = group_size(heads, width)
+            out_BTHK = stacked_attention(
+                stacked(maps, x_BSD.astype(execution.dtype), group),
+                stacked_bias(maps, group),
+                segment_BS,
+                heads=heads,
+                dropout_rate=self.rate,
+                dropout_key=dropout_key,
+                execution=execution,
+            )
+            return self.output(out_BTHK)
+        query_BTHK, key_BSHK, value_BSHK = queries_keys_values(maps, query_BTD, x_BSD, execution)
         out_BTHK = attention(
             query_BTHK,
             key_BSHK,

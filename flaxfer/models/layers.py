@@ -25,7 +25,7 @@ Remat = Literal["none", "matmuls", "full"]
 """Remat policy of a layer: keep everything for the backward pass, keep the results of matmuls with
 kernels and recompute the rest, or keep the layer's input and recompute everything."""
 
-Attention = Literal["auto", "xla", "cudnn", "splash"]
+Attention = Literal["auto", "xla", "cudnn", "splash", "short_rows"]
 """Implementation of attention, see `flaxfer.models.attention`."""
 
 
@@ -193,20 +193,37 @@ def queries_keys_values(
 def fused(maps: Sequence[Linear], x: jax.Array, platform: str) -> tuple[jax.Array, ...]:
     """Return the results of maps with equal axes by a single matmul; on CPUs by one matmul each.
 
-    Kernels are stacked behind the first output axis, so that a mesh that splits this axis splits
-    the stacked kernel at the same places. On a CPU, stacking costs more than it saves (48f5ddd).
+    On a CPU, stacking costs more than it saves (48f5ddd).
     """
     if platform == "cpu":
         return tuple(linear(x) for linear in maps)
-    kernel = jnp.stack([linear.kernel[...].astype(x.dtype) for linear in maps], axis=2)
-    width, first, number, *rest = kernel.shape
-    y = ops.project(x, x.shape[:-1], kernel.reshape(width, -1))
-    y = y.reshape(*x.shape[:-1], first, number, *rest)
-    outputs = [y[..., i, :] for i in range(number)]
+    first, *rest = maps[0].kernel[...].shape[1:]
+    y = stacked(maps, x).reshape(*x.shape[:-1], first, len(maps), *rest)
+    outputs = [y[..., i, :] for i in range(len(maps))]
     return tuple(
         y if linear.bias is None else ops.add_bias(y, linear.bias[...])
         for y, linear in zip(outputs, maps, strict=True)
     )
+
+
+def stacked(maps: Sequence[Linear], x: jax.Array, group: int = 1) -> jax.Array:
+    """Return the results of maps to (H, K), before their bias, by one matmul: (..., X).
+
+    The last axis holds, for each group of heads, the results of all maps. Kernels are stacked
+    behind their first output axis, so that a mesh that splits this axis splits the stacked kernel
+    at the same places.
+    """
+    kernels = [linear.kernel[...].astype(x.dtype) for linear in maps]
+    width, heads, *_ = kernels[0].shape
+    grouped = [kernel.reshape(width, heads // group, -1) for kernel in kernels]
+    y = ops.project(x, x.shape[:-1], jnp.stack(grouped, axis=2).reshape(width, -1))
+    return y.reshape(*x.shape[:-1], -1)
+
+
+def stacked_bias(maps: Sequence[Linear], group: int) -> jax.Array:
+    """Return the bias of `stacked`, float32 (X,)."""
+    biases = [linear.bias[...] for linear in maps if linear.bias is not None]
+    return jnp.stack([x.reshape(len(x) // group, -1) for x in biases], axis=1).reshape(-1)
 
 
 class Bias(nnx.Module):

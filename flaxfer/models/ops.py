@@ -18,6 +18,9 @@ from flaxfer.runtime.cpu import this_cpu
 
 Pair = tuple[jax.Array, jax.Array]
 
+MASKED = -1e30
+"""Added to the scores of other segments; finite, so that no gradient becomes NaN."""
+
 DISTANCE_BLOCKS = 4
 """Number of blocks of queries in `distance_scores`."""
 

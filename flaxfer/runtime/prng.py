@@ -10,6 +10,7 @@ import math
 import jax
 import jax.extend.random
 import jax.numpy as jnp
+import numpy as np
 
 
 def dropout_key(seed: int, platform: str, devices: int) -> jax.Array:
@@ -31,24 +32,24 @@ def dropout_key(seed: int, platform: str, devices: int) -> jax.Array:
 
 def _mixed(word: jax.Array) -> jax.Array:
     """Return the uint32 bijection `lowbias32` (Wellons 2018, "Prospecting for Hash Functions")."""
-    word = (word ^ (word >> 16)) * jnp.uint32(0x7FEB352D)
-    word = (word ^ (word >> 15)) * jnp.uint32(0x846CA68B)
+    word = (word ^ (word >> 16)) * np.uint32(0x7FEB352D)
+    word = (word ^ (word >> 15)) * np.uint32(0x846CA68B)
     return word ^ (word >> 16)
 
 
-def _hashed(key: jax.Array, count: jax.Array) -> jax.Array:
-    """Return a word per number: one half of the key enters before, one between two mixings."""
+def hashed(key: jax.Array | tuple[jax.Array, jax.Array], count: jax.Array) -> jax.Array:
+    """Return a word per number: a word of the key enters before, one between two mixings."""
     return _mixed(_mixed(count ^ key[0]) + key[1])
 
 
 def _seed(seed: jax.Array) -> jax.Array:
     word = seed.astype(jnp.uint32)
-    return jnp.stack([_mixed(word), _mixed(word ^ jnp.uint32(0x9E3779B9))])
+    return jnp.stack([_mixed(word), _mixed(word ^ np.uint32(0x9E3779B9))])
 
 
 def _fold_in(key: jax.Array, number: jax.typing.ArrayLike) -> jax.Array:
     twice = 2 * jnp.asarray(number, jnp.uint32)
-    return jnp.stack([_hashed(key, twice), _hashed(key[::-1], twice + 1)])
+    return jnp.stack([hashed(key, twice), hashed(key[::-1], twice + 1)])
 
 
 def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -58,7 +59,7 @@ def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
     """Return the highest 8, 16 or 32 bits of a word per element."""
-    word = _hashed(key, jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape))
+    word = hashed(key, jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape))
     dtype = {8: jnp.uint8, 16: jnp.uint16, 32: jnp.uint32}[bit_width]
     return (word >> (32 - bit_width)).astype(dtype)
 

@@ -215,6 +215,20 @@ custom_call_target="tpu_custom_call"
     assert not total.warnings
 
 
+@pytest.mark.parametrize("name", estimate.SHORT_ROWS)
+def test_attention_of_short_rows_counts_by_its_schedule(name: str) -> None:
+    """Beside what the kernel declares, vector operations for each of its exponentials."""
+    call = CALL.replace("%k.1", f"%{name}.4")
+    total = cost(
+        f'  %x = {MEGABYTES} parameter(0)\n{call}{{"cost_estimate":{{"flops":"{10**9}",'
+        '"transcendentals":"40960","bytes_accessed":"8"}}'
+    )
+    seconds = 10**9 / V5E.peak + estimate.KERNEL_OVERHEAD
+    operations = 10 * estimate.SHORT_ROWS[name]
+    assert total.cycles("modelled") == pytest.approx(seconds * V5E.clock + operations)
+    assert not total.warnings
+
+
 def test_a_kernel_without_a_cost_counts_by_its_bytes_with_a_warning() -> None:
     total = cost(f"  %x = {MEGABYTES} parameter(0)\n{CALL}{{}}")
     seconds = 2 * MIB4 / V5E.bandwidth + estimate.KERNEL_OVERHEAD

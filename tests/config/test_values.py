@@ -162,6 +162,18 @@ def test_unusual_values_that_can_be_meant_are_valid(changes: Settings) -> None:
             {"seeds": (0, 1), "batched_seeds": 2, f"{TRAIN}.attention": "splash"},
             "batched_seeds: splash runs one seed at a time",
         ),
+        (
+            {f"{TRAIN}.row_length": 200, f"{TRAIN}.attention": "short_rows"},
+            f"{TRAIN}.row_length: short_rows needs a multiple of 32 tokens; is 200",
+        ),
+        (
+            {f"{TRAIN}.row_length": 384, f"{TRAIN}.attention": "short_rows"},
+            f"{TRAIN}.row_length: short_rows needs at most 256 tokens; is 384",
+        ),
+        (
+            {"seeds": (0, 1), "batched_seeds": 2, f"{TRAIN}.attention": "short_rows"},
+            "batched_seeds: short_rows runs one seed at a time",
+        ),
     ],
     ids=str,
 )

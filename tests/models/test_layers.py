@@ -9,10 +9,9 @@ import pytest
 import scipy.special
 from flax import nnx
 
-from flaxfer.models.attention import MASKED
 from flaxfer.models.encoders import ACTIVATIONS
 from flaxfer.models.layers import Keys, LayerNorm, Linear, fused
-from flaxfer.models.ops import dropout, dropped_softmax, true_dropout_rate
+from flaxfer.models.ops import MASKED, dropout, dropped_softmax, true_dropout_rate
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.1, 0.3, 0.5, 0.999])
