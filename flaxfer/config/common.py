@@ -12,6 +12,7 @@ from flaxfer.config import fields
 from flaxfer.config.seeds import Looks, Seeds
 
 Condition = Literal["direct", "staged", "scratch"]
+TRACKERS = ("tensorboard", "wandb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Common:
       data_dir: Folder that relative paths of sources start from; empty for the current one.
       cache: Folder for tokenised data and compiled programs; empty for the user's cache folder.
       compiler_options: XLA options by name; they override those in `flaxfer.runtime.platform`.
-      trackers: Additional metric trackers.
+      trackers: Additional metric trackers, of `TRACKERS` or of an entry point in the group
+        `flaxfer.trackers` (`flaxfer.training.trackers.Opener`).
       overlap: Treatment of training examples that also occur in an evaluation set
         (`flaxfer.data.overlap`): `report` counts them; `remove` excludes them: the target's if a
         set of its stage has them, the intermediate one's if any has; `forbid` raises an error.
@@ -74,14 +76,19 @@ class Common:
     data_dir: fields.File = ""
     cache: fields.File = ""
     compiler_options: Mapping[str, fields.Option] = dataclasses.field(default_factory=dict)
-    trackers: fields.Distinct[Literal["tensorboard", "wandb"]] = ()
+    trackers: fields.Distinct[fields.Name] = ()
     overlap: Literal["report", "remove", "forbid"] = "report"
     transferability: fields.NonNegativeInt = 500
 
     @property
+    def folder(self) -> str:
+        """Folder for all results, `workdir` with its default."""
+        return self.workdir or f"runs/{self.name}"
+
+    @property
     def stages(self) -> str:
         """Folder of the stage store."""
-        return self.store or f"{self.workdir}/stages"
+        return self.store or f"{self.folder}/stages"
 
     @property
     def looks(self) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -168,7 +167,7 @@ def read_train(settings: dict[str, Any], longest: int) -> Train:
     if isinstance(export := settings.get("flaxfer"), dict):
         return _validate(Train, export.get("train"), "config.json")
     length = min(longest, MAX_LENGTH)
-    return dataclasses.replace(Train(), max_length=length, row_length=length)
+    return Train(max_length=length, row_length=length)
 
 
 def check_number_of_texts(settings: dict[str, Any], examples: Examples, where: str) -> None:

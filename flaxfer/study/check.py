@@ -39,13 +39,6 @@ from flaxfer.tasks import TASK_TYPES, task_type
 
 T = TypeVar("T")
 
-EXAMPLES = """\
-examples:
-  flaxfer check study.py                                 everything
-  flaxfer check study.py --check=config                  the settings alone, in a moment
-  flaxfer check configs/sts_xling.py:local --config.data_dir=DATA --config.model.path=MODEL
-"""
-
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 """Package that a tracker imports."""
 
@@ -56,7 +49,6 @@ MAX_LABELS = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `check`."""
     add_config(parser)
-    parser.epilog = EXAMPLES
     parser.add_argument(
         "--check",
         nargs="?",

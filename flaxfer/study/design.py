@@ -15,7 +15,7 @@ import numpy as np
 
 from flaxfer.config import Config, Stage, Task, grids
 from flaxfer.config.grids import Grid
-from flaxfer.data.overlap import clusters
+from flaxfer.data.clusters import clusters
 from flaxfer.data.sources import Examples, Pool
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.records import Evaluation, ModelInfo, Run, Split, Study

@@ -14,22 +14,11 @@ from flaxfer.runtime.files import write_atomically
 from flaxfer.study.drafts import config_text, draft
 from flaxfer.tasks import TASK_TYPES
 
-EXAMPLES = """\
-examples:
-  flaxfer init study.py --target reviews_de.csv --intermediate mnli.tsv --model xlm-roberta-base/
-  flaxfer init study.py --target train.conll --model FacebookAI/xlm-roberta-base
-
-Beside reviews_de.csv, reviews_fr.csv becomes an evaluated set; beside train.csv, dev.csv and
-test.csv become the other splits. Nothing is asked: what was guessed is printed, and what cannot be
-is a placeholder, which flaxfer check names.
-"""
-
 HUB_ID = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `init`."""
-    parser.epilog = EXAMPLES
     parser.add_argument("file", type=Path, metavar="FILE.py", help="the config file to write")
     parser.add_argument(
         "--target",

@@ -266,14 +266,6 @@ def table(studies: Sequence[Listed]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `flaxfer list`."""
-    parser.epilog = """\
-examples:
-  flaxfer list             the studies below runs/, the newest first
-  flaxfer list runs/NAME   one study
-
-Only files are read. A study is running if a process on this machine or another one has sent a
-heartbeat within a minute.
-"""
     parser.add_argument(
         "folder",
         type=Path,

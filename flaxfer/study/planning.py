@@ -23,14 +23,6 @@ from flaxfer.study import design
 from flaxfer.study.design import Outlook
 from flaxfer.tasks import TASK_TYPES
 
-EXAMPLES = """\
-examples:
-  --config FILE                                  the stages: finished, pending, and their times
-  --config FILE --pilot runs/NAME                what can be decided, by the variances of a study
-  --config FILE --sd 0.02 --score 0.8 --correlation 0.6
-                                                 what can be decided, by stated numbers
-"""
-
 WIDTH = 80
 """Columns of the output."""
 NAME_WIDTH = 26
@@ -42,7 +34,6 @@ Key = tuple[str, str, str]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `flaxfer plan`."""
     parser.usage = f"{parser.prog} --config FILE[:PRESET] [--config.KEY=VALUE ...] [options]"
-    parser.epilog = EXAMPLES
     parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="a config file")
     parser.add_argument(
         "--pilot",
