@@ -14,9 +14,6 @@ _WESTERN = frozenset(
 )
 """Characters of Western European texts; not those of Icelandic, whose bytes are Turkish letters."""
 
-_INNER_SIGN = re.compile(r"(?<=[^\W\d_])[¡¿£¥¢©®™§±²³µ¼½¾ªº¹](?=[^\W\d_])")
-"""Signs within words, which are letters of other languages in other encodings."""
-
 _UTF8 = re.compile(rb"[\xc2-\xf4][\x80-\xbf]{1,3}")
 
 
@@ -56,7 +53,7 @@ def guess(data: bytes) -> str:
     Unicode is recognised by its structure. Windows-1252, which Excel writes in Western Europe and
     which is ISO 8859-1 (latin-1) but for rare characters, is recognised by its letters: nearly all
     characters beyond ASCII are Western European, and few compared with plain letters. Other
-    encodings of single bytes are not told apart.
+    encodings of single bytes are not told apart, and a few, such as that of Czech, look like it.
     """
     if name := unicode_encoding(data):
         return name
@@ -77,6 +74,5 @@ def _is_western(data: bytes) -> bool:
     return (
         sum(character in _WESTERN for character in others) >= 0.95 * len(others)
         and beyond <= 0.5 * letters
-        and len(_INNER_SIGN.findall(text)) <= 0.02 * len(others)
         and pairs <= 0.5 * len(others)  # Otherwise it is UTF-8 with some damage.
     )

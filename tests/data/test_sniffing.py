@@ -95,6 +95,7 @@ def test_encodings_are_recognised(text: str, encoding: str) -> None:
     ("text", "encoding"),
     [
         ("Это очень хорошая книга", "cp1251"),
+        ("Она дома и все книги", "cp1251"),
         (" ".join(POLISH), "cp1250"),
         ("şığ bir kitap, çok güzel değil mi", "cp1254"),
         ("これは良い本です", "shift_jis"),

@@ -235,3 +235,9 @@ def test_many_equal_mistakes_become_a_count_of_values(tmp_path: Path) -> None:
     assert message.count("\n") <= 4
     mapped = dataclasses.replace(source, labels={"1": "bad", "5": "good", "good": "good"})
     assert len(read(mapped, task)) == 217
+
+
+def test_only_tags_that_are_no_labels_are_counted(tmp_path: Path) -> None:
+    path = text_file(tmp_path, "a\tO\nb\tB-XX\nc\tB-PER\n\nd\tB-XX\n", "words.conll")
+    source = Source(path, columns={"words": 0, "tags": 1})
+    assert str(refusal(source, NER).hint).endswith("Values found: 'B-XX' (2).")
