@@ -63,8 +63,9 @@ def _study_blocks(data: ReportData, entry: Entry) -> list[Block]:
         blocks.append(plot.figure(f"{metric} by language{dots}."))
     if entry.comparisons:
         level = data.evidence.level
-        blocks += [_difference_plot(entry, level), *_difference_tables(entry, level)]
-    if others := [name for name in study.metrics if name != metric]:
+        blocks += [_difference_plot(entry, level), *_difference_tables(data, entry, level)]
+    others = [name for name in study.metrics if name != metric]
+    if others and data.single:  # results.csv has them, and a page of many studies stays small.
         tables = [
             _score_table(scores, name, f"{name} by language.", scores.rows) for name in others
         ]
@@ -100,7 +101,7 @@ def interval_caption(quantity: str, level: float, comparisons: Sequence[Comparis
     return f"{quantity} with its {level:.0%} interval; a full point has a verdict.{band}"
 
 
-def _difference_tables(entry: Entry, level: float) -> list[Block]:
+def _difference_tables(data: ReportData, entry: Entry, level: float) -> list[Block]:
     """Return the comparisons of every set and mean, over all runs; their statistics are folded."""
     at_chance = any(one.at_chance for one in entry.comparisons)
     rows = (*entry.comparisons, *entry.means)
@@ -126,6 +127,8 @@ def _difference_tables(entry: Entry, level: float) -> list[Block]:
     if at_chance:
         notes.append("At chance: no condition scores above chance, so there is nothing to compare.")
     main = Table(caption, records, "llrrrrlrlrl", notes, foot=len(entry.means))
+    if not data.single:  # comparisons.csv has the rest, and a page of many studies stays small.
+        return [main]
     records = [
         {
             "language": one.language, "set": one.set,

@@ -52,7 +52,7 @@ STYLE: Any = {
     "pdf.fonttype": 42,  # TrueType, which publishers accept
     "svg.fonttype": "none",  # text, in the font of the page; narrower than matplotlib's
     "svg.hashsalt": "flaxfer",  # deterministic ids
-    "path.simplify_threshold": 0.3,  # of a point
+    "path.simplify_threshold": 0.6,  # of a point
     "text.color": INK,
     "text.parse_math": False,
     "xtick.bottom": False,

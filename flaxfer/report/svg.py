@@ -57,6 +57,11 @@ def _in_tags(svg: str, change: Callable[[str], str]) -> str:
     return _TAG.sub(lambda match: change(match[0]), svg)
 
 
+def _dense(tag: str) -> str:
+    """Return the tag of a path without the spaces around the commands M and L."""
+    return re.sub(r" ?([ML]) ", r"\1", tag) if tag.startswith("<path") else tag
+
+
 class Page:
     """Elements of one page, with ids that are unique in it and with shared classes for styles.
 
@@ -80,7 +85,7 @@ class Page:
             return f' class="{self.classes.setdefault(match[1], f"s{len(self.classes)}")}"'
 
         svg = svg.replace(_NAMESPACE, "", 1)  # HTML does not need it.
-        return _in_tags(svg, lambda tag: _STYLE.sub(classed, _ID.sub(renamed, tag)))
+        return _in_tags(svg, lambda tag: _STYLE.sub(classed, _ID.sub(renamed, _dense(tag))))
 
     @property
     def style(self) -> str:

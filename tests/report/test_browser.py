@@ -258,6 +258,11 @@ def test_the_page_of_a_large_grid_is_small(tmp_path: Path) -> None:
     targets = ("classification-domain", "classification-language", "sentiment-language",
                "similarity-language")  # fmt: skip
     world = World(("a", "b", "c", "d"), targets, (0, 1, 2, 3, 4), languages, n=60)
-    page = write_report(write_grid(tmp_path, world))[0]
+    for file in write_grid(tmp_path, world).glob("cells/*/study.json"):
+        study = json.loads(file.read_text())
+        for run in study["runs"]:
+            run.pop("wise_ft", None)  # That grid has no mixtures.
+        file.write_text(json.dumps(study))
+    page = write_report(tmp_path)[0]
     assert len(list(tmp_path.glob("cells/*"))) == 16
     assert page.stat().st_size < 1_000_000
