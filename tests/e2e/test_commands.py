@@ -230,7 +230,12 @@ DEMO = "python -m flaxfer.main --config configs/sts_xling.py"  # What `make demo
 AOT = "--config.model.path=MODEL --topology v5e:8 --mesh data=4,fsdp=2 --json report.json"
 EMBED = "flaxfer embed"
 RUNS: dict[str, tuple[int, str]] = {
-    "flaxfer check --config FILE": (0, ""),
+    "flaxfer init study.py --target reviews_de.csv --intermediate mnli.tsv --model FOLDER": (
+        *(0, "study.py"),
+    ),
+    "flaxfer check study.py": (0, ""),
+    "flaxfer run study.py": (0, "runs/study/report.html"),
+    "flaxfer check FILE": (0, ""),
     f"{STUDY} --config.data_dir=DATA --config.model.path=MODEL": (0, "runs/NAME/report.html"),
     "flaxfer plan --config FILE": (0, ""),
     "flaxfer report runs/<name>": (0, "runs/NAME/report.md"),
@@ -285,6 +290,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "stsb-de-test.csv").write_text((sts / "stsb-de-test.csv").read_text())
     for name in ("a.txt", "b.txt"):
         (tmp_path / name).write_text("".join(f"{text}\n" for text in texts(5)))
+    for language in ("de", "fr"):
+        labels = ["gut", "schlecht"] * 20
+        rows = [f"{text};{label}\n" for text, label in zip(texts(40), labels, strict=True)]
+        (tmp_path / f"reviews_{language}.csv").write_text("Text;Bewertung\n" + "".join(rows))
+    (tmp_path / "mnli.tsv").write_text((mnli / "train.tsv").read_text())
     (tmp_path / "texts.jsonl").write_text('{"text_a": "the man", "text_b": "a man"}\n')
     bin_folder = tmp_path / "BIN"
     bin_folder.mkdir()
@@ -310,7 +320,7 @@ def test_the_commands_of_the_readme_run_in_turn(
             words[-1] = "both"
         elif words[0] == "convert":
             words[1] = "BIN"
-        elif command.startswith(STUDY):
+        elif command.startswith((STUDY, "flaxfer run")):
             words += short
         with monkeypatch.context() as patch:
             if words[0] == "convert":
