@@ -135,6 +135,7 @@ def outlooks(
             compared = read_compared(study)
             read.append((stage, compared))
         components = variances(study.target.task, compared.effective)
+        components = dataclasses.replace(components, groups=1 if study.paired else 2)
         alpha = ALPHA / len(studies)
         results.append(_outlook(study, compared, components, alpha, sought, target))
     return results

@@ -23,6 +23,10 @@ from flaxfer.study import design
 from flaxfer.study.design import Outlook
 from flaxfer.tasks import TASK_TYPES
 
+PAIRS = (
+    "Runs are paired by seed, so that the variance over seeds has half as many degrees of freedom; "
+    "it is taken to be that of pairs already."
+)
 WIDTH = 80
 """Columns of the output."""
 NAME_WIDTH = 26
@@ -61,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or of the predictions if the metric is a correlation",
     )
     parser.add_argument(
-        "--correlation_seeds",
+        "--correlation-seeds",
         type=_number(0, 1),
         metavar="RHO",
         help="with --sd: the same of two seeds of a condition, which is no smaller; without it, "
@@ -131,17 +135,17 @@ def _check(args: argparse.Namespace) -> None:
     others = by_formula | {n: getattr(args, n) for n in ("correlation_seeds", "difference", "json")}
     if args.power != TARGET:
         others["power"] = args.power
-    names = [f"--{name}" for name, value in others.items() if value is not None]
+    names = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
     if args.sd is not None and args.pilot:
         what = "--sd and --pilot exclude each other: both give the variance over seeds"
     elif args.sd is None and not args.pilot and names:
         what = f"{names[0]} needs --sd or --pilot, without which the stages are listed"
-    elif args.pilot and (stated := {"--score", "--correlation", "--correlation_seeds"} & {*names}):
+    elif args.pilot and (stated := {"--score", "--correlation", "--correlation-seeds"} & {*names}):
         what = f"{min(stated)} goes with --sd; a pilot has it"
     elif args.sd is not None and None in by_formula.values():
         what = "--sd needs --score and --correlation for the variance over examples, or use --pilot"
     elif args.correlation_seeds is not None and args.correlation_seeds < args.correlation:
-        what = "--correlation_seeds is below --correlation; runs of a condition are more alike"
+        what = "--correlation-seeds is below --correlation; runs of a condition are more alike"
     elif args.json and not Path(args.json).absolute().parent.is_dir():
         what = f"the folder of --json does not exist: {args.json}"
     else:
@@ -160,6 +164,7 @@ def _variances(
     """
     studies = design.compared_studies(config)
     tasks = {_key(study.target.task): study.target.task for study in studies}
+    pairs = [PAIRS] if any(study.paired for study in studies) else []
     if args.pilot:
         pilots = _pilots(args.pilot, tasks, args.config)
         used = {one.workdir: one for one in pilots.values()}
@@ -167,7 +172,7 @@ def _variances(
         def of_pilot(task: Task, effective: float) -> Components:
             return pilots[_key(task)].on(effective)
 
-        return of_pilot, [_of_pilot(one) for one in used.values()]
+        return of_pilot, [*map(_of_pilot, used.values()), *pairs]
     for task in tasks.values():
         if not has_formula(task):
             raise ConfigError(
@@ -177,7 +182,7 @@ def _variances(
                 hint="run a study with a few seeds, and name its work directory: --pilot WORKDIR.",
             )
     stated = Stated(args.sd, args.score, args.correlation, args.correlation_seeds)
-    return stated.components, list(_stated(stated, tasks.values()))
+    return stated.components, [*_stated(stated, tasks.values()), *pairs]
 
 
 def _key(task: Task) -> Key:
@@ -254,7 +259,7 @@ def _stated(stated: Stated, tasks: Iterable[Task]) -> Iterator[str]:
     if stated.correlation_seeds is None:
         yield (
             "Two seeds of a condition are taken to agree in full, which overstates the variance "
-            "due to the examples; --correlation_seeds says how much they agree."
+            "due to the examples; --correlation-seeds says how much they agree."
         )
     else:
         yield f"Two seeds of a condition correlate by {stated.correlation_seeds:g}."

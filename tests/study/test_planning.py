@@ -114,7 +114,7 @@ def test_sets_are_filtered_and_sampled_as_they_will_be(
 
     def of(**more: Any) -> Compared:
         return compared(
-            settings, **{"target.evaluate": {"x": source("clustered.tsv", "x", **more)}}
+            settings, **{"target.evaluate": {"x": source("clustered.tsv", "fr", **more)}}
         )
 
     assert (of().examples, of().units, of().effective) == (40, 10, pytest.approx(10))
@@ -173,6 +173,15 @@ def test_an_outlook_has_the_numbers_of_the_plan(settings: dict[str, Any]) -> Non
     (other,) = design.outlooks(build(settings), stated.components, 2 * one.detectable[0], 0.9)
     assert (other.margin, other.equivalence_power, other.needed) == (None, None, None)
     assert other.finds and not other.shows_none
+
+
+def test_pairs_have_half_of_the_degrees_of_freedom(settings: dict[str, Any]) -> None:
+    stated = Stated(0.03, 0.7, 0.5, None)
+    (one,) = design.outlooks(build(settings, paired=True), stated.components, 0.1, 0.8)
+    components = stated.components(build(settings).target.task, one.compared.effective)
+    pairs = power.Planned(dataclasses.replace(components, groups=1), (5,), 0.05)
+    assert one.detectable == tuple(pairs.detectable())
+    assert one.detectable > tuple(power.Planned(components, (5,), 0.05).detectable())
 
 
 def test_studies_of_a_grid_share_the_level(settings: dict[str, Any], tmp_path: Path) -> None:
@@ -281,7 +290,7 @@ def test_a_pilot_replaces_stated_numbers(
         (["--power=0.3", *STATED], "is no number in (0.5, 1)"),
         (["--pilot=x", "--sd=0.1"], "exclude each other"),
         (["--pilot=x", "--score=0.1"], "--score goes with --sd"),
-        ([*STATED, "--correlation_seeds=0.4"], "--correlation_seeds is below --correlation"),
+        ([*STATED, "--correlation-seeds=0.4"], "--correlation-seeds is below --correlation"),
         ([*STATED, "--json=none/x.json"], "the folder of --json does not exist"),
         ([*STATED, "--config.target.task.metric=mse"], "mse of 'sts' (regression) has no formula"),
         ([*STATED, "--config.conditions=direct"], "no study compares staged with direct"),
