@@ -179,14 +179,14 @@ def check_number_of_texts(settings: dict[str, Any], examples: Examples, where: s
         raise DataError(
             "the model was trained on pairs, but there is no column 'text_b'",
             where=where,
-            hint="add the column, or pass --single_texts (in Python, single_texts=True) to predict "
+            hint="add the column, or pass --single-texts (in Python, single_texts=True) to predict "
             "without second texts.",
         )
     if trained == 1 and texts == 2:
         raise DataError(
             "the model was trained on single texts, but there is a column 'text_b'",
             where=where,
-            hint="remove the column, or pass --ignore_columns text_b.",
+            hint="remove the column, or pass --ignore-columns text_b.",
         )
 
 
