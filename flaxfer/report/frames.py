@@ -36,8 +36,10 @@ SCORES: Mapping[str, str] = dict.fromkeys(RESULT_COLUMNS, TEXT) | {
 COMPARISONS: Mapping[str, str] = (
     dict.fromkeys(COMPARISON_COLUMNS, NUMBER)
     | dict.fromkeys((*NAME_COLUMNS, "metric", "language", "set", "family", "runs"), TEXT)
-    | dict.fromkeys(("direct_seeds", "staged_seeds", "over", "verdict", "collapsed"), TEXT)
-    | {"n": COUNT, "units": COUNT, "larger_is_better": FLAG, "at_chance": FLAG}
+    | dict.fromkeys(
+        ("direct_seeds", "staged_seeds", "over", "verdict", "collapsed", "left_out"), TEXT
+    )
+    | {"n": COUNT, "units": COUNT, "larger_is_better": FLAG, "at_chance": FLAG, "paired": FLAG}
     | {"needed_seeds": MAYBE_COUNT, "needed_examples": MAYBE_COUNT, "needed_both": TEXT}
 )
 """Columns of `comparisons`, those of comparisons.csv, which `statistics.records` explains."""
