@@ -41,7 +41,7 @@ from flaxfer.training.record import ORIGIN
 CONFIG = "config.json"
 REPLACED = "replaced"
 """Folder of earlier records, in a work directory."""
-TABLES = ("results.csv", "results.tex", "comparisons.csv")
+TABLES = ("results.csv", "results.tex", "languages.tex", "comparisons.csv")
 
 
 def prepare(config: Config | Grid) -> None:

@@ -229,16 +229,16 @@ def test_an_unfinished_study_is_kept_from_its_first_checkpoint_on(copied: Config
     other = with_train(copied, "target", batch_size=16)
     workdir = Path(copied.workdir)
     (workdir / "study.json").unlink()
-    for folder in (folder_of_id for folder_of_id in Path(copied.stages).iterdir()):
-        (folder / DONE).unlink()
+    for done in Path(copied.stages).glob(f"*/{DONE}"):
+        done.unlink()
     with pytest.raises(ConfigError, match="another configuration"):
         checked(other)
-    for folder in Path(copied.stages).iterdir():
-        shutil.rmtree(folder / "checkpoints")
+    for checkpoints in Path(copied.stages).glob("*/checkpoints"):
+        shutil.rmtree(checkpoints)
     checked(other)
     with Claims() as own:
-        for folder in Path(copied.stages).iterdir():
-            assert own.take(folder) is not None
+        for claims in Path(copied.stages).glob("*/claims"):
+            assert own.take(claims.parent) is not None
         with pytest.raises(ConfigError, match="another configuration"):
             checked(other)
         checked(copied)
