@@ -16,6 +16,8 @@ import re
 import tempfile
 from pathlib import Path
 
+from benchmarks import common
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -81,4 +83,4 @@ def bundles(folder: Path) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main()
+    common.guarded(main)

@@ -191,13 +191,14 @@ class Pilot:
         return float(low**0.5), float(high**0.5)
 
 
-def read_pilot(study: Study, workdir: Path, metric: str) -> Pilot:
+def read_pilot(study: Study, workdir: Path, metric: str, paired: bool = False) -> Pilot:
     """Return the variances of a finished study.
 
     Args:
       study: its record.
       workdir: its directory.
       metric: metric of the plan, one of the study's.
+      paired: whether the plan compares runs as pairs of a seed.
 
     Raises:
       DataError: it has no primary comparison with several seeds in each condition, its scores do
@@ -214,12 +215,16 @@ def read_pilot(study: Study, workdir: Path, metric: str) -> Pilot:
             hint="name a finished study with both conditions.",
             details=runs.skipped,
         )
-    staged = np.array([run.condition == "staged" for run in runs.runs])
+    is_staged = np.array([run.condition == "staged" for run in runs.runs])
+    direct, staged = (
+        runs.pairs if paired else (np.flatnonzero(~is_staged), np.flatnonzero(is_staged))
+    )
     scores_R, drawn_BR = scores.scores, scores.resampled
     difference = Difference(
-        scores_R[~staged], scores_R[staged], drawn_BR[:, ~staged], drawn_BR[:, staged]
+        *(scores_R[direct], scores_R[staged], drawn_BR[:, direct], drawn_BR[:, staged]),
+        paired=paired,
     )
-    sizes = int((~staged).sum()), int(staged.sum())
+    sizes = len(direct), len(staged)
     if (components := difference.components) is None or not components.seeds:
         raise DataError(
             f"the pilot has {sizes[0]} direct and {sizes[1]} staged runs"
@@ -227,8 +232,10 @@ def read_pilot(study: Study, workdir: Path, metric: str) -> Pilot:
             where=str(workdir),
             hint="the variance over seeds needs at least 2 different ones in each condition.",
         )
-    by_seed = np.array([scores_R[chosen].var(ddof=1) for chosen in (~staged, staged)])
+    by_seed = np.array([scores_R[chosen].var(ddof=1) for chosen in (direct, staged)])
     df = by_seed.sum() ** 2 / (by_seed**2 / (np.array(sizes) - 1)).sum()
+    if paired:
+        df = len(direct) - 1
     weights = headline_rows(Scores(study))
     units = {row: one for row in weights for one in sets[row].drawn}
     task = dataclasses.replace(study.task, metric=metric)

@@ -24,8 +24,9 @@ from flaxfer.study.design import Outlook
 from flaxfer.tasks import TASK_TYPES
 
 PAIRS = (
-    "Runs are paired by seed, so that the variance over seeds has half as many degrees of freedom; "
-    "it is taken to be that of pairs already."
+    "Runs are compared as pairs of a seed, which halves the degrees of freedom. The standard "
+    "deviation over seeds is that of a pair's difference, divided by the square root of 2; a "
+    "stated one is taken to be of runs whose scores do not correlate over seeds."
 )
 WIDTH = 80
 """Columns of the output."""
@@ -166,7 +167,7 @@ def _variances(
     tasks = {_key(study.target.task): study.target.task for study in studies}
     pairs = [PAIRS] if any(study.paired for study in studies) else []
     if args.pilot:
-        pilots = _pilots(args.pilot, tasks, args.config)
+        pilots = _pilots(args.pilot, tasks, args.config, config.paired)
         used = {one.workdir: one for one in pilots.values()}
 
         def of_pilot(task: Task, effective: float) -> Components:
@@ -189,7 +190,9 @@ def _key(task: Task) -> Key:
     return task.type, task.metric, task.name
 
 
-def _pilots(workdirs: Sequence[Path], tasks: dict[Key, Task], where: str) -> dict[Key, Pilot]:
+def _pilots(
+    workdirs: Sequence[Path], tasks: dict[Key, Task], where: str, paired: bool
+) -> dict[Key, Pilot]:
     """Return the pilot of each task."""
     studies = [(workdir, read_study(workdir)) for workdir in workdirs]
     fit: dict[Key, Pilot] = {}
@@ -209,7 +212,7 @@ def _pilots(workdirs: Sequence[Path], tasks: dict[Key, Task], where: str) -> dic
                 ],
             )
         ((workdir, study),) = pairs
-        fit[key] = read_pilot(study, workdir, task.metric)
+        fit[key] = read_pilot(study, workdir, task.metric, paired)
     return fit
 
 

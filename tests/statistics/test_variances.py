@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,17 @@ def test_a_pilot_has_the_variances_of_its_comparison(tmp_path: Path) -> None:
     assert on.examples == pytest.approx(pilot.components.examples / 4)
     rest = pilot.components.seeds - pilot.components.interaction
     assert on.seeds == pytest.approx(rest + pilot.components.interaction / 4)
+
+
+def test_a_pilot_of_pairs_has_the_variances_of_pairs(tmp_path: Path) -> None:
+    workdir = write(tmp_path / "pilot", (5, 4))
+    record = json.loads((workdir / "study.json").read_text())
+    (workdir / "study.json").write_text(json.dumps(record | {"paired": True}))
+    pilot = variances.read_pilot(read_study(workdir), workdir, "pearson", paired=True)
+    evidence = compare([workdir], draws=variances.DRAWS)
+    (primary,) = [one for one in evidence.comparisons if one.family == "primary"]
+    assert pilot.components.seeds == primary.all_runs.variance_seeds
+    assert (pilot.components.groups, pilot.runs, pilot.df) == (1, (4, 4), 3)
 
 
 def test_a_pilot_may_have_other_metrics(tmp_path: Path) -> None:
