@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks import common, coverage_units, summary
 from flaxfer.runtime import host
-from flaxfer.statistics.inference import Difference
+from flaxfer.statistics.inference import Difference, seed_correlation
 from flaxfer.statistics.multiplicity import P, adjust
 from flaxfer.tasks import resampling
 from flaxfer.tasks.resampling import Resampled
@@ -36,6 +36,10 @@ FAMILY = 10
 STUDY_COLUMNS = (
     "metric", "n", "seeds", "sd", "shared", "effect", "coverage", "coverage_plain", "rejected",
     "width", "width_plain",
+)  # fmt: skip
+PAIR_COLUMNS = (
+    "seeds", "shared", "correlation", "coverage_unpaired", "coverage_paired", "rejected_unpaired",
+    "rejected_paired", "width_unpaired", "width_paired", "width_ratio",
 )  # fmt: skip
 FAMILY_COLUMNS = ("seeds", "effect", "families", "any_before", "any_after", "rejected_after")
 EQUIVALENCE_COLUMNS = (
@@ -103,22 +107,29 @@ def true_difference(world: World) -> float:
     return float(staged - direct)
 
 
+def resampled(
+    world: World, rng: np.random.Generator, draws: int = DRAWS
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the direct and staged scores of a simulated study, and both in resamples."""
+    runs = measure(world, rng)
+    drawn = np.concatenate([runs.values(w) for w in resampling.resamples(world.n, draws, rng)])
+    direct, staged = np.split(runs.observed(), 2)
+    direct_BR, staged_BR = np.split(drawn, 2, axis=1)
+    return direct, staged, direct_BR, staged_BR
+
+
 def intervals(
     world: World, rng: np.random.Generator, draws: int = DRAWS
 ) -> tuple[Difference, tuple[float, float]]:
     """Return the difference of a simulated study, and the interval of a plain bootstrap."""
-    runs = measure(world, rng)
-    scores = runs.observed()
-    drawn = np.concatenate([runs.values(w) for w in resampling.resamples(world.n, draws, rng)])
-    direct, staged = np.split(np.arange(2 * world.seeds), 2)
-    difference = Difference(scores[direct], scores[staged], drawn[:, direct], drawn[:, staged])
+    runs = resampled(world, rng, draws)
     picked = rng.integers(0, world.seeds, (2, draws, world.seeds))
-    draw = np.arange(draws)[:, None]
     means = [
-        drawn[draw, runs[i]].mean(axis=1) for runs, i in zip((direct, staged), picked, strict=True)
+        np.take_along_axis(drawn_BR, of, axis=1).mean(axis=1)
+        for drawn_BR, of in zip(runs[2:], picked, strict=True)
     ]
     low, high = np.quantile(means[1] - means[0], [0.025, 0.975])
-    return difference, (float(low), float(high))
+    return Difference(*runs), (float(low), float(high))
 
 
 def simulate(world: World, studies: int, seed: int = 0, draws: int = DRAWS) -> dict[str, Any]:
@@ -139,6 +150,26 @@ def simulate(world: World, studies: int, seed: int = 0, draws: int = DRAWS) -> d
         "width": float(np.median(ends[:, 1] - ends[:, 0])),
         "width_plain": float(np.median([high - low for low, high in plain])),
     }
+
+
+def pairing(world: World, studies: int, seed: int = 4, draws: int = DRAWS) -> dict[str, Any]:
+    """Return coverage, rejections and mean width of both analyses of the same studies.
+
+    `correlation` is the mean observed correlation of the conditions' scores over seeds.
+    """
+    rng = np.random.default_rng((seed, world.n, world.seeds))
+    truth = true_difference(world)
+    drawn = [resampled(world, rng, draws) for _ in range(studies)]
+    correlations = [seed_correlation(*runs[:2]) for runs in drawn]
+    observed = [one for one in correlations if one is not None]
+    record = {**world._asdict(), "studies": studies, "correlation": float(np.mean(observed))}
+    for name, paired in (("unpaired", False), ("paired", True)):
+        differences = [Difference(*runs, paired=paired) for runs in drawn]
+        low, high = np.array([one.interval(0.95) for one in differences]).T
+        record[f"coverage_{name}"] = float(((low <= truth) & (truth <= high)).mean())
+        record[f"rejected_{name}"] = _share(one.p <= ALPHA for one in differences)
+        record[f"width_{name}"] = float((high - low).mean())
+    return record | {"width_ratio": record["width_paired"] / record["width_unpaired"]}
 
 
 def families(world: World, count: int, seed: int = 1, draws: int = DRAWS) -> dict[str, Any]:
@@ -227,6 +258,15 @@ def worlds() -> list[World]:
     ]
 
 
+def pairs() -> list[World]:
+    """Return the distributions whose runs are also paired by seed."""
+    return [
+        World(seeds=seeds, sd=(0.15, 0.15), shared=shared)
+        for seeds in (3, 5, 10)
+        for shared in (0.0, 0.5, 0.8)
+    ]
+
+
 def margins() -> list[World]:
     """Return the distributions whose effect is taken as the margin."""
     return [
@@ -244,10 +284,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--studies", type=int, default=300)
     parser.add_argument("--families", type=int, default=40)
-    parser.add_argument("--equivalence", action="store_true", help="only the sections on margins")
+    parser.add_argument("--only", choices=("intervals", "pairs", "margins"), help="a single part")
     options = parser.parse_args()
     record: dict[str, Any] = {"level": 0.95, "alpha": ALPHA, "draws": DRAWS}
-    if not options.equivalence:
+    parts = [options.only] if options.only else ["intervals", "pairs", "margins"]
+    if "intervals" in parts:
         record["alone"] = [simulate(world, options.studies) for world in worlds()]
         record["families"] = [
             families(World(seeds=seeds, n=200, sd=(0.1, 0.1), effect=effect), options.families)
@@ -258,10 +299,13 @@ def main() -> None:
             coverage_units.simulate(world, options.studies, ALPHA, DRAWS)
             for world in coverage_units.WORLDS
         ]
-    record["equivalence"] = [equivalence(world, options.studies) for world in margins()]
-    record["claims"] = [
-        claims(World(seeds=seeds, effect=0.4), options.families) for seeds in (3, 5, 10)
-    ]
+    if "pairs" in parts:
+        record["pairs"] = [pairing(world, options.studies) for world in pairs()]
+    if "margins" in parts:
+        record["equivalence"] = [equivalence(world, options.studies) for world in margins()]
+        record["claims"] = [
+            claims(World(seeds=seeds, effect=0.4), options.families) for seeds in (3, 5, 10)
+        ]
     record |= {"machine": common.machine()}
     record |= {"versions": common.versions("numpy", "scipy")}
     record |= {"date": host.now(), "git": common.commit()}
@@ -271,9 +315,8 @@ def main() -> None:
 
 def section(record: dict[str, Any]) -> str:
     """Return the section of BENCHMARKS.md."""
-    return "\n\n".join(
-        filter(None, [_about_intervals(record), _about_units(record), _about_margins(record)])
-    )
+    parts = (_about_intervals, _about_pairs, _about_units, _about_margins)
+    return "\n\n".join(filter(None, (about(record) for about in parts)))
 
 
 def _about_intervals(record: dict[str, Any]) -> str:
@@ -291,6 +334,20 @@ def _about_intervals(record: dict[str, Any]) -> str:
         f"Families of {FAMILY} comparisons, n = 200, sd 0.1: the share of families with any "
         "rejection at level 0.05 before and after Holm's correction, and the share of comparisons "
         f"rejected after it.\n\n{_table(record['families'], FAMILY_COLUMNS)}"
+    )
+
+
+def _about_pairs(record: dict[str, Any]) -> str:
+    if "pairs" not in record:
+        return ""
+    studies = record["pairs"][0]["studies"]
+    return (
+        "### Runs paired by seed\n"
+        f"Both analyses of the same {studies} simulated studies (accuracy, n = 1000, sd 0.15) "
+        "without a difference. Shared: true correlation of the seed effects of the two "
+        "conditions. Correlation: mean of the observed correlations of their scores. Rejected: "
+        f"p of at most {ALPHA}, an error. Width: mean width; ratio: paired over unpaired. "
+        f"Versions: {summary.provenance([record])}\n\n{_table(record['pairs'], PAIR_COLUMNS)}"
     )
 
 

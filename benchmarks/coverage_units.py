@@ -11,7 +11,7 @@ by the number of their row, the same in all sets of equal size, as if each were 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,14 +68,15 @@ def simulate(world: World, studies: int, alpha: float, draws: int, seed: int = 0
     rng = np.random.default_rng((seed, world.n, world.cluster))
     kinds: dict[str, list[tuple[float, float, float]]] = {"_rows": [], "": []}
     for _ in range(studies):
-        sets, predicted = _draw_study(world, rng)
-        for kind, intervals in kinds.items():
-            resample = _by_row if kind else _by_unit
-            drawn = np.mean([*resample(sets, predicted, draws, rng).values()], axis=0)
-            scores = np.mean([one.observed() for one in sets.values()], axis=0)
+        by_row, predicted = _draw_study(world, rng)
+        units, _ = find_units(predicted, None, "")
+        by_unit = [one.grouped(units[row].unit_n, units[row].total) for row, one in by_row.items()]
+        for kind, sets in (("_rows", [*by_row.values()]), ("", by_unit)):
+            drawn = np.mean(_resampled(sets, draws, rng), axis=0)
+            scores = np.mean([one.observed() for one in sets], axis=0)
             runs = np.split(scores, 2) + np.split(drawn, 2, axis=1)
             difference = Difference(*runs)
-            intervals.append((*difference.interval(LEVEL), difference.p))
+            kinds[kind].append((*difference.interval(LEVEL), difference.p))
     record: dict[str, Any] = {**world._asdict(), "studies": studies}
     for kind, intervals in kinds.items():
         low, high, p = np.array(intervals).T
@@ -119,30 +120,13 @@ def _draw_study(
     return sets, predicted
 
 
-def _by_unit(
-    sets: Mapping[Row, Resampled],
-    predicted: Mapping[Row, Predicted],
-    draws: int,
-    rng: np.random.Generator,
-) -> dict[Row, np.ndarray]:
-    """Return the accuracies in resamples of units, (draws, runs) by set."""
-    units, _ = find_units(predicted, None, "")
-    grouped = {row: one.grouped(units[row].unit_n, units[row].total) for row, one in sets.items()}
-    total = max(one.total for one in units.values())
-    weights = list(resampling.resamples(total, draws, rng))
-    return {row: np.concatenate([one.values(w) for w in weights]) for row, one in grouped.items()}
+def _resampled(sets: Sequence[Resampled], draws: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return the accuracies of each set in resamples, (draws, runs).
 
-
-def _by_row(
-    sets: Mapping[Row, Resampled],
-    predicted: Mapping[Row, Predicted],
-    draws: int,
-    rng: np.random.Generator,
-) -> dict[Row, np.ndarray]:
-    """Return the accuracies in resamples of rows, (draws, runs) by set."""
+    Sets with equally many units share the draws.
+    """
     weights = {
-        n: list(resampling.resamples(n, draws, rng)) for n in {one.n for one in sets.values()}
+        units: list(resampling.resamples(units, draws, rng))
+        for units in sorted({one.units for one in sets})
     }
-    return {
-        row: np.concatenate([one.values(w) for w in weights[one.n]]) for row, one in sets.items()
-    }
+    return [np.concatenate([one.values(w) for w in weights[one.units]]) for one in sets]

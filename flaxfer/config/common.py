@@ -42,6 +42,8 @@ class Common:
       seeds: Seeds of the runs in each condition: example order, new heads and dropout. Or
         `dict(looks=(5, 10, 15, 20))`, see `seeds.Looks`.
       margin: Smallest relevant difference by target metric; without, no study shows there is none.
+      paired: Whether direct and staged runs of the same seed are compared as pairs, instead of two
+        groups of runs (`flaxfer.statistics.inference`). To be chosen before there are results.
       batched_seeds: Seeds trained as one program, with the same results; 0 for eight if steps are
         so small that this is faster, otherwise 1.
       mesh: Device mesh.
@@ -64,6 +66,7 @@ class Common:
     conditions: Annotated[fields.Distinct[Condition], Field(min_length=1)] = ("direct", "staged")
     seeds: Seeds = (0,)
     margin: Mapping[str, fields.Positive] = dataclasses.field(default_factory=dict)
+    paired: fields.Bool = False
     batched_seeds: fields.NonNegativeInt = 0
     mesh: Mesh = Mesh()
     workdir: fields.File = ""

@@ -328,6 +328,12 @@ COMMON: Sequence[Effect[Common]] = (
         "unless the conditions direct and staged are compared",
         ("conditions",),
     ),
+    Effect(
+        "paired",
+        lambda c: {"direct", "staged"} <= {*c.conditions} and len(c.run_seeds) > 1,
+        "unless the conditions direct and staged are compared over several seeds",
+        ("conditions", "seeds"),
+    ),
 )
 """Two functions below are about `data_dir` and `transferability`, which depend on the stages."""
 

@@ -105,7 +105,7 @@ def cells(config: Config | Grid) -> dict[str, Config]:
             settings["intermediate"] = config.intermediates[key.intermediate]
         else:
             others = tuple(condition for condition in config.conditions if condition != "staged")
-            settings |= {"conditions": others or ("direct",), "margin": {}}
+            settings |= {"conditions": others or ("direct",), "margin": {}, "paired": False}
         studies[name] = Config(**settings)
     return studies
 

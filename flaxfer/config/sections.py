@@ -107,7 +107,7 @@ def is_shortened(keys: Collection[str], overridden: Collection[str]) -> bool:
     """
     first, *others = (STAGE_KEY.sub("", key) for key in keys)
     changed = [STAGE_KEY.sub("", key) for key in overridden]
-    return first in ("train.patience", "batched_seeds") and (
+    return first in ("train.patience", "batched_seeds", "paired") and (
         not _within(first, changed) and any(_within(key, changed) for key in others)
     )
 

@@ -204,6 +204,7 @@ class Study:
     `looks` are the planned numbers of seeds, and `looked` what has been seen at them;
     `design_changes` were made after there were results.
     `margin` has the smallest relevant difference by metric, where the config declares one.
+    `paired` says whether direct and staged runs of the same seed are compared as pairs.
     What a study does not have, such as `cell` outside a grid, is empty or None.
     """
 
@@ -219,6 +220,7 @@ class Study:
     runs: list[Run]
     intermediate_task: Task | None = None
     margin: dict[str, float] = dataclasses.field(default_factory=dict)
+    paired: bool = False
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     machine: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -20,13 +20,13 @@ RESULT_COLUMNS = (
 )  # fmt: skip
 COMPARISON_COLUMNS = (
     *NAME_COLUMNS, "metric", "larger_is_better", "language", "set", "n", "units", "at_chance",
-    "family", "margin", "runs",
-    "direct_seeds", "staged_seeds", "direct_mean", "direct_sd", "staged_mean", "staged_sd",
-    "difference", "low", "high", "level", "over", "p", "p_equivalence", "p_holm",
-    "p_equivalence_holm", "alpha_holm", "low_simultaneous", "high_simultaneous",
-    "level_simultaneous", "p_seeds", "p_seeds_least", "p_examples", "pooled_sd", "effect_size",
-    "variance_examples", "variance_seeds", "variance_interaction", "examples_share", "needed_seeds",
-    "needed_examples", "needed_both", "verdict", "collapsed",
+    "family", "margin", "paired", "runs", "direct_seeds", "staged_seeds", "left_out", "direct_mean",
+    "direct_sd", "staged_mean", "staged_sd", "difference", "low", "high", "level", "over", "p",
+    "p_equivalence", "p_holm", "p_equivalence_holm", "alpha_holm", "low_simultaneous",
+    "high_simultaneous", "level_simultaneous", "p_seeds", "p_seeds_least", "p_examples",
+    "pooled_sd", "effect_size", "seed_correlation", "variance_examples", "variance_seeds",
+    "variance_interaction", "examples_share", "needed_seeds", "needed_examples", "needed_both",
+    "verdict", "collapsed",
 )  # fmt: skip
 
 TEX_COLUMNS = (
@@ -71,6 +71,8 @@ def comparisons_csv(data: ReportData) -> str:
             **_condition("direct", estimate.direct), **_condition("staged", estimate.staged),
             "larger_is_better": "yes" if one.larger_is_better else "no",
             "at_chance": "yes" if one.at_chance else "no",
+            "paired": "yes" if one.paired else "no",
+            "left_out": " ".join(f"{condition}:{seed}" for condition, seed in estimate.left_out),
             "needed_both": " ".join(map(str, estimate.needed_both or ())),
             "runs": runs, "level": data.evidence.level,
             "collapsed": " ".join(f"{run.condition}:{run.seed}" for run in one.collapsed),

@@ -47,7 +47,8 @@ def _without_collapsed(data: ReportData) -> list[Block]:
     records = []
     for entry, one in affected:
         for runs, estimate in (("all", one.all_runs), ("without collapsed", one.without_collapsed)):
-            seeds = count_seeds(estimate) if estimate else "a condition has none left"
+            none_left = "no pair is left" if one.paired else "a condition has none left"
+            seeds = count_seeds(estimate) if estimate else none_left
             records.append({
                 "study": entry.name, "runs": runs, "seeds": seeds,
                 DIFFERENCE: signed(estimate.difference) if estimate else DASH,

@@ -25,6 +25,13 @@ from flaxfer.report.formatting import (
 from flaxfer.statistics.records import Comparison
 from flaxfer.statistics.scores import DIFFERENCE, GAP, MEAN, ZERO_SHOT, Row, Scores
 
+CORRELATION_NOTE = (
+    "Seed correlation: of the scores of both conditions over the seeds that they share, empty for "
+    "fewer than three; with few seeds it is uncertain. A paired analysis, declared before "
+    "training, has shorter intervals where it is high, and longer ones where it is about 0."
+)
+"""Note on a column of the tables of comparisons."""
+
 
 def language_blocks(data: ReportData) -> list[Block]:
     """Return scores and differences by language of every study."""
@@ -105,6 +112,7 @@ def _difference_table(entry: Entry, level: float) -> Table:
             "p after Holm": p_value(one.all_runs.p_holm),
             "p of margin after Holm": p_value(one.all_runs.p_equivalence_holm),
             "effect size": amount(one.all_runs.effect_size, 2),
+            "seed correlation": amount(one.all_runs.seed_correlation, 2),
             "variance of examples": share(one.all_runs.examples_share),
             "needed seeds": one.all_runs.needed_seeds,
             "needed examples": one.all_runs.needed_examples,
@@ -120,6 +128,7 @@ def _difference_table(entry: Entry, level: float) -> Table:
         "A transfer gap becomes narrower or wider; neither is a gain or a loss in score.",
         "Units are what is resampled: fewer than the examples where these belong to clusters, such "
         "as questions about one text, or to parallel sets.",
+        CORRELATION_NOTE,
     ]
     if at_chance:
         notes.append("At chance: no condition scores above chance, so there is nothing to compare.")

@@ -24,7 +24,7 @@ from flaxfer.report.formatting import (
     simultaneous_interval,
     spread,
 )
-from flaxfer.report.languages import interval_caption
+from flaxfer.report.languages import CORRELATION_NOTE, interval_caption
 from flaxfer.statistics.multiplicity import Verdict
 from flaxfer.statistics.records import Comparison, Estimate, Family
 from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT
@@ -61,15 +61,15 @@ def _sentence(entry: Entry, comparison: Comparison) -> str:
     text = (
         f"{entry.intermediate} before {entry.target}, with {entry.model}: {DIFFERENCE} "
         f"{_difference(comparison.all_runs)} in {_score_name(entry, comparison)}; "
-        f"{_certainty(comparison.all_runs)}. {_limits(comparison.all_runs)}"
+        f"{_certainty(comparison.all_runs, comparison.paired)}. {_limits(comparison.all_runs)}"
     ).rstrip()
     if comparison.collapsed:
         runs = join(f"{run.condition} seed {run.seed}" for run in comparison.collapsed)
         text += f" Collapsed, and counted: {runs}; without, "
         if (rest := comparison.without_collapsed) is None:
-            text += "a condition has no run left."
+            text += "no pair is left." if comparison.paired else "a condition has no run left."
         else:
-            text += f"{rest.verdict}: {_difference(rest)}; {_certainty(rest)}."
+            text += f"{rest.verdict}: {_difference(rest)}; {_certainty(rest, comparison.paired)}."
     if entry.study.failed:
         runs = join(f"{run.condition}/{run.stage} seed {run.seed}" for run in entry.study.failed)
         text += f" Diverged, and not counted: {runs}."
@@ -80,9 +80,15 @@ def _difference(estimate: Estimate) -> str:
     return f"{signed(estimate.difference)} {interval(estimate)}"
 
 
-def _certainty(estimate: Estimate) -> str:
+def _certainty(estimate: Estimate, paired: bool) -> str:
     """Return the p values and seeds, or that one seed is no evidence about other seeds."""
-    seeds, p, p_holm = count_seeds(estimate), p_value(estimate.p), p_value(estimate.p_holm)
+    p, p_holm = p_value(estimate.p), p_value(estimate.p_holm)
+    seeds = count_seeds(estimate)
+    if paired:
+        seeds = f"{plural(len(estimate.direct.seeds), 'pair')} of runs"
+    if estimate.left_out:
+        runs = join(f"{condition} seed {seed}" for condition, seed in estimate.left_out)
+        seeds += f" (left out, as the pair is incomplete: {runs})"
     if estimate.p_holm is None:
         return (
             f"{seeds}, so the interval is over examples alone (p {p}), conditional on these runs: "
@@ -147,10 +153,10 @@ def _method(data: ReportData) -> str:
     text = (
         f"Brackets hold the {evidence.level:.0%} interval of the difference over seeds and "
         f"examples ({evidence.draws:,} resamples). Numbers here are rounded to three decimals; "
-        "comparisons.csv has all digits. "
+        f"comparisons.csv has all digits. {_analysis(data)} "
     )
     if all(comparison.all_runs.p_holm is None for _, comparison in data.judged):
-        return f"{text}With one seed in a condition there is no verdict."
+        return f"{text}With one seed in a condition, or one pair, there is no verdict."
     primary, secondary = (
         sum(
             one.family == family and one.all_runs.p_holm is not None
@@ -180,6 +186,15 @@ def _method(data: ReportData) -> str:
             "secondary, and corrected as a family of their own. "
         )
     return f"{text}Undecided is no evidence of equality."
+
+
+def _analysis(data: ReportData) -> str:
+    """Return a sentence that says whether runs are paired by seed."""
+    pairs = [comparison.paired for _, comparison in data.judged]
+    if not any(pairs):
+        return "Runs are not paired by seed: the variances of both conditions add up (Welch)."
+    studies = "" if all(pairs) else f" in {sum(pairs)} of {len(pairs)} studies"
+    return f"Runs of the same seed are paired{studies}, as declared in the config."
 
 
 def _margins(data: ReportData) -> list[str]:
@@ -218,19 +233,21 @@ def target_blocks(data: ReportData) -> list[Block]:
             "p over runs": p_value(estimate.p_seeds),
             "p over examples": p_value(estimate.p_examples),
             "effect size": amount(estimate.effect_size, 2),
+            "seed correlation": amount(estimate.seed_correlation, 2),
             "variance of examples": share(estimate.examples_share),
             "needed seeds": estimate.needed_seeds, "needed examples": estimate.needed_examples,
         })  # fmt: skip
     least = max(comparison.all_runs.p_seeds_least for _, comparison in data.judged)
     notes = [
-        "p over runs permutes the condition labels across runs; with this many runs its smallest "
-        f"possible value is up to {least:.2g}. p over examples exchanges the predictions of both "
-        "conditions, and is conditional on these runs.",
+        "p over runs permutes the condition labels across runs, or within pairs; with this many "
+        f"runs its smallest possible value is up to {least:.2g}. p over examples exchanges the "
+        "predictions of both conditions, and is conditional on these runs.",
         "Effect size: Hedges' g over seeds. Variance of examples: share of the variance of the "
         "difference that all runs share, so that more seeds do not reduce it. Needed seeds, needed "
         "examples: seeds per condition on these examples, or examples with these seeds, to detect "
         "such a difference with power 0.8 after the correction; empty where no number is enough.",
+        CORRELATION_NOTE,
         "p of margin: of a difference of at least the margin; a dash where none was declared.",
     ]
     caption = "Mean ± standard deviation over seeds, by target and model; all runs count."
-    return [Table(caption, records, "llllrrrrrrrlrrrrrrr", notes)]
+    return [Table(caption, records, "llllrrrrrrrlrrrrrrrr", notes)]

@@ -24,7 +24,7 @@ from flaxfer.statistics.inference import Difference
 from flaxfer.statistics.looks import AnyDifference, of_all_looks
 from flaxfer.statistics.records import Comparison, ConditionScores, Estimate, Evidence, Family
 from flaxfer.statistics.scores import GAP
-from flaxfer.statistics.sets import COMPARED, SetScores, StudyRuns
+from flaxfer.statistics.sets import SetScores, StudyRuns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +97,7 @@ def _compare(
             collapsed.append(Collapsed(run.condition, run.seed, run.id, why))
         elif why:
             not_transferred.append(Collapsed(run.condition, run.seed, run.id, why))
-    remaining = {run.condition for run, bad in zip(study.runs, collapsed_r, strict=True) if not bad}
-    partly = collapsed and len(remaining) == len(COMPARED)
+    partly = collapsed and all(study.compared(~collapsed_r))
     every = _estimate(study, scores, np.full_like(collapsed_r, True), level, seed)
     sound = _estimate(study, scores, ~collapsed_r, level, seed) if partly else (None, None)
     comparison = Comparison(
@@ -111,6 +110,7 @@ def _compare(
         n=scores.n,
         family=_family(study, scores),
         margin=study.margin,
+        paired=study.paired,
         units=scores.units,
         at_chance=scores.at_chance,
         all_runs=every[0],
@@ -129,21 +129,22 @@ def _estimate(
     study: StudyRuns, scores: SetScores, kept: np.ndarray, level: float, seed: int
 ) -> tuple[Estimate, AnyDifference]:
     """Return the estimate from the runs that `kept`, (runs,) bool, selects."""
-    first, second = (
-        [i for i, run in enumerate(study.runs) if run.condition == condition and kept[i]]
-        for condition in COMPARED
-    )
+    first, second = study.compared(kept)
+    of_pairs = study.kept_pairs(kept)
+    pairs = scores.scores[np.array(study.pairs, int)][:, of_pairs]
     direct, staged = scores.scores[first], scores.scores[second]
     rng = np.random.default_rng((seed, scores.n, 1))
     resampled = scores.resampled[:, first], scores.resampled[:, second]
     primary = _family(study, scores) == "primary" and study.metric == study.study.metric
     difference = of_all_looks(
         study.study,
-        Difference(direct, staged, *resampled, scores.largest),
+        Difference(direct, staged, *resampled, scores.largest, paired=study.paired),
         primary and bool(kept.all()),
     )
     low, high = difference.interval(level)
-    p_seeds, least = inference.permute_seeds(direct, staged, len(scores.resampled), rng)
+    p_seeds, least = inference.permute_seeds(
+        direct, staged, len(scores.resampled), rng, paired=study.paired
+    )
     variances = difference.components
     estimate = Estimate(
         direct=_condition_scores(study, first, direct),
@@ -156,13 +157,19 @@ def _estimate(
         p_equivalence=None if study.margin is None else difference.p_equivalence(study.margin),
         p_seeds=p_seeds,
         p_seeds_least=least,
-        p_examples=_permute_examples(study, scores, kept),
+        p_examples=_permute_examples(pairs, scores.exchanged[:, of_pairs]),
         pooled_sd=inference.pooled_sd(direct, staged),
         effect_size=inference.hedges_g(direct, staged),
+        seed_correlation=inference.seed_correlation(*pairs),
         variance_examples=variances.examples if variances else None,
         variance_seeds=variances.seeds if variances else None,
         variance_interaction=variances.interaction if variances else None,
         examples_share=variances.examples_share if variances else None,
+        left_out=tuple(
+            (run.condition, run.seed)
+            for i, run in enumerate(study.runs)
+            if kept[i] and i not in {*first, *second}
+        ),
     )
     return estimate, difference
 
@@ -178,15 +185,18 @@ def _condition_scores(
     )
 
 
-def _permute_examples(study: StudyRuns, scores: SetScores, kept: np.ndarray) -> float | None:
-    """Return the p value of exchanging predictions between runs of the same seed."""
-    first, second = (np.array(runs, int) for runs in study.pairs)
-    paired = kept[first] & kept[second]
-    if not paired.any():
+def _permute_examples(pairs: np.ndarray, exchanged: np.ndarray) -> float | None:
+    """Return the p value of exchanging predictions between runs of the same seed.
+
+    Args:
+      pairs: (2, pairs), scores of the direct and staged runs.
+      exchanged: (draws, pairs), staged minus direct after exchanging predictions.
+    """
+    if not pairs.size:
         return None
-    observed = (scores.scores[second] - scores.scores[first])[paired].mean()
-    differences = scores.exchanged[:, paired].mean(axis=1)
-    return inference.permutation_p(differences, observed, exact=False)
+    direct, staged = pairs
+    observed = (staged - direct).mean()
+    return inference.permutation_p(exchanged.mean(axis=1), observed, exact=False)
 
 
 def _judge(drafts: Sequence[_Draft], alpha: float) -> list[Comparison]:

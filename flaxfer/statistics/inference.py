@@ -15,11 +15,16 @@ and examples, which averages out over examples.
   chi-squared variable (a fiducial or generalised interval, Weerahandi 1993; with infinitely many
   examples it is the t interval). The part already covered by resampling examples is subtracted
   first.
-- Runs of the two conditions are **not paired by seed**, although a seed fixes the order of the data
-  and the head in both. Pairing would leave only the degrees of freedom of one condition. Unpaired,
-  the variances of the conditions add up, with the degrees of freedom of Welch (1947). This is right
-  if the scores of the conditions are uncorrelated over seeds, conservative if they are positively
-  correlated, and allows different numbers of runs. `benchmarks/coverage.py` measures all of these.
+- Runs of the two conditions are **not paired by seed** unless the study declares it, although a
+  seed fixes the order of the data and the head in both. Unpaired, the variances of the conditions
+  add up, with the degrees of freedom of Welch (1947). This is right if the scores of the conditions
+  are uncorrelated over seeds, conservative if they are positively correlated, and allows different
+  numbers of runs.
+- **Paired**, the differences between the runs of each seed form one group, with the degrees of
+  freedom of one condition (with infinitely many examples, the paired t test). This is right for any
+  correlation. The interval is shorter if the correlation is large, as it may be where seeds draw
+  their own data, and longer if it is near 0. The choice is part of the design: made after looking,
+  it makes false positives more frequent. `benchmarks/coverage.py` measures both.
 
 `Difference` is the resulting distribution of the true difference. Its quantiles are the ends of the
 interval, and its tails are p values: beyond 0 for the test of no difference, so that p is the level
@@ -65,15 +70,17 @@ class Components:
 
     Attributes:
       examples: variance due to the examples that all runs share.
-      seeds: variance over seeds on these examples, of one run of each condition.
+      seeds: variance over seeds on these examples, of one run of each condition, or one pair.
       interaction: part of `seeds` due to the interaction of seeds and examples.
       total: variance of the difference of the means of the observed runs.
+      groups: groups of runs from which `seeds` is estimated: both conditions, or 1 of pairs.
     """
 
     examples: float
     seeds: float
     interaction: float
     total: float
+    groups: int = 2
 
     @property
     def examples_share(self) -> float:
@@ -86,13 +93,13 @@ class Difference:
 
     It is a mixture of normal distributions: the resampled differences are the means, binned on a
     grid, and the seed effect's possible standard deviations are those of the normal distributions.
-    If a condition has a single run, there is no seed effect: the distribution is over examples
-    alone.
+    If a condition has a single run, or there is a single pair, there is no seed effect: the
+    distribution is over examples alone.
 
     B resamples have no more than about 1 / B to say about the probability of a tail. Where fewer
     than `RESOLVED` of them are in a tail, its probability is at least that of normally distributed
     resamples, up to `RESOLVED` / B. So p values have no smallest value; with many examples they
-    equal Welch's, to 1e-4 of the value.
+    equal those of the t test (Welch's, or paired), to 1e-4 of the value.
 
     Args:
       direct: (R,) scores of the direct runs on all examples.
@@ -100,6 +107,7 @@ class Difference:
       direct_BR: (B, R) scores of the direct runs in resamples of the examples.
       staged_BR: (B, R) scores of the staged runs in the same resamples.
       largest: largest possible absolute difference.
+      paired: whether run i of both conditions has the same seed, so that their difference counts.
 
     Attributes:
       value: observed difference of the mean scores.
@@ -115,6 +123,8 @@ class Difference:
         direct_BR: np.ndarray,
         staged_BR: np.ndarray,
         largest: float = math.inf,
+        *,
+        paired: bool = False,
     ):
         self.value = float(staged.mean() - direct.mean())
         self.over: Over = "examples alone"
@@ -124,11 +134,13 @@ class Difference:
         self._mean, self._sd = float(drawn.mean()), float(drawn.std())
         self._place, self._share, width = _binned(drawn)
         deviation, self._weight = np.zeros(1), np.ones(1)
-        if min(len(direct), len(staged)) > 1:
+        groups = _groups(direct, staged, paired)
+        sizes = np.array([len(runs) for runs in groups])
+        if sizes.min() > 1:
             self.over = "seeds and examples"
-            sizes = np.array([len(direct), len(staged)])
-            by_seed = np.array([runs.var(ddof=1) for runs in (direct, staged)])
-            interaction = np.array([_interaction(scores) for scores in (direct_BR, staged_BR)])
+            by_seed = np.array([runs.var(ddof=1) for runs in groups])
+            drawn_groups = _groups(direct_BR, staged_BR, paired)
+            interaction = np.array([_interaction(scores) for scores in drawn_groups])
             means, covered = by_seed / sizes, (interaction / sizes).sum()
             examples = float(max(self._sd**2 - covered, 0.0))
             self.components = Components(
@@ -136,6 +148,7 @@ class Difference:
                 seeds=float(by_seed.sum()),
                 interaction=float(min(interaction.sum(), by_seed.sum())),
                 total=float(examples + means.sum()),
+                groups=len(groups),
             )
             if (variance := means.sum()) > 0:
                 df = variance**2 / (means**2 / (sizes - 1)).sum()
@@ -205,6 +218,11 @@ class Difference:
         return min(max(self.tail(-margin, above=False), self.tail(margin, above=True)), 1.0)
 
 
+def _groups(direct: np.ndarray, staged: np.ndarray, paired: bool) -> list[np.ndarray]:
+    """Return the groups of runs, (..., R) each, whose variances over seeds add up."""
+    return [staged - direct] if paired else [direct, staged]
+
+
 def _binned(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Return grid points, the share of the values at each, and the distance of the points.
 
@@ -241,13 +259,18 @@ def _over(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def _interaction(scores_BR: np.ndarray) -> float:
-    """Return the variance over examples of a run's deviation from the mean of its condition."""
+    """Return the variance over examples of a run's deviation from the mean of its group."""
     deviations = scores_BR - scores_BR.mean(axis=1, keepdims=True)
     return float(deviations.var(axis=0).sum() / (scores_BR.shape[1] - 1))
 
 
 def permute_seeds(
-    direct: np.ndarray, staged: np.ndarray, max_permutations: int, rng: np.random.Generator
+    direct: np.ndarray,
+    staged: np.ndarray,
+    max_permutations: int,
+    rng: np.random.Generator,
+    *,
+    paired: bool = False,
 ) -> tuple[float, float]:
     """Permute condition labels across runs (Fisher 1935), conditional on the examples.
 
@@ -259,28 +282,46 @@ def permute_seeds(
       staged: (runs,) scores of the staged runs.
       max_permutations: number of permutations to draw if there are more than that.
       rng: generator for drawn permutations.
+      paired: whether labels are exchanged within pairs only, so that differences change signs.
 
     Returns:
       The two-sided p value, and the smallest p value possible with so many runs, such as 0.1 for 3
-      and 3.
+      and 3, or 0.25 for 3 pairs.
     """
-    scores = np.concatenate([direct, staged])
-    size = len(staged)
-    permutations = math.comb(len(scores), size)
+    permutations = 2 ** len(staged) if paired else math.comb(len(direct) + len(staged), len(staged))
     exact = permutations <= max_permutations
-    if exact:
-        picked = np.array(list(itertools.combinations(range(len(scores)), size)))
-    else:
-        rows = np.tile(np.arange(len(scores)), (max_permutations, 1))
-        picked = rng.permuted(rows, axis=1)[:, :size]
-    total = scores[picked].sum(axis=1)
-    differences = total / size - (scores.sum() - total) / len(direct)
-    observed = staged.mean() - direct.mean()
+    permuted = _with_signs if paired else _with_labels
+    differences = permuted(direct, staged, None if exact else max_permutations, rng)
     # With equally many runs, swapping all labels gives a difference of the same absolute value.
     smallest = (2 if len(direct) == len(staged) else 1) / permutations
     if not exact:
         smallest = max(smallest, 1 / (max_permutations + 1))
-    return permutation_p(differences, observed, exact), smallest
+    return permutation_p(differences, staged.mean() - direct.mean(), exact), smallest
+
+
+def _with_labels(
+    direct: np.ndarray, staged: np.ndarray, draws: int | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the difference for drawn labels of all runs, or for all labels if `draws` is None."""
+    scores, size = np.concatenate([direct, staged]), len(staged)
+    if draws is None:
+        picked = np.array(list(itertools.combinations(range(len(scores)), size)))
+    else:
+        rows = np.tile(np.arange(len(scores)), (draws, 1))
+        picked = rng.permuted(rows, axis=1)[:, :size]
+    total = scores[picked].sum(axis=1)
+    return total / size - (scores.sum() - total) / len(direct)
+
+
+def _with_signs(
+    direct: np.ndarray, staged: np.ndarray, draws: int | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the mean difference of pairs for drawn signs, or for all signs if `draws` is None."""
+    if draws is None:
+        signs = np.array(list(itertools.product((1, -1), repeat=len(staged))))
+    else:
+        signs = rng.choice((1, -1), (draws, len(staged)))
+    return signs @ (staged - direct) / len(staged)
 
 
 def permutation_p(differences: np.ndarray, observed: float, exact: bool) -> float:
@@ -315,3 +356,21 @@ def hedges_g(direct: np.ndarray, staged: np.ndarray) -> float | None:
         return None
     df = len(direct) + len(staged) - 2
     return float((staged.mean() - direct.mean()) / sd * (1 - 3 / (4 * df - 1)))
+
+
+def seed_correlation(direct: np.ndarray, staged: np.ndarray) -> float | None:
+    """Return Pearson's correlation of the scores of both conditions over seeds.
+
+    With R seeds, its standard error is about 1 / sqrt(R - 1) where it is 0.
+
+    Args:
+      direct: (pairs,) scores of the direct runs of seeds that both conditions have.
+      staged: (pairs,) scores of the staged runs of the same seeds.
+
+    Returns:
+      None for fewer than three seeds, of which any two are perfectly correlated, or if the scores
+      of a condition are all the same.
+    """
+    if len(direct) < 3 or not (np.ptp(direct) and np.ptp(staged)):
+        return None
+    return float(np.corrcoef(direct, staged)[0, 1])

@@ -145,13 +145,12 @@ def _headline(study: StudyRuns) -> Difference | None:
     scores = next((one for one in every if (one.language, one.set) == study.headline), None)
     if scores is None:
         return None
-    direct = np.array([run.condition == "direct" for run in study.runs])
+    direct, staged = study.compared(np.full(len(study.runs), True))
     return Difference(
-        scores.scores[direct],
-        scores.scores[~direct],
-        scores.resampled[:, direct],
-        scores.resampled[:, ~direct],
+        *(scores.scores[direct], scores.scores[staged]),
+        *(scores.resampled[:, direct], scores.resampled[:, staged]),
         scores.largest,
+        paired=study.paired,
     )
 
 

@@ -38,13 +38,16 @@ class Needed:
     both: tuple[int, int] | None
 
 
-def power(difference: float, examples: float, seeds: float, runs: float, alpha: float) -> float:
+def power(
+    difference: float, examples: float, seeds: float, runs: float, alpha: float, groups: int = 2
+) -> float:
     """Return the power of the two-sided test of no difference.
 
     The difference of the means has the variance `examples + seeds / runs`, of which the second part
-    is estimated with 2 * (runs - 1) degrees of freedom; the statistic is noncentral t with those of
-    Satterthwaite (1946). Without variance over examples this is the power of the two-sample t test
-    (Cohen 1988, Statistical Power Analysis, ch. 2).
+    is estimated with `groups * (runs - 1)` degrees of freedom; the statistic is noncentral t with
+    those of Satterthwaite (1946). Without variance over examples this is the power of the
+    two-sample t test, or with one group of the paired one (Cohen 1988, Statistical Power Analysis,
+    ch. 2).
 
     Args:
       difference: true difference.
@@ -52,12 +55,14 @@ def power(difference: float, examples: float, seeds: float, runs: float, alpha: 
       seeds: variance of one run of each condition, `Components.seeds`.
       runs: seeds in each condition, more than 1.
       alpha: level of the test.
+      groups: groups of runs from which `seeds` is estimated, `Components.groups`: 1 if runs are
+        paired by seed.
     """
     variance = examples + seeds / runs
     if variance <= 0:
         return float(difference != 0)
     share = seeds / runs / variance
-    df = 2 * (runs - 1) / share**2 if share else math.inf
+    df = groups * (runs - 1) / share**2 if share else math.inf
     if df > NORMAL_DF:
         shift, critical = abs(difference) / math.sqrt(variance), special.ndtri(alpha / 2)
         return float(special.ndtr(critical + shift) + special.ndtr(critical - shift))
@@ -82,7 +87,8 @@ def needed(difference: float, components: Components, runs: float, n: int, alpha
     def found(seeds: float, examples: int) -> bool:
         less = n / examples
         by_seed = components.seeds - (1 - less) * components.interaction
-        return power(difference, components.examples * less, by_seed, seeds, alpha) >= TARGET
+        of_examples, groups = components.examples * less, components.groups
+        return power(difference, of_examples, by_seed, seeds, alpha, groups) >= TARGET
 
     seeds = _smallest(lambda count: found(count, n))
     examples = _smallest(lambda count: found(runs, count))

@@ -6,6 +6,7 @@ What is resampled is defined in `flaxfer.statistics.units`.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -92,6 +93,7 @@ class StudyRuns:
       workdir, study: directory and record of the study.
       metric, larger_is_better: metric of all scores, and its direction.
       margin: smallest relevant difference of the metric; None if none is declared.
+      paired: whether runs are compared as pairs of a seed.
       headline: language and set that decide about the study, see `Scores.headline`.
       runs: runs, direct before staged.
       pairs: indices of the direct and of the staged runs of the seeds in both conditions.
@@ -113,23 +115,50 @@ class StudyRuns:
         ]
         self.skipped: list[str] = []
         self.notes: list[str] = []
-        if {run.condition for run in self.runs} != set(COMPARED):
-            self._skip("it has no finished runs of both direct and staged")
-        if self.metric not in self.study.metrics:
-            self._skip(f"it has no metric {self.metric}")
-        self._comparable = not self.skipped
         direct, staged = (
             {run.seed: i for i, run in enumerate(self.runs) if run.condition == condition}
             for condition in COMPARED
         )
         both = [seed for seed in staged if seed in direct]
         self.pairs = [direct[seed] for seed in both], [staged[seed] for seed in both]
+        self.paired = self.study.paired
+        if {run.condition for run in self.runs} != set(COMPARED):
+            self._skip("it has no finished runs of both direct and staged")
+        elif self.paired and not both:
+            self._skip("it is paired, but no seed has finished runs of both direct and staged")
+        if self.metric not in self.study.metrics:
+            self._skip(f"it has no metric {self.metric}")
+        self._comparable = not self.skipped
         self._scores = Scores(self.study)
         self.margin = self.study.margin.get(self.metric)
         self.headline = self._scores.headline
 
     def _skip(self, why: str) -> None:
         self.skipped.append(f"{self.study.name} ({self.workdir}): {why}.")
+
+    def kept_pairs(self, kept: np.ndarray) -> np.ndarray:
+        """Return (pairs,) bool: the pairs of two runs that `kept`, (runs,) bool, selects."""
+        direct, staged = (np.array(runs, int) for runs in self.pairs)
+        both: np.ndarray = kept[direct] & kept[staged]
+        return both
+
+    def compared(self, kept: np.ndarray) -> tuple[list[int], list[int]]:
+        """Return the indices of the direct and of the staged runs that are compared.
+
+        If the study is paired, these are the runs of the same seeds, in the same order.
+
+        Args:
+          kept: (runs,) bool, runs to select from.
+        """
+        if self.paired:
+            kept_pairs = self.kept_pairs(kept)
+            direct, staged = (list(itertools.compress(runs, kept_pairs)) for runs in self.pairs)
+        else:
+            direct, staged = (
+                [i for i, run in enumerate(self.runs) if run.condition == condition and kept[i]]
+                for condition in COMPARED
+            )
+        return direct, staged
 
     def sets(self, draws: int, seed: int) -> dict[Row, SetScores]:
         """Score every set on its examples, on resamples of them, and with exchanged predictions.

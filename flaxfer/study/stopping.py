@@ -135,7 +135,7 @@ def _changes(config: Config, record: Study | None) -> dict[str, tuple[Any, Any]]
 
 
 def _looks_of(config: Config, record: Study | None) -> list[Look]:
-    """Return the looks of a record; none if they were at another comparison or margin."""
+    """Return the looks of a record; none if the comparison was of another kind."""
     return record.looked if record and _changes(config, record).keys() <= {"seeds"} else []
 
 
@@ -157,6 +157,7 @@ def _design(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "seeds": config.get("seeds"),
         "margin": config.get("margin") or None,
+        "analysis": "paired" if config.get("paired") else "unpaired",
         "evaluated sets": sorted(config.get("target", {}).get("evaluate", ())),
     }
 

@@ -49,6 +49,7 @@ def introduce(data: StudyData, mesh: jax.sharding.Mesh) -> None:
         ("conditions", ", ".join(config.conditions)),
         ("seeds", seeds.describe(config.seeds)),
         *(("margin", f"{metric} {size:g}") for metric, size in config.margin.items()),
+        *([("analysis", "paired by seed")] if config.paired else []),
         ("workdir", config.workdir),
     ]
     for name, stage in data.stages.items():
@@ -149,6 +150,7 @@ def study_facts(data: StudyData, command: str, cell: CellKey | None) -> dict[str
         "conditions": list(config.conditions),
         "looks": list(config.looks),
         "margin": dict(config.margin),
+        "paired": config.paired,
         "model": model_facts(data),
         "config": loading.to_dict(config),
         "versions": platform.versions(),

@@ -213,3 +213,10 @@ def test_a_margin_reaches_the_studies_that_compare_its_metric(file: str) -> None
     with pytest.raises(ConfigError, match="1 error") as caught:
         load(file, ("margin", "{'accuracy': 0.02}"))
     assert "margin: 'accuracy' is the metric of no target" in caught.value.details[0]
+
+
+def test_pairing_reaches_the_studies_that_compare_conditions(file: str) -> None:
+    cells = grids.cells(load(file, ("paired", "True"), ("seeds", "0,1,2")))
+    assert {name for name, cell in cells.items() if not cell.paired} == {
+        f"{model}.alone{fraction}" for model in ("small", "large") for fraction in ("", ".0.1")
+    }

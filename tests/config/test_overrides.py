@@ -95,6 +95,7 @@ def test_a_shared_override_that_every_stage_of_the_file_replaces_is_an_error(key
             {"log_every": 1},
         ),
         ({"seeds": (0, 1), "batched_seeds": 2}, [("seeds", "0")], {}),
+        ({"seeds": (0, 1), "paired": True}, [("seeds", "0")], {}),
         ({}, [("conditions", "direct")], {}),
     ],
     ids=str,

@@ -42,13 +42,14 @@ Json = dict[str, Any]
 class World:
     """The size of a grid: `targets` are keys of `EFFECTS`, every set has `n` examples.
 
-    Studies declare `margin` for their metric."""
+    Studies declare `margin` for their metric, and whether runs are `paired`."""
 
     models: Sequence[str] = ("bert", "xlmr")
     targets: Sequence[str] = tuple(EFFECTS)
     seeds: Sequence[int] = (0, 1, 2, 3)
     n: int = 200
     margin: float | None = 0.1
+    paired: bool = False
 
 
 def write_grid(folder: Path, world: World) -> Path:
@@ -127,6 +128,7 @@ def _write_study(
         "conditions": ["direct", "staged"],
         "seeds": list(world.seeds),
         "margin": {} if world.margin is None else {task.metric: world.margin},
+        "paired": world.paired,
         "model": {"source": model, "family": "bert", "parameters": 110_000_000},
         "data": list(_splits(sets, world.n)),
         "runs": runs,

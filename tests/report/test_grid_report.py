@@ -39,8 +39,8 @@ SPACE = "\N{NO-BREAK SPACE}"
 NUMBERS = (
     "difference", "low", "high", "p", "p_equivalence", "p_holm", "p_equivalence_holm", "alpha_holm",
     "low_simultaneous", "high_simultaneous", "level_simultaneous", "p_seeds", "pooled_sd",
-    "effect_size", "variance_examples", "variance_seeds", "variance_interaction", "examples_share",
-    "needed_seeds", "needed_examples",
+    "effect_size", "seed_correlation", "variance_examples", "variance_seeds",
+    "variance_interaction", "examples_share", "needed_seeds", "needed_examples",
 )  # fmt: skip
 
 
@@ -148,6 +148,7 @@ def test_comparisons_csv_has_every_digit(folder: Path, data: ReportData) -> None
         assert line["needed_both"] == " ".join(map(str, estimate.needed_both or ()))
         assert (line["family"], line["margin"]) == (one.family, "0.1")
         assert line["units"] == str(one.units)
+        assert (line["paired"], line["left_out"]) == ("no", "")
         assert line["at_chance"] == ("yes" if one.at_chance else "no")
         assert line["p_holm"] == repr(estimate.p_holm)
         assert float(line["staged_mean"]) == estimate.staged.mean

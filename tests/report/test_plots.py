@@ -69,15 +69,16 @@ def test_the_margin_is_a_band_behind_the_interval() -> None:
         scores, scores, 0.1, -0.1, 0.3, "seeds and examples",
         **dict.fromkeys(("p", "p_seeds", "p_seeds_least"), 0.5),
         **dict.fromkeys(
-            ("p_equivalence", "p_examples", "pooled_sd", "effect_size", "variance_examples",
-             "variance_seeds", "variance_interaction", "examples_share")
+            ("p_equivalence", "p_examples", "pooled_sd", "effect_size", "seed_correlation",
+             "variance_examples", "variance_seeds", "variance_interaction", "examples_share")
         ),
+        left_out=(),
     )  # fmt: skip
     rows = [
         Comparison(
             **{"workdir": "w", "study": "s", "metric": "pearson", "larger_is_better": True},
             **{"language": "en", "set": "en", "n": 9, "units": 9, "at_chance": False},
-            **{"family": "primary", "margin": margin, "all_runs": estimate},
+            **{"family": "primary", "margin": margin, "paired": False, "all_runs": estimate},
             **{"collapsed": (), "not_transferred": (), "without_collapsed": None},
         )
         for margin in (0.05, None, 0.2)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from flaxfer.report.csv_tex import comparisons_csv
 from flaxfer.report.data import Entry, ReportData, read_report_data
 from flaxfer.report.document import Block, Figure, Table, Text, Verdicts
 from flaxfer.report.formatting import about, p_value
-from flaxfer.report.languages import language_blocks
+from flaxfer.report.languages import CORRELATION_NOTE, language_blocks
 from flaxfer.report.verdicts import target_blocks, verdict_blocks
 from flaxfer.statistics.multiplicity import Verdict
 from flaxfer.statistics.records import Comparison, Estimate
@@ -119,6 +122,44 @@ def test_the_margin_is_declared_or_said_to_be_missing(data: ReportData, tmp_path
     assert "No margin was declared, so no study can show" in text
     assert "no relevant change in" not in text
     assert all("margin" not in sentence for sentence in sentences(without))
+
+
+def test_the_report_says_which_analysis_was_used(data: ReportData, tmp_path: Path) -> None:
+    folder = write_grid(tmp_path, dataclasses.replace(WORLD, paired=True))
+    paired = read_report_data([folder], folder)
+    assert "Runs are not paired by seed: " in text_of(verdict_blocks(data))
+    assert "Runs of the same seed are paired, as declared" in text_of(verdict_blocks(paired))
+    mixed = dataclasses.replace(data, entries=(data.entries[0], paired.entries[1]))
+    assert "are paired in 1 of 2 studies, as declared" in text_of(verdict_blocks(mixed))
+    # Direct seed 0 of the first study has collapsed, and staged seed 2 of the other has diverged.
+    first, second = sentences(paired)
+    assert "; 3 pairs of runs. " in first and "left out" in first.partition("without, ")[2]
+    assert "2 pairs of runs (left out, as the pair is incomplete: staged seed 0)." in first
+    assert "; 2 pairs of runs (left out, as the pair is incomplete: direct seed 2). " in second
+    assert not any("pair" in sentence for sentence in sentences(data))
+    for line in csv.DictReader(comparisons_csv(paired).splitlines()):
+        assert line["paired"] == "yes" and line["direct_seeds"] == line["staged_seeds"]
+        left_out = {("similarity-language", "all"): "direct:2"}
+        left_out |= {("sentiment-domain", "without collapsed"): "staged:0"}
+        assert line["left_out"] == left_out.get((line["target"], line["runs"]), "")
+
+
+def test_the_correlation_over_seeds_is_always_shown(data: ReportData) -> None:
+    (table,) = target_blocks(data)
+    assert isinstance(table, Table) and CORRELATION_NOTE in table.notes
+    for record, (_, one) in zip(table.records, data.judged, strict=True):
+        direct, staged = one.all_runs.direct, one.all_runs.staged
+        if len(direct.seeds) == len(staged.seeds) == 3:
+            expected = f"{np.corrcoef(direct.scores, staged.scores)[0, 1]:.2f}"
+        else:
+            expected = ""  # Two seeds are shared.
+        assert record["seed correlation"] == expected
+    assert {record["seed correlation"] == "" for record in table.records} == {True, False}
+    for entry in data.entries:
+        blocks = language_blocks(dataclasses.replace(data, entries=(entry,)))
+        tables = [block for block in blocks if isinstance(block, Table)]
+        table = next(block for block in tables if "by language, over all runs" in block.caption)
+        assert CORRELATION_NOTE in table.notes and "seed correlation" in table.columns
 
 
 def test_tables_tell_families_apart_and_gaps_neither_help_nor_hurt(data: ReportData) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import optimize, special, stats
 
+from flaxfer.report.sequential import METHOD
 from flaxfer.statistics.sequential import (
     LARGEST,
     LEAST,
@@ -66,6 +67,39 @@ def test_o_brien_and_flemings_constants_have_their_level(looks: int, constant: f
     # Jennison & Turnbull 2000, table 2.3; three decimals determine the level to 1.3e-4.
     critical = [constant / math.sqrt(time) for time in equal(looks)]
     assert 2 * crossing_probabilities(critical, equal(looks))[-1] == pytest.approx(0.05, abs=1.5e-4)
+
+
+def inflation(critical: Sequence[float], information: Sequence[float], alpha: float) -> float:
+    """Return by what factor looks raise the information for power 0.8, for a test of one side."""
+    alone = stats.norm.ppf(0.8) + stats.norm.isf(alpha)
+
+    def missing(drift: float) -> float:
+        shifted = np.array(critical) - drift * np.sqrt(information)
+        return 0.8 - crossing_probabilities(shifted.tolist(), information)[-1]
+
+    return float((optimize.brentq(missing, 0.5 * alone, 2 * alone, xtol=1e-5) / alone) ** 2)
+
+
+@pytest.mark.parametrize(
+    ("looks", "constant", "published"),
+    [(2, 1.977, 1.008), (3, 2.004, 1.017), (4, 2.024, 1.024), (5, 2.040, 1.028)],
+)
+def test_looks_cost_as_much_information_as_published(
+    looks: int, constant: float, published: float
+) -> None:
+    # Jennison & Turnbull 2000, table 2.4, power 0.8, with the constants of table 2.3.
+    critical = [constant / math.sqrt(time) for time in equal(looks)]
+    assert inflation(critical, equal(looks), 0.025) == pytest.approx(published, abs=1.2e-3)
+
+
+def test_the_report_states_what_looks_cost() -> None:
+    factors = [
+        inflation(critical_values(equal(looks), alpha), equal(looks), alpha)
+        for looks in (2, 4, 10)
+        for alpha in (0.025, 0.0025)
+    ]
+    assert min(factors) > 1
+    assert f"up to {math.ceil(100 * (max(factors) - 1))}% more" in METHOD
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,9 @@ class World:
             runs = {run: out for run, out in self.outputs[name].items() if run[1] in plan.seeds}
             workdir = write_study(self.folder / name, TASK, runs, DATA)
             record: dict[str, Any] = json.loads((workdir / "study.json").read_text())
-            record |= {"config": loading.to_dict(plan.config), "looks": list(plan.config.looks)}
+            config = plan.config
+            record |= {"config": loading.to_dict(config), "looks": list(config.looks)}
+            record |= {"paired": config.paired}
             (workdir / "study.json").write_text(json.dumps(record | stopping.facts(plan)))
 
         return stopping.go_on(summarise)
@@ -165,6 +167,40 @@ def test_a_change_of_the_looks_after_a_look_is_recorded(tmp_path: Path) -> None:
     text = (tmp_path / "none" / "report.md").read_text()
     assert "1 change of a design after there were results" in text and change in text
     assert world.run((3, LAST)) and read_study(tmp_path / "none").design_changes == [change]
+
+
+def test_a_change_of_the_analysis_after_a_look_is_recorded(tmp_path: Path) -> None:
+    world = World(tmp_path, {"none": 4.0})
+    world.go_on(Stopping(world.plans()))
+    before = read_study(tmp_path / "none").looked
+    paired = [
+        dataclasses.replace(plan, config=dataclasses.replace(plan.config, paired=True))
+        for plan in world.plans()
+    ]
+    stopping = Stopping(paired)
+    while world.go_on(stopping):
+        pass
+    record = read_study(tmp_path / "none")
+    (change,) = record.design_changes
+    assert "after results of 2 seeds: analysis unpaired became paired." in change
+    assert [look.seeds for look in record.looked] == [2, 6, LAST]
+    assert record.looked[0].difference == before[0].difference
+    assert record.looked[0].p != before[0].p
+    assert Stopping(paired).facts(paired[0])["design_changes"] == [change]
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_looks_are_at_the_comparison_of_the_report(paired: bool, tmp_path: Path) -> None:
+    workdir = write_study(tmp_path / "a", TASK, World(tmp_path, {"a": 1.0}).outputs["a"], DATA)
+    record = json.loads((workdir / "study.json").read_text()) | {"paired": paired}
+    (workdir / "study.json").write_text(json.dumps(record))
+    look = statistics_looks.take_look(workdir, LAST, LAST, [])
+    evidence = compare([workdir], draws=100)
+    (one,) = [one.all_runs for one in evidence.comparisons if one.family == "primary"]
+    assert (look.difference, look.p) == (one.difference, one.p)
+    direct, staged = np.array(one.direct.scores), np.array(one.staged.scores)
+    groups = [staged - direct] if paired else [direct, staged]
+    assert one.variance_seeds == pytest.approx(sum(group.var(ddof=1) for group in groups))
 
 
 def test_seeds_added_after_results_are_recorded(tmp_path: Path) -> None:
