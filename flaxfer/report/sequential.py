@@ -14,7 +14,7 @@ METHOD = (
     "look or an earlier one would reject, before the correction for other studies. The repeated "
     "intervals of all looks cover the difference together with 95%. Intervals and p values of "
     "these studies elsewhere in this report are of this kind, too. Needed seeds and examples are "
-    "those of a study with one look; the last of 2 to 10 equally spaced looks takes up to 3% more."
+    "those of a study with one look; the last of 2 to 10 equally spaced looks takes up to 4% more."
 )
 
 

@@ -156,7 +156,7 @@ def _method(data: ReportData) -> str:
         f"comparisons.csv has all digits. {_analysis(data)} "
     )
     if all(comparison.all_runs.p_holm is None for _, comparison in data.judged):
-        return f"{text}With one seed in a condition, or one pair, there is no verdict."
+        return f"{text}With one seed in a condition there is no verdict."
     primary, secondary = (
         sum(
             one.family == family and one.all_runs.p_holm is not None

@@ -121,7 +121,8 @@ class Sums(Resampled):
     ) -> np.ndarray:
         """See the base class."""
         a, b = self._single[:, first], self._single[:, second]
-        moved = (swap_BU @ (b - a).reshape(self.units, -1)).reshape(-1, len(first), self._k)
+        changes = (b - a).reshape(self.units, len(first) * self._k)
+        moved = (swap_BU @ changes).reshape(len(swap_BU), len(first), self._k)
         first_sums = self._features[:, first].sum(axis=0)
         second_sums = self._features[:, second].sum(axis=0)
         n = np.array([[self.n]])

@@ -131,11 +131,11 @@ def test_the_report_says_which_analysis_was_used(data: ReportData, tmp_path: Pat
     assert "Runs of the same seed are paired, as declared" in text_of(verdict_blocks(paired))
     mixed = dataclasses.replace(data, entries=(data.entries[0], paired.entries[1]))
     assert "are paired in 1 of 2 studies, as declared" in text_of(verdict_blocks(mixed))
-    # Direct seed 0 of the first study has collapsed, and staged seed 2 of the other has diverged.
-    first, second = sentences(paired)
-    assert "; 3 pairs of runs. " in first and "left out" in first.partition("without, ")[2]
-    assert "2 pairs of runs (left out, as the pair is incomplete: staged seed 0)." in first
-    assert "; 2 pairs of runs (left out, as the pair is incomplete: direct seed 2). " in second
+    # Direct seed 0 of one study has collapsed, and staged seed 2 of the other has diverged.
+    diverged, collapsed = sentences(paired)
+    assert "; 3 pairs of runs. " in collapsed and "left out" in collapsed.partition("without, ")[2]
+    assert "2 pairs of runs (left out, as the pair is incomplete: staged seed 0)." in collapsed
+    assert "; 2 pairs of runs (left out, as the pair is incomplete: direct seed 2). " in diverged
     assert not any("pair" in sentence for sentence in sentences(data))
     for line in csv.DictReader(comparisons_csv(paired).splitlines()):
         assert line["paired"] == "yes" and line["direct_seeds"] == line["staged_seeds"]
