@@ -133,7 +133,7 @@ def set_to(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ("runs.0.stage", "x", "runs.0.stage: Input should be"),
         ("runs.0.evaluations.0.n", 0, "runs.0.evaluations.0.n: Input should be greater"),
         ("runs.0.evaluations.0.metrics.accuracy", "high", "accuracy"),
-        ("task.labels", 3, "task.labels"),
+        ("task.labels", 3.5, "task.labels"),
         ("seeds", None, "seeds"),
     ],
 )
