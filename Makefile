@@ -30,11 +30,12 @@ test-all: ## Run the fast and the slow tests.
 	@$(PYTHON) -m flaxfer.demo.weights
 	@$(PYTHON) -m pytest -q $(WORKERS) -m "not parity and not gate"
 
-# Launch scripts do not depend on Python's version; the benchmarks that do are tried by gpu-check.
+# Launch scripts and pages do not depend on Python's version; the benchmarks that do are tried by gpu-check.
 test-oldest: ## Run the fast tests of the package on Python 3.11, the oldest supported version.
 	@tools/setup.sh .venv-parity parity 3.11
 	@$(PARITY) -m flaxfer.demo.weights
-	@$(PARITY) -m pytest -q $(WORKERS) --ignore tests/launch --ignore tests/benchmarks
+	@$(PARITY) -m pytest -q $(WORKERS) --ignore tests/launch --ignore tests/benchmarks \
+		--ignore tests/report/test_browser.py
 
 package: ## Build the sdist and the wheel into dist/, and try the wheel in a fresh environment.
 	@tools/setup.sh .venv test

@@ -19,6 +19,7 @@ HUB_ID = re.compile(r"[\w-]+/[\w.-]+", re.ASCII)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `init`."""
+    parser.usage = f"{parser.prog} FILE.py --target FILE [options]"
     parser.add_argument("file", type=Path, metavar="FILE.py", help="the config file to write")
     parser.add_argument(
         "--target",

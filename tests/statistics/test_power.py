@@ -315,7 +315,6 @@ def judged(world: World, effect: float, margin: float, studies: int) -> dict[str
     [
         (World(n=100), 160),
         pytest.param(World(), 600, marks=pytest.mark.slow),
-        pytest.param(World(1500, 3, sd=0.03), 600, marks=pytest.mark.slow),
     ],
 )
 def test_plans_by_formula_are_those_of_real_comparisons(world: World, studies: int) -> None:
