@@ -61,8 +61,8 @@ def run(
         folder `replaced`, instead of being an error.
       callbacks: What is called while stages are trained, see `flaxfer.training.callbacks`.
       **overrides: Settings that replace those of `config`: fields, as `seeds=(0, 1)`; sections, as
-        `train=dict(epochs=2)`, of which only the given fields change; or dotted keys, as
-        `**{"target.train.epochs": 2}`.
+        `train=dict(epochs=2)`, of which only the given fields change; or dotted keys, from an
+        unpacked dict such as `{"target.train.epochs": 2}`.
 
     Raises:
       FlaxferError: By kind of problem. Finished stages are kept; if some have diverged, the error

@@ -59,7 +59,7 @@ class Source:
       delimiter: Column separator; empty for the format's own. In conll, " " means any blanks.
       quotes: `csv` if fields may be quoted, `csv_spaced` if blanks after a delimiter are skipped
         too, `literal` if quotes are characters; `auto`: `csv` for csv files, `literal` for tsv.
-      comment: Beginnings of lines to skip and count in csv, tsv and conll files, such as `# id `.
+      comment: Beginnings of lines to skip and count in csv, tsv and conll files, such as `# id`.
       field: Field of a json document that holds the list of records; empty if it is the list.
       encoding: Text encoding; a byte order mark is removed.
       max_columns: If not 0, maximum number of columns; the last one holds the rest of the line.
