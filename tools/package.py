@@ -102,7 +102,7 @@ def try_wheel(sdist: Path, wheel: Path, scratch: Path) -> None:
     for words, expected in (
         (["--version"], f"flaxfer {version}\n"),
         (["--help"], "usage: flaxfer "),
-        (["run", "--config", config, "--check"], "the configuration is valid"),
+        (["run", "--config", config, "--check=config"], "the configuration is valid"),
     ):
         shown = run(flaxfer, *words)
         if not shown.startswith(expected):
