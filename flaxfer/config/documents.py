@@ -72,7 +72,7 @@ def _toml(text: str) -> Any:
 
 
 class _Fault(Exception):
-    """What is wrong with a document, and on which line; 0 if that is unknown."""
+    """An error in a document, with the number of its line; 0 if that is unknown."""
 
     def __init__(self, what: str, line: int):
         super().__init__(what)

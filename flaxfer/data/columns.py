@@ -20,7 +20,7 @@ MAX_FEW = 12
 
 
 class Columns:
-    """The columns of a data set's files, the first of which is the one to train on.
+    """Columns of the files of a data set; the first file is the one to train on.
 
     Attributes:
       path: The first file.

@@ -32,7 +32,7 @@ QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a resul
 
 @dataclasses.dataclass
 class Meaning:
-    """What a data set holds.
+    """Guessed task and columns of a data set.
 
     Attributes:
       task: Fields of `Task` but its name.

@@ -37,7 +37,7 @@ Found = tuple[Settings, list[Key]]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a file is written.
+    """Guessed format, encoding and columns of a file.
 
     Attributes:
       path: The file.

@@ -1,4 +1,4 @@
-"""What the runs get wrong: confusions, scores by label or entity type, overlap of errors."""
+"""Errors of the runs: confusions, scores by label or entity type, overlap of errors."""
 
 from __future__ import annotations
 

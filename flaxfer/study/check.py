@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Findings:
-    """What is wrong with a config, and with the files and folders that it names.
+    """Errors of a config, and of the files and folders that it names.
 
     Attributes:
       errors: The errors that a run would raise one by one.

@@ -1,4 +1,4 @@
-"""What studies can decide by their design, before anything is trained.
+"""Power of studies by their design, before anything is trained.
 
 The evaluated sets are read as the studies read them, for their sizes, languages and units of
 resampling; of training data, only what these depend on. `statistics.variances` has the variances,
@@ -56,7 +56,7 @@ class Compared:
 
 @dataclasses.dataclass(frozen=True)
 class Outlook:
-    """What a study can decide at each look; fixed seeds are a single one.
+    """Power of a study at each look; fixed seeds are a single look.
 
     All but the last four are numbers of the config and its data, `power.Planned` defines the rest.
     Values by look are empty if there is a single seed, which allows no verdict.

@@ -61,7 +61,7 @@ class Listed:
 
     @property
     def progress(self) -> str:
-        """How much is done, as `3 of 5 seeds`."""
+        """Progress, such as `3 of 5 seeds`."""
         return f"{self.done} of {self.planned} {'studies' if self.is_grid else 'seeds'}"
 
     @property
