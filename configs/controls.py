@@ -159,6 +159,7 @@ def languages() -> dict:
         path="glue-samples/QQP/train.tsv",
         columns=dict(text_a="text_a", text_b="text_b", label="label"),
         labels={"0": "different", "1": "paraphrase"},
+        quotes="csv",
         fraction=0.4,
     )
     return dict(

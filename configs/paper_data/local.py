@@ -173,6 +173,7 @@ def local_similarity(trained_in: str) -> dict:
         path="glue-samples/QQP/train.tsv",
         columns=dict(text_a="text_a", text_b="text_b", label="label"),
         labels={"0": "different", "1": "paraphrase"},
+        quotes="csv",
         fraction=0.3972,
     )
 
