@@ -41,6 +41,9 @@ from tests.e2e.helpers import (
     write_sets,
 )
 
+# tests/report trains a grid too; plans, claims and shared stages are tested apart.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Grid:
@@ -133,7 +136,6 @@ def test_a_changed_grid_trains_only_what_the_change_concerns(finished: Grid, par
     assert new["direct/target"]["id"] == old["direct/target"]["id"]
 
 
-@pytest.mark.slow  # Claims and shared stages are tested apart.
 def test_two_processes_share_a_grid(part: Grid, expected: Json) -> None:
     processes = [start_worker(part, number=2) for _ in range(2)]
     for process in processes:
@@ -148,7 +150,6 @@ def test_two_processes_share_a_grid(part: Grid, expected: Json) -> None:
     assert len(owners) == 2, "one process did all the work"
 
 
-@pytest.mark.slow  # Claims, checkpoints and the kill of a study are tested apart.
 def test_a_killed_grid_continues_to_the_same_results(part: Grid, expected: Json) -> None:
     assert kill_and_resume(part, kills=1, seed=0, longest=4) > 0
     assert results_of(part) == expected

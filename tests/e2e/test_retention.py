@@ -126,6 +126,7 @@ def test_where_nothing_moved_nothing_is_forgotten(unmoved: dict[str, Json]) -> N
     assert "retained" not in unmoved["direct/target"]
 
 
+@pytest.mark.slow  # The fast test above measures and mixes a target stage that moves nothing.
 def test_what_moved_is_measured_again(moved: dict[str, Json], unmoved: dict[str, Json]) -> None:
     assert moved["staged/intermediate"]["id"] == unmoved["staged/intermediate"]["id"]
     target = moved["staged/target"]
@@ -139,6 +140,7 @@ def test_what_moved_is_measured_again(moved: dict[str, Json], unmoved: dict[str,
         assert not close(record["after"], record["before"])
 
 
+@pytest.mark.slow  # Mixtures are tested apart.
 @pytest.mark.parametrize("condition", ["direct", "staged"])
 def test_wise_ft_mixes_the_start_and_the_result_of_the_target_stage(
     condition: str, moving: Config, moved: dict[str, Json]
@@ -163,6 +165,7 @@ def test_wise_ft_mixes_the_start_and_the_result_of_the_target_stage(
     assert close(finite(evaluator.predict(mixed, stage.dev)[1]), half["dev"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["wise_ft", "retained"])
 def test_a_measurement_reads_each_checkpoint_once(
     key: str, moving: Config, moved: dict[str, Json], monkeypatch: pytest.MonkeyPatch

@@ -200,6 +200,7 @@ def test_a_new_set_with_new_tokens_is_evaluated_without_training(
         assert_same_predictions(wider, whole, "extra", condition)
 
 
+@pytest.mark.slow  # Restarts and cut rows are tested in training.
 def test_a_restarted_run_has_the_rows_of_its_own_attempt(
     cut: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
