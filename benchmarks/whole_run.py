@@ -70,7 +70,6 @@ def run(
     from flaxfer import main as command_line
     from flaxfer.errors import FlaxferError
     from flaxfer.evaluation.evaluator import Evaluator
-    from flaxfer.report import writing
     from flaxfer.runtime import platform
     from flaxfer.study import runner
     from flaxfer.training import loop
@@ -91,7 +90,7 @@ def run(
         (runner, "read_study_data", "data"),
         (loop, "train", "train"),
         (Evaluator, "predict_seeds", "evaluate"),
-        (writing, "write_report", "report"),
+        (runner, "write_report", "report"),
     )
     words = ["run", "--config", str(common.ROOT / "configs" / "sts_english.py")]
     settings = {

@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import scipy.stats
 
 NEIGHBOURS = 5
 """Puigcerver et al. 2021 use only the nearest one, but the score of one neighbour is noisy."""
@@ -148,7 +147,7 @@ def selection(
     gains = {start: sign * outcomes[start] for start in scores}
     chosen, best = (max(values, key=values.__getitem__) for values in (scores, gains))
     regret, scale = gains[best] - gains[chosen], abs(outcomes[best])
-    ranks = (scipy.stats.rankdata(list(values.values())) for values in (scores, gains))
+    ranks = (_ranks(np.asarray(list(values.values()))) for values in (scores, gains))
     return Selection(
         chosen=chosen,
         best=best,
@@ -156,6 +155,15 @@ def selection(
         relative_regret=regret / scale if scale else math.nan,
         rank_correlation=_correlation(*ranks),
     )
+
+
+def _ranks(value_n: np.ndarray) -> np.ndarray:
+    """Return ranks from 1 on, float64 (n,); equal values share their mean rank.
+
+    `scipy.stats.rankdata` is the same, but takes a second to import.
+    """
+    _, position_n, count = np.unique(value_n, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[position_n]
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import gc
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from flaxfer.config import Config, grids, loading
@@ -20,7 +22,6 @@ from flaxfer.config.grids import Grid
 from flaxfer.errors import CheckpointError, ClaimLostError, DataError, DivergedError
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.interop.embedding import make_embed_step
-from flaxfer.report import writing
 from flaxfer.runtime import files, host, platform, sharding, signals
 from flaxfer.runtime.files import StorageError
 from flaxfer.runtime.progress import say
@@ -102,6 +103,8 @@ def run(
             forecast.show(plans, claims)
         else:
             studies.open(plans[0].config).introduce()
+        # Steps run meanwhile. An error is raised again where the module is used.
+        threading.Thread(target=_report_module).start()
         _drain(stopping, studies, claims, summarise)
         while stopping.go_on(summarise):
             _drain(stopping, studies, claims, summarise)
@@ -116,12 +119,25 @@ def run(
         for fail in summarise(plan)
     ]
     folders = [Path(plan.config.workdir) for plan in plans]
-    html = writing.write_report(*folders, output=output)[0]
+    html = write_report(folders, output)
     say(f"report: {html.absolute()}")
     if failed:
         number = sum(len(group) for plan in stopping.plans for group in plan.groups)
         raise troubles.failure(failed, number, html, studies.troubles.errors())
     return html
+
+
+def write_report(folders: Sequence[Path], output: Path) -> Path:
+    """Write the report of studies into a folder, and return the path of its page."""
+    html: Path = _report_module().write_report(*folders, output=output)[0]
+    return html
+
+
+def _report_module() -> ModuleType:
+    """Import the report, with pandas and matplotlib, which takes two seconds."""
+    from flaxfer.report import writing
+
+    return writing
 
 
 def _drain(
