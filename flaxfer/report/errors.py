@@ -14,7 +14,8 @@ from flaxfer.report.document import Block, Folded, Table
 from flaxfer.report.examples import example_blocks, examples_per_set, file_links
 from flaxfer.report.formatting import DASH, plural
 from flaxfer.report.predictions import SetPredictions, read_predictions
-from flaxfer.tasks.schemes import CHUNKS, Scheme, scheme_of
+from flaxfer.tasks import task_type
+from flaxfer.tasks.schemes import Scheme
 
 MOST_LABELS = 12
 """Labels of a confusion matrix; with more, the most frequent confusions are listed."""
@@ -32,7 +33,7 @@ def _study_blocks(data: ReportData, entry: Entry, most: int) -> list[Block]:
         return []
     task = entry.study.task
     blocks = [_overlap_table(data, task, sets), *_label_blocks(task, sets)]
-    if data.single and len(sets) > 1 and (task.labels or task.type == "multiple_choice"):
+    if data.single and len(sets) > 1 and task_type(task).showing.can_be_confused:
         for one in sets:
             name = f"Labels of {one.row.language} / {one.row.set}"
             blocks.append(Folded(name, _label_blocks(task, [one]), one.row.language))
@@ -46,7 +47,7 @@ def _overlap_table(data: ReportData, task: Task, sets: Sequence[SetPredictions])
         shares = _overlaps(one.qualities(task), task)
         links = {f"{name}, by seed": files for name, files in file_links(data, one).items()}
         records.append({"language": one.row.language, "set": one.row.set} | shares | links)
-    if task.type == "regression":
+    if task_type(task).showing.is_amount:
         notes = [
             "Errors: mean absolute difference from the true score. Shared errors: correlation of "
             "the absolute errors of two runs, mean over pairs of runs."
@@ -66,7 +67,7 @@ def _overlaps(qualities: Mapping[str, Mapping[int, np.ndarray]], task: Task) -> 
     direct, staged = qualities.get("direct", {}), qualities.get("staged", {})
     seeds = [seed for seed in direct if seed in staged]
     shown: dict[str, str] = {}
-    if task.type == "regression":
+    if task_type(task).showing.is_amount:
         # The quality is minus the absolute error.
         for name, of in qualities.items():
             shown[f"error, {name}"] = f"{-np.mean(list(of.values())):.3f}"
@@ -95,7 +96,7 @@ def _shared(pairs: Sequence[tuple[np.ndarray, np.ndarray]], task: Task) -> str:
     """Return the mean over pairs of runs of how much of their errors they share."""
     if not pairs:
         return DASH
-    if task.type == "regression":
+    if task_type(task).showing.is_amount:
         values = [np.corrcoef(a, b)[0, 1] for a, b in pairs if a.std() and b.std()]
         return f"{np.mean(values):+.2f}" if values else DASH
     unions = [((a < 1) & (b < 1), (a < 1) | (b < 1)) for a, b in pairs]
@@ -105,14 +106,14 @@ def _shared(pairs: Sequence[tuple[np.ndarray, np.ndarray]], task: Task) -> str:
 
 def _label_blocks(task: Task, sets: Sequence[SetPredictions]) -> list[Block]:
     """Return scores by label or entity type, and confusions of labels, over some sets."""
-    scheme = scheme_of(task) if task.type == "tagging" else None
-    if scheme is not None and scheme.name != CHUNKS:
+    showing = task_type(task).showing
+    if (scheme := showing.scheme(task)) is not None:
         types = sorted({type_ for _, type_ in scheme.tags.values() if type_})
         counts = _by_seed(
             sets, lambda gold, predicted: entity_counts(scheme, types, gold, predicted)
         )
         return [_score_table("entity type", types, counts, sets)]
-    if task.type in ("regression", "question_answering"):
+    if not showing.can_be_confused:
         return []
     found = {label for one in sets for label in _all_labels(one)}
     labels = [*task.labels, *sorted(found.difference(task.labels))]

@@ -14,6 +14,7 @@ from flaxfer.report.data import Entry, ReportData
 from flaxfer.report.document import Block, Folded, Links, Table, Text
 from flaxfer.report.formatting import plural
 from flaxfer.report.predictions import SetPredictions
+from flaxfer.tasks import task_type
 
 MOST = 20
 """Examples of a set that are shown."""
@@ -105,22 +106,16 @@ def _table(entry: Entry, one: SetPredictions, most: int) -> Block:
 
 
 def _notes(entry: Entry, sets: Sequence[SetPredictions]) -> list[str]:
-    notes = [_NOTES[entry.study.task.type]]
+    showing = task_type(entry.study.task).showing
+    of_seeds = (
+        "are means over seeds"
+        if showing.is_amount
+        else "of several seeds: the most frequent one, and in how many of them it is"
+    )
+    notes = [f"Change: {showing.change}. Predictions {of_seeds}."]
     if not all(one.texts for one in sets):
         notes.append("The texts of this set were not recorded when it was evaluated.")
     return notes
-
-
-_SEEDS = "Predictions of several seeds: the most frequent one, and in how many of them it is."
-_NOTES = {
-    "classification": f"Change: share of the seeds that are right, staged minus direct. {_SEEDS}",
-    "multiple_choice": f"Change: share of the seeds that are right, staged minus direct. {_SEEDS}",
-    "tagging": "Change: share of the right tags, staged minus direct, mean over seeds. Words that "
-    f"some run tags wrongly are shown. {_SEEDS}",
-    "question_answering": f"Change: F1, staged minus direct, mean over seeds. {_SEEDS}",
-    "regression": "Change: by how much the absolute error becomes smaller, mean over seeds. "
-    "Predictions are means over seeds.",
-}
 
 
 def file_links(data: ReportData, one: SetPredictions) -> dict[str, Links]:
@@ -144,11 +139,12 @@ def _predicted(task: Task, one: SetPredictions, i: int) -> dict[str, str]:
         condition: [predictions[i] for predictions in of.values()]
         for condition, of in one.runs.items()
     }
-    if task.type == "regression":
+    showing = task_type(task).showing
+    if showing.is_amount:
         return {"label": f"{gold:.2f}"} | {
             condition: f"{np.mean(values):.2f}" for condition, values in of_runs.items()
         }
-    if task.type == "tagging":
+    if showing.has_words:
         return _tags(one.texts.get(one.ids[i], ()), gold, of_runs)
     label = " / ".join(gold) if isinstance(gold, list) else str(gold)
     return {"label": label or "(none)"} | {
@@ -186,7 +182,7 @@ def _tags(
 
 
 def _text(task: Task, parts: Sequence[str]) -> str:
-    separator = " " if task.type == "tagging" else " \N{DOUBLE VERTICAL LINE} "
+    separator = " " if task_type(task).showing.has_words else " \N{DOUBLE VERTICAL LINE} "
     return _short(separator.join(" ".join(part.split()) for part in parts))
 
 

@@ -15,7 +15,7 @@ from flaxfer.evaluation.texts import read_texts
 from flaxfer.report.data import Entry
 from flaxfer.statistics import reading
 from flaxfer.statistics.scores import Row
-from flaxfer.tasks import answers
+from flaxfer.tasks import task_type
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,39 +38,18 @@ class SetPredictions:
     texts: Mapping[str, Sequence[str]]
 
     def qualities(self, task: Task) -> dict[str, dict[int, np.ndarray]]:
-        """Return the quality of each prediction by condition and seed, (n,)."""
+        """Return the quality of each prediction by condition and seed, (n,).
+
+        It is that of `flaxfer.tasks.showing`.
+        """
         return {
-            condition: {
-                seed: quality(task, self.row.language, self.gold, predictions)
-                for seed, predictions in of.items()
-            }
+            condition: {seed: self._quality(task, predictions) for seed, predictions in of.items()}
             for condition, of in self.runs.items()
         }
 
-
-def quality(
-    task: Task, language: str, gold: Sequence[Any], predictions: Sequence[Any]
-) -> np.ndarray:
-    """Return how good each prediction is; larger is better, and 1 is right except in regression.
-
-    Classes and choices: 1 or 0. Tagging: share of the words with the right tag. Question answering:
-    F1 of the answer's words. Regression: minus the absolute error.
-    """
-    pairs = zip(gold, predictions, strict=True)
-    match task.type:
-        case "regression":
-            return -np.abs(np.array(predictions, np.float64) - np.array(gold, np.float64))
-        case "tagging":
-            return np.array([_right_words(*tags) for tags in pairs])
-        case "question_answering":
-            score, style = answers.METRICS["f1"], task.answer_style
-            return np.array([score(text, golds, language, style) for golds, text in pairs])
-    return np.array([float(true == predicted) for true, predicted in pairs])
-
-
-def _right_words(gold: Sequence[str | None], tags: Sequence[str]) -> float:
-    right = [true == tag for true, tag in zip(gold, tags, strict=True) if true is not None]
-    return float(np.mean(right)) if right else 1.0
+    def _quality(self, task: Task, predictions: Sequence[Any]) -> np.ndarray:
+        showing, pairs = task_type(task).showing, zip(self.gold, predictions, strict=True)
+        return np.array([showing.quality(task, self.row.language, *pair) for pair in pairs])
 
 
 def read_predictions(entry: Entry) -> list[SetPredictions]:

@@ -28,6 +28,7 @@ from flaxfer.errors import ConfigError
 from flaxfer.tasks import custom
 from flaxfer.tasks.custom import Metric
 from flaxfer.tasks.resampling import Learning, Resampled
+from flaxfer.tasks.showing import Names
 
 if TYPE_CHECKING:
     import jax
@@ -86,11 +87,9 @@ class TaskType(abc.ABC):
       formats: File formats that can hold such examples.
       special_formats: File formats that hold only such examples.
       head: Model head, a key of `flaxfer.models.families.Family.heads`.
-      per_token: Whether the model has an output, and `Tokenized.span` a row, for each token
-        instead of each sequence. An example may then be divided into several sequences, and its
-        label is a tuple.
-      cluster_text: Which text, the first (0) or second, several examples share that belong to a
-        cluster by default.
+      per_token: Whether outputs, and rows of `Tokenized.span`, are of tokens instead of sequences.
+        Examples may then be divided into several sequences, and their labels are tuples.
+      cluster_text: Which text, the first (0) or second, the examples of a default cluster share.
       single_label: Whether every example is a text or pair with one class or score.
       label_dtype: Type of the labels on the device.
       gold_key: Key of the true label in the records of predictions.
@@ -99,6 +98,7 @@ class TaskType(abc.ABC):
       pipeline_tag: Name of the task on the Hugging Face hub.
       architecture: Suffix of the model classes in transformers.
       problem_type: `problem_type` in transformers' config.json; empty if it is not set.
+      showing: How single predictions are judged and shown in a report.
     """
 
     name: str
@@ -122,6 +122,7 @@ class TaskType(abc.ABC):
     pipeline_tag: str
     architecture: str = "ForSequenceClassification"
     problem_type: str = ""
+    showing: Names = Names()
 
     # Configuration.
 

@@ -25,6 +25,7 @@ from flaxfer.errors import DataError
 from flaxfer.tasks import answers, characters
 from flaxfer.tasks.base import SHARE, TABLES, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import Resampled, mean
+from flaxfer.tasks.showing import Answers
 
 if TYPE_CHECKING:
     import jax
@@ -99,6 +100,7 @@ class QuestionAnswering(TaskType):
     predictions = _Answers
     pipeline_tag = "question-answering"
     architecture = "ForQuestionAnswering"
+    showing = Answers()
 
     def num_outputs(self, task: Task) -> int:
         """Return 2: logits of being the first and the last token of an answer."""

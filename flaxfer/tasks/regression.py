@@ -17,6 +17,7 @@ from flaxfer.data.values import score, score_fault
 from flaxfer.tasks import resampling
 from flaxfer.tasks.base import CORRELATION, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import Resampled
+from flaxfer.tasks.showing import Amounts
 
 if TYPE_CHECKING:
     import jax
@@ -54,6 +55,7 @@ class Regression(TaskType):
     predictions = _Outputs
     pipeline_tag = "text-classification"
     problem_type = "regression"
+    showing = Amounts()
 
     def check_task(self, at: str, task: Task) -> Iterator[Finding]:
         """Yield every error in the settings of a task."""

@@ -26,6 +26,7 @@ from flaxfer.tasks import entities
 from flaxfer.tasks.base import CORRELATION, SHARE, TABLES, Predictions, Scores, TaskType
 from flaxfer.tasks.resampling import WORD_METRICS, Resampled, entity_metric, word_metric
 from flaxfer.tasks.schemes import CHUNKS, LETTERS, scheme_of, spelling_fault
+from flaxfer.tasks.showing import WordTags
 
 if TYPE_CHECKING:
     import jax
@@ -88,6 +89,7 @@ class Tagging(TaskType):
     predictions = _Tags
     pipeline_tag = "token-classification"
     architecture = "ForTokenClassification"
+    showing = WordTags()
 
     def check_task(self, at: str, task: Task) -> Iterator[Finding]:
         """Yield every error in the settings of a task; entities need labels such as B-PER."""

@@ -19,7 +19,7 @@ from flaxfer.report import errors
 from flaxfer.report.data import Entry, read_report_data
 from flaxfer.report.document import Folded, Table
 from flaxfer.report.examples import examples_per_set
-from flaxfer.report.predictions import quality, read_predictions
+from flaxfer.report.predictions import read_predictions
 from flaxfer.tasks.schemes import scheme_of
 from tests.report.helpers import Page, report_page, table
 from tests.report.synthetic import HOSTILE, World, write_grid
@@ -198,20 +198,6 @@ def test_regression_compares_absolute_errors(folder: Path, tmp_path: Path) -> No
     ]
     assert row["shared errors, direct and staged"] == f"{np.mean(correlations):+.2f}"
     assert not any(name.startswith(("Confusion", "Scores by label")) for name in page.tables)
-
-
-def test_qualities_of_all_task_types() -> None:
-    tags = Task("t", "tagging", "accuracy", labels=("A", "B"))
-    words = quality(tags, "en", [["A", None, "B"], [None]], [["A", "B", "A"], ["A"]])
-    assert words.tolist() == [0.5, 1.0]
-    answers = Task("q", "question_answering", "f1")
-    assert quality(answers, "en", [["a red cat"], ["dog"]], ["the cat", "cat"]).tolist() == [
-        pytest.approx(2 / 3), 0
-    ]  # fmt: skip
-    assert quality(Task("c", "multiple_choice", "accuracy"), "en", [0, 1], [1, 1]).tolist() == [
-        0,
-        1,
-    ]
 
 
 def test_several_studies_have_a_table_of_examples_each(folder: Path) -> None:
