@@ -25,6 +25,7 @@ from benchmarks import (
     looks,
     quality,
     result,
+    search,
     summary,
     tpu,
 )
@@ -41,6 +42,7 @@ SECTIONS = {
     "cpu_matmul.json": cpu_matmul.section,
     "compile.json": compilation.section,
     "growth.json": growth.section,
+    "search.json": search.section,
     "quality.json": quality.section,
     "coverage.json": coverage.section,
     "looks.json": looks.section,
@@ -115,7 +117,7 @@ tokenizer, instead of `--rows`, `--examples_per_row` and `--model_config`. Many 
 `--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Other settings: the first \
 command with one more option, and `--json benchmarks/results/variants/NAME.json`. The remaining \
 sections: the commands at the top of benchmarks/breakdown.py, cpu_matmul.py, compile.py, \
-growth.py, quality.py, coverage.py, looks.py and descriptive.py.
+growth.py, search.py, quality.py, coverage.py, looks.py and descriptive.py.
 """
 
 
