@@ -116,7 +116,7 @@ def written(task: str, value: Any) -> str:
     """Return the text of a prediction file for the published script."""
     kind = KINDS[task]
     if kind in ("answers", "rankings"):
-        return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+        return json.dumps(value, indent=1) + "\n"
     if kind == "tags":
         return "\n".join("".join(f"{tag}\n" for tag in tags) for _, tags in value)
     if kind == "choices":
