@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         remarked = {name: getattr(result, name) for name in ("missing", "faults", "notes")}
         text = json.dumps(reports | remarked, indent=1, ensure_ascii=False, allow_nan=False)
+        args.json.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(args.json, f"{text}\n")
     if args.output:
         scoring.write(result, args.output)

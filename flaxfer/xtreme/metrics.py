@@ -29,6 +29,7 @@ def official(gold_path: Path, predicted_path: Path, task: str, language: str) ->
 
     Precision, recall and F1 of tags are those of seqeval 0.0.12, which gave the published values
     of the repository's own test; for parts of speech those of newer releases differ, see `NEWER`.
+    As with newer releases, sentences with another number of tags have no scores.
 
     Raises:
       DataError: If the published functions stop at these files.

@@ -64,11 +64,18 @@ def test_groups_of_xtreme_r(tmp_path: Path) -> None:
 
 # The values of `evaluate.py` of github.com/google-research/xtreme at 838c13b, with seqeval 0.0.12.
 OFFICIAL = [
+    ("panx", "", "", {"f1": 0, "precision": 0, "recall": 0}),
     (
         "udpos",  # The f1 there; CCONJ and SCONJ differ in their type.
         rows("CCONJ", "SCONJ", "NOUN", "NOUN", "X", "", "VERB", "_", "", "INTJ", "ADP", "DET"),
         rows("SCONJ", "SCONJ", "NOUN", "VERB", "X", "", "VERB", "O", "", "INTJ", "ADP", "NOUN"),
         {"f1": 55.55555555555556, "precision": 55.55555555555556, "recall": 55.55555555555556},
+    ),
+    (
+        "udpos",  # A type O is that of O, which does not end it.
+        rows("X-O", "", "NOUN"),
+        rows("X", "", "NOUN"),
+        {"f1": 66.66666666666666, "precision": 50.0, "recall": 100.0},
     ),
     (
         "xcopa",  # accuracy: a text is no number, but true is.
