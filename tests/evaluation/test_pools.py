@@ -7,8 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from flaxfer.errors import DataError
-from flaxfer.evaluation.pools import pool_scores
-from flaxfer.evaluation.retrieval import average_precision
+from flaxfer.evaluation.pools import average_precision, pool_scores
 
 CODES = ("de", "en", "sw")
 
