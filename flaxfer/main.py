@@ -239,6 +239,24 @@ SUBCOMMANDS = {
             ),
         ),
     ),
+    "xtreme": Subcommand(
+        "flaxfer.xtreme.command",
+        "score predictions on XTREME and XTREME-R",
+        """\
+        Score a folder of predictions of any system, in two modes that are named beside every
+        number: what the published script computes, and the same without its faults. Missing tasks,
+        languages and lines are named. The exit code is 3 if a file that is there cannot be scored.
+
+        Folders are those of the published script: a folder for each task, with a file for each
+        language. LAReQA, which it does not score, has a ranking for each question, as Mewsli-X.""",
+        (
+            Example("a submission", "flaxfer xtreme score PREDICTIONS LABELS"),
+            Example(
+                "to files: all scores, and predictions that the published script reads",
+                "flaxfer xtreme score PREDICTIONS LABELS --json scores.json --output FOLDER",
+            ),
+        ),
+    ),
     "list": Subcommand(
         "flaxfer.study.listing",
         "list the studies of a folder, with their verdicts",

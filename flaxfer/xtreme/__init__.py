@@ -1,0 +1,1 @@
+"""XTREME and XTREME-R: scores of submissions, as published and corrected."""
