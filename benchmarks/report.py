@@ -42,7 +42,7 @@ SECTIONS = {
     "compile.json": compilation.section,
     "growth.json": growth.section,
     "quality.json": quality.section,
-    "coverage.json": coverage.section,
+    **{f"coverage-{part}.json": coverage.section for part in coverage.PARTS},
     "looks.json": looks.section,
     "descriptive.json": descriptive.section,
 }
