@@ -1,14 +1,11 @@
 r"""Measure coverage, false positives and power of the statistics on simulated studies.
 
-python -m benchmarks.coverage > benchmarks/results/coverage.json
+for part in intervals tails units pairs margins families; do
+    python -m benchmarks.coverage $part > benchmarks/results/coverage-$part.json
+done
 
-Prints a JSON line to stdout and the section of BENCHMARKS.md to stderr. A study has two conditions,
-a test set and a known truth. The quality of a run on an example is the sum of the mean of its
-condition, an effect of the example that all runs share, another that the runs of a condition share,
-an effect of the seed, and noise. For accuracy, an example is correct if its quality is positive;
-for Pearson, the quality determines the error of a predicted score. The truth is the mean difference
-over all seeds and examples. It is 0 if the conditions are symmetric, and otherwise comes from a
-long simulation.
+Prints a JSON line to stdout and the section of BENCHMARKS.md to stderr. The studies are those of
+`coverage_worlds`, and for units those of `coverage_units`.
 """
 
 from __future__ import annotations
@@ -16,95 +13,51 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from benchmarks import common, coverage_units, summary
+from benchmarks.coverage_worlds import (
+    HEAVY,
+    INTERVALS,
+    MARGINS,
+    PAIRS,
+    TAILS,
+    World,
+    measure,
+    true_difference,
+)
 from flaxfer.runtime import host
 from flaxfer.statistics.inference import Difference, seed_correlation
 from flaxfer.statistics.multiplicity import P, adjust
 from flaxfer.tasks import resampling
-from flaxfer.tasks.resampling import Resampled
 
 DRAWS = 1000
+LEVEL = 0.95
 ALPHA = 0.05
 FAMILY = 10
-"""Comparisons in a family for Holm's correction."""
+"""Comparisons in a family, over which claims are corrected."""
 
 STUDY_COLUMNS = (
-    "metric", "n", "seeds", "sd", "shared", "effect", "coverage", "coverage_plain", "rejected",
-    "width", "width_plain",
+    "metric", "n", "seeds", "sd", "effect", "coverage", "coverage_plain", "rejected", "width",
+    "width_plain",
+)  # fmt: skip
+TAIL_COLUMNS = (
+    "metric", "tails", "seeds", "coverage", "coverage_plain", "rejected", "width", "width_plain",
 )  # fmt: skip
 PAIR_COLUMNS = (
     "seeds", "shared", "correlation", "coverage_unpaired", "coverage_paired", "rejected_unpaired",
     "rejected_paired", "width_unpaired", "width_paired", "width_ratio",
 )  # fmt: skip
-FAMILY_COLUMNS = ("seeds", "effect", "families", "any_before", "any_after", "rejected_after")
 EQUIVALENCE_COLUMNS = (
     "metric", "n", "seeds", "sd", "margin", "no_change_at_margin", "no_change_at_0", "differs_at_0",
 )  # fmt: skip
-CLAIM_COLUMNS = (
-    "seeds", "margin", "families", "any_false_before", "any_false_after", "helps_at_margin",
+FAMILY_COLUMNS = (
+    "seeds", "without", "margin", "any_false_before", "any_false_after", "helps_at_margin",
     "no_change_at_0",
 )  # fmt: skip
-
-
-class World(NamedTuple):
-    """Distribution of simulated studies.
-
-    Attributes:
-      metric: `accuracy` or `pearson`.
-      n: number of examples.
-      seeds: number of seeds per condition.
-      sd: standard deviation of the seed effect for direct and staged, where that of the example
-        effect is 1; with 0.15, accuracies of one condition differ by about 0.035.
-      shared: correlation of the effects of one seed on both conditions.
-      effect: advantage of staged.
-    """
-
-    metric: str = "accuracy"
-    n: int = 1000
-    seeds: int = 3
-    sd: tuple[float, float] = (0.05, 0.05)
-    shared: float = 0.0
-    effect: float = 0.0
-
-
-def simulate_quality(world: World, rng: np.random.Generator) -> np.ndarray:
-    """Draw the quality of each run on each example, (n, 2 * seeds), direct before staged."""
-    n, seeds = world.n, world.seeds
-    example = rng.standard_normal((n, 1, 1))
-    condition = 0.3 * rng.standard_normal((n, 2, 1))
-    shared_effect = rng.standard_normal((1, 1, seeds))
-    separate_effect = rng.standard_normal((1, 2, seeds))
-    seed = np.sqrt(world.shared) * shared_effect + np.sqrt(1 - world.shared) * separate_effect
-    noise = 0.4 * rng.standard_normal((n, 2, seeds))
-    level = np.array([0.0, world.effect])[:, None] + np.array(world.sd)[:, None] * seed
-    return (0.8 + level + example + condition + noise).reshape(n, 2 * seeds)
-
-
-def measure(world: World, rng: np.random.Generator) -> Resampled:
-    """Return the metric of the runs of a simulated study."""
-    quality = simulate_quality(world, rng)
-    if world.metric == "accuracy":
-        return resampling.mean(quality > 0)
-    score = rng.standard_normal(len(quality))
-    # The error shrinks with quality. Its sign belongs to the example, so that runs agree on it.
-    error = np.exp(-0.4 * quality) * rng.standard_normal((len(quality), 1))
-    return resampling.pearson(score[:, None] + error, score)
-
-
-def true_difference(world: World) -> float:
-    """Return the difference over very many seeds and examples."""
-    if world.effect == 0 and world.sd[0] == world.sd[1]:
-        return 0.0
-    rng = np.random.default_rng(99)
-    large = world._replace(n=2000, seeds=50)
-    scores = [measure(large, rng).observed() for _ in range(40)]
-    direct, staged = np.array(scores).reshape(-1, 2, 50).mean(axis=(0, 2))
-    return float(staged - direct)
 
 
 def resampled(
@@ -138,7 +91,7 @@ def simulate(world: World, studies: int, seed: int = 0, draws: int = DRAWS) -> d
     truth = true_difference(world)
     results = [intervals(world, rng, draws) for _ in range(studies)]
     proposed, plain = zip(*results, strict=True)
-    ends = np.array([one.interval(0.95) for one in proposed])
+    ends = np.array([one.interval(LEVEL) for one in proposed])
     within = (ends[:, 0] <= truth) & (truth <= ends[:, 1])
     return {
         **world._asdict(),
@@ -165,27 +118,11 @@ def pairing(world: World, studies: int, seed: int = 4, draws: int = DRAWS) -> di
     record = {**world._asdict(), "studies": studies, "correlation": float(np.mean(observed))}
     for name, paired in (("unpaired", False), ("paired", True)):
         differences = [Difference(*runs, paired=paired) for runs in drawn]
-        low, high = np.array([one.interval(0.95) for one in differences]).T
+        low, high = np.array([one.interval(LEVEL) for one in differences]).T
         record[f"coverage_{name}"] = float(((low <= truth) & (truth <= high)).mean())
         record[f"rejected_{name}"] = _share(one.p <= ALPHA for one in differences)
         record[f"width_{name}"] = float((high - low).mean())
     return record | {"width_ratio": record["width_paired"] / record["width_unpaired"]}
-
-
-def families(world: World, count: int, seed: int = 1, draws: int = DRAWS) -> dict[str, Any]:
-    """Return shares of families with a rejection, before and after Holm's correction."""
-    rng = np.random.default_rng((seed, world.n, world.seeds))
-    p = np.array([[intervals(world, rng, draws)[0].p for _ in range(FAMILY)] for _ in range(count)])
-    corrected = [adjust([P(each) for each in family]) for family in p]
-    adjusted = np.array([[one.difference for one in family] for family in corrected])
-    return {
-        **world._asdict(),
-        "families": count,
-        "of": FAMILY,
-        "any_before": float(np.mean((p <= ALPHA).any(axis=1))),
-        "any_after": float(np.mean((adjusted <= ALPHA).any(axis=1))),
-        "rejected_after": float(np.mean(adjusted <= ALPHA)),
-    }
 
 
 def equivalence(world: World, studies: int, seed: int = 2, draws: int = DRAWS) -> dict[str, Any]:
@@ -208,105 +145,80 @@ def equivalence(world: World, studies: int, seed: int = 2, draws: int = DRAWS) -
     }
 
 
-def claims(world: World, count: int, seed: int = 3, draws: int = DRAWS) -> dict[str, Any]:
+def families(
+    world: World, without: int, count: int, seed: int = 3, draws: int = DRAWS
+) -> dict[str, Any]:
     """Return shares of families with a false claim, and of right claims after the correction.
 
-    Half of the comparisons of a family have no difference, so that claiming one is false; the
-    others have one as large as the margin, so that claiming no relevant change is false.
+    The first comparisons of a family have no difference, so that claiming one is false; the others
+    have one as large as the margin, so that claiming no relevant change is false.
+
+    Args:
+      world: the studies that have a difference.
+      without: number of comparisons without one, from 1.
+      count: number of families.
+      seed: of the simulation.
+      draws: number of resamples.
     """
     rng = np.random.default_rng((seed, world.n, world.seeds))
     margin = true_difference(world)
-    kinds = [world, world._replace(effect=0.0)] * (FAMILY // 2)
-    families = []
+    kinds = [world._replace(effect=0.0)] * without + [world] * (FAMILY - without)
+    p = []
     for _ in range(count):
         drawn = [intervals(one, rng, draws)[0] for one in kinds]
-        families.append([P(one.p, one.p_equivalence(margin)) for one in drawn])
-    before = np.array(families) <= ALPHA
-    after = np.array([adjust(family) for family in families]) <= ALPHA
+        p.append([P(one.p, one.p_equivalence(margin)) for one in drawn])
     # The first axis of a claim: families; the second: comparisons; the third: its kind.
-    false = [np.concatenate([of[:, ::2, 1], of[:, 1::2, 0]], axis=1) for of in (before, after)]
+    before = np.array(p) <= ALPHA
+    after = np.array([adjust(family) for family in p]) <= ALPHA
+    at_margin = after[:, without:, 0]
     return {
         **world._asdict(),
         "families": count,
         "of": FAMILY,
+        "without": without,
         "margin": round(margin, 5),
-        "any_false_before": float(false[0].any(axis=1).mean()),
-        "any_false_after": float(false[1].any(axis=1).mean()),
-        "helps_at_margin": float(after[:, ::2, 0].mean()),
-        "no_change_at_0": float(after[:, 1::2, 1].mean()),
+        "any_false_before": _any_false(before, without),
+        "any_false_after": _any_false(after, without),
+        "helps_at_margin": float(at_margin.mean()) if at_margin.size else None,
+        "no_change_at_0": float(after[:, :without, 1].mean()),
     }
+
+
+def _any_false(claims: np.ndarray, without: int) -> float:
+    false = np.concatenate([claims[:, :without, 0], claims[:, without:, 1]], axis=1)
+    return float(false.any(axis=1).mean())
 
 
 def _share(of: Iterable[bool]) -> float:
     return float(np.mean(list(of)))
 
 
-def worlds() -> list[World]:
-    """Return the simulated distributions."""
-    return [
-        *(
-            World(metric, n, seeds, effect=effect)
-            for metric in ("accuracy", "pearson")
-            for n in (200, 1000)
-            for seeds in (3, 5, 10)
-            for effect in (0.0, 0.2)
-        ),
-        *(World(seeds=seeds, sd=(0.15, 0.15)) for seeds in (3, 5, 10)),
-        *(World(seeds=seeds, sd=(0.15, 0.0)) for seeds in (3, 5)),
-        *(World(seeds=seeds, sd=(0.0, 0.0)) for seeds in (3, 5)),
-        *(World(seeds=seeds, sd=(0.15, 0.15), shared=0.5) for seeds in (3, 5)),
-    ]
+Rows = list[dict[str, Any]]
 
-
-def pairs() -> list[World]:
-    """Return the distributions whose runs are also paired by seed."""
-    return [
-        World(seeds=seeds, sd=(0.15, 0.15), shared=shared)
+PARTS: dict[str, Callable[[int], Rows]] = {
+    "intervals": lambda studies: [simulate(world, studies) for world in INTERVALS],
+    "tails": lambda studies: [simulate(world, studies) for world in HEAVY],
+    "units": lambda studies: [
+        coverage_units.simulate(world, studies, ALPHA, DRAWS) for world in coverage_units.WORLDS
+    ],
+    "pairs": lambda studies: [pairing(world, studies) for world in PAIRS],
+    "margins": lambda studies: [equivalence(world, studies) for world in MARGINS],
+    "families": lambda studies: [
+        families(World(seeds=seeds, effect=0.4), without, studies // 3)
+        for without in (FAMILY, FAMILY // 2)
         for seeds in (3, 5, 10)
-        for shared in (0.0, 0.5, 0.8)
-    ]
-
-
-def margins() -> list[World]:
-    """Return the distributions whose effect is taken as the margin."""
-    return [
-        *(
-            World(metric, seeds=seeds, effect=effect)
-            for metric in ("accuracy", "pearson")
-            for seeds in (3, 5, 10)
-            for effect in (0.2, 0.4)
-        ),
-        *(World(seeds=seeds, sd=(0.15, 0.15), effect=0.4) for seeds in (3, 5, 10)),
-    ]
+    ],
+}
+"""Simulation of each part by the number of studies."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--studies", type=int, default=300)
-    parser.add_argument("--families", type=int, default=40)
-    parser.add_argument("--only", choices=("intervals", "pairs", "margins"), help="a single part")
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--studies", type=int, default=300, help="(default: %(default)s)")
     options = parser.parse_args()
-    record: dict[str, Any] = {"level": 0.95, "alpha": ALPHA, "draws": DRAWS}
-    parts = [options.only] if options.only else ["intervals", "pairs", "margins"]
-    if "intervals" in parts:
-        record["alone"] = [simulate(world, options.studies) for world in worlds()]
-        record["families"] = [
-            families(World(seeds=seeds, n=200, sd=(0.1, 0.1), effect=effect), options.families)
-            for seeds in (3, 5, 10)
-            for effect in (0.0, 0.4)
-        ]
-        record["units"] = [
-            coverage_units.simulate(world, options.studies, ALPHA, DRAWS)
-            for world in coverage_units.WORLDS
-        ]
-    if "pairs" in parts:
-        record["pairs"] = [pairing(world, options.studies) for world in pairs()]
-    if "margins" in parts:
-        record["equivalence"] = [equivalence(world, options.studies) for world in margins()]
-        record["claims"] = [
-            claims(World(seeds=seeds, effect=0.4), options.families) for seeds in (3, 5, 10)
-        ]
-    record |= {"machine": common.machine()}
+    record: dict[str, Any] = {"part": options.part, "rows": PARTS[options.part](options.studies)}
+    record |= {"level": LEVEL, "alpha": ALPHA, "draws": DRAWS, "machine": common.machine()}
     record |= {"versions": common.versions("numpy", "scipy")}
     record |= {"date": host.now(), "git": common.commit()}
     print(section(record), file=sys.stderr)
@@ -314,81 +226,69 @@ def main() -> None:
 
 
 def section(record: dict[str, Any]) -> str:
-    """Return the section of BENCHMARKS.md."""
-    parts = (_about_intervals, _about_pairs, _about_units, _about_margins)
-    return "\n\n".join(filter(None, (about(record) for about in parts)))
+    """Return the section of BENCHMARKS.md for a part."""
+    title, text, columns = ABOUT[record["part"]]
+    rows = record["rows"]
+    studies = rows[0].get("studies", 0) or rows[0]["families"]
+    text = text.format(count=studies, error=np.sqrt(LEVEL * (1 - LEVEL) / studies))
+    table = summary.columns(rows, columns)
+    return f"{title}\n{text} Versions: {summary.provenance([record])}\n\n{table}"
 
 
-def _about_intervals(record: dict[str, Any]) -> str:
-    if "alone" not in record:
-        return ""
-    studies = record["alone"][0]["studies"]
-    return (
-        "## Intervals and verdicts on simulated studies\n"
-        f"Shares of {studies} simulated studies with a known truth, by benchmarks/coverage.py; a "
-        f"coverage of 0.95 has a standard error of about {np.sqrt(0.95 * 0.05 / studies):.3f}. "
-        "Plain: a bootstrap that resamples seeds and examples alike. Sd: standard deviation of the "
-        "seed effect for direct / staged. Shared: correlation of the seed effects of the two "
-        f"conditions. Versions: {summary.provenance([record])}\n\n"
-        f"{_table(record['alone'], STUDY_COLUMNS)}\n"
-        f"Families of {FAMILY} comparisons, n = 200, sd 0.1: the share of families with any "
-        "rejection at level 0.05 before and after Holm's correction, and the share of comparisons "
-        f"rejected after it.\n\n{_table(record['families'], FAMILY_COLUMNS)}"
-    )
-
-
-def _about_pairs(record: dict[str, Any]) -> str:
-    if "pairs" not in record:
-        return ""
-    studies = record["pairs"][0]["studies"]
-    return (
-        "### Runs paired by seed\n"
-        f"Both analyses of the same {studies} simulated studies (accuracy, n = 1000, sd 0.15) "
+ABOUT = {
+    "intervals": (
+        "## Intervals and verdicts on simulated studies",
+        "Shares of {count} simulated studies with a known truth, by benchmarks/coverage.py; a "
+        "coverage of 0.95 has a standard error of about {error:.3f}. Plain: a bootstrap that "
+        "resamples seeds and examples alike. Sd: standard deviation of the seed effect for direct "
+        "/ staged.",
+        STUDY_COLUMNS,
+    ),
+    "tails": (
+        "### Heavy tails",
+        "Shares of {count} simulated studies without a difference (n = 1000, sd 0.15), in which "
+        f"Student's t distribution with {TAILS} degrees of freedom replaces the normal one, with "
+        "the same variance: of the effects of the seeds, of the noise of a run on an example, or "
+        "of the error of an example's predicted score. Rejected: p of at most "
+        f"{ALPHA}, an error.",
+        TAIL_COLUMNS,
+    ),
+    "units": (
+        "### Dependent examples, and seeds that differ by language",
+        "Means over parallel sets with shuffled or missing rows, and clusters of examples; the "
+        "true difference is 0, in {count} simulated studies. By language: standard deviation of "
+        "the effect of a seed in a language, beside that of 0.05 in all of them. Coverage, share "
+        "of rejections and width with resampled units, and (rows) with rows drawn as if they were "
+        "independent.",
+        coverage_units.COLUMNS,
+    ),
+    "pairs": (
+        "### Runs paired by seed",
+        "Both analyses of the same {count} simulated studies (accuracy, n = 1000, sd 0.15) "
         "without a difference. Shared: true correlation of the seed effects of the two "
         "conditions. Correlation: mean of the observed correlations of their scores. Rejected: "
-        f"p of at most {ALPHA}, an error. Width: mean width; ratio: paired over unpaired. "
-        f"Versions: {summary.provenance([record])}\n\n{_table(record['pairs'], PAIR_COLUMNS)}"
-    )
-
-
-def _about_units(record: dict[str, Any]) -> str:
-    if "units" not in record:
-        return ""
-    return (
-        "### Dependent examples\n"
-        "Means over parallel sets with shuffled or missing rows, and clusters of examples; the "
-        "true difference is 0. Coverage, share of rejections and width with resampled units, and "
-        "(rows) with rows drawn as if they were independent.\n\n"
-        f"{_table(record['units'], coverage_units.COLUMNS)}"
-    )
-
-
-def _about_margins(record: dict[str, Any]) -> str:
-    if "equivalence" not in record:
-        return ""
-    alone, families = record["equivalence"], record["claims"]
-    return (
-        "### No relevant change\n"
-        f"Shares of {alone[0]['studies']} simulated studies with p of equivalence of at "
-        f"most {ALPHA}, where the true difference is the margin (an error) and where it is 0 "
-        "(right); the last column has the share of the latter with p of no difference of at most "
-        "as much (an error). Versions: "
-        f"{summary.provenance([record])}\n\n{_table(alone, EQUIVALENCE_COLUMNS)}\n"
-        f"Shares of {families[0]['families']} families of {FAMILY} comparisons with any "
-        "false claim, before and after the correction; half of the comparisons have no difference, "
-        "the others one of the margin. The last columns have the shares of these comparisons that "
-        f"rightly claim as much, after the correction.\n\n{_table(families, CLAIM_COLUMNS)}"
-    )
-
-
-def _table(records: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
-    def cell(value: Any) -> str:
-        if isinstance(value, (tuple, list)):
-            return " / ".join(map(str, value))
-        return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-    names = [name.replace("_", " ") for name in columns]
-    return summary.table(names, [[cell(one[c]) for c in columns] for one in records])
+        f"p of at most {ALPHA}, an error. Width: mean width; ratio: paired over unpaired.",
+        PAIR_COLUMNS,
+    ),
+    "margins": (
+        "### No relevant change",
+        "Shares of {count} simulated studies with p of equivalence of at most "
+        f"{ALPHA}, where the true difference is the margin (an error) and where it is 0 (right); "
+        "the last column has the share of the latter with p of no difference of at most as much "
+        "(an error).",
+        EQUIVALENCE_COLUMNS,
+    ),
+    "families": (
+        "### Families of comparisons",
+        f"Shares of {{count}} families of {FAMILY} comparisons (accuracy, n = 1000, sd 0.05) with "
+        f"any false claim at level {ALPHA}, before and after the correction. Without: comparisons "
+        "without a difference; the others have one of the margin. The last columns have the shares "
+        "of the comparisons that rightly claim a difference, or no relevant change, after the "
+        "correction.",
+        FAMILY_COLUMNS,
+    ),
+}
+"""Title, text and columns of the section of each part."""
 
 
 if __name__ == "__main__":

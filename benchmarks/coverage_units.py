@@ -1,9 +1,10 @@
 """Simulated studies with dependent examples: parallel sets and clusters, part of `coverage`.
 
-The quality of a run on an example is as in `benchmarks.coverage`, but the effects of the example
-and of the condition on it are shared: by the translations of the example in all languages, or in
-part by the examples of its cluster. The compared score is the mean accuracy over the languages. The
-true difference is 0, as the conditions are symmetric.
+The quality of a run on an example is as in `coverage_worlds`, but the effects of the example and of
+the condition on it are shared: by the translations of the example in all languages, or in part by
+the examples of its cluster. A seed has an effect that all languages share, and may have another in
+each. The compared score is the mean accuracy over the languages. The true difference is 0, as the
+conditions are symmetric.
 
 Each study has two intervals: with the units of `flaxfer.statistics.units`, and with examples drawn
 by the number of their row, the same in all sets of equal size, as if each were independent.
@@ -27,8 +28,8 @@ from flaxfer.tasks.resampling import Resampled
 LEVEL = 0.95
 
 COLUMNS = (
-    "rows", "languages", "n", "cluster", "seeds", "coverage_rows", "coverage", "rejected_rows",
-    "rejected", "width_rows", "width",
+    "rows", "languages", "n", "cluster", "seeds", "by_language", "coverage_rows", "coverage",
+    "rejected_rows", "rejected", "width_rows", "width",
 )  # fmt: skip
 
 
@@ -42,6 +43,7 @@ class World(NamedTuple):
       n: number of examples of a set.
       cluster: number of examples of a cluster.
       seeds: number of seeds per condition.
+      by_language: standard deviation of the effect of a seed in a language.
     """
 
     rows: str = "equal"
@@ -49,6 +51,7 @@ class World(NamedTuple):
     n: int = 200
     cluster: int = 1
     seeds: int = 5
+    by_language: float = 0.0
 
 
 WORLDS = (
@@ -60,6 +63,8 @@ WORLDS = (
     World(cluster=5),
     World(cluster=5, n=1000),
     World("shuffled", 10, cluster=5),
+    *(World("shuffled", 10, seeds=seeds, by_language=0.15) for seeds in (3, 5, 10)),
+    World("shuffled", 3, seeds=3, by_language=0.3),
 )
 
 
@@ -104,6 +109,7 @@ def _draw_study(
         + effect(1, 1, 1)
         + 0.5 * effect(1, 2, 1)
         + 0.05 * rng.standard_normal((1, 1, 2, seeds))
+        + world.by_language * rng.standard_normal((1, languages, 2, seeds))
         + 0.4 * rng.standard_normal((n, languages, 2, seeds))
     )
     sets, predicted = {}, {}

@@ -85,10 +85,6 @@ def main() -> None:
 
 def section(record: dict[str, Any]) -> str:
     """Return the section of BENCHMARKS.md."""
-    cells = [
-        [f"{one[c]:.3f}" if isinstance(one[c], float) else str(one[c]) for c in COLUMNS]
-        for one in record["simulated"]
-    ]
     return (
         "## Descriptive statistics on simulated seeds\n"
         f"Shares of {record['simulated'][0]['studies']} simulated studies, by "
@@ -98,7 +94,7 @@ def section(record: dict[str, Any]) -> str:
         "bound of almost stochastic order, one-sided, is below 0.5 or 0.2; where better is 0.5 and "
         "the deviations are equal, these are false claims, nominally at most "
         f"{1 - record['level']:.2f}. Versions: {summary.provenance([record])}\n\n"
-        f"{summary.table([c.replace('_', ' ') for c in COLUMNS], cells)}"
+        f"{summary.columns(record['simulated'], COLUMNS)}"
     )
 
 

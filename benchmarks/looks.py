@@ -3,8 +3,8 @@ r"""Measure error rates and numbers of seeds of studies that are judged at sever
 python -m benchmarks.looks > benchmarks/results/looks.json
 
 Prints a JSON line to stdout and the section of BENCHMARKS.md to stderr. The studies are those of
-benchmarks/coverage.py, with 20 seeds. At each look the first seeds are judged, as by a study with
-`seeds = dict(looks=(5, 10, 15, 20))`, and naively: p is at most 0.05 at some look.
+benchmarks/coverage_worlds.py, with 20 seeds. At each look the first seeds are judged, as by a study
+with `seeds = dict(looks=(5, 10, 15, 20))`, and naively: p is at most 0.05 at some look.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import common, summary
-from benchmarks.coverage import ALPHA, World, measure, true_difference
+from benchmarks.coverage_worlds import World, measure, true_difference
 from flaxfer.runtime import host
 from flaxfer.statistics.inference import Difference
 from flaxfer.statistics.sequential import Progress
@@ -25,6 +25,7 @@ from flaxfer.tasks import resampling
 
 LOOKS = (5, 10, 15, 20)
 DRAWS = 400
+ALPHA = 0.05
 SD = 0.15
 """Standard deviation of the seed effect; effects are multiples of it."""
 
@@ -118,8 +119,6 @@ def main() -> None:
 
 def section(record: dict[str, Any]) -> str:
     """Return the section of BENCHMARKS.md."""
-    rows = [[_cell(one[column]) for column in COLUMNS] for one in record["studies"]]
-    names = [column.replace("_", " ") for column in COLUMNS]
     return (
         "## Sequential seeds on simulated studies\n"
         f"Studies that are judged after {', '.join(map(str, record['looks']))} seeds, by "
@@ -129,14 +128,8 @@ def section(record: dict[str, Any]) -> str:
         "interval of the last look has the true difference. Equivalent: no relevant change is "
         "claimed, with the looks and alone; the margin is the true difference, so that a claim is "
         "false, or, without a difference, that of one standard deviation. Versions: "
-        f"{summary.provenance([record])}\n\n{summary.table(names, rows)}"
+        f"{summary.provenance([record])}\n\n{summary.columns(record['studies'], COLUMNS)}"
     )
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return " / ".join(map(str, value))
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

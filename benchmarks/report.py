@@ -44,7 +44,7 @@ SECTIONS = {
     "growth.json": growth.section,
     "search.json": search.section,
     "quality.json": quality.section,
-    "coverage.json": coverage.section,
+    **{f"coverage-{part}.json": coverage.section for part in coverage.PARTS},
     "looks.json": looks.section,
     "descriptive.json": descriptive.section,
 }

@@ -159,3 +159,17 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table, with all columns but the first aligned to the right."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def columns(records: Sequence[Run], names: Sequence[str]) -> str:
+    """Return a Markdown table of the named entries of records, with three digits of floats."""
+    rows = [[_cell(record[name]) for name in names] for record in records]
+    return table([name.replace("_", " ") for name in names], rows)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, (tuple, list)):
+        return " / ".join(map(str, value))
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from flaxfer.evaluation.records import Look, Study, read_study
+from flaxfer.evaluation.records import Look, Study
 from flaxfer.statistics.inference import Difference
 from flaxfer.statistics.multiplicity import P, adjust
 from flaxfer.statistics.sequential import LEAST, Progress
@@ -97,21 +97,21 @@ def of_all_looks(study: Study, now: Difference, primary: bool) -> AnyDifference:
     return AtLook(now, seeds, max(*study.looks, seeds[-1]), earlier)
 
 
-def take_look(workdir: Path, seeds: int, last: int, before: Sequence[Look]) -> Look:
+def take_look(record: Study, workdir: Path, seeds: int, last: int, before: Sequence[Look]) -> Look:
     """Return a look at the primary comparison of a study; nothing is decided yet.
 
     If there is nothing to compare, such as after failures, its p values are 1.
 
     Args:
-      workdir: directory of the study, whose study.json has the runs of at least `seeds` seeds.
+      record: record of the study, with the runs of at least `seeds` seeds.
+      workdir: its directory.
       seeds: number of seeds to look at.
       last: number of seeds at the last planned look.
       before: earlier looks.
 
     Raises:
-      DataError: a record or a predictions file is wrong, or runs predicted different examples.
+      DataError: a predictions file is wrong, or runs predicted different examples.
     """
-    record = read_study(workdir)
     kept = record.seeds[:seeds]
     runs = [run for run in record.runs if run.seed in kept]
     study = StudyRuns(workdir, "", dataclasses.replace(record, seeds=kept, runs=runs))

@@ -23,6 +23,8 @@ NORMAL_DF = 1e6
 """Degrees of freedom from which a t distribution counts as normal."""
 QUANTILES = 128
 """Values of an estimated variance, over which a power is averaged."""
+RATIOS = 6
+"""Values of the ratio of two estimated variances, over which a power is averaged."""
 STEPS = 50
 """Largest number of steps of Newton's method."""
 TOLERANCE = 1e-9
@@ -56,9 +58,9 @@ def power(
 
     The difference of the means has the variance `examples + seeds / runs`, of which the second part
     is estimated with `groups * (runs - 1)` degrees of freedom; the statistic is noncentral t with
-    those of Satterthwaite (1946). Without variance over examples this is the power of the
-    two-sample t test, or with one group of the paired one (Cohen 1988, Statistical Power Analysis,
-    ch. 2).
+    those of Satterthwaite (1946). Without variance over examples this is the exact power of Welch's
+    test with equal variances (Lee & Gurland 1975), or with one group that of the paired t test
+    (Cohen 1988, Statistical Power Analysis, ch. 2).
 
     Args:
       difference: true difference.
@@ -79,18 +81,38 @@ def power(
         return float(special.ndtr(critical + shift) + special.ndtr(critical - shift))
     # The square of noncentral t is noncentral F, which covers both tails; SciPy's lower tail of the
     # former is NaN for some arguments.
-    critical = special.stdtrit(df, alpha / 2) ** 2
+    df_used, probability = _degrees_of_freedom(runs, groups)
+    critical = special.stdtrit(df_used / share**2, alpha / 2) ** 2
     noncentrality = min(difference**2 / variance, FARTHEST)
-    return float(1 - special.ncfdtr(1, df, noncentrality, critical))
+    return float((1 - special.ncfdtr(1, df, noncentrality, critical)) @ probability)
+
+
+def _degrees_of_freedom(runs: float, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return possible degrees of freedom of a test without variance over examples, with weights.
+
+    Welch's (1947) test has (R - 1) / (r^2 + (1 - r)^2) of them if the estimated variance of one
+    condition is the share r of the sum of both. So they are fewer than the 2 (R - 1) of that sum,
+    unless both estimates are equal. If the true variances are, r is independent of the sum, and
+    (2r - 1)^2 has the distribution Beta(1/2, (R - 1) / 2).
+
+    Args:
+      runs: R seeds in each condition, more than 1.
+      groups: groups of runs; with a single one, the degrees of freedom are R - 1.
+    """
+    if groups == 1:
+        return np.array([runs - 1.0]), np.ones(1)
+    node, weight = np.polynomial.legendre.leggauss(RATIOS)
+    squared = special.betaincinv(0.5, (runs - 1) / 2, (node + 1) / 2)
+    return 2 * (runs - 1) / (1 + squared), weight / 2
 
 
 @functools.lru_cache(256)
-def _half_widths(components: Components, runs: int, tail: float) -> np.ndarray:
-    """Return `QUANTILES` equally likely half widths of an interval, ascending.
+def _half_widths(components: Components, runs: int, tail: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return possible half widths of an interval, and their probabilities.
 
-    They depend on the variance over seeds that is estimated. A half width is where the distribution
-    of `inference.Difference` has a tail, with as many examples and resamples as are needed for a
-    normal distribution over examples.
+    They depend on the estimated variances over seeds: on their sum, for which there are `QUANTILES`
+    values, and on their ratio, through the degrees of freedom, which are the outer axis of the
+    result.
 
     Args:
       components: true variances.
@@ -98,16 +120,29 @@ def _half_widths(components: Components, runs: int, tail: float) -> np.ndarray:
       tail: probability beyond each end.
     """
     df = components.groups * (runs - 1)
-    chi2, probability = chi_squared(df)
     middle = (np.arange(QUANTILES) + 0.5) / QUANTILES
-    estimated = components.seeds / runs * 2 * special.gammaincinv(df / 2, middle)
-    # The first axis has the estimated variance times `df`, the second the possible true variance.
-    possible = np.maximum(estimated[:, None] / chi2, components.interaction / runs)
+    estimated = components.seeds / runs * 2 * special.gammaincinv(df / 2, middle) / df
+    df_used, probability = _degrees_of_freedom(runs, components.groups)
+    widths = [_widths(components, runs, tail, estimated, each) for each in df_used]
+    return np.concatenate(widths), np.repeat(probability / QUANTILES, QUANTILES)
+
+
+def _widths(
+    components: Components, runs: int, tail: float, estimated: np.ndarray, df: float
+) -> np.ndarray:
+    """Return the half width for each estimated variance of the difference over seeds.
+
+    It is where the distribution of `inference.Difference` has a tail, with as many examples and
+    resamples as are needed for a normal distribution over examples.
+    """
+    chi2, probability = chi_squared(df)
+    # The first axis has the estimated variances, the second the possible true ones.
+    possible = np.maximum(estimated[:, None] * df / chi2, components.interaction / runs)
     sd = np.sqrt(components.examples + possible)
     # Newton's method on the normal scores of the tails. They are a concave function of the half
     # width, so that it converges from below, where the half width of a normal variable is.
     score = special.ndtri(tail)
-    width: np.ndarray = -score * np.sqrt(components.examples + estimated / df)
+    width: np.ndarray = -score * np.sqrt(components.examples + estimated)
     for _ in range(STEPS):
         z = -width[:, None] / sd
         now = special.ndtri(special.ndtr(z) @ probability)
@@ -126,10 +161,10 @@ class Planned:
     Looks share the level as in `sequential`, whose shares of information follow from the variances.
     Fixed seeds are a single look, which has the whole level.
 
-    Given the estimated variance, the difference is normal, and a test rejects where the interval
+    Given the estimated variances, the difference is normal, and a test rejects where the interval
     of `inference.Difference` does; the power is the mean over what may be estimated. Without
-    variance over examples it is the power of the t test (Cohen 1988), and for equivalence that of
-    two of them (Phillips 1990).
+    variance over examples it is the power of Welch's test (Lee & Gurland 1975) or of the paired t
+    test, and for equivalence that of two of them (Phillips 1990).
 
     Attributes:
       components: variances, with at least some variance over seeds.
@@ -146,8 +181,8 @@ class Planned:
         of = self.components
         return [1 / (of.examples + of.seeds / look) for look in self.looks]
 
-    def _tests(self, alpha: float) -> list[tuple[float, np.ndarray]]:
-        """Return each look's standard deviation and equally likely half widths.
+    def _tests(self, alpha: float) -> list[tuple[float, np.ndarray, np.ndarray]]:
+        """Return each look's standard deviation, possible half widths and their probabilities.
 
         Args:
           alpha: level of one side, of all looks together.
@@ -156,16 +191,16 @@ class Planned:
         critical = np.array(critical_values(shares, alpha, self._information))
         levels = np.maximum(special.ndtr(-critical), LEAST).tolist()
         return [
-            (information**-0.5, _half_widths(self.components, look, level))
+            (information**-0.5, *_half_widths(self.components, look, level))
             for look, level, information in zip(self.looks, levels, self._information, strict=True)
         ]
 
     @functools.cached_property
-    def _two_sided(self) -> list[tuple[float, np.ndarray]]:
+    def _two_sided(self) -> list[tuple[float, np.ndarray, np.ndarray]]:
         return self._tests(self.alpha / 2)
 
     @functools.cached_property
-    def _one_sided(self) -> list[tuple[float, np.ndarray]]:
+    def _one_sided(self) -> list[tuple[float, np.ndarray, np.ndarray]]:
         return self._tests(self.alpha)
 
     def power(self, difference: float) -> list[float]:
@@ -175,8 +210,8 @@ class Planned:
         difference is as probable as with normal variables.
         """
         alone = [
-            np.mean([special.ndtr((each - width) / sd) for each in (difference, -difference)]) * 2
-            for sd, width in self._two_sided
+            sum(special.ndtr((each - width) / sd) @ weight for each in (difference, -difference))
+            for sd, width, weight in self._two_sided
         ]
         boundaries = (-special.ndtri(np.minimum(alone, 1))).tolist()
         return crossing_probabilities(boundaries, self._information)
@@ -196,8 +231,8 @@ class Planned:
         largest of them.
         """
         return [
-            float(np.mean(2 * special.ndtr(np.maximum(margin - width, 0) / sd) - 1))
-            for sd, width in self._one_sided
+            float((2 * special.ndtr(np.maximum(margin - width, 0) / sd) - 1) @ weight)
+            for sd, width, weight in self._one_sided
         ]
 
     def smallest_margin(self, target: float = TARGET) -> list[float]:
@@ -213,7 +248,7 @@ class Planned:
 
         With several looks it is the repeated interval, of which all cover the difference at once.
         """
-        return [float(width.mean()) for _, width in self._tests((1 - level) / 2)]
+        return [float(width @ weight) for _, width, weight in self._tests((1 - level) / 2)]
 
     def examples_share(self) -> list[float]:
         """Return the share of the variance that no number of seeds reduces, at each look."""

@@ -23,8 +23,6 @@ from flaxfer.study import design
 from flaxfer.study.design import Outlook
 from flaxfer.tasks import TASK_TYPES
 
-FEW = 5
-"""Seeds from which a plan holds: with 3, a power of 0.69 was simulated where it says 0.80."""
 PAIRS = (
     "Runs are compared as pairs of a seed, which halves the degrees of freedom. The standard "
     "deviation over seeds is that of a pair's difference, divided by the square root of 2; a "
@@ -374,9 +372,6 @@ def _warnings(one: Outlook) -> Iterator[str]:
     if not one.detectable:
         yield f"warning: {one.study} cannot decide anything: a verdict needs at least 2 seeds"
         return
-    if one.looks[-1] < FEW:
-        few = f"with fewer than {FEW} seeds, differences are found less often than is said here"
-        yield f"warning: {one.study}: {few}"
     reasons = []
     if one.sought is not None and not one.finds:
         reasons.append(f"it finds one of {one.sought:g} with a power of {one.power:.0%}")

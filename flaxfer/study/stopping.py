@@ -105,7 +105,10 @@ class Stopping:
             if self.is_current(plan):
                 summarise(plan)
             workdir, last = Path(plan.config.workdir), plan.config.looks[-1]
-            looked.append(looks.take_look(workdir, at, last, looked))
+            # A slower process may just have written its record of an earlier look.
+            while len((record := read_study(workdir)).seeds) < at:
+                summarise(plan)
+            looked.append(looks.take_look(record, workdir, at, last, looked))
 
     def _next(self, plan: StudyPlan, seeds: int) -> StudyPlan:
         """Return the plan up to the next look at a number of seeds or more, or the last look."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from flaxfer.config import Config
 from flaxfer.config.seeds import Looks
 from flaxfer.statistics import looks
 from flaxfer.study import plan, runner
-from tests.e2e.helpers import open_study, summary_of
+from tests.e2e.helpers import TIMES, open_study, start_worker, summary_of
+
+LOOK = re.compile(r"look at (\d+) seeds: (\w+)")
 
 
 @pytest.fixture
@@ -53,6 +57,42 @@ def test_a_study_stops_at_the_look_that_decides_and_trains_nothing_more(
     capsys.readouterr()
     runner.show(config)
     assert "looks at 2, 3 seeds; a study that is decided stops" in capsys.readouterr().err
+
+
+@pytest.mark.slow  # That looks do not depend on the process is tested in tests/study.
+def test_two_processes_have_the_same_looks(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The last seeds are never trained: with so wide a margin, an earlier look decides.
+    config = dataclasses.replace(config, seeds=Looks((2, 3, 4, 6)), margin={"pearson": 1.9})
+    alone, both = (
+        dataclasses.replace(config, workdir=str(tmp_path / name), store="")
+        for name in ("alone", "both")
+    )
+    runner.run(alone, "the command")
+    said = [LOOK.findall(capsys.readouterr().err)]
+    processes = [start_worker(both, number=2) for _ in range(2)]
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+        said.append(LOOK.findall(errors))
+    assert said == said[:1] * 3
+    assert said[0][-1][1] == "decided" and 1 < len(said[0]) < 4
+    summaries = [summary_of(one) for one in (alone, both)]
+    for key in ("seeds", "looked", "design_changes", "failed"):
+        assert summaries[0][key] == summaries[1][key]
+    runs = [
+        [{key: value for key, value in run.items() if key not in TIMES} for run in summary["runs"]]
+        for summary in summaries
+    ]
+    assert runs[0] == runs[1] and len(runs[0]) == 3 * len(summaries[0]["seeds"])
+    for name in ("results.csv", "comparisons.csv"):
+        written = [(Path(one.workdir) / name).read_text() for one in (alone, both)]
+        assert written[0] == written[1]
+    claimed = list(Path(both.stages).glob("*/claims"))
+    claims = [file for folder in claimed for file in folder.iterdir()]
+    assert [file.name for file in claims] == ["1"] * len(runs[0]), "a stage was claimed again"
+    assert len({json.loads(file.read_text())["pid"] for file in claims}) == 2, "one did all"
 
 
 def test_seeds_are_trained_together_within_a_look(config: Config) -> None:

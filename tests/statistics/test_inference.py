@@ -220,10 +220,11 @@ def test_coverage_with_large_variance_over_seeds() -> None:
 
 
 def test_family_wise_error_rate() -> None:
-    world = coverage.World(n=200, sd=(0.1, 0.1))
-    shares = coverage.families(world, 25, draws=500)
-    assert shares["any_after"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 25)
-    assert shares["any_after"] < shares["any_before"]
+    world = coverage.World(n=200, sd=(0.1, 0.1), effect=0.4)
+    shares = coverage.families(world, coverage.FAMILY, 25, draws=500)
+    assert shares["any_false_after"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 25)
+    assert shares["any_false_after"] < shares["any_false_before"]
+    assert shares["helps_at_margin"] is None
 
 
 def test_error_rate_and_power_of_equivalence() -> None:
@@ -234,6 +235,6 @@ def test_error_rate_and_power_of_equivalence() -> None:
 
 
 def test_family_wise_error_rate_of_both_claims() -> None:
-    shares = coverage.claims(coverage.World(n=200, effect=0.4), 25, draws=500)
+    shares = coverage.families(coverage.World(n=200, effect=0.4), 5, 25, draws=500)
     assert shares["any_false_after"] <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 25)
     assert shares["any_false_after"] < shares["any_false_before"]

@@ -189,7 +189,8 @@ def test_simulated_coverage_of_both_analyses() -> None:
             assert shares[f"rejected_{analysis}"] == pytest.approx(
                 1 - shares[f"coverage_{analysis}"]
             )
-    record = {"pairs": [correlated], "versions": {"numpy": "2"}, "git": "abc", "date": "2026-01-01"}
+    record = {"part": "pairs", "rows": [correlated]}
+    record |= {"versions": {"numpy": "2"}, "git": "abc", "date": "2026-01-01"}
     text = coverage.section(record)
     assert text.startswith("### Runs paired by seed\n") and "40 simulated studies" in text
     assert f"| 4 | 0.800 | {correlated['correlation']:.3f} |" in text

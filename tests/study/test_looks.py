@@ -49,6 +49,7 @@ class World:
 
     def __init__(self, folder: Path, noise_of_staged: Mapping[str, float]):
         self.folder, self.asked = folder, list[tuple[str, int]]()
+        self.late: list[str] = []  # What a slower process writes after the next summary.
         self.outputs: dict[str, dict[RunKey, np.ndarray]] = {}
         for number, (name, noise) in enumerate(noise_of_staged.items()):
             rng = np.random.default_rng(number)
@@ -75,6 +76,8 @@ class World:
             record |= {"config": loading.to_dict(config), "looks": list(config.looks)}
             record |= {"paired": config.paired}
             (workdir / "study.json").write_text(json.dumps(record | stopping.facts(plan)))
+            if self.late:
+                (workdir / "study.json").write_text(self.late.pop())
 
         return stopping.go_on(summarise)
 
@@ -156,6 +159,21 @@ def test_another_process_takes_over_the_looks_that_it_finds(tmp_path: Path) -> N
     assert [look.seeds for look in read_study(tmp_path / "none").looked] == [2, 6, LAST]
 
 
+def test_a_record_of_an_earlier_look_is_not_judged_as_a_later_one(tmp_path: Path) -> None:
+    for name in ("alone", "disturbed"):
+        (tmp_path / name).mkdir()
+    alone, disturbed = (World(tmp_path / name, {"none": 4.0}) for name in ("alone", "disturbed"))
+    alone.run()
+    stopping = Stopping(disturbed.plans())
+    disturbed.go_on(stopping)
+    disturbed.late.append((disturbed.folder / "none" / "study.json").read_text())
+    while disturbed.go_on(stopping):
+        pass
+    assert not disturbed.late
+    records = [read_study(world.folder / "none") for world in (alone, disturbed)]
+    assert records[0].looked == records[1].looked
+
+
 def test_a_change_of_the_looks_after_a_look_is_recorded(tmp_path: Path) -> None:
     world = World(tmp_path, {"none": 4.0})
     world.go_on(Stopping(world.plans((2, 4))))
@@ -194,7 +212,7 @@ def test_looks_are_at_the_comparison_of_the_report(paired: bool, tmp_path: Path)
     workdir = write_study(tmp_path / "a", TASK, World(tmp_path, {"a": 1.0}).outputs["a"], DATA)
     record = json.loads((workdir / "study.json").read_text()) | {"paired": paired}
     (workdir / "study.json").write_text(json.dumps(record))
-    look = statistics_looks.take_look(workdir, LAST, LAST, [])
+    look = statistics_looks.take_look(read_study(workdir), workdir, LAST, LAST, [])
     evidence = compare([workdir], draws=100)
     (one,) = [one.all_runs for one in evidence.comparisons if one.family == "primary"]
     assert (look.difference, look.p) == (one.difference, one.p)
@@ -231,8 +249,11 @@ def test_a_study_without_predictions_of_a_condition_goes_on_to_the_last_look(
 def test_a_look_sees_the_runs_of_its_seeds_alone(tmp_path: Path) -> None:
     outputs = World(tmp_path, {"large": 0.1}).outputs["large"]
     first = {run: output for run, output in outputs.items() if run[1] < 3}
-    looks = [
-        statistics_looks.take_look(write_study(tmp_path / name, TASK, runs, DATA), 3, LAST, [])
+    folders = [
+        write_study(tmp_path / name, TASK, runs, DATA)
         for name, runs in (("all", outputs), ("first", first))
+    ]
+    looks = [
+        statistics_looks.take_look(read_study(workdir), workdir, 3, LAST, []) for workdir in folders
     ]
     assert looks[0] == looks[1]
