@@ -251,7 +251,7 @@ def _examples(
         raise DataError(
             f"{len(problems)} finding(s) in the data" if problems else "the file has no record",
             where=str(path),
-            hint="correct the file." if len(path.parts) > 1 or path.suffix else "correct them.",
+            hint="correct the input.",
             details=[text for _, text in sorted(problems)],
         )
     stem = Path(path.name.removesuffix(".gz")).stem

@@ -169,7 +169,7 @@ def check_number_of_texts(settings: dict[str, Any], examples: Examples, where: s
     """Check that an exported model gets single texts or pairs, as in its training."""
     export = settings.get("flaxfer")
     trained = export.get("texts") if isinstance(export, dict) else None
-    texts = 1 if examples.text_b is None else 2
+    texts = 1 if examples.text_b is None or examples.choices > 1 else 2
     if trained == 2 and texts == 1:
         raise DataError(
             "the model was trained on pairs, but there is no column 'text_b'",
