@@ -193,6 +193,12 @@ def _check_format(file: Path, source: Source, form: TaskType) -> None:
             what = f"{form.name} is not predicted from {source.file_format} files"
         hint = f"set the format: --source format=FORMAT, one of {', '.join(formats)}."
         raise ConfigError(what, where=str(file), hint=hint)
+    unnamed = source.file_format in effects.CSV and not source.header
+    missing = [role for role in roles if role not in source.columns]
+    if missing and (unnamed or source.file_format == "conll"):
+        options = " ".join(f"{role}=NUMBER" for role in missing)
+        what, hint = "the columns have no names", f"number them from 0: --columns {options}."
+        raise ConfigError(what, where=str(file), hint=hint)
     if source.file_format == "lines" and source.columns:
         raise ConfigError(
             "a text on each line has no columns",

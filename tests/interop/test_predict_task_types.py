@@ -237,6 +237,8 @@ PAIRS = Task("t", "regression", "mse")
         (PAIRS, "x.txt", {"columns": {"text_a": "a"}}, "a text on each line has no columns"),
         (TASKS["question_answering"], "x.txt", {}, "a line of text cannot hold text_a, text_b"),
         (TASKS["tagging"], "x.csv", {}, "tagging is not predicted from csv files"),
+        (TASKS["tagging"], "x.conll", {}, "number them from 0: --columns words=NUMBER."),
+        (PAIRS, "x.csv", {"settings": {"header": False}}, "--columns text_a=NUMBER."),
     ],
 )
 def test_options_that_cannot_be_used(
