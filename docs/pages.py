@@ -34,6 +34,7 @@ SECTIONS: Mapping[type, str] = {
     config.Optimizer: "`optimizer` of all stages, or of one",
     config.Train: "`train` of all stages, or of one",
     config.Mesh: "`mesh`",
+    config.Wandb: "`wandb`",
     Looks: "`seeds`",
 }
 """Dataclasses of the configuration, and where their settings stand."""

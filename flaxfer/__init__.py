@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Stage,
         Task,
         Train,
+        Wandb,
     )
     from flaxfer.config.grids import Grid, Target
     from flaxfer.errors import FlaxferError
@@ -50,6 +51,7 @@ __all__ = [
     "Target",
     "Task",
     "Train",
+    "Wandb",
     "__version__",
     "load",
     "register_metric",

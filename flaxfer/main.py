@@ -159,7 +159,10 @@ SUBCOMMANDS = {
         """\
         Write the best checkpoint of a finished stage as a Hugging Face folder: config.json,
         model.safetensors, the tokenizer, and a model card. The stage is named by its folder, or
-        selected from a work directory.""",
+        selected from a work directory.
+
+        --push-to-hub uploads the folder to a new repository, or with --overwrite in place of what
+        the repository holds. It asks whether somebody is logged in before it exports anything.""",
         (
             Example(
                 "a target stage of a study",
@@ -170,20 +173,36 @@ SUBCOMMANDS = {
                 "flaxfer export runs/NAME OUT --condition staged --seed 0 --stage intermediate",
             ),
             Example("a stage by its folder", "flaxfer export runs/NAME/stages/IDENTITY OUT"),
+            Example(
+                "on the hub",
+                "flaxfer export runs/NAME OUT --condition staged --seed 0 --push-to-hub ME/MODEL "
+                "--license apache-2.0 --base-model FacebookAI/xlm-roberta-base",
+            ),
         ),
     ),
     "predict": Subcommand(
         "flaxfer.interop.predict",
-        "predict texts or pairs from a file",
+        "predict texts, pairs, words, answers or choices",
         """\
-        Predict the examples of a file with an exported folder, or another one of transformers
-        with a sequence classification head. The output has a JSON object per example.""",
+        Predict the examples of a file, or of standard input, with an exported folder, or another
+        one of transformers with a head for a task. The output has a JSON object per example.
+
+        A column is read if it is named like its role: text_a, text_b (pairs; the context of a
+        question), words (a list), choice_1 and so on, question, id, language, domain. --columns
+        names others. Standard input and files that end in .txt have a text on each line, or words
+        with blanks between them, unless --source says otherwise.""",
         (
             Example("to a file", "flaxfer predict OUT texts.jsonl --output predictions.jsonl"),
             Example(
                 "a file with more columns, printed",
                 "flaxfer predict OUT reviews.csv --ignore-columns stars shop",
             ),
+            Example(
+                "a file as Excel writes it, and its texts in the output",
+                "flaxfer predict OUT kunden.csv --columns text_a=Text id=Nummer "
+                "--source delimiter=';' encoding=cp1252 --text",
+            ),
+            Example("a text on each line of standard input", "flaxfer predict OUT - --text"),
         ),
     ),
     "embed": Subcommand(

@@ -1,6 +1,6 @@
 """Configuration: schema, loading, validation and grids."""
 
-from flaxfer.config.common import Common, Condition, Mesh
+from flaxfer.config.common import Common, Condition, Mesh, Wandb
 from flaxfer.config.schema import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "Stage",
     "Task",
     "Train",
+    "Wandb",
 ]

@@ -12,7 +12,8 @@ from flaxfer.config import fields
 from flaxfer.config.seeds import Looks, Seeds
 
 Condition = Literal["direct", "staged", "scratch"]
-TRACKERS = ("tensorboard", "wandb")
+TRACKERS: Mapping[str, str] = {"tensorboard": "tensorboardX", "wandb": "wandb"}
+"""Trackers of this package, with the packages that they import."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,28 @@ class Mesh:
     def sizes(self) -> tuple[int, int, int]:
         """Sizes of the axes data, fsdp and tensor."""
         return self.data, self.fsdp, self.tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Wandb:
+    """Runs of Weights & Biases, one for each stage and seed, if `trackers` names `wandb`.
+
+    Attributes:
+      project, entity: Project of the runs, and its owner; empty for the user's default.
+      group: Group of the runs; empty for the name of the study.
+      tags: Tags of the runs.
+      name: Name of a run, with `{study}`, `{condition}`, `{stage}` and `{seed}` filled in.
+      mode: `offline` keeps runs in the folder of their stage, for `wandb sync`, so that no study
+        depends on a network; `auto` is what WANDB_MODE says, or `offline`. Only an `online` run
+        goes on when its stage does; otherwise there is another one of the same name.
+    """
+
+    project: fields.Title = "flaxfer"
+    entity: fields.Line = ""
+    group: fields.Line = ""
+    tags: fields.Distinct[fields.Title] = ()
+    name: fields.RunName = "{study} {condition}/{stage} seed {seed}"
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +78,7 @@ class Common:
       compiler_options: XLA options by name; they override those in `flaxfer.runtime.platform`.
       trackers: Additional metric trackers, of `TRACKERS` or of an entry point in the group
         `flaxfer.trackers` (`flaxfer.training.trackers.Opener`).
+      wandb: Names of the runs of Weights & Biases.
       overlap: Treatment of training examples that also occur in an evaluation set
         (`flaxfer.data.overlap`): `report` counts them; `remove` excludes them: the target's if a
         set of its stage has them, the intermediate one's if any has; `forbid` raises an error.
@@ -77,6 +101,7 @@ class Common:
     cache: fields.File = ""
     compiler_options: Mapping[str, fields.Option] = dataclasses.field(default_factory=dict)
     trackers: fields.Distinct[fields.Name] = ()
+    wandb: Wandb = Wandb()
     overlap: Literal["report", "remove", "forbid"] = "report"
     transferability: fields.NonNegativeInt = 500
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from flaxfer.config.common import Common, Mesh
+from flaxfer.config.common import Common, Mesh, Wandb
 from flaxfer.config.findings import Finding, finding
 from flaxfer.config.schema import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 from flaxfer.config.task_types import TaskType
@@ -51,6 +51,7 @@ ALWAYS: Mapping[type, frozenset[str]] = {
     Config: frozenset({"model", "target", "intermediate"}),
     Model: frozenset({"path", "hub", "dropout", "attention_dropout"}),
     Mesh: frozenset({"data", "fsdp", "tensor"}),
+    Wandb: frozenset({"project", "entity", "group", "tags", "name", "mode"}),
     Stage: frozenset({"task", "data", "evaluate", "optimizer", "train", "max_restarts"}),
     Task: frozenset({"name", "type", "metric"}),
     Data: frozenset({"train", "dev", "test", "train_fraction"}),
@@ -334,6 +335,7 @@ COMMON: Sequence[Effect[Common]] = (
         "unless the conditions direct and staged are compared over several seeds",
         ("conditions", "seeds"),
     ),
+    Effect("wandb", lambda c: "wandb" in c.trackers, "as trackers lacks wandb", ("trackers",)),
 )
 """Two functions below are about `data_dir` and `transferability`, which depend on the stages."""
 

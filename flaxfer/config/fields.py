@@ -20,6 +20,9 @@ MAX_NAME = 100
 TUPLE, SECTION = "<tuple>", "<section>"
 """Tags of the types of a field that is a tuple or a section, in locations of errors."""
 
+RUN_FIELDS = ("study", "condition", "stage", "seed")
+"""Fields of the names of tracked runs."""
+
 _VARIABLE = re.compile(r"\$(\w|\{)")
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{1,8})*", re.ASCII)
 
@@ -43,6 +46,16 @@ def _increasing(values: tuple[int, ...]) -> tuple[int, ...]:
 def tuple_or_section(value: Any) -> str:
     """Return the tag of the type that a value is meant to have."""
     return SECTION if isinstance(value, dict) or dataclasses.is_dataclass(value) else TUPLE
+
+
+def _run_name(template: str) -> str:
+    try:
+        template.format(**(dict.fromkeys(RUN_FIELDS, "") | {"seed": 0}))
+    except (LookupError, ValueError, AttributeError) as error:
+        *others, last = (f"{{{name}}}" for name in RUN_FIELDS)
+        allowed = f"{', '.join(others)} and {last}"
+        raise ValueError(f"should have no other fields than {allowed}") from error
+    return template
 
 
 def _regex(pattern: str) -> str:
@@ -116,6 +129,7 @@ Text: TypeAlias = Annotated[
 ]
 """A text, such as a label; a whole number stands for its digits."""
 Encoding: TypeAlias = Annotated[str, AfterValidator(_encoding)]
+RunName: TypeAlias = Annotated[Title, AfterValidator(_run_name)]
 Regex: TypeAlias = Annotated[str, AfterValidator(_regex)]
 Tuple: TypeAlias = Annotated[tuple[T, ...], BeforeValidator(_as_tuple)]
 """A tuple; a single item need not be wrapped."""

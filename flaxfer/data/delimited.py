@@ -59,7 +59,8 @@ def delimited(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Tab
     for key, i in column_index.items():
         name = repr(names[i]) if source.header else names[i]
         columns[key] = Column(path.name, name, [row[i] for row in rows], lines)
-    return Table(len(rows), columns, problems, {COMMENTS: comments} if comments else {})
+    skipped = {COMMENTS: comments} if comments else {}
+    return Table(len(rows), columns, problems, skipped, names if source.header else ())
 
 
 def _literal(text: str, delimiter: str, source: Source) -> Rows:

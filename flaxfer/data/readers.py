@@ -35,14 +35,18 @@ def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
       ConfigError: If the format is unknown.
       DataError: If the file is missing, damaged, in another encoding, or lacks a column.
     """
-    keys = list(dict.fromkeys(keys))
     if not source.file_format:
         raise ConfigError(
             f"the ending of {path.name!r} does not tell how the file is written",
             where=str(path),
             hint="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad.",
         )
-    data = read_bytes(path, "path", source.file_format)
+    return parse_table(read_bytes(path, "path", source.file_format), path, source, keys)
+
+
+def parse_table(data: bytes, path: Path, source: Source, keys: Iterable[Key]) -> Table:
+    """Read columns of the content of a file, whose name is `path` in messages; see `read_table`."""
+    keys = list(dict.fromkeys(keys))
     if source.file_format == "parquet":
         return _parquet(data, path, keys)
     text = decode(data, source.encoding, path)
@@ -136,7 +140,7 @@ def _parquet(data: bytes, path: Path, keys: Sequence[Key]) -> Table:
     columns = {
         key: Column(path.name, repr(names[i]), values[key], None) for key, i in column_index.items()
     }
-    return Table(table.num_rows, columns, [])
+    return Table(table.num_rows, columns, [], names=names)
 
 
 _READERS: Mapping[str, Callable[[str, Path, Source, Sequence[Key]], Table]] = {

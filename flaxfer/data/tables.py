@@ -72,12 +72,14 @@ class Table:
       columns: Columns with that many values.
       problems: Problems of records that could not be parsed.
       skipped: Number of lines of each kind that are no records, such as comments.
+      names: Names of all columns of the file; () where its format numbers or fixes them.
     """
 
     size: int
     columns: dict[Key, Column]
     problems: Problems
     skipped: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    names: Sequence[str] = ()
 
 
 def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, int]:
@@ -165,10 +167,11 @@ def record_table(
     )
     objects = [record if isinstance(record, dict) else {} for record in records]
     fields = [str(key) for key in keys]
-    if names := list(dict.fromkeys(name for each in objects for name in each)):
+    names = list(dict.fromkeys(name for each in objects for name in each))
+    if names:
         locate(fields, names, str(path))
     columns: dict[Key, Column] = {
         key: Column(path.name, repr(field), [each.get(field) for each in objects], lines)
         for key, field in zip(keys, fields, strict=True)
     }
-    return Table(len(records), columns, problems)
+    return Table(len(records), columns, problems, names=names)

@@ -44,6 +44,10 @@ class Evaluator:
         """Return the model's outputs and the scores of a split."""
         return self.predict_seeds(params, data, 1)[0]
 
+    def outputs(self, params: Params, data: Tokenized) -> np.ndarray:
+        """Return the model's outputs for examples without labels."""
+        return self._outputs(params, data, 1)[0][0]
+
     def predict_seeds(
         self, params: Params, data: Tokenized, seeds: int
     ) -> list[tuple[np.ndarray, Scores]]:
@@ -55,6 +59,14 @@ class Evaluator:
         Metrics that accumulate are computed on the device while the batches run; others, such as
         Spearman's correlation with its ranks, are computed from all predictions.
         """
+        outputs, accumulated = self._outputs(params, data, seeds)
+        states = [accumulated]
+        if seeds > 1:
+            states = [jax.tree.map(lambda x, i=i: x[i], accumulated) for i in range(seeds)]
+        return [(o, self._scores(data, o, state)) for o, state in zip(outputs, states, strict=True)]
+
+    def _outputs(self, params: Params, data: Tokenized, seeds: int) -> tuple[np.ndarray, Any]:
+        """Return the outputs, with a leading axis of seeds, and the accumulated metrics."""
         form, eval_step = task_type(self.task), self._step(seeds)
         params, accumulated = cast_for_eval(self.dtype)(params), self._no_metrics(seeds)
         size = len(data.token) if form.per_token else len(data)
@@ -68,10 +80,7 @@ class Evaluator:
             unread = batch, logits
         if unread is not None:
             _scatter(outputs, data, *unread)
-        states = [accumulated]
-        if seeds > 1:
-            states = [jax.tree.map(lambda x, i=i: x[i], accumulated) for i in range(seeds)]
-        return [(o, self._scores(data, o, state)) for o, state in zip(outputs, states, strict=True)]
+        return outputs, accumulated
 
     def lower(self, params: Params, data: Tokenized, seeds: int) -> jax.stages.Lowered:
         """Lower the step of `predict_seeds`, with parameters as `ShapeDtypeStruct` with shardings.

@@ -15,34 +15,59 @@ from flaxfer.evaluation.records import MIXED
 from flaxfer.tasks import task_type
 from flaxfer.training.record import StageRecord
 
+
+@dataclasses.dataclass(frozen=True)
+class Publication:
+    """What a model card says beside the records of the stage.
+
+    Attributes:
+      license: id of a licence on the hub; empty for none.
+      base_model: id of the pretrained model on the hub; empty for that of the config.
+      pooling: how sentence-transformers embeds texts with the model; empty if it does not.
+      own_tokens: whether transformers' tokenizer of the folder gives other tokens than flaxfer.
+    """
+
+    license: str = ""
+    base_model: str = ""
+    pooling: str = ""
+    own_tokens: bool = False
+
+
+RECORDS_ALONE = Publication()
+"""Nothing beside the records."""
+
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 
 
-def model_card(stage: StageRecord, name: str, own_tokens: bool = False) -> ModelCard:
-    """Return the card of a stage's export called `name`.
+def model_card(
+    stage: StageRecord, name: str, publication: Publication = RECORDS_ALONE
+) -> ModelCard:
+    """Return the card of a stage's export.
 
     Args:
       stage: a finished stage.
-      name: name of the exported folder.
-      own_tokens: whether transformers' tokenizer of the folder gives other tokens than flaxfer.
+      name: name of the exported folder, or its id on the hub.
+      publication: what else the card says.
     """
     task, versions = stage.task(), stage.origin()["versions"]
+    form = task_type(task)
     return ModelCard.from_template(
-        _metadata(stage, name),
+        _metadata(stage, name, publication),
         template_path=str(TEMPLATE),
         escape=_escape,
         quote=shlex.quote,
         repr=repr,
         name=name,
-        origin=_origin(stage),
+        origin=_origin(stage, publication.base_model or base_name(stage)),
         task=task,
-        output=task_type(task).describe(task),
-        predicts_texts=task_type(task).single_label,
+        output=form.describe(task),
+        roles=[role for role in form.required_roles(()) if role != form.label_role],
+        pooling=publication.pooling,
         seed=stage.identity()["seed"],
         done=stage.done(),
         max_length=stage.train().max_length,
-        auto_class=f"AutoModel{task_type(task).architecture}",
-        limits=_limits(stage, own_tokens),
+        auto_class=f"AutoModel{form.architecture}",
+        limits=_limits(stage, publication),
         scores_table=_scores_table(stage),
         data_table=_data_table(stage),
         settings_table=_settings_table(stage),
@@ -55,7 +80,7 @@ def base_name(stage: StageRecord) -> str:
     return stage.model_config().hub or Path(stage.origin()["model"]["folder"]).name
 
 
-def _metadata(stage: StageRecord, name: str) -> ModelCardData:
+def _metadata(stage: StageRecord, name: str, publication: Publication) -> ModelCardData:
     """Return the front matter; the hub's model index has no place for undefined scores."""
     task, hub = stage.task(), stage.model_config().hub
     pipeline = task_type(task).pipeline_tag
@@ -81,15 +106,17 @@ def _metadata(stage: StageRecord, name: str) -> ModelCardData:
         library_name="transformers",
         pipeline_tag=pipeline,
         tags=["flaxfer", task.type.replace("_", "-")],
-        base_model=hub or None,
+        base_model=publication.base_model or hub or None,
+        license=publication.license or None,
+        datasets=_hub_data(stage) or None,
         metrics=list(task_type(task).metrics_of(task)),
         model_name=name if results else None,
         eval_results=results or None,
     )
 
 
-def _origin(stage: StageRecord) -> str:
-    base, version = base_name(stage), stage.origin()["versions"].get("flaxfer", "")
+def _origin(stage: StageRecord, base: str) -> str:
+    version = stage.origin()["versions"].get("flaxfer", "")
     trained = f"{stage.task().name} with flaxfer {version}".strip()
     if stage.lineage()[0].identity()["start"] == "random":
         return (
@@ -103,7 +130,14 @@ def _origin(stage: StageRecord) -> str:
     return f"This model is {base}, fine-tuned on {trained}."
 
 
-def _limits(stage: StageRecord, own_tokens: bool) -> str:
+def _hub_data(stage: StageRecord) -> list[str]:
+    """Return the ids of the data sets of the hub that the model was trained on."""
+    entries = [entry for each in stage.lineage() for entry in _splits(each, "train")]
+    names = [name for entry in entries for name in entry["sources"]]
+    return [name for name in dict.fromkeys(names) if "/" in name]  # Files have no folder here.
+
+
+def _limits(stage: StageRecord, publication: Publication) -> str:
     trained = {language for each in stage.lineage() for language in _trained_on(each)}
     evaluated = {evaluation.language for evaluation in stage.evaluations()} - {MIXED}
     metrics = _join(task_type(stage.task()).metrics_of(stage.task()))
@@ -112,7 +146,9 @@ def _limits(stage: StageRecord, own_tokens: bool) -> str:
         sentences.append(
             f"The model was not trained on texts in {_join(unseen)}: those scores are zero-shot."
         )
-    if own_tokens:
+    if publication.pooling:
+        sentences.append("Embeddings were neither trained nor measured.")
+    if publication.own_tokens:
         sentences.append(
             "The scores are with tokens as in the pretraining, as flaxfer makes them; the fast "
             "tokenizer of transformers splits texts with punctuation or numbers in another way, so "

@@ -23,9 +23,11 @@ from flaxfer.data.model_folder import read_config
 from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.evaluation.records import CONDITIONS, Run, read_study
-from flaxfer.interop import card
-from flaxfer.interop.embedding import UNLIMITED
+from flaxfer.interop import card, upload
+from flaxfer.interop.card import RECORDS_ALONE, Publication
+from flaxfer.interop.embedding import UNLIMITED, check_pooling
 from flaxfer.interop.folders import copy_tokenizer, new_folder
+from flaxfer.interop.sentence import POOLINGS, read_sentence_settings, write_sentence_settings
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.pretrained import weights_fingerprint
@@ -40,9 +42,18 @@ from flaxfer.training.vocabulary import recover_rows, with_word_table, word_tabl
 TRAIN_SETTINGS = ("max_length", "doc_stride", "row_length", "packing", "eval_rows")
 """Training settings that `flaxfer predict` needs to give the predictions of the evaluation."""
 
+CROSS_ENCODER = "sentence_transformers"
+"""Key of config.json that the CrossEncoder of sentence-transformers reads."""
+
 
 def export(
-    folder: str | Path, out: str | Path, overwrite: bool = False, model: str | Path | None = None
+    folder: str | Path,
+    out: str | Path,
+    overwrite: bool = False,
+    model: str | Path | None = None,
+    *,
+    publication: Publication = RECORDS_ALONE,
+    name: str = "",
 ) -> Path:
     """Write the best parameters of a stage to a folder that transformers loads.
 
@@ -51,6 +62,9 @@ def export(
       out: a new or empty folder.
       overwrite: whether to replace an earlier export at `out`.
       model: folder of the pretrained model, if it has moved since training.
+      publication: what the model card says beside the records, and whether the folder is also one
+        of sentence-transformers, which embeds texts with the encoder.
+      name: name of the model in its card; empty for that of `out`.
 
     Raises:
       FlaxferError: the stage, the model or `out` cannot be used; nothing is left at `out`.
@@ -68,9 +82,13 @@ def export(
             whole_params(stage, encoder, source), encoder, task_type(stage.task()).head
         )
         safetensors.numpy.save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
+        if pooling := publication.pooling:
+            length = stage.train().max_length
+            write_sentence_settings(temporary, pooling, encoder.hidden_size, length)
+            check_pooling(read_sentence_settings(temporary), None, encoder)
         # The pre-tokenizer that restores XLNet's own rules has no form in tokenizer.json.
-        own_tokens = encoder.family == "xlnet"
-        card.model_card(stage, out.absolute().name, own_tokens).save(temporary / "README.md")
+        facts = dataclasses.replace(publication, own_tokens=encoder.family == "xlnet")
+        card.model_card(stage, name or out.absolute().name, facts).save(temporary / "README.md")
     return out
 
 
@@ -88,7 +106,7 @@ def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:
     Its key `flaxfer`, which transformers keeps and ignores, is for `flaxfer predict`.
     """
     task = stage.task()
-    replaced = ("torch_dtype", "num_labels", "id2label", "label2id", "problem_type")
+    replaced = ("torch_dtype", "num_labels", "id2label", "label2id", "problem_type", CROSS_ENCODER)
     config = {key: value for key, value in settings.items() if key not in replaced}
     config |= {"architectures": [class_name(settings["model_type"], task)], "dtype": "float32"}
     if labels := task_type(task).exported_labels(task):
@@ -98,6 +116,8 @@ def config_json(settings: dict[str, Any], stage: StageRecord) -> dict[str, Any]:
         }
     if problem := task_type(task).problem_type:
         config["problem_type"] = problem
+    if len(labels) == 1:  # Otherwise a CrossEncoder squeezes scores between 0 and 1.
+        config[CROSS_ENCODER] = {"activation_fn": "torch.nn.modules.linear.Identity"}
     train = {name: getattr(stage.train(), name) for name in TRAIN_SETTINGS}
     config["flaxfer"] = {
         "version": __version__,
@@ -197,12 +217,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model", type=Path, help="folder of the pretrained model, if it moved")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    parser.add_argument(
+        "--pooling",
+        choices=POOLINGS,
+        metavar="NAME",
+        help="let sentence-transformers embed texts with the encoder, and pool tokens by one of "
+        f"{', '.join(POOLINGS)}",
+    )
+    parser.add_argument("--license", help="licence in the model card, such as apache-2.0")
+    parser.add_argument(
+        "--base-model",
+        metavar="ID",
+        help="id of the pretrained model on the hub, for the model card; by default model.hub",
+    )
+    parser.add_argument("--push-to-hub", metavar="ID", help="upload the folder to the hub")
+    parser.add_argument("--private", action="store_true", help="make the new repository private")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Export a stage and print the path of its folder."""
+    """Export a stage, print the path of its folder, and upload it if that is wanted."""
+    if args.private and not args.push_to_hub:
+        hint = "name the repository with --push-to-hub ID, or leave it out."
+        raise ConfigError("nothing is uploaded", where="--private", hint=hint)
+    if args.base_model:
+        upload.check_id(args.base_model, "--base-model")
     folder = find_stage(args.run, args.out, args.condition, args.seed, args.stage)
-    print(export(folder, args.out, args.overwrite, args.model))
+    if repository := args.push_to_hub:
+        upload.check(repository, private=args.private, overwrite=args.overwrite)
+    publication = Publication(args.license or "", args.base_model or "", args.pooling or "")
+    name = repository or ""
+    print(export(folder, args.out, args.overwrite, args.model, publication=publication, name=name))
+    if repository:
+        print(upload.upload(args.out, repository, args.private))
     return 0
 
 

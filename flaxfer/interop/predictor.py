@@ -1,4 +1,4 @@
-"""A fine-tuned model that predicts texts or pairs."""
+"""A fine-tuned model that predicts examples of its task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
-import numpy as np
 import pydantic
 
 from flaxfer.config import Model, Task, Train
@@ -16,7 +15,7 @@ from flaxfer.data.examples import Examples
 from flaxfer.data.model_folder import read_config, read_labels
 from flaxfer.errors import CheckpointError, ConfigError, DataError, DivergedError
 from flaxfer.evaluation.evaluator import Evaluator, require_finite
-from flaxfer.interop.embedding import check_texts
+from flaxfer.interop.inputs import from_items
 from flaxfer.models import pretrained
 from flaxfer.runtime import platform, sharding
 from flaxfer.tasks import TASK_TYPES, Predictions, task_type
@@ -29,7 +28,7 @@ MAX_LENGTH = 512
 
 
 class Predictor:
-    """A fine-tuned model that predicts texts or pairs.
+    """A fine-tuned model that predicts examples of its task.
 
     Attributes:
       task: its task.
@@ -46,7 +45,7 @@ class Predictor:
         """Load the weights, and place them on the devices.
 
         Args:
-          folder: a Hugging Face model with a head for classification or regression of texts.
+          folder: a Hugging Face model with a head for texts, tokens, answers or choices.
           single_texts: whether a model that was trained on pairs may predict single texts.
           mesh: devices over which rows are split; None for all devices.
 
@@ -61,44 +60,31 @@ class Predictor:
         self.train = read_train(self._settings, self._tokenizer.model_max_length)
         model = model_spec(encoder, self.task)
         mesh = mesh or sharding.make_mesh()
-        params = pretrained.load_pretrained(self._folder, encoder, outputs=model.num_outputs)
+        params = pretrained.load_pretrained(
+            self._folder, encoder, head=model.head, outputs=model.num_outputs
+        )
         self._params = jax.device_put(params, sharding.tree_shardings(params, mesh))
         dtype = platform.compute_dtype(self.train.compute_dtype)
         self._evaluator = Evaluator(model, self.task, self.train, dtype, mesh)
 
-    def __call__(self, texts: Iterable[str] | Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
-        """Predict texts, or pairs of texts.
+    def __call__(self, items: Iterable[Any]) -> list[dict[str, Any]]:
+        """Predict examples.
+
+        Args:
+          items: texts, or pairs of texts; for tagging lists of words; for question answering
+            (question, context); for multiple choice (text, choices). Or dicts by role, such as
+            `{"text_a": "A text", "text_b": "Another"}`.
 
         Returns:
-          A record for each, in their order: `prediction`, and for classes their `probabilities`.
+          A record for each, in their order: `prediction`; for classes and choices their
+          `probabilities`; for answers `start` and `end` in the context, and the `n_best`.
 
         Raises:
-          DataError: there are no texts, one is empty, or they are not single texts or pairs as in
-            the model's training.
+          DataError: there are no texts, one is empty, or they are not of the task's form, such as
+            single texts for a model of pairs.
           CheckpointError: the outputs of the model are not finite.
         """
-        items: Any = texts if isinstance(texts, str) else list(texts)
-        parts = [(item,) if isinstance(item, str) else tuple(item) for item in items]
-        columns = list(zip(*parts, strict=False))
-        if len({*map(len, parts)}) > 1 or len(columns) > 2:
-            raise DataError(
-                "they are neither all single texts nor all pairs",
-                where="texts",
-                hint="pass a list of texts, or a list of pairs of texts.",
-            )
-        for column in columns if items and isinstance(items, list) else (items,):
-            check_texts(column)
-        n, kind = len(parts), task_type(self.task)
-        examples = Examples(
-            task_type=kind,
-            text_a=columns[0],
-            text_b=columns[1] if len(columns) > 1 else None,
-            label=np.zeros(n, kind.label_dtype),
-            id=tuple(map(str, range(1, n + 1))),
-            language=("",) * n,
-            domain=("",) * n,
-        )
-        records = self.predict(examples, "texts")
+        records = self.predict(from_items(items, self.task), "texts")
         return [{k: v for k, v in record.items() if k != "id"} for record in records]
 
     def predict(self, examples: Examples, name: str) -> Iterator[dict[str, Any]]:
@@ -113,8 +99,9 @@ class Predictor:
         """
         if not self._single_texts:
             check_number_of_texts(self._settings, examples, name)
-        data = tokenize.tokenize(examples, self._tokenizer, self.train.max_length, None)
-        outputs, _ = self._evaluator.predict(self._params, data)
+        length, stride = self.train.max_length, self.train.doc_stride
+        data = tokenize.tokenize(examples, self._tokenizer, length, None, stride)
+        outputs = self._evaluator.outputs(self._params, data)
         try:
             require_finite(name, data, outputs)
         except DivergedError as error:
@@ -131,23 +118,31 @@ def read_task(settings: dict[str, Any], where: str) -> Task:
     """Return the task of a model, from its config.json.
 
     Raises:
-      ConfigError: its head does not classify or score texts, or its labels are not numbered.
+      ConfigError: it has no head of a task type, or its labels are not numbered.
     """
-    hint = "name a model that was exported from a stage of classification or regression."
     if isinstance(export := settings.get("flaxfer"), dict):
         task = _validate(Task, export.get("task"), where)
-        if not task_type(task).single_label:
-            what = f"a model for {task.type.replace('_', ' ')} cannot be used for texts or pairs"
-            raise ConfigError(what, where=where, hint=hint)
-        if (labels := read_labels(settings, where)) != task_type(task).exported_labels(task):
+        wanted = task_type(task).exported_labels(task)
+        if wanted and (labels := read_labels(settings, where)) != wanted:
             what = f"id2label has other labels than the task of the export: {', '.join(labels)}"
             hint = "if the export was trained further, delete the key `flaxfer` of config.json."
             raise ConfigError(what, where=where, hint=hint)
         return task
     architecture = str((settings.get("architectures") or ["none"])[0])
-    if not architecture.endswith(TASK_TYPES["classification"].architecture):
-        what = f"the model has no head for sequences; its architecture is {architecture}"
+    forms = [
+        form
+        for form in TASK_TYPES.values()
+        if architecture.removesuffix("Simple").endswith(form.architecture)
+    ]
+    hint = "name a model that was exported from a stage, or one with a head for a task."
+    if not forms:
+        what = f"the model has no head for a task; its architecture is {architecture}"
         raise ConfigError(what, where=where, hint=hint)
+    if len(forms) == 1:
+        form, labels = forms[0], ()
+        if "labels" in form.settings:
+            labels = read_labels(settings, where)
+        return Task(form.name, form.name, form.metrics[0], labels)
     labels = read_labels(settings, where)
     problem = settings.get("problem_type") or ("regression" if len(labels) == 1 else "single")
     if problem == "regression" and len(labels) == 1:
@@ -174,7 +169,7 @@ def check_number_of_texts(settings: dict[str, Any], examples: Examples, where: s
     """Check that an exported model gets single texts or pairs, as in its training."""
     export = settings.get("flaxfer")
     trained = export.get("texts") if isinstance(export, dict) else None
-    texts = 1 if examples.text_b is None else 2
+    texts = 1 if examples.text_b is None or examples.choices > 1 else 2
     if trained == 2 and texts == 1:
         raise DataError(
             "the model was trained on pairs, but there is no column 'text_b'",
@@ -204,8 +199,9 @@ def _validate(record_type: type[Record], value: Any, where: str) -> Record:
 
 def _records(predictions: Predictions) -> Iterator[dict[str, Any]]:
     """Yield records like those of an evaluation's predictions file, but without labels."""
-    data = predictions.data
+    data, gold = predictions.data, task_type(predictions.task).gold_key
     for i, identity in enumerate(data.id):
         columns = {"id": identity, "language": data.language[i], "domain": data.domain[i]}
         record = {key: value for key, value in columns.items() if value} | predictions.record(i)
-        yield {key: value for key, value in record.items() if key not in ("label", "score")}
+        del record[gold]
+        yield record | predictions.places(i)

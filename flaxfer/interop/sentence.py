@@ -118,6 +118,31 @@ def read_sentence_settings(folder: Path) -> SentenceSettings:
     return SentenceSettings(**fields)
 
 
+def write_sentence_settings(folder: Path, pooling: str, width: int, max_length: int) -> None:
+    """Write the files with which sentence-transformers embeds texts by a folder's encoder.
+
+    Args:
+      folder: holds the encoder and its tokenizer.
+      pooling: one of `POOLINGS`.
+      width: of the encoder.
+      max_length: tokens to which texts are cut.
+    """
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    flags = {key: name == pooling for key, name in LEGACY_POOLINGS.items()}
+    files = {
+        MODULES: [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(modules)
+        ],
+        f"1_Pooling/{CONFIG}": {"word_embedding_dimension": width, **flags},
+        TRANSFORMER_FILES[0]: {"max_seq_length": max_length, "do_lower_case": False},
+        SETTINGS: {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    }
+    (folder / "1_Pooling").mkdir()
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
 def _modules(folder: Path) -> list[dict[str, str]]:
     """Return type and path of the modules, from modules.json or the names of folders."""
     file = folder / MODULES

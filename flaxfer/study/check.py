@@ -23,6 +23,7 @@ import numpy as np
 
 from flaxfer.config import Config, Model, Stage, Task, loading, seeds
 from flaxfer.config.clashes import sources_of
+from flaxfer.config.common import TRACKERS
 from flaxfer.config.findings import placeholders
 from flaxfer.config.grids import Grid
 from flaxfer.config.validation import check_steps
@@ -33,14 +34,12 @@ from flaxfer.data.tokenize import check_length
 from flaxfer.data.tokenizer import load_backend
 from flaxfer.errors import ConfigError, FlaxferError
 from flaxfer.models.weights import read_headers
+from flaxfer.runtime import plugins
 from flaxfer.runtime.host import install_hint
 from flaxfer.study.command import add_config
 from flaxfer.tasks import TASK_TYPES, task_type
 
 T = TypeVar("T")
-
-PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
-"""Package that a tracker imports."""
 
 MAX_LABELS = 12
 """Labels that are listed with their numbers."""
@@ -104,7 +103,10 @@ class Findings:
             splits = {at: one or {} for at, one in read.items()}
             self._try(overlap.examine, splits, tasks, "forbid")
         for name in config.trackers:
-            package = PACKAGES.get(name, name)
+            if name not in TRACKERS:
+                self._try(plugins.load, plugins.TRACKERS, name)
+                continue
+            package = TRACKERS[name]
             there = importlib.util.find_spec(package) is not None
             print(f"tracker {name}: {package} is {'' if there else 'not '}installed")
             if not there:

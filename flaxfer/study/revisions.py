@@ -41,6 +41,7 @@ PLACES = frozenset(
         "data_dir",
         "cache",
         "trackers",
+        "wandb",
         "batched_seeds",
         "mesh",
         "compiler_options",

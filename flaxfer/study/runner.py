@@ -27,6 +27,7 @@ from flaxfer.runtime.files import StorageError
 from flaxfer.runtime.progress import say
 from flaxfer.study import (
     forecast,
+    listing,
     origins,
     repair,
     scoring,
@@ -47,6 +48,7 @@ from flaxfer.training.data import read_study_data
 from flaxfer.training.run import Run, info
 from flaxfer.training.stage import StageSpec
 from flaxfer.training.step import make_train_step
+from flaxfer.training.tracking import Tracking
 
 REMINDER = 600.0
 """Seconds between two messages of what this process waits for."""
@@ -121,6 +123,8 @@ def run(
     folders = [Path(plan.config.workdir) for plan in plans]
     html = write_report(folders, output)
     say(f"report: {html.absolute()}")
+    listed = listing.look(output)
+    Tracking.of(config).announce(config.name, (listed and listed.verdicts) or {})
     if failed:
         number = sum(len(group) for plan in stopping.plans for group in plan.groups)
         raise troubles.failure(failed, number, html, studies.troubles.errors())
@@ -220,6 +224,7 @@ class OpenStudy:
       starts: Parameters of its stages.
       troubles: Stages that this process cannot train.
       calls: Callbacks of the study.
+      tracking: Its trackers.
     """
 
     def __init__(
@@ -235,6 +240,7 @@ class OpenStudy:
         self.starts = Starts(self.data, self.mesh)
         self.troubles = Troubles() if troubles is None else troubles
         self.calls = calls or Calls()
+        self.tracking = Tracking.of(config)
         self._introduced = False
         self._start_scores: dict[str, dict[str, Any]] = {}
 
@@ -297,9 +303,11 @@ class OpenStudy:
                 for spec, confirm in mine:
                     if spec.record.is_trained():
                         scoring.measure(self.starts, spec, confirm)
-                    if spec.is_settled() and self.calls.callbacks:
+                    if spec.is_settled() and (self.calls.callbacks or self.tracking.names):
                         record = summary.entry(spec, Path(self.data.config.workdir))
-                        self.calls("on_stage_end", info(spec, self.calls.study), record)
+                        stage = info(spec, self.calls.study)
+                        self.tracking.report(spec, stage, record)
+                        self.calls("on_stage_end", stage, record)
             except ClaimLostError as error:
                 say(f"{left[0].condition}/{left[0].name}: {error}")
                 return False
@@ -361,7 +369,7 @@ class OpenStudy:
         spec = runs[0].spec
         data = stage_data(self.data, spec)
         try:
-            loop.train(runs, data, self.mesh, self.data.config.trackers)
+            loop.train(runs, data, self.mesh, self.tracking)
         except DivergedError as error:  # Noted in the folders; the other stages go on.
             say(f"diverged: {error}")
 

@@ -67,11 +67,13 @@ class Answer(NamedTuple):
       text: Text of the answer.
       score: Sum of its start and end logit.
       probability: Softmax over the scores of the answers in the same list.
+      span: Its first character in the context, and the one after its last; (0, 0) for no answer.
     """
 
     text: str
     score: float
     probability: float
+    span: tuple[int, int]
 
 
 def normalize(text: str, language: str, style: Style) -> str:
@@ -196,8 +198,10 @@ def best_answers(
     if no_answer and null not in best:
         best.append(null)
     weights = np.exp(score[best] - score[best[0]])
-    texts = [context[begin:end] for begin, end in span[best].tolist()]
-    answers = list(map(Answer, texts, score[best].tolist(), (weights / weights.sum()).tolist()))
+    places = [(begin, end) for begin, end in span[best].tolist()]
+    texts = [context[begin:end] for begin, end in places]
+    shares = (weights / weights.sum()).tolist()
+    answers = list(map(Answer, texts, score[best].tolist(), shares, places))
     if no_answer:  # A span of whitespace is not chosen.
         chosen = next(i for i, text in enumerate(texts) if text or best[i] == null)
         answers.insert(0, answers.pop(chosen))

@@ -27,6 +27,7 @@ from flaxfer.data.values import text_fault
 from flaxfer.errors import ConfigError
 from flaxfer.tasks import custom
 from flaxfer.tasks.custom import Metric
+from flaxfer.tasks.predictions import Predictions, Scores
 from flaxfer.tasks.resampling import Learning, Resampled
 from flaxfer.tasks.showing import Names
 
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from flaxfer.tasks.losses import Arrays, Sum
     from flaxfer.tasks.metrics import DeviceMetrics
 
-Scores = dict[str, float]
-
 CONSTANT_SHARE = 0.99
 
 SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)
@@ -46,27 +45,6 @@ SHARE, CORRELATION = (0.0, 1.0), (-1.0, 1.0)
 
 TABLES = ("jsonl", "json", "parquet")
 """File formats that hold records with values of any type."""
-
-
-class Predictions(abc.ABC):
-    """Predictions for a data set of n examples.
-
-    Args:
-      task: The predicted task.
-      data: The data set.
-      outputs: float32 logits in the order of the data set, (sequences, C) or (tokens, C).
-    """
-
-    def __init__(self, task: Task, data: Tokenized, outputs: np.ndarray):
-        self.task, self.data, self._outputs = task, data, outputs
-
-    @abc.abstractmethod
-    def scores(self, chosen: np.ndarray) -> Scores:
-        """Return all metrics over the examples selected by `chosen`, (n,) bool."""
-
-    @abc.abstractmethod
-    def record(self, i: int) -> dict[str, Any]:
-        """Return the JSON record of example i: `prediction`, the label, and details."""
 
 
 class TaskType(abc.ABC):
@@ -84,6 +62,8 @@ class TaskType(abc.ABC):
       roles: Roles of columns, the one of the first text first.
       optional_roles: Roles that a source need not have.
       list_roles: Roles whose values are lists.
+      label_role: Role of the label, which examples that are only predicted do not have.
+      item: What an example without label is in Python, for messages; see `fields_of`.
       formats: File formats that can hold such examples.
       special_formats: File formats that hold only such examples.
       head: Model head, a key of `flaxfer.models.families.Family.heads`.
@@ -109,6 +89,8 @@ class TaskType(abc.ABC):
     roles: tuple[str, ...] = ("text_a", "label", "text_b")
     optional_roles: tuple[str, ...] = ("text_b",)
     list_roles: tuple[str, ...] = ()
+    label_role: str = "label"
+    item: str = "a text, or a pair of texts"
     special_formats: tuple[str, ...] = ()
     formats: tuple[str, ...] = ("csv", "tsv", *TABLES, "lines")
     head: str = "sequence"
@@ -186,6 +168,21 @@ class TaskType(abc.ABC):
     def label_column(self, values: Sequence[Any]) -> LabelColumn:
         """Return the labels of records as `Examples.label`."""
         return tuple(values) if self.per_token else np.array(values, self.label_dtype)
+
+    def no_labels(self, text_a: Texts) -> LabelColumn:
+        """Return stand-ins for the labels of examples that are only predicted."""
+        return self.label_column([()] * len(text_a) if self.per_token else [0] * len(text_a))
+
+    def fields_of(self, item: Any) -> dict[str, Any]:
+        """Return the values by role of an example in Python, which is `TaskType.item`.
+
+        Raises:
+          ValueError: If it is not.
+        """
+        parts = (item,) if isinstance(item, str) else tuple(item)
+        if len(parts) not in (1, 2):
+            raise ValueError(f"it has {len(parts)} parts")
+        return dict(zip(("text_a", "text_b"), parts, strict=False))
 
     # Sequences and batches.
 

@@ -81,11 +81,22 @@ def scores_of_counts(counts_n5: np.ndarray) -> dict[str, float]:
     }
 
 
+def entities_of(tags: Sequence[str]) -> list[tuple[int, int, str]]:
+    """Return the first word, the one after the last, and the type of each entity of a sentence."""
+    tags = [*tags, "O"]
+    ended, first, _ = _chunks(*_letters_and_types(tags))
+    return [(int(first[i]), i, _type(tags[i - 1])) for i in np.flatnonzero(ended).tolist()]
+
+
 def _letters_and_types(tags: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
     """Return the first letter (as a bit) and the type (as a number) of each tag."""
     letters = np.array([_LETTERS.get(tag[:1], _OTHER) for tag in tags], np.uint8)
-    types = [tag[1:].split("-", maxsplit=1)[-1] or "_" for tag in tags]
+    types = [_type(tag) for tag in tags]
     return letters, np.unique(types, return_inverse=True)[1]
+
+
+def _type(tag: str) -> str:
+    return tag[1:].split("-", maxsplit=1)[-1] or "_"
 
 
 def _chunks(letter: np.ndarray, type_id: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

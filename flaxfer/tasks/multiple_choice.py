@@ -59,6 +59,7 @@ class MultipleChoice(TaskType):
     ranges = MappingProxyType({"accuracy": SHARE})
     roles = ("text_a", "choice_1", "choice_2", "label", "question")
     optional_roles = ("question",)
+    item = "a text and the list of its choices"
     head = "choice"
     learning_metric = "mcc"
     predictions = _Choices
@@ -109,6 +110,13 @@ class MultipleChoice(TaskType):
         """Return the index of each record's correct choice."""
         names = self.label_names(task, columns) or ()
         return read_classes(columns["label"], source, names, records)
+
+    def fields_of(self, item: Any) -> dict[str, Any]:
+        """Return the text, and each choice."""
+        text, choices = item
+        if isinstance(choices, str) or len(choices) < 2:
+            raise ValueError("its choices are no list of several texts")
+        return {"text_a": text} | {f"choice_{i}": each for i, each in enumerate(choices, start=1)}
 
     def targets(self, data: Tokenized, layout: Layout) -> Batch:
         """Return `label_BE`, float32 1 for the correct choice, and `unit_BE`.

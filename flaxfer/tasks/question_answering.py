@@ -79,6 +79,10 @@ class _Answers(Predictions):
             "n_best": [{"text": a.text, "probability": a.probability} for a in best],
         }
 
+    def places(self, i: int) -> dict[str, Any]:
+        start, end = self._answers[i][0].span
+        return {"start": start, "end": end}
+
 
 class QuestionAnswering(TaskType):
     """A span of the context per question; the loss is the mean cross-entropy of its two ends."""
@@ -90,6 +94,8 @@ class QuestionAnswering(TaskType):
     roles = ("text_a", "answers", "text_b")
     optional_roles = ()
     list_roles = ("answers",)
+    label_role = "answers"
+    item = "a question and its context"
     special_formats = ("squad",)
     formats = (*special_formats, *TABLES)
     head = "span"
@@ -153,6 +159,12 @@ class QuestionAnswering(TaskType):
                 finding = f"{column.place(i)}: holds no answer; is that right, set task.no_answer"
                 labels.add_missing(i, finding, source)
         return labels
+
+    def fields_of(self, item: Any) -> dict[str, Any]:
+        """Return a question and its context."""
+        if isinstance(item, str):
+            raise ValueError("it is one text")
+        return super().fields_of(item)
 
     def encode(
         self,

@@ -79,12 +79,23 @@ class Scheme:
         if not self.strict:
             if self.name == CHUNKS:
                 return entities.sentence_counts(gold, predicted)
-            spelled = {label: "-".join(filter(None, tag)) for label, tag in self.tags.items()}
+            spelled = self._spelled()
             return entities.sentence_counts(
                 [[tag and spelled[tag] for tag in tags] for tags in gold],
                 [[spelled[tag] for tag in tags] for tags in predicted],
             )
         return np.array([self._strict_counts(*tags) for tags in zip(gold, predicted, strict=True)])
+
+    def entities(self, tags: Sequence[str]) -> list[tuple[int, int, str]]:
+        """Return the first word, the one after the last, and the type of each entity, in order."""
+        if self.strict:
+            return sorted(self.strict_entities(tags))
+        spelled = self._spelled()
+        return entities.entities_of([spelled[tag] for tag in tags])
+
+    def _spelled(self) -> dict[str, str]:
+        """Return the labels as seqeval spells them, such as `B-PER`."""
+        return {label: "-".join(filter(None, tag)) for label, tag in self.tags.items()}
 
     def _strict_counts(self, gold: Sequence[str | None], predicted: Sequence[str]) -> list[int]:
         pairs = [(t, p) for t, p in zip(gold, predicted, strict=True) if t is not None]

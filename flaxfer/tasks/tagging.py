@@ -15,7 +15,7 @@ import numpy as np
 from flaxfer.config import Source, Task
 from flaxfer.config.findings import Finding
 from flaxfer.data.encode import Sequences, Template, chunks, pure_backend, word_splitter
-from flaxfer.data.examples import Examples, Texts
+from flaxfer.data.examples import Examples, LabelColumn, Texts
 from flaxfer.data.labels import MISSPELT, Labels, label_index, stands_for_none, unknown_label
 from flaxfer.data.packing import Batch, Layout
 from flaxfer.data.tables import Column, Problems
@@ -66,6 +66,13 @@ class _Tags(Predictions):
     def record(self, i: int) -> dict[str, Any]:
         return {"prediction": self._tags[i], "label": self._gold(i)}
 
+    def places(self, i: int) -> dict[str, Any]:
+        scheme = scheme_of(self.task)
+        if scheme is None or scheme.name == CHUNKS:
+            return {}
+        found = scheme.entities(self._tags[i])
+        return {"entities": [{"type": t, "start": first, "end": end} for first, end, t in found]}
+
 
 class Tagging(TaskType):
     """One of `Task.labels` per word, predicted at its first token; the loss is the cross-entropy.
@@ -81,6 +88,8 @@ class Tagging(TaskType):
     roles = ("words", "tags")
     optional_roles = ()
     list_roles = ("words", "tags")
+    label_role = "tags"
+    item = "a list of words"
     special_formats = ("conll", "conllu")
     formats = (*special_formats, *TABLES)
     head = "token"
@@ -180,6 +189,16 @@ class Tagging(TaskType):
                 labels.values[i] = numbers
         _warn_of_illegal(task, labels, column.file)
         return labels
+
+    def no_labels(self, text_a: Texts) -> LabelColumn:
+        """Return a missing tag for every word."""
+        return tuple((-1,) * len(words) for words in text_a)
+
+    def fields_of(self, item: Any) -> dict[str, Any]:
+        """Return the words of a sentence."""
+        if isinstance(item, str):
+            raise ValueError("it is a text; divide it into words")
+        return {"words": list(item)}
 
     def encode(
         self,

@@ -32,13 +32,14 @@ from flaxfer.training.record import placed
 from flaxfer.training.run import Run
 from flaxfer.training.state import from_items, init_state, param_items, stack, unstack
 from flaxfer.training.step import StepSpec, compiled_programs, make_train_step
+from flaxfer.training.tracking import NO_TRACKING, Tracking
 
 
 def train(
     runs: Sequence[Run],
     data: StageData,
     mesh: jax.sharding.Mesh,
-    tracker_names: tuple[str, ...] = (),
+    tracking: Tracking = NO_TRACKING,
 ) -> None:
     """Train a stage of one or several seeds to its end, or from where it was.
 
@@ -50,7 +51,7 @@ def train(
       runs: of specs that differ in seed and start alone.
       data: of the stage.
       mesh: of the devices.
-      tracker_names: further sinks of the metrics.
+      tracking: further sinks of the metrics.
 
     Raises:
       DivergedError: the loss, the gradient or the parameters of a seed are not finite. The other
@@ -66,7 +67,7 @@ def train(
             signals.check()
             loop = _Loop(group, data, mesh)
             try:
-                loop.run(tracker_names)
+                loop.run(tracking)
             finally:
                 loop.close()
         errors += [run.error for run in pending if run.error is not None]
@@ -117,14 +118,14 @@ class _Loop:
         self._bar: StageBar | None = None
         self._unread: tuple[int, dict[str, jax.Array], BatchSize] | None = None
 
-    def run(self, tracker_names: tuple[str, ...]) -> None:
+    def run(self, tracking: Tracking) -> None:
         """Take all steps of the plan, or stop when every seed has ended or a signal arrives."""
         self._step, self._saved = 0, time.monotonic()
         self._plan()
         with memory.explained(self._title, self._describe):
             self._load()
         for run in self._runs:
-            run.open_log(self._step, tracker_names)
+            run.open_log(self._step, tracking)
         self._bar = StageBar(self._title, self._step, self._batches.total_steps)
         try:
             with memory.explained(self._title, self._describe):

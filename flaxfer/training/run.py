@@ -23,6 +23,7 @@ from flaxfer.training.callbacks import Calls, StageInfo
 from flaxfer.training.record import DIGEST, DONE, FAILED, METRICS, file_digest
 from flaxfer.training.stage import StageSpec
 from flaxfer.training.state import nonfinite
+from flaxfer.training.tracking import Tracking
 
 MAX_EXAMPLES = 10
 """Ids of examples in the message of an error; failed.json has all of them."""
@@ -136,10 +137,10 @@ class Run:
         say(f"{self.spec.title}: continues after step {checkpoint.step}")
         return checkpoint.step, items
 
-    def open_log(self, step: int, tracker_names: tuple[str, ...]) -> None:
+    def open_log(self, step: int, tracking: Tracking) -> None:
         """Continue metrics.jsonl and the trackers after `step`."""
         self.confirm()
-        sinks = trackers.make(tracker_names, self.spec.folder, self.spec.title, step)
+        sinks = tracking.open(self.spec, self.info, step)
         self._log = trackers.MetricsLog(
             self.spec.folder, step, sinks, scored=self.scored_step == step
         )

@@ -1,18 +1,15 @@
-"""Sinks for the metrics of a running stage: metrics.jsonl, and trackers by config."""
+"""Sinks for the metrics of a running stage: metrics.jsonl, and what trackers offer."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flaxfer.errors import ConfigError, DataError
-from flaxfer.runtime import plugins
+from flaxfer.errors import DataError
 from flaxfer.runtime.files import write_atomically
-from flaxfer.runtime.host import install_hint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,84 +73,6 @@ class MetricsLog:
         self._file.close()
         for tracker in self._trackers:
             tracker.close()
-
-
-def make(names: tuple[str, ...], folder: Path, run: str, resume_step: int) -> list[Tracker]:
-    """Return the trackers of a stage by name, of `schema.TRACKERS` or of an entry point.
-
-    TensorBoard drops what it has of steps past `resume_step`; Weights & Biases gets another run of
-    the same name whenever the stage is resumed.
-
-    Args:
-      names: Names of the trackers.
-      folder: Folder of the stage.
-      run: Condition, stage and seed, for people.
-      resume_step: Step that the stage continues from; 0 if it starts.
-
-    Raises:
-      ConfigError: The package behind a tracker is not installed, or a tracker fails.
-    """
-    makers: dict[str, Opener] = {"tensorboard": _tensorboard, "wandb": _wandb}
-    sinks = []
-    for name in names:
-        if name not in makers:
-            sinks.append(_plugin(name, folder, run, resume_step))
-            continue
-        try:
-            sinks.append(makers[name](folder, run, resume_step))
-        except ImportError as error:
-            raise ConfigError(
-                f"the tracker {name!r} is not installed ({error})",
-                where="trackers",
-                hint=f"run `{install_hint(name)}`, or leave it out of trackers.",
-            ) from error
-    return sinks
-
-
-def _plugin(name: str, folder: Path, run: str, resume_step: int) -> Tracker:
-    """Return the tracker of an entry point, whose errors say that they are its own."""
-
-    def call(function: Callable[..., Any], *values: Any) -> Any:
-        try:
-            return function(*values)
-        # It is another package's code: whatever it raises is reported with its place.
-        except Exception as error:
-            raise ConfigError(
-                f"the tracker {name!r} failed: {type(error).__name__}: {error}",
-                where=run,
-                hint="correct it, or leave it out of trackers; the same command continues.",
-            ) from error
-
-    opened = call(plugins.load(plugins.TRACKERS, name), folder, run, resume_step)
-    return Tracker(
-        lambda step, values: call(opened.scalars, step, values), lambda: call(opened.close)
-    )
-
-
-def _tensorboard(folder: Path, run: str, resume_step: int) -> Tracker:
-    from tensorboardX import SummaryWriter
-
-    writer = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
-
-    def scalars(step: int, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
-
-    return Tracker(scalars, writer.close)
-
-
-def _wandb(folder: Path, run: str, resume_step: int) -> Tracker:
-    import wandb
-
-    opened = wandb.init(
-        project="flaxfer",
-        name=run,
-        dir=str(folder),
-        # Online only on request: a run must not depend on a network.
-        mode=os.environ.get("WANDB_MODE", "offline"),
-        reinit="create_new",  # Several seeds may train at once.
-    )
-    return Tracker(lambda step, values: opened.log(values, step=step), opened.finish)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from flaxfer.config import (
     Stage,
     Task,
     Train,
+    Wandb,
     effects,
     loading,
 )
@@ -42,6 +43,7 @@ ROWS: dict[type, list[tuple[str, Any]]] = {
     Optimizer: [("", effects.OPTIMIZER), ("optimizer", effects.STAGE)],
     Source: [("", effects.SOURCE)],
     Mesh: [],
+    Wandb: [],
     Config: [],
 }
 ELSEWHERE = {Common: {"data_dir", "transferability"}}
@@ -142,6 +144,7 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({f"{TRAIN}.max_steps": 10, f"{TRAIN}.epochs": 2.0}, f"{TRAIN}.epochs"),
     ({"train.epochs": 2.0, f"{TRAIN}.max_steps": 10}, f"{TRAIN}.epochs"),
     ({"batched_seeds": 4}, "batched_seeds"),
+    ({"wandb": {"project": "mine"}, "trackers": "tensorboard"}, "wandb"),
     ({**SCRATCH, "margin": {"pearson": 0.01}}, "margin"),
     ({"paired": True}, "paired"),
     ({**SCRATCH, "seeds": (0, 1), "paired": True}, "paired"),

@@ -62,6 +62,10 @@ CASES: list[tuple[str, Any, str]] = [
     (f"{OPTIMIZER}.no_decay", "", "'' matches every parameter, so that nothing decays"),
     # Given twice.
     ("trackers", ("wandb", "wandb"), "should not contain duplicates"),
+    # Names of tracked runs.
+    ("wandb.name", "{run}", "should have no other fields than {study}, {condition}, {stage} and"),
+    ("wandb.name", "{0}", "should have no other fields than"),
+    ("wandb.name", "{study.upper.x}", "should have no other fields than"),
     (f"{SOURCE}.columns", {"text_a": 0, "text_b": 0, "label": 1}, "text_a is in the column 0, too"),
     (f"{SOURCE}.keep", {"g": ()}, "keeps no record; name a value"),
 ]
@@ -86,6 +90,7 @@ def test_a_value_that_cannot_be_meant_is_one_error_with_its_key(
         {f"{SOURCE}.language": "zh-Hant", "target.evaluate.de.language": "haw"},
         {f"{OPTIMIZER}.learning_rate": 1, f"{OPTIMIZER}.weight_decay": 0.0},
         {"seeds": (2**31 - 1, 0)},
+        {"trackers": "wandb", "wandb.name": "{study} {seed:03d}", "wandb.tags": "a"},
         {"name": "étude_1.2-b", "target.task.name": "film reviews"},
         {f"{SOURCE}.columns": {**COLUMNS, "language": 2, "domain": 2}},
     ],

@@ -289,11 +289,14 @@ def test_a_tracker_of_another_package_gets_the_metrics(
             flaxfer.run(config, trackers=name)
         assert name in str(caught.value)
     TRACKED.clear()
-    flaxfer.run(config, trackers=("mine",))
+    flaxfer.run(config, trackers=("mine", "tensorboard"))
     folder = folder_of(config, "direct/target")
     assert TRACKED[0][:2] == (folder.absolute(), "direct/target seed 7")
     losses = [line["loss"] for line in lines_of(folder / "metrics.jsonl") if "loss" in line]
     assert [v["train/loss"] for _, v in TRACKED[1:] if "train/loss" in v] == losses[-4:]
+    events = [file.read_bytes() for file in tmp_path.glob("tensorboard/direct/target/seed-7/*")]
+    for name in (b"train/loss", b"test/en/pearson", b"german/de/pearson", b"optimizer.learning"):
+        assert any(name in content for content in events)
     with pytest.raises(ConfigError, match="'mien' is no tracker; did you mean 'mine'"):
         loading.validated(dataclasses.replace(config, trackers=("mien",)), TASK_TYPES)
 
@@ -358,7 +361,9 @@ def test_the_example_of_the_documentation_runs(
     """On a copy of the small study, where nothing is left to be trained."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(small_study.workdir, "runs/my_study")
-    config = dataclasses.replace(small_study, name="my_study", workdir="")
+    config = dataclasses.replace(
+        small_study, name="my_study", workdir="", trackers=("tensorboard",)
+    )
 
     def load_any(file: str, *others: Any) -> Config:
         assert file == "my_study.py"
@@ -372,3 +377,5 @@ def test_the_example_of_the_documentation_runs(
     assert lines[0].startswith("study my_study in runs/my_study: finished, 1 of 1 seeds")
     assert names["study"].workdir == Path("runs/my_study")
     assert set(names["study"].comparisons.margin) == {0.02}
+    (events,) = Path("runs/my_study/tensorboard/verdicts").iterdir()
+    assert b"| my_study | not judged | " in events.read_bytes()

@@ -13,7 +13,10 @@ import pytest
 
 from flaxfer.config import Config, Data, Model, Optimizer, Source, Stage, Task, Train
 from flaxfer.evaluation.texts import read_texts
+from flaxfer.interop.export import export
+from flaxfer.interop.predict import predict
 from flaxfer.study import runner
+from flaxfer.tasks import task_type
 from tests.e2e.helpers import Json, lines_of, runs_of, summary_of
 from tests.helpers import WORDS, tiny_model
 
@@ -117,6 +120,25 @@ def test_a_task_type_is_learned_and_reported(
     if accuracy:
         right = [line["prediction"] in answers_of(line) for line in lines]
         assert np.mean(right) == pytest.approx(entry["metrics"][accuracy])
+    again = predicted_again(tmp_path, other, export(file.parents[1], tmp_path / "out"))
+    for line, record in zip(lines, again, strict=True):
+        del line["language"], line[task_type(task).gold_key]
+        assert line.items() <= record.items()
+        assert record.keys() - line.keys() <= {"entities", "start", "end"}
+
+
+def predicted_again(folder: Path, source: Source, model: Path) -> list[Json]:
+    """Predict a set with an export of the stage that was evaluated on it."""
+    labels = ("label", "tags")
+    return list(
+        predict(
+            model,
+            folder / source.path,
+            columns={role: key for role, key in source.columns.items() if role not in labels},
+            settings={} if source.format == "auto" else {"format": source.format},
+            ignored=["label"] if "label" in source.columns else (),
+        )
+    )
 
 
 def answers_of(line: Json) -> list[Any]:

@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 from flaxfer.config import Config
-from flaxfer.interop.card import model_card
+from flaxfer.interop.card import Publication, model_card
 from flaxfer.interop.export import config_json, export
 from flaxfer.interop.predict import predict
 from flaxfer.main import main
@@ -252,7 +252,8 @@ def test_the_card_names_the_model_of_the_hub(copied: Config) -> None:
 
 def test_the_card_warns_of_tokens_that_only_flaxfer_makes(copied: Config) -> None:
     stage = open_finished(folder_of(copied, "direct/target"))
-    assert "fast tokenizer of transformers splits" in model_card(stage, "m", own_tokens=True).text
+    card = model_card(stage, "m", Publication(own_tokens=True))
+    assert "fast tokenizer of transformers splits" in card.text
 
 
 def test_the_command_line_finds_the_stage(

@@ -38,7 +38,7 @@ TASKS = {
 }
 
 
-def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path, Any]:
+def stage_without_training(folder: Path, family: Any, task: Task, **train: Any) -> tuple[Path, Any]:
     """Write a finished stage with random parameters; return its folder and the uncut parameters."""
     model, head = tiny_tokenizer(folder / "model", family), task_type(task).head
     settings = json.loads((model / "config.json").read_text()) | {"vocab_size": ROWS}
@@ -60,7 +60,7 @@ def stage_without_training(folder: Path, family: Any, task: Task) -> tuple[Path,
     identity = {
         "task": dataclasses.asdict(task),
         "optimizer": dataclasses.asdict(Optimizer(weight_decay=0.0)),
-        "train": {},
+        "train": train,
         "seed": 0,
         "dtype": "float32",
         "start": "pretrained",

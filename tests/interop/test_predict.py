@@ -15,8 +15,10 @@ import pytest
 import safetensors.numpy
 
 from flaxfer.config import Task, Train
+from flaxfer.data.examples import Examples
 from flaxfer.errors import CheckpointError, ConfigError, DataError, FlaxferError
 from flaxfer.interop import predict, predictor
+from flaxfer.interop.inputs import read_inputs
 from flaxfer.main import main
 from flaxfer.models import pretrained
 from flaxfer.models.spec import ModelSpec
@@ -169,8 +171,10 @@ def test_the_command_prints_or_writes_json_lines(
 @pytest.mark.parametrize(
     ("name", "lines", "kind", "message"),
     [
-        ("x.txt", ["a"], ConfigError, "not a supported one"),
-        ("x.parquet", [""], ConfigError, "not a supported one"),
+        ("x.rtf", ["a"], ConfigError, "does not tell how it is written"),
+        ("x.conll", ["a"], ConfigError, "regression is not predicted from conll files"),
+        ("x.parquet", [""], DataError, "no parquet file"),
+        ("x.txt", ["a dog", "", "a cat"], DataError, "x.txt:2: is empty"),
         ("x.csv", ["text,id", "a,b"], DataError, "there is no column 'text_a'"),
         ("x.csv", ["text_a,id"], DataError, "no record"),
         ("x.csv", ["text_a,id", "dog,1", " ,2"], DataError, r"x.csv:3: column 'text_a': is empty"),
@@ -186,12 +190,16 @@ def test_an_invalid_file_is_refused(
     tmp_path: Path, name: str, lines: list[str], kind: type[FlaxferError], message: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        predict.read_texts(write(tmp_path / name, lines), Task("t", "regression", "mse"))
+        read_inputs(write(tmp_path / name, lines), Task("t", "regression", "mse"))
     assert message in str(caught.value)
     assert len(caught.value.details) <= 1
 
 
 SCORE = Task("t", "regression", "mse")
+
+
+def read(file: Path, ignored: Any) -> Examples:
+    return read_inputs(file, SCORE, ignored=ignored).examples
 
 
 @pytest.mark.parametrize(
@@ -224,24 +232,22 @@ def test_no_column_is_left_unread_in_silence(
 ) -> None:
     file = write(tmp_path / name, lines)
     with pytest.raises(DataError) as caught:
-        predict.read_texts(file, SCORE)
+        read_inputs(file, SCORE)
     assert list(caught.value.details) == findings
     assert "would not be read" in caught.value.what and str(file) == caught.value.where
     # The hint works.
     words = shlex.split((caught.value.hint or "").rpartition("add --ignore-columns")[2][:-1])
-    assert predict.read_texts(file, SCORE, words).text_b is None
-    assert len(predict.read_texts(file, SCORE, None)) == len(lines) - (
-        ".csv" in name or ".tsv" in name
-    )
+    assert read(file, words).text_b is None
+    assert len(read(file, None)) == len(lines) - (".csv" in name or ".tsv" in name)
 
 
 def test_many_unread_columns_are_summarised(tmp_path: Path) -> None:
     names = [f"x{i}" for i in range(1000)]
     file = write(tmp_path / "x.csv", [",".join(["text_a", *names]), ",".join(["dog"] * 1001)])
     with pytest.raises(DataError) as caught:
-        predict.read_texts(file, SCORE)
+        read_inputs(file, SCORE)
     assert caught.value.details[-1] == "and 990 more" and len(str(caught.value)) < 700
-    assert predict.read_texts(file, SCORE, None).text_a == ("dog",)
+    assert read(file, None).text_a == ("dog",)
 
 
 @pytest.mark.parametrize("ignored", [["lable"], ["text_a"], [""]])
@@ -250,13 +256,13 @@ def test_a_column_to_ignore_that_is_not_there_is_refused(
 ) -> None:
     file = write(tmp_path / "x.csv", ["text_a,label", "dog,1"])
     with pytest.raises(ConfigError, match=r"the columns are 'text_a', 'label'") as caught:
-        predict.read_texts(file, SCORE, ignored)
+        read_inputs(file, SCORE, ignored=ignored)
     assert caught.value.details == (f"--ignore-columns {ignored[0]!r}",)
 
 
 def test_a_read_column_can_be_ignored(tmp_path: Path) -> None:
     file = write(tmp_path / "x.csv", ["text_a,text_b,id", "dog,cat,7", "dog,cat,7"])
-    examples = predict.read_texts(file, SCORE, ["text_b", "id"])
+    examples = read(file, ["text_b", "id"])
     assert examples.text_b is None and examples.id == ("x:1", "x:2")
 
 
@@ -316,7 +322,7 @@ HEAD = ["XForSequenceClassification"]
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "its architecture is none"),
+        ({}, "no head for a task; its architecture is none"),
         ({"architectures": ["BertForMaskedLM"]}, "its architecture is BertForMaskedLM"),
         (
             {"architectures": HEAD, "problem_type": "multi_label_classification"},
@@ -328,10 +334,6 @@ HEAD = ["XForSequenceClassification"]
         ),
         ({"architectures": HEAD, "id2label": {"a": "b", "1": "c"}}, "does not number the classes"),
         ({"flaxfer": {"task": {"name": "t"}}}, "type"),
-        (
-            {"flaxfer": {"task": {"name": "t", "type": "tagging", "metric": "f1"}}},
-            "a model for tagging cannot be used",
-        ),
         (
             {
                 "flaxfer": {"task": {"name": "t", "type": "regression", "metric": "mse"}},
@@ -356,6 +358,13 @@ def test_the_task_and_length_of_a_model_that_is_no_export() -> None:
     assert task(id2label={"0": "x"}).type == "regression"
     one_class = task(id2label={"0": "x"}, problem_type="single_label_classification")
     assert (one_class.type, one_class.labels) == ("classification", ("x",))
+    for suffix, kind, labels in (
+        ("TokenClassification", "tagging", ("B-X", "O")),
+        ("QuestionAnsweringSimple", "question_answering", ()),
+        ("MultipleChoice", "multiple_choice", ()),
+    ):
+        other = task(architectures=[f"XLNetFor{suffix}"], id2label={"1": "O", "0": "B-X"})
+        assert (other.type, other.labels) == (kind, labels)
     assert predictor.read_train({}, 64) == Train(max_length=64, row_length=64)
     assert predictor.read_train({}, 10**30) == Train(max_length=512, row_length=512)
 
@@ -384,10 +393,11 @@ def test_a_predictor_gives_the_records_of_the_command(model: Path, pairs: Path) 
     ("texts", "message"),
     [
         ([], "there are no texts"),
-        ("one text", "one text, not a sequence"),
-        ([("a", "b"), "c"], "neither all single texts nor all pairs"),
-        ([("a", "b", "c")], "neither all single texts nor all pairs"),
-        ([("a", " ")], "1 of 1 texts cannot"),
+        ("one text", "one text, not a list in which each item is a text, or a pair of texts"),
+        ([("a", "b"), "c"], "item 2 has other parts than item 1"),
+        ([("a", "b", "c")], "item 1 cannot be used: it has 3 parts"),
+        ([{"text_a": "a", "label": "b"}], "'label' is no part of an example"),
+        ([("a", " ")], r"1 finding\(s\) in the data.*\n.*texts:1: column 'text_b': is empty"),
     ],
 )
 def test_texts_that_cannot_be_predicted(texts: Any, message: str, model: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from flaxfer import main
+from flaxfer.runtime import plugins
 from tests.e2e.helpers import write_sets
 from tests.helpers import tiny_model
 
@@ -138,6 +140,23 @@ def test_all_errors_are_found_at_once(
     assert "Values found: " in err and "nli-dev.tsv: " not in err
     # The store lies in the work directory.
     assert len(errors) == 8 and out.endswith("8 error(s)\n")
+
+
+def test_trackers_of_other_packages_are_imported(
+    settings: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declared = importlib.metadata.EntryPoints(
+        importlib.metadata.EntryPoint(name, value, plugins.TRACKERS)
+        for name, value in (("mine", "json:dumps"), ("gone", "json:no_such_function"))
+    )
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda **group: declared.select(**group)
+    )
+    assert check(settings | {"trackers": "mine"}, capsys)[0] == 0
+    code, _, err = check(settings | {"trackers": ("mine", "gone")}, capsys)
+    assert code == 2 and "entry point 'gone' of flaxfer.trackers: json:no_such_function" in err
 
 
 def test_a_length_that_the_model_does_not_take_is_found(

@@ -159,7 +159,7 @@ def plain_loops(
     windows: list[Window], context: str, n_best: int, longest: int, no_answer: bool
 ) -> tuple[str, list[Answer]]:
     """The answer to give and the list from the best score down, one candidate at a time."""
-    found: list[tuple[float, int, int, int, str]] = []
+    found: list[tuple[float, int, int, int, str, tuple[int, int]]] = []
     nulls = []
     for number, (logits, span, cls) in enumerate(windows):
         start, end = logits.T
@@ -173,21 +173,22 @@ def plain_loops(
                 if outside or last < first or last - first + 1 > longest:
                     continue
                 score = float(start[first]) + float(end[last])
-                text = context[span[first][0] : span[last][1]]
-                found.append((-score, number, first, last, text))
+                place = int(span[first][0]), int(span[last][1])
+                text = context[place[0] : place[1]]
+                found.append((-score, number, first, last, text, place))
     if no_answer:
-        found.append((-min(nulls), len(windows), 0, 0, ""))
+        found.append((-min(nulls), len(windows), 0, 0, "", (0, 0)))
     found.sort()
     kept = found[:n_best]
-    kept += [x for x in found[n_best:] if x[-1] == ""]
+    kept += [x for x in found[n_best:] if x[4] == ""]
     scores = [-x[0] for x in kept]
     total = sum(math.exp(score - scores[0]) for score in scores)
     answers = [
-        Answer(x[-1], score, math.exp(score - scores[0]) / total)
+        Answer(x[4], score, math.exp(score - scores[0]) / total, x[5])
         for x, score in zip(kept, scores, strict=True)
     ]
     if not answers:
-        return "", [Answer("", 0.0, 1.0)]
+        return "", [Answer("", 0.0, 1.0, (0, 0))]
     full = [answer for answer in answers if answer.text]
     if no_answer and (not full or min(nulls) > full[0].score):
         return "", answers
@@ -272,8 +273,8 @@ def test_no_answer_is_listed_also_when_it_is_not_among_the_best():
 
 def test_without_a_span_there_is_an_empty_answer():
     window = hand_window([9, 0, 0, 5], [8, 5, 0, 0])
-    assert best(window) == [Answer("", 0.0, 1.0)]
-    assert best(window, no_answer=True) == [Answer("", 17.0, 1.0)]
+    assert best(window) == [Answer("", 0.0, 1.0, (0, 0))]
+    assert best(window, no_answer=True) == [Answer("", 17.0, 1.0, (0, 0))]
 
 
 def test_large_logits_have_probabilities():

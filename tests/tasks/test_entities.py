@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.exceptions import UndefinedMetricWarning
 
-from flaxfer.tasks.entities import entity_scores, sentence_counts
+from flaxfer.tasks.entities import entities_of, entity_scores, sentence_counts
 
 BIO = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 IOBES = (*BIO, "E-PER", "S-PER", "E-LOC", "S-LOC", "B", "I", "E", "S", "B-PER-X", "I-")
@@ -59,6 +59,14 @@ def test_counts_of_sentences_are_those_of_seqeval(data):
         right = sum(one == other for one, other in zip(gold, predicted, strict=True))
         rows.append([len(true & guessed), len(guessed), len(true), right, len(gold)])
     assert sentence_counts(*data).tolist() == rows
+
+
+@settings(deadline=None)
+@given(tagged(IOBES))
+def test_entities_of_a_sentence_are_those_of_seqeval(data):
+    for tags in data[0]:
+        found = [(type_, first, end - 1) for first, end, type_ in entities_of(tags)]
+        assert found == get_entities(tags)
 
 
 def test_counts_by_hand():

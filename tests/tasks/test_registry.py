@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 import flaxfer
+from flaxfer import tasks
 from flaxfer.config import Config, Model, Optimizer, Source, Task, Train, loading
 from flaxfer.data import sources
 from flaxfer.data.labels import Labels, read_single_labels
@@ -165,6 +167,47 @@ def test_settings_and_labels_of_a_new_task_type_are_checked(tmp_path: Path) -> N
     source, task = Source(path=str(path), columns=COLUMNS), Task("grade", "grading", "mae")
     with pytest.raises(DataError, match="'6' is not a grade"):
         sources.read_source(source, task, task_type(task))
+
+
+class Same(Grading):
+    name = "regression"
+
+
+def declare(monkeypatch: pytest.MonkeyPatch, name: str, attribute: str) -> None:
+    entry = importlib.metadata.EntryPoint(name, f"{__name__}:{attribute}", tasks.GROUP)
+    monkeypatch.setattr(
+        importlib.metadata,
+        "entry_points",
+        lambda **wanted: importlib.metadata.EntryPoints([entry]).select(**wanted),
+    )
+
+
+def test_a_package_may_declare_a_task_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    declare(monkeypatch, "grading", "Grading")
+    monkeypatch.setattr(tasks, "TASK_TYPES", dict(TASK_TYPES))
+    tasks.register_declared()
+    config = loading.build(settings(tmp_path), tasks.TASK_TYPES)
+    assert isinstance(config, Config)
+    assert isinstance(task_type(config.target.task), Grading)
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "message"),
+    [
+        ("marking", "Grading", "not a class of flaxfer.tasks.TaskType of this name"),
+        ("GRADES", "GRADES", "not a class of flaxfer.tasks.TaskType of this name"),
+        ("regression", "Same", "there is a task type of this name already"),
+        ("grading", "Gradings", "cannot be imported"),
+    ],
+)
+def test_a_declared_task_type_that_cannot_be_used_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, attribute: str, message: str
+) -> None:
+    declare(monkeypatch, name, attribute)
+    with pytest.raises(ConfigError, match=message) as caught:
+        tasks.register_declared()
+    assert caught.value.where == f"entry point {name!r} of flaxfer.task_types"
+    assert "grading" not in TASK_TYPES
 
 
 def test_an_unknown_task_type_is_an_error() -> None:

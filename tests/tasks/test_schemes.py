@@ -15,6 +15,7 @@ import seqeval.scheme
 import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seqeval.metrics.sequence_labeling import get_entities
 from sklearn.exceptions import UndefinedMetricWarning
 
 from flaxfer.config import Source, Task
@@ -171,6 +172,11 @@ def test_strict_entities_are_those_of_seqeval(name, data):
     ours = scheme(labels, tag_scheme=name, strict_entities=True)
     actual = scores_of_counts(ours.counts(gold, predicted))
     assert actual == pytest.approx(of_seqeval(gold, predicted, mode="strict", scheme=theirs))
+    for tags in gold:
+        found = [
+            (one.start, one.end, one.tag) for one in seqeval.scheme.Tokens(tags, theirs).entities
+        ]
+        assert ours.entities(tags) == sorted(found)
 
 
 @pytest.mark.parametrize("letters", ["BI", "IE", "BIES"])
@@ -187,6 +193,9 @@ def test_default_entities_are_those_of_seqeval_in_every_spelling(letters, spelli
     actual = scores_of_counts(scheme(labels).counts(*ours))
     theirs = ours if suffix else (gold, predicted)
     assert actual == of_seqeval(*theirs, suffix=suffix)
+    for spelled, tags in zip(ours[0], gold, strict=True):
+        found = [(type_, first, end - 1) for first, end, type_ in scheme(labels).entities(spelled)]
+        assert found == get_entities(tags)
 
 
 @pytest.mark.parametrize("letters", ["BILU", "BMES", "BMEW"])

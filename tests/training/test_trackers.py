@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import struct
-import sys
 from pathlib import Path
 
 import pytest
 
-from flaxfer.errors import ConfigError
-from flaxfer.runtime.host import install_hint
-from flaxfer.training import trackers
 from flaxfer.training.trackers import MetricsLog, Tracker, read_metrics
 
 
@@ -76,63 +71,3 @@ def test_after_a_kill_no_step_stands_twice_and_no_line_is_torn(tmp_path: Path, t
 def test_a_log_that_is_gone_starts_anew(tmp_path: Path) -> None:
     write_steps(tmp_path, 3, range(4, 5)).close()
     assert [record["step"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [4]
-
-
-def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboardX")
-    from tensorboardX.proto.event_pb2 import Event
-
-    log = MetricsLog(tmp_path, 0, trackers.make(("tensorboard",), tmp_path, "a run", 0))
-    log.write(1, "train", loss=0.5)
-    log.write(2, "dev", metrics={"pearson": 0.25}, best=True)
-    log.close()
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    found, content = [], events.read_bytes()
-    while content:  # A TFRecord: length, its checksum, the event, its checksum.
-        (length,) = struct.unpack("<Q", content[:8])
-        event = Event.FromString(content[12 : 12 + length])
-        found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
-        content = content[12 + length + 4 :]
-    assert found == [(1, "train/loss", 0.5), (2, "dev/pearson", 0.25)]
-
-
-@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
-def test_a_tracker_that_is_not_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, package: str
-) -> None:
-    monkeypatch.setitem(sys.modules, package, None)  # What makes `import` fail.
-    with pytest.raises(ConfigError, match=f"the tracker '{name}' is not installed") as caught:
-        trackers.make((name,), tmp_path, "a run", 0)
-    assert install_hint(name) in str(caught.value)
-
-
-def test_weights_and_biases_stays_offline_unless_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[tuple[str, object]] = []
-
-    class Wandb:
-        """The three calls of wandb that are used."""
-
-        def init(self, **settings: object) -> Wandb:
-            calls.append(("init", settings))
-            return self
-
-        def log(self, values: dict[str, float], step: int) -> None:
-            calls.append(("log", (step, values)))
-
-        def finish(self) -> None:
-            calls.append(("finish", None))
-
-    monkeypatch.setitem(sys.modules, "wandb", Wandb())
-    for mode, wanted in ((None, "offline"), ("online", "online")):
-        calls.clear()
-        monkeypatch.delenv("WANDB_MODE", raising=False)
-        if mode:
-            monkeypatch.setenv("WANDB_MODE", mode)
-        log = MetricsLog(tmp_path, 0, trackers.make(("wandb",), tmp_path, "a run", 0))
-        log.write(3, "train", loss=0.5)
-        log.close()
-        settings = {"project": "flaxfer", "name": "a run", "dir": str(tmp_path), "mode": wanted}
-        settings["reinit"] = "create_new"
-        assert calls == [("init", settings), ("log", (3, {"train/loss": 0.5})), ("finish", None)]
