@@ -223,8 +223,8 @@ def test_nothing_outside_of_task_types_depends_on_a_single_type() -> None:
     found = [
         f"{file.relative_to(root)}: {line.strip()}"
         for file in sorted(root.rglob("*.py"))
-        # It guesses the type of a file.
-        if file.parent.name != "tasks" and file != root / "data" / "meaning.py"
+        # meaning.py guesses the type of a file; xtreme has groups of tasks of these names.
+        if file.parent.name not in ("tasks", "xtreme") and file != root / "data" / "meaning.py"
         for line in file.read_text(encoding="utf-8").splitlines()
         if branch.search(line)
     ]
