@@ -243,6 +243,8 @@ RUNS: dict[str, tuple[int, str]] = {
     "flaxfer report DIR1 DIR2 --output FOLDER": (0, "both/report.html"),
     "flaxfer export runs/NAME OUT --condition staged --seed 0": (0, "OUT/model.safetensors"),
     "flaxfer predict OUT texts.jsonl --output predictions.jsonl": (0, "predictions.jsonl"),
+    "flaxfer predict OUT pairs.csv --columns text_a=Satz text_b=Vergleich "
+    "--source delimiter=';' --text": (0, ""),
     "flaxfer convert FOLDER OUT --allow-torch": (2, ""),
     "flaxfer embed sts --model FOLDER --data stsb-de-test.csv --columns 0,1,2 --layers all": (
         0,
@@ -296,6 +298,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / f"reviews_{language}.csv").write_text("Text;Bewertung\n" + "".join(rows))
     (tmp_path / "mnli.tsv").write_text((mnli / "train.tsv").read_text())
     (tmp_path / "texts.jsonl").write_text('{"text_a": "the man", "text_b": "a man"}\n')
+    (tmp_path / "pairs.csv").write_text("Satz;Vergleich\nthe man;a man\n")
     bin_folder = tmp_path / "BIN"
     bin_folder.mkdir()
     (bin_folder / "config.json").write_text('{"model_type": "bert"}')
