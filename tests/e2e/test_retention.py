@@ -190,6 +190,7 @@ def test_a_measurement_reads_each_checkpoint_once(
     assert [json.loads(file.read_text()) for file in files] == before
 
 
+@pytest.mark.slow  # It needs the trained studies.
 def test_an_identity_holds_only_what_acts_on_the_stage(
     config: Config, moved: dict[str, Json]
 ) -> None:
