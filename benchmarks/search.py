@@ -31,9 +31,8 @@ PACKAGES["faiss"] = ("faiss-cpu",)
 BLOCK = 1 << 15
 """Candidates that NumPy and PyTorch multiply at a time."""
 
-Search = tuple[Callable[[np.ndarray], np.ndarray], int]
-"""A function of queries that returns the rows of the best candidates, (n, k), and the bytes on a
-device that it was said to need."""
+Search = Callable[[np.ndarray], np.ndarray]
+"""A function of queries that returns the rows of the best candidates, (n, k)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.side:
         common.print_line(timed(options))
         return
+    from flaxfer.evaluation.search import device_bytes  # Imports JAX, which some searches lack.
+
     python = {"jax": sys.executable, "torch": options.python_torch}
     sizes = (f"--{name}={getattr(options, name)}" for name in ("candidates", "width", "queries"))
     runs: list[dict[str, Any]] = []
@@ -55,12 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     same = {side: float((of == rows["flaxfer"]).mean()) for side, of in rows.items()}
     names = ("candidates", "width", "queries", "k")
     settings = {name: getattr(options, name) for name in names}
+    stated = device_bytes(options.queries, options.candidates, options.width, options.k)
     versions = {k: v for one in runs for k, v in one["versions"].items() if k != "python"}
     seconds = {side: [one["seconds"] for one in runs if one["side"] == side] for side in SIDES}
     memory = {side: max(one["gib"] for one in runs if one["side"] == side) for side in SIDES}
     common.print_line(
         settings
-        | {"seconds": seconds, "gib": memory, "device_bytes": runs[0]["device_bytes"]}
+        | {"seconds": seconds, "gib": memory, "device_bytes": stated}
         | {"same": same, "versions": common.versions() | versions, "machine": common.machine()}
     )
 
@@ -112,13 +114,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def timed(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the seconds of a search after one with a few queries, and write the rows it found."""
+    """Return the seconds of a search after one that is not timed, and write the rows it found."""
     rng = np.random.default_rng(0)
     query, candidate = (
         _unit(rng.standard_normal((n, options.width), np.float32))
         for n in (options.queries, options.candidates)
     )
-    search, stated = _SEARCHES[options.side](candidate, options.k)
+    search = _SEARCHES[options.side](candidate, options.k)
     search(query)  # Compiles, and starts threads.
     began = time.monotonic()
     row_nk = search(query)
@@ -126,7 +128,7 @@ def timed(options: argparse.Namespace) -> dict[str, Any]:
     if options.rows:
         np.save(options.rows / f"{options.side}.npy", row_nk)
     return {
-        **{"side": options.side, "seconds": seconds, "device_bytes": stated},
+        **{"side": options.side, "seconds": seconds},
         "gib": common.peak_rss_bytes() / 2**30,
         "versions": common.versions(*PACKAGES[options.side]),
     }
@@ -137,10 +139,9 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _flaxfer(candidate_mD: np.ndarray, k: int) -> Search:
-    from flaxfer.evaluation.search import device_bytes, top_k
+    from flaxfer.evaluation.search import top_k
 
-    bytes_ = device_bytes(*candidate_mD.shape, k)
-    return lambda query_nD: top_k(query_nD, candidate_mD, k)[0], bytes_
+    return lambda query_nD: top_k(query_nD, candidate_mD, k)[0]
 
 
 def _numpy(candidate_mD: np.ndarray, k: int) -> Search:
@@ -156,7 +157,7 @@ def _numpy(candidate_mD: np.ndarray, k: int) -> Search:
             best_nk, row_nk = (np.take_along_axis(x, order, axis=1) for x in (best_nk, row_nk))
         return row_nk
 
-    return search, 0
+    return search
 
 
 def _torch(candidate_mD: np.ndarray, k: int) -> Search:
@@ -176,7 +177,7 @@ def _torch(candidate_mD: np.ndarray, k: int) -> Search:
         found: np.ndarray = torch.cat(rows, dim=1).gather(1, place).numpy()
         return found
 
-    return search, 0
+    return search
 
 
 def _faiss(candidate_mD: np.ndarray, k: int) -> Search:
@@ -184,7 +185,7 @@ def _faiss(candidate_mD: np.ndarray, k: int) -> Search:
 
     index = faiss.IndexFlatIP(candidate_mD.shape[1])
     index.add(candidate_mD)
-    return lambda query_nD: index.search(query_nD, k)[1], 0
+    return lambda query_nD: index.search(query_nD, k)[1]
 
 
 _SEARCHES = {"flaxfer": _flaxfer, "numpy": _numpy, "torch": _torch, "faiss": _faiss}

@@ -29,7 +29,11 @@ BLOCK = 1 << 15
 """Candidates of a device that are compared at a time."""
 
 QUERIES = 1 << 10
-"""Queries that are compared at a time."""
+"""Most queries that are compared at a time."""
+
+KEPT_OF_PART, KEPT = 1 << 16, 1 << 26
+"""Most candidates that are kept on a device: of the queries that are compared at a time, unless one
+query has more, and of those that go through all candidates together."""
 
 RESCORED = 1 << 25
 """Elements of candidates that the host computes with at a time."""
@@ -46,7 +50,8 @@ def top_k(
     """Return the k candidates of each query with the largest dot products, the largest first.
 
     Of equal candidates, the one with the lower row comes first. See `device_bytes` for the memory
-    that a device needs; the host needs 0.5 GiB beside the embeddings and the result.
+    that a device needs. The host needs a block for each device, 0.5 GiB to compute in float64, and
+    about 50 bytes for each candidate that is kept, of at most `KEPT` on each device.
 
     Args:
       query_nD: float32 (n, D).
@@ -74,42 +79,53 @@ def top_k(
     length_n, length_m = _lengths(query_nD, "query"), _lengths(candidate_mD, "candidate")
     row_nk, score_nk = np.empty((n, k), np.int64), np.empty((n, k))
     mesh = _mesh(devices)
-    pending, width = np.arange(n), min(2 * k + 8, m)
+    pending, width = np.arange(n), min(_first(k), m)
     while pending.size:
         unsure = []
-        for chosen, approximate, row_qw in _passes(
-            query_nD, candidate_mD, pending, width, block, mesh
-        ):
-            exact = _rescore(query_nD[chosen], candidate_mD, row_qw)
-            order = np.lexsort((row_qw, -exact))[:, :k]
-            row_nk[chosen] = np.take_along_axis(row_qw, order, axis=1)
-            score_nk[chosen] = np.take_along_axis(exact, order, axis=1)
-            # What is left out is at most as good as the last of these, and rounding.
-            rounding = _rounding(length_n[chosen] * length_m.max(), query_nD.shape[1])
-            bound = approximate[:, -1] + rounding
-            unsure.append(chosen[(score_nk[chosen, -1] <= bound) & (width < m)])
+        for group in np.array_split(pending, math.ceil(pending.size * width / KEPT)):
+            for chosen, least, row_qw in _passes(query_nD, candidate_mD, group, width, block, mesh):
+                exact = _rescore(query_nD[chosen], candidate_mD, row_qw)
+                order = np.lexsort((row_qw, -exact))[:, :k]
+                row_nk[chosen] = np.take_along_axis(row_qw, order, axis=1)
+                score_nk[chosen] = np.take_along_axis(exact, order, axis=1)
+                # What is left out is at most as good as the last one that is kept, and rounding.
+                bound = least + _rounding(length_n[chosen] * length_m.max(), query_nD.shape[1])
+                unsure.append(chosen[(score_nk[chosen, -1] <= bound) & (width < m)])
         pending, width = np.concatenate(unsure), min(8 * width, m)
     return row_nk, score_nk
 
 
 def device_bytes(
-    candidates: int, width: int, k: int, *, block: int = BLOCK, devices: int = 1
+    queries: int, candidates: int, width: int, k: int, *, block: int = BLOCK, devices: int = 1
 ) -> int:
-    """Return the bytes of memory that `top_k` needs on each device, whatever the number of queries.
+    """Return the bytes of memory that `top_k` needs on each device.
 
     Args:
+      queries: Number of queries.
       candidates: Number of candidates.
       width: Width of the embeddings, D.
       k: As in `top_k`.
       block: As in `top_k`.
       devices: Number of devices.
     """
-    rows, kept = _block_rows(candidates, block, devices), 2 * k + 8
+    rows, kept = _block_rows(candidates, block, devices), _first(k)
+    size = _part_size(queries, kept)
     # Two blocks, as one is transferred while the other is used; two copies of the similarities.
-    values = 2 * rows * width + QUERIES * (width + 2 * rows)
-    # Of the best groups, similarities and rows, before and after sorting.
-    values += 4 * QUERIES * kept * (GROUP + 1)
+    values = 2 * rows * width + size * (width + 2 * rows)
+    # Of the best groups, similarities and rows, before and after sorting; the best of all queries,
+    # and of a part, before and after it is merged.
+    values += 4 * size * min(kept * GROUP, rows) + 2 * (min(queries * kept, KEPT) + 2 * size * kept)
     return 4 * values
+
+
+def _first(k: int) -> int:
+    """Return the number of candidates of each query that are kept at first."""
+    return 2 * k + 8
+
+
+def _part_size(queries: int, width: int) -> int:
+    """Return how many queries are compared at a time if `width` candidates of each are kept."""
+    return min(QUERIES, max(KEPT_OF_PART // width, 1), 1 << (queries - 1).bit_length())
 
 
 def _mesh(devices: Sequence[jax.Device] | None) -> jax.sharding.Mesh:
@@ -130,12 +146,12 @@ def _passes(
     block: int,
     mesh: jax.sharding.Mesh,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yield queries, and the float32 dot products and rows of their `width` best candidates.
+    """Yield queries, and the least float32 dot product and rows of their `width` best candidates.
 
     Queries are compared in parts; the last part is filled up to the size of the others, so that one
     program serves all.
     """
-    size = min(QUERIES, 1 << (len(pending) - 1).bit_length())
+    size = _part_size(len(pending), width)
     parts = np.split(pending, range(size, len(pending), size))
     split, copies = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((DEVICES,), ()))
     empty = (
@@ -156,15 +172,14 @@ def _passes(
             np.concatenate(list(np.asarray(each)), axis=1)[: len(part)] for each in (value, row)
         )
         order = np.argsort(-value_qe, axis=1, kind="stable")[:, :width]
-        yield (
-            part,
-            np.take_along_axis(value_qe, order, axis=1),
-            np.take_along_axis(row_qe, order, axis=1).astype(np.int64),
-        )
+        row_qw = np.take_along_axis(row_qe, order, axis=1).astype(np.int64)
+        yield part, np.take_along_axis(value_qe, order[:, -1:], axis=1)[:, 0], row_qw
 
 
 def _filled(vectors: np.ndarray, rows: int) -> np.ndarray:
-    """Return float32 vectors with rows of zeros at the end."""
+    """Return float32 vectors with rows of zeros at the end, if there are fewer."""
+    if len(vectors) == rows:
+        return vectors
     filled = np.zeros((rows, vectors.shape[1]), np.float32)
     filled[: len(vectors)] = vectors
     return filled
@@ -225,16 +240,16 @@ def _merge(
 def _rescore(query_qD: np.ndarray, candidate_mD: np.ndarray, row_qw: np.ndarray) -> np.ndarray:
     """Return the dot products with the candidates of each query, float64 (q, w)."""
     exact = np.empty(row_qw.shape)
-    part = max(RESCORED // (row_qw.shape[1] * query_qD.shape[1]), 1)
-    for begin in range(0, len(query_qD), part):
-        here = slice(begin, begin + part)
-        candidate_qwD = candidate_mD[row_qw[here]].astype(np.float64)
-        exact[here] = np.einsum("qD,qwD->qw", query_qD[here].astype(np.float64), candidate_qwD)
+    columns = max(RESCORED // query_qD.size, 1)
+    for begin in range(0, row_qw.shape[1], columns):
+        here = slice(begin, begin + columns)
+        candidate_qwD = candidate_mD[row_qw[:, here]].astype(np.float64)
+        exact[:, here] = np.einsum("qD,qwD->qw", query_qD.astype(np.float64), candidate_qwD)
     return exact
 
 
 def _lengths(vectors: np.ndarray, what: str) -> np.ndarray:
-    """Return the lengths of vectors, float64, of which none may be infinite or NaN."""
+    """Return the lengths of vectors, float64 (n,), or raise an error if one is not finite."""
     length = np.sqrt(np.einsum("nD,nD->n", vectors, vectors, dtype=np.float64))
     bad = np.flatnonzero(~np.isfinite(length))
     if bad.size:

@@ -29,7 +29,7 @@ def test_a_search_in_blocks_is_one_of_all(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(search, "BLOCK", 64)
     rng = np.random.default_rng(1)
     query, candidate = (rng.standard_normal((n, 8), np.float32) for n in (9, 300))
-    by_numpy, _ = search._numpy(candidate, 7)
+    by_numpy = search._numpy(candidate, 7)
     expected = np.argsort(-(query @ candidate.T), axis=1, kind="stable")[:, :7]
     np.testing.assert_array_equal(by_numpy(query), expected)
 

@@ -35,6 +35,8 @@ def test_the_best_are_those_of_numpy(n: int, m: int, k: int, devices: int) -> No
 
 def test_several_parts_of_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "QUERIES", 16)
+    monkeypatch.setattr(search, "KEPT", 500)
+    monkeypatch.setattr(search, "RESCORED", 1000)
     query, candidate = embeddings(40), embeddings(600, seed=1)
     row, _ = top_k(query, candidate, 5, block=GROUP)
     np.testing.assert_array_equal(row, expected(query, candidate, 5)[0])
@@ -94,9 +96,11 @@ def test_no_query_has_no_result() -> None:
 
 
 def test_memory_does_not_grow_with_the_candidates() -> None:
-    # A million candidates of width 1,024: less than 700 MiB.
-    assert device_bytes(1_000_000, 1024, 20) == device_bytes(50_000_000, 1024, 20) < 700 << 20
-    assert device_bytes(1000, 384, 20) < device_bytes(1_000_000, 384, 20)
+    # A thousand queries and a million candidates of width 1,024: less than 700 MiB.
+    million = device_bytes(1000, 1_000_000, 1024, 20)
+    assert million == device_bytes(1000, 50_000_000, 1024, 20) < 700 << 20
+    assert device_bytes(1000, 1000, 384, 20) < device_bytes(1000, 1_000_000, 384, 20)
+    assert device_bytes(10**7, 10**6, 384, 20) == device_bytes(10**8, 10**6, 384, 20)
 
 
 @pytest.mark.parametrize(
