@@ -18,6 +18,7 @@ from flaxfer import config, main
 from flaxfer.config.fields import LARGEST
 from flaxfer.config.grids import Grid, Target
 from flaxfer.config.seeds import Looks
+from flaxfer.subcommands import SUBCOMMANDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,7 +46,7 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 def commands() -> str:
     """Return the help of `flaxfer` and of its subcommands, as it is printed."""
     parts = [f"\n```text\n{main.usage()}\n```\n"]
-    for name in main.SUBCOMMANDS:
+    for name in SUBCOMMANDS:
         parts += [f"\n(command-{name})=\n## flaxfer {name}\n"]
         parts += [f"```text\n{one.format_help()}```\n" for one in parsers(main.load(name)[1])]
     return "\n".join(parts)

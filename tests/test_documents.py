@@ -19,6 +19,7 @@ from flaxfer import errors, main
 from flaxfer.config import Common, Config
 from flaxfer.config.grids import Grid
 from flaxfer.report import writing
+from flaxfer.subcommands import SUBCOMMANDS
 
 PACKAGE = Path(flaxfer.__file__).parent
 TEXT = (PACKAGE.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
@@ -149,7 +150,7 @@ def test_the_configuration_page_has_every_setting_with_its_default() -> None:
 
 def test_the_page_of_the_command_line_has_all_help() -> None:
     text = pages().commands()
-    for name in main.SUBCOMMANDS:
+    for name in SUBCOMMANDS:
         assert main.load(name)[1].format_help() in text
     assert "usage: flaxfer embed sts " in text
 

@@ -21,6 +21,7 @@ import pytest
 import flaxfer
 from flaxfer import errors, main
 from flaxfer.config import environment
+from flaxfer.subcommands import SUBCOMMANDS
 from tests.helpers import restored_compilation_cache, tiny_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -135,13 +136,13 @@ def test_a_plan_is_an_option_of_run_too(words: list[str]) -> None:
 def test_help_lists_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for name, entry in main.SUBCOMMANDS.items():
+    for name, entry in SUBCOMMANDS.items():
         assert [line.split(maxsplit=1)[1:] for line in lines if line.split()[:1] == [name]] == [
             [entry.summary]
         ]
 
 
-@pytest.mark.parametrize("name", main.SUBCOMMANDS)
+@pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_every_subcommand_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main.main([name, "--help"])
@@ -153,21 +154,21 @@ def test_every_subcommand_has_help(name: str, capsys: pytest.CaptureFixture[str]
         assert (ROOT / config).is_file()
 
 
-@pytest.mark.parametrize("name", main.SUBCOMMANDS)
+@pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_every_subcommand_has_examples_that_parse(name: str) -> None:
-    assert main.SUBCOMMANDS[name].examples
-    for _, command in main.SUBCOMMANDS[name].examples:
+    assert SUBCOMMANDS[name].examples
+    for _, command in SUBCOMMANDS[name].examples:
         words = shlex.split(command)
         assert words[:2] == ["flaxfer", name]
         main.parse(words[1:])
 
 
-@pytest.mark.parametrize("name", main.SUBCOMMANDS)
+@pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_the_examples_of_help_are_commands_as_a_shell_reads_them(name: str) -> None:
     text = main.load(name)[1].format_help().partition("\nexamples:\n")[2]
     lines = [line for line in text.replace("\\\n", "").splitlines() if not line.startswith("  # ")]
     shown = [shlex.split(line) for line in lines]
-    assert shown == [shlex.split(command) for _, command in main.SUBCOMMANDS[name].examples]
+    assert shown == [shlex.split(command) for _, command in SUBCOMMANDS[name].examples]
 
 
 def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
@@ -180,7 +181,7 @@ def options(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
             yield action
 
 
-@pytest.mark.parametrize("name", main.SUBCOMMANDS)
+@pytest.mark.parametrize("name", SUBCOMMANDS)
 def test_options_are_spelt_with_dashes_and_explained(name: str) -> None:
     for action in options(main.load(name)[1]):
         assert action.help, action.dest

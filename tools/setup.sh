@@ -44,7 +44,7 @@ if [ "$("$venv/bin/python" --version 2>/dev/null)" != "$("$python" --version)" ]
 fi
 echo "installing flaxfer[$extras] into $venv (the first time takes a few minutes)"
 # pip would compile every file to bytecode, one after the other; see the end.
-pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile)
+pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-compile)
 log="$venv/install.log"
 install() {
   if ! "${pip[@]}" "$@" >"$log" 2>&1; then

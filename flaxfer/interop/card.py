@@ -18,7 +18,7 @@ from flaxfer.training.record import StageRecord
 
 @dataclasses.dataclass(frozen=True)
 class Publication:
-    """What a model card says beside the records of the stage.
+    """Contents of a model card that the records of the stage do not have.
 
     Attributes:
       license: id of a licence on the hub; empty for none.

@@ -53,7 +53,7 @@ class SetPredictions:
 
 
 def read_predictions(entry: Entry) -> list[SetPredictions]:
-    """Return the predictions for all sets of which every target run has a file.
+    """Return the predictions for the sets that all target runs have predicted.
 
     Raises:
       DataError: a file is damaged, or runs predicted different examples.

@@ -123,8 +123,8 @@ def run(
     folders = [Path(plan.config.workdir) for plan in plans]
     html = write_report(folders, output)
     say(f"report: {html.absolute()}")
-    listed = listing.look(output)
-    Tracking.of(config).announce(config.name, (listed and listed.verdicts) or {})
+    if config.trackers and (listed := listing.look(output)) and listed.verdicts:
+        Tracking.of(config).announce(config.name, listed.verdicts)
     if failed:
         number = sum(len(group) for plan in stopping.plans for group in plan.groups)
         raise troubles.failure(failed, number, html, studies.troubles.errors())

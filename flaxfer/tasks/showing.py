@@ -1,4 +1,4 @@
-"""How single predictions are judged and shown in a report, by what a label is."""
+"""Judgement of single predictions, and how a report shows them, by the kind of label."""
 
 from __future__ import annotations
 

@@ -67,8 +67,7 @@ class _Tags(Predictions):
         return {"prediction": self._tags[i], "label": self._gold(i)}
 
     def places(self, i: int) -> dict[str, Any]:
-        scheme = scheme_of(self.task)
-        if scheme is None or scheme.name == CHUNKS:
+        if (scheme := Tagging.showing.scheme(self.task)) is None:
             return {}
         found = scheme.entities(self._tags[i])
         return {"entities": [{"type": t, "start": first, "end": end} for first, end, t in found]}

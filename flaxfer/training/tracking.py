@@ -175,7 +175,7 @@ class TensorBoard:
         self._folder, self._module = tracking.folder / FOLDER, module
 
     def open(self, job: Job) -> Tracker:
-        """Return a sink whose files drop what they have of steps past that of the job."""
+        """Return a sink; records of steps after that of the job are dropped."""
         writer = self._writer(job.info, purge_step=job.step + 1)
 
         def scalars(step: int, values: dict[str, float]) -> None:

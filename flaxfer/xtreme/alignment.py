@@ -1,4 +1,4 @@
-"""Whether predictions and labels belong to the same examples."""
+"""Checks that predictions and labels belong to the same examples."""
 
 from __future__ import annotations
 
@@ -28,15 +28,14 @@ def check(gold: Any, predicted: Any, task: str, gold_path: Path, predicted_path:
     if kind == "tags":
         _require_equal_lengths(gold, predicted, predicted_path)
     if kind in ("answers", "rankings"):
+        missing = [key for key in gold if key not in predicted]
+        unknown = [key for key in predicted if key not in gold]
         return [
             f"{predicted_path}: {len(ids):,} ids {what}: {', '.join(ids[:3])}"
             + ", ..." * (len(ids) > 3)
             for ids, what in (
-                ([*(key for key in gold if key not in predicted)], "are missing, and count 0"),
-                (
-                    [*(key for key in predicted if key not in gold)],
-                    "have no label, and are ignored",
-                ),
+                (missing, "are missing, and count 0"),
+                (unknown, "have no label, and are ignored"),
             )
             if ids
         ]

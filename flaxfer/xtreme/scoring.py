@@ -26,7 +26,7 @@ SIDES = ("predictions", "labels")
 
 @dataclasses.dataclass
 class Result:
-    """What was scored.
+    """The scores of a submission.
 
     Attributes:
       scores: By mode, task, language and metric, percentages.

@@ -23,6 +23,7 @@ import pytest
 
 from flaxfer import main
 from flaxfer.config import loading
+from flaxfer.subcommands import SUBCOMMANDS
 from flaxfer.tasks import TASK_TYPES
 from tests.commands import COMMANDS, GUIDES, ROOT, Command, python_of, settings_of
 from tests.helpers import WORDS, restored_compilation_cache, tiny_model
@@ -64,7 +65,7 @@ def test_a_flaxfer_command_has_the_arguments_of_its_subcommand(
 ) -> None:
     words = flaxfer_words(command.text)
     if len(words) == 1:  # Only mentioned.
-        assert words[0] in main.SUBCOMMANDS
+        assert words[0] in SUBCOMMANDS
         return
     _, args = main.parse(words)
     if "config" in args and args.config not in ("FILE", "study.py"):  # `init` writes study.py.
@@ -77,7 +78,7 @@ def test_a_flaxfer_command_has_the_arguments_of_its_subcommand(
 
 @pytest.mark.parametrize(
     "words",
-    [shlex.split(one.command) for entry in main.SUBCOMMANDS.values() for one in entry.examples],
+    [shlex.split(one.command) for entry in SUBCOMMANDS.values() for one in entry.examples],
 )
 def test_an_example_of_help_has_a_valid_config(words: list[str]) -> None:
     _, args = main.parse(words[1:])

@@ -59,7 +59,7 @@ def answering(folder: Path, name: str, rng: np.random.Generator) -> Split:
 
 
 def choosing(folder: Path, name: str, rng: np.random.Generator) -> Split:
-    """Write choices of three, of which the one with a name is right."""
+    """Write examples of three choices; the right one has a name."""
     lines = []
     for _ in range(60):
         choices = [" ".join(rng.choice(REST, rng.integers(1, 5))) for _ in range(3)]

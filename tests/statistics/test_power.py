@@ -303,7 +303,7 @@ class World(NamedTuple):
 
     @property
     def stated(self) -> Stated:
-        """What a plan of such studies states."""
+        """Figures that a plan of such studies states."""
         within, binomial = self.b**2, self.score * (1 - self.score)
         # Which examples a seed gains or loses is a matter of chance, too.
         gained = np.sqrt(2 / np.pi) * self.sd - self.sd**2 / (2 * binomial)

@@ -1,4 +1,4 @@
-"""What a run would trip over is found without training, all of it at once."""
+"""All faults that would stop a run are found at once, without training."""
 
 from __future__ import annotations
 

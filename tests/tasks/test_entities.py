@@ -23,7 +23,7 @@ Sentences = list[list[str]]
 
 @st.composite
 def tagged(draw: st.DrawFn, tags: tuple[str, ...]) -> tuple[Sentences, Sentences]:
-    """Sentences of tags in any order, and predictions of which some are right."""
+    """Sentences of random tags, and predictions that are partly right."""
     word = st.tuples(st.sampled_from(tags), st.sampled_from(tags), st.booleans())
     words = draw(
         st.lists(st.lists(word, max_size=9), min_size=1, max_size=5).filter(lambda x: any(x))

@@ -136,7 +136,7 @@ def test_settings_that_do_not_fit_the_labels_are_refused(labels, metric, setting
 
 @st.composite
 def tagged(draw: st.DrawFn, labels: tuple[str, ...]):
-    """Sentences of tags in any order, legal or not, and predictions of which some are right."""
+    """Sentences of random tags, legal or not, and predictions that are partly right."""
     word = st.tuples(st.sampled_from(labels), st.sampled_from(labels), st.booleans())
     words = draw(st.lists(st.lists(word, min_size=1, max_size=7), min_size=1, max_size=4))
     gold = [[tag for tag, _, _ in sentence] for sentence in words]

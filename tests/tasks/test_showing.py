@@ -1,4 +1,4 @@
-"""How single predictions are judged."""
+"""Quality of single predictions, and types of entities."""
 
 from __future__ import annotations
 
