@@ -8,6 +8,8 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
+
 from flaxfer.config import Source, Task
 from flaxfer.data.examples import Examples
 from flaxfer.data.labels import same_label
@@ -29,6 +31,9 @@ MAX_PLACEHOLDER = 20
 
 MIN_SAME = 10
 """Number of examples from which on they cannot all be the same."""
+
+MIN_LABELS = 50
+"""Number of labels from which on they may be stand-ins if they are all the same."""
 
 logger = logging.getLogger("flaxfer.data")
 
@@ -105,6 +110,34 @@ def _flat(texts: Iterable[object]) -> Iterator[str]:
             yield from text
         else:
             yield str(text)
+
+
+def warn_of_stand_ins(examples: Examples, where: str) -> None:
+    """Warn of classes or choices that are all the same, as where a test set's are not published."""
+    label = examples.label
+    if not isinstance(label, np.ndarray) or label.dtype.kind != "i" or len(label) < MIN_LABELS:
+        return
+    if (label == label[0]).all():
+        logger.warning(
+            "%s: all %d labels are the same; if they stand for labels that are not published, do "
+            "not evaluate with this set",
+            *(where, len(label)),
+        )
+
+
+def warn_of_sorted(source: Sequence[str], target: Sequence[str], where: str) -> None:
+    """Warn of translations of which one side is sorted, so that lines may not correspond.
+
+    XTREME's script sorts the English sentences of Tatoeba to remove the labels.
+    """
+    sides = [list(side) for side in (source, target)]
+    if len(sides[0]) >= MIN_LABELS and sum(side == sorted(side) for side in sides) == 1:
+        logger.warning(
+            "%s: the lines of one side are sorted, those of the other are not; if they are as "
+            "XTREME's script writes them, line n of one side does not belong to line n of the "
+            "other: read the files of LASER instead",
+            where,
+        )
 
 
 def warn_of_unused(

@@ -12,7 +12,16 @@ from pathlib import Path
 from flaxfer.config import Source
 from flaxfer.data import appearance
 from flaxfer.data.files import MAX_LINE, split_lines
-from flaxfer.data.tables import COMMENTS, Column, Key, Problems, Table, locate
+from flaxfer.data.tables import (
+    COMMENTS,
+    Column,
+    Key,
+    Problems,
+    Table,
+    lacks_only,
+    locate,
+    without_labels,
+)
 from flaxfer.errors import ConfigError, DataError
 
 Rows = tuple[list[list[str]], list[int], int]
@@ -252,6 +261,9 @@ def _advised(
             _require_delimiter(text, path, delimiter, len(names) + 1, source)
         except DataError as better:
             return better
+    if not source.header and lacks_only(source.columns.get("label"), keys, len(names)):
+        what = f"each line has {len(names)} column(s), and there is no next one with the label"
+        return without_labels(what, path)
     stripped = [name.strip(" \t") for name in names]
     if any(name.startswith('"') and name.endswith('"') and len(name) > 1 for name in stripped):
         spaced = not all(name.startswith('"') for name in names)

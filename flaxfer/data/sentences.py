@@ -11,7 +11,16 @@ from pathlib import Path
 from flaxfer.config import Source
 from flaxfer.data import appearance
 from flaxfer.data.files import split_lines
-from flaxfer.data.tables import COMMENTS, Column, Key, Problems, Table, locate
+from flaxfer.data.tables import (
+    COMMENTS,
+    Column,
+    Key,
+    Problems,
+    Table,
+    lacks_only,
+    locate,
+    without_labels,
+)
 from flaxfer.errors import DataError, bounded
 
 CONLLU = ("ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC")
@@ -31,8 +40,8 @@ def conll(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     `source.comment` are skipped. A line of -DOCSTART- ends a sentence, and is skipped too.
 
     Raises:
-      DataError: If the file has too few columns, comments that no setting skips, or an unexpected
-        language prefix before all words.
+      DataError: If the file has too few columns, words without tags, comments that no setting
+        skips, or an unexpected language prefix before all words.
     """
     delimiter = source.delimiter or "\t"
 
@@ -46,6 +55,8 @@ def conll(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     width = max((len(row) for sentence in sentences for _, row in sentence), default=0)
     if width == 1 and not source.delimiter:
         _require_tabs(parts, path)
+        if lacks_only(source.columns.get("tags"), keys, width):
+            raise without_labels("each line has a word and no tag", path)
     if not source.comment:
         _refuse_comments(parts, sentences, path)
     column_index = locate(keys, [str(i) for i in range(width)], str(path))

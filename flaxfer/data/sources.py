@@ -19,7 +19,7 @@ import numpy as np
 from flaxfer.config import Data, Source, Stage, Task
 from flaxfer.config.clashes import sources_of
 from flaxfer.data import readers
-from flaxfer.data.checks import require_header, require_texts, warn_of_unused
+from flaxfer.data.checks import require_header, require_texts, warn_of_stand_ins, warn_of_unused
 from flaxfer.data.examples import Examples
 from flaxfer.data.files import FETCH_AGAIN
 from flaxfer.data.hub import read_hub
@@ -171,6 +171,7 @@ def read_whole(source: Source, task: Task, task_type: TaskType, data_dir: str) -
     examples = _examples(source, columns, labels, used, task_type)
     if len(examples):
         require_texts(examples, columns, where)
+        warn_of_stand_ins(examples, where)
     count = round(source.fraction * len(examples))
     languages = collections.Counter(examples.language).items()
     logger.info(

@@ -8,7 +8,7 @@ from typing import Any
 
 from flaxfer.config import Source
 from flaxfer.data.files import parse_json
-from flaxfer.data.tables import Key, Problems, Table, record_table
+from flaxfer.data.tables import Key, Problems, Table, record_table, without_labels
 from flaxfer.errors import DataError
 
 
@@ -16,7 +16,8 @@ def squad(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     """Read the fields of all questions, and the `context` and `title` of each.
 
     Raises:
-      DataError: If the file is not JSON, does not have SQuAD's structure, or lacks a field.
+      DataError: If the file is not JSON, does not have SQuAD's structure, lacks a field, or has
+        empty answers in place of all that were removed.
     """
     faults: list[str] = []
     questions = list(_questions(parse_json(text, path, "squad"), path, faults))
@@ -28,6 +29,8 @@ def squad(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
             details=faults,
         )
     places, records = [place for place, _ in questions], [record for _, record in questions]
+    if "answers" in keys and records and all(map(_is_stripped, records)):
+        raise without_labels(f"all {len(records):,} questions have an empty answer", path)
     problems: Problems = []
     for i, record in enumerate(records):
         impossible = record.get("is_impossible")
@@ -35,6 +38,16 @@ def squad(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
             what = "has answers" if impossible else "has no answers"
             problems.append((i, f"{path.name}: {places[i]}: {what}, is_impossible is {impossible}"))
     return record_table(records, path, keys, places, problems)
+
+
+def _is_stripped(question: dict[str, Any]) -> bool:
+    """Return whether a question has answers, and all of them are empty."""
+    answers = question.get("answers")
+    return (
+        isinstance(answers, list)
+        and bool(answers)
+        and all(isinstance(each, dict) and each.get("text") == "" for each in answers)
+    )
 
 
 def _questions(value: Any, path: Path, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -142,6 +142,22 @@ def listed(names: Sequence[str], first: Sequence[str] = ()) -> str:
     return (", ".join(map(bounded, shown)) or "none") + more
 
 
+def lacks_only(label: Key | None, keys: Sequence[Key], width: int) -> bool:
+    """Return whether the label is the column after the last one, and all other keys are there."""
+    others = [key for key in keys if key != label]
+    return label in keys and label == width and all(key in range(width) for key in others)
+
+
+def without_labels(what: str, path: Path) -> DataError:
+    """Return the error of a file whose labels were removed, with what shows that."""
+    return DataError(
+        f"the labels are not in this file: {what}",
+        where=str(path),
+        hint="XTREME's scripts, for example, write test sets without their labels; read the file "
+        "as its authors publish it, or predict with `flaxfer predict`.",
+    )
+
+
 def record_table(
     records: Sequence[Any],
     path: Path,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from flaxfer.config import Source, Task
+from flaxfer.data.checks import warn_of_sorted
 from flaxfer.data.examples import Examples
 from flaxfer.data.readers import read_lines
 from flaxfer.data.sources import read_source
@@ -191,6 +192,7 @@ def _read_sts(args: argparse.Namespace) -> tuple[dict[str, Any], Score]:
 
 def _read_retrieval(args: argparse.Namespace) -> tuple[dict[str, Any], Score]:
     source, target = (_read_texts(path) for path in (args.source, args.target))
+    warn_of_sorted(source, target, f"{args.source}, {args.target}")
     facts = {"source": args.source, "target": args.target, "n": len(source)}
     return facts, lambda embedder: retrieval_scores(embedder, source, target, args.layers)
 

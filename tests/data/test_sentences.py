@@ -89,8 +89,10 @@ def test_findings_of_conll_name_every_line(tmp_path: Path) -> None:
         "data.conll:5: column 0: is empty",
         "data.conll:6: column 1: '' stands for no label",
     )
-    assert details(conll(tmp_path, "a\nb\n\nc\n")) == ("there is no column 1",)
-    assert "the columns are '0'; name" in str(refusal(conll(tmp_path, "a\nb\n\nc\n"), NER))
+    columns: dict[str, str | int] = {"words": 2, "tags": 1}
+    error = refusal(conll(tmp_path, "a\nb\n\nc\n", columns=columns), NER)
+    assert error.details == ("there is no column 2", "there is no column 1")
+    assert "the columns are '0'; name" in str(error)
     for text in ("", "\n\n"):
         assert "the file is empty" in str(refusal(conll(tmp_path, text), NER))
 
