@@ -4,8 +4,8 @@ python -m benchmarks.report
 
 Reads benchmarks/results: *.jsonl of `benchmarks.run`, with a section for each kind of CPU; the
 files in `SECTIONS`, of the scripts of their names; tpu*.json of `benchmarks.peer_flax --tpu` and
-`flaxfer aot --json`, with one of these again in variants/*.json, each with another setting that its
-name gives. Sections without records are left out.
+`benchmarks.tpu_estimates`, with one of these again in variants/*.json, each with another setting
+that its name gives. Sections without records are left out.
 """
 
 from __future__ import annotations
@@ -105,18 +105,11 @@ make bench-report
 of an XLM-R model and may be left out. Run nothing else meanwhile. `python -m benchmarks.run \
 --help` lists options, such as fewer rounds. The second command is short, for a slow machine: it \
 has fewer peers, and `EXAMPLES` limits the splits of the time to result. `make bench TINY=1` tries \
-the scripts on a tiny model. TPU estimates (each takes some minutes): \
-`.venv-bench-flax/bin/python -m benchmarks.peer_flax --tpu v5e --shape bert-base > \
-benchmarks/results/tpu-flax-bert-base.json`, and the same with xlm-roberta-base; flaxfer's \
-estimates are written to benchmarks/results/tpu-flaxfer-*.json by `flaxfer aot --config \
-configs/sts_english.py:local --topology v5e:1 --rows 64 --examples_per_row 1 \
---config.train.batch_size=64 --model_config FILE --json FILE` (for XLM-R's tokens that a study \
-uses, `--vocabulary 30000`), where `FILE` is the model's config.json. Packed rows: the same with \
-`--config.data_dir=DATA --config.model.path=FOLDER`, a folder of the model's config.json and \
-tokenizer, instead of `--rows`, `--examples_per_row` and `--model_config`. Many chips: \
-`--topology v5e:256 --mesh data=256`, with rows and batch of 64 a chip. Other settings: the first \
-command with one more option, and `--json benchmarks/results/variants/NAME.json`. The remaining \
-sections: the commands at the top of benchmarks/breakdown.py, cpu_matmul.py, compile.py, \
+the scripts on a tiny model. TPU estimates: the command at the top of \
+benchmarks/tpu_estimates.py; for the peer, `.venv-bench-flax/bin/python -m benchmarks.peer_flax \
+--tpu v5e --shape bert-base > benchmarks/results/tpu-flax-bert-base.json`, and the same with \
+xlm-roberta-base. The remaining sections: the commands at the top of benchmarks/breakdown.py, \
+cpu_matmul.py, compile.py, \
 growth.py, search.py, quality.py, coverage.py, looks.py and descriptive.py.
 """
 

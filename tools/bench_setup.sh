@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Create the three environments of the benchmarks: .venv for flaxfer, .venv-bench-torch (Python 3.11)
 # for PyTorch, the Trainer and sentence-transformers, and .venv-bench-flax for the last transformers
-# with Flax classes, which shares only jax, flax, optax and numpy with constraints.txt.
+# with Flax classes, which shares only jax, libtpu, flax, optax and numpy with constraints.txt.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh .venv test
@@ -18,7 +18,7 @@ rm -rf "$venv"
 .venv/bin/python -m venv "$venv"
 shared=$(mktemp)
 trap 'rm -f "$shared"' EXIT
-grep -E '^(jax|jaxlib|flax|optax|numpy)==' constraints.txt >"$shared"
+grep -E '^(jax|jaxlib|libtpu|flax|optax|numpy)==' constraints.txt >"$shared"
 # Only the estimates need libtpu, whose wheels are for Linux x86-64.
 extra=()
 if [ "$(uname -sm)" = "Linux x86_64" ]; then extra=(libtpu); fi
