@@ -46,23 +46,18 @@ XLM_R = BERT | {
 }
 """The encoders of bert-base-uncased and xlm-roberta-base."""
 
-CHIPS = 256
 
-
-def full_rows(batch: int = 64) -> list[str]:
-    """Return the options of a step whose rows hold one example each, without padding."""
-    return [f"--rows={batch}", "--examples-per-row=1", f"--config.train.batch_size={batch}"]
-
-
-def many_chips(mesh: str) -> list[str]:
-    """Return the options of the same rows on each of `CHIPS` chips."""
-    return [*full_rows(64 * CHIPS), f"--topology=v5e:{CHIPS}", f"--mesh={mesh}"]
+def full_rows(chips: int = 1) -> list[str]:
+    """Return the options of a step with 64 rows a chip of one example each, without padding."""
+    rows = 64 * chips
+    words = [f"--topology=v5e:{chips}", f"--rows={rows}", "--examples-per-row=1"]
+    return [*words, f"--config.train.batch_size={rows}"]
 
 
 ESTIMATES = {
     "tpu-flaxfer-bert-base": (BERT, full_rows()),
-    "tpu-flaxfer-bert-base-data256": (BERT, many_chips("data=256")),
-    "tpu-flaxfer-bert-base-data64-fsdp4": (BERT, many_chips("data=64,fsdp=4")),
+    "tpu-flaxfer-bert-base-data256": (BERT, [*full_rows(256), "--mesh=data=256"]),
+    "tpu-flaxfer-bert-base-data64-fsdp4": (BERT, [*full_rows(256), "--mesh=data=64,fsdp=4"]),
     "tpu-flaxfer-xlm-roberta-base": (XLM_R, full_rows()),
     "tpu-flaxfer-xlm-roberta-base-cut": (XLM_R, [*full_rows(), "--vocabulary=30000"]),
     "variants/12000-rows-of-embedding": (BERT, [*full_rows(), "--vocabulary=12000"]),
@@ -95,6 +90,7 @@ def main() -> None:
         for name in options.only or [*ESTIMATES, *PACKED]:
             if batch := PACKED.get(name):
                 words = [
+                    "--topology=v5e:1",
                     f"--config.data_dir={options.data}",
                     f"--config.model.path={models['bert']}",
                     f"--config.train.batch_size={batch}",
@@ -106,8 +102,8 @@ def main() -> None:
 
 
 def estimate(name: str, words: list[str]) -> None:
-    """Write the record of one estimate; later options win."""
-    command = [sys.executable, "-m", "flaxfer.main", "aot", "--topology=v5e:1"]
+    """Write the record of one estimate."""
+    command = [sys.executable, "-m", "flaxfer.main", "aot"]
     command += ["--config", str(common.ROOT / "configs/sts_english.py:local"), *words]
     file = common.ROOT / common.RECORDS / f"{name}.json"
     print(f"{name}: {' '.join(words)}", flush=True)
