@@ -252,6 +252,7 @@ RUNS: dict[str, tuple[int, str]] = {
         "",
     ),
     f"{EMBED} retrieval --model FOLDER --source a.txt --target b.txt": (0, ""),
+    "flaxfer xtreme score PREDICTIONS LABELS --json scores.json": (0, "scores.json"),
     f"flaxfer aot --config configs/sts_xling.py:local --config.data_dir=DATA {AOT}": (69, ""),
 }
 """Exit code of each command of the README in the test below, and a file that it writes.
@@ -300,6 +301,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "mnli.tsv").write_text((mnli / "train.tsv").read_text())
     (tmp_path / "texts.jsonl").write_text('{"text_a": "the man", "text_b": "a man"}\n')
     (tmp_path / "pairs.csv").write_text("Satz;Vergleich\nthe man;a man\n")
+    for name in ("PREDICTIONS", "LABELS"):
+        (tmp_path / name / "xnli").mkdir(parents=True)
+        (tmp_path / name / "xnli" / "test-de.tsv").write_text("neutral\nentailment\n")
     bin_folder = tmp_path / "BIN"
     bin_folder.mkdir()
     (bin_folder / "config.json").write_text('{"model_type": "bert"}')
