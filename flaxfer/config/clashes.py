@@ -65,6 +65,14 @@ def _records(source: Source) -> Source:
         labels={},
         **{
             name: getattr(plain, name)
-            for name in ("language", "domain", "fraction", "num_records", "drop_unlabeled")
+            for name in (
+                "language",
+                "domain",
+                "fraction",
+                "num_records",
+                "drop_unlabeled",
+                "benchmark",
+                "answer_style",
+            )
         },
     )

@@ -55,7 +55,9 @@ ALWAYS: Mapping[type, frozenset[str]] = {
     Stage: frozenset({"task", "data", "evaluate", "optimizer", "train", "max_restarts"}),
     Task: frozenset({"name", "type", "metric"}),
     Data: frozenset({"train", "dev", "test", "train_fraction"}),
-    Source: frozenset({"path", "hub", "columns", "aligned", "keep", "fraction", "num_records"}),
+    Source: frozenset(
+        {"path", "hub", "columns", "aligned", "keep", "keep_prefix", "fraction", "num_records"}
+    ),
     Optimizer: frozenset(
         {
             "name",
@@ -153,11 +155,12 @@ class Place(NamedTuple):
 
 
 class SourcePlace(NamedTuple):
-    """A source with the task of its stage."""
+    """A source with the task of its stage; `evaluated` says whether it is a set of `evaluate`."""
 
     source: Source
     task: Task
     task_type: TaskType
+    evaluated: bool = False
 
     @property
     def format(self) -> str:
@@ -294,6 +297,13 @@ SOURCE: Sequence[Effect[SourcePlace]] = (
         lambda p: not p.task.no_answer,
         "with task.no_answer, as no answer is an answer",
         ("task.no_answer", "task.type"),
+    ),
+    Effect("benchmark", lambda p: p.evaluated, "except on the sets of evaluate"),
+    Effect(
+        "answer_style",
+        lambda p: p.evaluated and "answer_style" in p.task_type.settings,
+        "except on the sets of evaluate of a question answering task",
+        ("task.type",),
     ),
     *(
         Effect[SourcePlace](

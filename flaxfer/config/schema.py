@@ -19,6 +19,22 @@ from flaxfer.config.common import Common
 
 Schedule = Literal["linear", "cosine", "inverse_sqrt", "polynomial", "constant", "wsd"]
 
+AnswerStyle = Literal["squad", "squad2", "mlqa"]
+
+BenchmarkTask = Literal[
+    "xtreme-r/xnli",
+    "xtreme-r/xcopa",
+    "xtreme-r/udpos",
+    "xtreme-r/panx",
+    "xtreme-r/xquad",
+    "xtreme-r/mlqa",
+    "xtreme-r/tydiqa",
+    "xtreme-r/tatoeba",
+    "xtreme-r/mewslix",
+    "xtreme-r/lareqa",
+]
+"""Benchmark and task of it; `flaxfer.xtreme.benchmarks` has their languages."""
+
 BY_MAX_LENGTH = -1
 """Default of the settings that follow from `Train.max_length`."""
 
@@ -70,12 +86,17 @@ class Source:
       questions: Value in the column `question` to the question text that is appended to `text_a`.
       word_prefix: Prefix to remove from every word of a conll file, such as `en:`.
       keep: Column or role to values, lists joined by spaces; records without one are excluded.
+      keep_prefix: Column or role to beginnings of values, such as of ids in a language; records
+        whose value begins with none of them are excluded.
       drop: Column or role to values; records with one of the values are excluded and counted.
       drop_unlabeled: Exclude and count records without a label, such as -1, `-` or NaN, instead of
         raising an error. Words without a tag in a sentence with tags are kept but not scored.
       language, domain: Of all records, unless `columns` or `aligned` has the role.
       fraction: Fraction of the records to use, sampled with `Data.split_seed`.
       num_records: Number of records that must be there; 0 if unknown.
+      benchmark: Task of a benchmark that an evaluated set belongs to: its score in `language` is
+        that of the report's table of the benchmark.
+      answer_style: Of an evaluated set, if it is not that of the task (`Task.answer_style`).
     """
 
     path: fields.File = ""
@@ -99,12 +120,15 @@ class Source:
     questions: Mapping[fields.Text, str] = dataclasses.field(default_factory=dict)
     word_prefix: str = ""
     keep: Mapping[str, fields.Tuple[fields.Text]] = dataclasses.field(default_factory=dict)
+    keep_prefix: Mapping[str, fields.Tuple[fields.Text]] = dataclasses.field(default_factory=dict)
     drop: Mapping[str, fields.Tuple[fields.Text]] = dataclasses.field(default_factory=dict)
     drop_unlabeled: fields.Bool = False
     language: fields.Language = "en"
     domain: fields.Line = ""
     fraction: fields.Fraction = 1.0
     num_records: fields.NonNegativeInt = 0
+    benchmark: BenchmarkTask | None = None
+    answer_style: AnswerStyle | None = None
 
     @property
     def file_format(self) -> str:
@@ -170,7 +194,7 @@ class Task:
     no_answer: fields.Bool = False
     max_answer_tokens: fields.PositiveInt = 30
     n_best: fields.PositiveInt = 20
-    answer_style: Literal["squad", "squad2", "mlqa"] = "squad"
+    answer_style: AnswerStyle = "squad"
     tag_scheme: fields.TagScheme = "auto"
     strict_entities: fields.Bool = False
 
@@ -334,6 +358,11 @@ class Stage:
     evaluate_retention: fields.Bool = False
     max_restarts: fields.NonNegativeInt = 0
     parallel: tuple[tuple[fields.Name, ...], ...] | None = None
+
+    def task_of(self, name: str) -> Task:
+        """Return the task with the settings of a set of `evaluate`, or of another split."""
+        style = self.evaluate[name].answer_style if name in self.evaluate else None
+        return dataclasses.replace(self.task, answer_style=style) if style else self.task
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

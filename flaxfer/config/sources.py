@@ -37,7 +37,7 @@ def check_source(
                 f"{label!r} is no label of {task.name}; there are {', '.join(names)}",
                 *(f"{at}.labels.{written}", f"{at}.columns", "task.labels", "task.type"),
             )
-    place = SourcePlace(source, task, task_type)
+    place = SourcePlace(source, task, task_type, at.startswith("evaluate."))
     for keys, text in without_effect(at, source, place, effects.SOURCE, task_type.name):
         # The type of the task is a setting of the stage, not of the source.
         yield tuple(key.removeprefix(f"{at}.") if "task." in key else key for key in keys), text
@@ -46,12 +46,15 @@ def check_source(
 
 def _selection(at: str, source: Source) -> Iterator[Finding]:
     """Yield contradictions in what selects records."""
-    for name, values in source.keep.items():
-        if not values:
-            yield finding("keeps no record; name a value", f"{at}.keep.{name}")
-        if name in source.drop:
-            message = f"records are already selected by keep.{name}; leave one of them out"
-            yield finding(message, f"{at}.drop.{name}", f"{at}.keep.{name}")
+    for key in ("keep", "keep_prefix"):
+        for name, values in getattr(source, key).items():
+            if not values:
+                yield finding("keeps no record; name a value", f"{at}.{key}.{name}")
+    for name in source.keep:
+        for key in ("drop", "keep_prefix"):
+            if name in getattr(source, key):
+                message = f"records are already selected by keep.{name}; leave one of them out"
+                yield finding(message, f"{at}.{key}.{name}", f"{at}.keep.{name}")
 
 
 def _roles(

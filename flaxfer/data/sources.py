@@ -202,7 +202,7 @@ def _read(
     Columns are by role; those that are only used to filter are by name.
     """
     keys: dict[str, Key] = source.roles
-    for name in (*source.keep, *source.drop):
+    for name in (*source.keep, *source.keep_prefix, *source.drop):
         if name not in source.aligned:
             keys.setdefault(name, name)
     path = folder = Path(data_dir).expanduser() / Path(source.path).expanduser()
@@ -215,7 +215,7 @@ def _read(
         folder = path.parent
     elif keys:
         raise ConfigError(
-            f"keep and drop name {', '.join(keys)}, which is no role in `aligned`",
+            f"keep, keep_prefix and drop name {', '.join(keys)}, which is no role in `aligned`",
             where=where,
             hint=f"name one of {', '.join(source.aligned)}, or align a file to the role.",
         )
@@ -237,15 +237,19 @@ def _read(
 
 
 def _wanted(source: Source, columns: Mapping[str, Column], size: int) -> list[int]:
-    """Return the records selected by `keep` and `drop`."""
+    """Return the records selected by `keep`, `keep_prefix` and `drop`."""
 
     def matches(record: int, name: str, values: Sequence[str]) -> bool:
         return written(columns[name].values[record]) in values
+
+    def begins(record: int, name: str, values: Sequence[str]) -> bool:
+        return written(columns[name].values[record]).startswith(tuple(values))
 
     return [
         i
         for i in range(size)
         if all(matches(i, *condition) for condition in source.keep.items())
+        and all(begins(i, *condition) for condition in source.keep_prefix.items())
         and not any(matches(i, *condition) for condition in source.drop.items())
     ]
 

@@ -14,6 +14,7 @@ import pydantic
 from flaxfer.config import Task
 from flaxfer.config.common import Condition
 from flaxfer.config.grids import CellKey
+from flaxfer.config.schema import AnswerStyle
 from flaxfer.data.overlap import Overlap
 from flaxfer.errors import DataError
 from flaxfer.runtime import sealed
@@ -201,12 +202,22 @@ class Look:
 
 
 @dataclasses.dataclass(frozen=True)
+class SetInfo:
+    """What the config says of an evaluated set, as `config.Source` defines it."""
+
+    benchmark: str | None = None
+    answer_style: AnswerStyle | None = None
+    fraction: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Study:
     """The record study.json; `metric` is the target's dev metric, the one that is compared.
 
     `looks` are the planned numbers of seeds, and `looked` what has been seen at them;
     `design_changes` were made after there were results.
     `margin` has the smallest relevant difference by metric, where the config declares one.
+    `sets` are the sets of `evaluate`, by name.
     `paired` says whether direct and staged runs of the same seed are compared as pairs.
     What a study does not have, such as `cell` outside a grid, is empty or None.
     """
@@ -224,6 +235,7 @@ class Study:
     intermediate_task: Task | None = None
     margin: dict[str, float] = dataclasses.field(default_factory=dict)
     paired: bool = False
+    sets: dict[str, SetInfo] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     machine: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -241,6 +253,13 @@ class Study:
     looks: list[int] = dataclasses.field(default_factory=list)
     looked: list[Look] = dataclasses.field(default_factory=list)
     design_changes: list[str] = dataclasses.field(default_factory=list)
+
+    def task_of(self, name: str) -> Task:
+        """Return the task with the settings of an evaluated set."""
+        known = self.sets.get(name, SetInfo())
+        if known.answer_style is None:
+            return self.task
+        return dataclasses.replace(self.task, answer_style=known.answer_style)
 
 
 _STUDY = pydantic.TypeAdapter(Study)

@@ -44,7 +44,7 @@ def _overlap_table(data: ReportData, task: Task, sets: Sequence[SetPredictions])
     """Return how far the conditions err on the same examples, and the predictions files."""
     records = []
     for one in sets:
-        shares = _overlaps(one.qualities(task), task)
+        shares = _overlaps(one.qualities(), task)
         links = {f"{name}, by seed": files for name, files in file_links(data, one).items()}
         records.append({"language": one.row.language, "set": one.row.set} | shares | links)
     if task_type(task).showing.is_amount:

@@ -58,14 +58,13 @@ def _name(one: SetPredictions) -> str:
     return f"{one.row.language} / {one.row.set}"
 
 
-def _changes(task: Task, one: SetPredictions) -> tuple[np.ndarray, bool]:
+def _changes(one: SetPredictions) -> tuple[np.ndarray, bool]:
     """Return by how much each example's quality changes, (n,), or else how far it is from the best.
 
     Also return whether both conditions are there.
     """
     means = {
-        condition: np.mean(list(of.values()), axis=0)
-        for condition, of in one.qualities(task).items()
+        condition: np.mean(list(of.values()), axis=0) for condition, of in one.qualities().items()
     }
     if {"direct", "staged"} <= means.keys():
         return means["staged"] - means["direct"], True
@@ -74,7 +73,7 @@ def _changes(task: Task, one: SetPredictions) -> tuple[np.ndarray, bool]:
 
 
 def _records(task: Task, one: SetPredictions, most: int) -> list[dict[str, str]]:
-    change, compared = _changes(task, one)
+    change, compared = _changes(one)
     order = np.argsort(-np.abs(change), kind="stable")[:most]
     return [
         {
@@ -91,7 +90,7 @@ def _records(task: Task, one: SetPredictions, most: int) -> list[dict[str, str]]
 def _table(entry: Entry, one: SetPredictions, most: int) -> Block:
     """Return the examples of a set."""
     task, n = entry.study.task, plural(one.row.n, "example")
-    change, compared = _changes(task, one)
+    change, compared = _changes(one)
     records = _records(task, one, most)
     if not records:
         return Text(f"{_name(one)}: all predictions are equally good on all of {n}.")

@@ -28,6 +28,7 @@ class SetPredictions:
       runs: by condition and seed, the predictions.
       files: by condition and seed, the files of the predictions.
       texts: by id, the parts of the example's text; empty if they are not recorded.
+      task: that was predicted.
     """
 
     row: Row
@@ -36,20 +37,21 @@ class SetPredictions:
     runs: Mapping[str, Mapping[int, list[Any]]]
     files: Mapping[str, Mapping[int, Path]]
     texts: Mapping[str, Sequence[str]]
+    task: Task
 
-    def qualities(self, task: Task) -> dict[str, dict[int, np.ndarray]]:
+    def qualities(self) -> dict[str, dict[int, np.ndarray]]:
         """Return the quality of each prediction by condition and seed, (n,).
 
         It is that of `flaxfer.tasks.showing`.
         """
         return {
-            condition: {seed: self._quality(task, predictions) for seed, predictions in of.items()}
+            condition: {seed: self._quality(predictions) for seed, predictions in of.items()}
             for condition, of in self.runs.items()
         }
 
-    def _quality(self, task: Task, predictions: Sequence[Any]) -> np.ndarray:
-        showing, pairs = task_type(task).showing, zip(self.gold, predictions, strict=True)
-        return np.array([showing.quality(task, self.row.language, *pair) for pair in pairs])
+    def _quality(self, predictions: Sequence[Any]) -> np.ndarray:
+        showing, pairs = task_type(self.task).showing, zip(self.gold, predictions, strict=True)
+        return np.array([showing.quality(self.task, self.row.language, *pair) for pair in pairs])
 
 
 def read_predictions(entry: Entry) -> list[SetPredictions]:
@@ -63,12 +65,13 @@ def read_predictions(entry: Entry) -> list[SetPredictions]:
         files = _files(entry, name)
         if not files:
             continue
-        read = {key: reading.read(path, entry.study.task) for key, path in files.items()}
+        task = entry.study.task_of(name)
+        read = {key: reading.read(path, task) for key, path in files.items()}
         texts = read_texts(next(iter(files.values())))
         for row in entry.scores.rows:
             if row.set == name and all(row.language in of for of in read.values()):
                 of_runs = {key: of[row.language] for key, of in read.items()}
-                found.append(_set_predictions(row, of_runs, files, texts))
+                found.append(_set_predictions(row, of_runs, files, texts, task))
     return found
 
 
@@ -90,6 +93,7 @@ def _set_predictions(
     of_runs: Mapping[tuple[str, int], reading.Predicted],
     files: Mapping[tuple[str, int], Path],
     texts: Mapping[str, Sequence[str]],
+    task: Task,
 ) -> SetPredictions:
     first = next(iter(of_runs.values()))
     runs: dict[str, dict[int, list[Any]]] = {}
@@ -104,4 +108,4 @@ def _set_predictions(
             )
         runs.setdefault(condition, {})[seed] = predicted.prediction
         paths.setdefault(condition, {})[seed] = files[condition, seed]
-    return SetPredictions(row, first.ids, first.gold, runs, paths, texts)
+    return SetPredictions(row, first.ids, first.gold, runs, paths, texts, task)

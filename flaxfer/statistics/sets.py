@@ -198,7 +198,7 @@ class StudyRuns:
 
     def _measure(self) -> dict[Row, _Measured]:
         """Read all predictions; return by set its metric with its units."""
-        task, form = self.study.task, task_type(self.study.task)
+        form = task_type(self.study.task)
         measured: dict[Row, tuple[Resampled, list[Learning]]] = {}
         examples: dict[Row, reading.Predicted] = {}
         for name in dict.fromkeys(row.set for row in self._scores.rows):
@@ -214,6 +214,7 @@ class StudyRuns:
                 elif form.undefined(self.metric, of_runs[0].gold):
                     self._skip(f"{self.metric} of {name} in {language}: all labels are the same")
                 else:
+                    task = self.study.task_of(name)
                     measured[row] = reading.measured(task, self.metric, language, of_runs)
                     examples[row] = dataclasses.replace(of_runs[0], prediction=[])
             for of in predicted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DivergedError
@@ -65,7 +67,7 @@ def _evaluate(
     for one in wanted:
         data = stage.evaluated[one.name]
         outputs, _ = evaluator.predict(params, data)
-        scores = evaluator.report(one.name, data, outputs)
+        scores = _report(evaluator, spec, one.name, data, outputs)
         stem = one.file.removeprefix("evaluations/").removesuffix(".json")
         confirm()
         predictions = spec.folder / "predictions" / f"{stem}.jsonl"
@@ -95,7 +97,7 @@ def _wise_ft(starts: Starts, spec: StageSpec, wanted: list[Measurement]) -> Iter
                 if name == "dev":
                     dev = finite(scores)
                 else:
-                    entries += evaluator.report(name, data, outputs)
+                    entries += _report(evaluator, spec, name, data, outputs)
         yield [{"alpha": alpha, "dev": dev, "evaluations": entries}]
 
 
@@ -118,7 +120,7 @@ def _retained(starts: Starts, spec: StageSpec, wanted: list[Measurement]) -> Ite
         after = starts.with_rows({**read(spec.record), "head": head}, table)
         for name, data in sets.items():
             first, last = (
-                evaluator.report(name, data, evaluator.predict(params, data)[0])
+                _report(evaluator, parent, name, data, evaluator.predict(params, data)[0])
                 for params in (before, after)
             )
             for one, other in zip(first, last, strict=True):
@@ -137,6 +139,14 @@ def _evaluator(starts: Starts, spec: StageSpec, vocabulary: Vocabulary) -> Evalu
     settings, dtype = spec.settings, jnp.dtype(spec.dtype)
     model = spec.model.with_vocabulary(len(vocabulary))
     return Evaluator(model, settings.task, settings.train, dtype, starts.mesh)
+
+
+def _report(
+    evaluator: Evaluator, spec: StageSpec, name: str, data: Tokenized, outputs: np.ndarray
+) -> Records:
+    """Return the scores of a set, whose settings may differ from those of the task."""
+    own = dataclasses.replace(evaluator, task=spec.settings.task_of(name))
+    return own.report(name, data, outputs)
 
 
 def mixture(start: Params, result: Params, alpha: float, fresh: tuple[str, ...]) -> Params:

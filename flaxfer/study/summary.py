@@ -151,6 +151,10 @@ def study_facts(data: StudyData, command: str, cell: CellKey | None) -> dict[str
         "looks": list(config.looks),
         "margin": dict(config.margin),
         "paired": config.paired,
+        "sets": {
+            name: {key: getattr(source, key) for key in ("benchmark", "answer_style", "fraction")}
+            for name, source in config.target.evaluate.items()
+        },
         "model": model_facts(data),
         "config": loading.to_dict(config),
         "versions": platform.versions(),

@@ -133,11 +133,12 @@ class QuestionAnswering(TaskType):
         """Return the answers of each question with their first characters in the context.
 
         Raises:
-          DataError: If `task.answer_style` does not support a language.
+          DataError: If the style of the answers does not support a language.
         """
         language = columns.get("language")
         for code in {source.language} if language is None else set(language.texts(records)):
-            answers.normalize("", code, task.answer_style)  # Fails before training, not after.
+            # Fails before training, not after.
+            answers.normalize("", code, source.answer_style or task.answer_style)
         contexts, column = columns["text_b"], columns["answers"]
         labels = Labels()
         for i in records:

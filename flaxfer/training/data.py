@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -272,10 +273,12 @@ class _Drawing:
     def _tokenize(self, name: str, split: str, examples: Examples) -> Tokenized:
         train, key = self._settings[name].train, (name, split, examples)
         if key not in self._tokenized:
+            tokenized = tokenize.tokenize(
+                examples, self._tokenizer, train.max_length, self._cache, train.doc_stride
+            )
             self._tokenized[key] = dataclasses.replace(
-                tokenize.tokenize(
-                    examples, self._tokenizer, train.max_length, self._cache, train.doc_stride
-                ),
+                tokenized,
+                fingerprint=_scored(tokenized.fingerprint, self._settings[name], split),
                 cluster=() if split in TRAINED_ON else clusters(examples),
                 text=() if split in TRAINED_ON else excerpts(examples),
             )
@@ -302,6 +305,14 @@ def _stage(settings: Stage, encoder: EncoderConfig, splits: Mapping[str, Tokeniz
         scoring_vocabulary=scoring,
         evaluated={name: scoring.cut(data) for name, data in evaluated.items()},
     )
+
+
+def _scored(fingerprint: str, stage: Stage, split: str) -> str:
+    """Return the hash of a set with its own way of scoring, if it differs from the task's."""
+    task = stage.task_of(split)
+    if task == stage.task:
+        return fingerprint
+    return hashlib.sha256(f"{fingerprint} {task}".encode()).hexdigest()
 
 
 def _rehearsing(

@@ -104,6 +104,8 @@ CASES: list[tuple[dict[str, Any], str]] = [
     ({f"{SOURCE}.path": "a.parquet", f"{SOURCE}.encoding": "latin-1"}, f"{SOURCE}.encoding"),
     ({f"{SOURCE}.word_prefix": "en:"}, f"{SOURCE}.word_prefix"),
     ({f"{SOURCE}.questions": {"a": "b"}}, f"{SOURCE}.questions"),
+    ({f"{SOURCE}.benchmark": "xtreme-r/xnli"}, f"{SOURCE}.benchmark"),
+    ({"target.evaluate.de.answer_style": "mlqa"}, "target.evaluate.de.answer_style"),
     ({f"{SOURCE}.drop": {"genre": ()}}, f"{SOURCE}.drop"),
     ({f"{SOURCE}.columns": {**COLUMNS, "language": 2}, f"{SOURCE}.language": "de"},
      f"{SOURCE}.language"),

@@ -68,6 +68,8 @@ CASES: list[tuple[str, Any, str]] = [
     ("wandb.name", "{study.upper.x}", "should have no other fields than"),
     (f"{SOURCE}.columns", {"text_a": 0, "text_b": 0, "label": 1}, "text_a is in the column 0, too"),
     (f"{SOURCE}.keep", {"g": ()}, "keeps no record; name a value"),
+    (f"{SOURCE}.keep_prefix", {"g": ()}, "keeps no record; name a value"),
+    ("target.evaluate.de.benchmark", "xtreme-r/xnil", "should be 'xtreme-r/xnli', "),
 ]
 
 
@@ -192,6 +194,7 @@ def test_a_clash_is_one_error(changes: Settings, error: str) -> None:
     [
         {"columns": {"text_a": 2, "label": 1}},
         {"keep": {"split": ("dev",)}},
+        {"keep_prefix": {"id": ("de-",)}},
         {"drop": {"split": ("train",)}},
         {"aligned": {"text_b": "b.txt"}},
     ],

@@ -45,6 +45,8 @@ def test_keep_and_drop_by_column_and_role(tmp_path: Path, caplog: pytest.LogCapt
     assert "9 records read, 7 left out by keep and drop, 0 without a label, 2 used; fr 2" in (
         caplog.text
     )
+    begins = dataclasses.replace(source, keep={}, keep_prefix={"a": ("t1", "t5"), "lang": ("f",)})
+    assert read(begins, NLI).text_a == ("t5",)
     by_number = Source(path, header=False, columns={"text_a": 0, "label": 2}, drop={"2": ("y",)})
     assert len(read(by_number, NLI)) == 9
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import seqeval.metrics
 from sklearn.metrics import accuracy_score
 
+from flaxfer.config.schema import BenchmarkTask
 from flaxfer.xtreme import scoring
 from flaxfer.xtreme.benchmarks import BENCHMARKS, MODES, file_name
 from flaxfer.xtreme.metrics import NEWER
@@ -74,6 +75,10 @@ def test_official_means_over_tasks_are_those_of_the_script(result: scoring.Resul
     official = result.report("xtreme")["official"]
     assert {name: official[name] for name in GROUPS} == GROUPS
     assert official["all_task"] == pytest.approx(ALL, rel=1e-15)
+
+
+def test_configs_know_the_tasks_of_xtreme_r() -> None:
+    assert set(get_args(BenchmarkTask)) == {f"xtreme-r/{task}" for task in BENCHMARKS["xtreme-r"]}
 
 
 def sentences(path: Path) -> list[list[str]]:
