@@ -27,7 +27,8 @@ from flaxfer.subcommands import SUBCOMMANDS, Example
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand and return the exit code of the process."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    form = "%(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=form, handlers=[_AboveBars()])
     logging.getLogger("flaxfer").setLevel(logging.INFO)
     if words[:1] in (["-h"], ["--help"]):
         print(usage())
@@ -52,6 +53,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.suppress(OSError):  # The terminal may be gone.
         print(message, file=sys.stderr)
     return code
+
+
+class _AboveBars(logging.Handler):
+    """Prints log records without breaking the bars of a run."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record."""
+        from flaxfer.runtime import bars  # Imported late: most subcommands log nothing.
+
+        try:
+            bars.log(record, self.format(record))
+        except Exception:  # As logging's own handlers: a wrong record ends no run.
+            self.handleError(record)
 
 
 def parse(words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:

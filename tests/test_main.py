@@ -291,7 +291,8 @@ def test_a_signal_ends_a_command_with_one_line(
 ) -> None:
     before = signal.getsignal(number)
     assert run_with(monkeypatch, lambda: signal.raise_signal(number)) == code
-    line = f"stopped by {number.name}. Run the same command again to continue.\n"
+    name = "Ctrl-C" if number == signal.SIGINT else number.name
+    line = f"stopped by {name}. Run the same command again to continue.\n"
     assert capsys.readouterr().err == line
     assert signal.getsignal(number) == before
 

@@ -1,16 +1,17 @@
-"""Output while a study runs: tables, lines, and a progress bar for each stage."""
+"""Output while a study runs: tables and lines, above the bars of `flaxfer.runtime.bars`."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 import sys
-import time
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TextIO, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -58,67 +59,75 @@ console = Console(file=cast(TextIO, _Stderr()), highlight=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
     console.width = LOG_WIDTH
 
-LINE_SECONDS = 20.0
-"""Interval of progress lines without a terminal, as in a log file."""
+
+class _Settings:
+    """Whether only warnings and results are printed."""
+
+    quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Print only warnings and results from here on, or everything again."""
+    _Settings.quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Return whether only warnings and results are printed."""
+    return _Settings.quiet
+
+
+def is_interactive() -> bool:
+    """Return whether bars can be drawn: on a terminal that moves its cursor, unless quiet."""
+    is_terminal = console.file.isatty() and console.is_terminal and not console.is_dumb_terminal
+    return is_terminal and not is_quiet()
 
 
 def table(title: str, header: Sequence[str] | None, rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; numbers are aligned right."""
+    """Print a table unless quiet; numbers are aligned right."""
+    if not is_quiet():
+        console.print(made_table(title, header, rows))
+
+
+def made_table(title: str, header: Sequence[str] | None, rows: Iterable[Sequence[object]]) -> Table:
+    """Return a table; numbers are aligned right."""
     content = [list(row) for row in rows]
-    printed = Table(
-        title=title, title_justify="left", title_style="bold", show_header=header is not None
+    made = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        show_header=header is not None,
+        header_style="",
+        box=None,
+        padding=(0, 2, 0, 0),
+        pad_edge=False,
     )
     for i, column in enumerate(header or [""] * len(content[0])):
         numeric = all(isinstance(row[i], int | float) for row in content)
-        printed.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in content:
         # Text, because rich takes the brackets in a path for markup.
-        printed.add_row(*[Text(f"{v:,}" if isinstance(v, int) else str(v)) for v in row])
-    console.print(printed)
+        made.add_row(*[Text(f"{v:,}" if isinstance(v, int) else str(v)) for v in row])
+    return made
 
 
 def say(text: str) -> None:
-    """Print a line."""
+    """Print a line unless quiet."""
+    if not is_quiet():
+        show(text)
+
+
+def warn(text: str) -> None:
+    """Print a line that says what is wrong, also when quiet."""
+    show(text)
+
+
+def show(text: str) -> None:
+    """Print a line, also when quiet.
+
+    A terminal gets it wrapped between words, so that paths stay whole; anything else as one line.
+    """
+    if console.is_terminal:
+        wrap = functools.partial(textwrap.wrap, width=console.width, break_long_words=False)
+        lines = [wrap(line, break_on_hyphens=False) or [""] for line in text.splitlines()]
+        text = "\n".join(itertools.chain(*lines))
     console.print(text, markup=False, soft_wrap=True)
-
-
-class StageBar:
-    """A bar with loss, throughput and remaining time; lines if there is no terminal."""
-
-    def __init__(self, name: str, start: int, total: int):
-        self._name, self._total = name, total
-        self._printed = time.monotonic()
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total}"),
-            TextColumn("{task.fields[numbers]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bar.add_task(name, total=total, completed=start, numbers="compiling")
-        self._bar.start()
-
-    def update(
-        self,
-        step: int,
-        loss: float,
-        examples_per_s: float,
-        useful_tokens_per_s: float,
-        input_stall_share: float,
-    ) -> None:
-        """Show the state after `step` steps; `input_stall_share` is time without a batch."""
-        numbers = (
-            f"loss {loss:.4f}  {examples_per_s:,.0f} examples/s  "
-            f"{useful_tokens_per_s:,.0f} tokens/s  {input_stall_share:.1%} waiting for data"
-        )
-        self._bar.update(self._task, completed=step, numbers=numbers)
-        if not console.is_terminal and time.monotonic() - self._printed > LINE_SECONDS:
-            self._printed = time.monotonic()
-            say(f"{self._name}  step {step}/{self._total}  {numbers}")
-
-    def close(self) -> None:
-        """Remove the bar."""
-        self._bar.stop()

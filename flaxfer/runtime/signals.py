@@ -43,6 +43,9 @@ allow about 30 from the signal to a kill."""
 TICK = 0.1
 """Seconds between two looks at the main thread after a signal."""
 
+ANNOUNCED_AFTER = 1.0
+"""Seconds after Ctrl-C until a line says that steps are being saved."""
+
 
 class _Stop(KeyboardInterrupt):
     """A stop that takes effect at once. Libraries leave a KeyboardInterrupt alone."""
@@ -57,6 +60,8 @@ class _State:
       since: When the stop was asked for, or the last steps were saved.
       raised: Whether the main thread has been interrupted.
       lost: Whether the interruption was ignored.
+      announces: Whether the watcher says that a stop waits for steps to be saved.
+      place: Where the work would go on, such as `direct/target seed 0 after step 3 of 10`.
       previous: Handlers to restore, by signal.
       wakeup: Previous file descriptor that signals are written to.
       unraisable: Previous hook for exceptions that Python ignores.
@@ -66,6 +71,8 @@ class _State:
         self.previous: dict[int, Any] = {}
         self.wakeup = -1
         self.unraisable = sys.unraisablehook
+        self.announces = True
+        self.place = ""
         self.reset()
 
     def reset(self) -> None:
@@ -121,8 +128,8 @@ def handled(patience: float = PATIENCE, ending: bool = False) -> Iterator[None]:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 _state.previous[number] = signal.signal(number, _handle)
         yield
-    except _Stop:
-        raise stopped() from None
+    except _Stop as stop:
+        raise _error(str(stop)) from None
     finally:
         _state.raised = True  # Too late to interrupt anything.
         if ending and _state.number:
@@ -148,10 +155,35 @@ def check() -> None:
 
 
 def stopped() -> PreemptedError:
-    """Return the error that says which signal has arrived."""
-    error = PreemptedError(f"stopped by {signal.Signals(_state.number).name}")
+    """Return the error that says which signal has arrived, and where the work would go on."""
+    return _error(_message())
+
+
+def _error(message: str) -> PreemptedError:
+    error = PreemptedError(message)
     error.exit_code = _exit_code()
     return error
+
+
+def is_requested() -> bool:
+    """Return whether a stop was asked for."""
+    return bool(_state.number)
+
+
+def announce(announces: bool) -> None:
+    """Set whether a stop that waits for steps to be saved is said here; a display may say it."""
+    _state.announces = announces
+
+
+def at(place: str) -> None:
+    """Note where the work would go on after a stop, such as `direct/target after step 3 of 10`."""
+    _state.place = place
+
+
+def _message() -> str:
+    name = signal.Signals(_state.number).name
+    by = "Ctrl-C" if name == "SIGINT" else name
+    return f"stopped by {by} in {_state.place}" if _state.place else f"stopped by {by}"
 
 
 def hold() -> None:
@@ -175,7 +207,7 @@ def _handle(number: int, frame: object) -> None:
     _state.request(number)
     if not _state.held and not _state.raised:
         _state.raised = True
-        raise _Stop
+        raise _Stop(_message())
 
 
 def _unraisable(args: sys.UnraisableHookArgs) -> None:
@@ -191,7 +223,7 @@ def _watch(reader: socket.socket, patience: float) -> None:
 
     Signals are read from a socket that C code writes them to, whatever the main thread is doing.
     """
-    interrupts = 0
+    interrupts, is_announced = 0, False
     while True:
         ready, _, _ = select.select([reader], [], [], TICK if _state.number else None)
         for number in reader.recv(64) if ready else b"":
@@ -203,15 +235,16 @@ def _watch(reader: socket.socket, patience: float) -> None:
             interrupts += number == signal.SIGINT
             if interrupts > 1:
                 _exit("stopped at once; the newest checkpoint is intact")
-            if _state.held and number == signal.SIGINT:
-                _print("SIGINT: saves after this step; Ctrl-C again stops at once")
+        waited = time.monotonic() - _state.since
+        waits = interrupts and _state.held and waited > ANNOUNCED_AFTER
+        if waits and _state.announces and not is_announced:
+            is_announced = True
+            _print("stopping after this step, which is saved; Ctrl-C again stops at once")
         if _state.lost and signal.SIGTERM in _state.previous:
             _state.lost = _state.raised = False
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-        late = time.monotonic() - _state.since > patience
-        if _state.number and not _state.held and late:
-            name = signal.Signals(_state.number).name
-            _exit(f"stopped by {name}. Run the same command again to continue.")
+        if _state.number and not _state.held and waited > patience:
+            _exit(f"{_message()}. Run the same command again to continue.")
 
 
 def _exit(message: str) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
 from flaxfer.config import loading
 from flaxfer.errors import ConfigError
+from flaxfer.runtime.bars import doing
+from flaxfer.runtime.progress import set_quiet
 from flaxfer.tasks import TASK_TYPES
 
 
@@ -38,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="as flaxfer check; 'config' checks the settings alone",
     )
     parser.add_argument("--dry-run", action="store_true", help="as flaxfer plan")
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="print only warnings, errors, and at the end the verdict and the path of the report",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,8 +58,12 @@ def run(args: argparse.Namespace) -> int:
 
         return check.run(args)
     config = loading.load_any(args.config, TASK_TYPES, args.overrides)
+    set_quiet(args.quiet)
+    if args.quiet:
+        logging.getLogger("flaxfer").setLevel(logging.WARNING)
     # Imported late, so that a wrong configuration is refused before JAX is imported.
-    from flaxfer.study import runner
+    with doing("importing JAX"):
+        from flaxfer.study import runner
 
     if args.dry_run:
         runner.show(config)

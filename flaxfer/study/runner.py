@@ -13,6 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,9 +23,10 @@ from flaxfer.config.grids import Grid
 from flaxfer.errors import CheckpointError, ClaimLostError, DataError, DivergedError
 from flaxfer.evaluation.step import cast_for_eval, make_eval_step
 from flaxfer.interop.embedding import make_embed_step
-from flaxfer.runtime import files, host, platform, sharding, signals
+from flaxfer.runtime import bars, files, host, platform, sharding, signals
+from flaxfer.runtime.bars import doing
 from flaxfer.runtime.files import StorageError
-from flaxfer.runtime.progress import say
+from flaxfer.runtime.progress import say, warn
 from flaxfer.study import (
     forecast,
     listing,
@@ -37,6 +39,7 @@ from flaxfer.study import (
     workdirs,
 )
 from flaxfer.study.claims import Claims
+from flaxfer.study.pace import Pace
 from flaxfer.study.plan import StudyPlan, plan_study, stage_data
 from flaxfer.study.starts import Starts
 from flaxfer.study.stopping import Stopping
@@ -57,6 +60,7 @@ POLL = 1.0
 """Seconds between two looks at other processes' work, when there is nothing else to do."""
 
 Confirm = Callable[[], None]
+Working = Callable[[Sequence[StageSpec]], AbstractContextManager[Any]]
 Failed = list[dict[str, Any]]
 
 
@@ -97,7 +101,8 @@ def run(
             # No variable holds an opened study: the next one replaces it in memory.
             facts[name] = summary.study_facts(studies.open(cell).data, command, places.get(name))
             plans.append(studies.open(cell).plan)
-            studies.open(cell).complete_records(claims)
+            with doing(f"checking the records of {name}"):
+                studies.open(cell).complete_records(claims)
         workdirs.check(config, plans, replace)
         stopping = Stopping(plans)
         workdirs.adopt(config, command, plans)
@@ -107,9 +112,16 @@ def run(
             studies.open(plans[0].config).introduce()
         # Steps run meanwhile. An error is raised again where the module is used.
         threading.Thread(target=_report_module).start()
-        _drain(stopping, studies, claims, summarise)
-        while stopping.go_on(summarise):
-            _drain(stopping, studies, claims, summarise)
+        pace = Pace(lambda: stopping.plans, studies.troubles.settled)
+        if pace.done:
+            left = pace.total - pace.done
+            rest = f"; {left:,} are left" if left else ": nothing is left to train"
+            say(f"{pace.done:,} of {pace.total:,} stages are finished{rest}")
+        with bars.study(pace.state):
+            _drain(stopping, studies, claims, pace, summarise)
+            while _go_on(stopping, summarise):
+                pace.count()
+                _drain(stopping, studies, claims, pace, summarise)
     output = Path(config.workdir)
     if not all(map(stopping.is_current, stopping.plans)):
         say(f"{output}: another process has added to this study since, and writes its report")
@@ -133,7 +145,8 @@ def run(
 
 def write_report(folders: Sequence[Path], output: Path) -> Path:
     """Write the report of studies into a folder, and return the path of its page."""
-    html: Path = _report_module().write_report(*folders, output=output)[0]
+    with doing("comparing the conditions and writing the report"):
+        html: Path = _report_module().write_report(*folders, output=output)[0]
     return html
 
 
@@ -144,10 +157,17 @@ def _report_module() -> ModuleType:
     return writing
 
 
+def _go_on(stopping: Stopping, summarise: Callable[[StudyPlan], Failed]) -> bool:
+    """Judge the studies at a look, if they have looks; return whether any goes on."""
+    with doing("judging the studies at this look"):
+        return stopping.go_on(summarise)
+
+
 def _drain(
     stopping: Stopping,
     studies: Studies,
     claims: Claims,
+    pace: Pace,
     summarise: Callable[[StudyPlan], Failed],
 ) -> None:
     """Train and measure up to the current look of each study, by this process or by others."""
@@ -156,7 +176,7 @@ def _drain(
         worked = False
         for plan in pending:
             if any(_ready(group, claims, studies.troubles) for group in plan.groups):
-                worked |= studies.open(plan.config).advance(plan, claims)
+                worked |= studies.open(plan.config).advance(plan, claims, pace.working)
                 if all(map(settled, plan.stages)) and stopping.is_current(plan):
                     summarise(plan)  # A record of finished studies, while others run.
         if not worked:
@@ -164,7 +184,8 @@ def _drain(
                 reminded = time.monotonic()
                 say(troubles.waiting(pending, claims))
             signals.check()
-            time.sleep(POLL)
+            with doing("waiting for other processes"):
+                time.sleep(POLL)
         else:
             reminded = -math.inf
 
@@ -235,8 +256,10 @@ class OpenStudy:
         calls: Calls | None = None,
     ):
         self.mesh = sharding.make_mesh(*config.mesh.sizes)
-        self.data = read_study_data(config, cache)
-        self.plan = plan_study(self.data)
+        with doing(f"reading the data of {config.name}"):
+            self.data = read_study_data(config, cache)
+        with doing("hashing the weights"):
+            self.plan = plan_study(self.data)
         self.starts = Starts(self.data, self.mesh)
         self.troubles = Troubles() if troubles is None else troubles
         self.calls = calls or Calls()
@@ -250,8 +273,13 @@ class OpenStudy:
             self._introduced = True
             summary.introduce(self.data, self.mesh)
 
-    def advance(self, plan: StudyPlan, claims: Claims) -> bool:
+    def advance(self, plan: StudyPlan, claims: Claims, working: Working = nullcontext) -> bool:
         """Train and measure stages that no other process holds; return whether there were any.
+
+        Args:
+          plan: The study up to its current look.
+          claims: Claims of this process.
+          working: Measures the work on a group of stages within a `with` block.
 
         Raises:
           DataError: If the data or the model have changed since `plan` was made.
@@ -265,9 +293,11 @@ class OpenStudy:
         self.introduce()
         parts = [part for group in plan.groups for part in self.troubles.apart(group)]
         # A list: every group gets its turn.
-        return any([self.advance_group(part, claims) for part in parts])
+        return any([self.advance_group(part, claims, working) for part in parts])
 
-    def advance_group(self, group: Sequence[StageSpec], claims: Claims) -> bool:
+    def advance_group(
+        self, group: Sequence[StageSpec], claims: Claims, working: Working = nullcontext
+    ) -> bool:
         """Train and measure a group's unfinished stages unless others do; return whether it did.
 
         Damage of a stage is set aside or noted as its trouble, so that the others can go on.
@@ -280,7 +310,7 @@ class OpenStudy:
             return False
         try:
             with files.storage_errors(left[0].store):
-                return self._advance(left, claims)
+                return self._advance(left, claims, working)
         except StorageError:
             raise
         except (CheckpointError, OSError) as error:
@@ -290,7 +320,7 @@ class OpenStudy:
             self._repair(stage, claims, every_byte=True)
         return True
 
-    def _advance(self, left: Sequence[StageSpec], claims: Claims) -> bool:
+    def _advance(self, left: Sequence[StageSpec], claims: Claims, working: Working) -> bool:
         with claims.taking([spec.folder for spec in left]) as taken:
             # Other processes may have settled some of it just before it was claimed.
             mine = [
@@ -298,20 +328,26 @@ class OpenStudy:
                 for spec, claim in zip(left, taken, strict=False)
                 if not spec.is_settled()
             ]
-            try:
-                self._train([self._prepare(spec, confirm) for spec, confirm in mine])
-                for spec, confirm in mine:
-                    if spec.record.is_trained():
-                        scoring.measure(self.starts, spec, confirm)
-                    if spec.is_settled() and (self.calls.callbacks or self.tracking.names):
-                        record = summary.entry(spec, Path(self.data.config.workdir))
-                        stage = info(spec, self.calls.study)
-                        self.tracking.report(spec, stage, record)
-                        self.calls("on_stage_end", stage, record)
-            except ClaimLostError as error:
-                say(f"{left[0].condition}/{left[0].name}: {error}")
+            if not mine:
                 return False
-        return bool(mine)
+            try:
+                with working([spec for spec, _ in mine]):
+                    self._train_and_measure(mine)
+            except ClaimLostError as error:
+                warn(f"{left[0].condition}/{left[0].name}: {error}")
+                return False
+        return True
+
+    def _train_and_measure(self, claimed: Sequence[tuple[StageSpec, Confirm]]) -> None:
+        self._train([self._prepare(spec, confirm) for spec, confirm in claimed])
+        for spec, confirm in claimed:
+            if spec.record.is_trained():
+                scoring.measure(self.starts, spec, confirm)
+            if spec.is_settled() and (self.calls.callbacks or self.tracking.names):
+                record = summary.entry(spec, Path(self.data.config.workdir))
+                stage = info(spec, self.calls.study)
+                self.tracking.report(spec, stage, record)
+                self.calls("on_stage_end", stage, record)
 
     def _note(self, specs: Sequence[StageSpec], error: CheckpointError | OSError) -> None:
         """Say and note what is wrong with stages."""
@@ -321,7 +357,7 @@ class OpenStudy:
                 where=str(error.filename or specs[0].folder),
                 hint="make it a file or folder that this user can read and write.",
             )
-        say(f"{specs[0].title}: {error}")
+        warn(f"{specs[0].title}: {error}")
         self.troubles.note(specs, error)
 
     def _repair(self, spec: StageSpec, claims: Claims, every_byte: bool = False) -> None:
@@ -371,7 +407,7 @@ class OpenStudy:
         try:
             loop.train(runs, data, self.mesh, self.tracking)
         except DivergedError as error:  # Noted in the folders; the other stages go on.
-            say(f"diverged: {error}")
+            warn(f"diverged: {error}")
 
 
 def _ready(group: Sequence[StageSpec], claims: Claims, known: Troubles) -> list[StageSpec]:

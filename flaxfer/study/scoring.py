@@ -16,7 +16,9 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DivergedError
 from flaxfer.evaluation.evaluator import Evaluator, finite, require_finite, write_predictions
 from flaxfer.evaluation.texts import write_texts
-from flaxfer.runtime.progress import say
+from flaxfer.runtime import signals
+from flaxfer.runtime.bars import doing
+from flaxfer.runtime.progress import say, warn
 from flaxfer.runtime.trees import Params, path_name
 from flaxfer.study.plan import stage_data
 from flaxfer.study.starts import Starts
@@ -48,13 +50,16 @@ def measure(starts: Starts, spec: StageSpec, confirm: Callable[[], None]) -> Non
         if wanted:
             sets = ", ".join(one.name for one in wanted)
             say(f"{spec.title}  {announcement or f'evaluates {sets}'}")
+            signals.at(f"the evaluation of {spec.title}")
             try:
                 for one, records in zip(wanted, score(starts, spec, wanted), strict=True):
                     spec.record.write_measured(one.file, records, confirm)
             except DivergedError as error:  # Noted in the folder; the other stages go on.
-                say(f"diverged: {spec.title}: {error}")
+                warn(f"diverged: {spec.title}: {error}")
                 spec.record.write(FAILED, {"error": f"{spec.title}: {error.what}"}, confirm)
                 return
+            finally:
+                signals.at("")
 
 
 def _evaluate(
@@ -66,8 +71,9 @@ def _evaluate(
     params = starts.scoring_params(spec, starts.reader(), stage.scoring_vocabulary.ids)
     for one in wanted:
         data = stage.evaluated[one.name]
-        outputs, _ = evaluator.predict(params, data)
-        scores = _report(evaluator, spec, one.name, data, outputs)
+        with doing(f"{spec.title}  scoring {one.name}"):
+            outputs, _ = evaluator.predict(params, data)
+            scores = _report(evaluator, spec, one.name, data, outputs)
         stem = one.file.removeprefix("evaluations/").removesuffix(".json")
         confirm()
         predictions = spec.folder / "predictions" / f"{stem}.jsonl"
@@ -91,8 +97,9 @@ def _wise_ft(starts: Starts, spec: StageSpec, wanted: list[Measurement]) -> Iter
         for evaluator, begin, result, sets in parts:
             params = mixture(begin, result, alpha, spec.fresh)
             for name, data in sets.items():
-                outputs, scores = evaluator.predict(params, data)
                 mixed = f"{name}, in the mixture with alpha {alpha:g}"
+                with doing(f"{spec.title}  scoring {mixed}"):
+                    outputs, scores = evaluator.predict(params, data)
                 require_finite(mixed, data, outputs)
                 if name == "dev":
                     dev = finite(scores)
@@ -119,10 +126,11 @@ def _retained(starts: Starts, spec: StageSpec, wanted: list[Measurement]) -> Ite
         table = starts.rows(spec, read, vocabulary.ids)
         after = starts.with_rows({**read(spec.record), "head": head}, table)
         for name, data in sets.items():
-            first, last = (
-                _report(evaluator, parent, name, data, evaluator.predict(params, data)[0])
-                for params in (before, after)
-            )
+            with doing(f"{spec.title}  scoring {name} of the intermediate task"):
+                first, last = (
+                    _report(evaluator, parent, name, data, evaluator.predict(params, data)[0])
+                    for params in (before, after)
+                )
             for one, other in zip(first, last, strict=True):
                 key = {k: one[k] for k in ("set", "language", "n")}
                 records.append({**key, "before": one["metrics"], "after": other["metrics"]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import datetime
+import itertools
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -18,11 +19,11 @@ from flaxfer.config.grids import CellKey
 from flaxfer.data import overlap
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import platform, sealed, sharding
-from flaxfer.runtime.progress import say, table
+from flaxfer.runtime.progress import table, warn
 from flaxfer.study import workdirs
 from flaxfer.study.plan import StudyPlan
 from flaxfer.tasks import task_type
-from flaxfer.training.data import StudyData
+from flaxfer.training.data import TRAINED_ON, StudyData
 from flaxfer.training.stage import StageSpec
 
 SIZE_RATIO = 10
@@ -31,43 +32,75 @@ Mohapatra (2022).
 """
 
 
+MAX_OVERLAPS = 3
+"""Pairs of splits with shared texts that are printed; the report has all of them."""
+
+MAX_SETS = 3
+"""Evaluated sets of a stage that are printed one by one; more of them are one line."""
+
+
 def introduce(data: StudyData, mesh: jax.sharding.Mesh) -> None:
-    """Print model, devices, data and steps of a study."""
+    """Print model, devices, data and steps of a study: with its bars, in 24 lines of 80 columns."""
     config, model = data.config, model_facts(data)
     dtype = platform.compute_dtype(config.target.train.compute_dtype)
-    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
-    rows = [
-        ("model", f"{model['source']} ({model['family']})"),
-        ("parameters", f"{model['parameters']:,}, {model['vocabulary']:,} tokens"),
-    ]
+    size = f"{model['parameters']:,} parameters, {model['vocabulary']:,} tokens"
+    rows = [("model", f"{model['source']} ({model['family']}), {size}")]
     for name, size in model["parameters_in_use"].items():
         tokens = model["vocabulary_in_use"][name]
-        rows.append((f"{name} trains", f"{size:,}, {tokens:,} tokens"))
+        rows.append((name, f"trains {size:,} parameters with {tokens:,} tokens"))
+    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
+    devices = f"{platform.machine()['devices']}{f', mesh {axes}' if axes else ''}"
+    compiler = platform.describe_compiler(mesh.devices.flat[0], dtype)
+    conditions = ", ".join(config.conditions)
     rows += [
-        ("devices", f"{platform.machine()['devices']}, mesh {axes}"),
-        ("compiler", platform.describe_compiler(mesh.devices.flat[0], dtype)),
-        ("conditions", ", ".join(config.conditions)),
-        ("seeds", seeds.describe(config.seeds)),
+        ("devices", f"{devices}; {compiler}"),
+        ("conditions", f"{conditions}; seeds {seeds.describe(config.seeds)}"),
         *(("margin", f"{metric} {size:g}") for metric, size in config.margin.items()),
         *([("analysis", "paired by seed")] if config.paired else []),
-        ("workdir", config.workdir),
     ]
     for name, stage in data.stages.items():
         task = stage.settings.task
         if scoring := task_type(task).scoring(task):
             rows.append((f"{name} metrics", scoring))
-    table(f"study {config.name}", None, rows)
+    rows += [("overlap", text) for text in _overlaps(data)]
+    table(f"study {config.name} in {config.workdir}", None, rows)
     header = ["stage", "split", "examples", "tokens", "mean", "cut", "rows of", "padding", "steps"]
-    table("data", header, [_data_row(data, entry, mesh) for entry in data.summary()])
-    if shared := list(overlap.rows(data.overlap)):
-        table("overlap", overlap.COLUMNS, shared)
+    table("", header, [_data_row(data, entry, mesh) for entry in _shown_splits(data)])
     rule = size_rule(data)
     if rule is not None and not rule["holds"]:
-        say(
+        warn(
             f"warning: the intermediate task has {rule['intermediate']:,} training examples, "
             f"{rule['ratio']:.1f} times the target's {rule['target']:,}; the published design has "
             f"at least {SIZE_RATIO} times as many"
         )
+
+
+def _overlaps(data: StudyData) -> list[str]:
+    """Return the largest overlaps with training splits, a text each."""
+    rows = sorted(overlap.rows(data.overlap), key=lambda row: -int(str(row[2])))
+    texts = [
+        f"{first} in {second}: {count:,} examples share a text, {share} of them all; "
+        f"{removed:,} left out"
+        for first, second, count, _, _, _, share, removed in rows[:MAX_OVERLAPS]
+    ]
+    more = len(rows) - MAX_OVERLAPS
+    return [*texts, *([f"{more:,} more pairs of splits in the report"] if more > 0 else [])]
+
+
+def _shown_splits(data: StudyData) -> list[dict[str, Any]]:
+    """Return the records of all splits; the evaluated sets of a stage as one if there are many."""
+    shown: list[dict[str, Any]] = []
+    for stage, records in itertools.groupby(data.summary(), key=lambda record: record["stage"]):
+        by_kind: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+        for record in records:
+            by_kind[record["split"] in TRAINED_ON].append(record)
+        sets = by_kind[False]
+        if len(sets) > MAX_SETS:
+            sums = {key: sum(one[key] for one in sets) for key in ("examples", "tokens")}
+            cut = sum(one["truncated"] for one in sets)
+            sets = [{"stage": stage, "split": f"{len(sets)} sets", "truncated": cut} | sums]
+        shown += by_kind[True] + sets
+    return shown
 
 
 def _data_row(data: StudyData, entry: Mapping[str, Any], mesh: jax.sharding.Mesh) -> list[Any]:

@@ -10,7 +10,7 @@ import collections
 import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +21,9 @@ from flaxfer.data.loader import BatchSize, train_examples
 from flaxfer.errors import PreemptedError
 from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.runtime import memory, signals
+from flaxfer.runtime.bars import StageBar, doing
 from flaxfer.runtime.prng import dropout_key
-from flaxfer.runtime.progress import StageBar, say
+from flaxfer.runtime.progress import say, warn
 from flaxfer.runtime.sharding import placed_shapes, row_shards, seed_mesh, whole
 from flaxfer.tasks.base import Scores
 from flaxfer.training.data import StageData, example_ids
@@ -121,22 +122,24 @@ class _Loop:
     def run(self, tracking: Tracking) -> None:
         """Take all steps of the plan, or stop when every seed has ended or a signal arrives."""
         self._step, self._saved = 0, time.monotonic()
-        self._plan()
-        with memory.explained(self._title, self._describe):
+        with doing(f"{self._title}  planning the batches"):
+            self._plan()
+        loading = doing(f"{self._title}  loading parameters")
+        with loading, memory.explained(self._title, self._describe):
             self._load()
+        self._note_place()
         for run in self._runs:
             run.open_log(self._step, tracking)
-        self._bar = StageBar(self._title, self._step, self._batches.total_steps)
+        steps_per_epoch = train_examples(self._data.train) / self._batches.train.batch_size
+        total = self._batches.total_steps
+        self._bar = StageBar(self._title, self._step, total, steps_per_epoch)
         try:
             with memory.explained(self._title, self._describe):
                 self._train()
-        except PreemptedError as error:
+        except PreemptedError:
             if not self._is_saved():  # Perhaps in an evaluation, which is repeated later.
                 self._save()
-            if self._active:
-                error.what += f"; step {self._step} of {self._batches.total_steps} is saved"
-            error.where = self._title
-            raise
+            raise signals.stopped() from None
 
     def _train(self) -> None:
         if self._is_evaluation_due() and not self._is_scored():  # Stopped in an evaluation.
@@ -168,6 +171,7 @@ class _Loop:
     def close(self) -> None:
         """Close the bar and the logs, and end the thread that compiles."""
         signals.release()
+        signals.at("")
         self._programs.close()
         if self._bar is not None:
             self._bar.close()
@@ -243,7 +247,7 @@ class _Loop:
         if self._programs.is_planned(shape):
             self._read()  # Else the step before would compute in the time of this compilation.
         programs, called = compiled_programs(self._train_step), time.monotonic()
-        self._programs.wait(shape)
+        self._wait(shape)
         self._state, metrics = self._train_step(self._state, batch, self._key)
         self._step += 1
         signals.hold()
@@ -253,6 +257,12 @@ class _Loop:
                 run.speed.compile_seconds += seconds / len(self._active)
             self._mark += seconds
         return metrics
+
+    def _wait(self, program: Hashable) -> None:
+        """Wait for a program that is compiled ahead."""
+        if self._programs.is_planned(program):
+            with doing("compiling"):
+                self._programs.wait(program)
 
     def _read(self) -> None:
         """Log the metrics not read yet, and count the step's speed."""
@@ -276,7 +286,7 @@ class _Loop:
 
     def _say_others_continue(self, run: Run) -> None:
         if run.error is not None and self._batched:
-            say(f"{run.error.where}: {run.error.what}; the other seeds continue")
+            warn(f"{run.error.where}: {run.error.what}; the other seeds continue")
 
     def _is_evaluation_due(self) -> bool:
         at_end = self._step == self._batches.total_steps
@@ -300,8 +310,9 @@ class _Loop:
             return
         began, dev = time.monotonic(), self._data.dev
         params = param_items(self._state.params)["params"]
-        self._programs.wait("dev")
-        results = self._evaluator.predict_seeds(params, dev, len(self._runs))
+        self._wait("dev")
+        with doing("scoring dev"):
+            results = self._evaluator.predict_seeds(params, dev, len(self._runs))
         active = [(i, run) for i, run in self._active if run.scored_step != self._step]
         seconds = time.monotonic() - began
         for i, run in active:
@@ -313,15 +324,23 @@ class _Loop:
     def _save(self, scores: Mapping[int, Scores] | None = None) -> None:
         """Write a checkpoint of every seed that has not ended, with its scores if it has some."""
         self._read()  # If the step has spoilt the parameters, they are not saved.
-        for i, run in self._active:
-            items: Any = self._state.items()
-            if self._batched:
-                items = unstack(items, i, self._whole_mesh)
-            run.save(self._step, items, scores[i] if scores else None)
-            self._say_others_continue(run)
+        with doing("writing a checkpoint"):
+            for i, run in self._active:
+                items: Any = self._state.items()
+                if self._batched:
+                    items = unstack(items, i, self._whole_mesh)
+                run.save(self._step, items, scores[i] if scores else None)
+                self._say_others_continue(run)
         self._saved = time.monotonic()
+        self._note_place()
         signals.release()
         self._start_clock()
+
+    def _note_place(self) -> None:
+        """Note for a stop after which step this stage would go on."""
+        total = self._batches.total_steps
+        step = f"after step {self._step} of {total}" if self._step else "before its first step"
+        signals.at(f"{self._title} {step}")
 
     def _finish_ended(self) -> None:
         """Mark the runs that are at their end as finished, while the others continue."""

@@ -14,7 +14,7 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import CheckpointError, DivergedError
 from flaxfer.evaluation.evaluator import finite
 from flaxfer.runtime.files import storage_errors
-from flaxfer.runtime.progress import say
+from flaxfer.runtime.progress import say, warn
 from flaxfer.runtime.trees import Params
 from flaxfer.tasks import task_type
 from flaxfer.tasks.base import Scores
@@ -172,7 +172,7 @@ class Run:
             self._skipped.append(step)
             self._write(step, "skipped", problem=problem, examples=examples())
             count = f"skipped, {len(self._skipped)} of at most {train.max_skipped_steps}"
-            say(f"{self.spec.title}  {problem}: {count}")
+            warn(f"{self.spec.title}  {problem}: {count}")
         elif step % train.log_every == 0 or step == 1:
             rates, seconds = self.speed.rates(), self.speed.total_seconds
             self._write(step, "train", **values, **rates, seconds=seconds)
@@ -241,7 +241,7 @@ class Run:
             )
         allowed = self.spec.settings.max_restarts
         if len(attempts) < allowed and (why := self._why_not_learned(best.notes, dev)):
-            say(f"{self.spec.title}  restarts, {len(attempts) + 1} of {allowed}: {why}")
+            warn(f"{self.spec.title}  restarts, {len(attempts) + 1} of {allowed}: {why}")
             self.given_up = {
                 "attempt_seed": self.seed,
                 "why": why,

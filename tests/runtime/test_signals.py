@@ -126,7 +126,8 @@ def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def test_a_process_with_nothing_to_save_ends_at_once(name: str, code: int) -> None:
     process = start(SLEEP)
     process.send_signal(getattr(signal, name))
-    assert end(process) == (code, "", f"stopped by {name}\n")
+    said = "Ctrl-C" if name == "SIGINT" else name
+    assert end(process) == (code, "", f"stopped by {said}\n")
 
 
 def test_a_stop_waits_until_everything_is_saved() -> None:
@@ -141,7 +142,7 @@ def test_the_first_interrupt_waits_and_the_second_does_not() -> None:
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     first_line = process.stderr.readline()
-    assert first_line == "SIGINT: saves after this step; Ctrl-C again stops at once\n"
+    assert first_line == "stopping after this step, which is saved; Ctrl-C again stops at once\n"
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     code, out, err = end(process)
@@ -174,7 +175,7 @@ def test_a_stop_where_python_ignores_exceptions_is_tried_again() -> None:
     process = start(IGNORED)
     process.send_signal(signal.SIGINT)
     code, out, err = end(process)
-    assert (code, err) == (130, "stopped by SIGINT\n")
+    assert (code, err) == (130, "stopped by Ctrl-C\n")
     assert not out.replace("ready", "").strip()  # Of interruptions that were ignored.
 
 

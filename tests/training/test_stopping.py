@@ -125,7 +125,7 @@ def test_a_stopped_run_is_saved_where_it_is_and_continues_to_the_same_end(
     assert error.exit_code == 75
     seeds = "seeds 0, 1" if kind == "batched" else "seed 0"
     where = f"{cases[0].spec.condition}/{cases[0].spec.name} {seeds}"
-    assert str(error) == f"{where}: stopped by SIGTERM; step {step} of 5 is saved"
+    assert str(error) == f"stopped by SIGTERM in {where} after step {step} of 5"
     for case in cases:
         checkpoint = case.spec.checkpoints.newest()
         assert checkpoint is not None and checkpoint.step == step
