@@ -170,18 +170,22 @@ def study(state: Callable[[float | None], StudyState]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def doing(what: str) -> Iterator[None]:
+def doing(what: str, announced: bool = False) -> Iterator[None]:
     """Show what is being done within a `with` block, such as `compiling`.
 
     On a terminal it stands in the bars with its seconds. Without one, it is a line as soon as it
     takes longer than `ANNOUNCED_AFTER`.
+
+    Args:
+      what: A verb in its -ing form and its object.
+      announced: Whether a line has said it already.
     """
     _bars.activities.append(_Activity(what, time.monotonic()))
     _bars.refresh()
     name = f"{_bars.stage.name}  " if _bars.stage else ""
     timer = threading.Timer(ANNOUNCED_AFTER, say, [f"{name}{what}"])
     timer.daemon = True
-    if not _bars.is_live and not progress.is_quiet():
+    if not announced and not _bars.is_live:
         timer.start()
     try:
         yield
@@ -200,10 +204,10 @@ def log(record: logging.LogRecord, text: str) -> None:
     """
     if record.levelno >= logging.WARNING:
         progress.warn(text)
-    elif _bars.is_live and _bars.activities:
-        _bars.activities[-1].detail = record.getMessage()
-    else:
+    elif not _bars.is_live:
         say(text)
+    elif _bars.activities:
+        _bars.activities[-1].detail = record.getMessage()
 
 
 class StageBar:

@@ -113,19 +113,21 @@ def made_table(title: str, header: Sequence[str] | None, rows: Iterable[Sequence
 def say(text: str) -> None:
     """Print a line unless quiet."""
     if not is_quiet():
-        show(text)
+        _print(text)
 
 
 def warn(text: str) -> None:
     """Print a line that says what is wrong, also when quiet."""
-    show(text)
+    _print(text)
 
 
-def show(text: str) -> None:
-    """Print a line, also when quiet.
+def result(text: str) -> None:
+    """Print a line of the result, also when quiet."""
+    _print(text)
 
-    A terminal gets it wrapped between words, so that paths stay whole; anything else as one line.
-    """
+
+def _print(text: str) -> None:
+    """Print a line: for a terminal wrapped between words, so that paths stay whole."""
     if console.is_terminal:
         wrap = functools.partial(textwrap.wrap, width=console.width, break_long_words=False)
         lines = [wrap(line, break_on_hyphens=False) or [""] for line in text.splitlines()]

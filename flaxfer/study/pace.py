@@ -7,7 +7,6 @@ import functools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from flaxfer.runtime.bars import StudyState
 from flaxfer.runtime.progress import is_interactive, say
@@ -23,8 +22,9 @@ class Pace:
     """Progress of a command through the stages of its studies.
 
     Work is counted in tokens of training. Its rate is measured on the stages that this command has
-    finished, with compilation and evaluation: on those of the same model and name, else of the same
-    model. Before the first one, it is that of finished stages in the store, or of the current one.
+    finished, with compilation and evaluation: on those of the same model and name, else on the
+    current stage if it is such a one, else on all of the model. Before the first one, it is that of
+    finished stages in the store, or of the current one.
 
     Args:
       plans: Returns the studies, which may grow at a look.
@@ -48,6 +48,7 @@ class Pace:
         """Count what is done and left; it is kept until the next call, as it reads files."""
         stages = {spec.folder: spec for plan in self._plans() for spec in plan.stages}
         left = [spec for spec in stages.values() if not self._settled(spec)]
+        self._store = next(spec.store for spec in stages.values())
         self._total, self._done = len(stages), len(stages) - len(left)
         self._work = sum(spec.tokens for spec in stages.values())
         self._left: dict[Key, float] = defaultdict(float)
@@ -107,17 +108,15 @@ class Pace:
 
     def _rate(self, key: Key, current: float) -> float | None:
         """Return the tokens per second of stages, None if nothing was measured."""
-        same = [k for k in self._tokens if k == key] or [k for k in self._tokens if k[0] == key[0]]
-        if same:
-            return sum(self._tokens[k] for k in same) / sum(self._seconds[k] for k in same)
-        if stored := self._stored(self._store(), key[0]):
-            return stored
-        seconds = time.monotonic() - self._began
+        if key in self._tokens:
+            return self._tokens[key] / self._seconds[key]
         trained = current * (self._share - self._start)
-        return trained / seconds if trained > 0 else None
-
-    def _store(self) -> Path:
-        return Path(self._plans()[0].config.stages)
+        own = trained / (time.monotonic() - self._began) if trained > 0 else None
+        if own and self._current and key == _key(self._current[0]):
+            return own
+        if same := [other for other in self._tokens if other[0] == key[0]]:
+            return sum(self._tokens[k] for k in same) / sum(self._seconds[k] for k in same)
+        return self._stored(self._store, key[0]) or own
 
 
 def _key(spec: StageSpec) -> Key:

@@ -26,7 +26,7 @@ from flaxfer.interop.embedding import make_embed_step
 from flaxfer.runtime import bars, files, host, platform, sharding, signals
 from flaxfer.runtime.bars import doing
 from flaxfer.runtime.files import StorageError
-from flaxfer.runtime.progress import say, warn
+from flaxfer.runtime.progress import result, say, warn
 from flaxfer.study import (
     forecast,
     listing,
@@ -134,7 +134,7 @@ def run(
     ]
     folders = [Path(plan.config.workdir) for plan in plans]
     html = write_report(folders, output)
-    say(f"report: {html.absolute()}")
+    result(f"report: {html.absolute()}")
     if config.trackers and (listed := listing.look(output)) and listed.verdicts:
         Tracking.of(config).announce(config.name, listed.verdicts)
     if failed:
@@ -393,9 +393,10 @@ class OpenStudy:
             if key not in self._start_scores:  # Seeds with the same data share the pretrained one.
                 say(f"{spec.title}  scores its start")
                 examples = self.data.config.transferability
-                self._start_scores[key] = transferability.score(
-                    self.data.encoder, start(), train, examples, self.mesh
-                )
+                with doing(f"{spec.title}  scoring its start", announced=True):
+                    self._start_scores[key] = transferability.score(
+                        self.data.encoder, start(), train, examples, self.mesh
+                    )
             spec.record.write(spec.start_scores, self._start_scores[key], confirm)
         return Run(spec, start, confirm, self.calls)
 

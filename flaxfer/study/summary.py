@@ -79,9 +79,10 @@ def _overlaps(data: StudyData) -> list[str]:
     """Return the largest overlaps with training splits, a text each."""
     rows = sorted(overlap.rows(data.overlap), key=lambda row: -int(str(row[2])))
     texts = [
-        f"{first} in {second}: {count:,} examples share a text, {share} of them all; "
-        f"{removed:,} left out"
-        for first, second, count, _, _, _, share, removed in rows[:MAX_OVERLAPS]
+        f"{first} in {second}: {count:,} examples share a text"
+        + (f", {pairs} whole examples" if pairs not in ("", "0") else "")
+        + (f"; {removed:,} left out" if removed else "")
+        for first, second, count, pairs, _, _, _, removed in rows[:MAX_OVERLAPS]
     ]
     more = len(rows) - MAX_OVERLAPS
     return [*texts, *([f"{more:,} more pairs of splits in the report"] if more > 0 else [])]
