@@ -1,0 +1,1 @@
+"""Presets of configs/xtreme_r.py."""
