@@ -34,6 +34,7 @@ SECTIONS: Mapping[type, str] = {
     config.Source: "each of `data.train`, `data.dev` and `data.test`, and of `evaluate`",
     config.Optimizer: "`optimizer` of all stages, or of one",
     config.Train: "`train` of all stages, or of one",
+    config.Lora: "`lora` of a stage",
     config.Mesh: "`mesh`",
     config.Wandb: "`wandb`",
     Looks: "`seeds`",

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from flaxfer.aot.flops import Work
-from flaxfer.config import Config, Stage, Task
+from flaxfer.config import Config, Optimizer, Stage, Task
 from flaxfer.data import packing
 from flaxfer.data.json_files import read_json
 from flaxfer.data.loader import TrainPlan, eval_batches
@@ -32,7 +32,7 @@ from flaxfer.runtime.prng import dropout_key
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
 from flaxfer.training.data import read_study_data
-from flaxfer.training.optimizer import make_optimizer
+from flaxfer.training.optimizer import make_optimizer, with_frozen_base
 from flaxfer.training.record import placed
 from flaxfer.training.state import TrainState
 from flaxfer.training.step import StepSpec, make_train_step
@@ -89,6 +89,16 @@ class Workload:
         if isinstance(self.data, Assumed):
             return self.useful().sequences
         return self.settings.train.batch_size
+
+    @property
+    def trained_model(self) -> ModelSpec:
+        """The model while it is trained, with its adapters."""
+        return dataclasses.replace(self.model, lora=self.settings.lora)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer, which freezes what adapters are trained in place of."""
+        return with_frozen_base(self.settings).optimizer
 
     @property
     def dtype(self) -> Any:
@@ -232,8 +242,8 @@ def _no_sequences(task: Task) -> Tokenized:
 
 def state_shapes(work: Workload, mesh: Mesh) -> TrainState:
     """Return the shapes of the train state, with their shardings on the mesh."""
-    params = work.model.param_shapes()
-    optimizer = make_optimizer(work.settings.optimizer, ASSUMED_STEPS, params)
+    params = work.trained_model.param_shapes()
+    optimizer = make_optimizer(work.optimizer, ASSUMED_STEPS, params)
     shapes = jax.eval_shape(
         lambda p: TrainState(jnp.zeros((), jnp.int32), p, optimizer.init(p)), params
     )
@@ -245,10 +255,10 @@ def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:
     """Compile the train step for the largest number of rows."""
     row_shards, settings = sharding.row_shards(mesh), work.settings.train
     spec = StepSpec(
-        model=work.model,
+        model=work.trained_model,
         task=work.settings.task,
         label_smoothing=settings.label_smoothing,
-        optimizer=work.settings.optimizer,
+        optimizer=work.optimizer,
         total_steps=work.plan(row_shards).total_steps,
         dtype=work.dtype,
         remat=settings.remat,

@@ -1,13 +1,14 @@
 """Configuration: schema, loading, validation and grids."""
 
 from flaxfer.config.common import Common, Condition, Mesh, Wandb
-from flaxfer.config.schema import Config, Data, Model, Optimizer, Source, Stage, Task, Train
+from flaxfer.config.schema import Config, Data, Lora, Model, Optimizer, Source, Stage, Task, Train
 
 __all__ = [
     "Common",
     "Condition",
     "Config",
     "Data",
+    "Lora",
     "Mesh",
     "Model",
     "Optimizer",

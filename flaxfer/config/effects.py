@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from flaxfer.config.common import Common, Mesh, Wandb
 from flaxfer.config.findings import Finding, finding
-from flaxfer.config.schema import Config, Data, Model, Optimizer, Source, Stage, Task, Train
+from flaxfer.config.schema import Config, Data, Lora, Model, Optimizer, Source, Stage, Task, Train
 from flaxfer.config.task_types import TaskType
 
 S = TypeVar("S")
@@ -52,7 +52,8 @@ ALWAYS: Mapping[type, frozenset[str]] = {
     Model: frozenset({"path", "hub", "dropout", "attention_dropout"}),
     Mesh: frozenset({"data", "fsdp", "tensor"}),
     Wandb: frozenset({"project", "entity", "group", "tags", "name", "mode"}),
-    Stage: frozenset({"task", "data", "evaluate", "optimizer", "train", "max_restarts"}),
+    Stage: frozenset({"task", "data", "evaluate", "optimizer", "train", "lora", "max_restarts"}),
+    Lora: frozenset({"rank", "alpha", "dropout", "layers", "modules"}),
     Task: frozenset({"name", "type", "metric"}),
     Data: frozenset({"train", "dev", "test", "train_fraction"}),
     Source: frozenset(

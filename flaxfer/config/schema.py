@@ -323,6 +323,32 @@ class Train:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters, trained in place of the encoder (LoRA, Hu et al. 2021).
+
+    The encoder is frozen; the head and the adapters are trained, and the latter are merged into the
+    kernels of every checkpoint. Defaults and forward pass are those of peft's `LoraConfig`.
+
+    Attributes:
+      rank: Rank of the update of a kernel.
+      alpha: The update is multiplied by `alpha / rank`.
+      dropout: Dropout rate of the inputs of the adapters.
+      layers: First layer with adapters and the one after the last, as `(0, 6)`; all by default.
+      modules: Maps with adapters in each of these layers: `query`, `key`, `value` and `output` of
+        attention, `up` and `down` of the feed-forward block.
+    """
+
+    rank: fields.PositiveInt = 8
+    alpha: fields.Positive = 8.0
+    dropout: fields.BelowOne = 0.0
+    layers: tuple[fields.NonNegativeInt, fields.PositiveInt] | None = None
+    modules: Annotated[
+        fields.Distinct[Literal["query", "key", "value", "output", "up", "down"]],
+        Field(min_length=1),
+    ] = ("query", "value")
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
     """One fine-tuning stage.
 
@@ -335,6 +361,7 @@ class Stage:
       task, data: Task and data to train on.
       evaluate: Further sets to evaluate zero-shot, by name.
       optimizer, train: Optimizer and training loop.
+      lora: Low-rank adapters; without, all parameters are trained that `freeze` does not match.
       rehearsal_examples: Examples of the intermediate task in each batch of `train.batch_size`,
         drawn from its training split and trained with its own head, in the condition `staged`.
         The loss is the mean over both tasks' examples; epochs count only the target's.
@@ -353,6 +380,7 @@ class Stage:
     evaluate: Mapping[fields.Name, Source] = dataclasses.field(default_factory=dict)
     optimizer: Optimizer = Optimizer()
     train: Train = Train()
+    lora: Lora | None = None
     rehearsal_examples: fields.NonNegativeInt = 0
     wise_ft_alphas: fields.Distinct[fields.UnitInterval] = ()
     evaluate_retention: fields.Bool = False

@@ -142,6 +142,7 @@ def _check_stage(stage_place: Place, task_types: TaskTypes) -> Iterator[Finding]
     yield from _train(stage.train)
     yield from task_type.check_train("train", stage.train, "task")
     yield from _optimizer(stage.optimizer, stage.train)
+    yield from _lora(stage)
     yield from _rehearsal(stage)
     yield from without_effect("", stage, stage_place, effects.STAGE, task_type.name)
     optimizer = stage.optimizer
@@ -202,6 +203,25 @@ def _parallel(stage: Stage) -> Iterator[Finding]:
             yield finding(message, "parallel", "evaluate", "data")
         elif names.count(name) > 1:
             yield finding(f"{name!r} stands there twice; name it once", "parallel")
+
+
+def _lora(stage: Stage) -> Iterator[Finding]:
+    """Yield contradictions between the adapters of a stage and its other settings."""
+    if stage.lora is None:
+        return
+    first, end = stage.lora.layers or (0, 1)
+    if first >= end:
+        message = f"should be the first layer and the one after the last; is {(first, end)}"
+        yield finding(message, "lora.layers")
+    if stage.optimizer.l2_sp:
+        message = (
+            "pulls the encoder to its start, but with lora the encoder is frozen, and adapters "
+            "have no start; leave one of them out"
+        )
+        yield finding(message, "optimizer.l2_sp", "lora")
+    if stage.train.attention == "short_rows":
+        message = "short_rows computes no adapters; choose another kernel, or leave lora out"
+        yield finding(message, "train.attention", "lora")
 
 
 def _rehearsal(stage: Stage) -> Iterator[Finding]:

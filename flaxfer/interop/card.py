@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from flaxfer.config import Lora
 from flaxfer.evaluation.records import MIXED
 from flaxfer.tasks import task_type
 from flaxfer.training.record import StageRecord
@@ -192,6 +193,7 @@ def _data_table(stage: StageRecord) -> str:
 
 
 def _settings_table(stage: StageRecord) -> str:
+    adapted = any(each.lora() for each in stage.lineage())
     columns = [
         {
             "seed": each.identity()["seed"],
@@ -199,12 +201,20 @@ def _settings_table(stage: StageRecord) -> str:
             "best step": each.done()["best_step"],
             "dtype of matmuls": each.identity()["dtype"],
             **{f"optimizer.{k}": v for k, v in dataclasses.asdict(each.optimizer()).items()},
+            **(_lora(each) if adapted else {}),
             **{f"train.{k}": v for k, v in dataclasses.asdict(each.train()).items()},
         }
         for each in stage.lineage()
     ]
     rows = [[key, *(_word(column[key]) for column in columns)] for key in columns[0]]
     return _table(["setting", *(each.task().name for each in stage.lineage())], rows)
+
+
+def _lora(stage: StageRecord) -> dict[str, Any]:
+    """Return the settings of a stage's adapters; `none` each if it has none."""
+    settings = stage.lora()
+    values = dataclasses.asdict(settings) if settings else {}
+    return {f"lora.{f.name}": values.get(f.name, "none") for f in dataclasses.fields(Lora)}
 
 
 def _languages(stage: StageRecord) -> list[str]:

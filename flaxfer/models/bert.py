@@ -77,6 +77,7 @@ class SelfAttention(nnx.Module):
         segment_BS: jax.Array,
         place_BT: jax.Array | None,
         dropout_key: jax.Array | None,
+        lora_key: jax.Array | None,
         execution: Execution,
     ) -> jax.Array:
         """Return `y_BTD`, for the queries; they attend to the tokens of their segments."""
@@ -94,7 +95,9 @@ class SelfAttention(nnx.Module):
                 execution=execution,
             )
             return self.output(out_BTHK)
-        query_BTHK, key_BSHK, value_BSHK = queries_keys_values(maps, query_BTD, x_BSD, execution)
+        query_BTHK, key_BSHK, value_BSHK = queries_keys_values(
+            maps, query_BTD, x_BSD, execution, lora_key
+        )
         out_BTHK = attention(
             query_BTHK,
             key_BSHK,
@@ -105,7 +108,7 @@ class SelfAttention(nnx.Module):
             dropout_key=dropout_key,
             execution=execution,
         )
-        return self.output(out_BTHK)
+        return self.output(out_BTHK, dropout_site(lora_key, len(maps)))
 
 
 class Layer(nnx.Module):
@@ -127,11 +130,11 @@ class Layer(nnx.Module):
         execution: Execution,
     ) -> jax.Array:
         """Return the layer's output, `x_BTD`: of all tokens, or of those at some places."""
-        keys = [dropout_site(dropout_key, site) for site in range(3)]
+        keys = [dropout_site(dropout_key, site) for site in range(5)]
         x_BTD = at(x_BSD, place_BT)
-        y_BTD = self.attention(x_BTD, x_BSD, segment_BS, place_BT, keys[0], execution)
+        y_BTD = self.attention(x_BTD, x_BSD, segment_BS, place_BT, keys[0], keys[3], execution)
         x_BTD = self.attention_norm(x_BTD, dropout(y_BTD, self.rate, keys[1]))
-        y_BTD = self.feed_forward(x_BTD.astype(execution.dtype))
+        y_BTD = self.feed_forward(x_BTD.astype(execution.dtype), lora_key=keys[4])
         return self.feed_forward_norm(x_BTD, dropout(y_BTD, self.rate, keys[2]))
 
 

@@ -128,6 +128,7 @@ class Linear(nnx.Module):
     Attributes:
       kernel: float32 (*inputs, *outputs), normally distributed.
       bias: float32 (*outputs,), zeros; None for a linear map.
+      lora: adapter, see `flaxfer.models.lora`; None for none.
     """
 
     def __init__(
@@ -142,16 +143,23 @@ class Linear(nnx.Module):
         self.kernel = nnx.Param(std * jax.random.normal(rngs.params(), (*inputs, *outputs)))
         self.bias = nnx.Param(jnp.zeros(outputs)) if bias else None
         self.input_axes = len(inputs)
+        self.lora: nnx.Module | None = nnx.data(None)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map (..., *inputs) to (..., *outputs) in the dtype of x."""
+    def __call__(self, x: jax.Array, lora_key: jax.Array | None = None) -> jax.Array:
+        """Map (..., *inputs) to (..., *outputs) in the dtype of x.
+
+        Args:
+          x: inputs.
+          lora_key: dropout key of the adapter; None for no dropout.
+        """
         kernel = self.kernel[...].astype(x.dtype)
         inputs, outputs = kernel.shape[: self.input_axes], kernel.shape[self.input_axes :]
         batch = x.shape[: x.ndim - self.input_axes]
         y = ops.project(x, batch, kernel.reshape(math.prod(inputs), -1))
         if self.bias is not None:
             y = ops.add_bias(y, self.bias[...].reshape(-1))
-        return y.reshape(*batch, *outputs)
+        y = y.reshape(*batch, *outputs)
+        return y if self.lora is None else y + self.lora(x, lora_key)
 
 
 class FeedForward(nnx.Module):
@@ -164,14 +172,24 @@ class FeedForward(nnx.Module):
         self.activation = config.activation
         self.rate = dropout_rate
 
-    def __call__(self, x_BTD: jax.Array, dropout_key: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        dropout_key: jax.Array | None = None,
+        lora_key: jax.Array | None = None,
+    ) -> jax.Array:
         """Return `y_BTD`."""
-        inner_BTF = ACTIVATIONS[self.activation](self.up(x_BTD))
-        return self.down(ops.dropout(inner_BTF, self.rate, dropout_key))
+        inner_BTF = ACTIVATIONS[self.activation](self.up(x_BTD, ops.dropout_site(lora_key, 0)))
+        inner_BTF = ops.dropout(inner_BTF, self.rate, dropout_key)
+        return self.down(inner_BTF, ops.dropout_site(lora_key, 1))
 
 
 def queries_keys_values(
-    maps: Sequence[Linear], query_BTD: jax.Array, x_BSD: jax.Array, execution: Execution
+    maps: Sequence[Linear],
+    query_BTD: jax.Array,
+    x_BSD: jax.Array,
+    execution: Execution,
+    lora_key: jax.Array | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Return `query_BTHK`, `key_BSHK` and `value_BSHK`, from one matmul if all tokens are queries.
 
@@ -180,34 +198,40 @@ def queries_keys_values(
       query_BTD: hidden states that attend; x_BSD itself if all do.
       x_BSD: hidden states that are attended to.
       execution: has the dtype of the results.
+      lora_key: dropout key of the adapters.
     """
     narrow_BSD = x_BSD.astype(execution.dtype)
+    keys = [ops.dropout_site(lora_key, site) for site in range(len(maps))]
     if query_BTD is x_BSD:
-        query_BTHK, key_BSHK, value_BSHK = fused(maps, narrow_BSD, execution.platform)
+        query_BTHK, key_BSHK, value_BSHK = fused(maps, narrow_BSD, execution.platform, keys)
     else:
-        query_BTHK = maps[0](query_BTD.astype(execution.dtype))
-        key_BSHK, value_BSHK = fused(maps[1:], narrow_BSD, execution.platform)
+        query_BTHK = maps[0](query_BTD.astype(execution.dtype), keys[0])
+        key_BSHK, value_BSHK = fused(maps[1:], narrow_BSD, execution.platform, keys[1:])
     return query_BTHK, key_BSHK, value_BSHK
 
 
-def fused(maps: Sequence[Linear], x: jax.Array, platform: str) -> tuple[jax.Array, ...]:
+def fused(
+    maps: Sequence[Linear], x: jax.Array, platform: str, lora_keys: Sequence[jax.Array | None]
+) -> tuple[jax.Array, ...]:
     """Return the results of maps with equal axes by a single matmul; on CPUs by one matmul each.
 
-    On a CPU, stacking costs more than it saves (48f5ddd).
+    On a CPU, stacking costs more than it saves (48f5ddd). Adapters are added apart.
     """
     if platform == "cpu":
-        return tuple(linear(x) for linear in maps)
+        return tuple(linear(x, key) for linear, key in zip(maps, lora_keys, strict=True))
     first, *rest = maps[0].kernel[...].shape[1:]
     y = stacked(maps, x).reshape(*x.shape[:-1], first, len(maps), *rest)
     outputs = [y[..., i, :] for i in range(len(maps))]
-    return tuple(
-        y if linear.bias is None else ops.add_bias(y, linear.bias[...])
-        for y, linear in zip(outputs, maps, strict=True)
-    )
+    for i, (linear, key) in enumerate(zip(maps, lora_keys, strict=True)):
+        if linear.bias is not None:
+            outputs[i] = ops.add_bias(outputs[i], linear.bias[...])
+        if linear.lora is not None:
+            outputs[i] += linear.lora(x, key)
+    return tuple(outputs)
 
 
 def stacked(maps: Sequence[Linear], x: jax.Array, group: int = 1) -> jax.Array:
-    """Return the results of maps to (H, K), before their bias, by one matmul: (..., X).
+    """Return the results of maps to (H, K), before bias and adapter, by one matmul: (..., X).
 
     The last axis holds, for each group of heads, the results of all maps. Kernels are stacked
     behind their first output axis, so that a mesh that splits this axis splits the stacked kernel

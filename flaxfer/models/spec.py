@@ -8,6 +8,8 @@ import functools
 import jax
 from flax import nnx
 
+from flaxfer.config import Lora
+from flaxfer.models import lora
 from flaxfer.models.encoders import Batch, EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.models.layers import Execution, Keys
@@ -67,11 +69,13 @@ class ModelSpec:
       encoder: config of the encoder; its vocabulary may be cut to the ids in use.
       head: `sequence`, `token`, `span` or `choice`, see `EncoderModel`.
       num_outputs: outputs of the head, C.
+      lora: adapters of the encoder; None for none.
     """
 
     encoder: EncoderConfig
     head: str = "sequence"
     num_outputs: int = 1
+    lora: Lora | None = None
 
     def with_vocabulary(self, size: int) -> ModelSpec:
         """Return the model with an embedding of `size` rows."""
@@ -79,8 +83,9 @@ class ModelSpec:
 
     @property
     def has_dropout(self) -> bool:
-        """Return whether any dropout rate of the encoder is above zero."""
-        return self.encoder != self.encoder.with_dropout(0.0)
+        """Return whether any dropout rate of the encoder or its adapters is above zero."""
+        adapters_have = self.lora is not None and self.lora.dropout > 0
+        return adapters_have or self.encoder != self.encoder.with_dropout(0.0)
 
     def graph(self) -> nnx.GraphDef[EncoderModel]:
         """Return the model without its arrays: hashable, and merged with parameters when jitted."""
@@ -102,6 +107,12 @@ class ModelSpec:
     def random_head(self, seed: int) -> Params:
         """Return the head of `random_params`, without initialising an encoder."""
         return _params(self._head_module(Keys(jax.random.key(seed), self._abstract()[2])))
+
+    def random_adapters(self, seed: int) -> Params:
+        """Return the adapters of `random_params` at their paths, none without `lora`."""
+        module = nnx.eval_shape(lambda: self._plain_module(Keys(jax.random.key(0))))
+        self._add_adapters(module, jax.random.key(seed))
+        return lora.adapters(_params(module))
 
     def apply(
         self,
@@ -128,7 +139,17 @@ class ModelSpec:
         return nnx.graphdef(module), _params(module), every.drawn - of_head.drawn
 
     def _module(self, rngs: Keys) -> EncoderModel:
+        module = self._plain_module(rngs)
+        self._add_adapters(module, rngs.key)
+        return module
+
+    def _plain_module(self, rngs: Keys) -> EncoderModel:
         return EncoderModel(self.encoder, self.head, self.num_outputs, rngs=rngs)
+
+    def _add_adapters(self, module: EncoderModel, key: jax.Array) -> None:
+        if self.lora is not None:
+            rngs = Keys(jax.random.fold_in(key, lora.FIRST_KEY))
+            lora.add_adapters(module.encoder, self.lora, rngs)
 
     def _head_module(self, rngs: Keys) -> nnx.Module:
         head: nnx.Module = (

@@ -93,6 +93,7 @@ class RelativeAttention(nnx.Module):
         place_BT: jax.Array | None,
         distance_RD: jax.Array,
         dropout_key: jax.Array | None,
+        lora_key: jax.Array | None,
         execution: Execution,
     ) -> jax.Array:
         """Return `y_BTD`, for the queries; they attend to the tokens of their segments.
@@ -101,8 +102,9 @@ class RelativeAttention(nnx.Module):
         with the encoding of their distance, and with the embedding of equal or different types.
         Each has its own bias of the query.
         """
+        maps = (self.query, self.key, self.value)
         query_BTHK, key_BSHK, value_BSHK = queries_keys_values(
-            (self.query, self.key, self.value), query_BTD, x_BSD, execution
+            maps, query_BTD, x_BSD, execution, lora_key
         )
         type_BHTS = self._type_scores(query_BTHK, at(type_BS, place_BT), type_BS)
         biased_BTHK, distance_RHK = self.position_bias(query_BTHK), self.position(distance_RD)
@@ -121,7 +123,7 @@ class RelativeAttention(nnx.Module):
             dropout_key=dropout_key,
             execution=execution,
         )
-        return self.output(out_BTHK)
+        return self.output(out_BTHK, dropout_site(lora_key, len(maps)))
 
     def _type_scores(
         self, query_BTHK: jax.Array, query_type_BT: jax.Array, key_type_BS: jax.Array
@@ -162,13 +164,13 @@ class Layer(nnx.Module):
         execution: Execution,
     ) -> jax.Array:
         """Return the layer's output, `x_BTD`: of all tokens, or of those at some places."""
-        keys = [dropout_site(dropout_key, site) for site in range(4)]
+        keys = [dropout_site(dropout_key, site) for site in range(6)]
         x_BTD = at(x_BSD, place_BT)
         y_BTD = self.attention(
-            x_BTD, x_BSD, segment_BS, type_BS, place_BT, distance_RD, keys[0], execution
+            x_BTD, x_BSD, segment_BS, type_BS, place_BT, distance_RD, keys[0], keys[4], execution
         )
         x_BTD = self.attention_norm(x_BTD, dropout(y_BTD, self.rate, keys[1]))
-        y_BTD = self.feed_forward(x_BTD.astype(execution.dtype), keys[2])
+        y_BTD = self.feed_forward(x_BTD.astype(execution.dtype), keys[2], keys[5])
         return self.feed_forward_norm(x_BTD, dropout(y_BTD, self.rate, keys[3]))
 
 

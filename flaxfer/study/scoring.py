@@ -16,6 +16,7 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import DivergedError
 from flaxfer.evaluation.evaluator import Evaluator, finite, require_finite, write_predictions
 from flaxfer.evaluation.texts import write_texts
+from flaxfer.models.lora import without_adapters
 from flaxfer.runtime import signals
 from flaxfer.runtime.bars import doing
 from flaxfer.runtime.progress import say, warn
@@ -86,7 +87,7 @@ def _wise_ft(starts: Starts, spec: StageSpec, wanted: list[Measurement]) -> Iter
     """Yield the scores of each mixture of start and result (WiSE-FT)."""
     read = starts.reader()
     start, start_rows = starts.start(spec, read)
-    start = param_items(start)["params"]
+    start = without_adapters(param_items(start)["params"])  # They add nothing to it.
     parts = []
     for vocabulary, sets in _parts(starts, spec):
         begin = starts.with_rows(start, start_rows(vocabulary.ids))

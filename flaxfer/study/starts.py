@@ -65,10 +65,11 @@ class Starts:
         """
         stage = stage_data(self.data, spec)
         seed = spec.attempt_seed()
+        model = spec.trained_model
         if spec.parent is None and spec.start == "random":
-            fresh = spec.model.random_params(seed)
+            fresh = model.random_params(seed)
         else:
-            fresh = {"head": spec.model.random_head(seed)}
+            fresh = {"head": model.random_head(seed), **model.random_adapters(seed)}
         if spec.settings.train.output_bias == "mean":
             mean = stage.train.label.mean(dtype=np.float32)
             fresh["head"]["output"]["bias"] = np.full(1, mean, np.float32)
@@ -89,7 +90,7 @@ class Starts:
                 lambda: self.pretrained(head).get("head", {}),
             )
         start = with_word_table(start, rows(stage.vocabulary.ids))
-        return handover.merged(fresh, start, spec.model.param_shapes()), rows
+        return handover.merged(fresh, start, model.param_shapes()), rows
 
     def rows(self, spec: StageSpec, read: Reader, ids: np.ndarray) -> np.ndarray:
         """Return the embedding rows of ids after a trained stage."""

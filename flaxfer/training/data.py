@@ -25,6 +25,7 @@ from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ConfigError
 from flaxfer.models import pretrained
 from flaxfer.models.encoders import EncoderConfig
+from flaxfer.models.lora import check_layers
 from flaxfer.models.spec import ModelSpec
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
@@ -214,6 +215,9 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
     encoder = pretrained.load_encoder_config(folder)
     tokenizer = tokenize.load_tokenizer(dataclasses.replace(config.model, path=str(folder)))
     encoder = encoder.with_dropout(config.model.dropout, config.model.attention_dropout)
+    for name, stage in settings.items():
+        if stage.lora is not None:
+            check_layers(f"{name}.lora.layers", stage.lora, encoder.num_layers)
     drawing = _Drawing(config, settings, encoder, tokenizer, cache / "tokenized")
     by_seed = any(stage.data.split_seed == "seed" for stage in settings.values())
     first, *others = config.run_seeds

@@ -24,7 +24,8 @@ from flaxfer.runtime import memory, signals
 from flaxfer.runtime.bars import StageBar, doing
 from flaxfer.runtime.prng import dropout_key
 from flaxfer.runtime.progress import say, warn
-from flaxfer.runtime.sharding import placed_shapes, row_shards, seed_mesh, whole
+from flaxfer.runtime.sharding import placed_shapes, row_shards, seed_mesh, tree_shardings, whole
+from flaxfer.runtime.trees import Params
 from flaxfer.tasks.base import Scores
 from flaxfer.training.data import StageData, example_ids
 from flaxfer.training.optimizer import make_optimizer
@@ -190,7 +191,7 @@ class _Loop:
         self._batches = self._data.plan(seeds, row_shards(self._mesh))
         rehearsal, dtype = self._data.rehearsal, jnp.dtype(spec.dtype)
         self._step_spec = StepSpec(
-            model=spec.model,
+            model=spec.trained_model,
             task=settings.task,
             label_smoothing=settings.train.label_smoothing,
             optimizer=settings.optimizer,
@@ -199,7 +200,7 @@ class _Loop:
             remat=settings.train.remat,
             attention=settings.train.attention,
             batched_seeds=self._batched,
-            rehearsed=rehearsal.objective(settings.train) if rehearsal else None,
+            rehearsed=rehearsal.objective(settings.train, settings.lora) if rehearsal else None,
             # Elsewhere without effect; conditions whose specs are equal share their programs.
             fresh=spec.fresh if settings.optimizer.l2_sp else (),
             skip_nonfinite=settings.train.max_skipped_steps > 0,
@@ -218,7 +219,8 @@ class _Loop:
         spec = self._step_spec
         params = spec.param_shapes()
         optimizer = make_optimizer(spec.optimizer, spec.total_steps, params, spec.fresh)
-        shapes = {**param_items(params), "opt_state": jax.eval_shape(optimizer.init, params)}
+        items = param_items(params, self._spec.settings.lora)
+        shapes = {**items, "opt_state": jax.eval_shape(optimizer.init, params)}
         shapes = placed(shapes, self._whole_mesh)
         states = []
         for run in self._runs:
@@ -228,8 +230,14 @@ class _Loop:
             else:
                 self._step, items = restored
                 step = jax.device_put(np.int32(self._step), whole(self._whole_mesh))
-                states.append(from_items(step, items))
+                states.append(from_items(step, items, functools.partial(self._start, run)))
         self._state = stack(states, self._mesh) if self._batched else states[0]
+
+    def _start(self, run: Run) -> Params:
+        """Return the parameters that a run starts from, placed."""
+        params = run.start()
+        placed_params: Params = jax.device_put(params, tree_shardings(params, self._whole_mesh))
+        return placed_params
 
     def _compile_ahead(self) -> None:
         """Start to compile the programs of the stage, beginning with the next step's."""
@@ -237,7 +245,7 @@ class _Loop:
         for batch in self._batches.shapes(self._step, self._mesh):
             lower = functools.partial(self._train_step.lower, state, batch, self._key)
             self._programs.plan(batch["token_BT"].shape, lower)
-        params, dev = param_items(state.params)["params"], self._data.dev
+        params, dev = param_items(state.params, self._spec.settings.lora)["params"], self._data.dev
         lower = functools.partial(self._evaluator.lower, params, dev, len(self._runs))
         self._programs.plan("dev", lower)
 
@@ -309,7 +317,7 @@ class _Loop:
         if not self._active:
             return
         began, dev = time.monotonic(), self._data.dev
-        params = param_items(self._state.params)["params"]
+        params = param_items(self._state.params, self._spec.settings.lora)["params"]
         self._wait("dev")
         with doing("scoring dev"):
             results = self._evaluator.predict_seeds(params, dev, len(self._runs))
@@ -326,7 +334,7 @@ class _Loop:
         self._read()  # If the step has spoilt the parameters, they are not saved.
         with doing("writing a checkpoint"):
             for i, run in self._active:
-                items: Any = self._state.items()
+                items: Any = self._state.items(self._spec.settings.lora)
                 if self._batched:
                     items = unstack(items, i, self._whole_mesh)
                 run.save(self._step, items, scores[i] if scores else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import re
@@ -11,10 +12,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from flaxfer.config import Optimizer
+from flaxfer.config import Optimizer, Stage
 from flaxfer.config.validation import warmup_steps
 from flaxfer.errors import ConfigError
 from flaxfer.runtime.trees import Params, leaves_by_name, map_names, path_name
+
+BASE = r"^encoder/(?!.*/lora/)"
+"""Parameters of the encoder that are not in an adapter."""
+
+
+def with_frozen_base(settings: Stage) -> Stage:
+    """Return the settings of a stage, whose optimizer freezes the encoder if it has adapters."""
+    if settings.lora is None:
+        return settings
+    freeze = tuple(dict.fromkeys((*settings.optimizer.freeze, BASE)))
+    return dataclasses.replace(
+        settings, optimizer=dataclasses.replace(settings.optimizer, freeze=freeze)
+    )
 
 
 def make_optimizer(

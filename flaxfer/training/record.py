@@ -18,11 +18,12 @@ from typing import Any
 import jax
 import pydantic
 
-from flaxfer.config import Model, Optimizer, Task, Train
+from flaxfer.config import Lora, Model, Optimizer, Task, Train
 from flaxfer.data.packing import REHEARSED
 from flaxfer.errors import CheckpointError, DataError
 from flaxfer.evaluation.records import Evaluation
 from flaxfer.models.encoders import EncoderConfig
+from flaxfer.models.lora import adapters
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import sealed
 from flaxfer.runtime.sharding import tree_shardings
@@ -31,6 +32,7 @@ from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
 from flaxfer.training import restarts
 from flaxfer.training.checkpoints import Checkpoint, CheckpointStore, restore, unclaimed, verify
+from flaxfer.training.state import ADAPTERS
 from flaxfer.training.vocabulary import Vocabulary
 
 IDENTITY, ORIGIN, DONE, FAILED = "identity.json", "origin.json", "done.json", "failed.json"
@@ -100,6 +102,10 @@ class StageRecord:
     def optimizer(self) -> Optimizer:
         """Return the optimizer's settings."""
         return _typed(Optimizer, self.identity()["optimizer"])
+
+    def lora(self) -> Lora | None:
+        """Return the settings of the adapters; None if there are none."""
+        return _typed(Lora | None, self.identity().get("lora"))
 
     def train(self) -> Train:
         """Return the settings of the loop."""
@@ -207,6 +213,12 @@ class StageRecord:
         """
         shapes = self.model(encoder).param_shapes()
         return restore(self.best_checkpoint(), {"params": placed(shapes, mesh)})["params"]
+
+    def adapters(self, encoder: EncoderConfig, mesh: jax.sharding.Mesh) -> Params:
+        """Return the adapters of the best checkpoint at their paths, placed on the mesh."""
+        model = dataclasses.replace(self.model(encoder), lora=self.lora())
+        shapes = {ADAPTERS: adapters(model.param_shapes())}
+        return restore(self.best_checkpoint(), placed(shapes, mesh))[ADAPTERS]
 
     def rehearsed_head(self, encoder: EncoderConfig, mesh: jax.sharding.Mesh) -> Params:
         """Return the head of the rehearsed task at the best checkpoint, placed on the mesh."""

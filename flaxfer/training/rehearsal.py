@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from flaxfer.config import Task, Train
+from flaxfer.config import Lora, Task, Train
 from flaxfer.data.loader import TrainPlan
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.models.spec import ModelSpec
@@ -33,10 +33,11 @@ class Rehearsal:
     train: Train
     model: ModelSpec
 
-    def objective(self, train: Train) -> Rehearsed:
-        """Return the second loss of the step; `train` is of the rehearsing stage."""
+    def objective(self, train: Train, lora: Lora | None = None) -> Rehearsed:
+        """Return the second loss of the step; `train` and `lora` are of the rehearsing stage."""
         fraction = self.examples / train.batch_size
-        return Rehearsed(self.model, self.task, self.train.label_smoothing, fraction)
+        model = dataclasses.replace(self.model, lora=lora)
+        return Rehearsed(model, self.task, self.train.label_smoothing, fraction)
 
     def rest(self, train: Train) -> Train:
         """Return the settings of the rehearsing stage for its own part of each batch."""

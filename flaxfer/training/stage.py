@@ -94,6 +94,11 @@ class StageSpec:
         return self.parent is not None and self.settings.rehearsal_examples > 0
 
     @property
+    def trained_model(self) -> ModelSpec:
+        """The model while it is trained, with its adapters."""
+        return dataclasses.replace(self.model, lora=self.settings.lora)
+
+    @property
     def fresh(self) -> tuple[str, ...]:
         """Patterns of the parameters that start neither pretrained nor from another stage."""
         before = self.parent.settings.task if self.parent else None
@@ -114,6 +119,7 @@ class StageSpec:
             "seed": self.seed,
             "start": self.parent.folder.name if self.parent else self.start,
             **({"rehearsal_examples": settings.rehearsal_examples} if self.rehearses else {}),
+            **({"lora": dataclasses.asdict(settings.lora)} if settings.lora else {}),
             **({"max_restarts": settings.max_restarts} if settings.max_restarts else {}),
         }
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from flaxfer.config import Lora
+from flaxfer.models import lora
 from flaxfer.runtime.sharding import group_shardings, tree_shardings
 from flaxfer.runtime.trees import Params, leaves_by_name
 
 MODEL = ("encoder", "head")
 """Keys of the model among the parameters; a rehearsed task's head lies beside them."""
+
+ADAPTERS = "adapters"
+"""Item of a checkpoint with the adapters of the model."""
 
 
 @jax.tree_util.register_dataclass
@@ -26,21 +31,47 @@ class TrainState:
     params: Params
     opt_state: optax.OptState
 
-    def items(self) -> dict[str, Any]:
-        """Return the items of a checkpoint: `params` of the model, other heads, `opt_state`."""
-        return {**param_items(self.params), "opt_state": self.opt_state}
+    def items(self, settings: Lora | None = None) -> dict[str, Any]:
+        """Return the items of a checkpoint: those of `param_items`, and `opt_state`."""
+        return {**param_items(self.params, settings), "opt_state": self.opt_state}
 
 
-def param_items(params: Params) -> dict[str, Any]:
-    """Return parameters as items of a checkpoint: the model's under `params`, others beside it."""
+def param_items(params: Params, settings: Lora | None = None) -> dict[str, Any]:
+    """Return parameters as items of a checkpoint: the model's under `params`, others beside it.
+
+    Adapters are merged into the model, and are an item of their own.
+
+    Args:
+      params: arrays, or `ShapeDtypeStruct`.
+      settings: of the adapters, if there are some.
+    """
+    model = {name: params[name] for name in MODEL}
     others = {name: part for name, part in params.items() if name not in MODEL}
-    return {"params": {name: params[name] for name in MODEL}, **others}
+    if settings is None:
+        return {"params": model, **others}
+    return {"params": lora.merged(model, settings), ADAPTERS: lora.adapters(model), **others}
 
 
-def from_items(step: jax.Array, items: dict[str, Any]) -> TrainState:
-    """Return the state whose `items` were saved."""
-    others = {name: item for name, item in items.items() if name not in ("params", "opt_state")}
-    return TrainState(step, {**items["params"], **others}, items["opt_state"])
+def from_items(
+    step: jax.Array, items: dict[str, Any], start: Callable[[], Params] | None = None
+) -> TrainState:
+    """Return the state whose `items` were saved.
+
+    Args:
+      step: its step.
+      items: of `TrainState.items`.
+      start: returns the parameters at step 0, placed, which the frozen encoder of a model with
+        adapters is taken from; not called without adapters.
+    """
+    others = {
+        name: item for name, item in items.items() if name not in ("params", ADAPTERS, "opt_state")
+    }
+    params = items["params"]
+    if ADAPTERS in items:
+        assert start is not None
+        base = {"encoder": start()["encoder"], "head": params["head"]}
+        params = lora.with_adapters(base, items[ADAPTERS])
+    return TrainState(step, {**params, **others}, items["opt_state"])
 
 
 def init_state(

@@ -211,6 +211,24 @@ CASES: list[tuple[dict[str, Any], str]] = [
         {"target.rehearsal_examples": 8, "conditions": ("direct",), "intermediate": None},
         "target.rehearsal_examples: has no effect except on a target stage in the condition",
     ),
+    # Adapters.
+    ({"target.lora": {"rank": 0}}, "target.lora.rank: should be greater than or equal to 1; is 0"),
+    ({"target.lora": {"alpha": 0.0}}, "target.lora.alpha: should be greater than 0; is 0.0"),
+    ({"target.lora": {"dropout": 1.0}}, "target.lora.dropout: should be less than 1; is 1.0"),
+    ({"target.lora": {"modules": ()}}, "target.lora.modules: "),
+    ({"target.lora": {"modules": ("q",)}}, "target.lora.modules.0: "),
+    (
+        {"target.lora": {"layers": (2, 2)}},
+        "target.lora.layers: should be the first layer and the one after the last; is (2, 2)",
+    ),
+    (
+        {"target.lora": {}, f"{OPTIMIZER}.l2_sp": 0.1},
+        f"{OPTIMIZER}.l2_sp: pulls the encoder to its start, but with lora the encoder is frozen",
+    ),
+    (
+        {"target.lora": {}, f"{TRAIN}.attention": "short_rows"},
+        f"{TRAIN}.attention: short_rows computes no adapters",
+    ),
     ({f"{OPTIMIZER}.freeze": ("(",)}, f"{OPTIMIZER}.freeze.0: should be a regular expression"),
     ({f"{OPTIMIZER}.no_decay": ("[",)}, f"{OPTIMIZER}.no_decay.0: should be a regular expression"),
 ]
@@ -251,6 +269,7 @@ def test_a_check_is_skipped_if_it_reads_an_invalid_value(changes: dict[str, Any]
         {f"{OPTIMIZER}.warmup": 9.0, f"{TRAIN}.max_steps": 10},
         {f"{OPTIMIZER}.warmup": 0.5, f"{TRAIN}.max_steps": 10},
         {f"{SOURCE}.fraction": 1.0, f"{SOURCE}.delimiter": ";"},
+        {"target.lora": {"layers": (0, 1), "modules": "query"}, "intermediate.lora": {}},
         {f"{SOURCE}.format": "lines", f"{SOURCE}.columns": {}, f"{SOURCE}.aligned": FILES},
     ],
 )

@@ -92,7 +92,7 @@ def test_fused_maps_equal_single_maps() -> None:
     maps = [linear((4, 2), seed) for seed in range(3)]
     x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 5, 16)), jnp.float32)
     for platform in ("cpu", "tpu"):
-        for y, single in zip(fused(maps, x, platform), maps, strict=True):
+        for y, single in zip(fused(maps, x, platform, [None] * 3), maps, strict=True):
             np.testing.assert_allclose(y, single(x), rtol=0, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from flaxfer.config import Data, Optimizer, Stage, Task, Train
+from flaxfer.config import Data, Lora, Optimizer, Stage, Task, Train
 from flaxfer.data.packing import REHEARSED
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.evaluation.evaluator import Evaluator
@@ -22,6 +22,7 @@ from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import loop
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.data import StageData
+from flaxfer.training.optimizer import with_frozen_base
 from flaxfer.training.record import IDENTITY, VOCABULARY
 from flaxfer.training.rehearsal import Rehearsal
 from flaxfer.training.run import Run
@@ -67,7 +68,7 @@ class Case:
     def start(self) -> Params:
         """Random parameters by the seed of the current attempt."""
         seed = self.spec.attempt_seed()
-        params = self.spec.model.random_params(seed)
+        params = self.spec.trained_model.random_params(seed)
         if self.data.rehearsal is not None:
             head = self.data.rehearsal.model.random_params(seed + 100)["head"]
             params = {**params, REHEARSED: head}
@@ -112,6 +113,7 @@ def stage_case(
     mesh: jax.sharding.Mesh | None = None,
     max_restarts: int = 0,
     rehearsal: Rehearsal | None = None,
+    lora: Lora | None = None,
     splits: tuple[Tokenized, Tokenized] | None = None,
     **train: Any,
 ) -> Case:
@@ -122,8 +124,10 @@ def stage_case(
         {},
         optimizer,
         dataclasses.replace(TRAIN, **train),
+        lora=lora,
         max_restarts=max_restarts,
     )
+    settings = with_frozen_base(settings)
     classes = len(task.labels)
     data, dev = splits or (random_tokenized(14, classes), random_tokenized(9, classes, seed=1))
     vocabulary = Vocabulary.whole(encoder.vocab_size)
