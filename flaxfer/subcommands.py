@@ -156,6 +156,10 @@ SUBCOMMANDS = {
             ),
             Example("a stage by its folder", "flaxfer export runs/NAME/stages/IDENTITY OUT"),
             Example(
+                "the adapters of a stage that was trained with lora, for peft",
+                "flaxfer export runs/NAME OUT --condition direct --seed 0 --adapter",
+            ),
+            Example(
                 "on the hub",
                 "flaxfer export runs/NAME OUT --condition staged --seed 0 --push-to-hub ME/MODEL "
                 "--license apache-2.0 --base-model FacebookAI/xlm-roberta-base",

@@ -26,12 +26,14 @@ class Publication:
       base_model: id of the pretrained model on the hub; empty for that of the config.
       pooling: how sentence-transformers embeds texts with the model; empty if it does not.
       own_tokens: whether transformers' tokenizer of the folder gives other tokens than flaxfer.
+      adapter: whether the folder has the adapters alone, for peft.
     """
 
     license: str = ""
     base_model: str = ""
     pooling: str = ""
     own_tokens: bool = False
+    adapter: bool = False
 
 
 RECORDS_ALONE = Publication()
@@ -64,6 +66,7 @@ def model_card(
         output=form.describe(task),
         roles=[role for role in form.required_roles(()) if role != form.label_role],
         pooling=publication.pooling,
+        base=publication.adapter and (publication.base_model or base_name(stage)),
         seed=stage.identity()["seed"],
         done=stage.done(),
         max_length=stage.train().max_length,
@@ -104,7 +107,7 @@ def _metadata(stage: StageRecord, name: str, publication: Publication) -> ModelC
     ]
     return ModelCardData(
         language=_languages(stage),
-        library_name="transformers",
+        library_name="peft" if publication.adapter else "transformers",
         pipeline_tag=pipeline,
         tags=["flaxfer", task.type.replace("_", "-")],
         base_model=publication.base_model or hub or None,

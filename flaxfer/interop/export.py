@@ -1,4 +1,7 @@
-"""Export of a finished stage as a Hugging Face folder: config, weights, tokenizer, model card."""
+"""Export of a finished stage as a Hugging Face folder: config, weights, tokenizer, model card.
+
+The weights are those of the whole model, or of its adapters alone (`flaxfer.interop.adapter`).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from flaxfer.data.model_folder import read_config
 from flaxfer.data.tokenizer import cls_is_last
 from flaxfer.errors import CheckpointError, ConfigError, DataError
 from flaxfer.evaluation.records import CONDITIONS, Run, read_study
-from flaxfer.interop import card, upload
+from flaxfer.interop import adapter, card, upload
 from flaxfer.interop.card import RECORDS_ALONE, Publication
 from flaxfer.interop.embedding import UNLIMITED, check_pooling
 from flaxfer.interop.folders import copy_tokenizer, new_folder
@@ -63,7 +66,8 @@ def export(
       overwrite: whether to replace an earlier export at `out`.
       model: folder of the pretrained model, if it has moved since training.
       publication: what the model card says beside the records, and whether the folder is also one
-        of sentence-transformers, which embeds texts with the encoder.
+        of sentence-transformers, which embeds texts with the encoder, or one of peft, which has the
+        adapters alone.
       name: name of the model in its card; empty for that of `out`.
 
     Raises:
@@ -75,13 +79,19 @@ def export(
     settings = read_config(source)
     encoder = pretrained.load_encoder_config(source)
     _check_weights(stage, source, encoder)
+    if publication.adapter:
+        adapter.check(stage, encoder, publication.base_model)
     with new_folder(out, overwrite) as temporary:
         _write_json(temporary / "config.json", config_json(settings, stage))
         _copy_tokenizer(stage, source, temporary)
-        arrays = pretrained.checkpoint_arrays(
-            whole_params(stage, encoder, source), encoder, task_type(stage.task()).head
-        )
-        safetensors.numpy.save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
+        if publication.adapter:
+            base = publication.base_model or stage.model_config().hub or str(source.absolute())
+            adapter.write_adapter(temporary, stage, encoder, base)
+        else:
+            arrays = pretrained.checkpoint_arrays(
+                whole_params(stage, encoder, source), encoder, task_type(stage.task()).head
+            )
+            safetensors.numpy.save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
         if pooling := publication.pooling:
             length = stage.train().max_length
             write_sentence_settings(temporary, pooling, encoder.hidden_size, length)
@@ -224,11 +234,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let sentence-transformers embed texts with the encoder, and pool tokens by one of "
         f"{', '.join(POOLINGS)}",
     )
+    parser.add_argument(
+        "--adapter",
+        action="store_true",
+        help="write the adapters and the head alone, for peft, if the stage was trained with lora",
+    )
     parser.add_argument("--license", help="licence in the model card, such as apache-2.0")
     parser.add_argument(
         "--base-model",
         metavar="ID",
-        help="id of the pretrained model on the hub, for the model card; by default model.hub",
+        help="id of the pretrained model on the hub, for the model card; by default model.hub. "
+        "With --adapter, id or folder of the model that the adapters belong to",
     )
     parser.add_argument("--push-to-hub", metavar="ID", help="upload the folder to the hub")
     parser.add_argument("--private", action="store_true", help="make the new repository private")
@@ -239,12 +255,17 @@ def run(args: argparse.Namespace) -> int:
     if args.private and not args.push_to_hub:
         hint = "name the repository with --push-to-hub ID, or leave it out."
         raise ConfigError("nothing is uploaded", where="--private", hint=hint)
-    if args.base_model:
+    if args.adapter and args.pooling:
+        hint = "leave one of them out: sentence-transformers needs the whole model."
+        raise ConfigError("a folder of adapters embeds no texts", where="--pooling", hint=hint)
+    if args.base_model and not (args.adapter and Path(args.base_model).is_dir()):
         upload.check_id(args.base_model, "--base-model")
     folder = find_stage(args.run, args.out, args.condition, args.seed, args.stage)
     if repository := args.push_to_hub:
         upload.check(repository, private=args.private, overwrite=args.overwrite)
-    publication = Publication(args.license or "", args.base_model or "", args.pooling or "")
+    publication = Publication(
+        args.license or "", args.base_model or "", args.pooling or "", adapter=args.adapter
+    )
     name = repository or ""
     print(export(folder, args.out, args.overwrite, args.model, publication=publication, name=name))
     if repository:

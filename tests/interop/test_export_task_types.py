@@ -9,19 +9,22 @@ from typing import Any
 
 import huggingface_hub
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxfer.config import Model, Optimizer, Task
+from flaxfer.config import Lora, Model, Optimizer, Task
 from flaxfer.data import tokenize
 from flaxfer.interop.export import class_name, export
 from flaxfer.models import pretrained
 from flaxfer.models.families import FAMILIES, read_config
+from flaxfer.models.lora import merged, with_adapters
 from flaxfer.tasks import TASK_TYPES, task_type
 from flaxfer.tasks.models import model_spec
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.record import content_hash
+from flaxfer.training.state import ADAPTERS
 from flaxfer.training.vocabulary import Vocabulary
 from tests.helpers import tiny_tokenizer
 
@@ -38,8 +41,13 @@ TASKS = {
 }
 
 
-def stage_without_training(folder: Path, family: Any, task: Task, **train: Any) -> tuple[Path, Any]:
-    """Write a finished stage with random parameters; return its folder and the uncut parameters."""
+def stage_without_training(
+    folder: Path, family: Any, task: Task, *, lora: Lora | None = None, **train: Any
+) -> tuple[Path, Any]:
+    """Write a finished stage with random parameters; return its folder and the uncut parameters.
+
+    With `lora`, it has adapters, and its head is another one than that of the pretrained model.
+    """
     model, head = tiny_tokenizer(folder / "model", family), task_type(task).head
     settings = json.loads((model / "config.json").read_text()) | {"vocab_size": ROWS}
     (model / "config.json").write_text(json.dumps(settings))
@@ -53,6 +61,17 @@ def stage_without_training(folder: Path, family: Any, task: Task, **train: Any) 
     arrays = pretrained.checkpoint_arrays(params, whole, head)
     arrays = {name: array for name, array in arrays.items() if name not in head_names}
     safetensors.numpy.save_file(arrays, model / "model.safetensors", metadata={"format": "pt"})
+    items = {}
+    if lora is not None:
+        adapted = dataclasses.replace(model_spec(whole, task), lora=lora)
+        adapters = jax.tree.map(
+            lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape), jnp.float32),
+            adapted.random_adapters(0),
+        )
+        items = {ADAPTERS: adapters}
+        params = merged(with_adapters(jax.tree.map(jnp.asarray, params), adapters), lora)
+        params = jax.tree.map(np.asarray, params)
+        params["head"] = jax.tree.map(lambda x: x + np.float32(0.1), params["head"])
     vocabulary = Vocabulary(np.arange(ROWS - 20))
     cut = jax.tree.map(np.copy, params)
     word = cut["encoder"]["embeddings"]["word"]
@@ -66,10 +85,11 @@ def stage_without_training(folder: Path, family: Any, task: Task, **train: Any) 
         "start": "pretrained",
         "vocabulary": vocabulary.fingerprint,
         "model": pretrained.weights_fingerprint(model, whole),
+        **({"lora": dataclasses.asdict(lora)} if lora else {}),
     }
     stage = folder / "work" / "stages" / content_hash(identity)
     store = CheckpointStore(stage / "checkpoints", True)
-    store.save(1, {"params": cut}, 0.5, {})
+    store.save(1, {"params": cut, **items}, 0.5, {})
     split = {"languages": {"en": 1}, "sources": [], "examples": 1, "tokens": 9, "truncated": 0}
     records = {
         "identity.json": identity,

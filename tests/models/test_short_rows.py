@@ -222,7 +222,7 @@ def test_a_layer_takes_the_kernel_where_all_tokens_are_queries(
     def layer(params: Any, x_BTD: jax.Array, name: Any, place: Any = None) -> jax.Array:
         execution = Execution(attention=name, mesh=one_device())
         query_BTD = x_BTD if place is None else x_BTD[:, :2]
-        arguments = (query_BTD, x_BTD, segment_BT, place, None, execution)
+        arguments = (query_BTD, x_BTD, segment_BT, place, None, None, execution)
         out: jax.Array = nnx.merge(graph, params)(*arguments)
         return out
 
