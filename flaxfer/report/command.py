@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 
 from flaxfer.errors import ConfigError
-from flaxfer.report.writing import write_report
+from flaxfer.report import terminal
+from flaxfer.report.data import read_report_data
+from flaxfer.report.writing import write
+from flaxfer.runtime.bars import doing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write a report and print the paths of its files."""
+    """Write a report, and print its result and the paths of its files."""
     if len({folder.resolve() for folder in args.folders}) < len(args.folders):
         raise ConfigError(
             "a folder is given twice", where="command line", hint="name every study once."
@@ -35,6 +38,10 @@ def run(args: argparse.Namespace) -> int:
             where="command line",
             hint="add --output FOLDER.",
         )
-    paths = write_report(*args.folders, output=args.output, descriptive=args.descriptive)
+    output = args.output or args.folders[0]
+    with doing("comparing the conditions and writing the report"):
+        data = read_report_data(args.folders, output, args.descriptive)
+        paths = write(data)
+    terminal.show_result(data)
     print(*paths, sep="\n")
     return 0

@@ -59,7 +59,7 @@ def _study_blocks(data: ReportData, entry: Entry) -> list[Block]:
             condition: np.array([*values.values()]) for condition, values in by_row.items()
         }
         dots = "; a dot is one seed" if len(scores.seeds) > 1 else ""
-        plot = plots.bars(entry.plot_name("languages"), _row_names(scores.rows), series, metric)
+        plot = plots.bars(entry.plot_name("languages"), row_names(scores.rows), series, metric)
         blocks.append(plot.figure(f"{metric} by language{dots}."))
     if entry.comparisons:
         level = data.evidence.level
@@ -77,7 +77,7 @@ def _study_blocks(data: ReportData, entry: Entry) -> list[Block]:
     return blocks
 
 
-def _row_names(rows: Sequence[Row | Comparison]) -> list[str]:
+def row_names(rows: Sequence[Row | Comparison]) -> list[str]:
     """Return the languages, with the set where a language has several."""
     counts = Counter(row.language for row in rows)
     return [
@@ -89,7 +89,7 @@ def _difference_plot(entry: Entry, level: float) -> Figure:
     """Return staged minus direct of every set and mean, with intervals."""
     rows = [*entry.comparisons, *(one for one in entry.means if one.language != GAP)]
     quantity = f"{entry.study.metric}, {DIFFERENCE}"
-    plot = plots.intervals(entry.plot_name("differences"), _row_names(rows), rows, quantity)
+    plot = plots.intervals(entry.plot_name("differences"), row_names(rows), rows, quantity)
     return plot.figure(interval_caption(quantity, level, rows))
 
 

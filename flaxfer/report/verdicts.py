@@ -38,7 +38,7 @@ def verdict_blocks(data: ReportData) -> list[Block]:
     """Return the verdicts on all studies; their reasons and the method behind them are folded."""
     judged, blocks = data.judged, list[Block]()
     if len(judged) > 1:
-        blocks += [Text(_counts(data), True), _plot(data)]
+        blocks += [Text(verdict_counts(data), True), _plot(data)]
     elif judged:
         blocks += [_card(*judged[0]), Text(_sentence(*judged[0]))]
     blocks += target_blocks(data)
@@ -57,7 +57,7 @@ def verdict_blocks(data: ReportData) -> list[Block]:
     return blocks
 
 
-def _counts(data: ReportData) -> str:
+def verdict_counts(data: ReportData) -> str:
     """Return how many comparisons have each verdict."""
     counts = Counter[str](label(comparison.all_runs) for _, comparison in data.judged)
     always = ["helps", "hurts", "undecided"]
@@ -72,7 +72,7 @@ def _counts(data: ReportData) -> str:
 def _card(entry: Entry, comparison: Comparison) -> Card:
     """Return the verdict on a study at a glance."""
     estimate = comparison.all_runs
-    what = f"{DIFFERENCE}: {_score_name(entry, comparison)}"
+    what = f"{DIFFERENCE}: {score_name(entry, comparison)}"
     return Card(label(estimate), signed(estimate.difference), interval(estimate), what)
 
 
@@ -80,7 +80,7 @@ def _sentence(entry: Entry, comparison: Comparison) -> str:
     """Return the reasons of a verdict: the difference with its interval, p values, the seeds."""
     text = (
         f"{entry.intermediate} before {entry.target}, with {entry.model}: {DIFFERENCE} "
-        f"{_difference(comparison.all_runs)} in {_score_name(entry, comparison)}; "
+        f"{_difference(comparison.all_runs)} in {score_name(entry, comparison)}; "
         f"{_certainty(comparison.all_runs, comparison.paired)}. {_limits(comparison.all_runs)}"
     ).rstrip()
     if comparison.collapsed:
@@ -158,7 +158,8 @@ def _needs(estimate: Estimate) -> str:
     return ""
 
 
-def _score_name(entry: Entry, comparison: Comparison) -> str:
+def score_name(entry: Entry, comparison: Comparison) -> str:
+    """Return the compared score: the metric with its language, or with those of a mean."""
     better = "" if comparison.larger_is_better else " (smaller is better)"
     if comparison.language not in (MEAN, ZERO_SHOT):
         return f"{comparison.metric}{better} of {comparison.language}"

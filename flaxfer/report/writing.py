@@ -58,11 +58,6 @@ def write_report(
 ) -> tuple[Path, ...]:
     """Write the report of some studies; return the paths of its files and of its figures' folder.
 
-    The files are report.html, report.md, results.csv (every score), comparisons.csv (every
-    comparison), results.tex (the comparisons), languages.tex (the scores by language), and in the
-    folder figures every plot as SVG and PDF. The same studies in the same places give the same
-    bytes.
-
     Args:
       folders: folders of studies or grids.
       output: folder of the report; defaults to the first of `folders`.
@@ -73,7 +68,21 @@ def write_report(
     """
     workdirs = [Path(folder) for folder in folders]
     output = workdirs[0] if output is None else Path(output)
-    data = read_report_data(workdirs, output, descriptive)
+    return write(read_report_data(workdirs, output, descriptive))
+
+
+def write(data: ReportData) -> tuple[Path, ...]:
+    """Write a report; return the paths of its files and of its figures' folder.
+
+    The files are report.html, report.md, results.csv (every score), comparisons.csv (every
+    comparison), results.tex (the comparisons), languages.tex (the scores by language), and in the
+    folder figures every plot as SVG and PDF. The same studies in the same places give the same
+    bytes.
+
+    Raises:
+      DataError: a metrics.jsonl or predictions file is missing or invalid.
+    """
+    output = data.output
     blocks = _opening(data)
     for title, section in SECTIONS.items():
         if content := section(data):

@@ -82,14 +82,22 @@ def is_interactive() -> bool:
     return is_terminal and not is_quiet()
 
 
-def table(title: str, header: Sequence[str] | None, rows: Iterable[Sequence[object]]) -> None:
-    """Print a table unless quiet; numbers are aligned right."""
-    if not is_quiet():
-        console.print(made_table(title, header, rows))
+def table(
+    title: str,
+    header: Sequence[str] | None,
+    rows: Iterable[Sequence[object]],
+    first_width: int | None = None,
+) -> None:
+    """Print a table unless quiet.
 
-
-def made_table(title: str, header: Sequence[str] | None, rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table; numbers are aligned right."""
+    Args:
+      title: Line above it; none if empty.
+      header: Names of the columns, if they have any.
+      rows: Cells; columns of numbers are aligned right.
+      first_width: Largest width of the first column, whose longer cells go on below.
+    """
+    if is_quiet():
+        return
     content = [list(row) for row in rows]
     made = Table(
         title=title or None,
@@ -103,11 +111,16 @@ def made_table(title: str, header: Sequence[str] | None, rows: Iterable[Sequence
     )
     for i, column in enumerate(header or [""] * len(content[0])):
         numeric = all(isinstance(row[i], int | float) for row in content)
-        made.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        made.add_column(
+            column,
+            justify="right" if numeric else "left",
+            overflow="fold",
+            max_width=None if i else first_width,
+        )
     for row in content:
         # Text, because rich takes the brackets in a path for markup.
-        made.add_row(*[Text(f"{v:,}" if isinstance(v, int) else str(v)) for v in row])
-    return made
+        made.add_row(*[Text(f"{v:,}" if isinstance(v, int) else _plain(str(v))) for v in row])
+    console.print(made)
 
 
 def say(text: str) -> None:
@@ -132,4 +145,9 @@ def _print(text: str) -> None:
         wrap = functools.partial(textwrap.wrap, width=console.width, break_long_words=False)
         lines = [wrap(line, break_on_hyphens=False) or [""] for line in text.splitlines()]
         text = "\n".join(itertools.chain(*lines))
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(_plain(text), markup=False, soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """Return the text without no-break spaces, which nobody expects who searches a log."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")

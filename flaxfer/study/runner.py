@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from flaxfer.config import Config, grids, loading
@@ -26,7 +25,7 @@ from flaxfer.interop.embedding import make_embed_step
 from flaxfer.runtime import bars, files, host, platform, sharding, signals
 from flaxfer.runtime.bars import doing
 from flaxfer.runtime.files import StorageError
-from flaxfer.runtime.progress import result, say, warn
+from flaxfer.runtime.progress import say, warn
 from flaxfer.study import (
     forecast,
     listing,
@@ -111,7 +110,7 @@ def run(
         else:
             studies.open(plans[0].config).introduce()
         # Steps run meanwhile. An error is raised again where the module is used.
-        threading.Thread(target=_report_module).start()
+        threading.Thread(target=_import_report).start()
         pace = Pace(lambda: stopping.plans, studies.troubles.settled)
         if pace.done:
             left = pace.total - pace.done
@@ -134,7 +133,6 @@ def run(
     ]
     folders = [Path(plan.config.workdir) for plan in plans]
     html = write_report(folders, output)
-    result(f"report: {html.absolute()}")
     if config.trackers and (listed := listing.look(output)) and listed.verdicts:
         Tracking.of(config).announce(config.name, listed.verdicts)
     if failed:
@@ -144,17 +142,20 @@ def run(
 
 
 def write_report(folders: Sequence[Path], output: Path) -> Path:
-    """Write the report of studies into a folder, and return the path of its page."""
+    """Write the report of studies into a folder, print its result, and return its page."""
     with doing("comparing the conditions and writing the report"):
-        html: Path = _report_module().write_report(*folders, output=output)[0]
-    return html
+        from flaxfer.report import data, terminal, writing
+
+        content = data.read_report_data(folders, output)
+        paths = writing.write(content)
+    terminal.show_result(content)
+    terminal.show_paths(paths)
+    return paths[0]
 
 
-def _report_module() -> ModuleType:
+def _import_report() -> None:
     """Import the report, with pandas and matplotlib, which takes two seconds."""
-    from flaxfer.report import writing
-
-    return writing
+    from flaxfer.report import terminal, writing  # noqa: F401
 
 
 def _go_on(stopping: Stopping, summarise: Callable[[StudyPlan], Failed]) -> bool:
