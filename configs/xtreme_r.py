@@ -30,12 +30,12 @@ Presets
   hub_mbert  Like hub, with multilingual BERT.
   local      A folder with published data sets (copa, glue-samples, mlqa, panx, siqa, squad,
              stsb-multi-mt, tydiqa-goldp, ud-pud, udpos, xcopa, xnli, xquad) and an XLM-R. Sized for
-             two CPU cores (see Time): 2,000 examples of each intermediate task, 400 to 1,000 of
-             each target, three seeds, texts truncated to 128 tokens (windows of 256), no dropout;
-             samples of 20 to 150 examples of every test set. XNLI and MLQA are evaluated on their
-             dev sets, WikiANN on its dev sets in 9 languages, UD-POS in 19 languages (on dev sets
-             in en, ja, uk, wo and zh), TyDiQA-GoldP in 7. The folder has no training set of Social
-             IQa: its test set is trained on.
+             two CPU cores (see Time): 2,000 examples of each intermediate task (1,000 of SQuAD),
+             400 to 1,000 of each target, three seeds, texts truncated to 128 tokens (windows of
+             256), no dropout; samples of 40 to 150 examples of every test set. XNLI and MLQA are
+             evaluated on their dev sets, WikiANN on its dev sets in 9 languages, UD-POS in 19
+             languages (on dev sets in en, ja, uk, wo and zh), TyDiQA-GoldP in 7. The folder has no
+             training set of Social IQa: its test set is trained on.
 
 Commands
   python -m flaxfer.main --config configs/xtreme_r.py:local \

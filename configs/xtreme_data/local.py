@@ -103,7 +103,7 @@ def squad_file(path: str, fraction: float) -> dict:
 
 
 def intermediates() -> dict[str, dict]:
-    """Return the intermediate stages: 2,000 training examples each."""
+    """Return the intermediate stages: 2,000 training examples each, 1,000 questions."""
 
     def qqp(split: str, fraction: float) -> dict:
         labels = {"0": "different", "1": "paraphrase"}
@@ -132,7 +132,9 @@ def intermediates() -> dict[str, dict]:
         siqa=intermediate(SOCIAL, siqa("tst", 0.9), siqa("dev", 0.1)),
         squad=dict(
             task=ANSWERS,
-            data=dict(train=squad_file("squad/train-v1.1.part.json", 0.2), split=(0.9, 0.1, 0.0)),
+            data=dict(
+                train=squad_file("squad/train-v1.1.part.json", 0.0936), split=(0.9, 0.1, 0.0)
+            ),
             optimizer=dict(learning_rate=5e-5),
             train=dict(batch_size=32, epochs=1, **WINDOWS),
         ),
@@ -148,13 +150,14 @@ def xnli() -> dict:
         path = f"xnli/dev-{code}.tsv"
         return dict(path=path, header=False, columns=columns, fraction=fraction)
 
-    tests = {code: pairs(code, 0.06) for code in LANGUAGES["xnli"]}
+    tests = {code: pairs(code, 0.04) for code in LANGUAGES["xnli"]}
     return dict(
         task=NLI,
         data=dict(train=glue("MNLI", "train", 0.1111), dev=glue("MNLI", "dev", 0.2)),
         evaluate=benchmark("xnli", tests),
         parallel=(parallel("xnli", tests),),
         intermediates=("qqp", "siqa", "squad", "stsb"),
+        train=dict(epochs=2),
     )
 
 
@@ -164,7 +167,7 @@ def xcopa() -> dict:
     def copa(path: str, fraction: float = 1.0) -> dict:
         return dict(path=path, columns=COPA, questions=COPA_QUESTIONS, fraction=fraction)
 
-    tests = {code: copa(f"xcopa/{code}/test.{code}.jsonl", 0.3) for code in LANGUAGES["xcopa"]}
+    tests = {code: copa(f"xcopa/{code}/test.{code}.jsonl", 0.2) for code in LANGUAGES["xcopa"]}
     return dict(
         task=CHOICE,
         data=dict(train=copa("copa/train-en.jsonl"), dev=copa("copa/val-en.jsonl")),
@@ -224,18 +227,18 @@ def panx() -> dict:
 
 
 def xquad() -> dict:
-    """Return SQuAD 1.1 (1,000 questions) -> XQuAD and the dev sets of MLQA."""
-    tests = {code: squad_file(f"xquad/xquad.{code}.json", 0.07) for code in LANGUAGES["xquad"]}
+    """Return SQuAD 1.1 (400 questions) -> XQuAD and the dev sets of MLQA."""
+    tests = {code: squad_file(f"xquad/xquad.{code}.json", 0.04) for code in LANGUAGES["xquad"]}
     sizes = dict(en=1148, de=512, es=500, vi=511, zh=504)
     mlqa = {
         code: squad_file(
-            f"mlqa/dev/dev-context-{code}-question-{code}.json", round(60 / sizes[code], 4)
+            f"mlqa/dev/dev-context-{code}-question-{code}.json", round(40 / sizes[code], 4)
         )
         for code in MLQA
     }
     return dict(
         task=ANSWERS,
-        data=dict(train=squad_file("squad/train-v1.1.part.json", 0.1), split=DEV_OF_TRAIN),
+        data=dict(train=squad_file("squad/train-v1.1.part.json", 0.04), split=DEV_OF_TRAIN),
         evaluate=benchmark("xquad", tests) | benchmark("mlqa", mlqa, answer_style="mlqa"),
         intermediates=("mnli", "qqp", "siqa", "stsb"),
         train=dict(epochs=2, **WINDOWS),
@@ -243,16 +246,16 @@ def xquad() -> dict:
 
 
 def tydiqa() -> dict:
-    """Return English TyDiQA-GoldP (1,000 questions) -> 6 other languages."""
+    """Return English TyDiQA-GoldP (400 questions) -> 6 other languages."""
     sizes = dict(bn=113, en=440, fi=782, id=565, ko=276, sw=499, te=669)
     tests = {
-        code: squad_file(f"tydiqa-goldp/{name}_tydiqa_dev.json", round(80 / sizes[code], 4))
+        code: squad_file(f"tydiqa-goldp/{name}_tydiqa_dev.json", round(50 / sizes[code], 4))
         for code, name in TYDIQA.items()
     }
     return dict(
         task=ANSWERS,
         data=dict(
-            train=squad_file("tydiqa-goldp/english_tydiqa_train.json", 0.32), split=DEV_OF_TRAIN
+            train=squad_file("tydiqa-goldp/english_tydiqa_train.json", 0.1286), split=DEV_OF_TRAIN
         ),
         evaluate=benchmark("tydiqa", tests),
         intermediates=("mnli", "qqp", "siqa", "squad", "stsb"),

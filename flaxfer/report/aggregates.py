@@ -1,4 +1,4 @@
-"""Means over tasks, transfer gaps, and means by language family and script, as in XTREME-R."""
+"""Means over tasks, transfer gaps, and means by language family, script and resources."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ from flaxfer.report.formatting import join, plural, spreads
 from flaxfer.statistics.aggregates import Aggregate, Values, aggregate, scores_of
 from flaxfer.statistics.scores import GAP, MEAN, ZERO_SHOT, with_difference
 
+GROUPS = {"families": "family", "scripts": "script", "resources": "resources"}
+"""Groups of languages: attributes of `Aggregate`, and their names."""
+RESOURCES = "Resources: class of Joshi et al. (2020), 5 for the most labelled and unlabelled texts."
+
 
 def aggregate_blocks(data: ReportData) -> list[Block]:
-    """Return, for each model, its tasks with their means, and the means by family and script.
+    """Return, for each model, its tasks with their means, and the means by group of languages.
 
     Studies are restricted to the seeds that have a run of every condition.
     """
     by_model: dict[str, list[Entry]] = defaultdict(list)
     notes: dict[str, list[str]] = defaultdict(list)
     for entry in data.entries:
-        complete = _complete_seeds(entry)
+        complete = complete_seeds(entry)
         if not entry.study.larger_is_better:
             notes[entry.model].append(f"Smaller is better, so not a task here: {entry.name}.")
         elif complete.study.seeds and complete.scores.mean_languages:
@@ -40,7 +44,7 @@ def aggregate_blocks(data: ReportData) -> list[Block]:
     return blocks
 
 
-def _complete_seeds(entry: Entry) -> Entry:
+def complete_seeds(entry: Entry) -> Entry:
     """Return the entry with the seeds that have all conditions, and its name as the study's."""
     study = entry.study
     runs = {(run.condition, run.seed) for run in study.runs if run.stage == "target"}
@@ -91,8 +95,9 @@ def _model_blocks(
     table = Table(caption, records + over_tasks, "lll", notes, len(over_tasks))
 
     languages = {code for of in values[conditions[0]].values() for code in of}
-    summary = f"By language family and script: {model}, {plural(len(languages), 'language')}"
-    return [table, Folded(summary, [_group_table(model, aggregates)])]
+    summary = f"By family, script and resources: {model}, {plural(len(languages), 'language')}"
+    caption = f"By group of languages with {model}: mean over the tasks that have it."
+    return [table, Folded(summary, [Table(caption, _groups(aggregates), "ll", [RESOURCES])])]
 
 
 def _task(entry: Entry) -> str:
@@ -122,14 +127,11 @@ def _means_over_tasks(
     ]
 
 
-def _group_table(model: str, aggregates: Mapping[str, Aggregate]) -> Table:
-    """Return the means by language family and by script."""
-    first = next(iter(aggregates.values()))
-    records = [
+def _groups(aggregates: Mapping[str, Aggregate]) -> list[dict[str, str]]:
+    """Return the means by language family, script and class of resources."""
+    return [
         {"group": label, "name": group}
         | spreads(with_difference({c: getattr(one, kind)[group] for c, one in aggregates.items()}))
-        for kind, label in (("families", "family"), ("scripts", "script"))
-        for group in getattr(first, kind)
+        for kind, label in GROUPS.items()
+        for group in getattr(next(iter(aggregates.values())), kind)
     ]
-    caption = f"By family and script with {model}: mean over the tasks that have it."
-    return Table(caption, records, "ll")

@@ -30,7 +30,7 @@ from flaxfer.report.formatting import (
 )
 from flaxfer.report.languages import CORRELATION_NOTE, interval_caption
 from flaxfer.statistics.multiplicity import Verdict
-from flaxfer.statistics.records import Comparison, Estimate, Family
+from flaxfer.statistics.records import Comparison, Estimate
 from flaxfer.statistics.scores import DIFFERENCE, MEAN, ZERO_SHOT
 
 
@@ -183,7 +183,7 @@ def _method(data: ReportData) -> str:
             one.family == family and one.all_runs.p_holm is not None
             for one in (*evidence.comparisons, *evidence.means)
         )
-        for family in get_args(Family)
+        for family in ("primary", "secondary")
     )
     size = plural(primary, "comparison")
     text += (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flaxfer.report.aggregates import aggregate_blocks
+from flaxfer.report.benchmarks import benchmark_blocks
 from flaxfer.report.csv_tex import comparisons_csv, results_csv, results_tex
 from flaxfer.report.curves import curve_blocks
 from flaxfer.report.data import Entry, ReportData, read_report_data
@@ -27,6 +28,7 @@ from flaxfer.runtime.files import write_atomically
 
 SECTIONS: dict[str, Callable[[ReportData], Sequence[Block]]] = {
     "Looks and changes of the design": sequential_blocks,
+    "Benchmarks": benchmark_blocks,
     "Descriptive statistics": descriptive_blocks,
     "Scores by language": language_blocks,
     "Means over languages and tasks": aggregate_blocks,

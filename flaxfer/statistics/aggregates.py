@@ -33,7 +33,7 @@ class Aggregate:
       gap: mean of `gaps`; None if there are none.
       families: by language family, the mean over the tasks that have it, where a task counts with
         the mean over its languages of the family.
-      scripts: the same by script.
+      scripts, resources: the same by script, and by class of resources.
     """
 
     tasks: dict[str, np.ndarray]
@@ -42,6 +42,7 @@ class Aggregate:
     gap: np.ndarray | None
     families: dict[str, np.ndarray]
     scripts: dict[str, np.ndarray]
+    resources: dict[str, np.ndarray]
 
 
 def aggregate(
@@ -78,6 +79,7 @@ def aggregate(
         gap=_mean(gaps.values()) if gaps else None,
         families=_group_means(values, lambda code: language(code).family),
         scripts=_group_means(values, lambda code: language(code).script),
+        resources=_group_means(values, lambda code: language(code).resources),
     )
 
 

@@ -6,7 +6,8 @@ the examples of all sets resampled.
 
 The comparisons that decide about their studies, one of each (`Scores.headline`), form the primary
 family. All others are secondary and form a family of their own: single sets, other means, gaps.
-`multiplicity` corrects the claims of a family.
+Tasks of benchmarks and their means (`benchmarks`) form a third one. `multiplicity` corrects the
+claims of a family.
 """
 
 from __future__ import annotations
@@ -19,12 +20,20 @@ from typing import get_args
 import numpy as np
 
 from flaxfer.statistics import inference, multiplicity, power
+from flaxfer.statistics.benchmarks import TaskRuns, mean_over_tasks, read_tasks
 from flaxfer.statistics.collapse import Collapsed
 from flaxfer.statistics.inference import Difference
 from flaxfer.statistics.looks import AnyDifference, of_all_looks
-from flaxfer.statistics.records import Comparison, ConditionScores, Estimate, Evidence, Family
+from flaxfer.statistics.records import (
+    BenchmarkComparison,
+    Comparison,
+    ConditionScores,
+    Estimate,
+    Evidence,
+    Family,
+)
 from flaxfer.statistics.scores import GAP
-from flaxfer.statistics.sets import SetScores, StudyRuns
+from flaxfer.statistics.sets import Compared, SetScores, StudyRuns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,32 +73,59 @@ def compare(
     """
     sets: list[_Draft] = []
     means: list[_Draft] = []
+    tasks: list[TaskRuns] = []
     skipped: list[str] = []
     notes: list[str] = []
     for workdir in map(Path, workdirs):
         study = StudyRuns(workdir, metric)
         scored = study.sets(draws, seed)
         collapsed = study.collapsed(list(scored.values()))
-        sets += [_compare(study, one, collapsed, level, seed) for one in scored.values()]
-        means += [_compare(study, one, collapsed, level, seed) for one in study.means(scored)]
+        for drafts, of in ((sets, [*scored.values()]), (means, study.means(scored))):
+            drafts += [_compare(study, one, collapsed, level, seed) for one in of]
+        if not metric:
+            tasks += read_tasks(study, scored, draws, seed)
         skipped += study.skipped
         notes += study.notes
-    comparisons = _judge([*sets, *means], alpha)
+    tasks += mean_over_tasks(tasks)
+    of_tasks = [_compare_task(one, level, seed) for one in tasks]
+    comparisons = _judge([*sets, *means, *of_tasks], alpha)
+    number = len(sets) + len(means)
     return Evidence(
         tuple(comparisons[: len(sets)]),
-        tuple(comparisons[len(sets) :]),
+        tuple(comparisons[len(sets) : number]),
         tuple(skipped),
         tuple(notes),
         level,
         alpha,
         draws,
+        tuple(
+            BenchmarkComparison(one.benchmark, one.model, one.intermediate, one.tasks, comparison)
+            for one, comparison in zip(tasks, comparisons[number:], strict=True)
+        ),
     )
 
 
+def _compare_task(task: TaskRuns, level: float, seed: int) -> _Draft:
+    """Return the comparison on a task of a benchmark or a mean over tasks, over all runs."""
+    every = np.zeros(len(task.runs.runs), bool)
+    draft = _compare(task.runs, task.scores, every, level, seed, "benchmark")
+    name = task.tasks[0] if len(task.tasks) == 1 else ""
+    return dataclasses.replace(draft, comparison=dataclasses.replace(draft.comparison, study=name))
+
+
 def _compare(
-    study: StudyRuns, scores: SetScores, collapsed_r: np.ndarray, level: float, seed: int
+    study: Compared,
+    scores: SetScores,
+    collapsed_r: np.ndarray,
+    level: float,
+    seed: int,
+    family: Family | None = None,
 ) -> _Draft:
-    """Return the comparison on a set or mean, without its verdicts."""
+    """Return the comparison on a set or mean, without its verdicts.
+
+    Its family is primary if it decides about its study, unless one is given.
+    """
+    family = family or _family(study, scores)
     collapsed, not_transferred = [], []
     for run, failed, why in zip(study.runs, collapsed_r, scores.unlearned, strict=True):
         if failed:
@@ -98,8 +134,9 @@ def _compare(
         elif why:
             not_transferred.append(Collapsed(run.condition, run.seed, run.id, why))
     partly = collapsed and all(study.compared(~collapsed_r))
-    every = _estimate(study, scores, np.full_like(collapsed_r, True), level, seed)
-    sound = _estimate(study, scores, ~collapsed_r, level, seed) if partly else (None, None)
+    settings = level, seed, family == "primary"
+    every = _estimate(study, scores, np.full_like(collapsed_r, True), *settings)
+    sound = _estimate(study, scores, ~collapsed_r, *settings) if partly else (None, None)
     comparison = Comparison(
         workdir=str(study.workdir),
         study=study.study.name,
@@ -108,7 +145,7 @@ def _compare(
         language=scores.language,
         set=scores.set,
         n=scores.n,
-        family=_family(study, scores),
+        family=family,
         margin=study.margin,
         paired=study.paired,
         units=scores.units,
@@ -121,12 +158,12 @@ def _compare(
     return _Draft(comparison, every[1], sound[1])
 
 
-def _family(study: StudyRuns, scores: SetScores) -> Family:
+def _family(study: Compared, scores: SetScores) -> Family:
     return "primary" if (scores.language, scores.set) == study.headline else "secondary"
 
 
 def _estimate(
-    study: StudyRuns, scores: SetScores, kept: np.ndarray, level: float, seed: int
+    study: Compared, scores: SetScores, kept: np.ndarray, level: float, seed: int, primary: bool
 ) -> tuple[Estimate, AnyDifference]:
     """Return the estimate from the runs that `kept`, (runs,) bool, selects."""
     first, second = study.compared(kept)
@@ -135,7 +172,7 @@ def _estimate(
     direct, staged = scores.scores[first], scores.scores[second]
     rng = np.random.default_rng((seed, scores.n, 1))
     resampled = scores.resampled[:, first], scores.resampled[:, second]
-    primary = _family(study, scores) == "primary" and study.metric == study.study.metric
+    primary = primary and study.metric == study.study.metric
     difference = of_all_looks(
         study.study,
         Difference(direct, staged, *resampled, scores.largest, paired=study.paired),
@@ -175,7 +212,7 @@ def _estimate(
 
 
 def _condition_scores(
-    study: StudyRuns, indices: Sequence[int], scores: np.ndarray
+    study: Compared, indices: Sequence[int], scores: np.ndarray
 ) -> ConditionScores:
     return ConditionScores(
         tuple(study.runs[i].seed for i in indices),

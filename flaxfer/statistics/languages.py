@@ -1,8 +1,9 @@
-"""Families and scripts of languages: the 50 of XTREME-R (Ruder et al. 2021).
+"""Families, scripts and resources of languages: the 50 of XTREME-R (Ruder et al. 2021).
 
 Families, and branches of Indo-European ("IE"), follow the tables of languages in XTREME (Hu et al.
 2020) and XTREME-R, which are based on WALS and Glottolog. Scripts are those of these benchmarks'
-data.
+data. Resources are the classes of Joshi et al. (2020, arXiv 2004.09095; lang2tax.txt beside it), by
+how many labelled and unlabelled texts there are.
 """
 
 from __future__ import annotations
@@ -49,12 +50,22 @@ Uralic; Latin; et est Estonian; fi fin Finnish; hu hun Hungarian
 """
 
 
+_RESOURCES = {
+    "1, scraping-bys": "az gu jv ml my qu te",
+    "2, hopefuls": "ht mr pa sw wo yo",
+    "3, rising stars": "af bg bn el et he id ka kk lt ms ro ta th tl uk ur",
+    "4, underdogs": "eu fa fi hi hu it ko nl pl pt ru tr vi",
+    "5, winners": "ar de en es fr ja zh",
+}
+
+
 class Language(NamedTuple):
-    """A language; `family` and `script` are `UNKNOWN` outside the table."""
+    """A language; all but the name is `UNKNOWN` outside the tables."""
 
     name: str
     family: str
     script: str
+    resources: str = UNKNOWN
 
 
 LANGUAGES: dict[str, Language] = {}
@@ -63,10 +74,11 @@ LANGUAGES: dict[str, Language] = {}
 _SHORT: dict[str, str] = {"zho": "zh", "fas": "fa", "swa": "sw", "fil": "tl"}
 """ISO 639-3 to ISO 639-1 codes, including Tatoeba's and those of macrolanguages."""
 
+_CLASS = {code: name for name, codes in _RESOURCES.items() for code in codes.split()}
 for _line in _TABLE.strip().splitlines():
     _family, _script, *_languages = _line.split("; ")
     for _short, _long, _name in (entry.split(" ", 2) for entry in _languages):
-        LANGUAGES[_short] = Language(_name, _family, _script)
+        LANGUAGES[_short] = Language(_name, _family, _script, _CLASS[_short])
         _SHORT[_long] = _short
 
 

@@ -10,8 +10,9 @@ from flaxfer.statistics.collapse import Collapsed
 from flaxfer.statistics.inference import Over
 from flaxfer.statistics.multiplicity import Verdict
 
-Family = Literal["primary", "secondary"]
-"""Comparisons whose claims are corrected together: one of each study, and all others."""
+Family = Literal["primary", "secondary", "benchmark"]
+"""Comparisons whose claims are corrected together: one of each study, all others, and those of
+the tasks of a benchmark and their mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +142,24 @@ class Comparison:
 
 
 @dataclasses.dataclass(frozen=True)
+class BenchmarkComparison:
+    """Staged against direct on a task of a benchmark, or on the mean over tasks.
+
+    Attributes:
+      benchmark: name of the benchmark.
+      model, intermediate: names from the grid, or else from the study.
+      tasks: the task, or those of the mean over tasks.
+      comparison: its scores are means over languages; `study` is the task, or empty.
+    """
+
+    benchmark: str
+    model: str
+    intermediate: str
+    tasks: tuple[str, ...]
+    comparison: Comparison
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence:
     """All comparisons of some studies.
 
@@ -152,6 +171,7 @@ class Evidence:
       level: nominal coverage of the intervals.
       alpha: family-wise error rate of the verdicts.
       draws: number of resamples of the examples.
+      benchmarks: comparisons on the tasks of benchmarks.
     """
 
     comparisons: tuple[Comparison, ...]
@@ -161,3 +181,4 @@ class Evidence:
     level: float
     alpha: float
     draws: int
+    benchmarks: tuple[BenchmarkComparison, ...] = ()

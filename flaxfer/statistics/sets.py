@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxfer.evaluation.records import Study, read_study
+from flaxfer.evaluation.records import Run, Study, read_study
 from flaxfer.statistics import reading
 from flaxfer.statistics.collapse import at_chance, why_unlearned
 from flaxfer.statistics.scores import Row, Scores
@@ -86,56 +86,31 @@ class _Measured:
     usable: Usable | None
 
 
-class StudyRuns:
-    """The target's direct and staged runs of a study, scored from their predictions.
+class Compared:
+    """Direct and staged runs, and which of them are compared.
 
     Attributes:
-      workdir, study: directory and record of the study.
-      metric, larger_is_better: metric of all scores, and its direction.
-      margin: smallest relevant difference of the metric; None if none is declared.
-      paired: whether runs are compared as pairs of a seed.
-      headline: language and set that decide about the study, see `Scores.headline`.
+      workdir, study: directory and record of the study, or of the first one of several.
+      metric: metric of all scores.
       runs: runs, direct before staged.
+      paired: whether runs are compared as pairs of a seed.
+      margin: smallest relevant difference of the metric; None if none is declared.
+      headline: language and set that decide about the study, see `Scores.headline`.
       pairs: indices of the direct and of the staged runs of the seeds in both conditions.
-      skipped: why the study, sets or means are left out, one sentence each.
-      notes: what looks wrong with the sets, one sentence each.
     """
 
-    def __init__(self, workdir: Path, metric: str, study: Study | None = None):
-        self.workdir, self.study = workdir, study or read_study(workdir)
-        self.metric = metric or self.study.metric
-        form, known = task_type(self.study.task), self.metric in self.study.metrics
-        self.larger_is_better = form.larger_is_better(self.metric) if known else True
-        lowest, highest = form.metric_range(self.metric)
-        self._largest = highest - lowest
-        self.runs = [
-            run
-            for condition in COMPARED
-            for run in self.study.runs
-            if (run.condition, run.stage) == (condition, "target")
-        ]
-        self.skipped: list[str] = []
-        self.notes: list[str] = []
+    margin: float | None = None
+    headline: tuple[str, str] | None = None
+
+    def __init__(self, workdir: Path, study: Study, metric: str, runs: Sequence[Run]):
+        self.workdir, self.study, self.metric = workdir, study, metric
+        self.runs, self.paired = runs, study.paired
         direct, staged = (
-            {run.seed: i for i, run in enumerate(self.runs) if run.condition == condition}
+            {run.seed: i for i, run in enumerate(runs) if run.condition == condition}
             for condition in COMPARED
         )
         both = [seed for seed in staged if seed in direct]
         self.pairs = [direct[seed] for seed in both], [staged[seed] for seed in both]
-        self.paired = self.study.paired
-        if {run.condition for run in self.runs} != set(COMPARED):
-            self._skip("it has no finished runs of both direct and staged")
-        elif self.paired and not both:
-            self._skip("it is paired, but no seed has finished runs of both direct and staged")
-        if not known:
-            self._skip(f"it has no metric {self.metric}")
-        self._comparable = not self.skipped
-        self._scores = Scores(self.study)
-        self.margin = self.study.margin.get(self.metric)
-        self.headline = self._scores.headline
-
-    def _skip(self, why: str) -> None:
-        self.skipped.append(f"{self.study.name} ({self.workdir}): {why}.")
 
     def kept_pairs(self, kept: np.ndarray) -> np.ndarray:
         """Return (pairs,) bool: the pairs of two runs that `kept`, (runs,) bool, selects."""
@@ -160,6 +135,45 @@ class StudyRuns:
                 for condition in COMPARED
             )
         return direct, staged
+
+
+class StudyRuns(Compared):
+    """The target's direct and staged runs of a study, scored from their predictions.
+
+    Attributes:
+      larger_is_better: direction of the metric.
+      skipped: why the study, sets or means are left out, one sentence each.
+      notes: what looks wrong with the sets, one sentence each.
+    """
+
+    def __init__(self, workdir: Path, metric: str, study: Study | None = None):
+        study = study or read_study(workdir)
+        runs = [
+            run
+            for condition in COMPARED
+            for run in study.runs
+            if (run.condition, run.stage) == (condition, "target")
+        ]
+        super().__init__(workdir, study, metric or study.metric, runs)
+        form, known = task_type(self.study.task), self.metric in self.study.metrics
+        self.larger_is_better = form.larger_is_better(self.metric) if known else True
+        lowest, highest = form.metric_range(self.metric)
+        self._largest = highest - lowest
+        self.skipped: list[str] = []
+        self.notes: list[str] = []
+        if {run.condition for run in self.runs} != set(COMPARED):
+            self._skip("it has no finished runs of both direct and staged")
+        elif self.paired and not self.pairs[0]:
+            self._skip("it is paired, but no seed has finished runs of both direct and staged")
+        if not known:
+            self._skip(f"it has no metric {self.metric}")
+        self._comparable = not self.skipped
+        self._scores = Scores(self.study)
+        self.margin = self.study.margin.get(self.metric)
+        self.headline = self._scores.headline
+
+    def _skip(self, why: str) -> None:
+        self.skipped.append(f"{self.study.name} ({self.workdir}): {why}.")
 
     def sets(self, draws: int, seed: int) -> dict[Row, SetScores]:
         """Score every set on its examples, on resamples of them, and with exchanged predictions.
@@ -270,15 +284,15 @@ class StudyRuns:
             if missing := sorted(row.set for row in rows[0] + rows[1] if row not in sets):
                 self._skip(f"{name}: no comparison of {', '.join(missing)}")
                 continue
-            means.append(self._mean(name, *([sets[row] for row in part] for part in rows)))
+            means.append(self.mean(name, *([sets[row] for row in part] for part in rows)))
             learned = [[sets[row] for row in part if not sets[row].at_chance] for part in rows]
             fewer = 2 <= len(learned[0] + learned[1]) < len(rows[0] + rows[1])
             if fewer and [bool(part) for part in learned] == [bool(part) for part in rows]:
-                means.append(self._mean(LEARNED.format(name), *learned))
+                means.append(self.mean(LEARNED.format(name), *learned))
         return means
 
-    def _mean(
-        self, name: str, averaged: Sequence[SetScores], subtracted: Sequence[SetScores]
+    def mean(
+        self, name: str, averaged: Sequence[SetScores], subtracted: Sequence[SetScores] = ()
     ) -> SetScores:
         """Return a mean over languages, or the difference of two such means."""
         sets = [*averaged, *subtracted]

@@ -103,9 +103,14 @@ def test_scores_of_studies_by_language() -> None:
 
 def test_languages_of_codes_families_and_scripts() -> None:
     assert len(LANGUAGES) == 50
-    assert language("pt-BR") == language("por") == ("Portuguese", "IE: Romance", "Latin")
+    portuguese = ("Portuguese", "IE: Romance", "Latin", "4, underdogs")
+    assert language("pt-BR") == language("por") == portuguese
     assert language("cmn") == language("zh_CN") == language("zho") == LANGUAGES["zh"]
-    assert language("tlh") == ("tlh", UNKNOWN, UNKNOWN)
+    assert language("tlh") == ("tlh", UNKNOWN, UNKNOWN, UNKNOWN)
+    # All seven languages with the most resources (Joshi et al. 2020, table 1) are among them.
+    winners = {code for code, one in LANGUAGES.items() if one.resources[0] == "5"}
+    assert winners == {"ar", "de", "en", "es", "fr", "ja", "zh"}
+    assert {one.resources[0] for one in LANGUAGES.values()} == {*"12345"}
     # XTREME-R counts 14 families, besides an isolate and a creole.
     families = {one.family.split(":")[0] for one in LANGUAGES.values()} - {"Basque", "Creole"}
     assert len(families) == 14
