@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.side:
         common.print_line(timed(options))
         return
-    from flaxfer.evaluation.search import device_bytes  # Imports JAX, which some searches lack.
+    from flaxfer.tasks.search import device_bytes  # Imports JAX, which some searches lack.
 
     python = {"jax": sys.executable, "torch": options.python_torch}
     sizes = (f"--{name}={getattr(options, name)}" for name in ("candidates", "width", "queries"))
@@ -139,7 +139,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def _flaxfer(candidate_mD: np.ndarray, k: int) -> Search:
-    from flaxfer.evaluation.search import top_k
+    from flaxfer.tasks.search import top_k
 
     return lambda query_nD: top_k(query_nD, candidate_mD, k)[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +141,32 @@ def random_tokenized(n: int, classes: int = 0, seed: int = 0, longest: int = 12)
         truncated=0,
         fingerprint=f"{n}-{classes}-{seed}-{longest}",
         task_type=TASK_TYPES["classification" if classes else "regression"],
+    )
+
+
+def random_queries(n: int, passages: int, seed: int = 0) -> Tokenized:
+    """Random queries for `encoder_config` with one or two of the passages, and some negatives."""
+    from flaxfer.tasks import TASK_TYPES
+    from flaxfer.tasks.retrieval import Numbers
+
+    rng = np.random.default_rng(seed)
+    drawn = [rng.permutation(passages)[: rng.integers(1, 5)].tolist() for _ in range(n)]
+    numbers = tuple(
+        Numbers(tuple(each[: 1 + i % 2]), tuple(each[1 + i % 2 :])) for i, each in enumerate(drawn)
+    )
+    label = np.full((n + passages, 2), -1, np.int32)
+    for i, each in enumerate(numbers):
+        label[i, : len(each.right)] = each.right
+    label[n:, 0] = np.arange(passages)
+    texts = random_tokenized(n + passages, seed=seed)
+    return dataclasses.replace(
+        texts,
+        label=label,
+        **{name: getattr(texts, name)[:n] for name in ("id", "language", "domain")},
+        cluster=("",) * n,
+        example=np.append(np.arange(n), rng.integers(0, n, passages)).astype(np.int32),
+        reference=numbers,
+        task_type=TASK_TYPES["retrieval"],
     )
 
 

@@ -41,8 +41,10 @@ def forward_flops(model: ModelSpec, work: Work) -> float:
     layer = per_query * work.tokens + keys + attention
     last_layer = share * (per_query * work.tokens + attention) + keys
     read = work.tokens if every_token else work.sequences
-    dense = 0 if model.head in ("token", "span") else width * width
-    head = 2 * read * (dense + width * model.num_outputs)
+    dense = width * width if model.head in ("sequence", "choice", "pooler_embedding") else 0
+    # Embeddings are what the head reads.
+    outputs = 0 if model.head.endswith("_embedding") else width * model.num_outputs
+    head = 2 * read * (dense + outputs)
     return (encoder.num_layers - 1) * layer + last_layer + head
 
 

@@ -21,7 +21,7 @@ from flaxfer.aot.flops import Work
 from flaxfer.config import Config, Optimizer, Stage, Task
 from flaxfer.data import packing
 from flaxfer.data.json_files import read_json
-from flaxfer.data.loader import TrainPlan, eval_batches
+from flaxfer.data.loader import TrainPlan, eval_batches, train_examples
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
@@ -154,9 +154,9 @@ class Workload:
             tokens = rows * settings.row_length
             return Work(sequences, tokens, tokens * tokens / sequences)
         lengths = self.data.train.lengths.astype(np.float64)
-        sequences = settings.batch_size * self.data.train.choices
+        each = len(lengths) / train_examples(self.data.train)
         mean, square = float(lengths.mean()), float(np.square(lengths).mean())
-        return Work(sequences, sequences * mean, sequences * square)
+        return Work(*(settings.batch_size * each * value for value in (1.0, mean, square)))
 
     def padded(self, row_shards: int) -> Work:
         """Return the work of a train step with padding and empty slots."""

@@ -28,6 +28,9 @@ TASK_SETTINGS = (
     "answer_style",
     "tag_scheme",
     "strict_entities",
+    "pooling",
+    "similarity_scale",
+    "symmetric_loss",
 )
 """Fields of `Task` that have an effect if they are among `TaskType.settings`."""
 TRAIN_SETTINGS = ("doc_stride", "output_bias", "label_smoothing")

@@ -62,7 +62,9 @@ class Source:
     - question_answering: `text_a` (question), `text_b` (context), `answers` (`{"text": [...],
       "answer_start": [...]}`); a squad file needs no columns;
     - multiple_choice: `text_a`, `choice_1`, `choice_2` and so on, `label` (zero-based index of the
-      correct choice), optionally `question` (see `questions`).
+      correct choice), optionally `question` (see `questions`);
+    - retrieval: `query`, `passage` (a text, or in jsonl, json and parquet files a list of right
+      ones, the one to learn first) and optionally `negative` (a wrong one, or a list of them).
 
     Attributes:
       path: File, or with `format="lines"` the folder of the `aligned` ones; relative to `data_dir`.
@@ -174,7 +176,8 @@ class Task:
     Attributes:
       name: Name used in reports and directories.
       type: `classification` into `labels`; `regression` of a score in `score_range`; `tagging` of
-        words with `labels`; `question_answering` by a span of the context; or `multiple_choice`.
+        words with `labels`; `question_answering` by a span of the context; `multiple_choice`; or
+        `retrieval` of passages for queries.
       labels: Names of the classes or tags, in the order of the logits.
       score_range: Smallest and largest valid score.
       metric: Dev metric that selects the best checkpoint.
@@ -184,6 +187,11 @@ class Task:
       answer_style: Script to compare answers like: `squad` (1.1, XQuAD), `squad2`, or `mlqa`.
       tag_scheme: How tags mark entities, see `fields.TagScheme`.
       strict_entities: Count only entities that the scheme allows (seqeval's strict mode).
+      pooling: How the tokens of a text become its embedding: their `mean`; the `cls` token; or the
+        `pooler`, a tanh layer after that, which is pretrained in BERT.
+      similarity_scale: Factor of the cosines in the loss at the start, which is trained: 100 in
+        XTREME-R, 1 / 0.07 in CLIP, 20 is the default of sentence-transformers.
+      symmetric_loss: Also learn to find the query of a passage, among those of the batch.
     """
 
     name: fields.Title
@@ -197,6 +205,9 @@ class Task:
     answer_style: AnswerStyle = "squad"
     tag_scheme: fields.TagScheme = "auto"
     strict_entities: fields.Bool = False
+    pooling: Literal["mean", "cls", "pooler"] = "mean"
+    similarity_scale: fields.Positive = 100.0
+    symmetric_loss: fields.Bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,8 @@ class Examples:
         tuples of choices; None for single texts.
       label: (n,) int32 class or correct choice, or float32 score. Tagging: tuples with the tag of
         each word, an index into the task's labels, or -1 for none. Question answering: tuples of
-        (answer, its first character in the context).
+        (answer, its first character in the context). Retrieval: tuples of the other right passages
+        beside `text_b`, and of the negatives.
       id: `<file stem>:<one-based record>` unless the data has ids.
       language, domain: Language and domain of each example.
       cluster: Cluster of each example, empty for none: examples of a cluster are not independent.

@@ -43,9 +43,10 @@ class BatchSize(NamedTuple):
         """Return the size of a batch of host arrays, including a rehearsed task."""
         sizes = []
         for arrays in filter(None, packing.by_task(batch)):
-            # Exactly one of the choices of an example is correct.
-            examples = arrays["label_BE" if "unit_BE" in arrays else "mask_BE"]
-            segment = arrays["segment_BT"]
+            # Exactly one of the choices of an example is correct; one of its texts is the query.
+            several = {"unit_BE": "label_BE", "query_BE": "query_BE"}
+            counted = next((several[name] for name in several if name in arrays), "mask_BE")
+            examples, segment = arrays[counted], arrays["segment_BT"]
             sizes.append((int(examples.sum()), int((segment > 0).sum()), segment.size))
         return cls(*map(sum, zip(*sizes, strict=True)))
 
@@ -60,8 +61,7 @@ class TrainPlan:
     """The batches of a stage.
 
     Attributes:
-      data: The training split. An example of a batch is a sequence, or in multiple choice the
-        sequences of all choices.
+      data: The training split; see `TaskType.micro_batches` for the sequences of its examples.
       train: Settings of the training loop.
       seeds: Seeds of the order. With several, the arrays of a batch have a leading axis of seeds.
       total_steps: Number of optimizer updates of the stage.
@@ -90,9 +90,8 @@ class TrainPlan:
         steps = total_steps(data, train)
         slots = packing.max_examples(data.lengths, train.row_length) if train.packing else 1
         plan = cls(data, train, seeds, steps, (), slots, multiple, pad_id)
-        micro = np.concatenate(
-            [plan._micro_batches(step) for step in range(min(steps, PLANNED_STEPS))]
-        )
+        planned = range(min(steps, PLANNED_STEPS))
+        micro = [indices for step in planned for indices in plan._micro_batches(step)]
         needed = packing.rows_needed(data.lengths, micro, train.row_length, slots)
         # The micro-batches of a step have one shape for all seeds.
         needed = needed.reshape(-1, len(seeds) * train.gradient_accumulation_steps).max(axis=1)
@@ -138,12 +137,14 @@ class TrainPlan:
             stacked |= {f"{packing.REHEARSED}/{key}": array for key, array in other.items()}
         return stacked
 
-    def _micro_batches(self, step: int) -> np.ndarray:
-        """Return the sequences of a step, int64 (seeds * micro-batches, sequences)."""
-        choices = self.data.choices
-        indices = np.stack([self.indices(step, which) for which in range(len(self.seeds))])
-        sequence = indices[..., None] * choices + np.arange(choices)
-        return sequence.reshape(len(self.seeds) * self.train.gradient_accumulation_steps, -1)
+    def _micro_batches(self, step: int) -> list[np.ndarray]:
+        """Return the sequences of each micro-batch of a step, those of the first seed first."""
+        form, parts = self.data.task_type, self.train.gradient_accumulation_steps
+        return [
+            sequences
+            for which in range(len(self.seeds))
+            for sequences in form.micro_batches(self.data, self.indices(step, which), parts)
+        ]
 
     def padding_share(self) -> float:
         """Return the share of padding among the token positions of (part of) the first epoch."""
@@ -198,8 +199,8 @@ class TrainPlan:
 
 
 def train_examples(data: Tokenized) -> int:
-    """Return the number of examples of an epoch: sequences, or in multiple choice examples."""
-    return len(data) // data.choices
+    """Return the number of examples of an epoch, see `TaskType.train_examples`."""
+    return data.task_type.train_examples(data)
 
 
 def eval_batches(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedTokenizerFast
 
     from flaxfer.config import Source, Task
@@ -52,5 +53,11 @@ class TaskType(Protocol):
     ) -> list[Any]: ...
 
     def reference(self, examples: Examples) -> tuple[Any, ...]: ...
+
+    def train_examples(self, data: Tokenized) -> int: ...
+
+    def micro_batches(
+        self, data: Tokenized, indices: np.ndarray, parts: int
+    ) -> Sequence[np.ndarray]: ...
 
     def targets(self, data: Tokenized, layout: Layout) -> Batch: ...

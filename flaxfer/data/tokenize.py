@@ -47,18 +47,22 @@ class Tokenized:
         (n,) int32, the correct choice; sequence `i * choices + c` has choice c of example i.
         Tagging: (tokens,) int32, the tag at the first token of a word, -1 elsewhere. Question
         answering: (s, 2) int32, first and last token of the answer within the sequence, or twice
-        the CLS token if the sequence does not contain the answer.
+        the CLS token if the sequence does not contain the answer. Retrieval: (s, P) int32, the
+        numbers of the right passages of a query, or of the passage itself; -1 for none.
       id, language, domain, cluster: Properties of the n examples.
       truncated: Number of examples truncated to the maximum length.
       fingerprint: Hash of examples, tokenizer and settings; also the name in the cache.
       task_type: Type of the task.
       example: (s,) int32, the example of each sequence; by default, sequence i is example i.
+        Retrieval: the first n sequences are the queries; passage j, of several examples, is
+        sequence n + j.
       choices: Number of sequences of an example in multiple choice; 1 in other task types.
       span: (tokens, 2) int32, the part of the example that a token represents; -1 for none.
         Question answering: first character in the context, and the one after the last. Tagging:
         (word, word + 1) at the first token of a word. (0, 2) if outputs are not per token.
       reference: One item per example, which predictions are compared with. Tagging: the tags of
-        all words. Question answering: (context, ((answer, first character), ...)). () otherwise.
+        all words. Question answering: (context, ((answer, first character), ...)). Retrieval: the
+        numbers of its passages. () otherwise.
       unplaced: Id of a token that takes no position, see `Family.positions`; -1 for none.
       text: Excerpts of evaluated examples, see `excerpts`; () for splits that are trained on.
     """

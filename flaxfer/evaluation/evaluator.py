@@ -70,7 +70,7 @@ class Evaluator:
         form, eval_step = task_type(self.task), self._step(seeds)
         params, accumulated = cast_for_eval(self.dtype)(params), self._no_metrics(seeds)
         size = len(data.token) if form.per_token else len(data)
-        outputs = np.full((seeds, size, form.num_outputs(self.task)), np.nan, np.float32)
+        outputs = np.full((seeds, size, self.model.num_outputs), np.nan, np.float32)
         unread: tuple[Batch, jax.Array] | None = None
         for batch in self._batches(data):
             signals.check()

@@ -9,7 +9,7 @@ no language.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,27 +41,6 @@ class PoolScores(NamedTuple):
     def crosslingual(self) -> float:
         """Return the mean of `pairs` over pairs of different languages."""
         return _mean([score for (one, other), score in self.pairs.items() if one != other])
-
-
-def average_precision(relevant: Collection[Hashable], ranking: Sequence[Hashable], k: int) -> float:
-    """Return the average precision of the first `k` candidates of a ranking, at most 1.
-
-    It is the sum of the precision at the rank of each relevant candidate, divided by how many of
-    them the first `k` ranks can hold. A candidate that is listed again takes a rank, but does not
-    count again. With one relevant candidate it is the reciprocal rank. The mean over queries is
-    mAP@k of LAReQA (Roy et al. 2020) and XTREME-R (Ruder et al. 2021).
-
-    Args:
-      relevant: The relevant candidates, at least one.
-      ranking: Candidates, the best first.
-      k: Number of candidates that count.
-    """
-    left, size, total = {*relevant}, len({*relevant}), 0.0
-    for rank, candidate in enumerate(ranking[:k], 1):
-        if candidate in left:
-            left.remove(candidate)
-            total += (size - len(left)) / rank
-    return total / min(size, k)
 
 
 def pool_scores(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flaxfer.errors import DataError
-from flaxfer.evaluation.search import top_k
+from flaxfer.tasks.search import top_k
 
 
 def nearest(query_nD: np.ndarray, passage_mD: np.ndarray) -> np.ndarray:

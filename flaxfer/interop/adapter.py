@@ -67,6 +67,9 @@ def check(stage: StageRecord, encoder: EncoderConfig, base: str) -> None:
     elif encoder.family == "xlnet":
         what = "the maps of an XLNet are no linear modules in transformers, so peft adapts none"
         hint = "export the whole model, without --adapter: the adapters are merged into it."
+    elif task_type(stage.task()).embeds:
+        what = "peft has no place for the trained scale of embeddings"
+        hint = "export the whole model, without --adapter: the adapters are merged into it."
     elif start == "random":
         what = "the adapters belong to an encoder of random weights"
         hint = "export the whole model, without --adapter: the adapters are merged into it."
@@ -94,9 +97,10 @@ def write_adapter(folder: Path, stage: StageRecord, encoder: EncoderConfig, base
     assert settings is not None
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     head, adapters = stage.best_params(encoder, mesh)["head"], stage.adapters(encoder, mesh)
-    arrays = adapter_arrays({"head": head, **adapters}, encoder, form.head)
+    head_name = form.head_of(stage.task())
+    arrays = adapter_arrays({"head": head, **adapters}, encoder, head_name)
     safetensors.numpy.save_file(arrays, folder / WEIGHTS, metadata={"format": "pt"})
-    content = adapter_config(settings, encoder, form.head)
+    content = adapter_config(settings, encoder, head_name)
     content |= {"task_type": TASK_TYPES.get(form.architecture), "base_model_name_or_path": base}
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

@@ -70,7 +70,8 @@ def model_card(
         seed=stage.identity()["seed"],
         done=stage.done(),
         max_length=stage.train().max_length,
-        auto_class=f"AutoModel{form.architecture}",
+        embeds=form.embeds,
+        auto_class=f"AutoModel{form.architecture.removeprefix('Model')}",
         limits=_limits(stage, publication),
         scores_table=_scores_table(stage),
         data_table=_data_table(stage),
@@ -150,7 +151,7 @@ def _limits(stage: StageRecord, publication: Publication) -> str:
         sentences.append(
             f"The model was not trained on texts in {_join(unseen)}: those scores are zero-shot."
         )
-    if publication.pooling:
+    if publication.pooling and not task_type(stage.task()).embeds:
         sentences.append("Embeddings were neither trained nor measured.")
     if publication.own_tokens:
         sentences.append(

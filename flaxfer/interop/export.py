@@ -81,25 +81,50 @@ def export(
     _check_weights(stage, source, encoder)
     if publication.adapter:
         adapter.check(stage, encoder, publication.base_model)
+    pooling = sentence_pooling(stage.task(), encoder.family, publication.pooling)
+    publication = dataclasses.replace(publication, pooling=pooling)
     with new_folder(out, overwrite) as temporary:
         _write_json(temporary / "config.json", config_json(settings, stage))
         _copy_tokenizer(stage, source, temporary)
+        params: Params = {}
         if publication.adapter:
             base = publication.base_model or stage.model_config().hub or str(source.absolute())
             adapter.write_adapter(temporary, stage, encoder, base)
         else:
-            arrays = pretrained.checkpoint_arrays(
-                whole_params(stage, encoder, source), encoder, task_type(stage.task()).head
-            )
+            params = whole_params(stage, encoder, source)
+            head = task_type(stage.task()).head_of(stage.task())
+            arrays = pretrained.checkpoint_arrays(params, encoder, head)
             safetensors.numpy.save_file(arrays, temporary / WEIGHTS, metadata={"format": "pt"})
-        if pooling := publication.pooling:
-            length = stage.train().max_length
-            write_sentence_settings(temporary, pooling, encoder.hidden_size, length)
+        if pooling:
+            length, embeds = stage.train().max_length, task_type(stage.task()).embeds
+            pooler = params["head"].get("pooler") if embeds else None
+            write_sentence_settings(temporary, pooling, encoder.hidden_size, length, pooler)
             check_pooling(read_sentence_settings(temporary), None, encoder)
         # The pre-tokenizer that restores XLNet's own rules has no form in tokenizer.json.
         facts = dataclasses.replace(publication, own_tokens=encoder.family == "xlnet")
         card.model_card(stage, name or out.absolute().name, facts).save(temporary / "README.md")
     return out
+
+
+def sentence_pooling(task: Task, family: str, wanted: str) -> str:
+    """Return how sentence-transformers pools the tokens of a text; empty if it is not to.
+
+    Args:
+      task: task of the exported stage; embeddings of retrieval are pooled as in training.
+      family: family of the encoder.
+      wanted: what the user names.
+
+    Raises:
+      ConfigError: a pooling is wanted of embeddings that were trained.
+    """
+    if not task_type(task).embeds:
+        return wanted
+    if wanted:
+        what = f"the embeddings of {task.name} were trained with the pooling {task.pooling!r}"
+        raise ConfigError(what, where="pooling", hint="leave it out: the export has that one.")
+    if task.pooling == "mean":
+        return "mean"
+    return "lasttoken" if FAMILIES[family].cls_last else "cls"
 
 
 def class_name(family: str, task: Task) -> str:

@@ -127,12 +127,16 @@ def read_task(settings: dict[str, Any], where: str) -> Task:
             what = f"id2label has other labels than the task of the export: {', '.join(labels)}"
             hint = "if the export was trained further, delete the key `flaxfer` of config.json."
             raise ConfigError(what, where=where, hint=hint)
+        if task_type(task).embeds:
+            what = f"the model embeds texts for {task.name}, and predicts nothing of one alone"
+            hint = "embed texts with flaxfer.Embedder or sentence-transformers."
+            raise ConfigError(what, where=where, hint=hint)
         return task
     architecture = str((settings.get("architectures") or ["none"])[0])
     forms = [
         form
         for form in TASK_TYPES.values()
-        if architecture.removesuffix("Simple").endswith(form.architecture)
+        if not form.embeds and architecture.removesuffix("Simple").endswith(form.architecture)
     ]
     hint = "name a model that was exported from a stage, or one with a head for a task."
     if not forms:

@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from flaxfer.data.json_files import read_json
 from flaxfer.data.model_folder import CONFIG, MODULES, check_folder, transformer_folder
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.interop.vector_modules import MODULE_READERS, Module
+from flaxfer.models.weights import WEIGHTS
 
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
 """Ways to pool the vectors of a text's tokens, by their names in sentence-transformers."""
@@ -118,7 +122,13 @@ def read_sentence_settings(folder: Path) -> SentenceSettings:
     return SentenceSettings(**fields)
 
 
-def write_sentence_settings(folder: Path, pooling: str, width: int, max_length: int) -> None:
+def write_sentence_settings(
+    folder: Path,
+    pooling: str,
+    width: int,
+    max_length: int,
+    pooler: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write the files with which sentence-transformers embeds texts by a folder's encoder.
 
     Args:
@@ -126,10 +136,13 @@ def write_sentence_settings(folder: Path, pooling: str, width: int, max_length: 
       pooling: one of `POOLINGS`.
       width: of the encoder.
       max_length: tokens to which texts are cut.
+      pooler: `kernel`, float32 (D, D), and `bias` of a tanh layer behind the pooling.
     """
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    if pooler is not None:
+        modules.append(("2_Dense", "Dense"))
     flags = {key: name == pooling for key, name in LEGACY_POOLINGS.items()}
-    files = {
+    files: dict[str, Any] = {
         MODULES: [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
             for i, (path, kind) in enumerate(modules)
@@ -138,7 +151,15 @@ def write_sentence_settings(folder: Path, pooling: str, width: int, max_length: 
         TRANSFORMER_FILES[0]: {"max_seq_length": max_length, "do_lower_case": False},
         SETTINGS: {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
     }
-    (folder / "1_Pooling").mkdir()
+    for path, _ in modules[1:]:
+        (folder / path).mkdir()
+    if pooler is not None:
+        activation = "torch.nn.modules.activation.Tanh"
+        sizes = {"in_features": width, "out_features": width, "bias": True}
+        files[f"2_Dense/{CONFIG}"] = {**sizes, "activation_function": activation}
+        kernel = np.ascontiguousarray(pooler["kernel"].T)  # PyTorch has the outputs first.
+        arrays = {"linear.weight": kernel, "linear.bias": pooler["bias"]}
+        save_file(arrays, folder / "2_Dense" / WEIGHTS, metadata={"format": "pt"})
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

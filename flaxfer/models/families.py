@@ -8,7 +8,7 @@ from typing import Any
 
 from flaxfer.data import families
 from flaxfer.data.model_folder import check_family
-from flaxfer.models import bert, names, roberta, xlnet
+from flaxfer.models import bert, embedding, names, roberta, xlnet
 from flaxfer.models.encoders import EncoderConfig, read_absolute, read_xlnet
 from flaxfer.models.names import Names
 
@@ -23,12 +23,14 @@ class Head:
       pretrained_names: names of the pretrained parts, without the family's prefix.
       names: names of the rest, which never have the prefix.
       reads_every_token: whether the head reads all tokens instead of the CLS tokens.
+      reads_means: whether it reads the mean of all tokens of each sequence instead.
     """
 
     module: Callable[..., Any]
     pretrained_names: Names
     names: Names
     reads_every_token: bool = False
+    reads_means: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Family:
       read_config: maps config.json and its path to an EncoderConfig.
       encoder: called with `(config, *, rngs)`; see `flaxfer.models.bert.Encoder`.
       encoder_names: names in checkpoints, without the prefix.
-      heads: `sequence`, `token`, `span` and `choice`; see `flaxfer.models.spec.EncoderModel`.
+      heads: heads by name, see `flaxfer.models.spec.EncoderModel`.
       unread_names: vectors that only pretraining reads, without the prefix; skipped at loading and
         written as zeros, (1, 1, D).
       prefix: prefix of the encoder's weights in checkpoints of whole models.
@@ -57,12 +59,25 @@ _TOKEN = Head(bert.TokenHead, (), names.CLASSIFIER, reads_every_token=True)
 _SPAN = Head(bert.projection_head, (), names.SPAN, reads_every_token=True)
 _POOLED = Head(bert.PoolerHead, names.POOLER, names.CLASSIFIER)
 _SUMMARY = Head(xlnet.SummaryHead, (), names.SUMMARY)
+_EMBEDDINGS = {
+    "cls_embedding": Head(embedding.EmbeddingHead, (), names.SCALE),
+    "pooler_embedding": Head(embedding.PooledEmbeddingHead, names.POOLER, names.SCALE),
+    "mean_embedding": Head(
+        embedding.EmbeddingHead, (), names.SCALE, reads_every_token=True, reads_means=True
+    ),
+}
 
 _BERT = Family(
     read_config=read_absolute,
     encoder=bert.Encoder,
     encoder_names=names.BERT,
-    heads={"sequence": _POOLED, "token": _TOKEN, "span": _SPAN, "choice": _POOLED},
+    heads={
+        "sequence": _POOLED,
+        "token": _TOKEN,
+        "span": _SPAN,
+        "choice": _POOLED,
+        **_EMBEDDINGS,
+    },
 )
 ARCHITECTURES: Mapping[str, Family] = {
     "bert": _BERT,
@@ -73,6 +88,7 @@ ARCHITECTURES: Mapping[str, Family] = {
             "token": _TOKEN,
             "span": _SPAN,
             "choice": Head(roberta.choice_head, names.POOLER, names.CLASSIFIER),
+            **_EMBEDDINGS,
         },
     ),
     "xlnet": Family(
@@ -84,6 +100,10 @@ ARCHITECTURES: Mapping[str, Family] = {
             "token": Head(bert.projection_head, (), names.CLASSIFIER, reads_every_token=True),
             "span": _SPAN,
             "choice": _SUMMARY,
+            **_EMBEDDINGS,
+            "pooler_embedding": Head(
+                embedding.PooledEmbeddingHead, (), names.SUMMARY_POOLER + names.SCALE
+            ),
         },
         unread_names=("mask_emb",),
     ),

@@ -111,6 +111,8 @@ DENSE = _names(
         "classifier.out_proj": ("head/output", _LINEAR),
     }
 )
+SCALE = _names({"logit_scale": ("head/log_scale/bias", _ARRAY)})
+SUMMARY_POOLER = _names({"sequence_summary.summary": ("head/pooler", _LINEAR)})
 SUMMARY = _names(
     {
         "sequence_summary.summary": ("head/dense", _LINEAR),

@@ -63,6 +63,7 @@ LEFT_OUT = re.compile(
     r"(\w+\.)?(pooler\.|embeddings\.position_ids$|mask_emb$)"
     r"|(classifier|qa_outputs|cls\.predictions|cls\.seq_relationship|lm_head)\."
     r"|(lm_loss|sequence_summary|logits_proj|start_logits|end_logits|answer_class)\."
+    r"|logit_scale$"
 )
 """Arrays that may be unused: heads that a task replaces, a buffer of old files, and what only the
 pretraining of XLNet reads."""

@@ -10,6 +10,7 @@ from flax import nnx
 
 from flaxfer.config import Lora
 from flaxfer.models import lora
+from flaxfer.models.embedding import sequence_means
 from flaxfer.models.encoders import Batch, EncoderConfig
 from flaxfer.models.families import FAMILIES
 from flaxfer.models.layers import Execution, Keys
@@ -25,8 +26,10 @@ class EncoderModel(nnx.Module):
     Args:
       config: config of the encoder.
       head: `sequence` scores the classes of each example, `choice` each example as one of several
-        answers, `token` the tags of each token, `span` each token as first and last of an answer.
-      num_outputs: outputs of the head: one for regression and `choice`, two for `span`.
+        answers, `token` the tags of each token, `span` each token as first and last of an answer;
+        `cls_embedding`, `pooler_embedding` and `mean_embedding` embed each example.
+      num_outputs: outputs of the head: one for regression and `choice`, two for `span`, the width
+        of the encoder for embeddings.
       rngs: for new parameters.
     """
 
@@ -35,6 +38,7 @@ class EncoderModel(nnx.Module):
         self.encoder = family.encoder(config, rngs=rngs)
         self.head = family.heads[head].module(config, num_outputs, rngs=rngs)
         self.reads_every_token = family.heads[head].reads_every_token
+        self.reads_means = family.heads[head].reads_means
 
     def __call__(
         self,
@@ -58,6 +62,8 @@ class EncoderModel(nnx.Module):
             dropout_key=dropout_site(dropout_key, 0),
             execution=execution,
         )
+        if self.reads_means:
+            x_BXD = sequence_means(x_BXD, batch["segment_BT"], batch["cls_BE"].shape[1])
         return self.head(x_BXD, dropout_site(dropout_key, 1))
 
 
@@ -67,7 +73,7 @@ class ModelSpec:
 
     Attributes:
       encoder: config of the encoder; its vocabulary may be cut to the ids in use.
-      head: `sequence`, `token`, `span` or `choice`, see `EncoderModel`.
+      head: name of the head, see `EncoderModel`.
       num_outputs: outputs of the head, C.
       lora: adapters of the encoder; None for none.
     """
@@ -124,7 +130,7 @@ class ModelSpec:
         """Return the logits of packed rows; deterministic without a dropout key.
 
         Returns:
-          float32 (B, E, C), or (B, T, C) from heads that read every token.
+          float32 (B, E, C), or (B, T, C) from heads for every token.
         """
         model = nnx.merge(self.graph(), params)
         logits: jax.Array = model(batch, dropout_key=dropout_key, execution=execution)

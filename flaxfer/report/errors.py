@@ -54,8 +54,9 @@ def _overlap_table(data: ReportData, task: Task, sets: Sequence[SetPredictions])
         ]
     else:
         notes = [
-            "Right: all words of a sentence, or an answer with F1 1, in tagging and question "
-            "answering. Shares of examples, mean over the seeds of both conditions.",
+            "Right: all words of a sentence, an answer with F1 1, or all right passages before any "
+            "other, in tagging, question answering and retrieval. Shares of examples, mean over "
+            "the seeds of both conditions.",
             "Shared errors: of the examples that one of two runs gets wrong, the share that both "
             "do, mean over pairs of runs. Runs of one condition show what another seed changes.",
         ]

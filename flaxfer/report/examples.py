@@ -147,7 +147,8 @@ def _predicted(task: Task, one: SetPredictions, i: int) -> dict[str, str]:
         return _tags(one.texts.get(one.ids[i], ()), gold, of_runs)
     label = " / ".join(gold) if isinstance(gold, list) else str(gold)
     return {"label": label or "(none)"} | {
-        condition: _majority(values) for condition, values in of_runs.items()
+        condition: _majority(list(map(showing.shown, values)))
+        for condition, values in of_runs.items()
     }
 
 

@@ -13,6 +13,7 @@ from flaxfer.models import pretrained
 from flaxfer.runtime import sharding
 from flaxfer.runtime.trees import Params
 from flaxfer.study.plan import stage_data
+from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
 from flaxfer.training import handover
 from flaxfer.training.data import StudyData
@@ -70,9 +71,8 @@ class Starts:
             fresh = model.random_params(seed)
         else:
             fresh = {"head": model.random_head(seed), **model.random_adapters(seed)}
-        if spec.settings.train.output_bias == "mean":
-            mean = stage.train.label.mean(dtype=np.float32)
-            fresh["head"]["output"]["bias"] = np.full(1, mean, np.float32)
+        form = task_type(spec.settings.task)
+        fresh["head"] = form.start_head(spec.settings, stage.train, fresh["head"])
         head = spec.model.head
         if spec.parent is None:
             start = self.pretrained(head) if spec.start == "pretrained" else fresh

@@ -15,6 +15,7 @@ from flaxfer.tasks.classification import Classification
 from flaxfer.tasks.multiple_choice import MultipleChoice
 from flaxfer.tasks.question_answering import QuestionAnswering
 from flaxfer.tasks.regression import Regression
+from flaxfer.tasks.retrieval import Retrieval
 from flaxfer.tasks.tagging import Tagging
 
 __all__ = [
@@ -38,7 +39,9 @@ def register(new: TaskType) -> None:
     TASK_TYPES[new.name] = new
 
 
-for _type in (Classification, Regression, Tagging, QuestionAnswering, MultipleChoice):
+for _type in (
+    *(Classification, Regression, Tagging, QuestionAnswering, MultipleChoice, Retrieval),
+):
     register(_type())
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flaxfer.config import Source, Task, Train
+from flaxfer.config import Source, Stage, Task, Train
 from flaxfer.config.findings import Finding
 from flaxfer.data.encode import Sequences, chunks
 from flaxfer.data.examples import Examples, LabelColumn, Texts
@@ -66,11 +66,15 @@ class TaskType(abc.ABC):
       item: What an example without label is in Python, for messages; see `fields_of`.
       formats: File formats that can hold such examples.
       special_formats: File formats that hold only such examples.
-      head: Model head, a key of `flaxfer.models.families.Family.heads`.
+      head: Model head, a key of `flaxfer.models.families.Family.heads`; see `head_of`.
       per_token: Whether outputs, and rows of `Tokenized.span`, are of tokens instead of sequences.
         Examples may then be divided into several sequences, and their labels are tuples.
       cluster_text: Which text, the first (0) or second, the examples of a default cluster share.
       single_label: Whether every example is a text or pair with one class or score.
+      contrastive: Whether the loss compares all sequences of a step with each other, so that it is
+        no sum over micro-batches; see `flaxfer.training.step`.
+      embeds: Whether outputs are embeddings of texts, pooled as `Task.pooling` says, instead of
+        predictions of single examples (`flaxfer predict`).
       label_dtype: Type of the labels on the device.
       gold_key: Key of the true label in the records of predictions.
       learning_metric: Metric with expectation 0 under chance, which shows if a run has learned.
@@ -97,6 +101,8 @@ class TaskType(abc.ABC):
     per_token: bool = False
     cluster_text: int = 0
     single_label: bool = False
+    contrastive: bool = False
+    embeds: bool = False
     label_dtype: type[np.generic] = np.int32
     gold_key: str = "label"
     learning_metric: str
@@ -109,8 +115,15 @@ class TaskType(abc.ABC):
     # Configuration.
 
     def num_outputs(self, task: Task) -> int:
-        """Return the number of outputs of the model's head per sequence or token."""
+        """Return the number of outputs of the model's head per sequence or token.
+
+        0 stands for the width of the encoder.
+        """
         return len(task.labels) if "labels" in self.settings else 1
+
+    def head_of(self, task: Task) -> str:
+        """Return the model head of a task, by default `head`."""
+        return self.head
 
     def check_task(self, at: str, task: Task) -> Iterator[Finding]:
         """Yield every error in the settings of a task at a dotted key, except its metric."""
@@ -237,6 +250,26 @@ class TaskType(abc.ABC):
         """Return what predictions are compared with, one item per example; () if the label is."""
         return ()
 
+    def train_examples(self, data: Tokenized) -> int:
+        """Return the number of examples of an epoch.
+
+        An example to train on is a sequence, or the sequences of all choices.
+        """
+        return len(data) // data.choices
+
+    def micro_batches(
+        self, data: Tokenized, indices: np.ndarray, parts: int
+    ) -> Sequence[np.ndarray]:
+        """Return the sequences of each micro-batch of a step.
+
+        Args:
+          data: The training split.
+          indices: (n,) int64, examples of the step, from 0 to `train_examples` - 1.
+          parts: Number of micro-batches, a divisor of n.
+        """
+        sequence = indices[:, None] * data.choices + np.arange(data.choices)
+        return list(sequence.reshape(parts, -1))
+
     def targets(self, data: Tokenized, layout: Layout) -> Batch:
         """Return the targets of the sequences of a packed batch, by default `label_BE`."""
         values = data.label[layout.sequence]
@@ -244,15 +277,27 @@ class TaskType(abc.ABC):
 
     # Loss and metrics.
 
+    def start_head(self, settings: Stage, data: Tokenized, head: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters of a new head, which start as the settings say.
+
+        Args:
+          settings: Settings of the stage.
+          data: The training split.
+          head: Random parameters, a nested dict.
+        """
+        return head
+
     @abc.abstractmethod
-    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
+    def loss(self, task: Task, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the losses of a batch and their number, both () float32.
 
         A sum and a number, so that micro-batches add up to the batch.
 
         Args:
-          logits: float32 (B, E, C), or (B, T, C) if outputs are per token.
-          batch: Arrays of `flaxfer.data.packing.build_rows`.
+          task: The task.
+          logits: float32 (B, E, C), or (B, T, C) if outputs are per token. If the type is
+            `contrastive`, there may be leading axes, of micro-batches, before them.
+          batch: Arrays of `flaxfer.data.packing.build_rows`, with the same leading axes.
           label_smoothing: Share of the target's probability that is spread over all classes.
         """
 

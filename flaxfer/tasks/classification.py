@@ -59,7 +59,7 @@ class Classification(TaskType):
         """Return the index of each record's class."""
         return read_classes(columns["label"], source, task.labels, records)
 
-    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
+    def loss(self, task: Task, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the cross-entropies, and the number of examples."""
         from flaxfer.tasks import losses  # Imports JAX.
 

@@ -2,7 +2,8 @@
 
 Each is a sum and the number of its terms, so that micro-batches add up to their batch.
 
-Axes: B rows, T tokens, E sequences per row, C classes, U examples of multiple choice in the batch.
+Axes: B rows, T tokens, E sequences per row, C classes, U examples of multiple choice in the batch,
+D width of embeddings, P right passages of a query, S all slots of the batch.
 """
 
 from __future__ import annotations
@@ -69,6 +70,41 @@ def choice_loss(score_BE: jax.Array, batch: Arrays) -> Sum:
     normaliser_U = jnp.log(jax.ops.segment_sum(jnp.exp(below), unit, size))
     loss = jnp.where(right, normaliser_U[unit] - below, 0)
     return jnp.sum(loss), jnp.sum(right.astype(jnp.float32))
+
+
+def contrastive_loss(embedding: jax.Array, batch: Arrays, symmetric: bool) -> Sum:
+    """Return the cross-entropy of each query over the passages of the batch.
+
+    The logits are dot products. Every passage is in the batch once, however many queries it is
+    right for; the other right passages of a query are left out of its softmax.
+
+    Args:
+      embedding: float32 (..., B, E, D).
+      batch: `query_BE`, float32, 1 for a query, and `passage_BEP`, int32: the numbers of the right
+        passages of a query, the one to learn first, or the number of a passage; -1 for none. They
+        may have leading axes, as `embedding`.
+      symmetric: whether the loss is the mean of this and the cross-entropy of each passage over
+        the queries, without other queries that it is right for (CLIP, Radford et al. 2021).
+    """
+    vector_SD = embedding.reshape(-1, embedding.shape[-1])
+    passage_SP = batch["passage_BEP"].reshape(len(vector_SD), -1)
+    query_S, first_S = batch["query_BE"].ravel() > 0, passage_SP[:, 0]
+    passage_S = ~query_S & (first_S >= 0)
+    # Rows are queries, and columns passages.
+    logit_SS = jnp.matmul(vector_SD, vector_SD.T, precision="highest")
+    right_SS = (first_S[:, None] == first_S) & passage_S
+    other_SS = (passage_SP[:, :, None] == first_S).any(axis=1) & ~right_SS
+
+    def cross_entropy(logit_SS: jax.Array, counted_SS: jax.Array) -> jax.Array:
+        return jax.nn.logsumexp(jnp.where(counted_SS, logit_SS, IMPOSSIBLE), axis=-1) - right_S
+
+    right_S = jnp.sum(jnp.where(right_SS, logit_SS, 0), axis=-1)
+    loss_S = cross_entropy(logit_SS, passage_S & ~other_SS)
+    if symmetric:
+        place_S = right_SS.argmax(axis=1)  # Row i has the similarities to the passage of query i.
+        shared_SS = (right_SS | other_SS).T[place_S] & ~jnp.eye(len(vector_SD), dtype=bool)
+        loss_S = (loss_S + cross_entropy(logit_SS.T[place_S], query_S & ~shared_SS)) / 2
+    return jnp.sum(jnp.where(query_S, loss_S, 0)), jnp.sum(query_S.astype(jnp.float32))
 
 
 def masked_sum(loss: jax.Array, mask: jax.Array) -> Sum:

@@ -10,4 +10,5 @@ from flaxfer.tasks import task_type
 
 def model_spec(encoder: EncoderConfig, task: Task) -> ModelSpec:
     """Return the encoder with the head that a task needs."""
-    return ModelSpec(encoder, task_type(task).head, task_type(task).num_outputs(task))
+    form = task_type(task)
+    return ModelSpec(encoder, form.head_of(task), form.num_outputs(task) or encoder.hidden_size)

@@ -128,7 +128,7 @@ class MultipleChoice(TaskType):
         unit = np.unique(example, return_inverse=True)[1]
         return {"label_BE": layout.slots(correct, dtype=np.float32), "unit_BE": layout.slots(unit)}
 
-    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
+    def loss(self, task: Task, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the cross-entropies, and the number of examples."""
         from flaxfer.tasks import losses  # Imports JAX.
 

@@ -238,7 +238,7 @@ class QuestionAnswering(TaskType):
         first, last = (layout.start[:, None] + data.label[layout.sequence]).T
         return {"start_BE": layout.slots(first), "end_BE": layout.slots(last)}
 
-    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
+    def loss(self, task: Task, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the losses, and the number of windows."""
         from flaxfer.tasks import losses  # Imports JAX.
 

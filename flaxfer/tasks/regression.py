@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flaxfer.config import Source, Task
+from flaxfer.config import Source, Stage, Task
 from flaxfer.config.findings import Finding
 from flaxfer.data.labels import Labels, read_single_labels
 from flaxfer.data.tables import Column
+from flaxfer.data.tokenize import Tokenized
 from flaxfer.data.values import score, score_fault
 from flaxfer.tasks import resampling
 from flaxfer.tasks.base import CORRELATION, Predictions, Scores, TaskType
@@ -82,7 +83,14 @@ class Regression(TaskType):
             lambda value: score_fault(value, task.score_range),
         )
 
-    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
+    def start_head(self, settings: Stage, data: Tokenized, head: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters of a new head, whose bias may start as the mean score."""
+        if settings.train.output_bias != "mean":
+            return head
+        bias = np.full(1, data.label.mean(dtype=np.float32), np.float32)
+        return {**head, "output": {**head["output"], "bias": bias}}
+
+    def loss(self, task: Task, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the squared errors, and the number of examples."""
         from flaxfer.tasks import losses  # Imports JAX.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from flaxfer.config import Task
 from flaxfer.tasks import answers
+from flaxfer.tasks.rankings import METRICS
 from flaxfer.tasks.schemes import CHUNKS, Scheme, scheme_of
 
 
@@ -37,6 +38,10 @@ class Names:
           prediction: What was predicted.
         """
         return float(gold == prediction)
+
+    def shown(self, prediction: Any) -> str:
+        """Return a prediction as a text."""
+        return str(prediction)
 
     def scheme(self, task: Task) -> Scheme | None:
         """Return the scheme of labels that mark entities of several types; None for others."""
@@ -87,3 +92,20 @@ class Answers(Names):
     def quality(self, task: Task, language: str, gold: Sequence[str], prediction: str) -> float:
         """Return F1 of the words, of the answer that is closest."""
         return answers.METRICS["f1"](prediction, gold, language, task.answer_style)
+
+
+class Rankings(Names):
+    """A label is a list of right candidates, and a prediction a ranking, both by name."""
+
+    can_be_confused = False
+    change = "average precision of the first 20, staged minus direct, mean over seeds"
+
+    def quality(
+        self, task: Task, language: str, gold: Sequence[str], prediction: Sequence[str]
+    ) -> float:
+        """Return the average precision."""
+        return METRICS["map_at_20"](gold, prediction)
+
+    def shown(self, prediction: Sequence[str]) -> str:
+        """Return the first candidate."""
+        return prediction[0]

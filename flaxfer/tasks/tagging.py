@@ -257,7 +257,7 @@ class Tagging(TaskType):
         """Return `label_BT`, int32, -1 for tokens that do not count."""
         return {"label_BT": layout.tokens(data.label[layout.token], padding=-1)}
 
-    def loss(self, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
+    def loss(self, task: Task, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
         """Return the sum of the cross-entropies, and the number of tagged words."""
         from flaxfer.tasks import losses  # Imports JAX.
 

@@ -381,7 +381,8 @@ def _with_row_length(settings: Stage, encoder: EncoderConfig, data: Tokenized) -
         return settings
     length = train.max_length
     if train.packing:
-        batch = train.batch_size // train.gradient_accumulation_steps * data.choices
+        sequences = len(data) / train_examples(data)
+        batch = round(train.batch_size / train.gradient_accumulation_steps * sequences)
         length = best_row_length(data.lengths, batch, length, encoder.hidden_size)
     return dataclasses.replace(settings, train=dataclasses.replace(train, row_length=length))
 

@@ -17,19 +17,21 @@ from flaxfer.tasks import task_type
 def same_question(one: Task, other: Task) -> bool:
     """Return whether one head answers both tasks.
 
-    They have the same type, and the same classes in the same order or scores in the same range.
+    They have the same type, and the same classes in the same order, scores in the same range, or
+    embeddings that are pooled and scaled in the same way.
     """
     return _question(one) == _question(other)
 
 
 def _question(task: Task) -> tuple[Any, ...]:
-    settings = task_type(task).settings & {"labels", "score_range"}
+    names = {"labels", "score_range", "pooling", "similarity_scale"}
+    settings = task_type(task).settings & names
     return task.type, *(getattr(task, name) for name in sorted(settings))
 
 
 def pretrained_parts(family: str, task: Task) -> set[str]:
     """Return the parts of a task's head that are pretrained (BERT's pooler)."""
-    names = FAMILIES[family].heads[task_type(task).head].pretrained_names
+    names = FAMILIES[family].heads[task_type(task).head_of(task)].pretrained_names
     return {path.split("/")[1] for _, path, _ in names}
 
 

@@ -1,6 +1,6 @@
 """The train step, jitted: gradient accumulation, optimizer update, metrics.
 
-Axes: A micro-batches, B rows, T tokens, E examples a row, C classes.
+Axes: A micro-batches, B rows, T tokens, E sequences a row, C classes, D model width.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ from flaxfer.training.state import TrainState
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
+Loss = tuple[jax.Array, jax.Array]
+"""Sum of losses, and their number."""
+Outputs = Callable[[Params, Batch, jax.typing.ArrayLike], jax.Array]
+"""Function from parameters, a micro-batch and its number to the outputs of the model."""
 
 
 class TrainStep(Protocol):
@@ -103,7 +107,8 @@ def make_train_step(spec: StepSpec, mesh: jax.sharding.Mesh) -> TrainStep:
     """Return a jitted `(state, batch, key) -> (state, metrics)` that donates its state.
 
     The arrays of `batch` lead with an axis A of micro-batches. The gradient is that of the mean
-    loss over all micro-batches, however many losses each of them holds. The dropout key of a step
+    loss over all micro-batches, however many losses each of them holds; losses of contrastive task
+    types compare the sequences of all micro-batches. The dropout key of a step
     is derived from `key` and the step, so a resumed run needs no random state. With
     `batched_seeds`, on a mesh of `sharding.seed_mesh`, state, batch, key and metrics lead with an
     axis of seeds, which are independent of each other. With `rehearsed`, the minimised loss is the
@@ -201,24 +206,77 @@ def _mean_gradient(
       key: dropout key of the batch.
     """
     model, micro_batches = objective.model, batch["token_BT"].shape[0]
+    form = task_type(objective.task)
 
-    def loss_of(
-        params: Params, micro: Batch, index: jax.typing.ArrayLike
-    ) -> tuple[jax.Array, jax.Array]:
+    def outputs_of(params: Params, micro: Batch, index: jax.typing.ArrayLike) -> jax.Array:
         micro_key = jax.random.fold_in(key, index) if model.has_dropout else None
         model_params = {"encoder": params["encoder"], "head": params[head]}
-        logits = model.apply(model_params, micro, micro_key, execution)
-        return task_type(objective.task).loss(logits, micro, objective.label_smoothing)
+        return model.apply(model_params, micro, micro_key, execution)
 
-    micro_step = jax.value_and_grad(loss_of, has_aux=True)
+    def loss_of(outputs: jax.Array, batch: Batch) -> Loss:
+        return form.loss(objective.task, outputs, batch, objective.label_smoothing)
+
     if micro_batches == 1:
-        (loss, count), gradient = micro_step(params, jax.tree.map(lambda x: x[0], batch), 0)
+        micro = jax.tree.map(lambda x: x[0], batch)
+        total = _gradient(outputs_of, loss_of, params, micro, 0)
     else:
-
-        def accumulate(total: Any, item: tuple[Batch, jax.Array]) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, micro_step(params, *item)), None
-
-        zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
-        total, _ = jax.lax.scan(accumulate, zero, (batch, jnp.arange(micro_batches)))
-        (loss, count), gradient = total
+        accumulated = _contrastive_gradient if form.contrastive else _accumulated_gradient
+        total = accumulated(outputs_of, loss_of, params, batch)
+    (loss, count), gradient = total
     return loss / count, jax.tree.map(lambda g: g / count, gradient)
+
+
+def _gradient(
+    outputs_of: Outputs,
+    loss_of: Callable[..., Loss],
+    params: Params,
+    micro: Batch,
+    index: jax.typing.ArrayLike,
+) -> tuple[Loss, Params]:
+    """Return the loss of a micro-batch and its gradient."""
+
+    def loss(params: Params) -> Loss:
+        return loss_of(outputs_of(params, micro, index), micro)
+
+    return jax.value_and_grad(loss, has_aux=True)(params)
+
+
+def _accumulated_gradient(
+    outputs_of: Outputs, loss_of: Callable[..., Loss], params: Params, batch: Batch
+) -> tuple[Loss, Params]:
+    """Return the sums over all micro-batches of their loss and gradient."""
+
+    def accumulate(total: Any, item: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        added = _gradient(outputs_of, loss_of, params, *item)
+        return jax.tree.map(jnp.add, total, added), None
+
+    zero = ((jnp.zeros(()), jnp.zeros(())), jax.tree.map(jnp.zeros_like, params))
+    total: tuple[Loss, Params] = jax.lax.scan(accumulate, zero, _numbered(batch))[0]
+    return total
+
+
+def _contrastive_gradient(
+    outputs_of: Outputs, loss_of: Callable[..., Loss], params: Params, batch: Batch
+) -> tuple[Loss, Params]:
+    """Return the loss that compares the sequences of all micro-batches, and its gradient.
+
+    GradCache (Gao et al. 2021, arXiv 2101.06983): the outputs of all micro-batches are computed
+    without storing activations, then the gradient of the loss with respect to them; each
+    micro-batch is computed again, with the same dropout, to propagate its part.
+    """
+    outputs_ABED = jax.lax.map(lambda item: outputs_of(params, *item), _numbered(batch))
+    loss, cotangent_ABED = jax.value_and_grad(loss_of, has_aux=True)(outputs_ABED, batch)
+
+    def accumulate(total: Params, item: Any) -> tuple[Params, None]:
+        numbered, cotangent_BED = item
+        _, pullback = jax.vjp(lambda params: outputs_of(params, *numbered), params)
+        return jax.tree.map(jnp.add, total, pullback(cotangent_BED)[0]), None
+
+    zero = jax.tree.map(jnp.zeros_like, params)
+    gradient, _ = jax.lax.scan(accumulate, zero, (_numbered(batch), cotangent_ABED))
+    return loss, gradient
+
+
+def _numbered(batch: Batch) -> tuple[Batch, jax.Array]:
+    """Return arrays that lead with micro-batches, with the numbers of these."""
+    return batch, jnp.arange(batch["token_BT"].shape[0])

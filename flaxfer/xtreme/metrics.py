@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from flaxfer.errors import DataError
-from flaxfer.evaluation.pools import average_precision
 from flaxfer.tasks import answers, entities
+from flaxfer.tasks.rankings import average_precision
 from flaxfer.xtreme import files
 from flaxfer.xtreme.benchmarks import KINDS, total
 

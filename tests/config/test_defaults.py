@@ -17,6 +17,7 @@ ROLES = {
     "tagging": {"words": "a", "tags": "b"},
     "question_answering": {"text_a": "a", "text_b": "b", "answers": "c"},
     "multiple_choice": {"text_a": "a", "choice_1": "b", "choice_2": "c", "label": "y"},
+    "retrieval": {"query": "a", "passage": "b"},
 }
 LENGTHS = (8, 16, 32, 64, 100, 127, 128, 129, 132, 255, 256, 384, 512, 1000)
 

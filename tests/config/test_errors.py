@@ -34,7 +34,7 @@ def test_ten_errors_are_reported_together() -> None:
             "intermediate.train.packing: should be a valid boolean; is 1",
             "target.optimizer.name: should be 'adamw', 'adafactor' or 'lion'; is 'adam'",
             "target.task.type: 'none' is not a task type; there are classification, regression, "
-            "tagging, question_answering, multiple_choice",
+            "tagging, question_answering, multiple_choice, retrieval",
             f"{SOURCE}.columns.text_c: unknown role; did you mean 'text_b'?",
             "target.evaluate.de.fraction: should be less than or equal to 1; is 2",
             "intermediate.task.metric: 'accurracy' is no metric of classification; "

@@ -7,7 +7,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from flaxfer.errors import DataError
-from flaxfer.evaluation.pools import average_precision, pool_scores
+from flaxfer.evaluation.pools import pool_scores
+from flaxfer.tasks.rankings import average_precision
 
 CODES = ("de", "en", "sw")
 

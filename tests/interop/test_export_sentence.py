@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from flaxfer.config import Model, Task
+from flaxfer.data.tokenize import load_tokenizer
 from flaxfer.errors import ConfigError
 from flaxfer.interop.card import Publication
 from flaxfer.interop.embedding import Embedder
 from flaxfer.interop.export import export
 from flaxfer.interop.predictor import Predictor
 from flaxfer.interop.sentence import read_sentence_settings
+from flaxfer.models.pretrained import load_encoder_config
 from tests.helpers import mesh_of
 from tests.interop.helpers import read_json
-from tests.interop.test_export_task_types import TASKS, stage_without_training
+from tests.interop.test_export_task_types import TASKS, flaxfer_logits, stage_without_training
 
 TEXTS = ["a man plays the guitar", "The Dog", "a woman eats red big piano not a cat runs", "man"]
 PAIRS = [("a man plays", "the red dog"), ("cats", "cats eat"), ("a dog", "not a dog is not")]
@@ -46,6 +49,49 @@ def test_a_pooling_that_the_encoder_does_not_have_is_refused(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="the CLS token of xlnet is the last one"):
         exported(tmp_path, "xlnet", "cls")
     assert not (tmp_path / "out").exists()
+
+
+def exported_retrieval(folder: Path, family: Any, pooling: str) -> tuple[Path, np.ndarray]:
+    """Export a random retrieval model; return its folder and its own embeddings of `TEXTS`."""
+    task = Task("find", "retrieval", "map_at_20", pooling=pooling)  # type: ignore[arg-type]
+    stage, params = stage_without_training(folder, family, task, max_length=32)
+    out = export(stage, folder / "out")
+    encoded = load_tokenizer(Model(path=str(out)))(TEXTS)
+    config = load_encoder_config(out)
+    vectors = flaxfer_logits(params, config, task, dict(encoded), last=family == "xlnet")[:, 0]
+    return out, vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("family", "pooling"), [("bert", "pooler"), ("bert", "mean"), ("xlnet", "cls")]
+)
+def test_an_export_of_retrieval_embeds_as_it_was_trained(
+    family: str, pooling: str, tmp_path: Path
+) -> None:
+    out, wanted = exported_retrieval(tmp_path, family, pooling)
+    assert "flaxfer predict" not in (out / "README.md").read_text()
+    vector_nD = Embedder(out, normalise=True, mesh=mesh_of())(TEXTS)
+    np.testing.assert_allclose(vector_nD, wanted, atol=2e-6)
+    with pytest.raises(ConfigError, match="predicts nothing of one alone"):
+        Predictor(out)
+    stage = next((tmp_path / "work" / "stages").iterdir())
+    with pytest.raises(ConfigError, match=f"were trained with the pooling '{pooling}'"):
+        export(stage, tmp_path / "other", publication=Publication(pooling="max"))
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(("family", "pooling"), [("bert", "pooler"), ("xlm-roberta", "cls")])
+def test_sentence_transformers_embeds_as_retrieval_was_trained(
+    family: str, pooling: str, tmp_path: Path
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    out, wanted = exported_retrieval(tmp_path, family, pooling)
+    model = SentenceTransformer(str(out), device="cpu")
+    vector_nD = model.encode(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(vector_nD, wanted, atol=1e-5)
 
 
 @pytest.mark.parity

@@ -48,7 +48,7 @@ def stage_without_training(
 
     With `lora`, it has adapters, and its head is another one than that of the pretrained model.
     """
-    model, head = tiny_tokenizer(folder / "model", family), task_type(task).head
+    model, head = tiny_tokenizer(folder / "model", family), task_type(task).head_of(task)
     settings = json.loads((model / "config.json").read_text()) | {"vocab_size": ROWS}
     (model / "config.json").write_text(json.dumps(settings))
     whole = read_config(settings)

@@ -71,6 +71,28 @@ def test_the_place_of_an_example_does_not_change_logits_of_tokens(family: str, h
     assert_close(tiny.of_examples(tiny.PACKED, packed), tiny.of_examples(tiny.RIGHT, want), 1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_embeddings_are_scaled_to_the_root_of_the_scale(family: str, pooling: str) -> None:
+    graph, params = tiny.model(family, f"{pooling}_embedding")
+    batch = tiny.batch(family, tiny.PACKED)
+
+    @jax.jit
+    def outputs(params: Any) -> tuple[jax.Array, jax.Array]:
+        return tiny.logits(graph, params, batch), tiny.encoder(graph, params)(batch)
+
+    embedding, hidden = outputs(params)
+    scale = np.exp(params["head"]["log_scale"]["bias"][0])
+    assert abs(scale - 1) > 0.01
+    for row, examples in enumerate(tiny.PACKED):
+        for slot, (example, start) in enumerate(examples):
+            x_TD = np.asarray(hidden[row, start : start + tiny.LENGTHS[example]], np.float64)
+            vector = x_TD.mean(axis=0)
+            if pooling == "cls":
+                vector = x_TD[-1 if family == "xlnet" else 0]
+            want = np.sqrt(scale) * vector / np.linalg.norm(vector)
+            np.testing.assert_allclose(embedding[row, slot], want, atol=2e-6)
+
+
 def test_outputs_at_chosen_tokens_equal_the_whole_last_layer(family: str) -> None:
     """Rows have several queries, in any order, and one of them twice."""
     batch = tiny.batch(family, tiny.PACKED)
@@ -272,7 +294,10 @@ def test_every_parameter_has_one_name(family: str, head: str) -> None:
     names, paths, _ = zip(*parameter_names(config, head), strict=True)
     assert len(set(names)) == len(names)
     assert sorted(paths) == sorted(shapes)
-    assert shapes["head/output/kernel"] == (16, tiny.OUTPUTS[head])
+    if head.endswith("_embedding"):
+        assert shapes["head/log_scale/bias"] == (1,)
+    else:
+        assert shapes["head/output/kernel"] == (16, tiny.OUTPUTS[head])
 
 
 def test_the_state_consists_of_parameters_with_documented_names(family: str) -> None:
@@ -308,11 +333,11 @@ def test_the_state_consists_of_parameters_with_documented_names(family: str) -> 
 
 
 def test_every_task_type_has_a_head_in_every_family() -> None:
-    assert {each.head for each in TASK_TYPES.values()} == set(tiny.OUTPUTS)
+    assert {each.head for each in TASK_TYPES.values()} <= set(tiny.OUTPUTS)
     for family in FAMILIES.values():
         assert set(family.heads) == set(tiny.OUTPUTS)
         assert all(
-            head.reads_every_token == (name in ("token", "span"))
+            head.reads_every_token == (name in ("token", "span", "mean_embedding"))
             for name, head in family.heads.items()
         )
 

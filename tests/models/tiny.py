@@ -16,7 +16,10 @@ from flaxfer.models.families import FAMILIES, read_config
 from flaxfer.models.layers import Execution
 from flaxfer.models.spec import ModelSpec
 
-OUTPUTS = {"sequence": 3, "token": 4, "span": 2, "choice": 1}
+OUTPUTS = {
+    **{"sequence": 3, "token": 4, "span": 2, "choice": 1},
+    **{f"{pooling}_embedding": 16 for pooling in ("cls", "pooler", "mean")},
+}
 """Number of outputs of each head."""
 
 ABSOLUTE = {

@@ -89,7 +89,7 @@ class Model:
 
         model.head.output = spy
         logits = model(batch)
-        total, count = task_type(self.task).loss(logits, batch, 0.0)
+        total, count = task_type(self.task).loss(self.task, logits, batch, 0.0)
         return total / count, (hidden, pooled[0], logits)
 
     def _results_of(self, loss: jax.Array, outputs: Any, batch: Batch) -> Batch:

@@ -29,10 +29,10 @@ def random(*shape: int) -> np.ndarray:
 
 def check(task: Task, logits: np.ndarray, batch: dict[str, Any], losses: list[float]) -> None:
     """The sum and the number of losses, and a gradient that is finite everywhere."""
-    total, count = task_type(task).loss(jnp.array(logits), batch, 0.0)
+    total, count = task_type(task).loss(task, jnp.array(logits), batch, 0.0)
     np.testing.assert_allclose(total, sum(losses), rtol=2e-6)
     assert count == len(losses)
-    gradient = jax.grad(lambda x: task_type(task).loss(x, batch, 0.0)[0])(jnp.array(logits))
+    gradient = jax.grad(lambda x: task_type(task).loss(task, x, batch, 0.0)[0])(jnp.array(logits))
     assert np.isfinite(gradient).all()
     # What is not there moves nothing.
     if "label_BT" not in batch:
@@ -47,7 +47,7 @@ def test_classification(smoothing: float) -> None:
     chosen_BE = np.take_along_axis(log_p_BEC, label_BE[..., None], axis=-1)[..., 0]
     loss_BE = -((1 - smoothing) * chosen_BE + smoothing * log_p_BEC.mean(axis=-1))
     batch = {"label_BE": label_BE, "mask_BE": MASK_BE}
-    total, count = task_type(TOPIC).loss(jnp.array(logits_BEC), batch, smoothing)
+    total, count = task_type(TOPIC).loss(TOPIC, jnp.array(logits_BEC), batch, smoothing)
     np.testing.assert_allclose(total, (loss_BE * MASK_BE).sum(), rtol=2e-6)
     assert count == 5
 
@@ -108,5 +108,5 @@ def test_scores_of_choices_may_be_huge() -> None:
         "mask_BE": np.ones((1, 2), np.float32),
         "unit_BE": np.zeros((1, 2), np.int32),
     }
-    total, _ = task_type(CHOICE).loss(jnp.array(logits_BEC), batch, 0.0)
+    total, _ = task_type(CHOICE).loss(CHOICE, jnp.array(logits_BEC), batch, 0.0)
     np.testing.assert_allclose(total, np.log1p(np.exp(1.0)), rtol=1e-6)

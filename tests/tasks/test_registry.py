@@ -71,7 +71,9 @@ class Grading(TaskType):
             lambda value: "is not a grade",
         )
 
-    def loss(self, logits: jax.Array, batch: losses.Arrays, label_smoothing: float) -> losses.Sum:
+    def loss(
+        self, task: Task, logits: jax.Array, batch: losses.Arrays, label_smoothing: float
+    ) -> losses.Sum:
         return losses.masked_sum(jnp.abs(logits[..., 0] - batch["label_BE"]), batch["mask_BE"])
 
     def resampled(

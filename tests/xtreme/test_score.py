@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flaxfer import main
-from flaxfer.evaluation.pools import average_precision
+from flaxfer.tasks.rankings import average_precision
 from flaxfer.xtreme import metrics, scoring
 from flaxfer.xtreme.benchmarks import BENCHMARKS, MODES, file_name
 from tests.xtreme.helpers import (

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from flaxfer.errors import DataError
-from flaxfer.evaluation import search
-from flaxfer.evaluation.search import GROUP, device_bytes, top_k
+from flaxfer.tasks import search
+from flaxfer.tasks.search import GROUP, device_bytes, top_k
 
 
 def embeddings(n: int, width: int = 24, seed: int = 0) -> np.ndarray:

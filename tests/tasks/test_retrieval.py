@@ -1,0 +1,148 @@
+"""Retrieval: examples, passages that are one, the loss in float64, and rankings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import log_softmax, logsumexp
+
+from flaxfer.config import Model, Source, Task
+from flaxfer.data import packing
+from flaxfer.data.tokenize import load_tokenizer, tokenize
+from flaxfer.tasks import task_type
+from tests.data.helpers import read, refusal, text_file
+from tests.helpers import random_queries, tiny_tokenizer
+
+FIND = Task("find", "retrieval", "map_at_20")
+BOTH = dataclasses.replace(FIND, symmetric_loss=True)
+COLUMNS: dict[str, str | int] = {"query": "q", "passage": "p", "negative": "n"}
+ROWS: list[dict[str, Any]] = [
+    {"q": "a man", "p": "the man eats", "n": ["a dog", "the cat plays"]},
+    {"q": "a dog", "p": ["the dog runs", "A dog!"], "n": "the man eats"},
+    {"q": "is a man", "p": "The man eats.", "n": None},
+]
+
+
+def source(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> Source:
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    return Source(text_file(folder, text, "data.jsonl"), columns=COLUMNS, **settings)
+
+
+def test_passages_are_texts_or_lists(tmp_path: Path) -> None:
+    examples = read(source(tmp_path, ROWS), FIND)
+    assert examples.text_a == ("a man", "a dog", "is a man")
+    assert examples.text_b == ("the man eats", "the dog runs", "The man eats.")
+    assert examples.label == (
+        ((), ("a dog", "the cat plays")),
+        (("A dog!",), ("the man eats",)),
+        ((), ()),
+    )
+    csv = Source(text_file(tmp_path, "q,p,n\na man,a dog,\n", "data.csv"), columns=COLUMNS)
+    assert read(csv, FIND).label == (((), ()),)
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ({"p": []}, "column 'p': holds no passage"),
+        ({"p": ""}, "column 'p': holds no passage"),
+        ({"p": " "}, "column 'p': is empty"),
+        ({"p": ["a", 3]}, "column 'p': item 2: is of type int, not a text"),
+        ({"n": ["a", None]}, "column 'n': item 2: is missing"),
+        ({"n": "THE DOG RUNS"}, "column 'n': is a right passage, too"),
+        ({"q": None}, "column 'q': is missing"),
+    ],
+)
+def test_invalid_passages_are_named_with_their_line(
+    change: dict[str, Any], finding: str, tmp_path: Path
+) -> None:
+    (detail,) = refusal(source(tmp_path, [ROWS[0], ROWS[1] | change]), FIND).details
+    assert detail == f"data.jsonl:2: {finding}"
+
+
+def test_queries_without_a_passage_are_left_out_if_that_is_wanted(tmp_path: Path) -> None:
+    rows = [ROWS[0], ROWS[1] | {"p": []}, ROWS[2]]
+    examples = read(source(tmp_path, rows, drop_unlabeled=True), FIND)
+    assert examples.id == ("data:1", "data:3")
+
+
+def test_a_passage_is_encoded_once(tmp_path: Path) -> None:
+    """Passages whose normal forms are equal are one, the first of them."""
+    tokenizer = load_tokenizer(Model(path=str(tiny_tokenizer(tmp_path / "model"))))
+    examples = read(source(tmp_path, ROWS), FIND)
+    data = tokenize(examples, tokenizer, 16, None)
+    texts = [
+        *("a man", "a dog", "is a man"),
+        *("the man eats", "a dog", "the cat plays", "the dog runs"),
+    ]
+    sequences = np.split(data.token, data.offset[1:-1])
+    assert [each.tolist() for each in sequences] == [tokenizer(text)["input_ids"] for text in texts]
+    assert data.label.tolist() == [[0, -1], [3, 1], [0, -1], [0, -1], [1, -1], [2, -1], [3, -1]]
+    assert data.reference == (((0,), (1, 2)), ((3, 1), (0,)), ((0,), ()))
+    assert data.example.tolist() == [0, 1, 2, 0, 0, 0, 1]
+    assert data.id == ("data:1", "data:2", "data:3")
+
+
+def test_a_batch_has_its_queries_and_the_distinct_passages_of_all() -> None:
+    data = random_queries(9, 7)
+    form = data.task_type
+    indices = np.array([3, 8, 3, 1])
+    wanted = {9 + n for i in indices for n in (data.reference[i][0][0], *data.reference[i][1])}
+    (whole,) = form.micro_batches(data, indices, 1)
+    assert sorted(whole) == sorted([*indices, *wanted])
+    parts = form.micro_batches(data, indices, 3)
+    assert sorted(np.concatenate(parts)) == sorted(whole)
+    sizes, tokens = [len(part) for part in parts], [data.lengths[part].sum() for part in parts]
+    assert max(sizes) - min(sizes) <= 1 and max(tokens) - min(tokens) <= data.lengths.max()
+
+
+def batch_of(data: Any, sequences: np.ndarray) -> dict[str, np.ndarray]:
+    """Sequences in rows of two slots, with empty ones."""
+    rows = [[i, i + 1] if i + 1 < len(sequences) else [i] for i in range(0, len(sequences), 2)]
+    return packing.build_rows(data, sequences, rows, len(rows) + 1, 32, 2, pad_id=0)
+
+
+@pytest.mark.parametrize("task", [FIND, BOTH])
+def test_loss(task: Task) -> None:
+    data = random_queries(9, 7)
+    indices = np.array([0, 2, 3, 4, 7])
+    (sequences,) = data.task_type.micro_batches(data, indices, 1)
+    batch = batch_of(data, sequences)
+    rng = np.random.default_rng(1)
+    embedding_BED = rng.normal(size=(*batch["mask_BE"].shape, 5)).astype(np.float32)
+    vectors = {
+        int(n): embedding_BED[place].astype(np.float64)
+        for place, n in np.ndenumerate(batch["index_BE"])
+        if n >= 0
+    }
+    passages = [n for n in vectors if n >= 9]
+    first = [data.reference[i].right[0] + 9 for i in indices]
+    assert len(set(first)) < len(first), "two queries have the same passage"
+    losses = []
+    for i, right in zip(indices, first, strict=True):
+        others = {n + 9 for n in data.reference[i].right} - {right}
+        counted = [n for n in passages if n not in others]
+        log_p = log_softmax([vectors[i] @ vectors[n] for n in counted])
+        loss = -log_p[counted.index(right)]
+        if task.symmetric_loss:
+            queries = [j for j in indices if j == i or right - 9 not in data.reference[j].right]
+            scores = {j: vectors[j] @ vectors[right] for j in queries}
+            loss = (loss + logsumexp([*scores.values()]) - scores[i]) / 2
+        losses.append(loss)
+    left_out = {n + 9 for i in indices for n in data.reference[i].right[1:]} & {*passages}
+    assert left_out, "a passage is right for a query, but not the one to learn"
+
+    def total(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return task_type(task).loss(task, x, batch, 0.0)
+
+    (loss, gradient) = jax.jit(jax.value_and_grad(total, has_aux=True))(jnp.array(embedding_BED))
+    np.testing.assert_allclose(loss[0], sum(losses), rtol=2e-6)
+    assert loss[1] == len(indices)
+    assert np.isfinite(gradient).all() and not np.asarray(gradient)[batch["mask_BE"] == 0].any()

@@ -1,0 +1,123 @@
+"""Contrastive steps: the softmax is over the whole batch, however it is divided."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from flaxfer.config import Optimizer, Stage, Task, Train
+from flaxfer.data.loader import BatchSize, TrainPlan, put_rows
+from flaxfer.runtime.sharding import row_shards
+from flaxfer.tasks import task_type
+from flaxfer.tasks.models import model_spec
+from flaxfer.training.optimizer import make_optimizer
+from flaxfer.training.state import init_state
+from flaxfer.training.step import StepSpec, make_train_step
+from tests.helpers import encoder_config, mesh_of, random_queries
+
+TASK = Task("find", "retrieval", "map_at_20", similarity_scale=20.0, symmetric_loss=True)
+# With eps = 1, the first step of Adam is smooth in the gradient g, see test_step.py.
+SMOOTH = Optimizer(
+    learning_rate=1.0, b1=0.0, b2=0.5, eps=1.0, weight_decay=0.0, schedule="constant", warmup=0,
+    clip_norm=0.0,
+)  # fmt: skip
+TRAIN = Train(batch_size=8, row_length=32, max_bucket_sizes=1)
+DATA = random_queries(12, 9)
+
+
+@functools.cache
+def params_of(task: Task) -> dict[str, Any]:
+    params = model_spec(encoder_config(layers=1), task).random_params(1)
+    stage = Stage(task, data=None)  # type: ignore[arg-type]
+    return {**params, "head": task_type(task).start_head(stage, DATA, params["head"])}
+
+
+def one_step(
+    task: Task = TASK, *, devices: int = 1, parts: int = 1, packed: bool = True
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """The metrics of the first step and the parameters after it."""
+    mesh = mesh_of(devices)
+    train = dataclasses.replace(TRAIN, gradient_accumulation_steps=parts, packing=packed)
+    plan = TrainPlan.make(DATA, train, (3,), 0, row_shards(mesh))
+    params = params_of(task)
+    model = model_spec(encoder_config(layers=1), task)
+    step = make_train_step(StepSpec(model, task, SMOOTH, 100), mesh)
+    state = init_state(params, make_optimizer(SMOOTH, 100, params), mesh)
+    batch = plan.batch(0)
+    assert BatchSize.of(batch).examples == 8
+    assert batch["token_BT"].shape[0] == parts
+    state, metrics = step(state, put_rows(batch, mesh, None), jax.random.key(0, impl="rbg"))
+    return {name: float(x) for name, x in metrics.items()}, jax.device_get(state.params)
+
+
+@pytest.fixture(scope="module")
+def reference() -> tuple[float, dict[str, Any]]:
+    """Loss and gradient with each sequence in a row of its own, by plain cosines."""
+    plan = TrainPlan.make(DATA, dataclasses.replace(TRAIN, packing=False), (3,), 0, 1)
+    batch = {name: array[0] for name, array in plan.batch(0).items()}
+    filled_B = batch["mask_BE"][:, 0] > 0
+    index_S = batch["index_BE"][filled_B, 0]
+    indices = plan.indices(0)
+    right_n = np.array([DATA.reference[i].right[0] for i in indices])
+    passages = np.unique(index_S[index_S >= len(DATA.id)])
+    counted_nm = np.array(
+        [[n not in DATA.reference[i].right[1:] for n in passages - len(DATA.id)] for i in indices]
+    )
+    back_nn = np.array(
+        [
+            [i == j or r not in DATA.reference[j].right for j in indices]
+            for i, r in zip(indices, right_n, strict=True)
+        ]
+    )
+    model = model_spec(encoder_config(layers=1), TASK)
+    encoder = model.graph()
+
+    def loss_of(params: dict[str, Any]) -> jax.Array:
+        merged = nnx.merge(encoder, params)
+        x_BTD = merged.encoder(batch)
+        inside_BT1 = batch["segment_BT"][filled_B][..., None] == 1
+        mean_SD = (x_BTD[filled_B] * inside_BT1).sum(axis=1) / inside_BT1.sum(axis=1)
+        unit_SD = mean_SD / jnp.linalg.norm(mean_SD, axis=1, keepdims=True)
+        place = {int(n): s for s, n in enumerate(index_S)}
+        query_nD = unit_SD[np.array([place[int(i)] for i in indices])]
+        passage_mD = unit_SD[np.array([place[int(n)] for n in passages])]
+        scale = jnp.exp(params["head"]["log_scale"]["bias"][0])
+        logit_nm = scale * query_nD @ passage_mD.T
+        column_n = np.searchsorted(passages, right_n + len(DATA.id))
+        there_n = logit_nm[np.arange(8), column_n]
+        forth_n = jax.nn.logsumexp(jnp.where(counted_nm, logit_nm, -jnp.inf), axis=1)
+        back_n = jax.nn.logsumexp(jnp.where(back_nn, logit_nm[:, column_n].T, -jnp.inf), axis=1)
+        return ((forth_n + back_n) / 2 - there_n).mean()
+
+    loss, gradient = jax.jit(jax.value_and_grad(loss_of))(params_of(TASK))
+    return float(loss), jax.device_get(gradient)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"devices": 8, "parts": 2},
+        pytest.param({"packed": False}, marks=pytest.mark.slow),
+        pytest.param({"parts": 4}, marks=pytest.mark.slow),
+        pytest.param({"devices": 4}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_the_softmax_is_over_the_whole_batch(
+    options: dict[str, Any], reference: tuple[float, dict[str, Any]]
+) -> None:
+    loss, gradient = reference
+    metrics, params = one_step(**options)
+    assert metrics["loss"] == pytest.approx(loss, rel=1e-6)
+    wanted = jax.tree.map(lambda p, g: p - g / (np.abs(g) + 1), params_of(TASK), gradient)
+    scale = params["head"]["log_scale"]["bias"]
+    assert abs(float(scale[0]) - np.log(20.0)) > 1e-4
+    for new, want in zip(*map(jax.tree.leaves, (params, wanted)), strict=True):
+        np.testing.assert_allclose(new, want, atol=1e-6, rtol=1e-6)
