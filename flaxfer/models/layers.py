@@ -64,8 +64,9 @@ def at(x: jax.Array, place_BT: jax.Array | None) -> jax.Array:
 def run_layer(layer: nnx.Module, execution: Execution, *arrays: jax.Array | None) -> jax.Array:
     """Return a layer's output; layers that differ in their parameters alone share one trace.
 
-    Tracing and lowering are half of a warm start, and otherwise repeated for every layer. The
-    compiler inlines the calls, so the program is the same.
+    Tracing and lowering are half of a warm start, and otherwise repeated for every layer. Programs
+    for accelerators have no calls: with them, the step of BERT-base takes 11 % more TPU cycles,
+    although the compiler inlines them. On CPUs, where it keeps them, a step is 5 % faster.
 
     Args:
       layer: module that is called with `arrays` and `execution`.
@@ -73,10 +74,11 @@ def run_layer(layer: nnx.Module, execution: Execution, *arrays: jax.Array | None
       *arrays: inputs of the layer.
     """
     graph, params = nnx.split(layer)
-    return _run_layer(graph, execution, params, *arrays)
+    run = _called if execution.platform == "cpu" else _inlined
+    output: jax.Array = run(graph, execution, params, *arrays)
+    return output
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
 def _run_layer(
     graph: nnx.GraphDef[Any], execution: Execution, params: nnx.State, *arrays: jax.Array | None
 ) -> jax.Array:
@@ -90,6 +92,10 @@ def _run_layer(
     policies = jax.checkpoint_policies
     saveable = policies.dots_with_no_batch_dims_saveable if execution.remat == "matmuls" else None
     return jax.checkpoint(run, policy=saveable)(params, *arrays)
+
+
+_called = jax.jit(_run_layer, static_argnums=(0, 1))
+_inlined = jax.jit(_run_layer, static_argnums=(0, 1), inline=True)
 
 
 def split_rows(x_BTD: jax.Array, execution: Execution) -> jax.Array:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from benchmarks.programs import recorded
+from flaxfer.models.layers import Execution
+from flaxfer.runtime.sharding import make_mesh
 from flaxfer.study.runner import forget_programs
 from flaxfer.training import loop
 from flaxfer.training.programs import Programs
@@ -49,20 +51,25 @@ def test_each_program_is_built_once_and_another_condition_builds_none(
     assert sum(program.programs for program in programs.values()) == 0
 
 
-def test_equal_layers_are_traced_once() -> None:
+def test_equal_layers_are_traced_once_and_called_on_cpus_alone() -> None:
     """All layers but the last, which computes the CLS tokens alone, share a trace."""
     traced = []
+    on_cpu = Execution(mesh=make_mesh(1, 1, 1, devices=jax.devices()[:1]))
     for layers in (3, 6):
         case = stage_case(Path(), encoder=encoder_config(layers=layers, dropout=0.1))
         spec = case.spec.model
         batch = case.data.plan((0,), 1).batch(0)
         micro = {key: array[0] for key, array in batch.items()}
 
-        def loss(params: Any, spec: Any = spec, micro: Any = micro) -> jax.Array:
-            return spec.apply(params, micro, jax.random.key(0, impl="rbg")).sum()
+        def text(execution: Execution, spec: Any = spec, micro: Any = micro) -> str:
+            def loss(params: Any) -> jax.Array:
+                key = jax.random.key(0, impl="rbg")
+                return spec.apply(params, micro, key, execution).sum()
 
-        text = jax.jit(jax.grad(loss)).lower(spec.param_shapes()).as_text()
-        traced.append(text.count("func.func private @_run_layer"))
+            return jax.jit(jax.grad(loss)).lower(spec.param_shapes()).as_text()
+
+        traced.append(text(on_cpu).count("func.func private @_run_layer"))
+        assert "@_run_layer" not in text(Execution())
     assert traced[0] == traced[1] > 0
 
 
