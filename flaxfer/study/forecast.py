@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import functools
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,9 +62,27 @@ def entries(plans: Sequence[StudyPlan], claims: Claims) -> list[Entry]:
     return result
 
 
-def show(plans: Sequence[StudyPlan], claims: Claims) -> None:
-    """Print all stages, and the time that one process may need for the rest."""
+def show(plans: Sequence[StudyPlan], claims: Claims, in_brief: bool = False) -> None:
+    """Print all stages, or their number by state, and the time that one process may need."""
     stages = entries(plans, claims)
+    title = f"{len(stages)} stages of {len(plans)} studies"
+    if in_brief:
+        states = Counter(entry.state.partition(" on ")[0] for entry in stages)
+        counts = ", ".join(f"{number:,} {state}" for state, number in states.items())
+        say(f"{title}: {counts} (flaxfer plan lists them)")
+    else:
+        _show_table(title, stages)
+    known = [entry.seconds for entry in stages if entry.seconds is not None]
+    unknown = len(stages) - len(known)
+    total = _duration(sum(known)) if known else "unknown"
+    if known and unknown:
+        total = f"{total}, and {unknown} stages of models without a finished stage"
+    if looks := {seeds.describe(plan.config.seeds) for plan in plans if plan.config.looks}:
+        say(f"seeds: {', '.join(looks)}, and these are the stages up to the last look")
+    say(f"time left for one process, by the speed of finished stages of the same model: {total}")
+
+
+def _show_table(title: str, stages: Sequence[Entry]) -> None:
     rows = [
         [
             entry.spec.folder.name,
@@ -77,15 +96,7 @@ def show(plans: Sequence[StudyPlan], claims: Claims) -> None:
         for entry in stages
     ]
     header = ["identity", "stage", "seed", "state", "steps", "time left", "of the studies"]
-    table(f"{len(stages)} stages of {len(plans)} studies", header, rows)
-    known = [entry.seconds for entry in stages if entry.seconds is not None]
-    unknown = len(stages) - len(known)
-    total = _duration(sum(known)) if known else "unknown"
-    if known and unknown:
-        total = f"{total}, and {unknown} stages of models without a finished stage"
-    if looks := {seeds.describe(plan.config.seeds) for plan in plans if plan.config.looks}:
-        say(f"seeds: {', '.join(looks)}, and these are the stages up to the last look")
-    say(f"time left for one process, by the speed of finished stages of the same model: {total}")
+    table(title, header, rows)
 
 
 def tokens_per_s(store: Path, model: str) -> float | None:

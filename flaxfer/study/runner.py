@@ -106,16 +106,16 @@ def run(
         stopping = Stopping(plans)
         workdirs.adopt(config, command, plans)
         if len(plans) > 1:
-            forecast.show(plans, claims)
+            forecast.show(plans, claims, True)
         else:
             studies.open(plans[0].config).introduce()
         # Steps run meanwhile. An error is raised again where the module is used.
         threading.Thread(target=_import_report).start()
         pace = Pace(lambda: stopping.plans, studies.troubles.settled)
-        if pace.done:
+        if pace.done and len(plans) == 1:
             left = pace.total - pace.done
-            rest = f"; {left:,} are left" if left else ": nothing is left to train"
-            say(f"{pace.done:,} of {pace.total:,} stages are finished{rest}")
+            rest = f"{left:,} left" if left else "nothing is left to train"
+            say(f"{pace.done:,} of {pace.total:,} stages are finished, {rest}")
         with bars.study(pace.state):
             _drain(stopping, studies, claims, pace, summarise)
             while _go_on(stopping, summarise):

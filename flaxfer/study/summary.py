@@ -51,10 +51,12 @@ def introduce(data: StudyData, mesh: jax.sharding.Mesh) -> None:
     axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items() if size > 1)
     devices = f"{platform.machine()['devices']}{f', mesh {axes}' if axes else ''}"
     compiler = platform.describe_compiler(mesh.devices.flat[0], dtype)
-    conditions = ", ".join(config.conditions)
+    conditions, of_seeds = ", ".join(config.conditions), seeds.describe(config.seeds)
+    if not config.looks:
+        of_seeds = f"{'seed' if len(config.run_seeds) == 1 else 'seeds'} {of_seeds}"
     rows += [
         ("devices", f"{devices}; {compiler}"),
-        ("conditions", f"{conditions}; seeds {seeds.describe(config.seeds)}"),
+        ("conditions", f"{conditions}; {of_seeds}"),
         *(("margin", f"{metric} {size:g}") for metric, size in config.margin.items()),
         *([("analysis", "paired by seed")] if config.paired else []),
     ]

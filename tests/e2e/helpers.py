@@ -6,19 +6,24 @@ import contextlib
 import dataclasses
 import functools
 import json
+import os
 import pickle
+import pty
 import random
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
 from flaxfer.config import (
     Config,
@@ -34,7 +39,7 @@ from flaxfer.config import (
 )
 from flaxfer.config.grids import Grid, Target
 from flaxfer.report import data as report_data
-from flaxfer.runtime import platform, sharding
+from flaxfer.runtime import platform, progress, sharding
 from flaxfer.statistics import looks
 from flaxfer.study import runner
 from flaxfer.study.runner import OpenStudy
@@ -126,6 +131,46 @@ def with_train(config: Config, name: str, /, **changes: Any) -> Config:
 def with_optimizer(config: Config, name: str, /, **changes: Any) -> Config:
     optimizer = dataclasses.replace(getattr(config, name).optimizer, **changes)
     return with_stage(config, name, optimizer=optimizer)
+
+
+class Terminal:
+    """A terminal of 80 x 24 in place of standard error, and all that was written to it.
+
+    Attributes:
+      written: Text with control sequences, complete after the `with` block.
+    """
+
+    def __init__(self) -> None:
+        self.written = ""
+
+    def __enter__(self) -> Self:
+        self._master, self._slave = pty.openpty()
+        self._file = open(self._slave, "w", encoding="utf-8")
+        self._patch = pytest.MonkeyPatch()
+        shown = Console(file=self._file, width=80, height=24, highlight=False)
+        self._patch.setattr(progress, "console", shown)
+        self._thread = threading.Thread(target=self._read)
+        self._thread.start()
+        return self
+
+    def _read(self) -> None:
+        data = b""
+        with contextlib.suppress(OSError):  # The other end is closed.
+            while chunk := os.read(self._master, 2**16):
+                data += chunk
+        self.written = data.decode()
+
+    def __exit__(self, *error: object) -> None:
+        self._patch.undo()
+        self._file.close()
+        self._thread.join()
+        os.close(self._master)
+
+    @property
+    def lines(self) -> list[str]:
+        """All that was written in a line, also what was erased later, without trailing blanks."""
+        text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.written)
+        return [line.rstrip() for line in re.split(r"[\r\n]+", text.strip())]
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def run_until(config: Config, condition: Callable[[], bool], *numbers: int) -> t
         errors = process.communicate(timeout=300)[1]
     finally:
         process.kill()  # If it hangs.
-    assert "Traceback" not in errors
+    assert "Traceback" not in errors and "\x1b" not in errors
     return process.returncode, errors
 
 
@@ -88,12 +89,18 @@ def test_a_study_that_is_stopped_in_every_phase_gets_to_the_same_end(tmp_path: P
         (lambda _: len(list(store.glob("*/identity.json"))) > 1, [signal.SIGHUP], 75),
     ):
         condition = functools.partial(phase, steps(stopped))
-        assert run_until(stopped, condition, *numbers)[0] == code
+        ended, errors = run_until(stopped, condition, *numbers)
+        assert ended == code
+        by = "Ctrl-C" if code == 130 else numbers[0].name
+        place = r"( in (the evaluation of )?staged/\w+ seed 0( after step \d+ of 100| before .*)?)?"
+        line = f"stopped by {by}{place}. Run the same command again to continue."
+        assert re.fullmatch(line, errors.splitlines()[-1]), errors
     newest = max(int(path.parent.name) for path in store.glob("*/checkpoints/*/manifest.json"))
     process = start(stopped)
     errors = process.communicate()[1]
     assert process.returncode == 0, errors
     assert newest > 0
+    assert "1 of 2 stages are finished, 1 left" in errors or "continues after step" in errors
     times = {"seconds", "compile_seconds", "examples_per_s", "useful_tokens_per_s"}
     times |= {"input_stall_share"}
     results = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from flaxfer.study.runner import OpenStudy
 from flaxfer.training.record import DONE
 from tests.e2e.helpers import (
     LABELS,
+    Terminal,
     assert_equal_trees,
     config_of,
     folder_of,
@@ -47,14 +49,64 @@ COMMAND = "flaxfer run --config tiny.py"
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Config:
+def terminal() -> Terminal:
+    """The terminal that the study of `finished` was run on."""
+    return Terminal()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, terminal: Terminal) -> Config:
     """A finished study, whose model has more rows in its embedding than the data needs."""
     folder = tmp_path_factory.mktemp("study")
     tiny_model(folder / "model", "bert", vocab_size=300, layers=1)
     write_sets(folder)
     config = config_of(folder)
-    runner.run(config, COMMAND)
+    with terminal:
+        runner.run(config, COMMAND)
     return config
+
+
+def test_a_terminal_of_80_columns_shows_bars_and_at_the_end_the_result(
+    finished: Config, terminal: Terminal
+) -> None:
+    lines = terminal.lines
+    assert max(map(len, lines)) <= 80
+    title = next(i for i, line in enumerate(lines) if line.startswith("study tiny in "))
+    warning = next(i for i, line in enumerate(lines) if line.startswith("warning: "))
+    assert warning - title < 18, "with the bars and this warning, the start is on one screen"
+    bars = [re.sub(r"\d:\d\d:\d\d", "0:00:00", " ".join(line.split())) for line in lines]
+    for number in range(1, 5):
+        assert any(line.startswith(f"stage {number} of 4 ━") for line in bars), number
+    assert any("0:00:00 elapsed, time left unknown" in line for line in bars)
+    assert any("0:00:00 elapsed, about 0:00:00 left" in line for line in bars)
+    assert "staged/intermediate seed 0 ━" in "\n".join(bars)
+    assert "staged/intermediate seed 0  step 3/10  dev accuracy" in "\n".join(lines)
+    (verdict,) = [line for line in lines if line.startswith("not judged: staged minus direct ")]
+    end = lines[lines.index(verdict) :]
+    assert "pearson (larger is better) by language, one seed" in end
+    rows = [line.split() for line in end]
+    scores = {
+        (name.split("/")[0], entry["language"]): f"{entry['metrics']['pearson']:.3f}"
+        for name, run in runs_of(finished).items()
+        for entry in run["evaluations"]
+    }
+    for language in ("en", "de"):
+        (row,) = [row for row in rows if row[:1] == [language]]
+        assert row[1:4] == [scores[c, language] for c in ("direct", "staged", "scratch")]
+    assert end[-3:] == [
+        f"report: {Path(finished.workdir).absolute()}/report.html",
+        "in the same folder: report.md, results.csv, comparisons.csv, results.tex,",
+        "languages.tex, figures",
+    ]
+
+
+def test_a_file_gets_no_escape_codes_and_a_rerun_says_what_is_left(
+    finished: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runner.run(finished, COMMAND)
+    shown = capsys.readouterr().err
+    assert "4 of 4 stages are finished, nothing is left to train\n" in shown
+    assert "not judged: staged minus direct" in shown and "\x1b" not in shown
 
 
 def test_study_json_holds_settings_data_and_runs(finished: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import threading
 from collections.abc import Iterator
 
@@ -147,3 +148,33 @@ def test_a_stop_is_shown_while_a_step_is_saved(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(signals, "is_requested", lambda: True)
     assert shown(0.0)[1] == "stopping after this step, which is saved; Ctrl-C again stops at once"
     bar.close()
+
+
+def test_without_colours_nothing_is_coloured() -> None:
+    """https://no-color.org; the cursor may still move, and text be bold."""
+    codes = []
+    for environment in ({"TERM": "xterm"}, {"TERM": "xterm", "NO_COLOR": "1"}):
+        file = io.StringIO()
+        console = Console(file=file, force_terminal=True, width=80, _environ=environment)
+        with bars.study(lambda share: StudyState(1, 1, 2, 0.5, None)):
+            console.print(Group(*bars._bars.lines(0.0)))
+        codes.append(re.findall(r"\x1b\[[0-9;]*m", file.getvalue()))
+    assert codes[0] and not codes[1]
+
+
+def test_warnings_stand_above_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is logged meanwhile is not drawn over; INFO is a detail of what is done."""
+    file = io.StringIO()
+    monkeypatch.setattr(file, "isatty", lambda: True)
+    console = Console(file=file, force_terminal=True, width=80, color_system=None)
+    monkeypatch.setattr(progress, "console", console)
+    with doing("reading"):
+        bars._bars.activities[-1].began -= 1
+        for level, text in ((logging.INFO, "a file"), (logging.WARNING, "a problem")):
+            bars.log(logging.LogRecord("a", level, "", 0, text, (), None), f"{level} {text}")
+        bars._bars._live.refresh()
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    lines = re.split(r"[\r\n]+", text)
+    assert "30 a problem" in lines and "20 a file" not in lines
+    assert lines.index("30 a problem") < lines.index("reading, 1 s: a file")
+    assert file.getvalue().rstrip().endswith("\x1b[2K") or "\x1b[?25h" in file.getvalue()
