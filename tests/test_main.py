@@ -133,6 +133,12 @@ def test_a_plan_is_an_option_of_run_too(words: list[str]) -> None:
     assert main.parse([*words, "--config=x.py"])[1].dry_run
 
 
+@pytest.mark.parametrize("words", [["run", "--quiet"], ["--quiet"]])
+def test_a_run_may_be_quiet(words: list[str]) -> None:
+    assert main.parse([*words, "--config=x.py"])[1].quiet
+    assert not main.parse(["run", "x.py"])[1].quiet
+
+
 def test_help_lists_the_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -124,8 +124,8 @@ class _Bars:
             yield _row(state.place, state.share, times)
         if self.stage is not None:
             yield _row(self.stage.name, self.stage.share, "")
-        if signals.is_requested():
-            yield _line("stopping after this step, which is saved; Ctrl-C again stops at once")
+        if stop := signals.pending():
+            yield _line(stop)
         elif self.activities and now - self.activities[-1].began >= SHOWN_AFTER:
             activity = self.activities[-1]
             detail = f": {activity.detail}" if activity.detail else ""

@@ -165,9 +165,12 @@ def _error(message: str) -> PreemptedError:
     return error
 
 
-def is_requested() -> bool:
-    """Return whether a stop was asked for."""
-    return bool(_state.number)
+def pending() -> str:
+    """Return what a stop that was asked for waits for, in words; empty if none was."""
+    if not _state.number:
+        return ""
+    what = "stopping after this step, which is saved" if _state.held else "stopping"
+    return f"{what}; Ctrl-C again stops at once"
 
 
 def announce(announces: bool) -> None:
@@ -239,7 +242,7 @@ def _watch(reader: socket.socket, patience: float) -> None:
         waits = interrupts and _state.held and waited > ANNOUNCED_AFTER
         if waits and _state.announces and not is_announced:
             is_announced = True
-            _print("stopping after this step, which is saved; Ctrl-C again stops at once")
+            _print(pending())
         if _state.lost and signal.SIGTERM in _state.previous:
             _state.lost = _state.raised = False
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

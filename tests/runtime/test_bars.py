@@ -145,8 +145,8 @@ def test_a_terminal_gets_lines_wrapped_between_words_and_whole_paths(
 
 def test_a_stop_is_shown_while_a_step_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     bar = StageBar("direct/target seed 0", 0, 50, 20.0)
-    monkeypatch.setattr(signals, "is_requested", lambda: True)
-    assert shown(0.0)[1] == "stopping after this step, which is saved; Ctrl-C again stops at once"
+    monkeypatch.setattr(signals, "pending", lambda: "stopping")
+    assert shown(0.0)[1] == "stopping"
     bar.close()
 
 
