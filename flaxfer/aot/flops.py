@@ -45,7 +45,7 @@ def forward_flops(model: ModelSpec, work: Work) -> float:
     # Embeddings are what the head reads.
     outputs = 0 if model.head.endswith("_embedding") else width * model.num_outputs
     head = 2 * read * (dense + outputs)
-    return (encoder.num_layers - 1) * layer + last_layer + head
+    return ((model.layer or encoder.num_layers) - 1) * layer + last_layer + head
 
 
 def train_flops(model: ModelSpec, work: Work) -> float:

@@ -32,7 +32,7 @@ from flaxfer.runtime.prng import dropout_key
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
 from flaxfer.training.data import read_study_data
-from flaxfer.training.optimizer import make_optimizer, with_frozen_base
+from flaxfer.training.optimizer import make_optimizer, with_frozen_parts
 from flaxfer.training.record import placed
 from flaxfer.training.state import TrainState
 from flaxfer.training.step import StepSpec, make_train_step
@@ -97,8 +97,8 @@ class Workload:
 
     @property
     def optimizer(self) -> Optimizer:
-        """The optimizer, which freezes what adapters are trained in place of."""
-        return with_frozen_base(self.settings).optimizer
+        """The optimizer, which freezes all that the stage does not train."""
+        return with_frozen_parts(self.settings, self.model.encoder.num_layers).optimizer
 
     @property
     def dtype(self) -> Any:

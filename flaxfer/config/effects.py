@@ -31,6 +31,8 @@ TASK_SETTINGS = (
     "pooling",
     "similarity_scale",
     "symmetric_loss",
+    "triplet_margin",
+    "embedding_layer",
 )
 """Fields of `Task` that have an effect if they are among `TaskType.settings`."""
 TRAIN_SETTINGS = ("doc_stride", "output_bias", "label_smoothing")

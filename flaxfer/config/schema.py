@@ -192,6 +192,10 @@ class Task:
       similarity_scale: Factor of the cosines in the loss at the start, which is trained: 100 in
         XTREME-R, 1 / 0.07 in CLIP, 20 is the default of sentence-transformers.
       symmetric_loss: Also learn to find the query of a passage, among those of the batch.
+      triplet_margin: If above 0, the loss is that of triplets instead of a softmax: the cosine with
+        the passage is to exceed that with the nearest wrong one of the batch by this margin.
+      embedding_layer: Layer, from 1, whose output is pooled; the last one by default. Layers above
+        it are frozen.
     """
 
     name: fields.Title
@@ -208,6 +212,8 @@ class Task:
     pooling: Literal["mean", "cls", "pooler"] = "mean"
     similarity_scale: fields.Positive = 100.0
     symmetric_loss: fields.Bool = False
+    triplet_margin: fields.NonNegative = 0.0
+    embedding_layer: fields.PositiveInt | None = None
 
 
 @dataclasses.dataclass(frozen=True)

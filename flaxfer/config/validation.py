@@ -213,6 +213,10 @@ def _lora(stage: Stage) -> Iterator[Finding]:
     if first >= end:
         message = f"should be the first layer and the one after the last; is {(first, end)}"
         yield finding(message, "lora.layers")
+    above = stage.task.embedding_layer
+    if above is not None and stage.lora.layers is not None and end > above:
+        message = f"adapters above the embedding_layer {above} would not be trained; end there"
+        yield finding(message, "lora.layers", "task.embedding_layer")
     if stage.optimizer.l2_sp:
         message = (
             "pulls the encoder to its start, but with lora the encoder is frozen, and adapters "

@@ -110,15 +110,16 @@ def sentence_pooling(task: Task, family: str, wanted: str) -> str:
     """Return how sentence-transformers pools the tokens of a text; empty if it is not to.
 
     Args:
-      task: task of the exported stage; embeddings of retrieval are pooled as in training.
+      task: task of the exported stage; embeddings of retrieval by the last layer are pooled as in
+        training.
       family: family of the encoder.
       wanted: what the user names.
 
     Raises:
       ConfigError: a pooling is wanted of embeddings that were trained.
     """
-    if not task_type(task).embeds:
-        return wanted
+    if not task_type(task).embeds or task.embedding_layer is not None:
+        return wanted  # sentence-transformers pools the last layer.
     if wanted:
         what = f"the embeddings of {task.name} were trained with the pooling {task.pooling!r}"
         raise ConfigError(what, where="pooling", hint="leave it out: the export has that one.")

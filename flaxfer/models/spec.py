@@ -30,15 +30,25 @@ class EncoderModel(nnx.Module):
         `cls_embedding`, `pooler_embedding` and `mean_embedding` embed each example.
       num_outputs: outputs of the head: one for regression and `choice`, two for `span`, the width
         of the encoder for embeddings.
+      layer: layer, from 1, whose output a head that reads every token gets; None for the encoder's.
       rngs: for new parameters.
     """
 
-    def __init__(self, config: EncoderConfig, head: str, num_outputs: int, *, rngs: Keys):
+    def __init__(
+        self,
+        config: EncoderConfig,
+        head: str,
+        num_outputs: int,
+        layer: int | None = None,
+        *,
+        rngs: Keys,
+    ):
         family = FAMILIES[config.family]
         self.encoder = family.encoder(config, rngs=rngs)
         self.head = family.heads[head].module(config, num_outputs, rngs=rngs)
         self.reads_every_token = family.heads[head].reads_every_token
         self.reads_means = family.heads[head].reads_means
+        self.layer = layer
 
     def __call__(
         self,
@@ -56,12 +66,13 @@ class EncoderModel(nnx.Module):
           dropout_key: dropout key of the step; None for no dropout.
           execution: how the layers compute; the head computes in float32.
         """
-        x_BXD = self.encoder(
-            batch,
-            cls_BE=None if self.reads_every_token else batch["cls_BE"],
-            dropout_key=dropout_site(dropout_key, 0),
-            execution=execution,
-        )
+        options = {"dropout_key": dropout_site(dropout_key, 0), "execution": execution}
+        if self.layer is not None:
+            # The compiler drops the layers above it, whose outputs nothing reads.
+            x_BXD = self.encoder.hidden_states(batch, **options)[self.layer]
+        else:
+            cls_BE = None if self.reads_every_token else batch["cls_BE"]
+            x_BXD = self.encoder(batch, cls_BE=cls_BE, **options)
         if self.reads_means:
             x_BXD = sequence_means(x_BXD, batch["segment_BT"], batch["cls_BE"].shape[1])
         return self.head(x_BXD, dropout_site(dropout_key, 1))
@@ -76,12 +87,14 @@ class ModelSpec:
       head: name of the head, see `EncoderModel`.
       num_outputs: outputs of the head, C.
       lora: adapters of the encoder; None for none.
+      layer: layer that the head reads, see `EncoderModel`.
     """
 
     encoder: EncoderConfig
     head: str = "sequence"
     num_outputs: int = 1
     lora: Lora | None = None
+    layer: int | None = None
 
     def with_vocabulary(self, size: int) -> ModelSpec:
         """Return the model with an embedding of `size` rows."""
@@ -150,7 +163,7 @@ class ModelSpec:
         return module
 
     def _plain_module(self, rngs: Keys) -> EncoderModel:
-        return EncoderModel(self.encoder, self.head, self.num_outputs, rngs=rngs)
+        return EncoderModel(self.encoder, self.head, self.num_outputs, self.layer, rngs=rngs)
 
     def _add_adapters(self, module: EncoderModel, key: jax.Array) -> None:
         if self.lora is not None:

@@ -16,7 +16,7 @@ from flaxfer.data.loader import train_examples
 from flaxfer.runtime import platform
 from flaxfer.study import transferability
 from flaxfer.training.data import StageData, StudyData
-from flaxfer.training.optimizer import with_frozen_base
+from flaxfer.training.optimizer import with_frozen_parts
 from flaxfer.training.stage import Measurement, StageSpec
 
 GROUP = 8
@@ -120,7 +120,7 @@ def _stage(
     data: StudyData, condition: str, name: str, seed: int, start: StageSpec | str
 ) -> StageSpec:
     stage = data.stage(name, seed, after_intermediate=isinstance(start, StageSpec))
-    settings = with_frozen_base(stage.settings)
+    settings = with_frozen_parts(stage.settings, stage.encoder.num_layers)
     if start == "random":  # No L2-SP: decay towards random weights is pointless.
         optimizer = dataclasses.replace(settings.optimizer, l2_sp=0.0)
         settings = dataclasses.replace(settings, optimizer=optimizer)

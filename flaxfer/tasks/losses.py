@@ -72,11 +72,14 @@ def choice_loss(score_BE: jax.Array, batch: Arrays) -> Sum:
     return jnp.sum(loss), jnp.sum(right.astype(jnp.float32))
 
 
-def contrastive_loss(embedding: jax.Array, batch: Arrays, symmetric: bool) -> Sum:
-    """Return the cross-entropy of each query over the passages of the batch.
+def contrastive_loss(
+    embedding: jax.Array, batch: Arrays, symmetric: bool, margin: float = 0.0
+) -> Sum:
+    """Return the cross-entropy of each query over the passages of the batch, or its triplet loss.
 
     The logits are dot products. Every passage is in the batch once, however many queries it is
-    right for; the other right passages of a query are left out of its softmax.
+    right for; the other right passages of a query are left out of its softmax, and are no wrong
+    ones of a triplet.
 
     Args:
       embedding: float32 (..., B, E, D).
@@ -85,6 +88,9 @@ def contrastive_loss(embedding: jax.Array, batch: Arrays, symmetric: bool) -> Su
         may have leading axes, as `embedding`.
       symmetric: whether the loss is the mean of this and the cross-entropy of each passage over
         the queries, without other queries that it is right for (CLIP, Radford et al. 2021).
+      margin: if above 0, the loss of a query is by how much the dot product with its passage is not
+        larger by this margin than the largest one with a wrong passage (Schroff et al. 2015, arXiv
+        1503.03832, with the hardest negative of the batch); 0 without a wrong passage.
     """
     vector_SD = embedding.reshape(-1, embedding.shape[-1])
     passage_SP = batch["passage_BEP"].reshape(len(vector_SD), -1)
@@ -95,15 +101,20 @@ def contrastive_loss(embedding: jax.Array, batch: Arrays, symmetric: bool) -> Su
     right_SS = (first_S[:, None] == first_S) & passage_S
     other_SS = (passage_SP[:, :, None] == first_S).any(axis=1) & ~right_SS
 
-    def cross_entropy(logit_SS: jax.Array, counted_SS: jax.Array) -> jax.Array:
-        return jax.nn.logsumexp(jnp.where(counted_SS, logit_SS, IMPOSSIBLE), axis=-1) - right_S
+    def losses(logit_SS: jax.Array, own_SS: jax.Array, wrong_SS: jax.Array) -> jax.Array:
+        if margin:
+            hardest_S = jnp.where(wrong_SS, logit_SS, IMPOSSIBLE).max(axis=-1)
+            return jax.nn.relu(margin + hardest_S - right_S)
+        counted_SS = jnp.where(own_SS | wrong_SS, logit_SS, IMPOSSIBLE)
+        return jax.nn.logsumexp(counted_SS, axis=-1) - right_S
 
     right_S = jnp.sum(jnp.where(right_SS, logit_SS, 0), axis=-1)
-    loss_S = cross_entropy(logit_SS, passage_S & ~other_SS)
+    loss_S = losses(logit_SS, right_SS, passage_S & ~right_SS & ~other_SS)
     if symmetric:
         place_S = right_SS.argmax(axis=1)  # Row i has the similarities to the passage of query i.
-        shared_SS = (right_SS | other_SS).T[place_S] & ~jnp.eye(len(vector_SD), dtype=bool)
-        loss_S = (loss_S + cross_entropy(logit_SS.T[place_S], query_S & ~shared_SS)) / 2
+        shared_SS = (right_SS | other_SS).T[place_S]
+        own_SS = jnp.eye(len(vector_SD), dtype=bool)
+        loss_S = (loss_S + losses(logit_SS.T[place_S], own_SS, query_S & ~shared_SS)) / 2
     return jnp.sum(jnp.where(query_S, loss_S, 0)), jnp.sum(query_S.astype(jnp.float32))
 
 

@@ -11,4 +11,5 @@ from flaxfer.tasks import task_type
 def model_spec(encoder: EncoderConfig, task: Task) -> ModelSpec:
     """Return the encoder with the head that a task needs."""
     form = task_type(task)
-    return ModelSpec(encoder, form.head_of(task), form.num_outputs(task) or encoder.hidden_size)
+    outputs = form.num_outputs(task) or encoder.hidden_size
+    return ModelSpec(encoder, form.head_of(task), outputs, layer=task.embedding_layer)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from flaxfer.config import Source, Stage, Task
+from flaxfer.config.findings import Finding, finding
 from flaxfer.data.encode import Sequences
 from flaxfer.data.examples import Examples, LabelColumn, Texts
 from flaxfer.data.labels import Labels
@@ -100,7 +101,7 @@ class _Pool(NamedTuple):
 
 
 class Retrieval(TaskType):
-    """The right passages of each query; the loss is the cross-entropy over those of the batch.
+    """The right passages of each query; the loss compares them with those of the batch.
 
     A dual encoder with shared weights (Gillick et al. 2018, arXiv 1811.08008) embeds queries and
     passages; the logits are cosines times a trained scale. Passages are one if their normal forms
@@ -115,7 +116,9 @@ class Retrieval(TaskType):
     name = "retrieval"
     metrics = tuple(METRICS)
     ranges = MappingProxyType(dict.fromkeys(METRICS, SHARE))
-    settings = frozenset({"pooling", "similarity_scale", "symmetric_loss"})
+    settings = frozenset(
+        {"pooling", "similarity_scale", "symmetric_loss", "triplet_margin", "embedding_layer"}
+    )
     roles: tuple[str, ...] = ("query", "passage", "negative")
     optional_roles = ("negative",)
     item = "a query and its passage"
@@ -137,6 +140,20 @@ class Retrieval(TaskType):
     def head_of(self, task: Task) -> str:
         """Return the head with the pooling of a task."""
         return f"{task.pooling}_embedding"
+
+    def check_task(self, at: str, task: Task) -> Iterator[Finding]:
+        """Yield contradictions between the loss, the layer and the pooling."""
+        yield from super().check_task(at, task)
+        if task.triplet_margin and task.similarity_scale != Task.similarity_scale:
+            message = "has no effect on the loss of triplets, which compares cosines; leave it out"
+            yield finding(message, f"{at}.similarity_scale", f"{at}.triplet_margin")
+        if task.triplet_margin > 2:
+            margin = task.triplet_margin
+            message = f"should be at most 2, the largest difference of cosines; is {margin:g}"
+            yield finding(message, f"{at}.triplet_margin")
+        if task.embedding_layer is not None and task.pooling != "mean":
+            message = f"needs the pooling 'mean'; is {task.pooling!r}"
+            yield finding(message, f"{at}.embedding_layer", f"{at}.pooling")
 
     def label_names(self, task: Task, named: Any) -> tuple[str, ...] | None:
         """Return (): passages have no names."""
@@ -234,15 +251,19 @@ class Retrieval(TaskType):
         }
 
     def start_head(self, settings: Stage, data: Tokenized, head: dict[str, Any]) -> dict[str, Any]:
-        """Return the parameters of a new head with the scale that the task names."""
-        log_scale = np.full(1, math.log(settings.task.similarity_scale), np.float32)
+        """Return the parameters of a new head with the scale that the task names.
+
+        Triplets compare cosines, so their scale is 1 and frozen.
+        """
+        scale = 1.0 if settings.task.triplet_margin else settings.task.similarity_scale
+        log_scale = np.full(1, math.log(scale), np.float32)
         return {**head, "log_scale": {"bias": log_scale}}
 
     def loss(self, task: Task, logits: jax.Array, batch: Arrays, label_smoothing: float) -> Sum:
-        """Return the sum of the cross-entropies, and the number of queries."""
+        """Return the sum of the losses of queries, and their number."""
         from flaxfer.tasks import losses  # Imports JAX.
 
-        return losses.contrastive_loss(logits, batch, task.symmetric_loss)
+        return losses.contrastive_loss(logits, batch, task.symmetric_loss, task.triplet_margin)
 
     def scoring(self, task: Task) -> str:
         """Return what a query is searched in."""

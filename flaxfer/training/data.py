@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from flaxfer.config import Config, Stage
+from flaxfer.config import Config, Stage, Task
 from flaxfer.config.validation import check_steps
 from flaxfer.data import tokenize
 from flaxfer.data.clusters import clusters
@@ -218,6 +218,7 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
     for name, stage in settings.items():
         if stage.lora is not None:
             check_layers(f"{name}.lora.layers", stage.lora, encoder.num_layers)
+        _check_embedding_layer(f"{name}.task.embedding_layer", stage.task, encoder)
     drawing = _Drawing(config, settings, encoder, tokenizer, cache / "tokenized")
     by_seed = any(stage.data.split_seed == "seed" for stage in settings.values())
     first, *others = config.run_seeds
@@ -342,6 +343,15 @@ def _rehearsing(
         splits={name: vocabulary.cut(data) for name, data in trained_on.items()},
         rehearsal=rehearsal,
     )
+
+
+def _check_embedding_layer(where: str, task: Task, encoder: EncoderConfig) -> None:
+    if (task.embedding_layer or 0) > encoder.num_layers:
+        raise ConfigError(
+            f"is {task.embedding_layer}, but the encoder has {encoder.num_layers} layers",
+            where=where,
+            hint=f"name a layer from 1 to {encoder.num_layers}, or leave it out for the last one.",
+        )
 
 
 def _check_steps(data: StudyData) -> None:

@@ -24,7 +24,7 @@ def same_question(one: Task, other: Task) -> bool:
 
 
 def _question(task: Task) -> tuple[Any, ...]:
-    names = {"labels", "score_range", "pooling", "similarity_scale"}
+    names = {"labels", "score_range", "pooling", "similarity_scale", "triplet_margin"}
     settings = task_type(task).settings & names
     return task.type, *(getattr(task, name) for name in sorted(settings))
 

@@ -21,11 +21,24 @@ BASE = r"^encoder/(?!.*/lora/)"
 """Parameters of the encoder that are not in an adapter."""
 
 
-def with_frozen_base(settings: Stage) -> Stage:
-    """Return the settings of a stage, whose optimizer freezes the encoder if it has adapters."""
-    if settings.lora is None:
+SCALE = r"^head/log_scale/"
+"""Scale of the cosines of embeddings."""
+
+
+def with_frozen_parts(settings: Stage, num_layers: int) -> Stage:
+    """Return the settings of a stage whose optimizer freezes all that the stage does not train.
+
+    The encoder if it has adapters; the layers above the one that is embedded, which have no
+    gradient and would decay; the scale of embeddings that are compared by their cosine.
+    """
+    parts = [BASE] if settings.lora else []
+    if above := range(settings.task.embedding_layer or num_layers, num_layers):
+        parts.append(rf"^encoder/layers/({'|'.join(map(str, above))})/")
+    if settings.task.triplet_margin:
+        parts.append(SCALE)
+    if not parts:
         return settings
-    freeze = tuple(dict.fromkeys((*settings.optimizer.freeze, BASE)))
+    freeze = tuple(dict.fromkeys((*settings.optimizer.freeze, *parts)))
     return dataclasses.replace(
         settings, optimizer=dataclasses.replace(settings.optimizer, freeze=freeze)
     )

@@ -34,8 +34,33 @@ KINDS: dict[str, dict[str, Any]] = {
             "train": [{"path": "copa.tsv", "columns": CHOICES, "questions": {"cause": "Why?"}}]
         },
     },
+    "find": {
+        "task": {"name": "align", "type": "retrieval", "metric": "accuracy_at_1"},
+        "data": {"train": [{"path": "words.tsv", "columns": {"query": 0, "passage": 1}}]},
+    },
 }
 KIND_CASES: list[tuple[str, dict[str, Any], str]] = [
+    # Retrieval.
+    (
+        "find",
+        {"lora.layers": (0, 3), "task.embedding_layer": 2},
+        "lora.layers: adapters above the embedding_layer 2 would not be trained; end there",
+    ),
+    (
+        "find",
+        {"task.embedding_layer": 2, "task.pooling": "cls"},
+        "task.embedding_layer: needs the pooling 'mean'; is 'cls'",
+    ),
+    (
+        "find",
+        {"task.triplet_margin": 0.4, "task.similarity_scale": 20.0},
+        "task.similarity_scale: has no effect on the loss of triplets",
+    ),
+    (
+        "find",
+        {"task.triplet_margin": 2.5},
+        "task.triplet_margin: should be at most 2, the largest difference of cosines; is 2.5",
+    ),
     # Tagging.
     ("ner", {"task.labels": ("O",), "task.metric": "accuracy"}, "task.labels: tagging needs at"),
     ("ner", {"task.labels": ("O", "B-PER", "B-PER")}, "task.labels: holds a label twice"),

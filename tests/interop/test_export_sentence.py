@@ -114,3 +114,13 @@ def test_sentence_transformers_gives_the_same_vectors_and_scores(
     records = Predictor(out)(PAIRS)
     np.testing.assert_allclose([record["prediction"] for record in records], scores, atol=1e-5)
     assert np.abs(scores).max() > 0.01
+
+
+def test_an_export_of_an_early_layer_declares_no_pooling(tmp_path: Path) -> None:
+    task = Task("align", "retrieval", "accuracy_at_1", triplet_margin=0.4, embedding_layer=1)
+    stage, _ = stage_without_training(tmp_path, "bert", task)
+    out = export(stage, tmp_path / "out")
+    assert not (out / "modules.json").exists()
+    assert "sentence-transformers" not in (out / "README.md").read_text(encoding="utf-8")
+    pooled = export(stage, tmp_path / "pooled", publication=Publication(pooling="mean"))
+    assert read_sentence_settings(pooled).pooling == "mean"

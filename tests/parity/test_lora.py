@@ -17,7 +17,7 @@ from flaxfer.models.pretrained import load_encoder_config, load_pretrained, para
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime.trees import Params, leaves_by_name, map_names
 from flaxfer.tasks import task_type
-from flaxfer.training.optimizer import make_optimizer, with_frozen_base
+from flaxfer.training.optimizer import make_optimizer, with_frozen_parts
 from flaxfer.training.state import init_state
 from flaxfer.training.step import StepSpec, make_train_step
 from tests.helpers import mesh_of
@@ -112,7 +112,7 @@ def test_loss_gradient_and_three_steps_of_adamw_equal_those_of_peft(tmp_path: Pa
         for token_BT, label_B in zip(tokens, labels, strict=True)
     ]
 
-    settings = with_frozen_base(Stage(TASK, Data(()), optimizer=OPTIMIZER, lora=SETTINGS))
+    settings = with_frozen_parts(Stage(TASK, Data(()), optimizer=OPTIMIZER, lora=SETTINGS), 2)
     step_spec = StepSpec(spec, TASK, settings.optimizer, STEPS)
     state = init_state(params, make_optimizer(settings.optimizer, STEPS, params), mesh_of())
     step = make_train_step(step_spec, mesh_of())

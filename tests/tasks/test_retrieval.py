@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp
 
-from flaxfer.config import Model, Source, Task
+from flaxfer.config import Data, Model, Source, Stage, Task
 from flaxfer.data import packing
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.tasks import task_type
+from flaxfer.training.handover import same_question
 from tests.data.helpers import read, refusal, text_file
 from tests.helpers import random_queries, tiny_tokenizer
 
 FIND = Task("find", "retrieval", "map_at_20")
 BOTH = dataclasses.replace(FIND, symmetric_loss=True)
+TRIPLETS = Task("align", "retrieval", "accuracy_at_1", triplet_margin=2.0)
+BOTH_TRIPLETS = dataclasses.replace(TRIPLETS, symmetric_loss=True)
 COLUMNS: dict[str, str | int] = {"query": "q", "passage": "p", "negative": "n"}
 ROWS: list[dict[str, Any]] = [
     {"q": "a man", "p": "the man eats", "n": ["a dog", "the cat plays"]},
@@ -109,7 +112,25 @@ def batch_of(data: Any, sequences: np.ndarray) -> dict[str, np.ndarray]:
     return packing.build_rows(data, sequences, rows, len(rows) + 1, 32, 2, pad_id=0)
 
 
-@pytest.mark.parametrize("task", [FIND, BOTH])
+def triplets(
+    task: Task,
+    query: int,
+    right: int,
+    vectors: dict[int, np.ndarray],
+    counted: list[int],
+    indices: np.ndarray,
+    data: Any,
+) -> float:
+    """The mean of the hinges of a query with the nearest wrong passage, and of its passage."""
+    own = vectors[query] @ vectors[right]
+    hardest = [max(vectors[query] @ vectors[n] for n in counted if n != right)]
+    if task.symmetric_loss:
+        others = [j for j in indices if right - 9 not in data.reference[j].right]
+        hardest.append(max(vectors[j] @ vectors[right] for j in others))
+    return float(np.mean([max(0.0, task.triplet_margin + wrong - own) for wrong in hardest]))
+
+
+@pytest.mark.parametrize("task", [FIND, BOTH, TRIPLETS, BOTH_TRIPLETS])
 def test_loss(task: Task) -> None:
     data = random_queries(9, 7)
     indices = np.array([0, 2, 3, 4, 7])
@@ -117,18 +138,20 @@ def test_loss(task: Task) -> None:
     batch = batch_of(data, sequences)
     rng = np.random.default_rng(1)
     embedding_BED = rng.normal(size=(*batch["mask_BE"].shape, 5)).astype(np.float32)
-    vectors = {
-        int(n): embedding_BED[place].astype(np.float64)
-        for place, n in np.ndenumerate(batch["index_BE"])
-        if n >= 0
-    }
-    passages = [n for n in vectors if n >= 9]
+    places = {int(n): place for place, n in np.ndenumerate(batch["index_BE"]) if n >= 0}
+    passages = [n for n in places if n >= 9]
     first = [data.reference[i].right[0] + 9 for i in indices]
+    # So near to each other that a margin separates them from the others.
+    embedding_BED[places[indices[1]]] = 9 * embedding_BED[places[first[1]]]
+    vectors = {n: embedding_BED[place].astype(np.float64) for n, place in places.items()}
     assert len(set(first)) < len(first), "two queries have the same passage"
     losses = []
     for i, right in zip(indices, first, strict=True):
         others = {n + 9 for n in data.reference[i].right} - {right}
         counted = [n for n in passages if n not in others]
+        if task.triplet_margin:
+            losses.append(triplets(task, i, right, vectors, counted, indices, data))
+            continue
         log_p = log_softmax([vectors[i] @ vectors[n] for n in counted])
         loss = -log_p[counted.index(right)]
         if task.symmetric_loss:
@@ -136,6 +159,7 @@ def test_loss(task: Task) -> None:
             scores = {j: vectors[j] @ vectors[right] for j in queries}
             loss = (loss + logsumexp([*scores.values()]) - scores[i]) / 2
         losses.append(loss)
+    assert not task.triplet_margin or 0 < losses.count(0.0) < len(losses)
     left_out = {n + 9 for i in indices for n in data.reference[i].right[1:]} & {*passages}
     assert left_out, "a passage is right for a query, but not the one to learn"
 
@@ -146,3 +170,20 @@ def test_loss(task: Task) -> None:
     np.testing.assert_allclose(loss[0], sum(losses), rtol=2e-6)
     assert loss[1] == len(indices)
     assert np.isfinite(gradient).all() and not np.asarray(gradient)[batch["mask_BE"] == 0].any()
+
+
+def test_a_query_without_a_wrong_passage_has_no_loss_of_triplets() -> None:
+    batch = {
+        "query_BE": np.array([[1, 0, 0]], np.float32),
+        "passage_BEP": np.array([[[3], [3], [-1]]], np.int32),
+    }
+    embedding_BED = jnp.array([[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]])
+    assert task_type(TRIPLETS).loss(TRIPLETS, embedding_BED, batch, 0.0) == (0, 1)
+
+
+def test_the_scale_of_cosines_starts_as_the_task_says() -> None:
+    for task, scale in ((FIND, 100.0), (TRIPLETS, 1.0)):
+        stage = Stage(task, Data(()))
+        head = task_type(task).start_head(stage, random_queries(2, 2), {})
+        assert float(np.exp(head["log_scale"]["bias"][0])) == pytest.approx(scale)
+    assert not same_question(FIND, TRIPLETS)

@@ -22,7 +22,7 @@ from flaxfer.tasks import TASK_TYPES
 from flaxfer.training import loop
 from flaxfer.training.checkpoints import CheckpointStore
 from flaxfer.training.data import StageData
-from flaxfer.training.optimizer import with_frozen_base
+from flaxfer.training.optimizer import with_frozen_parts
 from flaxfer.training.record import IDENTITY, VOCABULARY
 from flaxfer.training.rehearsal import Rehearsal
 from flaxfer.training.run import Run
@@ -127,7 +127,7 @@ def stage_case(
         lora=lora,
         max_restarts=max_restarts,
     )
-    settings = with_frozen_base(settings)
+    settings = with_frozen_parts(settings, encoder.num_layers)
     classes = len(task.labels)
     data, dev = splits or (random_tokenized(14, classes), random_tokenized(9, classes, seed=1))
     vocabulary = Vocabulary.whole(encoder.vocab_size)

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from flaxfer.config import Optimizer, Stage, Task, Train
+from flaxfer.config import Data, Optimizer, Stage, Task, Train
 from flaxfer.data.loader import BatchSize, TrainPlan, put_rows
 from flaxfer.runtime.sharding import row_shards
+from flaxfer.runtime.trees import leaves_by_name
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
-from flaxfer.training.optimizer import make_optimizer
+from flaxfer.training.optimizer import make_optimizer, with_frozen_parts
 from flaxfer.training.state import init_state
 from flaxfer.training.step import StepSpec, make_train_step
 from tests.helpers import encoder_config, mesh_of, random_queries
@@ -121,3 +122,27 @@ def test_the_softmax_is_over_the_whole_batch(
     assert abs(float(scale[0]) - np.log(20.0)) > 1e-4
     for new, want in zip(*map(jax.tree.leaves, (params, wanted)), strict=True):
         np.testing.assert_allclose(new, want, atol=1e-6, rtol=1e-6)
+
+
+def test_triplets_of_an_early_layer_train_what_is_below_and_no_scale() -> None:
+    task = Task("align", "retrieval", "accuracy_at_1", triplet_margin=0.4, embedding_layer=1)
+    encoder, mesh = encoder_config(layers=2), mesh_of()
+    stage = Stage(task, Data(()), optimizer=dataclasses.replace(SMOOTH, weight_decay=0.1))
+    settings = with_frozen_parts(stage, encoder.num_layers)
+    model = model_spec(encoder, task)
+    params = model.random_params(1)
+    batch = TrainPlan.make(DATA, TRAIN, (3,), 0, row_shards(mesh)).batch(0)
+    state = init_state(params, make_optimizer(settings.optimizer, 100, params), mesh)
+    step = make_train_step(StepSpec(model, task, settings.optimizer, 100), mesh)
+    state, metrics = step(state, put_rows(batch, mesh, None), jax.random.key(0, impl="rbg"))
+    # The same encoder with its first layer alone, whose output is the last one.
+    lower = model_spec(encoder_config(layers=1), dataclasses.replace(task, embedding_layer=None))
+    layers = {0: params["encoder"]["layers"][0]}
+    cut = {**params, "encoder": {**params["encoder"], "layers": layers}}
+    micro = {name: array[0] for name, array in batch.items()}
+    total, count = task_type(task).loss(task, lower.apply(cut, micro), micro, 0.0)
+    assert metrics["loss"] == pytest.approx(float(total / count), rel=1e-5)
+    start = leaves_by_name(params)
+    for name, value in leaves_by_name(jax.device_get(state.params)).items():
+        still = name.startswith("encoder/layers/1/") or name.startswith("head/")
+        assert np.array_equal(value, start[name]) == still, name
