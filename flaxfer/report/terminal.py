@@ -109,6 +109,8 @@ def _show_studies(data: ReportData) -> None:
         lines.append([f"and {left} more", "", "", ""])
     header = ["study", "verdict", "difference", f"{data.evidence.level:.0%} interval"]
     table("", header, lines, STUDY_WIDTH)
+    if verdicts := sum(_word(entry.headline) != NOT_JUDGED for entry in data.entries):
+        say(f"each interval is that of one comparison; verdicts are corrected for all {verdicts}")
 
 
 def _word(comparison: Comparison | None) -> str:

@@ -143,6 +143,11 @@ def _limits(estimate: Estimate) -> str:
 def _needs(estimate: Estimate) -> str:
     """Return which larger study would find the observed difference; empty if none would."""
     seeds, examples, both = estimate.needed_seeds, estimate.needed_examples, estimate.needed_both
+    if seeds and seeds <= min(len(estimate.direct.seeds), len(estimate.staged.seeds)):
+        return (
+            "Without looks, these seeds would find a difference of this size: early looks have a "
+            "small part of the level."
+        )
     start = "To find a difference of this size: "
     if seeds and examples:
         text = f"{start}more seeds: {seeds:,}, or a larger test set: about {about(examples)}"

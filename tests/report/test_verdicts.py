@@ -91,6 +91,11 @@ def test_what_would_decide_is_said_of_undecided_studies(
         assert "To find" not in sentence and "Examples cause" not in sentence
 
 
+def test_early_looks_do_not_ask_for_fewer_seeds_than_there_are(data: ReportData) -> None:
+    for sentence in sentences(replaced(data, **UNDECIDED | {"needed_seeds": 2})):
+        assert "Without looks, these seeds would find" in sentence and "To find" not in sentence
+
+
 def test_nothing_is_promised_where_no_design_is_enough(data: ReportData) -> None:
     changes = UNDECIDED | dict.fromkeys(("needed_seeds", "needed_examples", "needed_both"))
     for sentence in sentences(replaced(data, **changes)):
