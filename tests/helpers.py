@@ -151,6 +151,7 @@ def random_queries(n: int, passages: int, seed: int = 0) -> Tokenized:
 
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(passages)[: rng.integers(1, 5)].tolist() for _ in range(n)]
+    drawn[0] += sorted({*range(passages)}.difference(*drawn))  # Every passage is an example's.
     numbers = tuple(
         Numbers(tuple(each[: 1 + i % 2]), tuple(each[1 + i % 2 :])) for i, each in enumerate(drawn)
     )

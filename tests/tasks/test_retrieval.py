@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp
+from sklearn.metrics import average_precision_score
 
 from flaxfer.config import Data, Model, Source, Stage, Task
 from flaxfer.data import packing
@@ -187,3 +188,49 @@ def test_the_scale_of_cosines_starts_as_the_task_says() -> None:
         head = task_type(task).start_head(stage, random_queries(2, 2), {})
         assert float(np.exp(head["log_scale"]["bias"][0])) == pytest.approx(scale)
     assert not same_question(FIND, TRIPLETS)
+
+
+def test_rankings_and_their_scores() -> None:
+    """Against a sort of all cosines, and scikit-learn's average precision of whole rankings."""
+    data, form = random_queries(9, 15), task_type(FIND)
+    rng = np.random.default_rng(2)
+    outputs = rng.normal(size=(24, 4)).astype(np.float32)
+    unit = outputs / np.linalg.norm(outputs.astype(np.float64), axis=1, keepdims=True)
+    cosine_nm = unit[:9] @ unit[9:].T
+    predictions = form.predictions(FIND, data, outputs)
+    records = [predictions.record(i) for i in range(9)]
+    names: dict[int, str] = {}
+    for identity, (right, wrong) in zip(data.id, data.reference, strict=True):
+        for place, number in enumerate((*right, *wrong)):
+            names.setdefault(number, f"{identity}/{place}")
+    assert len(names) == 15
+    values = []
+    for record, cosine_m, numbers in zip(records, cosine_nm, data.reference, strict=True):
+        order = np.argsort(-cosine_m)
+        assert record["prediction"] == [names[n] for n in order]
+        assert record["passages"] == [names[n] for n in numbers.right]
+        np.testing.assert_allclose(record["cosines"], cosine_m[order], atol=1e-6)
+        precision = average_precision_score(np.isin(np.arange(15), numbers.right), cosine_m)
+        rank = 1 + min(order.tolist().index(n) for n in numbers.right)
+        values.append((precision, 1 / rank, float(rank == 1)))
+        assert form.showing.quality(FIND, "en", record["passages"], record["prediction"]) == (
+            pytest.approx(precision)
+        )
+    chosen = np.arange(9) % 2 == 0
+    scores = predictions.scores(chosen)
+    assert list(scores) == list(form.metrics)
+    wanted = np.mean(values, axis=0, where=chosen[:, None])
+    np.testing.assert_allclose(list(scores.values()), wanted)
+    gold, ranked = ([record[key] for record in records] for key in ("passages", "prediction"))
+    for metric, value in zip(form.metrics, np.mean(values, axis=0), strict=True):
+        measure, (learning,) = form.measure(FIND, metric, "en", gold, [ranked])
+        np.testing.assert_allclose(measure.observed(), [value])
+        assert learning.score == pytest.approx(np.mean([each[2] for each in values]))
+        assert not learning.constant
+    same = [records[0]["prediction"]] * 9
+    assert form.constant(same, gold) == "one prediction for 100.0% of the examples"
+    assert [form.record_fault(*pair) for pair in (("a", ["a"]), (["a"], [1]), (["a"], ["b"]))] == [
+        "'a' is no list of passages",
+        "[1] is no list of names",
+        "",
+    ]
