@@ -46,6 +46,9 @@ FORMAT_OF_SUFFIX: Mapping[str, str] = {".ndjson": "jsonl"} | {
 ROLES_OF_FORMAT: Mapping[str, Mapping[str, str]] = {
     "conllu": {"words": "FORM", "tags": "UPOS"},
     "squad": {"text_a": "question", "text_b": "context", "answers": "answers", "id": "id"},
+    "lareqa": {
+        role: role for role in ("query", "passage", "negative", "id", "language", "cluster")
+    },
 }
 """Default columns of the formats that fix them."""
 
@@ -73,6 +76,7 @@ class Source:
       format: File format; `auto` infers it from the suffix. `conll`: a word and its tag per line, a
         blank line between sentences. `conllu`: Universal Dependencies, by default `words` from FORM
         and `tags` from UPOS; `id="sent_id"` reads a comment. `lines`: aligned line by line.
+        `lareqa`: a file of XQuAD-R, or the folder of its languages, without columns.
       header: Whether the first line of a csv or tsv file names the columns.
       delimiter: Column separator; empty for the format's own. In conll, " " means any blanks.
       quotes: `csv` if fields may be quoted, `csv_spaced` if blanks after a delimiter are skipped
@@ -107,7 +111,17 @@ class Source:
     split: fields.Title = "train"
     revision: fields.Title = "main"
     format: Literal[
-        "auto", "csv", "tsv", "jsonl", "json", "parquet", "lines", "conll", "conllu", "squad"
+        "auto",
+        "csv",
+        "tsv",
+        "jsonl",
+        "json",
+        "parquet",
+        "lines",
+        "conll",
+        "conllu",
+        "squad",
+        "lareqa",
     ] = "auto"
     header: fields.Bool = True
     delimiter: Annotated[str, Field(max_length=1)] = ""

@@ -22,6 +22,7 @@ from flaxfer.data.files import (
     require_line_feeds,
     split_lines,
 )
+from flaxfer.data.lareqa import lareqa
 from flaxfer.data.sentences import conll, conllu
 from flaxfer.data.squad import squad
 from flaxfer.data.tables import Column, Key, Problems, Table, listed, locate, record_table
@@ -39,8 +40,11 @@ def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
         raise ConfigError(
             f"the ending of {path.name!r} does not tell how the file is written",
             where=str(path),
-            hint="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu or squad.",
+            hint="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu, squad or "
+            "lareqa.",
         )
+    if source.file_format == "lareqa":
+        return lareqa(path, source, list(dict.fromkeys(keys)))
     return parse_table(read_bytes(path, "path", source.file_format), path, source, keys)
 
 

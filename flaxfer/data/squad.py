@@ -11,6 +11,9 @@ from flaxfer.data.files import parse_json
 from flaxfer.data.tables import Key, Problems, Table, record_table, without_labels
 from flaxfer.errors import DataError
 
+Question = tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]
+"""Path of a question in its file, its article, its paragraph, and the question itself."""
+
 
 def squad(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
     """Read the fields of all questions, and the `context` and `title` of each.
@@ -20,7 +23,12 @@ def squad(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
         empty answers in place of all that were removed.
     """
     faults: list[str] = []
-    questions = list(_questions(parse_json(text, path, "squad"), path, faults))
+    questions = [
+        (place, {"title": article.get("title"), "context": paragraph.get("context"), **question})
+        for place, article, paragraph, question in questions_of(
+            parse_json(text, path, "squad"), path, faults
+        )
+    ]
     if faults:
         raise DataError(
             "the file is not built as those of SQuAD: data, paragraphs, context and qas",
@@ -50,7 +58,7 @@ def _is_stripped(question: dict[str, Any]) -> bool:
     )
 
 
-def _questions(value: Any, path: Path, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def questions_of(value: Any, path: Path, faults: list[str]) -> Iterator[Question]:
     """Yield every question with its path in the file; errors of structure go to `faults`."""
 
     def items(parent: Any, at: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -67,6 +75,5 @@ def _questions(value: Any, path: Path, faults: list[str]) -> Iterator[tuple[str,
 
     for article_at, article in items(value, "", "data"):
         for paragraph_at, paragraph in items(article, article_at, "paragraphs"):
-            shared = {"title": article.get("title"), "context": paragraph.get("context")}
             for at, question in items(paragraph, paragraph_at, "qas"):
-                yield at, {**shared, **question}
+                yield at, article, paragraph, question

@@ -121,6 +121,8 @@ class Retrieval(TaskType):
     )
     roles: tuple[str, ...] = ("query", "passage", "negative")
     optional_roles = ("negative",)
+    special_formats = ("lareqa",)
+    formats = (*special_formats, *TaskType.formats)
     item = "a query and its passage"
     head = "mean_embedding"
     cluster_text = 1
@@ -320,9 +322,13 @@ def _problems(columns: Mapping[str, Column], record: int) -> Iterator[str]:
             if fault := text_fault(text):
                 yield f"{column.place(record, item)}: {fault}"
             elif role == "passage":
-                right.add(normalise(text))
-            elif normalise(text) in right:
+                right.add(_normalised(text))
+            elif _normalised(text) in right:
                 yield f"{column.place(record, item)}: is a right passage, too"
+
+
+_normalised = functools.lru_cache(maxsize=1 << 16)(normalise)
+"""Normal forms, which take longer than all else: passages occur in many examples."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -335,7 +341,7 @@ def _pool(examples: Examples) -> _Pool:
 
     def number(text: str, example: int) -> int:
         if text not in number_of:
-            number_of[text] = known.setdefault(normalise(text), len(texts))
+            number_of[text] = known.setdefault(_normalised(text), len(texts))
             if number_of[text] == len(texts):
                 texts.append(text)
                 first.append(example)
