@@ -38,6 +38,7 @@ REVISIONS = {
     "mteb/DutchBookReviewSentimentClassification": "1c2815ad38cf4794eb8d678fb08f569ea79392f6",
     "mteb/biosses-sts": "d3fb88f8f02e40887cd149695127462bbcf29b4a",
     "mteb/stsbenchmark-sts": "b0fddb56ed78048fa8b90373c8a3cfc37b684831",
+    "mteb/tatoeba-bitext-mining": PARQUET,
     "mteb/tweet_sentiment_multilingual": "d522bb117c32f5e0207344f69f7075fc9941168b",
     "nyu-mll/glue": "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
     "rajpurkar/squad": "7b6d24c440a36b6815f21b70d25016731768db1f",

@@ -16,6 +16,7 @@ from xtreme_data.tasks import (
     COPA,
     COPA_QUESTIONS,
     ENTITIES,
+    ISO_639_3,
     LANGUAGES,
     NLI,
     PARAPHRASE,
@@ -24,6 +25,8 @@ from xtreme_data.tasks import (
     SOCIAL,
     SPEECH,
     SQUAD,
+    TRANSLATIONS,
+    UNTRAINED,
     benchmark,
     parallel,
 )
@@ -33,6 +36,8 @@ MODELS = dict(
     hub_large=dict(xlmr_large="FacebookAI/xlm-roberta-large"),
     hub_mbert=dict(mbert="google-bert/bert-base-multilingual-cased"),
 )
+LAYERS = dict(hub=7, hub_large=13, hub_mbert=7)
+"""Layer for Tatoeba: the official ones of XLM-R large and mBERT; that of XLM-R base is ours."""
 PLAIN = dict(weight_decay=0.0, warmup=0)
 """Optimizer of all tasks but question answering."""
 WINDOWS = dict(epochs=3, max_length=384, row_length=384, doc_stride=128)
@@ -95,7 +100,7 @@ def hub(preset: str) -> dict:
         optimizer=dict(learning_rate=3e-5 if preset == "hub_large" else 2e-5),
         train=dict(batch_size=32, max_length=128, row_length=128),
         intermediates=intermediates(),
-        targets={task.__name__: task() for task in tasks},
+        targets={task.__name__: task() for task in tasks} | dict(tatoeba=tatoeba(LAYERS[preset])),
     )
 
 
@@ -293,4 +298,37 @@ def tydiqa() -> dict:
         dict(train=goldp("en", "train"), split=(0.9, 0.1, 0.0)),
         evaluate=benchmark("tydiqa", tests),
         intermediates=("mnli", "qqp", "siqa", "squad", "stsb"),
+    )
+
+
+def tatoeba(layer: int) -> dict:
+    """Return Tatoeba by a layer of the encoder as it is: from English to the translations."""
+
+    def duplicates(split: str) -> dict:
+        """Return pairs of questions, which a stage that trains nothing needs, too."""
+        return pinned(
+            "nyu-mll/glue",
+            subset="qqp",
+            split=split,
+            columns=dict(query="question1", passage="question2"),
+            keep=dict(label=("duplicate",)),
+            fraction=0.01,
+        )
+
+    columns = dict(query="sentence2", passage="sentence1")
+    tests = {
+        code: pinned(
+            "mteb/tatoeba-bitext-mining",
+            subset=f"{ISO_639_3[code]}-eng",
+            split="test",
+            columns=columns,
+        )
+        for code in LANGUAGES["tatoeba"]
+    }
+    return dict(
+        task=TRANSLATIONS | dict(embedding_layer=layer),
+        data=dict(train=duplicates("train"), dev=duplicates("validation")),
+        evaluate=benchmark("tatoeba", tests),
+        intermediates=("mnli", "qqp", "siqa", "squad", "stsb"),
+        **UNTRAINED,
     )

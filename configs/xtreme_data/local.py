@@ -10,6 +10,7 @@ from xtreme_data.tasks import (
     COPA,
     COPA_QUESTIONS,
     ENTITIES,
+    ISO_639_3,
     LANGUAGES,
     NLI,
     PARAPHRASE,
@@ -17,6 +18,8 @@ from xtreme_data.tasks import (
     SIQA,
     SOCIAL,
     SPEECH,
+    TRANSLATIONS,
+    UNTRAINED,
     benchmark,
     parallel,
 )
@@ -60,7 +63,7 @@ WINDOWS = dict(max_length=256, row_length=256, doc_stride=96)
 
 def local() -> dict:
     """Return the settings of the preset, sized for two CPU cores."""
-    tasks = (xnli, xcopa, udpos, panx, xquad, tydiqa)
+    tasks = (xnli, xcopa, udpos, panx, xquad, tydiqa, tatoeba)
     return dict(
         # So short a run does without dropout.
         models=dict(xlmr=dict(path="XLMR", dropout=0.0)),
@@ -260,4 +263,39 @@ def tydiqa() -> dict:
         evaluate=benchmark("tydiqa", tests),
         intermediates=("mnli", "qqp", "siqa", "squad", "stsb"),
         train=dict(epochs=2, **WINDOWS),
+    )
+
+
+def tatoeba() -> dict:
+    """Return Tatoeba by the encoder as it is: from 150 English sentences to their translations."""
+    absent = ("az", "lt", "pl", "ro", "uk")
+    sizes = dict.fromkeys(LANGUAGES["tatoeba"], 1000)
+    sizes |= dict(jv=205, ka=746, kk=575, ml=687, sw=390, ta=307, te=234, th=548)
+    tests = {
+        code: dict(
+            path="tatoeba",
+            format="lines",
+            aligned=dict(
+                query=f"tatoeba.{ISO_639_3[code]}-eng.eng",
+                passage=f"tatoeba.{ISO_639_3[code]}-eng.{ISO_639_3[code]}",
+            ),
+            fraction=round(150 / sizes[code], 4),
+        )
+        for code in LANGUAGES["tatoeba"]
+        if code not in absent
+    }
+
+    def duplicates(split: str, fraction: float) -> dict:
+        """Return pairs of questions, which a stage that trains nothing needs, too."""
+        columns = dict(query="text_a", passage="text_b")
+        return glue("QQP", split, fraction, quotes="csv", keep=dict(label=("1",))) | dict(
+            columns=columns
+        )
+
+    return dict(
+        task=TRANSLATIONS,
+        data=dict(train=duplicates("train", 0.02), dev=duplicates("dev", 0.2)),
+        evaluate=benchmark("tatoeba", tests),
+        intermediates=("mnli", "qqp", "siqa", "squad", "stsb"),
+        **UNTRAINED,
     )

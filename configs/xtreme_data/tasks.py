@@ -49,6 +49,14 @@ PARAPHRASE = dict(
 )
 SIMILARITY = dict(name="similarity", type="regression", metric="pearson", score_range=(0.0, 5.0))
 
+TRANSLATIONS = dict(name="translations", type="retrieval", metric="accuracy_at_1", pooling="mean")
+UNTRAINED = dict(
+    # Nothing but the scale of the cosines is trained, on which no ranking depends.
+    optimizer=dict(freeze=(r"^encoder/",), weight_decay=0.0, warmup=0),
+    train=dict(max_steps=1),
+)
+"""Settings of a stage that evaluates the encoder as it is."""
+
 COPA = dict(
     text_a="premise", choice_1="choice1", choice_2="choice2", question="question", label="label"
 )
@@ -74,3 +82,49 @@ def benchmark(task: str, sources: dict[str, dict], **settings: Any) -> dict[str,
 def parallel(task: str, sources: dict[str, dict]) -> tuple[str, ...]:
     """Return the names of the evaluated sets of a task whose examples are translations."""
     return tuple(f"{task}-{code}" for code in sources)
+
+
+ISO_639_3 = dict(
+    af="afr",
+    ar="ara",
+    az="aze",
+    bg="bul",
+    bn="ben",
+    de="deu",
+    el="ell",
+    es="spa",
+    et="est",
+    eu="eus",
+    fa="pes",
+    fi="fin",
+    fr="fra",
+    he="heb",
+    hi="hin",
+    hu="hun",
+    id="ind",
+    it="ita",
+    ja="jpn",
+    jv="jav",
+    ka="kat",
+    kk="kaz",
+    ko="kor",
+    lt="lit",
+    ml="mal",
+    mr="mar",
+    nl="nld",
+    pl="pol",
+    pt="por",
+    ro="ron",
+    ru="rus",
+    sw="swh",
+    ta="tam",
+    te="tel",
+    th="tha",
+    tl="tgl",
+    tr="tur",
+    uk="ukr",
+    ur="urd",
+    vi="vie",
+    zh="cmn",
+)
+"""Codes in the names of Tatoeba's files."""

@@ -25,7 +25,7 @@ from flaxfer.statistics.aggregates import Aggregate, aggregate
 from flaxfer.statistics.benchmarks import metrics_of, tasks_of
 from flaxfer.statistics.languages import language
 from flaxfer.statistics.records import BenchmarkComparison
-from flaxfer.xtreme.benchmarks import BENCHMARKS
+from flaxfer.xtreme.benchmarks import BENCHMARKS, KINDS
 from flaxfer.xtreme.references import REFERENCES
 
 TITLES = {"xtreme-r": "XTREME-R"}
@@ -41,6 +41,8 @@ NAMES = {
     "mewslix": "Mewsli-X",
     "lareqa": "LAReQA",
 }
+SEARCHED = ("indices", "rankings")
+"""Kinds of tasks whose candidates are those of their set."""
 SOURCE = "en"
 """Language that the tasks are trained in."""
 
@@ -195,8 +197,12 @@ def _task_table(
             | _columns(means, "tasks", task)
         )
         absent = [code for code in all_tasks[task] if code not in rows]
+        present = [code for code in all_tasks[task] if code in rows]
         if absent:
-            notes.append(f"{NAMES[task]} without {join(absent)}.")
+            few = len(present) < len(absent)
+            notes.append(
+                f"{NAMES[task]} {f'only in {join(present)}' if few else f'without {join(absent)}'}."
+            )
         sampled = [row.n for entry, row in rows.values() if entry.study.sets[row.set].fraction < 1]
         if sampled:
             examples = (
@@ -204,7 +210,11 @@ def _task_table(
                 if min(sampled) == max(sampled)
                 else f"{min(sampled):,} to {max(sampled):,} examples"
             )
-            notes.append(f"{NAMES[task]}: samples of {examples} in {len(sampled)} languages.")
+            searched = ", which are the candidates, too" if KINDS[task] in SEARCHED else ""
+            notes.append(
+                f"{NAMES[task]}: samples of {examples} in {plural(len(sampled), 'language')}"
+                f"{searched}."
+            )
     tasks, columns = _over_tasks(means, "tasks")
     foot = 0
     if columns:

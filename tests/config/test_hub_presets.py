@@ -41,6 +41,10 @@ WIKIANN_LANGUAGES = words(
     "af ar az bg bn de el en es et eu fa fi fr gu he hi hu id it ja jv ka kk ko lt ml mr ms my nl "
     "pa pl pt qu ro ru sw ta te th tl tr uk ur vi yo zh"
 )
+TATOEBA_LANGUAGES = words(
+    "afr ara aze ben bul cmn deu ell est eus fin fra heb hin hun ind ita jav jpn kat kaz kor lit "
+    "mal mar nld pes pol por ron rus spa swh tam tel tgl tha tur ukr urd vie"
+)
 TAGS = words("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X")
 ENTITIES = words("O B-PER I-PER B-ORG I-ORG B-LOC I-LOC")
 ANSWERS = {"text": Sequence(STRING), "answer_start": Sequence(Value("int32"))}
@@ -140,6 +144,10 @@ CARDS = {
     ("mteb/stsbenchmark-sts", "*"): Card(
         each({""}, "train", "validation", "test"),
         {"genre": STRING, "score": SCORE, "sentence1": STRING, "sentence2": STRING},
+    ),
+    ("mteb/tatoeba-bitext-mining", "*"): Card(
+        each({f"{code}-eng" for code in TATOEBA_LANGUAGES}, "test"),
+        {"sentence1": STRING, "sentence2": STRING},
     ),
     ("mteb/tweet_sentiment_multilingual", "*"): Card(
         each({""}, "train", "validation", "test"),

@@ -37,6 +37,7 @@ LOCAL = {
     "xquad": 12,
     "mlqa": 5,
     "tydiqa": 7,
+    "tatoeba": 36,
 }
 
 
@@ -67,7 +68,16 @@ def languages(built: Grid) -> dict[str, set[str]]:
 def test_hub_presets_have_the_official_settings(preset: str) -> None:
     built = grid(preset)
     large = preset == "hub_large"
-    for name, target in built.targets.items():
+    tatoeba = built.targets["tatoeba"]
+    assert tatoeba.task.pooling == "mean" and tatoeba.train.max_steps == 1
+    assert tatoeba.optimizer.freeze == ("^encoder/",) and tatoeba.task.embedding_layer == (
+        13 if large else 7
+    )
+    for source in tatoeba.evaluate.values():
+        # As in the published code, English sentences are the queries.
+        assert source.columns == {"query": "sentence2", "passage": "sentence1"}
+    trained = {name: one for name, one in built.targets.items() if name != "tatoeba"}
+    for name, target in trained.items():
         epochs, rate_of_large, rate, length = OFFICIAL[name]
         train, optimizer = target.train, target.optimizer
         assert (train.epochs, train.max_length, train.batch_size) == (epochs, length, 32), name
@@ -87,7 +97,7 @@ def test_hub_presets_have_the_official_settings(preset: str) -> None:
         absent = ABSENT["hub"].get(task, set())
         assert codes == set(BENCHMARKS["xtreme-r"][task]) - absent, task
     missing = BENCHMARKS["xtreme-r"].keys() - spoken.keys()
-    assert missing == {"tatoeba", "mewslix", "lareqa"}
+    assert missing == {"mewslix", "lareqa"}
 
 
 def test_the_local_preset_has_what_the_folder_has() -> None:
@@ -111,3 +121,21 @@ def test_local_sources_are_read(shared: Path) -> None:
         examples = sources.read_source(whole, task, task_type(task), str(folder))
         lines = (folder / written).read_text(encoding="utf-8").splitlines()
         assert Counter(examples.label) == Counter(json.loads(line)["label"] for line in lines)
+
+
+def test_the_demo_has_a_set_of_every_task_that_is_trained() -> None:
+    built = grid("demo")
+    assert {task: len(codes) for task, codes in languages(built).items()} == {
+        "xnli": 2,
+        "xcopa": 1,
+        "udpos": 2,
+        "panx": 2,
+        "xquad": 2,
+        "mlqa": 2,
+        "tydiqa": 2,
+    }
+    for target in built.targets.values():
+        form = task_type(target.task)
+        pool = sources.Pool.read(target, form, "")
+        sizes = {len(pool.evaluated[name]) for name in target.evaluate}
+        assert len(sizes) == 1 and len(pool.splits(0)["train"]) > max(sizes)
