@@ -20,7 +20,8 @@ Commands
       --config.data_dir=DATA --config.model.path=MODEL
 
 Expected
-  local   Not measured in full.
+  local   Not measured in full. One seed of an encoder with 12 layers and width 384: in 300 steps of
+          the alignment, accuracy_at_1 on dev rose from 0.457 (after 150) to 0.489.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from flaxfer.config import Config, Lora
+from flaxfer.config import Config, Data, Lora, Model, Optimizer, Source, Stage, Task
 from flaxfer.errors import ConfigError
 from flaxfer.interop.export import export
 from flaxfer.interop.predict import predict
@@ -20,9 +20,11 @@ from flaxfer.study import runner
 from flaxfer.study.scoring import mixture
 from flaxfer.training.optimizer import BASE
 from tests.e2e.helpers import (
+    TRAIN,
     config_of,
     folder_of,
     ids_of,
+    lines_of,
     open_study,
     predictions_of,
     quickly,
@@ -33,7 +35,7 @@ from tests.e2e.helpers import (
     with_train,
     write_sets,
 )
-from tests.helpers import mesh_of, tiny_model
+from tests.helpers import WORDS, mesh_of, tiny_model
 from tests.interop.helpers import texts_of
 
 SETTINGS = Lora(4, 64.0, 0.1, modules=("query", "up"))
@@ -126,3 +128,53 @@ def test_merged_adapters_are_handed_over_measured_and_exported(
     assert list(predict(out, texts_of(config, folder, "test"), mesh_of())) == before
     table = (out / "README.md").read_text()
     assert "| lora.rank | 4 | 4 |" in table and "| lora.alpha | 64.0 | 64.0 |" in table
+
+
+@pytest.mark.slow  # The loss, the layer and what is frozen are tested apart.
+def test_an_early_layer_is_aligned_before_the_target(config: Config, tmp_path: Path) -> None:
+    tiny_model(tmp_path / "model", "bert", vocab_size=300)
+    rng = np.random.default_rng(0)
+    pairs = [rng.permutation(WORDS)[:4].tolist() for _ in range(80)]
+    for name, words in (("en", slice(2)), ("de", slice(1, 3))):  # They share a word.
+        lines = "".join(f"{' '.join(pair[words])}\n" for pair in pairs)
+        (Path(config.data_dir) / f"words.{name}").write_text(lines)
+    words = Source(
+        config.data_dir,
+        format="lines",
+        aligned={"query": "words.de", "passage": "words.en"},
+        language="de",
+    )
+    intermediate = Stage(
+        Task(
+            "align", "retrieval", "accuracy_at_1", triplet_margin=0.4, embedding_layer=1
+        ),
+        Data((words,), split=(0.8, 0.2, 0.0)),
+        {},
+        Optimizer(learning_rate=1e-2, warmup=5),
+        dataclasses.replace(TRAIN, batch_size=8, max_steps=8, eval_every=4),
+        Lora(16, 32.0, 0.05, (0, 1)),
+    )  # fmt: skip
+    config = dataclasses.replace(
+        with_stage(config, "target", lora=None, wise_ft_alphas=()),
+        model=Model(str(tmp_path / "model")),
+        intermediate=intermediate,
+        conditions=("staged",),
+        workdir=str(tmp_path / "work"),
+    )
+    with quickly():
+        runner.run(config, "the command")
+    study = open_study(config)
+    spec = spec_of(study, "staged")
+    assert spec.parent is not None
+    log = lines_of(spec.parent.folder / "metrics.jsonl")
+    dev = [record["metrics"] for record in log if record["kind"] == "dev"]
+    start = leaves_by_name(study.starts.params(spec))
+    before = leaves_by_name(study.starts.pretrained("sequence"))
+    adapted = {f"encoder/layers/0/attention/{name}/kernel" for name in ("query", "value")}
+    for name, value in before.items():
+        if "word" not in name:
+            assert np.array_equal(start[name], value) == (name not in adapted), name
+    (retained, *_) = runs_of(config)["staged/target"]["retained"]
+    assert retained["before"]["accuracy_at_1"] == pytest.approx(
+        max(metrics["accuracy_at_1"] for metrics in dev)
+    )

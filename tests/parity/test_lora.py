@@ -119,7 +119,7 @@ def test_loss_gradient_and_three_steps_of_adamw_equal_those_of_peft(tmp_path: Pa
 
     def loss_of(params: Params) -> jax.Array:
         micro = {name: x[0] for name, x in batches[0].items()}
-        total, count = task_type(TASK).loss(spec.apply(params, micro), micro, 0.0)
+        total, count = task_type(TASK).loss(TASK, spec.apply(params, micro), micro, 0.0)
         return total / count
 
     gradient = jax.jit(jax.grad(loss_of))(params)
