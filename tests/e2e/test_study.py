@@ -100,15 +100,6 @@ def test_a_terminal_of_80_columns_shows_bars_and_at_the_end_the_result(
     ]
 
 
-def test_a_file_gets_no_escape_codes_and_a_rerun_says_what_is_left(
-    finished: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
-    runner.run(finished, COMMAND)
-    shown = capsys.readouterr().err
-    assert "4 of 4 stages are finished, nothing is left to train\n" in shown
-    assert "not judged: staged minus direct" in shown and "\x1b" not in shown
-
-
 def test_study_json_holds_settings_data_and_runs(finished: Config) -> None:
     workdir = Path(finished.workdir)
     summary = summary_of(finished)
@@ -214,8 +205,8 @@ def test_an_intermediate_task_of_less_than_ten_times_the_examples_is_warned_of(
     assert summary.size_rule(direct.data) is None and "warning" not in capsys.readouterr().err
 
 
-def test_the_same_command_repeats_nothing(
-    finished: Config, monkeypatch: pytest.MonkeyPatch
+def test_the_same_command_repeats_nothing_and_a_file_gets_no_escape_codes(
+    finished: Config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, work = summary_of(finished), work_in(finished.stages)
 
@@ -224,6 +215,9 @@ def test_the_same_command_repeats_nothing(
 
     monkeypatch.setattr(pretrained, "load_pretrained", refuse)
     runner.run(finished, before["command"])
+    shown = capsys.readouterr().err
+    assert "4 of 4 stages are finished, nothing is left to train\n" in shown
+    assert "not judged: staged minus direct" in shown and "\x1b" not in shown
     after = summary_of(finished)
     assert {k for k in after if after[k] != before[k]} <= {"date", "seconds", "git", "checksum"}
     assert len(work) > 12 and work_in(finished.stages) == work

@@ -14,7 +14,7 @@ import pytest
 
 from flaxfer.report import terminal
 from flaxfer.report.csv_tex import comparisons_csv
-from flaxfer.report.data import read_report_data
+from flaxfer.report.data import ReportData, read_report_data
 from flaxfer.runtime import progress
 from tests.report.helpers import study_record, value, write_study
 from tests.report.synthetic import World, write_grid
@@ -47,14 +47,17 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_grid(tmp_path_factory.mktemp("grid"), WORLD)
 
 
-def shown(capsys: pytest.CaptureFixture[str], *folders: Path) -> tuple[list[str], Rows]:
+def shown(capsys: pytest.CaptureFixture[str], folder: Path) -> tuple[list[str], Rows]:
     """Lines that are printed about some studies, and the comparisons in their csv file."""
-    data = read_report_data(folders, folders[0])
+    data = read_report_data([folder], folder)
+    return lines_of(capsys, data), list(csv.DictReader(io.StringIO(comparisons_csv(data))))
+
+
+def lines_of(capsys: pytest.CaptureFixture[str], data: ReportData) -> list[str]:
     terminal.show_result(data)
     out, err = capsys.readouterr()
     assert out == "" and "\N{NO-BREAK SPACE}" not in err
-    rows = list(csv.DictReader(io.StringIO(comparisons_csv(data))))
-    return [line.rstrip() for line in err.splitlines()], rows
+    return [line.rstrip() for line in err.splitlines()]
 
 
 def difference(row: dict[str, str]) -> list[str]:
@@ -123,8 +126,10 @@ def test_one_seed_is_not_judged(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_grid_has_a_verdict_for_each_study(
     grid: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines, rows = shown(capsys, grid)
-    rows = [row for row in rows if row["runs"] == "all" and row["family"] == "primary"]
+    data = read_report_data([grid], grid)
+    lines = lines_of(capsys, data)
+    every = csv.DictReader(io.StringIO(comparisons_csv(data)))
+    rows = [row for row in every if row["runs"] == "all" and row["family"] == "primary"]
     primary = {row["study"]: row for row in rows}
     assert len(primary) == 4 and lines[0].startswith("4 comparisons of staged with direct: ")
     assert cells(lines[1]) == ["study", "verdict", "difference", "95% interval"]
@@ -137,8 +142,7 @@ def test_a_grid_has_a_verdict_for_each_study(
         assert [verdict, *numbers] == [row["verdict"], *difference(row)]
     assert max(map(len, lines[1:])) <= 80
     monkeypatch.setattr(terminal, "MAX_ROWS", 3)
-    shortened, _ = shown(capsys, grid)
-    assert shortened == [*lines[:5], "and 1 more", note]
+    assert lines_of(capsys, data) == [*lines[:5], "and 1 more", note]
 
 
 def test_quiet_leaves_the_verdict_and_the_report(

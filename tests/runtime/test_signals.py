@@ -50,6 +50,14 @@ HELD = """
         signals.release()
         signals.check()
 """
+PLACE = """
+        signals.at("direct/target seed 0 after step 3 of 10")
+        try:
+            say("ready")
+            time.sleep(60)
+        finally:
+            signals.at("")
+"""
 NATIVE = """
         say("ready")
         native()
@@ -128,6 +136,13 @@ def test_a_process_with_nothing_to_save_ends_at_once(name: str, code: int) -> No
     process.send_signal(getattr(signal, name))
     said = "Ctrl-C" if name == "SIGINT" else name
     assert end(process) == (code, "", f"stopped by {said}\n")
+
+
+def test_a_stop_says_where_the_work_was_when_it_came() -> None:
+    process = start(PLACE)
+    process.send_signal(signal.SIGINT)
+    message = "stopped by Ctrl-C in direct/target seed 0 after step 3 of 10\n"
+    assert end(process) == (130, "", message)
 
 
 def test_a_stop_waits_until_everything_is_saved() -> None:

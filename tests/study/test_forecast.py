@@ -83,6 +83,8 @@ def test_a_forecast_counts_each_stage_once(tmp_path: Path) -> None:
         entries = forecast.entries(plans, claims)
         with progress.console.capture() as capture:
             forecast.show(plans, claims)
+        with progress.console.capture() as brief:
+            forecast.show(plans, claims, True)
     # 100 steps of 640 tokens at 320 tokens/s.
     here = f"running on {os.uname().nodename}:{os.getpid()}"
     assert [(e.spec, e.studies, e.state, e.steps_left, e.seconds) for e in entries] == [
@@ -98,3 +100,7 @@ def test_a_forecast_counts_each_stage_once(tmp_path: Path) -> None:
     assert text.splitlines()[-1].endswith(
         ": 0:06:40, and 1 stages of models without a finished stage"
     )
+    assert brief.get().splitlines() == [
+        "6 stages of 3 studies: 1 done, 2 failed, 1 running, 2 to do (flaxfer plan lists them)",
+        text.splitlines()[-1],
+    ]
