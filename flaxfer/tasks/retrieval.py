@@ -12,6 +12,7 @@ import numpy as np
 
 from flaxfer.config import Source, Stage, Task
 from flaxfer.config.findings import Finding, finding
+from flaxfer.data.checks import warn_of_sorted
 from flaxfer.data.encode import Sequences
 from flaxfer.data.examples import Examples, LabelColumn, Texts
 from flaxfer.data.labels import Labels
@@ -165,8 +166,10 @@ class Retrieval(TaskType):
         self, columns: Mapping[str, Column], source: Source, records: Sequence[int]
     ) -> tuple[Texts, Texts | None]:
         """Return the queries, and the first right passage of each."""
-        passages = columns["passage"].values
-        return columns["query"].texts(records), tuple(_texts(passages[i])[0] for i in records)
+        passages, queries = columns["passage"].values, columns["query"].texts(records)
+        texts = tuple(_texts(passages[i])[0] for i in records)
+        warn_of_sorted(queries, texts, f"{columns['query'].file}, {columns['passage'].file}")
+        return queries, texts
 
     def text_problems(
         self, columns: Mapping[str, Column], source: Source, records: Sequence[int]

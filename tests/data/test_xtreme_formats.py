@@ -155,6 +155,24 @@ def test_translations_of_which_one_side_is_sorted_are_a_warning(
     assert len(caplog.records) == 2
 
 
+def test_tatoeba_is_read_from_aligned_files(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Task("translations", "retrieval", "accuracy_at_1")
+    english = [f"Sentence {i:02}." for i in range(60)]
+    german = [f"Satz {i * 7 % 60:02}." for i in range(60)]
+    text_file(tmp_path, "\n".join(german) + "\n", "tatoeba.deu-eng.deu")
+    files = {"query": "tatoeba.deu-eng.eng", "passage": "tatoeba.deu-eng.deu"}
+    source = Source(str(tmp_path), format="lines", aligned=files, language="de")
+    # As LASER has them, and as XTREME's script sorts them.
+    for lines, sorted_side in ((english[::-1], False), (english, True)):
+        caplog.clear()
+        text_file(tmp_path, "\n".join(lines) + "\n", "tatoeba.deu-eng.eng")
+        examples = read(source, task)
+        assert examples.text_a == tuple(lines) and examples.text_b == tuple(german)
+        assert ("the lines of one side are sorted" in caplog.text) == sorted_side
+
+
 # The published files.
 
 
