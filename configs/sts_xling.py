@@ -22,11 +22,12 @@ Commands
 
 Expected
   demo    Zero-shot mean Pearson over five languages: 0.07 ± 0.06 direct, 0.52 ± 0.09 staged over
-          three seeds; staged minus direct +0.456 [+0.224, +0.683], helps (float32, a CPU with
-          AVX2). So few steps on instructions teach the pretrained encoder next to nothing, so the
-          report lists the direct runs as collapsed. With three epochs of the intermediate task:
-          +0.388 in float32 and +0.387 in bfloat16 on the same CPU. Takes 4 minutes 36 seconds on
-          two CPU cores with AVX2, without installation.
+          three seeds; staged minus direct +0.455 [+0.223, +0.683], helps (bfloat16, a CPU with
+          AVX-512 BF16), or +0.456 [+0.224, +0.683] (float32, a CPU with AVX2). So few steps on
+          instructions teach the pretrained encoder next to nothing, so the report lists the direct
+          runs as collapsed. With three epochs of the intermediate task: +0.388 in float32 and
+          +0.387 in bfloat16 on the same CPU. Takes 4 minutes 36 seconds on two CPU cores with
+          AVX2, without installation.
   local   Not measured in full. One seed of an encoder with 12 layers and width 384, stopped early
           by --config.intermediate.train.max_steps=141 --config.target.train.max_steps=90, took ten
           minutes on two CPU cores and learned little: zero-shot mean 0.02 direct, 0.13 staged.
