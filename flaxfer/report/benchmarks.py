@@ -25,6 +25,7 @@ from flaxfer.statistics.aggregates import Aggregate, aggregate
 from flaxfer.statistics.benchmarks import metrics_of, tasks_of
 from flaxfer.statistics.languages import language
 from flaxfer.statistics.records import BenchmarkComparison
+from flaxfer.statistics.scores import Row
 from flaxfer.xtreme.benchmarks import BENCHMARKS, KINDS
 from flaxfer.xtreme.references import REFERENCES
 
@@ -69,7 +70,7 @@ def benchmark_blocks(data: ReportData) -> list[Block]:
     return blocks
 
 
-def _rows(entry: Entry) -> dict[tuple[str, str], list]:
+def _rows(entry: Entry) -> dict[tuple[str, str], list[Row]]:
     """Return the sets of a study by benchmark and task, without languages of other benchmarks."""
     found = tasks_of(entry.study, entry.scores.rows)
     return {
