@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flaxfer.config import Lora
+from flaxfer.config import Lora, Task
 from flaxfer.errors import ConfigError
 from flaxfer.interop.adapter import PREFIX
 from flaxfer.interop.card import Publication
@@ -109,15 +109,19 @@ def test_the_config_is_the_one_that_peft_reads(tmp_path: Path) -> None:
 def test_a_stage_whose_adapters_peft_cannot_load_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stage_of(name: str, family: Any, lora: Lora | None, **changes: Any) -> Path:
-        stage, _ = stage_without_training(tmp_path / name, family, TASKS["regression"], lora=lora)
+    def stage_of(
+        name: str, family: Any, lora: Lora | None, task: Task = TASKS["regression"]
+    ) -> Path:
+        stage, _ = stage_without_training(tmp_path / name, family, task, lora=lora)
         return stage
 
     plain, xlnet = stage_of("plain", "bert", None), stage_of("xlnet", "xlnet", DOWN)
     bert = stage_of("bert", "bert", DOWN)
+    embeds = stage_of("embeds", "bert", DOWN, Task("find", "retrieval", "map_at_20"))
     for stage, start, message in (
         (plain, "", "the stage was trained without adapters"),
         (xlnet, "", "the maps of an XLNet are no linear modules in transformers"),
+        (embeds, "", "peft has no place for the trained scale of embeddings"),
         (bert, "random", "the adapters belong to an encoder of random weights"),
         (bert, "0123456789abcdef", "the adapters belong to the model of the stage before"),
     ):

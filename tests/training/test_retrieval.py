@@ -124,6 +124,37 @@ def test_the_softmax_is_over_the_whole_batch(
         np.testing.assert_allclose(new, want, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
+def test_both_passes_of_micro_batches_drop_the_same_units() -> None:
+    """The gradient is the derivative of the loss through all micro-batches at once."""
+    mesh, model = mesh_of(), model_spec(encoder_config(layers=1, dropout=0.3), TASK)
+    train = dataclasses.replace(TRAIN, gradient_accumulation_steps=2)
+    batch = TrainPlan.make(DATA, train, (3,), 0, row_shards(mesh)).batch(0)
+    params, key = params_of(TASK), jax.random.key(0, impl="rbg")
+
+    def loss_of(params: dict[str, Any]) -> jax.Array:
+        step_key = jax.random.fold_in(key, 0)
+        outputs = [
+            model.apply(
+                params,
+                {name: array[part] for name, array in batch.items()},
+                jax.random.fold_in(step_key, part),
+            )
+            for part in range(2)
+        ]
+        total, count = task_type(TASK).loss(TASK, jnp.stack(outputs), batch, 0.0)
+        return total / count
+
+    loss, gradient = jax.jit(jax.value_and_grad(loss_of))(params)
+    step = make_train_step(StepSpec(model, TASK, SMOOTH, 100), mesh)
+    state = init_state(params, make_optimizer(SMOOTH, 100, params), mesh)
+    state, metrics = step(state, put_rows(batch, mesh, None), key)
+    assert metrics["loss"] == pytest.approx(float(loss), rel=1e-6)
+    wanted = jax.tree.map(lambda p, g: p - g / (jnp.abs(g) + 1), params, gradient)
+    for new, want in zip(*map(jax.tree.leaves, (state.params, wanted)), strict=True):
+        np.testing.assert_allclose(new, want, atol=1e-6, rtol=1e-6)
+
+
 def test_triplets_of_an_early_layer_train_what_is_below_and_no_scale() -> None:
     task = Task("align", "retrieval", "accuracy_at_1", triplet_margin=0.4, embedding_layer=1)
     encoder, mesh = encoder_config(layers=2), mesh_of()
