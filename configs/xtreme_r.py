@@ -30,7 +30,8 @@ Presets
   hub        Full data sets, official settings, XLM-R base, five seeds. Tatoeba by layer 7, as for
              mBERT (13 with XLM-R large). UD-POS without lt, pl, uk, wo and ro, which the hub's copy
              of XTREME lacks.
-  hub_large  Like hub, with XLM-R large (learning rate 3e-5).
+  hub_large  Like hub, with XLM-R large; the learning rate is 3e-5 for XNLI, XCOPA and intermediate
+             tasks of sentences.
   hub_mbert  Like hub, with multilingual BERT.
   local      A folder with published data sets (copa, glue-samples, mlqa, panx, siqa, squad,
              stsb-multi-mt, tatoeba, tydiqa-goldp, ud-pud, udpos, xcopa, xnli, xquad) and an XLM-R.

@@ -40,6 +40,8 @@ LAYERS = dict(hub=7, hub_large=13, hub_mbert=7)
 """Layer for Tatoeba: the official ones of XLM-R large and mBERT; that of XLM-R base is ours."""
 PLAIN = dict(weight_decay=0.0, warmup=0)
 """Optimizer of all tasks but question answering."""
+SENTENCES = ("xnli", "xcopa", "mnli", "qqp", "siqa", "stsb")
+"""Targets and intermediate stages with another learning rate for XLM-R large."""
 WINDOWS = dict(epochs=3, max_length=384, row_length=384, doc_stride=128)
 UD_LANGUAGES = dict(
     af="Afrikaans",
@@ -93,14 +95,19 @@ TYDI_LANGUAGES = dict(
 def hub(preset: str) -> dict:
     """Return the settings of a preset."""
     models = {name: pinned(hub) for name, hub in MODELS[preset].items()}
-    tasks = (xnli, xcopa, udpos, panx, xquad, tydiqa)
+    targets = {task.__name__: task() for task in (xnli, xcopa, udpos, panx, xquad, tydiqa)}
+    before = intermediates()
+    if preset == "hub_large":
+        for stages, names in ((targets, SENTENCES[:2]), (before, SENTENCES[2:])):
+            for name in names:
+                stages[name]["optimizer"] = PLAIN | dict(learning_rate=3e-5)
     return dict(
         models=models,
         seeds=(0, 1, 2, 3, 4),
-        optimizer=dict(learning_rate=3e-5 if preset == "hub_large" else 2e-5),
+        optimizer=dict(learning_rate=2e-5),
         train=dict(batch_size=32, max_length=128, row_length=128),
-        intermediates=intermediates(),
-        targets={task.__name__: task() for task in tasks} | dict(tatoeba=tatoeba(LAYERS[preset])),
+        intermediates=before,
+        targets=targets | dict(tatoeba=tatoeba(LAYERS[preset])),
     )
 
 

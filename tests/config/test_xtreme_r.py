@@ -22,8 +22,8 @@ INTERMEDIATES = {"mnli", "qqp", "siqa", "squad", "stsb"}
 OFFICIAL = {
     "xnli": (5, 3e-5, 2e-5, 128),
     "xcopa": (5, 3e-5, 2e-5, 128),
-    "udpos": (10, 3e-5, 2e-5, 128),
-    "panx": (10, 3e-5, 2e-5, 128),
+    "udpos": (10, 2e-5, 2e-5, 128),
+    "panx": (10, 2e-5, 2e-5, 128),
     "xquad": (3, 3e-5, 3e-5, 384),
     "tydiqa": (3, 3e-5, 3e-5, 384),
 }
