@@ -21,7 +21,10 @@ Commands
 
 Expected
   local   Not measured in full. One seed of an encoder with 12 layers and width 384: in 300 steps of
-          the alignment, accuracy_at_1 on dev rose from 0.457 (after 150) to 0.489.
+          the alignment, accuracy_at_1 on dev rose from 0.457 (after 150) to 0.489. The nearest
+          neighbours of sentences in Swahili, which it was not trained on, were their translations
+          more often by layer 2 (0.113 before, 0.226 after), and less often by the last (0.695 and
+          0.664).
 """
 
 from __future__ import annotations

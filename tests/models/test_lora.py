@@ -83,11 +83,12 @@ def test_a_merged_model_gives_the_logits_of_the_adapted_one(family: str) -> None
     )
     batch = {name: jnp.asarray(x) for name, x in tiny.batch(family, tiny.PACKED).items()}
     used = batch["mask_BE"] > 0
-    adapted_logits = spec.apply(params, batch)[used]
+    adapted_logits = jax.jit(spec.apply)(params, batch)[used]
     merged = lora.merged(params, EVERYWHERE)
     assert jax.tree.structure(merged) == jax.tree.structure(plain.param_shapes())
-    np.testing.assert_allclose(plain.apply(merged, batch)[used], adapted_logits, atol=1e-5)
-    without = plain.apply(lora.without_adapters(params), batch)[used]
+    logits_of = jax.jit(plain.apply)
+    np.testing.assert_allclose(logits_of(merged, batch)[used], adapted_logits, atol=1e-5)
+    without = logits_of(lora.without_adapters(params), batch)[used]
     assert np.abs(without - adapted_logits).max() > 0.1
 
 

@@ -41,6 +41,7 @@ ADAPTED = {f"encoder/layers/1/attention/{name}/kernel" for name in ("query", "va
 
 def lora_case(store: Path, seed: int = 0, **changes: Any) -> Case:
     given = {"encoder": ENCODER, "optimizer": OPTIMIZER, "lora": SETTINGS, "max_steps": 5}
+    given["gradient_accumulation_steps"] = 1
     return stage_case(store, seed, **given | changes)
 
 

@@ -161,7 +161,10 @@ def test_triplets_of_an_early_layer_train_what_is_below_and_no_scale() -> None:
     stage = Stage(task, Data(()), optimizer=dataclasses.replace(SMOOTH, weight_decay=0.1))
     settings = with_frozen_parts(stage, encoder.num_layers)
     model = model_spec(encoder, task)
-    params = model.random_params(1)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: 0.3 * rng.standard_normal(x.shape).astype(np.float32), model.param_shapes()
+    )
     batch = TrainPlan.make(DATA, TRAIN, (3,), 0, row_shards(mesh)).batch(0)
     state = init_state(params, make_optimizer(settings.optimizer, 100, params), mesh)
     step = make_train_step(StepSpec(model, task, settings.optimizer, 100), mesh)
@@ -171,9 +174,11 @@ def test_triplets_of_an_early_layer_train_what_is_below_and_no_scale() -> None:
     layers = {0: params["encoder"]["layers"][0]}
     cut = {**params, "encoder": {**params["encoder"], "layers": layers}}
     micro = {name: array[0] for name, array in batch.items()}
-    total, count = task_type(task).loss(task, lower.apply(cut, micro), micro, 0.0)
+    total, count = task_type(task).loss(task, jax.jit(lower.apply)(cut, micro), micro, 0.0)
     assert metrics["loss"] == pytest.approx(float(total / count), rel=1e-5)
     start = leaves_by_name(params)
     for name, value in leaves_by_name(jax.device_get(state.params)).items():
+        if name.endswith("/key/bias"):  # The softmax ignores it, so its gradient is rounding.
+            continue
         still = name.startswith("encoder/layers/1/") or name.startswith("head/")
         assert np.array_equal(value, start[name]) == still, name
