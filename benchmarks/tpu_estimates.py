@@ -1,10 +1,10 @@
 r"""Write the compiler's estimates of flaxfer's steps on TPUs to benchmarks/results.
 
 make gate
-.venv-tpu/bin/python -m benchmarks.tpu_estimates --data DATA --tokenizer FOLDER [--only NAMES]
+.venv-tpu/bin/python -m benchmarks.tpu_estimates --data DATA --vocabulary FILE [--only NAMES]
 
 Each estimate is one `flaxfer aot`, which needs libtpu but no TPU, and takes one to three minutes.
-FOLDER has the tokenizer of bert-base-uncased, DATA the folder stsb-multi-mt; only the estimates of
+FILE is the vocab.txt of bert-base-uncased, DATA has the folder stsb-multi-mt; only the estimates of
 packed rows read them.
 """
 
@@ -46,6 +46,8 @@ XLM_R = BERT | {
 }
 """The encoders of bert-base-uncased and xlm-roberta-base."""
 
+TOKENIZER = {"tokenizer_class": "BertTokenizer", "do_lower_case": True}
+
 
 def full_rows(chips: int = 1) -> list[str]:
     """Return the options of a step with 64 rows a chip of one example each, without padding."""
@@ -78,15 +80,17 @@ PACKED = {f"tpu-flaxfer-bert-base-stsb-{batch}": batch for batch in (64, 256)}
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--vocabulary", type=Path, required=True)
     parser.add_argument("--only", nargs="+", choices=[*ESTIMATES, *PACKED])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         models = {}
         for encoder in (BERT, XLM_R):
             folder = models[encoder["model_type"]] = Path(scratch) / encoder["model_type"]
-            shutil.copytree(options.tokenizer, folder)
+            folder.mkdir()
             (folder / "config.json").write_text(json.dumps(encoder), encoding="utf-8")
+        shutil.copyfile(options.vocabulary, models["bert"] / "vocab.txt")
+        (models["bert"] / "tokenizer_config.json").write_text(json.dumps(TOKENIZER), "utf-8")
         for name in options.only or [*ESTIMATES, *PACKED]:
             if batch := PACKED.get(name):
                 words = [
