@@ -77,4 +77,4 @@ def get_config(preset: str = "demo") -> ConfigDict:
     presets |= {"local": local, "demo": demo}
     if preset not in presets:
         raise ValueError(f"there is no preset {preset!r}; there are {', '.join(presets)}")
-    return ConfigDict(dict(name=f"xtreme-r-{preset.replace('_', '-')}") | presets[preset]())
+    return ConfigDict(dict(name=f"xtreme_r-{preset}") | presets[preset]())
