@@ -115,4 +115,4 @@ def estimate(name: str, words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    common.guarded(main)

@@ -329,10 +329,29 @@ def _chosen(columns: Columns, meaning: Meaning, task_type: str) -> list[Key]:
     return [text, choices[0]]
 
 
+def _retrieved(columns: Columns, meaning: Meaning, task_type: str) -> list[Key]:
+    """Find queries, passages and negatives; return the columns of queries and passages."""
+    found: dict[str, Key] = {}
+    for role in ("query", "passage", "negative"):
+        keys = [key for key in columns.free if is_named(key, role) and columns.is_text(key)]
+        if keys:
+            found[role] = keys[0]
+            columns.take(keys[0])
+    if not {"query", "passage"} <= found.keys():
+        hint = "Retrieval needs columns such as query and passage."
+        raise _refusal(columns, "there are no such columns", hint)
+    for role, key in found.items():
+        meaning.columns[role] = key
+        _note_text(columns, meaning, role, key)
+    meaning.task = {"type": "retrieval", "metric": "map_at_20"}
+    return [found["query"], found["passage"]]
+
+
 _FINDERS: Mapping[str, Callable[[Columns, Meaning, str], list[Key]]] = {
     "classification": _labelled,
     "regression": _labelled,
     "tagging": _tagged,
     "question_answering": _answered,
     "multiple_choice": _chosen,
+    "retrieval": _retrieved,
 }

@@ -34,7 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="FOLDER_OR_ID", help="a Hugging Face folder, or a model id of the hub"
     )
-    parser.add_argument("--task", choices=tuple(TASK_TYPES), help="type of the target task")
+    types = ", ".join(TASK_TYPES)
+    parser.add_argument(
+        "--task",
+        choices=tuple(TASK_TYPES),
+        metavar="TYPE",
+        help=f"type of the target task: {types}",
+    )
     parser.add_argument("--replace", action="store_true", help="overwrite the config file")
 
 

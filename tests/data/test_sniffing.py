@@ -16,6 +16,7 @@ from flaxfer.data.readers import read_table
 from flaxfer.data.siblings import family
 from flaxfer.data.sniffing import sniff
 from flaxfer.errors import DataError
+from flaxfer.tasks import TASK_TYPES
 
 GERMAN = [
     "Das",
@@ -336,7 +337,20 @@ def test_what_no_config_reads_is_refused(
         sniff(tmp_path / "absent.csv")
 
 
-@pytest.mark.parametrize("kind", ["tagging", "question_answering", "multiple_choice"])
+def test_columns_of_retrieval_are_found_by_name(tmp_path: Path) -> None:
+    words = ("who wrote it", "the man wrote the book", "the bank is closed")
+    lines = [",".join(f"{text} {i}" for text in words) + "\n" for i in range(20)]
+    head = "Question,Document,hard_negative\n"
+    found = meaning(file(tmp_path, "a.csv", head + "".join(lines)), "retrieval")
+    assert found.columns == {
+        "query": "Question",
+        "passage": "Document",
+        "negative": "hard_negative",
+    }
+    assert found.task == {"type": "retrieval", "metric": "map_at_20"}
+
+
+@pytest.mark.parametrize("kind", sorted(TASK_TYPES.keys() - {"classification", "regression"}))
 def test_a_type_that_the_file_is_not_of_is_refused(kind: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Or write the config by hand"):
         meaning(file(tmp_path, "a.csv", table(",")), kind)

@@ -154,9 +154,8 @@ def test_matmuls_are_float32_on_any_device(folders: dict[str, Path]) -> None:
         params, batch
     )
     matmuls = [line for line in lowered.as_text().splitlines() if "stablehlo.dot_general" in line]
-    # Of both layers, which share a function: query, key and value in one, scores, values, output,
-    # up, down; and pooling.
-    assert len(matmuls) == 6 + 1
+    # Of both layers: query, key and value in one, scores, values, output, up, down; and pooling.
+    assert len(matmuls) == 2 * 6 + 1
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in matmuls)
 
 

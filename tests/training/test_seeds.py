@@ -65,6 +65,7 @@ def seed_case(store: Path, seed: int, **changes: Any) -> Case:
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     monkeypatch.setattr(loop, "say", lines.append)
+    monkeypatch.setattr(loop, "warn", lines.append)
     return lines
 
 
