@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add statistics that papers report, on which no verdict depends: multi-bootstrap, "
         "probability of improvement, almost stochastic order",
     )
+    parser.add_argument(
+        "--no-examples",
+        action="store_true",
+        help="leave out single examples, whose texts the licence of a data set may not let you "
+        "publish",
+    )
     parser.add_argument("--output", type=Path, help="folder of the report; DIR if there is one")
 
 
@@ -40,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         )
     output = args.output or args.folders[0]
     with doing("comparing the conditions and writing the report"):
-        data = read_report_data(args.folders, output, args.descriptive)
+        data = read_report_data(args.folders, output, args.descriptive, not args.no_examples)
         paths = write(data)
     terminal.show_result(data)
     print(*paths, sep="\n")

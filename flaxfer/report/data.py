@@ -74,7 +74,8 @@ class ReportData:
     """The studies of a report, at least one, and the comparisons of all of them.
 
     Links are relative to `output`, the folder of the report. Unfinished studies have no record.
-    `descriptive` is empty unless these statistics were asked for.
+    `descriptive` is empty unless these statistics were asked for. Single examples and their texts
+    are shown unless `examples` is false.
     """
 
     entries: tuple[Entry, ...]
@@ -82,6 +83,7 @@ class ReportData:
     output: Path
     unfinished: tuple[Path, ...] = ()
     descriptive: Mapping[Described, Descriptive] = dataclasses.field(default_factory=dict)
+    examples: bool = True
 
     @property
     def single(self) -> bool:
@@ -107,7 +109,7 @@ class ReportData:
 
 
 def read_report_data(
-    folders: Sequence[Path], output: Path, descriptive: bool = False
+    folders: Sequence[Path], output: Path, descriptive: bool = False, examples: bool = True
 ) -> ReportData:
     """Read the studies in some folders and compare their conditions.
 
@@ -115,6 +117,7 @@ def read_report_data(
       folders: folders of studies or of grids, whose studies are in `cells`.
       output: folder of the report.
       descriptive: whether to compute the descriptive statistics, too.
+      examples: whether the report may show single examples.
 
     Raises:
       DataError: a study is missing, invalid, or given twice.
@@ -124,7 +127,7 @@ def read_report_data(
     evidence = compare(workdirs)
     described = describe_studies(workdirs) if descriptive else {}
     entries = tuple(_entries(studies, evidence))
-    return ReportData(entries, evidence, output, tuple(unfinished), described)
+    return ReportData(entries, evidence, output, tuple(unfinished), described, examples)
 
 
 def read_entries(folders: Sequence[Path]) -> tuple[Entry, ...]:

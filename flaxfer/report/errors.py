@@ -37,7 +37,7 @@ def _study_blocks(data: ReportData, entry: Entry, most: int) -> list[Block]:
         for one in sets:
             name = f"Labels of {one.row.language} / {one.row.set}"
             blocks.append(Folded(name, _label_blocks(task, [one]), one.row.language))
-    return [*blocks, *example_blocks(data, entry, sets, most)]
+    return [*blocks, *(example_blocks(data, entry, sets, most) if data.examples else ())]
 
 
 def _overlap_table(data: ReportData, task: Task, sets: Sequence[SetPredictions]) -> Table:

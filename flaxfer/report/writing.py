@@ -56,7 +56,10 @@ STARTS = {
 
 
 def write_report(
-    *folders: str | Path, output: str | Path | None = None, descriptive: bool = False
+    *folders: str | Path,
+    output: str | Path | None = None,
+    descriptive: bool = False,
+    examples: bool = True,
 ) -> tuple[Path, ...]:
     """Write the report of some studies; return the paths of its files and of its figures' folder.
 
@@ -64,13 +67,14 @@ def write_report(
       folders: folders of studies or grids.
       output: folder of the report; defaults to the first of `folders`.
       descriptive: whether to add the statistics of `flaxfer.statistics.descriptive`.
+      examples: whether to show single examples with their texts.
 
     Raises:
       DataError: a study.json, metrics.jsonl or predictions file is missing or invalid.
     """
     workdirs = [Path(folder) for folder in folders]
     output = workdirs[0] if output is None else Path(output)
-    return write(read_report_data(workdirs, output, descriptive))
+    return write(read_report_data(workdirs, output, descriptive, examples))
 
 
 def write(data: ReportData) -> tuple[Path, ...]:

@@ -15,6 +15,7 @@ from seqeval.scheme import IOB2
 
 from flaxfer.config import Task
 from flaxfer.errors import DataError
+from flaxfer.main import main
 from flaxfer.report import errors
 from flaxfer.report.data import Entry, read_report_data
 from flaxfer.report.document import Folded, Table
@@ -209,6 +210,17 @@ def test_several_studies_have_a_table_of_examples_each(folder: Path) -> None:
     assert list(dict.fromkeys(languages)) == ["en", "de", "fr", "zh"]
     (overlap,) = [one for one in tables if "Overlap" in one.caption]
     assert [record["direct, by seed"] for record in overlap.records] == [("0",)] * 4
+
+
+def test_a_report_without_examples_has_no_text_of_a_data_set(folder: Path, tmp_path: Path) -> None:
+    text, without = "en text 0: ", tmp_path / "without"
+    assert main(["report", str(folder), "--output", str(tmp_path / "with")]) == 0
+    assert main(["report", str(folder), "--output", str(without), "--no-examples"]) == 0
+    assert text in (tmp_path / "with" / "report.html").read_text("utf-8")
+    files = [file for file in without.rglob("*") if file.suffix in (".html", ".md", ".csv", ".tex")]
+    assert len(files) > 4
+    for file in files:
+        assert text not in file.read_text("utf-8")
 
 
 def test_few_examples_of_many_sets_are_shown() -> None:
