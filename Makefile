@@ -28,7 +28,7 @@ test: ## Run the fast tests, which cover every module.
 test-all: ## Run the fast and the slow tests.
 	@tools/setup.sh .venv test
 	@$(PYTHON) -m flaxfer.demo.weights
-	@$(PYTHON) -m pytest -q $(WORKERS) -m "not parity and not gate"
+	@$(PYTHON) -m pytest -q $(WORKERS) --durations 15 -m "not parity and not gate"
 
 # Launch scripts and pages do not depend on Python's version; the benchmarks that do are tried by gpu-check.
 test-oldest: ## Run the fast tests of the package on Python 3.11, the oldest supported version.
