@@ -126,7 +126,7 @@ def warn_of_stand_ins(examples: Examples, where: str) -> None:
 
 
 def warn_of_sorted(source: Sequence[str], target: Sequence[str], where: str) -> None:
-    """Warn of translations of which one side is sorted, so that lines may not correspond.
+    """Warn of translations with one sorted side, whose lines may not correspond.
 
     XTREME's script sorts the English sentences of Tatoeba to remove the labels.
     """

@@ -18,14 +18,18 @@ NAMES = {
     "id": "id idx uid guid key pairid index",
     "question": "question asksfor frage",
     "context": "context passage paragraph kontext",
-    "query": "query queries question frage anchor source",
-    "passage": "passage document answer paragraph context positive text translation target",
-    "negative": "negative hardnegative",
     "words": "tokens words token form",
     "tags": "tags nertags postags upos labels",
     "answers": "answers answer",
 }
 """Names by what a column holds, without blanks, hyphens, underscores and case."""
+
+RETRIEVAL = {
+    "query": "query queries question frage anchor source",
+    "passage": "passage document answer paragraph context positive text translation target",
+    "negative": "negative hardnegative",
+}
+"""The same for retrieval; some are values of labels, too, so that they tell no header."""
 
 PAIRS = (
     ("sentence1", "sentence2"),
@@ -64,7 +68,7 @@ def plain(name: object) -> str:
 
 def is_named(name: object, kind: str) -> bool:
     """Return whether a column has one of the names of a kind."""
-    return not isinstance(name, int) and plain(name) in NAMES[kind].split()
+    return not isinstance(name, int) and plain(name) in (NAMES | RETRIEVAL)[kind].split()
 
 
 def is_known(name: str) -> bool:

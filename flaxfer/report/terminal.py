@@ -41,7 +41,7 @@ def show_result(data: ReportData) -> None:
 
 
 def show_paths(paths: Sequence[Path]) -> None:
-    """Print the paths of a report's files, the first of which is its page."""
+    """Print the paths of a report's files; the first is its page."""
     html, *others = paths
     result(f"report: {html.absolute()}")
     say(f"in the same folder: {join(path.name for path in others)}")

@@ -39,7 +39,7 @@ BAR_WIDTH = 30
 
 @dataclasses.dataclass(frozen=True)
 class StudyState:
-    """How far a study or grid is.
+    """Progress of a study or grid.
 
     Attributes:
       first, last: Numbers of the stages that are worked on, from 1; equal for a single one.
@@ -76,7 +76,7 @@ def duration(seconds: float) -> str:
 
 @dataclasses.dataclass
 class _Activity:
-    """What is being done, since when, and its newest detail."""
+    """An activity, its start, and its newest detail."""
 
     what: str
     began: float
@@ -84,7 +84,7 @@ class _Activity:
 
 
 class _Bars:
-    """What the bars show. The display exists as long as there is anything to show."""
+    """State of the bars. The display exists as long as there is anything to show."""
 
     def __init__(self) -> None:
         self.study: Callable[[float | None], StudyState] | None = None
@@ -113,7 +113,7 @@ class _Bars:
 
     @property
     def is_live(self) -> bool:
-        """Whether the bars are on a terminal."""
+        """True if the bars are on a terminal."""
         return self._live is not None
 
     def lines(self, now: float) -> Iterator[RenderableType]:

@@ -61,7 +61,7 @@ if not console.is_terminal and "COLUMNS" not in os.environ:
 
 
 class _Settings:
-    """Whether only warnings and results are printed."""
+    """Settings of the output: `quiet` prints only warnings and results."""
 
     quiet = False
 

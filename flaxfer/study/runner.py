@@ -106,7 +106,7 @@ def run(
         stopping = Stopping(plans)
         workdirs.adopt(config, command, plans)
         if len(plans) > 1:
-            forecast.show(plans, claims, True)
+            forecast.show(plans, claims, in_brief=True)
         else:
             studies.open(plans[0].config).introduce()
         # Steps run meanwhile. An error is raised again where the module is used.

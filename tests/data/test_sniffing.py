@@ -11,6 +11,7 @@ import pytest
 
 from flaxfer.config import Source
 from flaxfer.data import encodings, languages
+from flaxfer.data.column_names import is_known
 from flaxfer.data.meaning import Meaning, interpret
 from flaxfer.data.readers import read_table
 from flaxfer.data.siblings import family
@@ -335,6 +336,11 @@ def test_what_no_config_reads_is_refused(
         meaning(file(tmp_path, name, content))
     with pytest.raises(DataError, match="there is no such file"):
         sniff(tmp_path / "absent.csv")
+
+
+@pytest.mark.parametrize("label", ["positive", "negative"])
+def test_a_label_tells_no_header(label: str) -> None:
+    assert not is_known(label)
 
 
 def test_columns_of_retrieval_are_found_by_name(tmp_path: Path) -> None:
