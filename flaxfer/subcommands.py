@@ -133,6 +133,10 @@ SUBCOMMANDS = {
                 "flaxfer report runs/NAME1 runs/NAME2 --output runs/both",
             ),
             Example("more statistics", "flaxfer report runs/NAME --descriptive"),
+            Example(
+                "to publish, without texts of the data",
+                "flaxfer report runs/NAME --output OUT --no-examples",
+            ),
         ),
     ),
     "export": Subcommand(

@@ -163,7 +163,7 @@ class TrainPlan:
     def shapes(
         self, step: int, mesh: jax.sharding.Mesh
     ) -> Iterator[dict[str, jax.ShapeDtypeStruct]]:
-        """Yield the shapes of a batch of each bucket size, beginning with that of the step."""
+        """Yield the batch shapes of all bucket sizes; that of the step comes first."""
         batch, where = self.batch(step), row_sharding(mesh, *self._lead)
         axis = len(self._lead)
 

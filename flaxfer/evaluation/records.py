@@ -203,7 +203,7 @@ class Look:
 
 @dataclasses.dataclass(frozen=True)
 class SetInfo:
-    """What the config says of an evaluated set, as `config.Source` defines it."""
+    """Settings of an evaluated set, as in `config.Source`."""
 
     benchmark: str | None = None
     answer_style: AnswerStyle | None = None

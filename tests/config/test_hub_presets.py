@@ -53,7 +53,7 @@ CHOICES = {"premise": STRING, "choice1": STRING, "choice2": STRING, "question": 
 
 
 class Card(NamedTuple):
-    """What a card says.
+    """Contents of a card.
 
     Attributes:
       splits: Names by subset; the only subset of a set is "", or "default" on the parquet branch.

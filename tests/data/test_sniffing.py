@@ -1,4 +1,4 @@
-"""How files are written, and what their columns mean, is recognised."""
+"""Recognition of how files are written and what their columns mean."""
 
 from __future__ import annotations
 
