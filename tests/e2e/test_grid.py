@@ -299,9 +299,9 @@ def test_data_that_change_under_a_running_grid_are_refused(
     grid = dataclasses.replace(part, data_dir=str(tmp_path))
     real: Callable[..., None] = forecast.show
 
-    def show(*args: Any) -> None:
+    def show(*args: Any, **options: Any) -> None:
         """Change the data between the planning and the training."""
-        real(*args)
+        real(*args, **options)
         file = tmp_path / "sts-dev.tsv"
         file.write_text(file.read_text().replace("man", "dog"))
 
