@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-LOG_WIDTH = 160
-"""Columns without a terminal."""
+UNLIMITED = 100_000
+"""Columns without a terminal: each row of a table is one line, whatever its length."""
 
 
 class _Stderr:
@@ -57,7 +57,7 @@ class _Stderr:
 
 console = Console(file=cast(TextIO, _Stderr()), highlight=False)
 if not console.is_terminal and "COLUMNS" not in os.environ:
-    console.width = LOG_WIDTH
+    console.width = UNLIMITED
 
 
 class _Settings:
@@ -88,17 +88,18 @@ def table(
     rows: Iterable[Sequence[object]],
     first_width: int | None = None,
 ) -> None:
-    """Print a table unless quiet.
+    """Print a table unless quiet; only a terminal, or COLUMNS, folds its rows.
 
     Args:
       title: Line above it; none if empty.
       header: Names of the columns, if they have any.
       rows: Cells; columns of numbers are aligned right.
-      first_width: Largest width of the first column, whose longer cells go on below.
+      first_width: Largest width of the first column where rows are folded.
     """
     if is_quiet():
         return
     content = [list(row) for row in rows]
+    folds = console.width < UNLIMITED
     made = Table(
         title=title or None,
         title_justify="left",
@@ -115,7 +116,7 @@ def table(
             column,
             justify="right" if numeric else "left",
             overflow="fold",
-            max_width=None if i else first_width,
+            max_width=first_width if folds and i == 0 else None,
         )
     for row in content:
         # Text, because rich takes the brackets in a path for markup.

@@ -13,7 +13,7 @@ from pathlib import Path
 from flaxfer.config import seeds
 from flaxfer.errors import CheckpointError
 from flaxfer.runtime import sealed
-from flaxfer.runtime.progress import say, table
+from flaxfer.runtime.progress import say
 from flaxfer.study.claims import Claims
 from flaxfer.study.plan import StudyPlan
 from flaxfer.training.record import DONE, StageRecord
@@ -83,20 +83,20 @@ def show(plans: Sequence[StudyPlan], claims: Claims, in_brief: bool = False) -> 
 
 
 def _show_table(title: str, stages: Sequence[Entry]) -> None:
-    rows = [
-        [
-            entry.spec.folder.name,
-            f"{entry.spec.condition}/{entry.spec.name}",
-            entry.spec.seed,
-            entry.state,
-            entry.spec.total_steps,
-            _duration(entry.seconds),
-            ", ".join(entry.studies),
-        ]
-        for entry in stages
-    ]
-    header = ["identity", "stage", "seed", "state", "steps", "time left", "of the studies"]
-    table(title, header, rows)
+    """Print the stages, below the name of each and the studies that it belongs to."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in stages:
+        name = f"{entry.spec.condition}/{entry.spec.name}"
+        groups.setdefault(f"{name} of {', '.join(entry.studies)}", []).append(entry)
+    say(f"{title}")
+    # The state comes last: the name of a process has any length.
+    say(f"  {'identity':<16}  {'seed':>6}  {'steps':>9}  {'time left':>10}  state")
+    for heading, members in groups.items():
+        say(heading)
+        for entry in members:
+            numbers = f"{entry.spec.seed:>6}  {entry.spec.total_steps:>9,}"
+            left = _duration(entry.seconds)
+            say(f"  {entry.spec.folder.name}  {numbers}  {left:>10}  {entry.state}")
 
 
 def tokens_per_s(store: Path, model: str) -> float | None:

@@ -32,7 +32,7 @@ Rows = list[dict[str, str]]
 
 @pytest.fixture(autouse=True)
 def columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(progress.console, "width", 80)
 
 
 @pytest.fixture

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 from flaxfer.runtime import progress
 
@@ -23,6 +25,22 @@ def test_tables_align_numbers_right_and_keep_brackets(
         "runs/[red]a[/]    12,345",
         "b                      6",
     ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_only_a_terminal_folds_the_rows_of_a_wide_table(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, width = io.StringIO(), 80 if terminal else progress.UNLIMITED
+    console = Console(file=file, force_terminal=terminal, width=width)
+    monkeypatch.setattr(progress, "console", console)
+    name, cells = "xlm-roberta-base.social-iqa.xcopa", [f"cell-{i}-of-a-row" * 2 for i in range(9)]
+    progress.table("", ["study", *"abcdefghi"], [[name, *cells]], first_width=20)
+    lines = file.getvalue().splitlines()
+    if terminal:
+        assert len(lines) > 2 and max(map(len, lines)) <= 80
+    else:
+        assert [line.split() for line in lines] == [["study", *"abcdefghi"], [name, *cells]]
 
 
 def test_output_that_nobody_reads_any_more_is_no_error() -> None:

@@ -100,6 +100,15 @@ def test_a_forecast_counts_each_stage_once(tmp_path: Path) -> None:
     assert text.splitlines()[-1].endswith(
         ": 0:06:40, and 1 stages of models without a finished stage"
     )
+    lines = text.splitlines()
+    assert lines[1] == "  identity            seed      steps   time left  state"
+    row = f"  {running.folder.name}       2        100     0:03:20  {here}"
+    assert lines[lines.index("direct/target of first") :][:3] == [
+        "direct/target of first",
+        f"  {failed.folder.name}       1        100     0:00:00  failed",
+        row,
+    ]
+    assert "direct/target of first, third" in lines and len(row) <= 80
     assert brief.get().splitlines() == [
         "6 stages of 3 studies: 1 done, 2 failed, 1 running, 2 to do (flaxfer plan lists them)",
         text.splitlines()[-1],
