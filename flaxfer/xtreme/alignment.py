@@ -44,9 +44,10 @@ def check(gold: Any, predicted: Any, task: str, gold_path: Path, predicted_path:
         last = len(predicted) if kind != "tags" or not predicted else predicted[-1][0]
         difference = len(gold) - len(predicted)
         what = f"{difference:,} missing" if difference > 0 else f"{-difference:,} too many"
+        count = f"{len(predicted):,} {unit}" if predicted else f"the file is empty: 0 {unit}"
         raise DataError(
-            f"{len(predicted):,} {unit} for {len(gold):,} of the labels: {what}",
-            where=f"{predicted_path}:{last}",
+            f"{count} for {len(gold):,} of the labels: {what}",
+            where=f"{predicted_path}:{last}" if predicted else str(predicted_path),
             hint=f"predict every example of {gold_path}, in its order.",
         )
     return []

@@ -51,9 +51,9 @@ def _published(path: Path, kind: str) -> Any:
         if kind in ("answers", "rankings"):
             value = json.load(file)
             return files.unwrapped(value)
+        if kind == "choices":
+            return [json.loads(line)["label"] for line in file]
         lines = [line.strip() for line in file]
-    if kind == "choices":
-        return [json.loads(line)["label"] for line in lines]
     if kind != "tags":
         return lines
     sentences: list[list[str]] = [[]]
@@ -87,6 +87,9 @@ def _official(gold: Any, predicted: Any, task: str, language: str) -> dict[str, 
     if kind != "tags":
         right = sum(one == other for one, other in zip(gold, predicted, strict=True))
         return {"accuracy": right / len(predicted) * 100}
+    for i, (one, other) in enumerate(zip(gold, predicted, strict=True), 1):
+        if len(one) != len(other):  # Newer releases of seqeval stop, older ones shift all others.
+            raise ValueError(f"sentence {i} has {len(other)} tags, and {len(one)} in the labels")
     older = [[[_as_in_seqeval_0(tag) for tag in s] for s in side] for side in (gold, predicted)]
     scores = tag_scores(*older)
     if task == "udpos":

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flaxfer import main
+from flaxfer.errors import DataError
 from flaxfer.tasks.rankings import average_precision
 from flaxfer.xtreme import metrics, scoring
 from flaxfer.xtreme.benchmarks import BENCHMARKS, MODES, file_name
@@ -182,6 +183,12 @@ FAULTS = [
         rows("a"),
         "test-de.tsv:1: 1 lines for 3 of the labels: 2 missing",
     ),
+    (
+        "xnli",
+        rows("a"),
+        "",
+        "test-de.tsv: the file is empty: 0 lines for 1 of the labels: 1 missing",
+    ),
     ("xnli", rows("a"), rows("a", "b"), "2 lines for 1 of the labels: 1 too many"),
     ("xnli", rows("a", "b", "c"), rows("a", "", "c"), "test-de.tsv:2: 1 of 3 lines cannot be read"),
     ("pawsx", rows(1), rows("1\tsentence"), "test-de.tsv:1: has 2 columns"),
@@ -221,6 +228,23 @@ def test_faults_are_named_with_their_places(
     assert main.main(words) == 3
     err = capsys.readouterr().err
     assert "1 file(s) have no score" in err and message in err
+
+
+@pytest.mark.parametrize(
+    ("task", "gold", "predicted", "message"),
+    [
+        # json takes no blanks but those of JSON.
+        ("xcopa", choices(0), '{"label": 0}\u2028\n', "JSONDecodeError: Extra data"),
+        ("panx", rows("O", "", "O"), rows("O", "", "O", "O"), "sentence 2 has 2 tags, and 1 in"),
+        ("xnli", rows("a"), rows("a", ""), "2 predictions for 1 labels"),
+    ],
+)
+def test_why_the_published_script_stops(
+    task: str, gold: str, predicted: str, message: str, tmp_path: Path
+) -> None:
+    write(tmp_path, {"gold": gold, "predicted": predicted})
+    with pytest.raises(DataError, match=message):
+        metrics.official(tmp_path / "gold", tmp_path / "predicted", task, "de")
 
 
 def test_a_choice_without_a_label_is_named(tmp_path: Path) -> None:
