@@ -28,7 +28,7 @@ from flaxfer.aot import hlo, parts
 from flaxfer.data.loader import eval_batches, put_rows
 from flaxfer.evaluation.step import EvalSpec, cast_for_eval, make_eval_step
 from flaxfer.runtime import platform, sharding
-from flaxfer.study.runner import forget_programs
+from flaxfer.study.open_study import forget_programs
 from flaxfer.tasks import task_type
 
 OPTIONS: tuple[tuple[str, bool | int], ...] = (
@@ -140,7 +140,7 @@ def eval_program(inputs: stage.StageInputs) -> Program:
     def empty() -> Any:
         return jax.device_put(task_type(task).device_metrics(task), sharding.whole(mesh))
 
-    compiled = step.lower(params, batches[0], empty()).compile()  # type: ignore[attr-defined]
+    compiled = step.lower(params, batches[0], empty()).compile()
 
     def run() -> None:
         accumulated = empty()

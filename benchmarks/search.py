@@ -165,7 +165,7 @@ def _torch(candidate_mD: np.ndarray, k: int) -> Search:
 
     candidates = torch.from_numpy(candidate_mD)
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    @torch.inference_mode()
     def search(query_nD: np.ndarray) -> np.ndarray:
         query, best, rows = torch.from_numpy(query_nD), [], []
         for begin in range(0, len(candidates), BLOCK):

@@ -71,7 +71,7 @@ def run(
     from flaxfer.errors import FlaxferError
     from flaxfer.evaluation.evaluator import Evaluator
     from flaxfer.runtime import platform
-    from flaxfer.study import runner
+    from flaxfer.study import open_study, runner
     from flaxfer.training import loop
 
     imported = time.monotonic()
@@ -87,7 +87,7 @@ def run(
     main_thread = threading.main_thread()
     jax.monitoring.register_event_duration_secs_listener(compiled)
     parts = (
-        (runner, "read_study_data", "data"),
+        (open_study, "read_study_data", "data"),
         (loop, "train", "train"),
         (Evaluator, "predict_seeds", "evaluate"),
         (runner, "write_report", "report"),

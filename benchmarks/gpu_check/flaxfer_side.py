@@ -27,7 +27,7 @@ from flaxfer.evaluation.evaluator import Evaluator
 from flaxfer.models.families import read_config
 from flaxfer.runtime import platform, sharding
 from flaxfer.runtime.prng import HASH
-from flaxfer.study.runner import forget_programs
+from flaxfer.study.open_study import forget_programs
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.tasks.models import model_spec
 from flaxfer.training.state import TrainState

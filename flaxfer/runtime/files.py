@@ -78,6 +78,12 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def existing(path: Path) -> Path:
+    """Return the absolute path, or the nearest folder above it that exists."""
+    whole = path.absolute()
+    return next(p for p in (whole, *whole.parents) if p.exists())
+
+
 @contextlib.contextmanager
 def storage_errors(path: Path, needed: int = 0) -> Iterator[None]:
     """Raise errors of the disk as `StorageError`, with the bytes that are needed and free."""
@@ -93,8 +99,7 @@ def storage_error(path: Path, what: str, needed: int = 0) -> StorageError:
     """Return the error of a failed write, with the bytes needed and free, and remedies."""
     details = [f"bytes needed: {needed:,}"] if needed else []
     with contextlib.suppress(OSError):
-        existing = next(p for p in (path, *path.absolute().parents) if p.exists())
-        details.append(f"bytes free: {shutil.disk_usage(existing).free:,}")
+        details.append(f"bytes free: {shutil.disk_usage(existing(path)).free:,}")
     return StorageError(
         f"{what}: this could not be written, and the incomplete file is removed",
         where=str(path),

@@ -34,7 +34,7 @@ from flaxfer.data.tokenize import check_length
 from flaxfer.data.tokenizer import load_backend
 from flaxfer.errors import ConfigError, FlaxferError
 from flaxfer.models.weights import read_headers
-from flaxfer.runtime import plugins
+from flaxfer.runtime import files, plugins
 from flaxfer.runtime.host import install_hint
 from flaxfer.study.command import add_config
 from flaxfer.tasks import TASK_TYPES, task_type
@@ -197,9 +197,7 @@ class Findings:
 
     def _folder(self, key: str, folder: Path) -> None:
         """Note a folder that cannot be made or written; nothing is created."""
-        there = folder.absolute()
-        while not there.exists() and there != there.parent:
-            there = there.parent
+        there = files.existing(folder)
         if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
             free = shutil.disk_usage(there).free
             # Parameters and two moments in float32, if no row of the embedding is cut.

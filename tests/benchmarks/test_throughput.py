@@ -12,7 +12,7 @@ import pytest
 from benchmarks import common, eval_throughput, seeds, train_throughput
 from benchmarks.programs import recorded, seconds
 from flaxfer.errors import ConfigError
-from flaxfer.study.runner import forget_programs
+from flaxfer.study.open_study import forget_programs
 from tests.helpers import WORDS, tiny_model
 
 KEYS = {

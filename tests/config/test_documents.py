@@ -97,8 +97,8 @@ def test_a_config_dict_and_overrides_of_any_type() -> None:
     settings.target.data = {"train": {"path": "a.tsv", "columns": {"text_a": 0, "label": 1}}}
     changes = {"model.path": Path("x"), "seeds": (1, 2), "target.data.train.header": False}
     config = loading.load_any(settings, TASK_TYPES, changes)
-    assert (config.model.path, config.seeds) == ("x", (1, 2))  # type: ignore[union-attr]
-    assert not config.target.data.train[0].header  # type: ignore[union-attr]
+    assert (config.model.path, config.seeds) == ("x", (1, 2))
+    assert not config.target.data.train[0].header
     assert config.workdir == "runs/study"
 
 

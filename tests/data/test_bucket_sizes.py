@@ -43,7 +43,7 @@ def test_a_plan_has_the_affordable_sizes_unless_their_number_is_set() -> None:
     data = random_tokenized(60)
 
     def sizes(**settings: int) -> int:
-        train = Train(batch_size=4, max_length=12, row_length=16, **settings)  # type: ignore[arg-type]
+        train = Train(batch_size=4, max_length=12, row_length=16, **settings)
         return len(TrainPlan.make(data, train, (0,), 0, 1).bucket_sizes)
 
     few, many = sizes(max_steps=5), sizes(max_steps=2000)

@@ -39,7 +39,7 @@ def test_masks_and_places_come_from_lengths(family: Family, tmp_path: Path) -> N
     tokenized = tokenize(data, tokenizer, 64, None)
     batch = packed(tokenized, tokenizer.pad_token_id)
     for i, where in enumerate(sequences(tokenized)):
-        text = data.text_b[i]  # type: ignore[index]
+        text = data.text_b[i]
         ids = tokenizer(texts[i], text)["input_ids"]
         assert tokenized.token[where].tolist() == ids
         row, slot = divmod(i, 2)

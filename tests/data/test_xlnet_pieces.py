@@ -295,7 +295,7 @@ def real(shared: Path) -> Any:
     from sentencepiece import sentencepiece_model_pb2
 
     file = shared / "models/tokenizers/xlnet-cased/spiece.model"
-    proto: Any = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
+    proto: Any = sentencepiece_model_pb2.ModelProto()
     proto.ParseFromString(file.read_bytes())
 
     def load(folder: Path, form: str) -> Any:

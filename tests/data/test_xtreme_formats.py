@@ -71,7 +71,7 @@ def test_xnli_is_read_as_published_and_as_xtreme_writes_it(tmp_path: Path) -> No
     source = Source(path, header=False, columns=PAIR_THEN_LABEL, quotes="csv")
     copy = read(source, NLI)
     assert published.text_a == copy.text_a == ('He said "no".', "A, b")
-    assert published.label.tolist() == copy.label.tolist() == [0, 1]  # type: ignore[union-attr]
+    assert published.label.tolist() == copy.label.tolist() == [0, 1]
     path = text_file(tmp_path, "A, b\tC\r\nD\tE\r\n", "test-en.tsv")
     error = refusal(Source(path, header=False, columns=PAIR_THEN_LABEL, quotes="csv"), NLI)
     assert error.what.startswith(f"{REMOVED}each line has 2 column(s)")

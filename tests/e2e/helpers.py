@@ -42,7 +42,7 @@ from flaxfer.report import data as report_data
 from flaxfer.runtime import platform, progress, sharding
 from flaxfer.statistics import looks
 from flaxfer.study import runner
-from flaxfer.study.runner import OpenStudy
+from flaxfer.study.open_study import OpenStudy
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.training.stage import StageSpec
 from tests.helpers import WORDS, tiny_model

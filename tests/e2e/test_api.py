@@ -322,7 +322,7 @@ def test_configs_of_all_kinds_are_completed_alike(
     bare = dataclasses.replace(
         small_study,
         workdir="",
-        model=Model(path=Path(small_study.model.path)),  # type: ignore
+        model=Model(path=Path(small_study.model.path)),
     )
     for config in (settings, file, str(file), bare):
         flaxfer.run(config, name="other", optimizer=dict(learning_rate=np.float32(0.5)))

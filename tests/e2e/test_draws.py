@@ -12,7 +12,7 @@ from flaxfer.config import Config
 from flaxfer.data import overlap
 from flaxfer.errors import PreemptedError
 from flaxfer.runtime import signals
-from flaxfer.study import plan, runner, scoring
+from flaxfer.study import plan, runner, scoring, transferability
 from flaxfer.training import loop
 from flaxfer.training.data import StudyData, example_ids
 from flaxfer.training.vocabulary import Vocabulary
@@ -230,7 +230,7 @@ def test_starts_are_scored_on_the_data_of_each_seed(
         scored.append(train.id)
         return {"logme": 0.0, "knn": 0.0, "neighbours": 1, "examples": 1, "features": ""}
 
-    monkeypatch.setattr(runner.transferability, "score", score)
+    monkeypatch.setattr(transferability, "score", score)
     config = drawn(with_stage(fixed, "target", evaluate_retention=False))
     config = dataclasses.replace(
         config, conditions=("direct",), transferability=5, workdir=str(tmp_path)

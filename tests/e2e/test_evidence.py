@@ -25,6 +25,7 @@ from flaxfer.models.families import FAMILIES
 from flaxfer.models.layers import Keys
 from flaxfer.runtime.trees import Params
 from flaxfer.study import runner, transferability
+from flaxfer.study.open_study import forget_programs
 from flaxfer.training.step import make_train_step
 from tests.e2e.helpers import config_of, open_study, summary_of, with_train, write_sets
 from tests.helpers import encoder_config, mesh_of, random_tokenized, tiny_model
@@ -105,7 +106,7 @@ def test_starts_are_scored_once_and_before_the_target_is_trained(
 
     for make in (make_train_step, make_eval_step, cast_for_eval, make_embed_step):
         assert make.cache_info().currsize > 0
-    runner.forget_programs()
+    forget_programs()
     for make in (make_train_step, make_eval_step, cast_for_eval, make_embed_step):
         assert make.cache_info().currsize == 0
 

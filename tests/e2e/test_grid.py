@@ -21,7 +21,7 @@ from flaxfer.errors import ClaimLostError, DataError, DivergedError
 from flaxfer.report import writing
 from flaxfer.study import forecast, runner
 from flaxfer.study.claims import Claims
-from flaxfer.study.runner import OpenStudy
+from flaxfer.study.open_study import OpenStudy
 from flaxfer.training import loop
 from flaxfer.training.record import DONE, FAILED
 from flaxfer.training.run import Run

@@ -19,7 +19,7 @@ from flaxfer.data.packing import best_row_length
 from flaxfer.models import pretrained
 from flaxfer.models.spec import ModelSpec
 from flaxfer.study import runner, summary
-from flaxfer.study.runner import OpenStudy
+from flaxfer.study.open_study import OpenStudy
 from flaxfer.training.record import DONE
 from tests.e2e.helpers import (
     LABELS,

@@ -72,7 +72,7 @@ def measured(folder: Path, task: Task, broken: str) -> tuple[Any, dict[str, Any]
         only = set(sets["other"].token) - set(sets["test"].token)
         word[min(only)] = {"nan": np.nan, "inf": np.inf}[broken]
     params["encoder"]["embeddings"]["word"]["embedding"] = word
-    scoring.measure(Starts(case, params, case.mesh), spec, lambda: None)  # type: ignore[arg-type]
+    scoring.measure(Starts(case, params, case.mesh), spec, lambda: None)
     files = {f.name: json.loads(f.read_text()) for f in spec.folder.rglob("*.json")}
     return spec, files
 
@@ -136,7 +136,7 @@ def test_an_undefined_correlation_is_null_with_a_warning(
     else:
         data = dataclasses.replace(data, label=np.full(8, 2.5, np.float32))
     task = Task("score", "regression", "pearson")
-    evaluator = Evaluator(None, task, None, None, None)  # type: ignore[arg-type]
+    evaluator = Evaluator(None, task, None, None, None)
     for entry in evaluator.report("test", data, outputs):
         values = entry["metrics"]
         assert values["pearson"] is values["spearman"] is None and values["mse"] >= 0

@@ -89,7 +89,7 @@ def of(kind: str) -> str:
 
 
 def main() -> None:
-    from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
+    from sentence_transformers import SentenceTransformer
 
     reference = {}
     for name, arguments in CASES.items():

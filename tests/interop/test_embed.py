@@ -34,7 +34,7 @@ FAMILY_NAMES = ("bert", "xlm-roberta", "xlnet")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("models")
     for name in FAMILY_NAMES:
-        spread(tiny_model(root / name, name, vocab_size=700))  # type: ignore[arg-type]
+        spread(tiny_model(root / name, name, vocab_size=700))
     return {name: root / name for name in FAMILY_NAMES}
 
 
@@ -101,7 +101,7 @@ def test_all_layers_equal_those_of_each_text_alone(
 ) -> None:
     mean_LnD, cls_LnD = one_by_one(folders[family], texts)
     for pooling, wanted_LnD in (("mean", mean_LnD), ("cls", cls_LnD)):
-        embedder = Embedder(folders[family], pooling=pooling, mesh=mesh_of())  # type: ignore[arg-type]
+        embedder = Embedder(folders[family], pooling=pooling, mesh=mesh_of())
         vector_LnD = embedder.embed(texts, "all")
         assert vector_LnD.shape == (3, 40, embedder.config.hidden_size)
         assert vector_LnD.dtype == np.float32
@@ -150,9 +150,7 @@ def test_matmuls_are_float32_on_any_device(folders: dict[str, Path]) -> None:
     params = load_encoder(folders["bert"], config := load_encoder_config(folders["bert"]))
     batch = {f"{k}_BT": jnp.zeros((1, 8), jnp.int32) for k in ("token", "type", "position")}
     batch |= {"segment_BT": jnp.ones((1, 8), jnp.int32), "cls_BE": jnp.zeros((1, 2), jnp.int32)}
-    lowered = make_embed_step(encoder_graph(config), (-1,), "mean").lower(  # type: ignore[attr-defined]
-        params, batch
-    )
+    lowered = make_embed_step(encoder_graph(config), (-1,), "mean").lower(params, batch)
     matmuls = [line for line in lowered.as_text().splitlines() if "stablehlo.dot_general" in line]
     # Of both layers: query, key and value in one, scores, values, output, up, down; and pooling.
     assert len(matmuls) == 2 * 6 + 1

@@ -53,7 +53,7 @@ def test_a_pooling_that_the_encoder_does_not_have_is_refused(tmp_path: Path) -> 
 
 def exported_retrieval(folder: Path, family: Any, pooling: str) -> tuple[Path, np.ndarray]:
     """Export a random retrieval model; return its folder and its own embeddings of `TEXTS`."""
-    task = Task("find", "retrieval", "map_at_20", pooling=pooling)  # type: ignore[arg-type]
+    task = Task("find", "retrieval", "map_at_20", pooling=pooling)
     stage, params = stage_without_training(folder, family, task, max_length=32)
     out = export(stage, folder / "out")
     encoded = load_tokenizer(Model(path=str(out)))(TEXTS)

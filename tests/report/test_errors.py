@@ -122,7 +122,7 @@ def test_many_labels_are_listed_by_their_confusions() -> None:
     names = [f"label {i}" for i in range(20)]
     matrix = np.zeros((20, 20))
     matrix[3, 5], matrix[7, 1], matrix[4, 4] = 6, 9, 100
-    (block,) = errors._confusions(names, {"direct": matrix}, [None, None])  # type: ignore[list-item]
+    (block,) = errors._confusions(names, {"direct": matrix}, [None, None])
     assert isinstance(block, Table)
     assert [list(record.values()) for record in block.records] == [
         ["label 7", "label 1", "9.0"], ["label 3", "label 5", "6.0"]

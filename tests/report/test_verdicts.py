@@ -52,7 +52,7 @@ def replaced(data: ReportData, **changes: object) -> ReportData:
 
     def changed(entry: Entry) -> Entry:
         assert entry.headline
-        estimate = dataclasses.replace(entry.headline.all_runs, **changes)  # type: ignore[arg-type]
+        estimate = dataclasses.replace(entry.headline.all_runs, **changes)
         headline = dataclasses.replace(entry.headline, all_runs=estimate)
         return dataclasses.replace(entry, headline=headline)
 

@@ -40,7 +40,7 @@ def test_an_interrupted_write_changes_nothing(
         files.write_atomically(file, "after")
     monkeypatch.undo()
     with pytest.raises(ZeroDivisionError):
-        files.write_atomically(file, "after", lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+        files.write_atomically(file, "after", lambda: 1 / 0)
     assert file.read_text() == "before" and list(tmp_path.iterdir()) == [file]
 
 

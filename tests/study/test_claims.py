@@ -73,7 +73,7 @@ def race(folder: str, number: str) -> None:
 def hold(folder: str, lease: str, elsewhere: str) -> None:
     """Hold a claim, and for each line of input print whether it can be confirmed."""
     if elsewhere == "elsewhere":
-        owners.system = lambda: "another machine"  # type: ignore[assignment]
+        owners.system = lambda: "another machine"
     with Claims(float(lease)) as own:
         claim = own.take(Path(folder))
         assert claim is not None
@@ -131,7 +131,7 @@ def test_void_claims_are_taken_over_once_each(
         process.stdin.flush()
     won: Counter[str] = Counter()
     for process in processes:
-        won.update(iter(lambda process=process: said(process), "end"))  # type: ignore[misc]
+        won.update(iter(lambda process=process: said(process), "end"))
     assert won == {str(i): 1 for i in range(100)}
 
 

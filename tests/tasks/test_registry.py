@@ -121,7 +121,7 @@ def test_a_new_task_type_is_trained_evaluated_and_compared(tmp_path: Path) -> No
     assert isinstance(config, Config)
     task, (source,) = config.target.task, config.target.data.train
     examples = sources.read_source(source, task, task_type(task))
-    assert examples.label.tolist() == [float(grade) for grade in GRADES] * 4  # type: ignore[union-attr]
+    assert examples.label.tolist() == [float(grade) for grade in GRADES] * 4
     tokenizer = load_tokenizer(Model(path=config.model.path))
     data = tokenize(examples, tokenizer, 16, tmp_path / "cache")
     assert tokenize(examples, tokenizer, 16, tmp_path / "cache").fingerprint == data.fingerprint

@@ -59,7 +59,7 @@ def save(store: CheckpointStore, *scores: float, first: int = 10, keep: bool = F
     for i, score in enumerate(scores):
         step = first + 10 * i
         if keep:
-            store._prune = lambda *_: None  # type: ignore[method-assign]
+            store._prune = lambda *_: None
         store.save(step, items_of(state_of(step)), score, {"at": step})
 
 

@@ -168,8 +168,8 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: int, error: Callable[[], Any]
                 error()
             return function(state, *rest)
 
-        step._cache_size = function._cache_size  # type: ignore[attr-defined]
-        step.lower = function.lower  # type: ignore[attr-defined]
+        step._cache_size = function._cache_size
+        step.lower = function.lower
         return step
 
     monkeypatch.setattr(loop, "make_train_step", make)

@@ -242,8 +242,8 @@ def test_a_gradient_that_is_not_finite_is_noticed_in_its_step(
             infinite = jnp.where(new.step == 4, jnp.inf, metrics["gradient_norm"])
             return new, {**metrics, "gradient_norm": infinite}
 
-        step._cache_size = function._cache_size  # type: ignore[attr-defined]
-        step.lower = function.lower  # type: ignore[attr-defined]
+        step._cache_size = function._cache_size
+        step.lower = function.lower
         return step
 
     monkeypatch.setattr(loop, "make_train_step", make)

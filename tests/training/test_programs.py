@@ -15,7 +15,7 @@ import pytest
 from benchmarks.programs import recorded
 from flaxfer.models.layers import Execution
 from flaxfer.runtime.sharding import make_mesh
-from flaxfer.study.runner import forget_programs
+from flaxfer.study.open_study import forget_programs
 from flaxfer.training import loop
 from flaxfer.training.programs import Programs
 from tests.helpers import encoder_config
@@ -88,8 +88,8 @@ def test_an_error_of_the_compiler_is_raised_where_the_program_is_needed(
             assert threading.current_thread() is not threading.main_thread()
             raise ValueError("no program")
 
-        step._cache_size = function._cache_size  # type: ignore[attr-defined]
-        step.lower = lower  # type: ignore[attr-defined]
+        step._cache_size = function._cache_size
+        step.lower = lower
         return step
 
     monkeypatch.setattr(loop, "make_train_step", make)
@@ -107,7 +107,7 @@ def test_programs_are_compiled_in_order_and_dropped_at_the_end() -> None:
         return add.lower(np.ones(len(begun)), 1.0)
 
     for name in ("first", "second", "third"):
-        programs.plan(name, lambda name=name: lower(name))  # type: ignore[misc]
+        programs.plan(name, lambda name=name: lower(name))
     programs.wait("unknown")
     may_go_on.set()
     programs.wait("second")

@@ -116,7 +116,7 @@ def test_the_gradient_is_the_mean_of_both_tasks_by_their_shares(
     other, mesh = rehearsal_of(DRY, 2, task), mesh_of()
     plan = other.plan(OWN, own, (3,), 0, 1)
     model, params = ModelSpec(DRY), params_of(DRY, 1, task)
-    indices = plan.indices(0), plan.rehearsed.indices(0)  # type: ignore[union-attr]
+    indices = plan.indices(0), plan.rehearsed.indices(0)
     assert [len(numbers) for numbers in indices] == [6, 2]
 
     def wanted_loss(params: Params) -> jax.Array:

@@ -36,7 +36,7 @@ DATA = random_queries(12, 9)
 @functools.cache
 def params_of(task: Task) -> dict[str, Any]:
     params = model_spec(encoder_config(layers=1), task).random_params(1)
-    stage = Stage(task, data=None)  # type: ignore[arg-type]
+    stage = Stage(task, data=None)
     return {**params, "head": task_type(task).start_head(stage, DATA, params["head"])}
 
 

@@ -159,7 +159,7 @@ def test_a_random_row_depends_on_seed_and_id_alone() -> None:
 def test_the_table_is_replaced_in_a_copy() -> None:
     params = {"encoder": {"embeddings": {"word": {"embedding": 1}, "type": 2}, "x": 3}, "head": 4}
     made = with_word_table(params, np.zeros(2))
-    assert params["encoder"]["embeddings"]["word"] == {"embedding": 1}  # type: ignore[index]
+    assert params["encoder"]["embeddings"]["word"] == {"embedding": 1}
     np.testing.assert_array_equal(word_table(made), np.zeros(2, np.float32))
     made["encoder"]["embeddings"]["word"] = {"embedding": 1}
     assert made == params

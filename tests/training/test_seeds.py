@@ -250,8 +250,8 @@ def test_batched_seeds_on_a_mesh(
             return new
 
         functions.append(function)
-        spied._cache_size = function._cache_size  # type: ignore[attr-defined]
-        spied.lower = function.lower  # type: ignore[attr-defined]
+        spied._cache_size = function._cache_size
+        spied.lower = function.lower
         return spied
 
     monkeypatch.setattr(loop, "make_train_step", make)
