@@ -22,6 +22,7 @@ from benchmarks import (
     cpu_matmul,
     descriptive,
     growth,
+    lareqa,
     looks,
     quality,
     result,
@@ -44,6 +45,7 @@ SECTIONS = {
     "growth.json": growth.section,
     "search.json": search.section,
     "quality.json": quality.section,
+    "lareqa.json": lareqa.section,
     **{f"coverage-{part}.json": coverage.section for part in coverage.PARTS},
     "looks.json": looks.section,
     "descriptive.json": descriptive.section,
@@ -110,7 +112,7 @@ benchmarks/tpu_estimates.py; for the peer, `.venv-bench-flax/bin/python -m bench
 --tpu v5e --shape bert-base > benchmarks/results/tpu-flax-bert-base.json`, and the same with \
 xlm-roberta-base. The remaining sections: the commands at the top of benchmarks/breakdown.py, \
 cpu_matmul.py, compile.py, \
-growth.py, search.py, quality.py, coverage.py, looks.py and descriptive.py.
+growth.py, search.py, quality.py, lareqa.py, coverage.py, looks.py and descriptive.py.
 """
 
 

@@ -295,7 +295,18 @@ def _command(
 
 
 def measure(command: list[str]) -> dict[str, Any]:
-    """Run a script and return its JSON line.
+    """Run a script and return its JSON line; see `output`."""
+    lines = [line for line in output(command).splitlines() if line.startswith("{")]
+    if not lines:
+        raise FlaxferError(
+            "a run printed no JSON line", where=" ".join(command), hint="run it alone."
+        )
+    record: dict[str, Any] = json.loads(lines[-1])
+    return record
+
+
+def output(command: list[str]) -> str:
+    """Run a script and return what it prints.
 
     Raises:
       ConfigError: there is no such interpreter.
@@ -309,16 +320,14 @@ def measure(command: list[str]) -> dict[str, Any]:
             hint="run make bench-setup, or pass an interpreter with --python, --python-torch or "
             "--python-flax.",
         ) from error
-    lines = [line for line in finished.stdout.splitlines() if line.startswith("{")]
-    if finished.returncode or not lines:
+    if finished.returncode:
         raise FlaxferError(
             f"a run ended with exit code {finished.returncode}",
             where=" ".join(command),
             hint="see the end of its output above, or run it alone.",
             details=finished.stderr.splitlines()[-15:],
         )
-    record: dict[str, Any] = json.loads(lines[-1])
-    return record
+    return finished.stdout
 
 
 if __name__ == "__main__":

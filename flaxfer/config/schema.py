@@ -49,6 +49,7 @@ ROLES_OF_FORMAT: Mapping[str, Mapping[str, str]] = {
     "lareqa": {
         role: role for role in ("query", "passage", "negative", "id", "language", "cluster")
     },
+    "squad_sentences": {role: role for role in ("query", "passage", "id", "cluster")},
 }
 """Default columns of the formats that fix them."""
 
@@ -76,7 +77,8 @@ class Source:
       format: File format; `auto` infers it from the suffix. `conll`: a word and its tag per line, a
         blank line between sentences. `conllu`: Universal Dependencies, by default `words` from FORM
         and `tags` from UPOS; `id="sent_id"` reads a comment. `lines`: aligned line by line.
-        `lareqa`: a file of XQuAD-R, or the folder of its languages, without columns.
+        `lareqa`: a file of XQuAD-R, or the folder of its languages, without columns;
+        `squad_sentences`: a file of SQuAD as the questions and sentences that LAReQA trains on.
       header: Whether the first line of a csv or tsv file names the columns.
       delimiter: Column separator; empty for the format's own. In conll, " " means any blanks.
       quotes: `csv` if fields may be quoted, `csv_spaced` if blanks after a delimiter are skipped
@@ -121,6 +123,7 @@ class Source:
         "conll",
         "conllu",
         "squad",
+        "squad_sentences",
         "lareqa",
     ] = "auto"
     header: fields.Bool = True

@@ -107,7 +107,7 @@ def _require_type(head: bytes, path: Path, file_format: str) -> None:
 
 def _read(stream: BinaryIO, path: Path, file_format: str) -> bytes:
     """Return all bytes of a stream, unless a line or the document is too long."""
-    document = file_format in ("json", "squad", "lareqa")
+    document = file_format in ("json", "squad", "squad_sentences", "lareqa")
     blocks: list[bytes] = []
     size = length = 0  # Of the document, and of the line that a block begins in.
     while block := stream.read(min(_BLOCK, MAX_LINE)):

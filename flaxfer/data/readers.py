@@ -22,7 +22,7 @@ from flaxfer.data.files import (
     require_line_feeds,
     split_lines,
 )
-from flaxfer.data.lareqa import lareqa
+from flaxfer.data.lareqa import lareqa, squad_sentences
 from flaxfer.data.sentences import conll, conllu
 from flaxfer.data.squad import squad
 from flaxfer.data.tables import Column, Key, Problems, Table, listed, locate, record_table
@@ -40,8 +40,8 @@ def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
         raise ConfigError(
             f"the ending of {path.name!r} does not tell how the file is written",
             where=str(path),
-            hint="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu, squad or "
-            "lareqa.",
+            hint="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu, squad, "
+            "squad_sentences or lareqa.",
         )
     if source.file_format == "lareqa":
         return lareqa(path, source, list(dict.fromkeys(keys)))
@@ -56,7 +56,7 @@ def parse_table(data: bytes, path: Path, source: Source, keys: Iterable[Key]) ->
     text = decode(data, source.encoding, path)
     if not text.strip():
         raise DataError("the file is empty", where=str(path), hint=FETCH_AGAIN)
-    if source.file_format not in ("json", "squad"):
+    if source.file_format not in ("json", "squad", "squad_sentences"):
         require_line_feeds(text, path)
     return _READERS[source.file_format](text, path, source, keys)
 
@@ -155,4 +155,5 @@ _READERS: Mapping[str, Callable[[str, Path, Source, Sequence[Key]], Table]] = {
     "conll": conll,
     "conllu": conllu,
     "squad": squad,
+    "squad_sentences": squad_sentences,
 }

@@ -122,7 +122,7 @@ class Retrieval(TaskType):
     )
     roles: tuple[str, ...] = ("query", "passage", "negative")
     optional_roles = ("negative",)
-    special_formats = ("lareqa",)
+    special_formats = ("lareqa", "squad_sentences")
     formats = (*special_formats, *TaskType.formats)
     item = "a query and its passage"
     head = "mean_embedding"
