@@ -232,7 +232,8 @@ class Study:
         if listed.verdict and listed.verdicts and not listed.is_grid:
             (row,) = listed.verdicts.values()
             low, high = signed(float(row["low"])), signed(float(row["high"]))
-            place = ", ".join(filter(None, (row["metric"], row["language"], row["set"])))
+            names = dict.fromkeys(row[key] for key in ("metric", "language", "set"))
+            place = ", ".join(filter(None, names))
             lines[1] += f": {signed(float(row['difference']))} [{low}, {high}] in {place}"
         return "\n".join(lines)
 

@@ -209,7 +209,7 @@ def _encoding_hint(data: bytes) -> str:
 
 
 def _undecodable(data: bytes, encoding: str, path: Path, first: UnicodeDecodeError) -> list[str]:
-    """Return a description of the first undecodable byte of each line."""
+    """Return the first undecodable byte of each line, with its place as file:line:byte."""
     if codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")):  # A 0x0A is no line end.
         return [f"{path.name}: byte {first.start}: {first.reason}"]
     details = []
@@ -217,8 +217,8 @@ def _undecodable(data: bytes, encoding: str, path: Path, first: UnicodeDecodeErr
         try:
             line.decode(encoding)
         except UnicodeDecodeError as error:
-            at = f"{path.name}:{number}: byte {error.start + 1}"
-            details.append(f"{at} is 0x{line[error.start]:02x}: {error.reason}")
+            place = f"{path.name}:{number}:{error.start + 1}"
+            details.append(f"{place}: 0x{line[error.start]:02x}: {error.reason}")
     return details
 
 

@@ -107,10 +107,11 @@ def locate(keys: Iterable[Key], names: Sequence[str], where: str) -> dict[Key, i
             missing += near
     if problems:
         raise DataError(
-            "columns named in the config cannot be found",
+            "columns that are to be read are not there",
             where=where,
             hint=f"the columns are {listed(names, missing)}; "
-            "name those you mean in `columns`, `keep` and `drop`, and set `header` as the file is.",
+            "name those you mean (`columns`, `keep` and `drop` of a source, --columns of predict), "
+            "and set `header` as the file is.",
             details=problems,
         )
     return places

@@ -130,10 +130,11 @@ def test_utf_8_that_is_read_as_something_else_is_a_warning(
 
 
 def test_undecodable_lines_are_summarised(tmp_path: Path) -> None:
-    text = "a\ty\n" + "café\tneutral\n" * 500
+    text = "a\ty\n" + "café\tneutral\n" * 500 + "für\tneutral\n" * 12
     error = refusal(Source(text_file(tmp_path, text.encode("latin-1")), columns=COLUMNS))
     assert summarised(error.details) == [
-        "data.tsv:2: byte 4 is 0xe9: invalid continuation byte (the first of 500 like this)"
+        "data.tsv:2:4: 0xe9: invalid continuation byte (the first of 500 like this)",
+        "data.tsv:502:2: 0xfc: invalid start byte (the first of 12 like this)",
     ]
 
 

@@ -168,8 +168,8 @@ def test_bytes_of_another_encoding_are_refused(tmp_path: Path) -> None:
     data = "a\ty\ncafé\tneutral\nx\tneutral\nnaïve\tneutral\n".encode("latin-1")
     source = Source(text_file(tmp_path, data), columns={"text_a": "a", "label": "y"})
     assert refusal(source).details == (
-        "data.tsv:2: byte 4 is 0xe9: invalid continuation byte",
-        "data.tsv:4: byte 3 is 0xef: invalid continuation byte",
+        "data.tsv:2:4: 0xe9: invalid continuation byte",
+        "data.tsv:4:3: 0xef: invalid continuation byte",
     )
     assert read(dataclasses.replace(source, encoding="latin-1"), NLI).text_a[0] == "café"
     with pytest.raises(ConfigError, match="no encoding 'latin-17'"):

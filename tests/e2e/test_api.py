@@ -123,7 +123,7 @@ def test_a_study_says_what_it_is(small_study: Config, study: flaxfer.Study) -> N
     row = study.verdicts.iloc[0]
     assert lines[1] == (
         f"not judged: {row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] in pearson, "
-        + ", ".join(filter(None, (row.language, row.set)))
+        + ", ".join(dict.fromkeys(filter(None, (row.language, row.set))))
     )
     assert study.state == "finished"
 

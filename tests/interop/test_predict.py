@@ -174,6 +174,8 @@ def test_the_command_prints_or_writes_json_lines(
         ("x.parquet", [""], DataError, "no parquet file"),
         ("x.txt", ["a dog", "", "a cat"], DataError, "x.txt:2: is empty"),
         ("x.csv", ["text,id", "a,b"], DataError, "there is no column 'text_a'"),
+        ("x.csv", ["text,id", "a,b"], DataError, "the columns are 'text', 'id'; name those you"),
+        ("x.csv", ["text,id", "a,b"], DataError, "--columns of predict"),
         ("x.csv", ["text_a,id"], DataError, "no record"),
         ("x.csv", ["text_a,id", "dog,1", " ,2"], DataError, r"x.csv:3: column 'text_a': is empty"),
         ("x.csv", ["text_a,id", "dog,"], DataError, r"x.csv:2: column 'id': is empty"),

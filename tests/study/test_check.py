@@ -132,7 +132,7 @@ def test_all_errors_are_found_at_once(
         ("model/tokenizer.json", ""),
         ("sts-dev.tsv", "12 finding(s) in the data"),
         ("absent.tsv", "there is no such file"),
-        ("sts-german.tsv", "columns named in the config cannot be found"),
+        ("sts-german.tsv", "columns that are to be read are not there"),
         ("trackers", "the tracker 'wandb' is not installed"),
         ("file", "file/runs is no folder"),
     ):
