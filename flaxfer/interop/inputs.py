@@ -91,6 +91,12 @@ def read_inputs(
             _check_columns(path, names, more, [*keys], ignored, form)
         if more.keys() != keys.keys():
             keys, table = more, readers.parse_table(data, path, source, more.values())
+    if source.questions and "question" not in keys:
+        raise ConfigError(
+            "has no effect, as no column has the role question",
+            where="--source questions",
+            hint="name the column: --columns question=COLUMN, or leave the setting out.",
+        )
     if source.num_records and table.size != source.num_records:
         raise DataError(
             f"holds {table.size} records, not {source.num_records}",
@@ -163,7 +169,10 @@ def _source(
     source = dataclasses.replace(Source(path=str(file), columns=dict(columns)), **fields)
     _check_roles(columns, form)
     _check_format(file, source, form)
-    place = effects.SourcePlace(source, task, form)
+    # A column may be named like its role, which only the file tells; see `read_inputs`.
+    named = {"question": "question"} if form.has_role("question") else {}
+    columns = {**named, **source.columns}
+    place = effects.SourcePlace(dataclasses.replace(source, columns=columns), task, form)
     problems = effects.without_effect("source", source, place, effects.SOURCE, form.name)
     if details := [message for _, message in problems]:
         hint = "leave out what has no effect."

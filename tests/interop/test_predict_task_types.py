@@ -252,6 +252,20 @@ def test_options_that_cannot_be_used(
     assert message in str(caught.value)
 
 
+def test_questions_of_choices_are_mapped(tmp_path: Path) -> None:
+    task, file = TASKS["multiple_choice"], tmp_path / "x.jsonl"
+    choices = {"text_a": "the dog runs", "choice_1": "a", "choice_2": "b"}
+    asked = {"questions": {"cause": "Why?"}}
+    file.write_text(json.dumps({**choices, "question": "Why?"}))
+    expected = read_inputs(file, task).examples.text_a
+    file.write_text(json.dumps({**choices, "question": "cause"}))
+    assert read_inputs(file, task, settings=asked).examples.text_a == expected
+    assert read_inputs(file, task).examples.text_a != expected
+    file.write_text(json.dumps(choices))
+    with pytest.raises(ConfigError, match="no column has the role question"):
+        read_inputs(file, task, settings=asked)
+
+
 def test_a_file_as_excel_writes_it_is_read_with_settings(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_bytes("Größe;Text\n1;schön\n2;nä\n".encode("cp1252"))
