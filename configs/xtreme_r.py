@@ -15,6 +15,8 @@ trained once without an intermediate task, and an intermediate task once for all
   tydiqa   English TyDiQA-GoldP        TyDiQA-GoldP, 9 languages
   tatoeba  nothing                     Tatoeba, 41 languages: English sentences to translations, by
                                        the mean of a layer's tokens
+  lareqa   SQuAD 1.1, sentences        LAReQA, 11 languages: questions to the sentences that answer
+                                       them, in one pool
 
 The report has the table of the benchmark: tasks by condition, means, transfer gaps, families,
 scripts and resource levels of the languages, with intervals and verdicts. It counts UD-POS by
@@ -24,12 +26,17 @@ Deviations. The official XCOPA model learns Social IQa first, then COPA: that is
 `siqa` here, and the others lack it. The checkpoint is the one with the best dev score after an
 epoch, for all tasks. English TyDiQA-GoldP is divided 90/10 into train and dev, because its dev set
 is evaluated. Tatoeba counts translations that differ only in case, punctuation and spaces as one;
-its stage takes one step that leaves the encoder as it is. Mewsli-X and LAReQA are missing.
+its stage takes one step that leaves the encoder as it is. In LAReQA, wrong sentences are those of
+all 16 questions of a batch; the published script has four parts of four. Its scale is trained by
+its logarithm. Mewsli-X is missing.
 
 Presets
   hub        Full data sets, official settings, XLM-R base, five seeds. Tatoeba by layer 7, as for
              mBERT (13 with XLM-R large). UD-POS without lt, pl, uk, wo and ro, which the hub's copy
-             of XTREME lacks.
+             of XTREME lacks. LAReQA is read from DATA, the folder that XTREME's
+             scripts/download_data.sh fills: squad/{train,dev}-v1.1.json (of SQuAD-explorer), and
+             lareqa/xquad-r/*.json (of github.com/google-research-datasets/lareqa), since the hub's
+             copy lacks the sentence breaks. Without it, take `lareqa` out of hub.py.
   hub_large  Like hub, with XLM-R large; the learning rate is 3e-5 for XNLI, XCOPA and intermediate
              tasks of sentences.
   hub_mbert  Like hub, with multilingual BERT.
@@ -50,7 +57,7 @@ Commands
   python -m flaxfer.main --config configs/xtreme_r.py
   python -m flaxfer.main --config configs/xtreme_r.py:local \
       --config.data_dir=DATA --config.models.xlmr.path=XLMR
-  python -m flaxfer.main --config configs/xtreme_r.py:hub
+  python -m flaxfer.main --config configs/xtreme_r.py:hub --config.data_dir=DATA
 
 Hub ids and revisions: configs/pinned, which says how they were checked.
 Expected: not measured yet.

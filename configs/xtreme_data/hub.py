@@ -1,7 +1,7 @@
 """Presets `hub`, `hub_large` and `hub_mbert`: full data sets and models from the hub.
 
 Ids and revisions are in configs/pinned. The cards of the data sets were read; nothing was
-downloaded.
+downloaded. LAReQA is read from files, since the hub's copy of XQuAD-R lacks the sentence breaks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 from pinned import pinned
 
 from xtreme_data.tasks import (
+    ANSWER_SENTENCES,
     ANSWERS,
     CHOICE,
     COPA,
@@ -107,7 +108,8 @@ def hub(preset: str) -> dict:
         optimizer=dict(learning_rate=2e-5),
         train=dict(batch_size=32, max_length=128, row_length=128),
         intermediates=before,
-        targets=targets | dict(tatoeba=tatoeba(LAYERS[preset])),
+        targets=targets | dict(tatoeba=tatoeba(LAYERS[preset]), lareqa=lareqa()),
+        data_dir="DATA",
     )
 
 
@@ -338,4 +340,21 @@ def tatoeba(layer: int) -> dict:
         evaluate=benchmark("tatoeba", tests),
         intermediates=("mnli", "qqp", "siqa", "squad", "stsb"),
         **UNTRAINED,
+    )
+
+
+def lareqa() -> dict:
+    """Return SQuAD 1.1 -> LAReQA, from files: a dual encoder, and one pool of 11 languages."""
+
+    def sentences(split: str) -> dict:
+        return dict(path=f"squad/{split}-v1.1.json", format="squad_sentences")
+
+    pool = dict(path="lareqa/xquad-r", format="lareqa", benchmark="xtreme-r/lareqa")
+    return dict(
+        task=ANSWER_SENTENCES,
+        data=dict(train=sentences("train"), dev=sentences("dev")),
+        evaluate=dict(lareqa=pool),
+        intermediates=("mnli", "qqp", "siqa", "stsb"),
+        optimizer=PLAIN,
+        train=dict(batch_size=16, epochs=3, max_length=256, row_length=256),
     )

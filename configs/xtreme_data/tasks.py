@@ -50,6 +50,10 @@ PARAPHRASE = dict(
 SIMILARITY = dict(name="similarity", type="regression", metric="pearson", score_range=(0.0, 5.0))
 
 TRANSLATIONS = dict(name="translations", type="retrieval", metric="accuracy_at_1", pooling="mean")
+ANSWER_SENTENCES = dict(
+    name="answer sentences", type="retrieval", metric="map_at_20", pooling="pooler"
+)
+"""LAReQA: cosines of pooled outputs times a trained scale that starts at 100, the default."""
 UNTRAINED = dict(
     # Nothing but the scale of the cosines is trained, on which no ranking depends.
     optimizer=dict(freeze=(r"^encoder/",), weight_decay=0.0, warmup=0),

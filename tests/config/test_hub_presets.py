@@ -234,7 +234,8 @@ def every_source(file: str) -> Iterator[tuple[Source, Task]]:
     for stage in stages(file):
         for part in (stage.data.train, stage.data.dev, stage.data.test, stage.evaluate.values()):
             for source in part:
-                yield source, stage.task
+                if source.hub:
+                    yield source, stage.task
 
 
 def records(card: Card, source: Source) -> dict[str, list[Any]]:

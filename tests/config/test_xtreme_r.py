@@ -58,6 +58,9 @@ def languages(built: Grid) -> dict[str, set[str]]:
     for target in built.targets.values():
         for name, source in target.evaluate.items():
             benchmark, task = str(source.benchmark).split("/")
+            if task == "lareqa":  # A folder with a file for each language.
+                found[task] = set(BENCHMARKS["xtreme-r"][task])
+                continue
             assert benchmark == "xtreme-r" and name == f"{task}-{source.language}"
             assert source.answer_style == ("mlqa" if task == "mlqa" else None)
             found.setdefault(task, set()).add(source.language)
@@ -76,8 +79,15 @@ def test_hub_presets_have_the_official_settings(preset: str) -> None:
     for source in tatoeba.evaluate.values():
         # As in the published code, English sentences are the queries.
         assert source.columns == {"query": "sentence2", "passage": "sentence1"}
-    trained = {name: one for name, one in built.targets.items() if name != "tatoeba"}
-    for name, target in trained.items():
+    lareqa = built.targets["lareqa"]
+    assert lareqa.task.pooling == "pooler" and lareqa.task.similarity_scale == 100
+    # train_lareqa.sh: batches of 4 in 4 steps of accumulation, answers of 256 tokens.
+    train, optimizer = lareqa.train, lareqa.optimizer
+    assert (train.batch_size, train.epochs, train.max_length) == (16, 3, 256)
+    assert (optimizer.learning_rate, optimizer.warmup, optimizer.weight_decay) == (2e-5, 0, 0)
+    assert lareqa.evaluate["lareqa"].benchmark == "xtreme-r/lareqa"
+    others = {name: one for name, one in built.targets.items() if name not in ("tatoeba", "lareqa")}
+    for name, target in others.items():
         epochs, rate_of_large, rate, length = OFFICIAL[name]
         train, optimizer = target.train, target.optimizer
         assert (train.epochs, train.max_length, train.batch_size) == (epochs, length, 32), name
@@ -89,15 +99,15 @@ def test_hub_presets_have_the_official_settings(preset: str) -> None:
             assert (train.doc_stride, target.task.max_answer_tokens) == (128, 30)
         # A target is not preceded by its own training data.
         own = {"xnli": "mnli", "xquad": "squad"}.get(name)
-        others = INTERMEDIATES - {own}
-        assert set(target.intermediates) == others
+        assert set(target.intermediates) == INTERMEDIATES - {own}
+    assert set(lareqa.intermediates) == INTERMEDIATES - {"squad"}
     assert built.intermediates.keys() == INTERMEDIATES and len(built.run_seeds) == 5
     spoken = languages(built)
     for task, codes in spoken.items():
         absent = ABSENT["hub"].get(task, set())
         assert codes == set(BENCHMARKS["xtreme-r"][task]) - absent, task
     missing = BENCHMARKS["xtreme-r"].keys() - spoken.keys()
-    assert missing == {"mewslix", "lareqa"}
+    assert missing == {"mewslix"}
 
 
 def test_the_local_preset_has_what_the_folder_has() -> None:
