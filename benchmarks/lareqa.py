@@ -129,7 +129,7 @@ def section(record: Mapping[str, Any]) -> str:
         )
     return (
         f"## Quality: LAReQA, {record['model']}\n"
-        "mAP@20 on a fifth of XQuAD-R in each language after 32 steps of a dual encoder on "
+        "mAP@20 on a tenth of XQuAD-R in each language after 24 steps of a dual encoder on "
         "English SQuAD, with the settings of configs/lareqa.py, "
         f"{record['dtype']}, by benchmarks/lareqa.py; before: of the checkpoint itself. Both "
         "sides read the same examples; encoding, batches, loss, optimizer and scores of the "
