@@ -15,6 +15,7 @@ RULES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ("loss", r"/flaxfer/tasks/(losses\.py:|\w+\.py:\w+\.loss$)"),
         ("optimizer", r"/flaxfer/training/optimizer\.py:|/optax/"),
         ("metrics", r"/flaxfer/tasks/|/clu/"),
+        ("adapters", r"/models/lora\.py:"),
         (
             "attention",
             r"/models/(attention|short_rows)\.py:|:distance_scores|_type_scores"

@@ -29,9 +29,10 @@ from flaxfer.models.families import read_config
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import host, platform, sharding
 from flaxfer.runtime.prng import dropout_key
+from flaxfer.runtime.trees import leaves_by_name
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
-from flaxfer.training.data import read_study_data
+from flaxfer.training.data import check_layers, read_study_data
 from flaxfer.training.optimizer import make_optimizer, with_frozen_parts
 from flaxfer.training.record import placed
 from flaxfer.training.state import TrainState
@@ -184,7 +185,7 @@ def assumed_workload(config: Config, stage: str, file: Path, assumed: Assumed) -
 
     Raises:
       DataError: there is no such file.
-      ConfigError: its model is not supported.
+      ConfigError: its model is not supported, or has fewer layers than the stage names.
     """
     encoder = read_config(read_json(file, DataError), str(file))
     encoder = encoder.with_dropout(config.model.dropout, config.model.attention_dropout)
@@ -192,6 +193,7 @@ def assumed_workload(config: Config, stage: str, file: Path, assumed: Assumed) -
     if not settings.train.row_length:  # Without data there is nothing to choose it by.
         train = dataclasses.replace(settings.train, row_length=settings.train.max_length)
         settings = dataclasses.replace(settings, train=train)
+    check_layers(stage, settings, encoder)
     model = model_spec(encoder, settings.task)
     model = model.with_vocabulary(assumed.vocabulary or encoder.vocab_size)
     return Workload(settings, model, encoder.vocab_size, assumed)
@@ -249,6 +251,13 @@ def state_shapes(work: Workload, mesh: Mesh) -> TrainState:
     )
     state: TrainState = placed(shapes, mesh)
     return state
+
+
+def merged_bytes(work: Workload, mesh: Mesh) -> int:
+    """Return the bytes on a chip of the kernels with their adapters, which evaluation reads."""
+    shapes = leaves_by_name(placed(work.trained_model.param_shapes(), mesh))
+    adapters = (name.removesuffix("lora/a") for name in shapes if name.endswith("/lora/a"))
+    return bytes_on_chip([shapes[f"{name}kernel"] for name in adapters])
 
 
 def compile_train(work: Workload, mesh: Mesh) -> jax.stages.Compiled:

@@ -43,7 +43,8 @@ def judge(work: programs.Workload, topology: Topology, mesh: jax.sharding.Mesh) 
     train, evaluation = (examine(step, work, topology, mesh) for step in ("train", "eval"))
     # While dev is scored with a copy of the parameters, the train state stays on the device.
     state = train["bytes"]["parameters"] + train["bytes"]["optimizer"]
-    peak = max(train["bytes"]["peak"], evaluation["bytes"]["peak"] + state)
+    copies = programs.merged_bytes(work, mesh)
+    peak = max(train["bytes"]["peak"], evaluation["bytes"]["peak"] + state + copies)
     return {
         "step": f"{work.settings.task.name} ({work.model.encoder.family})",
         "topology": {
@@ -111,8 +112,8 @@ def rates(
     possible = seconds * mesh.size * topology.chip.peak
     padded = work.padded(sharding.row_shards(mesh))
     flops = {
-        "useful": train_flops(work.model, work.useful()),
-        "all_tokens": train_flops(work.model, padded),
+        "useful": train_flops(work.trained_model, work.useful()),
+        "all_tokens": train_flops(work.trained_model, padded),
     }
     return {
         "seconds_per_step_estimate": seconds,

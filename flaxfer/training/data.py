@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from flaxfer.config import Config, Stage, Task
+from flaxfer.config import Config, Stage
 from flaxfer.config.validation import check_steps
 from flaxfer.data import tokenize
 from flaxfer.data.clusters import clusters
@@ -23,9 +23,8 @@ from flaxfer.data.packing import best_row_length
 from flaxfer.data.sources import Pool
 from flaxfer.data.tokenize import Tokenized
 from flaxfer.errors import ConfigError
-from flaxfer.models import pretrained
+from flaxfer.models import lora, pretrained
 from flaxfer.models.encoders import EncoderConfig
-from flaxfer.models.lora import check_layers
 from flaxfer.models.spec import ModelSpec
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
@@ -216,9 +215,7 @@ def read_study_data(config: Config, cache: Path) -> StudyData:
     tokenizer = tokenize.load_tokenizer(dataclasses.replace(config.model, path=str(folder)))
     encoder = encoder.with_dropout(config.model.dropout, config.model.attention_dropout)
     for name, stage in settings.items():
-        if stage.lora is not None:
-            check_layers(f"{name}.lora.layers", stage.lora, encoder.num_layers)
-        _check_embedding_layer(f"{name}.task.embedding_layer", stage.task, encoder)
+        check_layers(name, stage, encoder)
     drawing = _Drawing(config, settings, encoder, tokenizer, cache / "tokenized")
     by_seed = any(stage.data.split_seed == "seed" for stage in settings.values())
     first, *others = config.run_seeds
@@ -345,11 +342,18 @@ def _rehearsing(
     )
 
 
-def _check_embedding_layer(where: str, task: Task, encoder: EncoderConfig) -> None:
-    if (task.embedding_layer or 0) > encoder.num_layers:
+def check_layers(name: str, stage: Stage, encoder: EncoderConfig) -> None:
+    """Check that an encoder has the layers that a stage names.
+
+    Raises:
+      ConfigError: it has fewer.
+    """
+    if stage.lora is not None:
+        lora.check_layers(f"{name}.lora.layers", stage.lora, encoder.num_layers)
+    if (stage.task.embedding_layer or 0) > encoder.num_layers:
         raise ConfigError(
-            f"is {task.embedding_layer}, but the encoder has {encoder.num_layers} layers",
-            where=where,
+            f"is {stage.task.embedding_layer}, but the encoder has {encoder.num_layers} layers",
+            where=f"{name}.task.embedding_layer",
             hint=f"name a layer from 1 to {encoder.num_layers}, or leave it out for the last one.",
         )
 

@@ -97,13 +97,16 @@ def args(tmp_path: Path) -> Iterator[argparse.Namespace]:
     platform.choose_compiler_options({})
 
 
-def compile_steps(args: argparse.Namespace, **options: bool) -> dict[str, Any]:
+def compile_steps(
+    args: argparse.Namespace, lora: config.Lora | None = None, **options: bool
+) -> dict[str, Any]:
     """Compile for a CPU instead of the topology, whose compiler need not be installed."""
     # So many rows that the eval step needs the most memory, with the train state beside it.
     sizes = {"train.row_length": "16", "train.max_length": "16", "train.eval_rows": "24"}
-    config = loading.load(args.config, TASK_TYPES, list(sizes.items()))
-    config = dataclasses.replace(config, compiler_options=options)
-    return command.compile_steps(args, config, topology.parse("v5e:1"), jax.devices()[:1])
+    study = loading.load(args.config, TASK_TYPES, list(sizes.items()))
+    target = dataclasses.replace(study.target, lora=lora)
+    study = dataclasses.replace(study, target=target, compiler_options=options)
+    return command.compile_steps(args, study, topology.parse("v5e:1"), jax.devices()[:1])
 
 
 def test_steps_are_compiled_with_the_options_of_the_config(args: argparse.Namespace) -> None:
@@ -124,6 +127,21 @@ def test_steps_are_compiled_with_the_options_of_the_config(args: argparse.Namesp
     )
     assert json.loads(json.dumps(report)) == report
     command.show(report)
+
+
+def test_steps_with_adapters_are_compiled(args: argparse.Namespace) -> None:
+    settings = config.Lora(4, dropout=0.1, modules=("query", "down"))
+    report = compile_steps(args, settings)
+    width, inner, bytes_of = 16, 32, report["bytes"]
+    adapters = 4 * 4 * (2 * width + width + inner)
+    head = 4 * (width * width + width + width + 1)
+    assert bytes_of["optimizer"] == 2 * (head + adapters) + 8
+    # Evaluation keeps the merged kernels and the train state.
+    merged = 4 * (width * width + inner * width)
+    state = bytes_of["parameters"] + bytes_of["optimizer"] + merged
+    assert report["peak_bytes"] == report["eval"]["bytes"]["peak"] + state
+    directions = {x["direction"] for x in report["parts"] if x["part"] == "adapters"}
+    assert {"forward", "backward"} <= directions
 
 
 def test_an_option_that_the_compiler_refuses_is_reported(args: argparse.Namespace) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.interpreters import partial_eval
 
 from flaxfer.aot.flops import Work, forward_flops, train_flops
+from flaxfer.config import Lora
 from flaxfer.models.families import read_config
+from flaxfer.models.lora import BLOCK, adapters, with_adapters, without_adapters
 from flaxfer.models.spec import ModelSpec
 
 SIZES = {
@@ -21,6 +24,12 @@ SIZES = {
     "intermediate_size": 48,
 }
 ROWS, TOKENS, SLOTS = 4, 8, 2
+BATCH = {
+    name: jax.ShapeDtypeStruct((ROWS, SLOTS if name[-1] == "E" else TOKENS), jnp.int32)
+    for name in ("token_BT", "type_BT", "position_BT", "segment_BT", "cls_BE")
+}
+# Attention computes every pair of a row, within one sequence or not.
+FULL = Work(ROWS * SLOTS, ROWS * TOKENS, ROWS * TOKENS**2)
 
 
 def traced_flops(jaxpr: Any) -> int:
@@ -46,20 +55,33 @@ def test_full_rows_count_every_matmul(family: str, head: str, outputs: int) -> N
     encoder = read_config({"model_type": family, "pad_token_id": 1, **SIZES})
     model = ModelSpec(encoder, head, outputs)
     params = model.param_shapes()
-    names = ("token_BT", "type_BT", "position_BT", "segment_BT", "cls_BE")
-    batch = {
-        name: jax.ShapeDtypeStruct((ROWS, SLOTS if name[-1] == "E" else TOKENS), jnp.int32)
-        for name in names
-    }
 
     def logits(params: Any, batch: Any) -> jax.Array:
         return model.apply(params, batch)
 
-    traced = traced_flops(jax.make_jaxpr(logits)(params, batch).jaxpr)
-    # Attention computes every pair of a row, within one sequence or not.
-    full = Work(ROWS * SLOTS, ROWS * TOKENS, ROWS * TOKENS**2)
-    assert forward_flops(model, full) == traced
-    assert train_flops(model, full) == 3 * traced
+    traced = traced_flops(jax.make_jaxpr(logits)(params, BATCH).jaxpr)
+    assert forward_flops(model, FULL) == traced
+    assert train_flops(model, FULL) == 3 * traced
+
+
+@pytest.mark.parametrize("layers", [None, (1, 3), (0, 2)])
+@pytest.mark.parametrize("head", ["sequence", "token"])
+def test_training_adapters_counts_the_matmuls_of_their_gradient(head: str, layers: Any) -> None:
+    settings = Lora(rank=3, layers=layers, modules=tuple(BLOCK))
+    model = ModelSpec(read_config({"model_type": "bert", **SIZES}), head, 3, settings)
+    params = model.param_shapes()
+    trained = {"head": params["head"], "encoder": adapters(params["encoder"])}
+
+    def total(trained: Any, base: Any, batch: Any) -> jax.Array:
+        encoder = with_adapters(base, trained["encoder"])
+        return model.apply({"encoder": encoder, "head": trained["head"]}, batch).sum()
+
+    jaxpr = jax.make_jaxpr(jax.value_and_grad(total))(
+        trained, without_adapters(params["encoder"]), BATCH
+    )
+    # Custom gradients compute all of theirs; the compiler drops what nothing reads.
+    needed, _ = partial_eval.dce_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))
+    assert train_flops(model, FULL) == traced_flops(needed)
 
 
 def test_padding_and_other_sequences_count_nothing() -> None:

@@ -12,6 +12,7 @@ from clu import metrics as clu_metrics
 
 from flaxfer.aot import hlo, parts
 from flaxfer.models import attention, bert, layers
+from flaxfer.models.lora import Adapter
 from flaxfer.tasks import losses, metrics
 from flaxfer.tasks.regression import Regression
 from flaxfer.training import optimizer, step
@@ -42,6 +43,7 @@ def part(*functions: Callable[..., Any]) -> str:
             (bert.Layer.__call__, layers.FeedForward.__call__, layers.Linear.__call__),
             "feed_forward",
         ),
+        ((layers.FeedForward.__call__, layers.Linear.__call__, Adapter.__call__), "adapters"),
         ((bert.Encoder.__call__, bert.Embeddings.__call__), "embeddings"),
         ((bert.PoolerHead.__call__,), "head"),
         ((bert.Layer.__call__, layers.LayerNorm.__call__), "layer norm"),

@@ -15,7 +15,7 @@ from flaxfer import config
 from flaxfer.aot import programs, verdict
 from flaxfer.aot.flops import Work, train_flops
 from flaxfer.aot.topology import parse
-from flaxfer.config import Data, Stage, Task, Train
+from flaxfer.config import Data, Lora, Stage, Task, Train
 from flaxfer.data.loader import eval_batches
 from flaxfer.errors import ConfigError
 from flaxfer.models.spec import ModelSpec
@@ -110,6 +110,37 @@ def test_bytes_on_a_chip_are_those_of_its_shards() -> None:
     assert programs.bytes_on_chip(whole.params) == 4 * number
     assert programs.bytes_on_chip(whole.opt_state) == 8 * number + 4 * 2  # Two step counters.
     assert programs.bytes_on_chip(split.params) < programs.bytes_on_chip(whole.params) / 2
+
+
+def test_adapters_alone_have_moments_and_evaluation_reads_merged_kernels() -> None:
+    settings = Lora(3, modules=("query", "up"))
+    plain = workload()
+    work = workload(settings=dataclasses.replace(plain.settings, lora=settings))
+    width, inner = plain.model.encoder.hidden_size, plain.model.encoder.intermediate_size
+    adapters = 4 * (3 * (width + width) + 3 * (width + inner))
+    state, start = (programs.state_shapes(x, mesh_of()) for x in (work, plain))
+    base = programs.bytes_on_chip(start.params)
+    assert programs.bytes_on_chip(state.params) == base + adapters
+    head = programs.bytes_on_chip(start.params["head"])
+    moments = programs.bytes_on_chip(state.opt_state)
+    assert moments == 2 * (head + adapters) + 4 * 2  # Two step counters.
+    assert programs.merged_bytes(work, mesh_of()) == 4 * (width * width + width * inner)
+    split = programs.merged_bytes(work, mesh_of(1, 8, 1))
+    assert split == 4 * (width * width + width * inner) // 8
+    assert programs.merged_bytes(plain, mesh_of()) == 0
+
+
+def test_layers_that_an_assumed_model_does_not_have_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    file.write_text(
+        json.dumps({"model_type": "bert", "vocab_size": 9, "intermediate_size": 32} | sizes)
+    )
+    stage = Stage(TASK, Data(train=()), train=TRAIN, lora=Lora(layers=(1, 3)))
+    study = config.Config(name="x", model=config.Model(), target=stage)
+    with pytest.raises(ConfigError, match="ends after layer 2") as caught:
+        programs.assumed_workload(study, "target", file, programs.Assumed(6, 4))
+    assert caught.value.where == "target.lora.layers"
 
 
 def test_candidate_meshes_divide_the_model_and_have_rows_for_every_shard() -> None:
