@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks.lareqa import compared, section
 from flaxfer.data.examples import Examples
@@ -17,13 +18,12 @@ from flaxfer.tasks.rankings import average_precision
 
 
 def test_differences_have_welchs_interval() -> None:
-    found = compared([0.80, 0.82, 0.81], [0.70, 0.72, 0.71])
-    # Equal variances: 4 degrees of freedom, t = 2.77645 for 95 %.
-    half = 2.7764451 * 0.01 * (2 / 3) ** 0.5
-    # In closed form, with the square of the statistic, 150.
-    p = 1 - (150 / 154) ** 0.5 * (1 + 2 / 154)
-    expected = {"difference": 0.1, "low": 0.1 - half, "high": 0.1 + half, "p": p}
-    assert found == pytest.approx(expected)
+    found = compared([0.80, 0.82, 0.81], [0.70, 0.74, 0.72])
+    # Variances of 1e-4 and 4e-4: 50 / 17 degrees of freedom by Welch and Satterthwaite.
+    error, t = (5e-4 / 3) ** 0.5, stats.t(50 / 17)
+    half = t.ppf(0.975) * error
+    expected = {"difference": 0.09, "low": 0.09 - half, "high": 0.09 + half}
+    assert found == pytest.approx(expected | {"p": 2 * t.sf(0.09 / error)})
 
 
 def test_the_section_says_whether_scores_differ() -> None:
