@@ -281,8 +281,8 @@ SOURCE: Sequence[Effect[SourcePlace]] = (
     Effect("word_prefix", lambda p: p.is_file("conll"), "except on conll files", _FORMAT),
     Effect(
         "encoding",
-        lambda p: p.format not in ("hub", "parquet") or p.source.aligned,
-        "on parquet files and data sets of the hub",
+        lambda p: p.format not in ("hub", "parquet", "mewslix") or p.source.aligned,
+        "on parquet and mewslix files, and on data sets of the hub",
         (*_FORMAT, "aligned"),
     ),
     Effect(
@@ -305,6 +305,12 @@ SOURCE: Sequence[Effect[SourcePlace]] = (
         ("task.no_answer", "task.type"),
     ),
     Effect("benchmark", lambda p: p.evaluated, "except on the sets of evaluate"),
+    Effect(
+        "candidates",
+        lambda p: p.evaluated and "passage" in p.task_type.roles,
+        "except on the sets of evaluate of a retrieval task",
+        ("task.type",),
+    ),
     Effect(
         "answer_style",
         lambda p: p.evaluated and "answer_style" in p.task_type.settings,

@@ -50,6 +50,7 @@ ROLES_OF_FORMAT: Mapping[str, Mapping[str, str]] = {
         role: role for role in ("query", "passage", "negative", "id", "language", "cluster")
     },
     "squad_sentences": {role: role for role in ("query", "passage", "id", "cluster")},
+    "mewslix": {role: role for role in ("query", "passage", "id", "language", "cluster")},
 }
 """Default columns of the formats that fix them."""
 
@@ -78,7 +79,8 @@ class Source:
         blank line between sentences. `conllu`: Universal Dependencies, by default `words` from FORM
         and `tags` from UPOS; `id="sent_id"` reads a comment. `lines`: aligned line by line.
         `lareqa`: a file of XQuAD-R, or the folder of its languages, without columns;
-        `squad_sentences`: a file of SQuAD as the questions and sentences that LAReQA trains on.
+        `squad_sentences`: a file of SQuAD as the questions and sentences that LAReQA trains on;
+        `mewslix`: a file of Mewsli-X, without columns.
       header: Whether the first line of a csv or tsv file names the columns.
       delimiter: Column separator; empty for the format's own. In conll, " " means any blanks.
       quotes: `csv` if fields may be quoted, `csv_spaced` if blanks after a delimiter are skipped
@@ -88,6 +90,9 @@ class Source:
       encoding: Text encoding; a byte order mark is removed.
       max_columns: If not 0, maximum number of columns; the last one holds the rest of the line.
       columns: Role to column name or zero-based column number.
+      candidates: File of the passages in which an evaluated set of retrieval is searched, relative
+        to `data_dir`: with the columns `id` and `passage`, or with `format="mewslix"` the entities
+        of Mewsli-X. `passage` of the set then names the right ones by their ids.
       aligned: Role to a text file, in the folder of `path`, whose line n belongs to record n.
       labels: Label in the file to label of the task, or to a choice, "0" or "1"; empty if equal.
         Here, in `questions`, `keep` and `drop`, 1 is the same as "1".
@@ -125,6 +130,7 @@ class Source:
         "squad",
         "squad_sentences",
         "lareqa",
+        "mewslix",
     ] = "auto"
     header: fields.Bool = True
     delimiter: Annotated[str, Field(max_length=1)] = ""
@@ -134,6 +140,7 @@ class Source:
     encoding: fields.Encoding = "utf-8"
     max_columns: fields.NonNegativeInt = 0
     columns: Mapping[str, str | fields.NonNegativeInt] = dataclasses.field(default_factory=dict)
+    candidates: fields.File = ""
     aligned: Mapping[str, fields.File] = dataclasses.field(default_factory=dict)
     labels: Mapping[fields.Text, fields.Text] = dataclasses.field(default_factory=dict)
     questions: Mapping[fields.Text, str] = dataclasses.field(default_factory=dict)

@@ -72,6 +72,9 @@ def _roles(
     if twice := sorted(source.columns.keys() & source.aligned.keys()):
         message = f"{', '.join(twice)} stands in columns too"
         yield finding(message, f"{at}.aligned", f"{at}.columns")
+    if source.candidates and "negative" in {*source.roles, *source.aligned}:
+        message = "has no negatives of its own: all candidates are searched; leave it out"
+        yield finding(message, f"{at}.columns.negative", f"{at}.candidates", f"{at}.aligned")
     owners: dict[str | int, str] = {}
     for role, column in source.columns.items():
         if role not in COMMON_ROLES and owners.setdefault(column, role) != role:

@@ -21,6 +21,29 @@ EXCERPT = 400
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Candidates:
+    """Passages that the queries of a set are searched in, each by its name.
+
+    Attributes:
+      names: Name of each candidate.
+      texts: Its text.
+    """
+
+    names: tuple[str, ...]
+    texts: tuple[str, ...]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of names and texts, as hexadecimal digits."""
+        digest = hashlib.sha256()
+        for column in (self.names, self.texts):
+            digest.update(np.array([*map(len, column)], np.int64).tobytes())
+            for text in column:
+                digest.update(text.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
     """Texts with their labels, column by column.
 
@@ -32,11 +55,12 @@ class Examples:
       label: (n,) int32 class or correct choice, or float32 score. Tagging: tuples with the tag of
         each word, an index into the task's labels, or -1 for none. Question answering: tuples of
         (answer, its first character in the context). Retrieval: tuples of the other right passages
-        beside `text_b`, and of the negatives.
+        beside `text_b`, and of the negatives; with `candidates`, of the rows of all right ones.
       id: `<file stem>:<one-based record>` unless the data has ids.
       language, domain: Language and domain of each example.
       cluster: Cluster of each example, empty for none: examples of a cluster are not independent.
         Read by no training, so training and dev splits have none.
+      candidates: Passages to search in, if they are not those of the examples; in retrieval.
     """
 
     task_type: TaskType
@@ -47,6 +71,7 @@ class Examples:
     language: tuple[str, ...]
     domain: tuple[str, ...]
     cluster: tuple[str, ...] = ()
+    candidates: Candidates | None = None
 
     def __post_init__(self) -> None:
         if not self.cluster:
@@ -81,7 +106,8 @@ class Examples:
                 return None if values is None else values[chosen]
             return tuple(values[i] for i in chosen.tolist())
 
-        return Examples(self.task_type, *(pick(column) for column in self._columns()))
+        taken = Examples(self.task_type, *(pick(column) for column in self._columns()))
+        return dataclasses.replace(taken, candidates=self.candidates)
 
     @staticmethod
     def join(parts: Sequence[Examples]) -> Examples:
@@ -108,6 +134,7 @@ class Examples:
                 return None if columns[0] is None else np.concatenate(columns)
             return tuple(value for column in columns for value in column)
 
+        assert not any(part.candidates for part in parts), "only evaluated sets have candidates"
         columns = zip(*(part._columns() for part in parts), strict=True)
         return Examples(parts[0].task_type, *(chain(column) for column in columns))
 
@@ -130,6 +157,8 @@ class Examples:
                 # The lengths distinguish ("ab", "c") from ("a", "bc") at every depth.
                 digest.update(np.array(sizes, np.int64).tobytes())
                 digest.update("".join(texts).encode("utf-8", "surrogatepass"))
+        if self.candidates:
+            digest.update(self.candidates.fingerprint.encode())
         return digest.hexdigest()
 
     def _columns(self) -> tuple[Texts | LabelColumn | None, ...]:

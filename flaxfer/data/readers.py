@@ -23,6 +23,7 @@ from flaxfer.data.files import (
     split_lines,
 )
 from flaxfer.data.lareqa import lareqa, squad_sentences
+from flaxfer.data.mewslix import mewslix
 from flaxfer.data.sentences import conll, conllu
 from flaxfer.data.squad import squad
 from flaxfer.data.tables import Column, Key, Problems, Table, listed, locate, record_table
@@ -41,10 +42,12 @@ def read_table(path: Path, source: Source, keys: Iterable[Key]) -> Table:
             f"the ending of {path.name!r} does not tell how the file is written",
             where=str(path),
             hint="set format to csv, tsv, jsonl, json, parquet, lines, conll, conllu, squad, "
-            "squad_sentences or lareqa.",
+            "squad_sentences, lareqa or mewslix.",
         )
     if source.file_format == "lareqa":
         return lareqa(path, source, list(dict.fromkeys(keys)))
+    if source.file_format == "mewslix":
+        return mewslix(path, source, list(dict.fromkeys(keys)))
     return parse_table(read_bytes(path, "path", source.file_format), path, source, keys)
 
 

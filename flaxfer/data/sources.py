@@ -19,6 +19,7 @@ import numpy as np
 from flaxfer.config import Data, Source, Stage, Task
 from flaxfer.config.clashes import sources_of
 from flaxfer.data import readers
+from flaxfer.data.candidates import named, read_candidates
 from flaxfer.data.checks import require_header, require_texts, warn_of_stand_ins, warn_of_unused
 from flaxfer.data.examples import Examples
 from flaxfer.data.files import FETCH_AGAIN
@@ -169,6 +170,9 @@ def read_whole(source: Source, task: Task, task_type: TaskType, data_dir: str) -
     if problems:
         raise _refused(where, columns, problems, labels, source, task)
     examples = _examples(source, columns, labels, used, task_type)
+    if source.candidates:
+        found = read_candidates(source, data_dir)
+        examples = named(examples, found, columns["passage"], used)
     if len(examples):
         require_texts(examples, columns, where)
         warn_of_stand_ins(examples, where)

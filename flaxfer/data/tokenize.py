@@ -63,6 +63,7 @@ class Tokenized:
       reference: One item per example, which predictions are compared with. Tagging: the tags of
         all words. Question answering: (context, ((answer, first character), ...)). Retrieval: the
         numbers of its passages. () otherwise.
+      candidates: Names of the passages, if they are those of `Examples.candidates`.
       unplaced: Id of a token that takes no position, see `Family.positions`; -1 for none.
       text: Excerpts of evaluated examples, see `excerpts`; () for splits that are trained on.
     """
@@ -82,6 +83,7 @@ class Tokenized:
     choices: int = 1
     span: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 2), np.int32))
     reference: tuple[Any, ...] = ()
+    candidates: tuple[str, ...] = ()
     unplaced: int = -1
     cluster: tuple[str, ...] = ()
     text: tuple[tuple[str, ...], ...] = ()
@@ -160,6 +162,7 @@ def tokenize(
         task_type=examples.task_type,
         choices=examples.choices,
         reference=examples.task_type.reference(examples),
+        candidates=examples.candidates.names if examples.candidates else (),
         unplaced=getattr(tokenizer, "unplaced_id", -1),
     )
 

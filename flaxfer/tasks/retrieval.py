@@ -46,8 +46,13 @@ class _Rankings(Predictions):
         return top_k(unit[:n], unit[n:], min(RANKED, len(unit) - n))
 
     @functools.cached_property
-    def _names(self) -> dict[int, str]:
-        """Names of all passages: the id of the first example of each, and its place there."""
+    def _names(self) -> Mapping[int, str]:
+        """Names of all passages: the id of the first example of each, and its place there.
+
+        Candidates have names of their own.
+        """
+        if self.data.candidates:
+            return dict(enumerate(self.data.candidates))
         names: dict[int, str] = {}
         for identity, numbers in zip(self.data.id, self.data.reference, strict=True):
             for place, number in enumerate((*numbers.right, *numbers.wrong)):
@@ -108,7 +113,7 @@ class Retrieval(TaskType):
     passages; the logits are cosines times a trained scale. Passages are one if their normal forms
     are equal: a passage is in a batch once, and so is no negative of any of its queries, and in an
     evaluated set once. All right passages and negatives of a set are the candidates of each of its
-    queries.
+    queries, unless it has `candidates`.
 
     An example has the sequence of its query; passages are sequences of their own. The sequences of
     a set are those of all queries, followed by those of all passages.
@@ -122,7 +127,7 @@ class Retrieval(TaskType):
     )
     roles: tuple[str, ...] = ("query", "passage", "negative")
     optional_roles = ("negative",)
-    special_formats = ("lareqa", "squad_sentences")
+    special_formats = ("lareqa", "squad_sentences", "mewslix")
     formats = (*special_formats, *TaskType.formats)
     item = "a query and its passage"
     head = "mean_embedding"
@@ -336,7 +341,14 @@ _normalised = functools.lru_cache(maxsize=1 << 16)(normalise)
 
 @functools.lru_cache(maxsize=1)
 def _pool(examples: Examples) -> _Pool:
-    """Return the distinct passages of a set; `encode` and `reference` share the last one."""
+    """Return the distinct passages of a set; `encode` and `reference` share the last one.
+
+    Candidates are distinct by their names.
+    """
+    if examples.candidates:
+        passages = examples.candidates.texts
+        right = tuple(Numbers(tuple(rows), ()) for rows, _ in examples.label)
+        return _Pool(passages, (0,) * len(passages), right)
     number_of: dict[str, int] = {}
     known: dict[str, int] = {}
     texts: list[str] = []
@@ -350,13 +362,13 @@ def _pool(examples: Examples) -> _Pool:
                 first.append(example)
         return number_of[text]
 
-    numbers = []
+    numbers: list[Numbers] = []
     for i, (passage, label) in enumerate(zip(examples.text_b or (), examples.label, strict=True)):
         others, wrong = label
-        right = [number(text, i) for text in (passage, *others)]
+        found = [number(text, i) for text in (passage, *others)]
         numbers.append(
             Numbers(
-                tuple(dict.fromkeys(right)),
+                tuple(dict.fromkeys(found)),
                 tuple(dict.fromkeys(number(text, i) for text in wrong)),
             )
         )

@@ -94,6 +94,38 @@ def test_a_passage_is_encoded_once(tmp_path: Path) -> None:
     assert data.id == ("data:1", "data:2", "data:3")
 
 
+def test_candidates_are_searched_and_named(tmp_path: Path) -> None:
+    """They are distinct by their ids; scores are those of NumPy over all of them."""
+    rng = np.random.default_rng(0)
+    lines = ["id\tpassage", "d0\ta man", "d1\tA man.", *(f"d{i}\ta dog" for i in range(2, 40))]
+    table = text_file(tmp_path, "\n".join(lines) + "\n", "docs.tsv")
+    right = [[f"d{i}" for i in rng.choice(40, 1 + i % 3, replace=False)] for i in range(12)]
+    rows = [{"q": "a man", "p": names, "n": None} for names in right]
+    columns: dict[str, str | int] = {"query": "q", "passage": "p"}
+    queries = dataclasses.replace(source(tmp_path, rows), columns=columns, candidates=table)
+    tokenizer = load_tokenizer(Model(path=str(tiny_tokenizer(tmp_path / "model"))))
+    data = tokenize(read(queries, FIND), tokenizer, 16, tmp_path / "cache")
+    assert len(data) == 12 + 40 and data.label[12:, 0].tolist() == [*range(40)]
+    assert data.offset[13] - data.offset[12] == len(tokenizer("a man")["input_ids"])
+    again = tokenize(read(queries, FIND), tokenizer, 16, tmp_path / "cache")
+    assert again.candidates == data.candidates == tuple(f"d{i}" for i in range(40))
+    outputs = rng.normal(size=(52, 8)).astype(np.float32)
+    predictions = data.task_type.predictions(FIND, data, outputs)
+    unit = outputs.astype(np.float64) / np.linalg.norm(outputs.astype(np.float64), axis=1)[:, None]
+    order = np.argsort(-(unit[:12] @ unit[12:].T), axis=1)
+    expected = []
+    for i, names in enumerate(right):
+        hits = np.isin(order[i, :20], [int(name[1:]) for name in names])
+        precision = np.cumsum(hits) / np.arange(1, 21)
+        expected.append((precision * hits).sum() / len(names))
+        record = predictions.record(i)
+        assert record["prediction"] == [f"d{row}" for row in order[i, :20]]
+        assert record["passages"] == names
+    scores = predictions.scores(np.ones(12, bool))
+    assert scores["map_at_20"] == pytest.approx(np.mean(expected))
+    assert 0 < scores["map_at_20"] < 1
+
+
 def test_a_batch_has_its_queries_and_the_distinct_passages_of_all() -> None:
     data = random_queries(9, 7)
     form = data.task_type
