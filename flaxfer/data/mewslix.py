@@ -25,7 +25,7 @@ from flaxfer.errors import DataError, bounded
 
 NAMES = ("query", "passage", "id", "language", "cluster")
 
-_HINT = "read a file that get-mewsli-x.sh of Mewsli-X writes; docs/guides/xtreme.md names them."
+_HINT = "read a file that get-mewsli-x.sh of Mewsli-X writes; docs/guides/xtreme.md lists them."
 _BRACES = re.compile("{(.*?)}")
 
 

@@ -45,7 +45,7 @@ class Evaluator:
         return self.predict_seeds(params, data, 1)[0]
 
     def outputs(self, params: Params, data: Tokenized) -> np.ndarray:
-        """Return the model's outputs for examples without labels."""
+        """Return the model's outputs."""
         return self._outputs(params, data, 1)[0][0]
 
     def predict_seeds(

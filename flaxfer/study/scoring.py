@@ -73,7 +73,7 @@ def _evaluate(
     for one in wanted:
         data = stage.evaluated[one.name]
         with doing(f"{spec.title}  scoring {one.name}"):
-            outputs, _ = evaluator.predict(params, data)
+            outputs = evaluator.outputs(params, data)
             scores = _report(evaluator, spec, one.name, data, outputs)
         stem = one.file.removeprefix("evaluations/").removesuffix(".json")
         confirm()

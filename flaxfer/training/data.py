@@ -28,6 +28,7 @@ from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.spec import ModelSpec
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
+from flaxfer.training.candidates import check_memory
 from flaxfer.training.record import TRAINED_ON
 from flaxfer.training.rehearsal import Rehearsal
 from flaxfer.training.vocabulary import Vocabulary
@@ -299,6 +300,8 @@ def _stage(settings: Stage, encoder: EncoderConfig, splits: Mapping[str, Tokeniz
     vocabulary = _vocabulary(settings, encoder, trained_on.values())
     scoring = _vocabulary(settings, encoder, splits.values())
     evaluated = {name: data for name, data in splits.items() if name not in TRAINED_ON}
+    for name, data in evaluated.items():
+        check_memory(name, data, encoder.hidden_size)
     return StageData(
         settings=_with_row_length(settings, encoder, splits["train"]),
         encoder=encoder,

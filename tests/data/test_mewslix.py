@@ -158,13 +158,23 @@ def test_files_without_texts_entities_or_candidates_are_refused(tmp_path: Path) 
         assert what in str([error.what, *error.details])
 
 
-def test_the_published_sample(shared: Path) -> None:
-    """Three mentions; their entities stand in for the set of candidates."""
+def test_the_published_sample(shared: Path, tmp_path: Path) -> None:
+    """Every mention stands between braces in its sentence."""
     folder = shared / "data/mewsli-x"
     path = folder / "example_mentions.jsonl"
     articles = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    names = [each["entity_id"] for one in articles for each in one["mentions"]]
+    mentions = [(one["context"], each) for one in articles for each in one["mentions"]]
+    names = [mention["entity_id"] for _, mention in mentions]
+    found = lines(tmp_path, "e.jsonl", *(ENTITY | {"entity_id": name} for name in names))
+    examples = read(Source(str(path), format="mewslix", candidates=found), LINK)
+    assert examples.id == tuple(mention["example_id"] for _, mention in mentions)
+    assert [rows for rows, _ in examples.label] == [(0,), (1,), (2,)]
+    for query, (context, mention) in zip(examples.text_a, mentions, strict=True):
+        name = mention["mention_span"]["text"]
+        left, right = query.removeprefix(f"{name}: ").split(f" {{ {name} }} ")
+        start, end = (mention["mention_span"][key] for key in ("start", "end"))
+        assert left and context["text"][:start].rstrip().endswith(left)
+        assert right and context["text"][end:].lstrip().startswith(right)
     with pytest.raises(DataError, match="texts of the articles are not in this file"):
         without = folder / "example_mentions_no_text.jsonl"
-        read(Source(str(without), format="mewslix", candidates=str(path)), LINK)
-    assert len(names) == 3 == len(set(names))
+        read(Source(str(without), format="mewslix", candidates=found), LINK)

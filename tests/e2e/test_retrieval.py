@@ -38,17 +38,36 @@ def write(folder: Path, name: str, rng: np.random.Generator, language: str = "en
     return Source(f"{name}.jsonl", columns=columns, language=language)
 
 
+def with_candidates(folder: Path, other: Source) -> Source:
+    """Write the passages and negatives of a set to a file of their own."""
+    texts: dict[str, str] = {}
+    queries = []
+    for line in (folder / other.path).read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        right, *_ = (
+            texts.setdefault(text, f"d{len(texts)}")
+            for text in (record["passage"], *(record["negative"] or ()))
+        )
+        queries.append(f"{record['query']}\t{right}\n")
+    candidates = "".join(f"{name}\t{text}\n" for text, name in texts.items())
+    (folder / "candidates.tsv").write_text(f"id\tpassage\n{candidates}", encoding="utf-8")
+    (folder / "named.tsv").write_text(f"query\tpassage\n{''.join(queries)}", encoding="utf-8")
+    columns: dict[str, str | int] = {role: role for role in ("query", "passage")}
+    return Source("named.tsv", columns=columns, language="de", candidates="candidates.tsv")
+
+
 @pytest.mark.slow
 def test_a_study_of_retrieval(tmp_path: Path) -> None:
     tiny_model(tmp_path / "model", "bert", layers=1)
     rng = np.random.default_rng(0)
     first, train, dev = (write(tmp_path, name, rng) for name in ("first", "train", "dev"))
     other = write(tmp_path, "other", rng, "de")
+    sets = {"other": other, "named": with_candidates(tmp_path, other)}
     optimizer = Optimizer(learning_rate=3e-3, warmup=5)
     config = Config(
         name="retrieval",
         model=Model(path=str(tmp_path / "model"), dropout=0.0),
-        target=Stage(TASK, Data((train,), (dev,)), {"other": other}, optimizer, TRAIN),
+        target=Stage(TASK, Data((train,), (dev,)), sets, optimizer, TRAIN),
         intermediate=Stage(TASK, Data((first,), (dev,)), {}, optimizer, TRAIN),
         conditions=("direct", "staged"),
         seeds=(0,),
@@ -60,7 +79,8 @@ def test_a_study_of_retrieval(tmp_path: Path) -> None:
     assert summary_of(config)["metrics"] == list(METRICS)
     for condition in ("direct", "staged"):
         run = runs_of(config)[f"{condition}/target"]
-        (entry,) = run["evaluations"]
+        entry, named = run["evaluations"]
+        assert named["metrics"] == entry["metrics"]  # All passages are candidates.
         (file,) = (tmp_path / "work" / run["dir"]).glob("predictions/other-*.jsonl")
         lines = lines_of(file)
         assert len(lines) == entry["n"] == 60

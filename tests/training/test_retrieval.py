@@ -14,10 +14,13 @@ from flax import nnx
 
 from flaxfer.config import Data, Optimizer, Stage, Task, Train
 from flaxfer.data.loader import BatchSize, TrainPlan, put_rows
+from flaxfer.errors import ConfigError
+from flaxfer.runtime import host
 from flaxfer.runtime.sharding import row_shards
 from flaxfer.runtime.trees import leaves_by_name
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
+from flaxfer.training.candidates import check_memory
 from flaxfer.training.optimizer import make_optimizer, with_frozen_parts
 from flaxfer.training.state import init_state
 from flaxfer.training.step import StepSpec, make_train_step
@@ -182,3 +185,30 @@ def test_triplets_of_an_early_layer_train_what_is_below_and_no_scale() -> None:
             continue
         still = name.startswith("encoder/layers/1/") or name.startswith("head/")
         assert np.array_equal(value, start[name]) == still, name
+
+
+def test_the_memory_for_candidates_is_told_before_they_are_embedded(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1,003,893 candidates and 15,000 queries, 768 wide, as the model gives them and normalised."""
+    data = dataclasses.replace(
+        random_queries(9, 7),
+        candidates=("a",) * 1_003_893,
+        id=("q",) * 15_000,
+        offset=np.zeros(1_018_894, np.int64),
+        example=np.zeros(1, np.int32),
+        cluster=("",),
+    )
+    size = f"{2 * 1_018_893 * 768 * 4 / 2**30:.1f} GiB"
+    monkeypatch.setattr(host, "cpu_and_memory", lambda: {"memory_gib": 7.0})
+    with caplog.at_level("INFO", logger="flaxfer.training"):
+        check_memory("mewslix", data, 768)
+        check_memory("small", random_queries(9, 7), 768)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"evaluate.mewslix: 15,000 queries and 1,003,893 candidates need {size} for their "
+        "embeddings; this machine has 7.0 GiB"
+    )
+    with pytest.raises(ConfigError, match=r"candidates need 7\.8 GiB") as caught:
+        check_memory("mewslix", data, 1024)
+    assert caught.value.where == "evaluate.mewslix.candidates"
