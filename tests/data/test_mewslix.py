@@ -59,9 +59,13 @@ PASSAGE = "Rome is a city. It is old."
 
 
 def test_pairs_are_a_marked_mention_and_a_description(tmp_path: Path) -> None:
-    examples = read(Source(lines(tmp_path, "pairs.jsonl", pair()), format="mewslix"), LINK)
+    path = lines(tmp_path, "pairs.jsonl", pair())
+    examples = read(Source(path, format="mewslix"), LINK)
     assert (examples.text_a, examples.text_b, examples.label) == ((QUERY,), (PASSAGE,), (((), ()),))
     assert (examples.id, examples.language, examples.cluster) == (("m1",), ("en",), ("a",))
+    found = lines(tmp_path, "entities.jsonl", ENTITY | {"entity_id": "Q1"}, ENTITY)
+    among = read(Source(path, format="mewslix", candidates=found), LINK)
+    assert (among.text_b, among.label) == ((PASSAGE,), (((1,), ()),))
 
 
 def test_mentions_name_candidates(tmp_path: Path) -> None:
@@ -83,8 +87,9 @@ def test_mentions_name_candidates(tmp_path: Path) -> None:
     some = examples.take([2])
     assert some.candidates is examples.candidates and some.label == (((2,), ()),)
     assert len({each.fingerprint for each in (examples, some)}) == 2
-    lines(tmp_path, "entities.jsonl", other, ENTITY)
-    assert read(data, LINK).fingerprint != examples.fingerprint
+    lines(tmp_path, "entities.jsonl", ENTITY | {"entity_id": "Q9"}, other, ENTITY)
+    changed = read(data, LINK)
+    assert changed.label == examples.label and changed.fingerprint != examples.fingerprint
 
 
 def test_candidates_of_other_formats(tmp_path: Path) -> None:
