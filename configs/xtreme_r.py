@@ -17,6 +17,8 @@ trained once without an intermediate task, and an intermediate task once for all
                                        the mean of a layer's tokens
   lareqa   SQuAD 1.1, sentences        LAReQA, 11 languages: questions to the sentences that answer
                                        them, in one pool
+  mewslix  English Wikipedia's links   Mewsli-X, 11 languages: mentions to their entities, among
+                                       1,003,893 candidates in 50 languages
 
 The report has the table of the benchmark: tasks by condition, means, transfer gaps, families,
 scripts and resource levels of the languages, with intervals and verdicts. It counts UD-POS by
@@ -28,7 +30,8 @@ epoch, for all tasks. English TyDiQA-GoldP is divided 90/10 into train and dev, 
 is evaluated. Tatoeba counts translations that differ only in case, punctuation and spaces as one;
 its stage takes one step that leaves the encoder as it is. In LAReQA, wrong sentences are those of
 all 16 questions of a batch; the published script has four parts of four. Its scale is trained by
-its logarithm. Mewsli-X is missing.
+its logarithm. So it is in Mewsli-X, where the published script has parts of 64 (8 with XLM-R large)
+of batches of 256 (32).
 
 Presets
   hub        Full data sets, official settings, XLM-R base, five seeds. Tatoeba by layer 7, as for
@@ -36,7 +39,11 @@ Presets
              of XTREME lacks. LAReQA is read from DATA, the folder that XTREME's
              scripts/download_data.sh fills: squad/{train,dev}-v1.1.json (of SQuAD-explorer), and
              lareqa/xquad-r/*.json (of github.com/google-research-datasets/lareqa), since the hub's
-             copy lacks the sentence breaks. Without it, take `lareqa` out of hub.py.
+             copy lacks the sentence breaks. Mewsli-X is read from DATA/mewslix, where you put what
+             its get-mewsli-x.sh writes (docs/guides/xtreme.md): candidate_set_entities.jsonl,
+             wikipedia_pairs-{train,dev}.jsonl and wikinews_mentions-test.jsonl, not the copies of
+             XTREME's script, which have no labels. Without these files, take `lareqa` or `mewslix`
+             out of hub.py.
   hub_large  Like hub, with XLM-R large; the learning rate is 3e-5 for XNLI, XCOPA and intermediate
              tasks of sentences.
   hub_mbert  Like hub, with multilingual BERT.

@@ -1,7 +1,8 @@
 """Presets `hub`, `hub_large` and `hub_mbert`: full data sets and models from the hub.
 
 Ids and revisions are in configs/pinned. The cards of the data sets were read; nothing was
-downloaded. LAReQA is read from files, since the hub's copy of XQuAD-R lacks the sentence breaks.
+downloaded. LAReQA is read from files, since the hub's copy of XQuAD-R lacks the sentence breaks, as
+is Mewsli-X, whose copy on the hub holds archives.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from xtreme_data.tasks import (
     COPA,
     COPA_QUESTIONS,
     ENTITIES,
+    ENTITY_LINKS,
     ISO_639_3,
     LANGUAGES,
     NLI,
@@ -108,7 +110,10 @@ def hub(preset: str) -> dict:
         optimizer=dict(learning_rate=2e-5),
         train=dict(batch_size=32, max_length=128, row_length=128),
         intermediates=before,
-        targets=targets | dict(tatoeba=tatoeba(LAYERS[preset]), lareqa=lareqa()),
+        targets=targets
+        | dict(
+            tatoeba=tatoeba(LAYERS[preset]), lareqa=lareqa(), mewslix=mewslix(preset == "hub_large")
+        ),
         data_dir="DATA",
     )
 
@@ -357,4 +362,28 @@ def lareqa() -> dict:
         intermediates=("mnli", "qqp", "siqa", "stsb"),
         optimizer=PLAIN,
         train=dict(batch_size=16, epochs=3, max_length=256, row_length=256),
+    )
+
+
+def mewslix(large: bool) -> dict:
+    """Return Wikipedia's mentions -> Mewsli-X, from files: among 1,003,893 entities.
+
+    The official ones of mBERT and XLM-R large; XLM-R base has those of mBERT.
+    """
+
+    def file(name: str, **settings: Any) -> dict:
+        return dict(path=f"mewslix/{name}.jsonl", format="mewslix", **settings)
+
+    test = file(
+        "wikinews_mentions-test",
+        candidates="mewslix/candidate_set_entities.jsonl",
+        benchmark="xtreme-r/mewslix",
+    )
+    return dict(
+        task=ENTITY_LINKS,
+        data=dict(train=file("wikipedia_pairs-train"), dev=file("wikipedia_pairs-dev")),
+        evaluate=dict(mewslix=test),
+        intermediates=("mnli", "qqp", "siqa", "squad", "stsb"),
+        optimizer=PLAIN | dict(learning_rate=1e-5 if large else 2e-5),
+        train=dict(batch_size=32 if large else 256, epochs=2, max_length=64, row_length=64),
     )

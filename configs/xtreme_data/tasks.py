@@ -54,6 +54,8 @@ ANSWER_SENTENCES = dict(
     name="answer sentences", type="retrieval", metric="map_at_20", pooling="pooler"
 )
 """LAReQA: cosines of pooled outputs times a trained scale that starts at 100, the default."""
+ENTITY_LINKS = dict(name="entity links", type="retrieval", metric="map_at_20", pooling="pooler")
+"""Mewsli-X: the same with mentions and descriptions of entities."""
 UNTRAINED = dict(
     # Nothing but the scale of the cosines is trained, on which no ranking depends.
     optimizer=dict(freeze=(r"^encoder/",), weight_decay=0.0, warmup=0),
