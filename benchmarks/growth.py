@@ -35,7 +35,8 @@ from flaxfer.study import revisions
 from flaxfer.study.plan import plan_study
 from flaxfer.tasks import TASK_TYPES
 from flaxfer.tasks.models import model_spec
-from flaxfer.training.data import StudyData, read_study_data
+from flaxfer.training.data import StudyData
+from flaxfer.training.reading import read_study_data
 from flaxfer.training.vocabulary import Vocabulary
 
 Record = dict[str, Any]

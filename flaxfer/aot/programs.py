@@ -32,8 +32,8 @@ from flaxfer.runtime.prng import dropout_key
 from flaxfer.runtime.trees import leaves_by_name
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
-from flaxfer.training.data import check_layers, read_study_data
 from flaxfer.training.optimizer import make_optimizer, with_frozen_parts
+from flaxfer.training.reading import check_layers, read_study_data
 from flaxfer.training.record import placed
 from flaxfer.training.state import TrainState
 from flaxfer.training.step import StepSpec, make_train_step

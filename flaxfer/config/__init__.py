@@ -1,7 +1,8 @@
 """Configuration: schema, loading, validation and grids."""
 
 from flaxfer.config.common import Common, Condition, Mesh, Wandb
-from flaxfer.config.schema import Config, Data, Lora, Model, Optimizer, Source, Stage, Task, Train
+from flaxfer.config.data import Data, Source
+from flaxfer.config.schema import Config, Lora, Model, Optimizer, Stage, Task, Train
 
 __all__ = [
     "Common",

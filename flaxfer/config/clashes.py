@@ -8,8 +8,9 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flaxfer.config.data import Source
 from flaxfer.config.findings import Finding, finding
-from flaxfer.config.schema import Source, Stage
+from flaxfer.config.schema import Stage
 
 SPLITS = ("train", "dev", "test")
 

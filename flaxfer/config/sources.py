@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flaxfer.config import Model, Source, Task, effects
-from flaxfer.config.effects import SourcePlace, without_effect
+from flaxfer.config.effects import without_effect
 from flaxfer.config.findings import Finding, finding, suggestion
+from flaxfer.config.places import SourcePlace
 from flaxfer.config.task_types import TaskType, TaskTypes
 
 COMMON_ROLES = ("id", "language", "domain", "cluster")

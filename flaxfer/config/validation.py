@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from flaxfer.config import Common, Config, Data, Model, Optimizer, Source, Stage, Train, effects
 from flaxfer.config.clashes import SPLITS, check_same_records, check_same_stages, sources_of
 from flaxfer.config.common import TRACKERS
-from flaxfer.config.effects import Place, without_effect
+from flaxfer.config.effects import without_effect
 from flaxfer.config.findings import Finding, finding, suggestion
+from flaxfer.config.places import Place
 from flaxfer.config.sources import check_origin, check_source
 from flaxfer.config.task_types import TaskType, TaskTypes
 from flaxfer.runtime import plugins

@@ -20,6 +20,8 @@ from flaxfer.data.tokenizer import cls_is_last
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from flaxfer.data.examples import Examples
+
 CHUNK = 4096
 """Texts per call of the tokenizer: bounds memory, and lets signals be handled in between."""
 
@@ -153,3 +155,33 @@ class Template:
 def chunks(size: int) -> Iterator[slice]:
     """Return slices of at most `CHUNK` items that cover `size` items."""
     return (slice(start, start + CHUNK) for start in range(0, size, CHUNK))
+
+
+def encode_texts(
+    examples: Examples, tokenizer: PreTrainedTokenizerFast, max_length: int
+) -> Sequences:
+    """Return a sequence per text, pair or choice; the longer text of a pair is cut first."""
+    sequences = Sequences()
+    choices = examples.choices
+    for part in chunks(len(examples)):
+        text_a: list[Any] = [text for text in examples.text_a[part] for _ in range(choices)]
+        text_b: list[Any] | None = None
+        if examples.text_b is not None:
+            text_b = list(examples.text_b[part])
+            if choices > 1:
+                text_b = [choice for each in text_b for choice in each]
+        encoded = tokenizer(
+            text_a,
+            text_b,
+            truncation="longest_first",
+            max_length=max_length,
+            padding=False,
+            return_token_type_ids=True,
+            return_attention_mask=False,
+        )
+        pairs = zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
+        for i, (ids, types) in enumerate(pairs, part.start * choices):
+            sequences.append(np.array(ids, np.int32), np.array(types, np.uint8), i // choices)
+        cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings])
+        sequences.truncated += int(cut.reshape(-1, choices).any(axis=1).sum())
+    return sequences

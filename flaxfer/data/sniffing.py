@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxfer.config import Source
-from flaxfer.config.schema import ROLES_OF_FORMAT
+from flaxfer.config.data import ROLES_OF_FORMAT
 from flaxfer.data import appearance, encodings
 from flaxfer.data.column_names import is_known
 from flaxfer.data.files import decode, parse_json, read_bytes, require_line_feeds, split_lines

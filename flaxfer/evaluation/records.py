@@ -13,8 +13,8 @@ import pydantic
 
 from flaxfer.config import Task
 from flaxfer.config.common import Condition
+from flaxfer.config.data import AnswerStyle
 from flaxfer.config.grids import CellKey
-from flaxfer.config.schema import AnswerStyle
 from flaxfer.data.overlap import Overlap
 from flaxfer.errors import DataError
 from flaxfer.runtime import sealed

@@ -14,6 +14,7 @@ import pydantic
 
 from flaxfer.config import Source, Task, effects
 from flaxfer.config.findings import suggestion
+from flaxfer.config.places import SourcePlace
 from flaxfer.data import readers
 from flaxfer.data.examples import Examples
 from flaxfer.data.files import decode, read_bytes, require_line_feeds, split_lines
@@ -172,7 +173,7 @@ def _source(
     # A column may be named like its role, which only the file tells; see `read_inputs`.
     named = {"question": "question"} if form.has_role("question") else {}
     columns = {**named, **source.columns}
-    place = effects.SourcePlace(dataclasses.replace(source, columns=columns), task, form)
+    place = SourcePlace(dataclasses.replace(source, columns=columns), task, form)
     problems = effects.without_effect("source", source, place, effects.SOURCE, form.name)
     if details := [message for _, message in problems]:
         hint = "leave out what has no effect."

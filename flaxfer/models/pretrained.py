@@ -159,17 +159,6 @@ def load_pretrained(
     return params
 
 
-def newly_initialised(
-    folder: Path, config: EncoderConfig, head: str = "sequence"
-) -> tuple[str, ...]:
-    """Return the paths of the parameters that `load_pretrained` does not load, from headers alone.
-
-    BERT's pooler is among them if the files lack it.
-    """
-    loaded = {path for _, path, _ in _wanted(config, read_headers(folder), head, 0)}
-    return tuple(path for _, path, _ in parameter_names(config, head) if path not in loaded)
-
-
 def checkpoint_arrays(
     params: Params, config: EncoderConfig, head: str = "sequence"
 ) -> dict[str, np.ndarray]:

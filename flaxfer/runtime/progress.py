@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import logging
 import os
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO, cast
 
 from rich.console import Console
@@ -138,6 +139,18 @@ def warn(text: str) -> None:
 def result(text: str) -> None:
     """Print a line of the result, also when quiet."""
     _print(text)
+
+
+@contextlib.contextmanager
+def logging_from(level: int, name: str = "flaxfer") -> Iterator[None]:
+    """Log nothing below a level meanwhile; `name` is that of the logger."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _print(text: str) -> None:

@@ -6,7 +6,6 @@ Neither JAX nor a network is used: data sets and models of the hub are named, an
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import importlib.util
 import logging
@@ -15,7 +14,7 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +35,7 @@ from flaxfer.errors import ConfigError, FlaxferError
 from flaxfer.models.weights import read_headers
 from flaxfer.runtime import files, plugins
 from flaxfer.runtime.host import install_hint
+from flaxfer.runtime.progress import logging_from
 from flaxfer.study.command import add_config
 from flaxfer.tasks import TASK_TYPES, task_type
 
@@ -96,7 +96,7 @@ class Findings:
         models = config.models if isinstance(config, Grid) else {"": config.model}
         for name, model in models.items():
             self._model(f"models.{name}" if grid else "model", model, stages_of(config))
-        with _quiet():
+        with logging_from(logging.WARNING):  # Not each file.
             read = {at: self._stage(at, stage, config) for at, stage in stages_of(config).items()}
         if config.overlap == "forbid" and not grid and all(read.values()):
             tasks = {at: stage.task for at, stage in stages_of(config).items()}
@@ -259,15 +259,3 @@ def _listed(counts: Counter[Any]) -> str:
 
 def _is_unfinished(section: Any) -> bool:
     return any(True for _ in placeholders(dataclasses.asdict(section)))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out the lines that a run logs of each file."""
-    logger = logging.getLogger("flaxfer")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -25,7 +25,7 @@ from flaxfer.study.starts import Starts
 from flaxfer.study.troubles import Troubles
 from flaxfer.training import loop
 from flaxfer.training.callbacks import Callbacks, Calls
-from flaxfer.training.data import read_study_data
+from flaxfer.training.reading import read_study_data
 from flaxfer.training.run import Run, info
 from flaxfer.training.stage import StageSpec
 from flaxfer.training.step import make_train_step

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,13 @@ from flaxfer.config import Config, Task, loading
 from flaxfer.config.grids import Grid
 from flaxfer.errors import ConfigError
 from flaxfer.evaluation.records import Study, read_study
-from flaxfer.report.formatting import about
 from flaxfer.statistics.inference import Components
 from flaxfer.statistics.looks import ALPHA, LEVEL
-from flaxfer.statistics.power import TARGET, Needed
-from flaxfer.statistics.variances import CORRELATIONS, Pilot, Stated, has_formula, read_pilot
-from flaxfer.study import design
+from flaxfer.statistics.power import TARGET
+from flaxfer.statistics.variances import Pilot, Stated, has_formula, read_pilot
+from flaxfer.study import design, outlook_text
 from flaxfer.study.design import Outlook
 from flaxfer.tasks import TASK_TYPES
-
-PAIRS = (
-    "Runs are compared as pairs of a seed, which halves the degrees of freedom. The standard "
-    "deviation over seeds is that of a pair's difference, divided by the square root of 2; a "
-    "stated one is taken to be of runs whose scores do not correlate over seeds."
-)
-WIDTH = 80
-"""Columns of the output."""
-NAME_WIDTH = 26
 
 Key = tuple[str, str, str]
 """Type, metric and name of a task."""
@@ -120,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     variances, assumed = _variances(args, config)
     results = design.outlooks(config, variances, args.difference, args.power)
-    print(*_lines(results, assumed), sep="\n")
+    print(*outlook_text.lines(results, assumed), sep="\n")
     if args.json:
         from flaxfer.runtime.files import write_atomically
 
@@ -165,7 +154,7 @@ def _variances(
     """
     studies = design.compared_studies(config)
     tasks = {_key(study.target.task): study.target.task for study in studies}
-    pairs = [PAIRS] if any(study.paired for study in studies) else []
+    pairs = [outlook_text.PAIRS] if any(study.paired for study in studies) else []
     if args.pilot:
         pilots = _pilots(args.pilot, tasks, args.config, config.paired)
         used = {one.workdir: one for one in pilots.values()}
@@ -173,7 +162,7 @@ def _variances(
         def of_pilot(task: Task, effective: float) -> Components:
             return pilots[_key(task)].on(effective)
 
-        return of_pilot, [*map(_of_pilot, used.values()), *pairs]
+        return of_pilot, [*map(outlook_text.of_pilot, used.values()), *pairs]
     for task in tasks.values():
         if not has_formula(task):
             raise ConfigError(
@@ -183,7 +172,7 @@ def _variances(
                 hint="run a study with a few seeds, and name its work directory: --pilot WORKDIR.",
             )
     stated = Stated(args.sd, args.score, args.correlation, args.correlation_seeds)
-    return stated.components, [*_stated(stated, tasks.values()), *pairs]
+    return stated.components, [*outlook_text.of_stated(stated, tasks.values()), *pairs]
 
 
 def _key(task: Task) -> Key:
@@ -224,170 +213,6 @@ def _fitting(studies: Sequence[tuple[Path, Study]], task: Task) -> list[tuple[Pa
         if study.task.type == task.type and task.metric in study.metrics
     ]
     return [pair for pair in alike if pair[1].task.name == task.name] or alike
-
-
-def _of_pilot(pilot: Pilot) -> str:
-    """Return the variances of a pilot in a sentence."""
-    sd, (low, high) = (pilot.components.seeds / 2) ** 0.5, pilot.sd_interval()
-    direct, staged = pilot.runs
-    return (
-        f"{pilot.workdir}, {pilot.task.metric}: a run's score has a standard deviation of "
-        f"{sd:#.3g} over seeds (from {direct} direct and {staged} staged runs: 95 % interval "
-        f"{low * sd:#.3g} to {high * sd:#.3g}), and staged minus direct one of "
-        f"{pilot.components.examples**0.5:#.3g} over test sets of {pilot.effective:,.0f} "
-        "independent examples; on others, the variance changes in proportion."
-    )
-
-
-def _stated(stated: Stated, tasks: Iterable[Task]) -> Iterator[str]:
-    """Yield what the formulas assume in sentences."""
-    yield (
-        f"A run's score has a standard deviation of {stated.sd:g} over seeds (--sd), and both "
-        f"conditions score {stated.score:g} (--score)."
-    )
-    rho = f"{stated.correlation:g} (--correlation)"
-    for metric in dict.fromkeys(task.metric for task in tasks):
-        if ("regression", metric) in CORRELATIONS:
-            yield (
-                f"{metric}: Fisher's z, normal distributions, and predictions of direct and staged "
-                f"that correlate by {rho} (Dunn & Clark 1969; Steiger 1980)."
-            )
-        else:
-            share = 2 * stated.score * (1 - stated.score) * (1 - stated.correlation)
-            yield (
-                f"{metric}: binomial; that direct and staged are right about an example correlates "
-                f"by {rho}, so that one of the two alone is right about {share:.1%} of the "
-                "examples (Miettinen 1968; Connor 1987)."
-            )
-    if stated.correlation_seeds is None:
-        yield (
-            "Two seeds of a condition are taken to agree in full, which overstates the variance "
-            "due to the examples; --correlation-seeds says how much they agree."
-        )
-    else:
-        yield f"Two seeds of a condition correlate by {stated.correlation_seeds:g}."
-
-
-def _lines(results: Sequence[Outlook], assumed: Sequence[str]) -> Iterator[str]:
-    """Yield the report in lines of at most `WIDTH` columns."""
-    first = results[0]
-    level = f"level {first.alpha:.3g}"
-    if len(results) > 1:
-        level = f"level {ALPHA:g} / {len(results)} studies = {first.alpha:.3g}"
-    yield f"What staged minus direct can show: {level}, power {first.target:g}"
-    yield ""
-    yield _row("study", "seeds", "finds", "interval", "corrected", "margin", "examples")
-    for one in results:
-        yield from _rows(one)
-    yield ""
-    looks = " at this number of seeds or before" if any(len(r.looks) > 1 for r in results) else ""
-    texts = [
-        f"finds: smallest difference that is found{looks}.",
-        f"interval: expected half width of the {LEVEL:.0%} interval; corrected: at the level "
-        "above.",
-        "margin: smallest margin within which no relevant change is shown, if there is no "
-        "difference" + (" (at this look alone)." if looks else "."),
-        "examples: share of the variance due to the examples, which no number of seeds reduces.",
-        *dict.fromkeys(map(_sets, results)),
-        *(f"Assumed: {sentence}" for sentence in assumed),
-        *filter(None, map(_needs, results)),
-        *(warning for one in results for warning in _warnings(one)),
-    ]
-    for text in texts:
-        yield from textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-
-
-def _row(name: str, *values: str) -> str:
-    widths = (7, 9, 9, 10, 9, 9)
-    cells = "".join(f"{value:>{width}}" for value, width in zip(values, widths, strict=True))
-    return f"{name:<{NAME_WIDTH}}{cells}".rstrip()
-
-
-def _rows(one: Outlook) -> Iterator[str]:
-    """Yield the lines of a study in the table."""
-    names = textwrap.wrap(one.study, NAME_WIDTH - 1, break_on_hyphens=False)
-    if not one.detectable:
-        yield _row(names.pop(0), str(one.looks[-1]), *["-"] * 5)
-    values = zip(
-        one.looks,
-        one.detectable,
-        one.half_width,
-        one.half_width_simultaneous,
-        one.smallest_margin,
-        one.examples_share,
-        strict=False,
-    )
-    for look, finds, half, corrected, margin, share in values:
-        yield _row(
-            names.pop(0) if names else "",
-            str(look),
-            f"{finds:#.3g}",
-            f"±{half:#.3g}",
-            f"±{corrected:#.3g}",
-            f"{margin:#.3g}",
-            f"{share:.0%}",
-        )
-    yield from names
-
-
-def _sets(one: Outlook) -> str:
-    of = one.compared
-    sets = "1 set" if of.sets == 1 else f"{of.sets} sets"
-    return (
-        f"{one.metric}, {of.name}: {sets} with {of.examples:,} examples in {of.units:,} units of "
-        f"resampling, at least as good as {of.effective:,.0f} independent examples."
-    )
-
-
-def _needs(one: Outlook) -> str:
-    """Return which designs decide what this one does not; empty if none is asked for."""
-    if one.needed is None:
-        return ""
-    what = f"To find a difference of {one.sought:g}"
-    if one.margin is not None:
-        what += f", and to show that there is none (margin {one.margin:g})"
-    fixed = " (without looks)" if len(one.looks) > 1 else ""
-    return f"{one.study}: {what}{fixed}: {_designs(one.needed)}"
-
-
-def _designs(design: Needed) -> str:
-    """Return the smallest designs that are enough."""
-    seeds, examples = design.seeds, design.examples
-    if seeds and examples:
-        return f"more seeds: {seeds:,}, or larger test sets: about {about(examples)} examples."
-    if seeds:
-        return f"more seeds: {seeds:,}; no test set is large enough with these seeds."
-    if examples:
-        text = f"larger test sets: about {about(examples)} examples"
-        return f"{text}; no number of seeds is enough on these."
-    if design.both:
-        text = f"more seeds and larger test sets: {design.both[0]:,} seeds and about "
-        return f"{text}{about(design.both[1])} examples; neither alone is enough."
-    return "no number of seeds and examples is enough."
-
-
-def _warnings(one: Outlook) -> Iterator[str]:
-    """Yield what is wrong with the sets, and what the study cannot decide."""
-    yield from (f"warning: {one.study}: {note}" for note in one.compared.notes)
-    if not one.detectable:
-        yield f"warning: {one.study} cannot decide anything: a verdict needs at least 2 seeds"
-        return
-    reasons = []
-    if one.sought is not None and not one.finds:
-        reasons.append(f"it finds one of {one.sought:g} with a power of {one.power:.0%}")
-    if one.margin is None and not (one.sought and one.finds):
-        reasons.append("without a margin, it never shows that there is no relevant change")
-    if one.margin is not None and not one.shows_none:
-        reasons.append(
-            "it shows that there is no relevant change with a power of "
-            f"{one.equivalence_power:.0%} (margin {one.margin:g})"
-        )
-    if reasons:
-        verb = "find" if one.shows_none else "decide"
-        yield (
-            f"warning: {one.study} cannot {verb} anything up to a difference of "
-            f"{one.detectable[-1]:#.3g}: {', and '.join(reasons)}"
-        )
 
 
 def _record(one: Outlook) -> dict[str, Any]:

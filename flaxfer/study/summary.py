@@ -23,7 +23,8 @@ from flaxfer.runtime.progress import table, warn
 from flaxfer.study import workdirs
 from flaxfer.study.plan import StudyPlan
 from flaxfer.tasks import task_type
-from flaxfer.training.data import TRAINED_ON, StudyData
+from flaxfer.training.data import StudyData
+from flaxfer.training.record import TRAINED_ON
 from flaxfer.training.stage import StageSpec
 
 SIZE_RATIO = 10

@@ -17,7 +17,7 @@ import numpy as np
 
 from flaxfer.config import Source, Stage, Task, Train
 from flaxfer.config.findings import Finding
-from flaxfer.data.encode import Sequences, chunks
+from flaxfer.data.encode import Sequences, encode_texts
 from flaxfer.data.examples import Examples, LabelColumn, Texts
 from flaxfer.data.labels import Labels
 from flaxfer.data.packing import Batch, Layout
@@ -213,30 +213,7 @@ class TaskType(abc.ABC):
         Raises:
           DataError: If an example cannot be encoded.
         """
-        sequences = Sequences()
-        choices = examples.choices
-        for part in chunks(len(examples)):
-            text_a: list[Any] = [text for text in examples.text_a[part] for _ in range(choices)]
-            text_b: list[Any] | None = None
-            if examples.text_b is not None:
-                text_b = list(examples.text_b[part])
-                if choices > 1:
-                    text_b = [choice for each in text_b for choice in each]
-            encoded = tokenizer(
-                text_a,
-                text_b,
-                truncation="longest_first",
-                max_length=max_length,
-                padding=False,
-                return_token_type_ids=True,
-                return_attention_mask=False,
-            )
-            pairs = zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)
-            for i, (ids, types) in enumerate(pairs, part.start * choices):
-                sequences.append(np.array(ids, np.int32), np.array(types, np.uint8), i // choices)
-            cut = np.array([bool(encoding.overflowing) for encoding in encoded.encodings])
-            sequences.truncated += int(cut.reshape(-1, choices).any(axis=1).sum())
-        return sequences
+        return encode_texts(examples, tokenizer, max_length)
 
     def encoding_settings(self, tokenizer: PreTrainedTokenizerFast, doc_stride: int) -> list[Any]:
         """Return settings that `encode` depends on, besides the tokenizer and `max_length`."""

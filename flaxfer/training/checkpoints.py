@@ -25,6 +25,7 @@ from flax import traverse_util
 
 from flaxfer.errors import CheckpointError
 from flaxfer.runtime import files, sealed
+from flaxfer.runtime.progress import logging_from
 from flaxfer.runtime.trees import leaves_by_name, map_names
 from flaxfer.training import manifests
 from flaxfer.training.manifests import MANIFEST
@@ -136,7 +137,8 @@ class CheckpointStore:
     def _removed_if_it_fails(self, path: Path, items: dict[str, Any]) -> Iterator[None]:
         """Remove an incomplete checkpoint, and say what the disk lacks."""
         try:
-            with _quiet_orbax():
+            # Orbax logs the trace of every error that it raises.
+            with logging_from(logging.CRITICAL, "absl"):
                 yield
         except Exception as error:
             shutil.rmtree(path, ignore_errors=True)
@@ -310,18 +312,6 @@ def verify(checkpoint: Checkpoint) -> None:
             "or repeats the stage.",
             details=findings,
         )
-
-
-@contextlib.contextmanager
-def _quiet_orbax() -> Iterator[None]:
-    """Silence Orbax, which logs the trace of every error that it raises."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _storage_problem(error: BaseException | None) -> str:

@@ -11,7 +11,7 @@ import pytest
 from flaxfer.config import Config, Stage, loading
 from flaxfer.demo import weights
 from flaxfer.tasks import TASK_TYPES
-from flaxfer.training.data import read_study_data
+from flaxfer.training.reading import read_study_data
 
 CONFIG = Path(__file__).parents[2] / "configs" / "sts_xling.py"
 PADDING = 1.3

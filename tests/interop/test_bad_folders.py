@@ -20,7 +20,7 @@ from flaxfer.interop.folders import copy_patterns
 from flaxfer.interop.predict import predict
 from flaxfer.main import main
 from flaxfer.models.pretrained import SENTENCE_FILES, load_encoder_config, load_pretrained
-from flaxfer.training.data import read_study_data
+from flaxfer.training.reading import read_study_data
 from tests.e2e.helpers import config_of
 from tests.helpers import tiny_model
 

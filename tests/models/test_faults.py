@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from flaxfer.models.pretrained import load_encoder_config, newly_initialised
 from tests.models import tiny
 from tests.models.folders import (
     INDEX,
@@ -256,13 +255,3 @@ def test_what_lies_instead_of_the_weights_is_named(
 ) -> None:
     damage(folder)
     assert words in refusal(folder).what
-
-
-def test_parameters_without_weights_are_known_from_the_headers(folder: Path) -> None:
-    config = load_encoder_config(folder)
-    new = {"head/output/kernel", "head/output/bias"}
-    assert set(newly_initialised(folder, config)) == new
-    change(folder, lambda a: {n: x for n, x in a.items() if "pooler" not in n})
-    pooler = {"head/pooler/kernel", "head/pooler/bias"}
-    assert set(newly_initialised(folder, config)) == new | pooler
-    assert set(newly_initialised(folder, config, "token")) == new

@@ -11,7 +11,7 @@ import pytest
 from flaxfer.config import Config, Optimizer, Train
 from flaxfer.config.validation import check_steps
 from flaxfer.errors import ConfigError
-from flaxfer.training.data import read_study_data
+from flaxfer.training.reading import read_study_data
 from tests.e2e.helpers import config_of, with_optimizer, with_stage, with_train, write_sets
 from tests.helpers import tiny_model
 

@@ -11,7 +11,7 @@ import pytest
 import seqeval.metrics
 from sklearn.metrics import accuracy_score
 
-from flaxfer.config.schema import BenchmarkTask
+from flaxfer.config.data import BenchmarkTask
 from flaxfer.xtreme import scoring
 from flaxfer.xtreme.benchmarks import BENCHMARKS, MODES, file_name
 from flaxfer.xtreme.metrics import NEWER
