@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 # JAX reads these when it is imported. Eight simulated devices, for the tests that split arrays.
 FLAGS = ["--xla_force_host_platform_device_count=8", os.environ.get("XLA_FLAGS", "")]
+# Each worker has one core: code that is generated in several threads takes a tenth more of it.
+if "xla_cpu_parallel_codegen_split_count" not in FLAGS[-1]:
+    FLAGS.append("--xla_cpu_parallel_codegen_split_count=1")
 # Programs are compiled once and run for milliseconds: without optimization, compiling takes half
 # the time. `make parity` sets the level of users.
 if "xla_backend_optimization_level" not in FLAGS[-1]:
