@@ -3,9 +3,9 @@ r"""LAReQA: a dual encoder trained on English SQuAD finds answers in English and
 The dual encoder of XTREME-R's LAReQA on a sample: questions of SQuAD 1.1 and the sentences that
 answer them, each followed by its paragraph (`format="squad_sentences"`), in batches of 16 with the
 other passages of the batch as wrong ones; cosines times 100 at the start, linear decay without
-warm-up, no weight decay. Evaluated by
-mAP@20 on the English and the German part of XQuAD-R, each with the sentences of its own language as
-candidates. benchmarks/peer_lareqa.py trains the same in PyTorch.
+warm-up, no weight decay. Evaluated by mAP@20 on the English and the German part of XQuAD-R, each
+with the sentences of its own language as candidates. benchmarks/peer_lareqa.py trains the same in
+PyTorch.
 
 The full benchmark, three epochs on all of SQuAD and one pool of all eleven languages, is the target
 `lareqa` of the hub presets of configs/xtreme_r.py.
