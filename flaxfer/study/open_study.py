@@ -41,6 +41,15 @@ def forget_programs() -> None:
         make.cache_clear()
 
 
+def _programs_differ(one: Config, other: Config) -> bool:
+    """Return whether studies have different programs, but for those of intermediate stages.
+
+    On a CPU, the programs of all targets of a large grid would take more memory mappings than Linux
+    grants a process.
+    """
+    return (one.model, one.target) != (other.model, other.target)
+
+
 class Studies:
     """The studies of a grid; only the last opened one is held in memory.
 
@@ -59,10 +68,11 @@ class Studies:
     def open(self, config: Config) -> OpenStudy:
         """Return the study of a config, after reading its data unless it was opened last."""
         if self._opened is None or self._opened.data.config != config:
-            if self._opened is not None and self._opened.data.config.model != config.model:
+            if self._opened is not None and _programs_differ(self._opened.data.config, config):
                 forget_programs()
             self._opened = None
             gc.collect()  # Data, weights and programs are held in reference cycles.
+            platform.return_memory()
             calls = Calls(self._callbacks, config.name)
             self._opened = OpenStudy(config, self._cache, self.troubles, calls)
         return self._opened

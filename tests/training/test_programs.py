@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,11 @@ def test_each_program_is_built_once_and_another_condition_builds_none(
         train(*others)
     assert all(case.is_done() for case in others)
     assert sum(program.programs for program in programs.values()) == 0
+    if (mappings := Path("/proc/self/maps")).exists():  # Linux
+        held = len(mappings.read_text().splitlines())
+        forget_programs()
+        gc.collect()
+        assert len(mappings.read_text().splitlines()) < held - 100
 
 
 def test_equal_layers_are_traced_once_and_called_on_cpus_alone() -> None:
