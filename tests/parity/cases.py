@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flaxfer.config import Optimizer, Task
+from flaxfer.config import Lora, Optimizer, Task
 from flaxfer.tasks import TASK_TYPES
 
 Batch = dict[str, np.ndarray]
@@ -40,12 +40,13 @@ OUTPUTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A tiny model: its config.json, task type and random seed."""
+    """A tiny model: its config.json, task type, random seed and adapters, if it has some."""
 
     name: str
     settings: dict[str, Any]
     seed: int
     task_type: str = "classification"
+    lora: Lora | None = None
 
     @property
     def family(self) -> str:
@@ -141,6 +142,12 @@ CASES = (
         )
         for family, seed in (("bert", 10), ("roberta", 20), ("xlnet", 30))
         for task_type in ("tagging", "question_answering", "multiple_choice")
+    ),
+    Case(
+        "bert-lora",
+        settings("bert", 16, 4, 2, 24),
+        seed=40,
+        lora=Lora(3, 12.0, layers=(1, 2), modules=("query", "value", "output", "up", "down")),
     ),
 )
 

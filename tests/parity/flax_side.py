@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ import optax
 from flax import nnx
 from safetensors.numpy import save_file
 
-from flaxfer.config import Optimizer, Task
+from flaxfer.config import Data, Lora, Optimizer, Stage, Task
+from flaxfer.interop.adapter import PREFIX, adapter_arrays
 from flaxfer.models.encoders import EncoderConfig
 from flaxfer.models.families import read_config
 from flaxfer.models.names import stored_shape
@@ -24,9 +28,11 @@ from flaxfer.models.pretrained import (
     parameter_names,
     parameter_shapes,
 )
+from flaxfer.models.spec import ModelSpec
+from flaxfer.runtime.trees import leaves_by_name, map_names
 from flaxfer.tasks import task_type
 from flaxfer.tasks.models import model_spec
-from flaxfer.training.optimizer import make_optimizer
+from flaxfer.training.optimizer import make_optimizer, with_frozen_parts
 from tests.parity.cases import Batch, Case, weight
 
 Params = dict[str, Any]
@@ -38,9 +44,9 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 class Model:
     """A model and its task; its functions are compiled once for each shape of batch."""
 
-    def __init__(self, config: EncoderConfig, params: Params, task: Task):
-        self.config, self.params, self.task = config, params, task
-        model = model_spec(config, task)
+    def __init__(self, config: EncoderConfig, params: Params, task: Task, lora: Lora | None = None):
+        self.config, self.params, self.task, self.lora = config, params, task, lora
+        model = dataclasses.replace(model_spec(config, task), lora=lora)
         self.head, self.graph = model.head, model.graph()
         self._results = jit(jax.value_and_grad(self._loss, has_aux=True))
 
@@ -56,6 +62,8 @@ class Model:
 
     def train(self, batches: list[Batch], optimizer: Optimizer, total_steps: int) -> Batch:
         """Return the arrays of `torch_side.train` by the same names."""
+        stage = Stage(self.task, Data(()), optimizer=optimizer, lora=self.lora)
+        optimizer = with_frozen_parts(stage, self.config.num_layers).optimizer
         transform = make_optimizer(optimizer, total_steps, self.params)
 
         @jit
@@ -71,7 +79,10 @@ class Model:
         return {"losses": np.stack(losses)} | self._named("stepped", params)
 
     def _named(self, prefix: str, params: Params) -> Batch:
-        """Return parameters or gradients by their names in a checkpoint."""
+        """Return trained parameters or gradients by their names in a checkpoint or adapter."""
+        if self.lora is not None:
+            arrays = adapter_arrays(jax.device_get(params), self.config, self.head)
+            return {f"{prefix}/{n.removeprefix(PREFIX)}": x for n, x in arrays.items()}
         arrays = checkpoint_arrays(jax.device_get(params), self.config, self.head)
         # Checkpoints also contain arrays that only pretraining reads.
         return {f"{prefix}/{n}": arrays[n] for n, _, _ in parameter_names(self.config, self.head)}
@@ -106,7 +117,28 @@ class Model:
 def tiny_model(case: Case, folder: Path) -> Model:
     """Return the model of a case with its weights, read from a checkpoint in `folder`."""
     write_folder(case, folder)
-    return load(folder, case.task)
+    model = load(folder, case.task)
+    if case.lora is None:
+        return model
+    leaves = leaves_by_name(model.params)
+    spec = dataclasses.replace(model_spec(model.config, case.task), lora=case.lora)
+    shapes = leaves_by_name(spec.param_shapes())
+    for name, path in adapter_names(spec):
+        shape = shapes[path].shape
+        axis = -1 if path.endswith("a") else 0  # Of the rank, which is first or last when stored.
+        inner = (shape[axis], math.prod(shape) // shape[axis])[:: -1 if axis == 0 else 1]
+        leaves[path] = weight(case, name, inner).T.reshape(shape)
+    params = map_names(lambda path: jnp.asarray(leaves[path]), spec.param_shapes())
+    return Model(model.config, params, case.task, case.lora)
+
+
+def adapter_names(spec: ModelSpec) -> Iterator[tuple[str, str]]:
+    """Yield the name in peft's files and the path of each array of an adapter."""
+    shapes = leaves_by_name(spec.param_shapes())
+    for stored, path, _ in parameter_names(spec.encoder):
+        module = f"{path.removesuffix('kernel')}lora/"
+        for part in "ab" if f"{module}a" in shapes else "":
+            yield f"{stored.removesuffix('weight')}lora_{part.upper()}.weight", module + part
 
 
 def load(folder: Path, task: Task, **changes: Any) -> Model:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from flaxfer.config import Data, Lora, Optimizer, Stage, Task
-from flaxfer.interop.adapter import adapter_arrays, adapter_config
+from flaxfer.interop.adapter import PREFIX, adapter_arrays, adapter_config
 from flaxfer.models.names import from_stored
 from flaxfer.models.pretrained import load_encoder_config, load_pretrained, parameter_names
 from flaxfer.models.spec import ModelSpec
@@ -21,6 +21,7 @@ from flaxfer.training.optimizer import make_optimizer, with_frozen_parts
 from flaxfer.training.state import init_state
 from flaxfer.training.step import StepSpec, make_train_step
 from tests.helpers import mesh_of
+from tests.parity.flax_side import adapter_names
 
 pytestmark = [
     pytest.mark.parity,
@@ -73,17 +74,13 @@ def arrays_of(model: Any, attribute: str = "data") -> dict[str, np.ndarray]:
 def params_of(folder: Path, arrays: dict[str, np.ndarray], spec: ModelSpec) -> Params:
     """Return the parameters of the base with the trained ones of peft's model."""
     shapes = leaves_by_name(spec.param_shapes())
-    trained = {}
-    for stored, path, layout in parameter_names(spec.encoder):
-        name = f"base_model.model.{stored}"
-        module = f"{name.removesuffix('weight')}lora_"
-        if path.startswith("head/"):
-            trained[path] = from_stored(arrays[name], layout, shapes[path].shape)
-        elif f"{module}A.weight" in arrays:
-            for part in "ab":
-                inner = f"{path.removesuffix('kernel')}lora/{part}"
-                stored_array = arrays[f"{module}{part.upper()}.weight"]
-                trained[inner] = stored_array.T.reshape(shapes[inner].shape)
+    trained = {
+        path: from_stored(arrays[PREFIX + name], layout, shapes[path].shape)
+        for name, path, layout in parameter_names(spec.encoder)
+        if path.startswith("head/")
+    }
+    for name, path in adapter_names(spec):
+        trained[path] = arrays[PREFIX + name].T.reshape(shapes[path].shape)
     base = load_pretrained(folder, spec.encoder)
     leaves = leaves_by_name(base) | trained
     params: Params = map_names(lambda path: jnp.asarray(leaves[path]), spec.param_shapes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 import transformers
 
-from flaxfer.config import Optimizer
+from flaxfer.config import Lora, Optimizer
 from tests.parity.cases import CHOICES, OUTPUTS, Batch, Case, weight
 
 CLASSES = {
@@ -47,7 +48,31 @@ def tiny_model(case: Case) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(torch.from_numpy(weight(case, name, tuple(parameter.shape))))
+        if case.lora is not None:
+            model = with_adapters(model, case.lora)
+            for name, parameter in parameters_of(model).items():
+                if ".lora_" in name:
+                    parameter.copy_(torch.from_numpy(weight(case, name, tuple(parameter.shape))))
     return model.eval()
+
+
+def with_adapters(model: Any, settings: Lora) -> Any:
+    """Return a model of BERT with peft's adapters, which trains these and its head alone."""
+    import peft
+
+    maps = {"output": "attention.output.dense", "up": "intermediate.dense", "down": "output.dense"}
+    names = [maps.get(name, f"attention.self.{name}") for name in settings.modules]
+    layers = range(*(settings.layers or (0, model.config.num_hidden_layers)))
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        target_modules=[f"layer.{layer}.{name}" for layer in layers for name in names],
+        modules_to_save=["pooler", "classifier"],
+    )
+    with warnings.catch_warnings():  # peft calls what this transformers has deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
+        return peft.get_peft_model(model, config).get_base_model()
 
 
 def real_model(folder: Path, task_type: str) -> Any:
@@ -131,8 +156,12 @@ def make_optimizer(model: Any, optimizer: Optimizer, total_steps: int) -> tuple[
 
 
 def parameters_of(model: Any) -> dict[str, torch.nn.Parameter]:
-    """Return the parameters that fine-tuning trains, by name."""
-    return {n: p for n, p in model.named_parameters() if n != NEVER_TRAINED}
+    """Return the parameters that fine-tuning trains, by name in a checkpoint or adapter."""
+    return {
+        name.replace(".default", "").replace(".modules_to_save", ""): parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and name != NEVER_TRAINED
+    }
 
 
 def forward(
