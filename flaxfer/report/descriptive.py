@@ -65,7 +65,8 @@ def descriptive_blocks(data: ReportData) -> list[Block]:
     level, alpha = data.evidence.level, data.evidence.alpha
     notes = [
         f"Multi-bootstrap (Sellam et al. 2022): {level:.0%} interval and p value of {DIFFERENCE} "
-        "by resampling seeds, unpaired, and examples. With few seeds the interval is too short.",
+        "by resampling examples and seeds, as pairs in studies with `paired`. With few seeds the "
+        "interval is too short.",
         "P(staged better): share of the pairs of runs in which the staged one is better; ties "
         f"count half (Bouthillier et al. 2021). {level:.0%} interval of Newcombe (2006).",
         "Violation ratio of almost stochastic order (Dror et al. 2019): 0 if staged is better in "

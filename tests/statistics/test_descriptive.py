@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,6 +160,57 @@ def test_multi_bootstrap_of_seeds_equals_scipy() -> None:
     assert (low, high) == pytest.approx((ends.low, ends.high), abs=0.02)
     below = np.mean(reference.bootstrap_distribution <= 0)
     assert p == pytest.approx(2 * below, abs=0.01) and 0 < p < 1
+
+
+class Drawn:
+    """Gives drawn places of runs in place of a generator."""
+
+    def __init__(self, *places: np.ndarray):
+        self.places = list(places)
+
+    def integers(self, high: int, size: tuple[int, ...]) -> np.ndarray:
+        places = self.places.pop(0)
+        assert places.shape == size and places.max() < high
+        return places
+
+
+@pytest.mark.parametrize(
+    ("paired", "low", "high", "p"),
+    [
+        (False, -0.04375000000000012, 0.29375000000000007, 0.08),
+        (True, -0.06578124999999996, 0.2753124999999997, 0.12),
+    ],
+)
+def test_multi_bootstrap_equals_the_published_code(
+    paired: bool, low: float, high: float, p: float
+) -> None:
+    """Recorded with language/multiberts/multibootstrap.py of google-research/language, 865fae6.
+
+    With `right` as below, and pandas as pd:
+
+        runs = pd.DataFrame({"seed": [0, 1, 2, 3] * 2, "intervention": [False] * 4 + [True] * 4})
+        accuracy = lambda labels, predictions: np.mean(labels == predictions)
+        one = multibootstrap(runs, right, np.ones(40, bool), accuracy, paired, nboot=300, rng=1)
+        report_ci(one)["delta"]
+    """
+    runs, n, draws = 4, 40, 300
+    right = np.random.RandomState(0).rand(2 * runs, n) < np.repeat([0.6, 0.7], runs)[:, None]
+    random, places, scores = np.random.RandomState(1), [], []
+    for _ in range(draws):  # In the order in which the published code draws.
+        places.append([random.choice(runs, runs) for _ in range(1 if paired else 2)])
+        scores.append(right[:, random.choice(n, n)].mean(axis=1))
+    direct_dr, staged_dr = np.split(np.array(scores), 2, axis=1)
+    drawn: Any = Drawn(*np.array(places).swapaxes(0, 1)[::-1])  # Staged before direct.
+    measured = multi_bootstrap(direct_dr, staged_dr, 0.95, drawn, paired)
+    assert measured == pytest.approx((low, high, 2 * p), abs=1e-12)  # Theirs is one-sided.
+
+
+def test_p_of_the_multi_bootstrap_is_at_least_that_of_one_resample() -> None:
+    ones = np.ones((500, 3))
+    for sign in (1, -1):
+        p = multi_bootstrap(ones, (1 + sign) * ones, 0.95, np.random.default_rng(0))[2]
+        assert p == 2 / 500
+    assert multi_bootstrap(ones, ones, 0.95, np.random.default_rng(0))[2] == 1
 
 
 def test_multi_bootstrap_adds_the_variance_of_examples() -> None:

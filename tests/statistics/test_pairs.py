@@ -16,6 +16,7 @@ from benchmarks import coverage
 from flaxfer.config import Task
 from flaxfer.statistics import inference, power
 from flaxfer.statistics.comparisons import compare
+from flaxfer.statistics.descriptive import describe_studies
 from flaxfer.statistics.inference import Components, Difference
 from flaxfer.statistics.records import Comparison, Evidence
 from tests.helpers import random_tokenized
@@ -272,6 +273,29 @@ def test_incomplete_pairs_are_left_out_and_named(tmp_path: Path) -> None:
         expected = np.corrcoef(pairs.direct.scores, pairs.staged.scores)[0, 1]
         assert pairs.seed_correlation == pytest.approx(expected)
         assert pairs.p_examples == sound.p_examples
+
+
+def test_the_multi_bootstrap_draws_the_pairs_of_a_paired_study(tmp_path: Path) -> None:
+    runs = similar(5)
+    runs["direct", 7] = runs["staged", 0]  # Without a partner.
+    paired = judged(tmp_path / "b", runs, paired=True)
+    judged(tmp_path / "a", runs)
+    described = describe_studies([tmp_path / "a", tmp_path / "b"], draws=DRAWS)
+    lengths = []
+    for comparison in every(paired):
+        apart, pairs = (
+            described[str(tmp_path / name), comparison.language, comparison.set, True]
+            for name in "ab"
+        )
+        lengths.append((pairs.multi_high - pairs.multi_low, apart.multi_high - apart.multi_low))
+        staged, direct = (np.array(x.scores) for x in (
+            comparison.all_runs.staged, comparison.all_runs.direct,
+        ))  # fmt: skip
+        assert len(direct) == 5
+        better = np.greater.outer(staged, direct) + np.equal.outer(staged, direct) / 2
+        expected = better.mean() if comparison.larger_is_better else 1 - better.mean()
+        assert pairs.better == pytest.approx(expected)
+    assert lengths[1][0] < 0.8 * lengths[1][1]  # Where runs vary more than examples.
 
 
 def test_fewer_than_two_pairs_give_no_verdict(tmp_path: Path) -> None:
