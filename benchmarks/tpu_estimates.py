@@ -112,6 +112,9 @@ def estimate(name: str, words: list[str]) -> None:
     file = common.ROOT / common.RECORDS / f"{name}.json"
     print(f"{name}: {' '.join(words)}", flush=True)
     subprocess.run([*command, f"--json={file}"], check=True, cwd=common.ROOT)
+    # Records that were written before do not make the commit dirty.
+    record = json.loads(file.read_text("utf-8")) | {"git": common.commit()}
+    file.write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
