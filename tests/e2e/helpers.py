@@ -39,6 +39,7 @@ from flaxfer.config import (
 )
 from flaxfer.config.grids import Grid, Target
 from flaxfer.report import data as report_data
+from flaxfer.report import plots
 from flaxfer.runtime import platform, progress, sharding
 from flaxfer.statistics import looks
 from flaxfer.study import runner
@@ -178,13 +179,14 @@ def quickly() -> Iterator[None]:
     """Run studies on the first of the simulated devices, and compare them in few resamples.
 
     Programs compile faster for one device. They are not kept in the studies' own folders, which no
-    other test would read.
+    other test would read. Fonts of Type 3 are embedded in half the time that a report takes.
     """
     make_mesh = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sharding, "make_mesh", make_mesh)
         patch.setattr(platform, "use_compilation_cache", lambda folder: None)
         patch.setattr(looks, "DRAWS", DRAWS)
+        patch.setitem(plots.STYLE, "pdf.fonttype", 3)
         for name in ("compare", "describe_studies"):
             function = functools.partial(getattr(report_data, name), draws=DRAWS)
             patch.setattr(report_data, name, function)

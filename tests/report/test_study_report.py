@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 
 from flaxfer.errors import DataError
 from flaxfer.evaluation.records import read_study
+from flaxfer.report import plots
 from flaxfer.report.writing import write_report
 from flaxfer.training.trackers import read_metrics
 from tests.report.helpers import (
@@ -37,7 +38,9 @@ def workdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = study_record()
     undefine(record, "staged", 1, "ja", "spearman")
     workdir = write_study(tmp_path_factory.mktemp("study"), record)
-    write_report(workdir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(plots.STYLE, "pdf.fonttype", 42)  # TrueType, as in another process.
+        write_report(workdir)
     return workdir
 
 
