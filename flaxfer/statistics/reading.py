@@ -13,6 +13,7 @@ from flaxfer.data.examples import count_units
 from flaxfer.errors import DataError
 from flaxfer.evaluation.records import Study
 from flaxfer.tasks import TaskType, task_type
+from flaxfer.tasks.measuring import measure
 from flaxfer.tasks.resampling import Learning, Resampled
 
 _RUN_AGAIN = "delete the file and that of the same name in evaluations/, and run the study"
@@ -157,7 +158,7 @@ def measured(
             )
     predictions = [run.prediction for run in runs]
     try:
-        return task_type(task).measure(task, metric, language, first.gold, predictions)
+        return measure(task, metric, language, first.gold, predictions)
     except ValueError as error:
         raise DataError(
             str(error), where=", ".join(str(run.path) for run in runs[:3]), hint=_RUN_AGAIN

@@ -28,7 +28,7 @@ from flaxfer.errors import ConfigError
 from flaxfer.tasks import custom
 from flaxfer.tasks.custom import Metric
 from flaxfer.tasks.predictions import Predictions, Scores
-from flaxfer.tasks.resampling import Learning, Resampled
+from flaxfer.tasks.resampling import Resampled
 from flaxfer.tasks.showing import Names
 
 if TYPE_CHECKING:
@@ -284,7 +284,10 @@ class TaskType(abc.ABC):
 
     def metrics_of(self, task: Task) -> tuple[str, ...]:
         """Return the metrics of a task: the type's own, and the custom one that it names."""
-        return (*self.defined_metrics(task), *([task.metric] if self._custom(task.metric) else ()))
+        return (
+            *self.defined_metrics(task),
+            *([task.metric] if self.custom_metric(task.metric) else ()),
+        )
 
     def defined_metrics(self, task: Task) -> tuple[str, ...]:
         """Return those of `metrics` that are defined for a task."""
@@ -292,9 +295,10 @@ class TaskType(abc.ABC):
 
     def has_metric(self, name: str) -> bool:
         """Return whether there is a metric of this name, among `metrics` or a custom one."""
-        return name in self.metrics or self._custom(name) is not None
+        return name in self.metrics or self.custom_metric(name) is not None
 
-    def _custom(self, name: str) -> Metric | None:
+    def custom_metric(self, name: str) -> Metric | None:
+        """Return the metric of another package with this name, unless the type has its own."""
         return None if name in self.metrics else custom.find(self.name, name)
 
     def scores(self, predictions: Predictions, chosen: np.ndarray) -> Scores:
@@ -305,7 +309,7 @@ class TaskType(abc.ABC):
           chosen: Which examples count, (n,) bool.
         """
         scores, name = predictions.scores(chosen), predictions.task.metric
-        if not (own := self._custom(name)):
+        if not (own := self.custom_metric(name)):
             return scores
         records = [predictions.record(i) for i in np.flatnonzero(chosen).tolist()]
         gold, predicted = ([record[k] for record in records] for k in (self.gold_key, "prediction"))
@@ -317,7 +321,7 @@ class TaskType(abc.ABC):
         Raises:
           ConfigError: There is no such metric; a package that defines it may be missing.
         """
-        if own := self._custom(metric):
+        if own := self.custom_metric(metric):
             return own.larger_is_better
         if metric not in self.metrics:
             raise ConfigError(
@@ -330,7 +334,7 @@ class TaskType(abc.ABC):
 
     def metric_range(self, metric: str) -> tuple[float, float]:
         """Return the smallest and the largest possible value of one of `metrics`."""
-        if own := self._custom(metric):
+        if own := self.custom_metric(metric):
             return own.range
         return self.ranges.get(metric, (-math.inf, math.inf))
 
@@ -340,40 +344,11 @@ class TaskType(abc.ABC):
 
     # Statistics.
 
-    def measure(
-        self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
-    ) -> tuple[Resampled, list[Learning]]:
-        """Return a metric of R runs for resampling, and how much each run has learned.
-
-        Args:
-          task: The predicted task.
-          metric: One of `metrics`.
-          language: Language of the examples.
-          gold: True label of each example, as in the records of predictions.
-          predictions: Prediction of each example, for each run.
-
-        Raises:
-          ValueError: If a label does not belong to the task.
-        """
-        name = self.learning_metric_of(task)
-        if own := self._custom(metric):
-            measure: Resampled = own.resampled(gold, predictions)
-        else:
-            measure = self.resampled(task, metric, language, gold, predictions)
-        learned = measure
-        if metric != name:
-            learned = self.resampled(task, name, language, gold, predictions)
-        scores = zip(learned.observed().tolist(), predictions, strict=True)
-        classes = self.effective_classes(gold)
-        return measure, [
-            Learning(name, value, self.constant(run, gold), classes) for value, run in scores
-        ]
-
     @abc.abstractmethod
     def resampled(
         self, task: Task, metric: str, language: str, gold: list[Any], predictions: list[list[Any]]
     ) -> Resampled:
-        """Return one of `metrics`, or `learning_metric`, of R runs, see `measure`."""
+        """Return one of `metrics`, or `learning_metric`, of R runs, see `measuring.measure`."""
 
     def learning_metric_of(self, task: Task) -> str:
         """Return the `learning_metric` of a task."""

@@ -18,6 +18,7 @@ from flaxfer.config import Data, Model, Source, Stage, Task
 from flaxfer.data import packing
 from flaxfer.data.tokenize import load_tokenizer, tokenize
 from flaxfer.tasks import task_type
+from flaxfer.tasks.measuring import measure
 from flaxfer.training.handover import same_question
 from tests.data.helpers import read, refusal, text_file
 from tests.helpers import random_queries, tiny_tokenizer
@@ -255,8 +256,8 @@ def test_rankings_and_their_scores() -> None:
     np.testing.assert_allclose(list(scores.values()), wanted)
     gold, ranked = ([record[key] for record in records] for key in ("passages", "prediction"))
     for metric, value in zip(form.metrics, np.mean(values, axis=0), strict=True):
-        measure, (learning,) = form.measure(FIND, metric, "en", gold, [ranked])
-        np.testing.assert_allclose(measure.observed(), [value])
+        measured, (learning,) = measure(FIND, metric, "en", gold, [ranked])
+        np.testing.assert_allclose(measured.observed(), [value])
         assert learning.score == pytest.approx(np.mean([each[2] for each in values]))
         assert not learning.constant
     same = [records[0]["prediction"]] * 9

@@ -22,6 +22,7 @@ from flaxfer.config import Source, Task
 from flaxfer.data.sources import read_source
 from flaxfer.tasks import task_type
 from flaxfer.tasks.entities import scores_of_counts
+from flaxfer.tasks.measuring import measure
 from flaxfer.tasks.schemes import LETTERS, Scheme, scheme_of
 
 TAGGING = task_type(Task("t", "tagging", "f1"))
@@ -282,7 +283,7 @@ def test_tags_without_prefixes_have_no_entity_f1(tmp_path):
     tags = task(labels, "accuracy")
     with pytest.raises(ValueError, match="f1 is not defined for the tags PERSON"):
         TAGGING.resampled(tags, "f1", "en", [["PERSON"]], [[["O"]]])
-    _, learning = TAGGING.measure(tags, "accuracy", "en", [["PERSON", "O"]], [[["O", "O"]]])
+    _, learning = measure(tags, "accuracy", "en", [["PERSON", "O"]], [[["O", "O"]]])
     assert [(one.name, one.score) for one in learning] == [("mcc", 0.0)]
     assert TAGGING.learning_score({"accuracy": 0.5, "mcc": 0.25}, 0) == ("mcc", 0.25)
     assert TAGGING.learning_score({"accuracy": 0.5, "f1": 0.75}, 0) == ("f1", 0.75)
