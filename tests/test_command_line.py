@@ -65,6 +65,12 @@ def test_underscores_are_accepted_in_options() -> None:
     assert (args.model, args.input) == (Path("--single_texts"), Path("--ignore_columns"))
 
 
+@pytest.mark.parametrize("words", [["run"], ["check"], ["plan"], ["aot", "--topology=v5e:1"]])
+def test_a_config_is_named_with_and_without_its_option(words: list[str]) -> None:
+    for config in (["x.py:local"], ["--config", "x.py:local"], ["--config=x.py:local"]):
+        assert main.parse([words[0], *config, *words[1:]])[1].config == "x.py:local"
+
+
 def test_words_after_two_hyphens_are_positional() -> None:
     _, args = main.parse(["predict", "--", "-model", "--input"])
     assert (args.model, args.input) == (Path("-model"), Path("--input"))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flaxfer.config import Config, Mesh, loading, overrides
+from flaxfer.config.arguments import add_config
 from flaxfer.errors import ConfigError, DataError
 from flaxfer.runtime.progress import say, table
 from flaxfer.tasks import TASK_TYPES
@@ -28,8 +29,7 @@ GIB = 2**30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `flaxfer aot`."""
-    parser.usage = f"{parser.prog} --config FILE[:PRESET] --topology NAME [options]"
-    parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="a config file")
+    add_config(parser, "--topology NAME [options]")
     parser.add_argument(
         "--topology",
         required=True,

@@ -65,3 +65,16 @@ class Parser(argparse.ArgumentParser):
         if message.startswith("unrecognized") and " --config." in message:
             hint = "overrides are written --config.KEY=VALUE."
         raise ConfigError(message, where="command line", hint=hint)
+
+
+def add_config(parser: argparse.ArgumentParser, options: str = "") -> None:
+    """Add a config file, with or without `--config`; `options` ends the usage."""
+    usage = f"{parser.prog} [--config] FILE[:PRESET] [--config.KEY=VALUE ...] {options}"
+    parser.usage = usage.rstrip()
+    group = parser.add_mutually_exclusive_group(required=True)
+    what = "a config file in Python, YAML or TOML; a preset of a Python file"
+    # Both are `config`: the positional argument sets nothing if it is not there.
+    group.add_argument(
+        "config", nargs="?", default=argparse.SUPPRESS, metavar="FILE[:PRESET]", help=what
+    )
+    group.add_argument("--config", metavar="FILE[:PRESET]", help=what)

@@ -35,8 +35,9 @@ def _study_blocks(data: ReportData, entry: Entry, most: int) -> list[Block]:
     blocks = [_overlap_table(data, task, sets), *_label_blocks(task, sets)]
     if data.single and len(sets) > 1 and task_type(task).showing.can_be_confused:
         for one in sets:
-            name = f"Labels of {one.row.language} / {one.row.set}"
-            blocks.append(Folded(name, _label_blocks(task, [one]), one.row.language))
+            blocks.append(
+                Folded(f"Labels of {one.name}", _label_blocks(task, [one]), one.row.language)
+            )
     return [*blocks, *(example_blocks(data, entry, sets, most) if data.examples else ())]
 
 
@@ -268,5 +269,5 @@ def _confusions(
 
 def _over(sets: Sequence[SetPredictions]) -> str:
     if len(sets) == 1:
-        return f", {sets[0].row.language} / {sets[0].row.set}"
+        return f", {sets[0].name}"
     return f" over all {plural(len(sets), 'set')}"

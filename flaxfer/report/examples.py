@@ -40,7 +40,7 @@ def example_blocks(
     """
     if data.single:
         return [
-            Folded(f"Examples of {_name(one)}", [_table(entry, one, most)], one.row.language)
+            Folded(f"Examples of {one.name}", [_table(entry, one, most)], one.row.language)
             for one in sets
         ]
     records = [
@@ -52,10 +52,6 @@ def example_blocks(
     note = f"A report of this study alone shows up to {MOST} examples of each set."
     align = "lllr" if records and "change" in records[0] else "lll"
     return [Table(caption, records, align.ljust(12, "l"), [*_notes(entry, sets), note])]
-
-
-def _name(one: SetPredictions) -> str:
-    return f"{one.row.language} / {one.row.set}"
 
 
 def _changes(one: SetPredictions) -> tuple[np.ndarray, bool]:
@@ -93,12 +89,12 @@ def _table(entry: Entry, one: SetPredictions, most: int) -> Block:
     change, compared = _changes(one)
     records = _records(task, one, most)
     if not records:
-        return Text(f"{_name(one)}: all predictions are equally good on all of {n}.")
-    caption = f"{_name(one)}: the {len(records)} examples with the worst predictions, of {n}."
+        return Text(f"{one.name}: all predictions are equally good on all of {n}.")
+    caption = f"{one.name}: the {len(records)} examples with the worst predictions, of {n}."
     if compared:
         changed = int(np.count_nonzero(change))
         caption = (
-            f"{_name(one)}: the {len(records)} examples that change most, of {changed:,} that "
+            f"{one.name}: the {len(records)} examples that change most, of {changed:,} that "
             f"change, of {n}."
         )
     return Table(caption, records, ("lr" if compared else "l").ljust(9, "l"), _notes(entry, [one]))

@@ -39,6 +39,11 @@ class SetPredictions:
     texts: Mapping[str, Sequence[str]]
     task: Task
 
+    @property
+    def name(self) -> str:
+        """Language, and the set where it is called otherwise."""
+        return " / ".join(dict.fromkeys((self.row.language, self.row.set)))
+
     def qualities(self) -> dict[str, dict[int, np.ndarray]]:
         """Return the quality of each prediction by condition and seed, (n,).
 

@@ -117,7 +117,7 @@ def _certainty(estimate: Estimate, paired: bool) -> str:
     equivalence = ""
     if estimate.p_equivalence is not None:
         equivalence = (
-            f"; of a difference of at least the margin {p_value(estimate.p_equivalence)}, "
+            f"; for a difference of at least the margin, p {p_value(estimate.p_equivalence)}, "
             f"corrected {p_value(estimate.p_equivalence_holm)}"
         )
     return f"p {p}, after Holm's correction {p_holm}{equivalence}; {seeds}"

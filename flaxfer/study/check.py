@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from flaxfer.config import Config, Model, Stage, Task, loading, seeds
+from flaxfer.config.arguments import add_config
 from flaxfer.config.clashes import sources_of
 from flaxfer.config.common import TRACKERS
 from flaxfer.config.findings import placeholders
@@ -36,7 +37,6 @@ from flaxfer.models.weights import read_headers
 from flaxfer.runtime import files, plugins
 from flaxfer.runtime.host import install_hint
 from flaxfer.runtime.progress import logging_from
-from flaxfer.study.command import add_config
 from flaxfer.tasks import TASK_TYPES, task_type
 
 T = TypeVar("T")

@@ -6,22 +6,11 @@ import argparse
 import logging
 
 from flaxfer.config import loading
+from flaxfer.config.arguments import add_config
 from flaxfer.errors import ConfigError
 from flaxfer.runtime.bars import doing
 from flaxfer.runtime.progress import set_quiet
 from flaxfer.tasks import TASK_TYPES
-
-
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Add a config file, with or without `--config`."""
-    parser.usage = f"{parser.prog} [--config] FILE[:PRESET] [--config.KEY=VALUE ...]"
-    group = parser.add_mutually_exclusive_group(required=True)
-    what = "a config file in Python, YAML or TOML; a preset of a Python file"
-    # Both are `config`: the positional argument sets nothing if it is not there.
-    group.add_argument(
-        "config", nargs="?", default=argparse.SUPPRESS, metavar="FILE[:PRESET]", help=what
-    )
-    group.add_argument("--config", metavar="FILE[:PRESET]", help=what)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

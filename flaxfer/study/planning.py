@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flaxfer.config import Config, Task, loading
+from flaxfer.config.arguments import add_config
 from flaxfer.config.grids import Grid
 from flaxfer.errors import ConfigError
 from flaxfer.evaluation.records import Study, read_study
@@ -27,8 +28,7 @@ Key = tuple[str, str, str]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `flaxfer plan`."""
-    parser.usage = f"{parser.prog} --config FILE[:PRESET] [--config.KEY=VALUE ...] [options]"
-    parser.add_argument("--config", required=True, metavar="FILE[:PRESET]", help="a config file")
+    add_config(parser, "[options]")
     parser.add_argument(
         "--pilot",
         type=Path,

@@ -24,7 +24,7 @@ import pytest
 from flaxfer import main
 from flaxfer.config import loading
 from flaxfer.subcommands import SUBCOMMANDS
-from flaxfer.tasks import TASK_TYPES
+from flaxfer.tasks import TASK_TYPES, custom
 from tests.commands import COMMANDS, GUIDES, ROOT, Command, python_of, settings_of
 from tests.helpers import WORDS, restored_compilation_cache, tiny_model
 from tests.launch.helpers import Place
@@ -87,14 +87,18 @@ def test_an_example_of_help_has_a_valid_config(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("document", [guide for guide in GUIDES if python_of(guide)])
-def test_the_python_code_of_a_guide_runs(document: str, tmp_path: Path) -> None:
+def test_the_python_code_of_a_guide_runs(
+    document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(custom, "_REGISTERED", {})
+    names: dict[str, object] = {}  # Later blocks use what earlier ones define.
     for name, code in python_of(document).items():
         file = tmp_path / name
         file.write_text(code)
         if name.endswith(".py"):
             loading.load_any(str(file), TASK_TYPES, ())
         else:
-            exec(compile(code, document, "exec"), {})
+            exec(compile(code, document, "exec"), names)
 
 
 def commands_of_configs() -> Iterator[tuple[str, str]]:

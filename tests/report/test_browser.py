@@ -132,6 +132,25 @@ def test_nothing_is_cut_off_in_print(name: str, pages: dict[str, Path], driver: 
       .map((one) => one.outerHTML.slice(0, 200));
     """
     assert driver.execute_script(beyond) == []
+    broken = """
+    const lines = (text, start, end) => {
+      const range = document.createRange();
+      range.setStart(text, start);
+      range.setEnd(text, end);
+      return new Set([...range.getClientRects()].map((one) => one.top)).size;
+    };
+    return [...document.querySelectorAll('thead button')].flatMap((one) =>
+      [...one.textContent.matchAll(/\\w+/g)]
+      .filter((word) => lines(one.firstChild, word.index, word.index + word[0].length) > 1)
+      .map((word) => word[0]));
+    """
+    assert driver.execute_script(broken) == []
+    larger = """
+    const size = (one) => parseFloat(getComputedStyle(one).fontSize);
+    return [...document.querySelectorAll('main li, figcaption, caption')]
+      .filter((one) => size(one) > size(document.body)).length;
+    """
+    assert driver.execute_script(larger) == 0
 
 
 @pytest.mark.parametrize("name", ["grid", "study", "alone"])

@@ -128,7 +128,7 @@ def test_the_margin_is_declared_or_said_to_be_missing(data: ReportData, tmp_path
     assert f"The other comparisons ({count} single sets, means and transfer gaps)" in text
     for sentence, (_, one) in zip(sentences(data), data.judged, strict=True):
         p, corrected = one.all_runs.p_equivalence, one.all_runs.p_equivalence_holm
-        assert f"at least the margin {p_value(p)}, corrected {p_value(corrected)};" in sentence
+        assert f"at least the margin, p {p_value(p)}, corrected {p_value(corrected)};" in sentence
     folder = write_grid(tmp_path, dataclasses.replace(WORLD, margin=None))
     without = read_report_data([folder], folder)
     text = text_of(verdict_blocks(without))

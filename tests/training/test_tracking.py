@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import flaxfer
 from flaxfer.config import Data, Source, Stage, Wandb
 from flaxfer.errors import ConfigError
 from flaxfer.runtime.host import install_hint
 from flaxfer.tasks.models import model_spec
+from flaxfer.training.callbacks import Calls, check_callbacks
 from flaxfer.training.run import info
 from flaxfer.training.stage import StageSpec
 from flaxfer.training.trackers import MetricsLog
 from flaxfer.training.tracking import Tracking
+from tests.commands import python_of
 from tests.training.helpers import ENCODER, OPTIMIZER, SCORE, TRAIN
 
 RECORD = {
@@ -212,6 +217,61 @@ def test_the_config_names_the_runs_of_wandb(
     assert [run.settings[name] for name in names] == [
         *("transfer", "team", "grid", ["a", "b"], "3-direct", wanted)
     ]
+
+
+class FakeMlflow:
+    """The calls of mlflow 3.17 that the guide uses, with their signatures, and their effects."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.logged: dict[str, list[tuple[str, float, int | None]]] = {}
+        self.terminated: list[str] = []
+
+    def MlflowClient(self) -> FakeMlflow:
+        return self
+
+    def set_experiment(self, experiment_name: str) -> SimpleNamespace:
+        return SimpleNamespace(experiment_id=f"id of {experiment_name}")
+
+    def create_run(self, experiment_id: str, *, run_name: str) -> SimpleNamespace:
+        assert experiment_id == "id of transfer"
+        self.names.append(run_name)
+        self.logged[f"run {len(self.names)}"] = []
+        return SimpleNamespace(info=SimpleNamespace(run_id=f"run {len(self.names)}"))
+
+    def log_metric(self, run_id: str, key: str, value: float, *, step: int | None = None) -> None:
+        self.logged[run_id].append((key, value, step))
+
+    def set_terminated(self, run_id: str) -> None:
+        self.terminated.append(run_id)
+
+
+def test_the_callback_of_the_guide_logs_to_mlflow(
+    spec: StageSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeMlflow()
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    (code,) = (
+        block for block in python_of("docs/guides/python.md").values() if "class Mlflow" in block
+    )
+    names: dict[str, Any] = {"flaxfer": flaxfer}
+    exec(code, names)
+    callback, stage = names["Mlflow"]("transfer"), info(spec, "sts")
+    check_callbacks([callback])
+    call = Calls([callback])
+    call("on_step", stage, 1, {"loss": 0.5, "learning_rate": 0.1})
+    call("on_evaluate", stage, 1, {"pearson": 0.25}, True)
+    call("on_stage_end", stage, RECORD)
+    call("on_stage_end", dataclasses.replace(stage, seed=4), {"error": "nan"})
+    assert fake.names == ["sts direct/target seed 3", "sts direct/target seed 4"]
+    assert fake.logged == {
+        "run 1": [
+            *(("train/loss", 0.5, 1), ("train/learning_rate", 0.1, 1), ("dev/pearson", 0.25, 1)),
+            *((name, value, 6) for name, value in SCORES.items()),
+        ],
+        "run 2": [],
+    }
+    assert fake.terminated == ["run 1", "run 2"]
 
 
 @pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("wandb", "wandb")])
