@@ -67,10 +67,9 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message, where="command line", hint=hint)
 
 
-def add_config(parser: argparse.ArgumentParser, options: str = "") -> None:
+def add_config(parser: argparse.ArgumentParser, options: str = "[--config.KEY=VALUE ...]") -> None:
     """Add a config file, with or without `--config`; `options` ends the usage."""
-    usage = f"{parser.prog} [--config] FILE[:PRESET] [--config.KEY=VALUE ...] {options}"
-    parser.usage = usage.rstrip()
+    parser.usage = f"{parser.prog} [--config] FILE[:PRESET] {options}"
     group = parser.add_mutually_exclusive_group(required=True)
     what = "a config file in Python, YAML or TOML; a preset of a Python file"
     # Both are `config`: the positional argument sets nothing if it is not there.

@@ -28,7 +28,7 @@ Key = tuple[str, str, str]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `flaxfer plan`."""
-    add_config(parser, "[options]")
+    add_config(parser, "[--config.KEY=VALUE ...] [options]")
     parser.add_argument(
         "--pilot",
         type=Path,
