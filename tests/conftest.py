@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import gc
 import logging
 import os
 import shutil
@@ -29,6 +30,10 @@ if "xla_backend_optimization_level" not in FLAGS[-1]:
     FLAGS.append("--xla_backend_optimization_level=0")
 os.environ["XLA_FLAGS"] = " ".join(FLAGS)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# Tracing makes many objects that stay: with Python's threshold of 2,000, a sixth of the time goes
+# into looking for cycles among them.
+gc.set_threshold(50_000)
 
 # Compiled programs in a folder that the workers of a test run share, and the processes that tests
 # start. Several runs share the one that FLAXFER_TEST_PROGRAMS names; if that is empty, nothing is
