@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import re
 from collections import Counter
@@ -176,7 +177,7 @@ def _value(line: str) -> Any:
 
 
 def _names(records: Iterable[Any]) -> list[Key]:
-    objects = (record for record, _ in zip(records, range(HEAD)) if isinstance(record, dict))  # noqa: B905
+    objects = (record for record in itertools.islice(records, HEAD) if isinstance(record, dict))
     return [*dict.fromkeys(name for each in objects for name in each)]
 
 

@@ -131,7 +131,7 @@ def _arrays(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np
             "write safetensors.",
         )
     with open_safetensors(file) as reader:
-        arrays = {name: reader.get_tensor(name).astype(np.float32) for name in reader.keys()}  # noqa: SIM118
+        arrays = {name: reader.get_tensor(name).astype(np.float32) for name in reader.keys()}  # noqa: SIM118 - no dict
     problems = [f"missing: {name}" for name in sorted(shapes.keys() - arrays.keys())]
     problems += [f"unexpected: {name}" for name in sorted(arrays.keys() - shapes.keys())]
     for name in shapes.keys() & arrays.keys():

@@ -104,7 +104,7 @@ def _read_shards(folder: Path) -> list[Stored]:
 
 def _read_header(file: Path) -> list[Stored]:
     with open_safetensors(file) as reader:
-        slices = ((name, reader.get_slice(name)) for name in reader.keys())  # noqa: SIM118
+        slices = ((name, reader.get_slice(name)) for name in reader.keys())  # noqa: SIM118 - no dict
         return [Stored(file, n, s.get_dtype(), tuple(s.get_shape())) for n, s in slices]
 
 

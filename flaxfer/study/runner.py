@@ -152,7 +152,7 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
 
 def _import_report() -> None:
     """Import the report, with pandas and matplotlib, which takes two seconds."""
-    from flaxfer.report import terminal, writing  # noqa: F401
+    from flaxfer.report import terminal, writing  # noqa: F401 - for later
 
 
 def _go_on(stopping: Stopping, summarise: Callable[[StudyPlan], Failed]) -> bool:

@@ -198,9 +198,9 @@ def test_effect_size() -> None:
     [
         ("accuracy", 3, 0.0),
         ("accuracy", 3, 0.3),
-        ("accuracy", 5, 0.0),
+        pytest.param("accuracy", 5, 0.0, marks=pytest.mark.slow),
         ("pearson", 3, 0.0),
-        ("pearson", 10, 0.0),
+        pytest.param("pearson", 10, 0.0, marks=pytest.mark.slow),
     ],
 )
 def test_coverage(metric: str, seeds: int, effect: float) -> None:
