@@ -137,6 +137,10 @@ def _compare(
     settings = level, seed, family == "primary"
     every = _estimate(study, scores, np.full_like(collapsed_r, True), *settings)
     sound = _estimate(study, scores, ~collapsed_r, *settings) if partly else (None, None)
+    all_runs = every[0]
+    if study.margin is not None and collapsed_r.all():
+        # Equal scores of runs that learned nothing say nothing about the tasks.
+        all_runs = dataclasses.replace(all_runs, p_equivalence=1.0)
     comparison = Comparison(
         workdir=str(study.workdir),
         study=study.study.name,
@@ -150,7 +154,7 @@ def _compare(
         paired=study.paired,
         units=scores.units,
         at_chance=scores.at_chance,
-        all_runs=every[0],
+        all_runs=all_runs,
         collapsed=tuple(collapsed),
         not_transferred=tuple(not_transferred),
         without_collapsed=sound[0],

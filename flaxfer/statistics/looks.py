@@ -139,11 +139,14 @@ def take_look(record: Study, workdir: Path, seeds: int, last: int, before: Seque
 
 
 def _headline(study: StudyRuns) -> Difference | None:
-    """Return the difference of the primary comparison; None if it cannot be compared."""
+    """Return the difference of the primary comparison; None if it cannot be compared.
+
+    Runs that have all collapsed cannot: their equal scores say nothing about the tasks.
+    """
     sets = study.sets(DRAWS, 0)
     every = [*sets.values(), *study.means(sets)]
     scores = next((one for one in every if (one.language, one.set) == study.headline), None)
-    if scores is None:
+    if scores is None or study.collapsed(list(sets.values())).all():
         return None
     direct, staged = study.compared(np.full(len(study.runs), True))
     return Difference(

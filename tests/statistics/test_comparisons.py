@@ -383,6 +383,14 @@ def test_a_margin_lets_studies_show_no_relevant_change(tmp_path: Path) -> None:
     assert all(one.margin is None for one in errors)
 
 
+def test_runs_that_learned_nothing_show_no_lack_of_change(tmp_path: Path) -> None:
+    constant = {run: np.full_like(output, 2.5) for run, output in noisy(0.2, 0.2, 5).items()}
+    workdir = declare(write_study(tmp_path / "a", SCORES, constant, DATA), pearson=0.02)
+    for one in compare([workdir], draws=DRAWS).comparisons:
+        assert len(one.collapsed) == 10 and one.all_runs.difference == 0
+        assert one.all_runs.p_equivalence == 1 and one.all_runs.verdict == "undecided"
+
+
 def test_needed_designs_hold_at_the_level_after_correction(tmp_path: Path) -> None:
     studies = {f"study{i}": noisy(1.0, 0.9, 3 + i) for i in range(3)}
     workdirs = [write_study(tmp_path / name, SCORES, of, DATA) for name, of in studies.items()]

@@ -246,6 +246,16 @@ def test_a_study_without_predictions_of_a_condition_goes_on_to_the_last_look(
     assert {look.p_sequential for look in read_study(tmp_path / "lost").looked} == {1.0}
 
 
+def test_a_look_at_runs_that_learned_nothing_decides_nothing(tmp_path: Path) -> None:
+    outputs = World(tmp_path, {"constant": 0.1}).outputs["constant"]
+    constant = {run: np.zeros_like(output) for run, output in outputs.items()}
+    workdir = write_study(tmp_path / "constant", TASK, constant, DATA)
+    record = json.loads((workdir / "study.json").read_text()) | {"margin": {"pearson": 0.02}}
+    (workdir / "study.json").write_text(json.dumps(record))
+    look = statistics_looks.take_look(read_study(workdir), workdir, LAST, LAST, [])
+    assert (look.p_sequential, look.p_equivalence_sequential) == (1.0, 1.0)
+
+
 def test_a_look_sees_the_runs_of_its_seeds_alone(tmp_path: Path) -> None:
     outputs = World(tmp_path, {"large": 0.1}).outputs["large"]
     first = {run: output for run, output in outputs.items() if run[1] < 3}
