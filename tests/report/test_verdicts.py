@@ -13,7 +13,7 @@ import pytest
 from flaxfer.report.csv_tex import comparisons_csv
 from flaxfer.report.data import Entry, ReportData, read_report_data
 from flaxfer.report.document import Block, Figure, Folded, Table, Text, Verdicts
-from flaxfer.report.formatting import about, p_value
+from flaxfer.report.formatting import about, p_value, signed
 from flaxfer.report.languages import CORRELATION_NOTE, language_blocks
 from flaxfer.report.verdicts import target_blocks, verdict_blocks
 from flaxfer.statistics.multiplicity import Verdict
@@ -224,4 +224,7 @@ def test_targets_show_corrected_values(data: ReportData) -> None:
 
 def test_numbers() -> None:
     assert [about(n) for n in (7, 540, 1801, 99_100)] == ["7", "540", "1,900", "100,000"]
+    assert [signed(x) for x in (0.0, -0.25, 0.0004, -2e-6)] == [
+        "+0.000", "-0.250", "+0.0004", "-0.000002",
+    ]  # fmt: skip
     assert [p_value(p) for p in (None, 0.0, 1e-8)] == ["\N{EN DASH}", "<1e-15", "1e-08"]

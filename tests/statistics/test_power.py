@@ -86,6 +86,14 @@ def test_without_variance_over_seeds_the_test_is_normal(alpha: float) -> None:
     )
 
 
+def test_degrees_of_freedom_with_both_variances_are_satterthwaites() -> None:
+    df = 4 / (0.02 / (0.01 + 0.02)) ** 2
+    critical = stats.t.ppf(0.975, df)
+    shifted = stats.nct(df, 0.5 / 0.03**0.5)
+    expected = shifted.sf(critical) + shifted.cdf(-critical)
+    assert power.power(0.5, 0.01, 0.1, 5, 0.05, groups=1) == pytest.approx(expected, rel=1e-6)
+
+
 def test_power_with_both_variances_is_that_of_simulated_tests() -> None:
     examples, by_seed, runs = 0.5, 2.0, 4
     rng, count = np.random.default_rng(0), 40_000

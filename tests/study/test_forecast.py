@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from flaxfer.config import Config, Data, Model, Stage, Task
+from flaxfer.config.seeds import Looks
 from flaxfer.models.spec import ModelSpec
 from flaxfer.runtime import progress
 from flaxfer.runtime.files import write_atomically
@@ -109,6 +110,12 @@ def test_a_forecast_counts_each_stage_once(tmp_path: Path) -> None:
         row,
     ]
     assert "direct/target of first, third" in lines and len(row) <= 80
+    looked = dataclasses.replace(CONFIG, seeds=Looks((2, 4)))
+    with Claims() as claims, progress.console.capture() as capture:
+        forecast.show([StudyPlan(looked, ((done,),), (0, 1, 2, 3))], claims, True)
+    assert "seeds: looks at 2, 4 seeds;" in capture.get()
+    assert "and these are the stages up to the last look" in capture.get().replace("\n", " ")
+    assert "looks" not in text
     assert brief.get().splitlines() == [
         "6 stages of 3 studies: 1 done, 2 failed, 1 running, 2 to do (flaxfer plan lists them)",
         text.splitlines()[-1],
