@@ -257,13 +257,17 @@ SUBCOMMANDS = {
         languages and lines are named. The exit code is 3 if a file that is there cannot be scored.
 
         Folders are those of the published script: a folder for each task, with a file for each
-        language. LAReQA, which it does not score, has a ranking for each question, as Mewsli-X.""",
+        language. LAReQA, which it does not score, has a ranking for each question, as Mewsli-X.
+
+        `xtreme lareqa` scores an encoder on LAReQA in the pools of its paper: among the candidates
+        of all languages, and of each pair of languages.""",
         (
             Example("a submission", "flaxfer xtreme score PREDICTIONS LABELS"),
             Example(
                 "to files: all scores, and predictions that the published script reads",
                 "flaxfer xtreme score PREDICTIONS LABELS --json scores.json --output FOLDER",
             ),
+            Example("a dual encoder on LAReQA", "flaxfer xtreme lareqa EXPORT XQUAD_R"),
         ),
     ),
     "list": Subcommand(

@@ -14,7 +14,7 @@ ROOT = Path(flaxfer.__file__).parent
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
 TOP = {"__init__.py", "__main__.py", "main.py", "subcommands.py", "api.py", "errors.py"}
 PACKAGES = (
-    *("study", "report", "statistics", "aot", "interop", "xtreme", "training", "evaluation"),
+    *("study", "report", "statistics", "aot", "xtreme", "interop", "training", "evaluation"),
     *("tasks", "models", "data", "config", "demo", "runtime"),
 )
 """A package imports those after it, and `errors`."""

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flaxfer.config import Source
 from flaxfer.data.files import decode, parse_json, read_bytes
@@ -38,6 +38,25 @@ HINTS: Mapping[str, tuple[str, str]] = {
     "squad_sentences": ("SQuAD", "set format to how it is written, or correct the file."),
 }
 """Name of the data set of a format, and what to do about a file that is none of its files."""
+
+
+class Pool(NamedTuple):
+    """The questions of all languages, and the candidates for their answers.
+
+    Attributes:
+      questions: Texts of the questions whose answer begins in a sentence.
+      question_languages: Language of each.
+      candidates: The passages of all paragraphs, those of a language that are equal but for case,
+        punctuation and spaces once.
+      candidate_languages: Language of each.
+      relevant: Indices of the candidates that answer each question, in all languages.
+    """
+
+    questions: Sequence[str]
+    question_languages: Sequence[str]
+    candidates: Sequence[str]
+    candidate_languages: Sequence[str]
+    relevant: Sequence[Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,17 +94,8 @@ def lareqa(path: Path, source: Source, keys: Sequence[Key]) -> Table:
     Raises:
       DataError: There is no file, or one is not built as those of XQuAD-R.
     """
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    if not files:
-        hint = "name the folder that holds ar.json, de.json and the others."
-        raise DataError("there are no json files", where=str(path), hint=hint)
     normal = functools.cache(normalise)  # Paragraphs have several questions.
-    by_language = {
-        file.stem: _questions(
-            decode(read_bytes(file, "path", "lareqa"), source.encoding, file), file, "lareqa"
-        )
-        for file in files
-    }
+    by_language = _by_language(path, source.encoding)
     records: list[tuple[Any, ...]] = []
     read: list[_Question] = []
     for language, questions in by_language.items():
@@ -105,6 +115,45 @@ def lareqa(path: Path, source: Source, keys: Sequence[Key]) -> Table:
             )
             read.append(question)
     return _table(path, keys, NAMES, records, read, sum(map(len, by_language.values())))
+
+
+def read_pool(path: Path) -> Pool:
+    """Read the questions and candidates of a folder of XQuAD-R.
+
+    Raises:
+      DataError: There is no file, or one is not built as those of XQuAD-R.
+    """
+    by_language = _by_language(path, "utf-8")
+    number_of: dict[tuple[str, str], int] = {}
+    candidates: list[tuple[str, str]] = []
+    normal = functools.cache(normalise)
+
+    def number(language: str, text: str) -> int:
+        key = language, normal(text)
+        if key not in number_of:
+            number_of[key] = len(candidates)
+            candidates.append((language, text))
+        return number_of[key]
+
+    right: dict[str, list[int]] = {}
+    for language, questions in by_language.items():
+        for identity, question in questions.items():
+            numbers = [number(language, text) for text in question.passages]
+            if question.answer is not None:
+                right.setdefault(identity, []).append(numbers[question.answer])
+    asked = [
+        (language, identity, question.text)
+        for language, questions in by_language.items()
+        for identity, question in questions.items()
+        if question.answer is not None
+    ]
+    return Pool(
+        [text for _, _, text in asked],
+        [language for language, _, _ in asked],
+        [text for _, text in candidates],
+        [language for language, _ in candidates],
+        [right[identity] for _, identity, _ in asked],
+    )
 
 
 def squad_sentences(text: str, path: Path, source: Source, keys: Sequence[Key]) -> Table:
@@ -127,6 +176,20 @@ def squad_sentences(text: str, path: Path, source: Source, keys: Sequence[Key]) 
             records.append((question.text, passage, name, question.paragraph))
             read.append(question)
     return _table(path, keys, SQUAD_NAMES, records, read, len(questions))
+
+
+def _by_language(path: Path, encoding: str) -> dict[str, dict[str, _Question]]:
+    """Return the questions of a folder or file by language and id."""
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        hint = "name the folder that holds ar.json, de.json and the others."
+        raise DataError("there are no json files", where=str(path), hint=hint)
+    return {
+        file.stem: _questions(
+            decode(read_bytes(file, "path", "lareqa"), encoding, file), file, "lareqa"
+        )
+        for file in files
+    }
 
 
 def _table(

@@ -10,7 +10,7 @@ from typing import Any
 
 from flaxfer.errors import ConfigError, DataError, summarised
 from flaxfer.runtime.files import write_atomically
-from flaxfer.xtreme import scoring
+from flaxfer.xtreme import lareqa, scoring
 from flaxfer.xtreme.benchmarks import BENCHMARKS, LANGUAGES, MODES
 
 DASH = "-"
@@ -44,9 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write the predictions with the names and formats that the published script reads",
     )
     score.add_argument("--json", type=Path, metavar="FILE", help="write all scores")
+    score.set_defaults(action=_score)
+    what = "score an encoder on LAReQA, by languages of questions and candidates"
+    pools = subcommands.add_parser("lareqa", help=what, description=f"{what.capitalize()}.")
+    lareqa.add_arguments(pools)
+    pools.set_defaults(action=lareqa.run)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Run a subcommand of `flaxfer xtreme`."""
+    code: int = args.action(args)
+    return code
+
+
+def _score(args: argparse.Namespace) -> int:
     """Score a submission, print its averages, and write what is asked for."""
     modes = MODES if args.mode == "both" else (args.mode,)
     if args.output and "corrected" not in modes:
