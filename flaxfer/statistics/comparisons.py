@@ -134,13 +134,9 @@ def _compare(
         elif why:
             not_transferred.append(Collapsed(run.condition, run.seed, run.id, why))
     partly = collapsed and all(study.compared(~collapsed_r))
-    settings = level, seed, family == "primary"
+    settings = level, seed, family == "primary", not collapsed_r.all()
     every = _estimate(study, scores, np.full_like(collapsed_r, True), *settings)
     sound = _estimate(study, scores, ~collapsed_r, *settings) if partly else (None, None)
-    all_runs = every[0]
-    if study.margin is not None and collapsed_r.all():
-        # Equal scores of runs that learned nothing say nothing about the tasks.
-        all_runs = dataclasses.replace(all_runs, p_equivalence=1.0)
     comparison = Comparison(
         workdir=str(study.workdir),
         study=study.study.name,
@@ -154,7 +150,7 @@ def _compare(
         paired=study.paired,
         units=scores.units,
         at_chance=scores.at_chance,
-        all_runs=all_runs,
+        all_runs=every[0],
         collapsed=tuple(collapsed),
         not_transferred=tuple(not_transferred),
         without_collapsed=sound[0],
@@ -167,9 +163,18 @@ def _family(study: Compared, scores: SetScores) -> Family:
 
 
 def _estimate(
-    study: Compared, scores: SetScores, kept: np.ndarray, level: float, seed: int, primary: bool
+    study: Compared,
+    scores: SetScores,
+    kept: np.ndarray,
+    level: float,
+    seed: int,
+    primary: bool,
+    learned: bool,
 ) -> tuple[Estimate, AnyDifference]:
-    """Return the estimate from the runs that `kept`, (runs,) bool, selects."""
+    """Return the estimate from the runs that `kept`, (runs,) bool, selects.
+
+    `learned` is whether any run learned something.
+    """
     first, second = study.compared(kept)
     of_pairs = study.kept_pairs(kept)
     pairs = scores.scores[np.array(study.pairs, int)][:, of_pairs]
@@ -179,7 +184,9 @@ def _estimate(
     primary = primary and study.metric == study.study.metric
     difference = of_all_looks(
         study.study,
-        Difference(direct, staged, *resampled, scores.largest, paired=study.paired),
+        Difference(
+            direct, staged, *resampled, scores.largest, paired=study.paired, learned=learned
+        ),
         primary and bool(kept.all()),
     )
     low, high = difference.interval(level)

@@ -108,6 +108,8 @@ class Difference:
       staged_BR: (B, R) scores of the staged runs in the same resamples.
       largest: largest possible absolute difference.
       paired: whether run i of both conditions has the same seed, so that their difference counts.
+      learned: whether a run learned anything. Equal scores of runs that did not say nothing about
+        the tasks, so there is no evidence of equivalence.
 
     Attributes:
       value: observed difference of the mean scores.
@@ -125,7 +127,9 @@ class Difference:
         largest: float = math.inf,
         *,
         paired: bool = False,
+        learned: bool = True,
     ):
+        self._learned = learned
         self.value = float(staged.mean() - direct.mean())
         self.over: Over = "examples alone"
         self.components: Components | None = None
@@ -215,6 +219,8 @@ class Difference:
         It is the larger one of two one-sided tests (Schuirmann 1987): not below -margin, not above
         margin.
         """
+        if not self._learned:
+            return 1.0
         return min(max(self.tail(-margin, above=False), self.tail(margin, above=True)), 1.0)
 
 

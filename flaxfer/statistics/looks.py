@@ -139,14 +139,11 @@ def take_look(record: Study, workdir: Path, seeds: int, last: int, before: Seque
 
 
 def _headline(study: StudyRuns) -> Difference | None:
-    """Return the difference of the primary comparison; None if it cannot be compared.
-
-    Runs that have all collapsed cannot: their equal scores say nothing about the tasks.
-    """
+    """Return the difference of the primary comparison; None if it cannot be compared."""
     sets = study.sets(DRAWS, 0)
     every = [*sets.values(), *study.means(sets)]
     scores = next((one for one in every if (one.language, one.set) == study.headline), None)
-    if scores is None or study.collapsed(list(sets.values())).all():
+    if scores is None:
         return None
     direct, staged = study.compared(np.full(len(study.runs), True))
     return Difference(
@@ -154,6 +151,7 @@ def _headline(study: StudyRuns) -> Difference | None:
         *(scores.resampled[:, direct], scores.resampled[:, staged]),
         scores.largest,
         paired=study.paired,
+        learned=not study.collapsed(list(sets.values())).all(),
     )
 
 
