@@ -325,7 +325,8 @@ def test_other_delimiters_are_looked_for_in_any_text(tmp_path: Path) -> None:
     for first in ("x" * 200_000, "a\rb", 'a"b', '"a'):
         wrong = source(tmp_path, "data.tsv", f"{first}\nmore\n")
         error = refused(wrong)
-        assert error.details[0] == "there is no column 'text'" and len(str(error)) < 500
+        assert error.details[0] == "there is no column 'text'"
+        assert len(str(error).replace(str(tmp_path), "")) < 500
 
 
 def test_a_blank_first_line_is_named(tmp_path: Path) -> None:
@@ -345,7 +346,7 @@ def test_one_misspelt_of_many_columns_is_a_short_message(tmp_path: Path) -> None
     assert "the columns are 'column_number_9999', " in str(error)
     assert "and 9,980 more" in str(error) and len(str(error)) < 1000
     long = source(tmp_path, "data.csv", f"{'x' * 5000},label\na,pos\n")
-    assert len(str(refused(long))) < 500
+    assert len(str(refused(long)).replace(str(tmp_path), "")) < 500
 
 
 def test_pairs_of_a_file_of_another_kind_are_one_error(tmp_path: Path) -> None:
