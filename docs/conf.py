@@ -18,7 +18,7 @@ from flaxfer import __version__
 project, author, version = "flaxfer", "The flaxfer authors", __version__
 copyright = author  # Sphinx reads this name.
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["controls", "paper-local"]
+exclude_patterns = ["controls", "paper-local", "xtreme_r"]
 html_theme, html_title = "furo", f"flaxfer {version}"
 html_copy_source = html_show_copyright = False
 myst_enable_extensions = ["deflist"]
