@@ -137,7 +137,7 @@ def batch_numbers(n: int, size: int, seed: int) -> Iterator[list[int]]:
         left = left[size:]
 
 
-@torch.inference_mode()  # type: ignore[untyped-decorator]
+@torch.inference_mode()
 def score(model: DualEncoder, examples: Examples) -> float:
     """Return mAP@20 over all passages of a set."""
     model.eval()

@@ -163,7 +163,7 @@ class TrainPlan:
     def shapes(
         self, step: int, mesh: jax.sharding.Mesh
     ) -> Iterator[dict[str, jax.ShapeDtypeStruct]]:
-        """Yield the batch shapes of all bucket sizes; that of the step comes first."""
+        """Yield the batch shape of each bucket size, beginning with that of the step."""
         batch, where = self.batch(step), row_sharding(mesh, *self._lead)
         axis = len(self._lead)
 

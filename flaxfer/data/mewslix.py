@@ -77,7 +77,7 @@ def entities(path: Path) -> Iterator[tuple[int, str, str]]:
 
 
 class _Fault(Exception):
-    """What is wrong with a line."""
+    """A fault of a line, which the message describes."""
 
 
 class _Span(NamedTuple):

@@ -104,7 +104,7 @@ MODULE_READERS: Mapping[str, Callable[[Path], Module]] = {
 
 
 def _check_names(settings: Mapping[str, Any], folder: Path) -> None:
-    """Check that a module maps the vector of a text to that of the same text, and nothing else."""
+    """Check that a module reads and replaces the vector of a text, and nothing else."""
     for key in ("module_input_name", "module_output_name"):
         if settings.get(key) not in (None, "sentence_embedding"):
             _refuse(f"{key} {settings[key]!r:.80} is not implemented", folder)

@@ -143,7 +143,7 @@ def result(text: str) -> None:
 
 @contextlib.contextmanager
 def logging_from(level: int, name: str = "flaxfer") -> Iterator[None]:
-    """Log nothing below a level meanwhile; `name` is that of the logger."""
+    """Raise the level of the logger `name` within a `with` block."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(level)

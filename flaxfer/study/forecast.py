@@ -88,7 +88,7 @@ def _show_table(title: str, stages: Sequence[Entry]) -> None:
     for entry in stages:
         name = f"{entry.spec.condition}/{entry.spec.name}"
         groups.setdefault(f"{name} of {', '.join(entry.studies)}", []).append(entry)
-    say(f"{title}")
+    say(title)
     # The state comes last: the name of a process has any length.
     say(f"  {'identity':<16}  {'seed':>6}  {'steps':>9}  {'time left':>10}  state")
     for heading, members in groups.items():

@@ -46,13 +46,13 @@ class _Rankings(Predictions):
         return top_k(unit[:n], unit[n:], min(RANKED, len(unit) - n))
 
     @functools.cached_property
-    def _names(self) -> Mapping[int, str]:
+    def _names(self) -> Mapping[int, str] | Sequence[str]:
         """Names of all passages: the id of the first example of each, and its place there.
 
         Candidates have names of their own.
         """
         if self.data.candidates:
-            return dict(enumerate(self.data.candidates))
+            return self.data.candidates
         names: dict[int, str] = {}
         for identity, numbers in zip(self.data.id, self.data.reference, strict=True):
             for place, number in enumerate((*numbers.right, *numbers.wrong)):

@@ -186,7 +186,7 @@ class CheckpointStore:
         return scored + [c for c in reversed(every) if not np.isfinite(c.score)]
 
     def improves(self, score: float) -> bool:
-        """Return whether a score is defined, and better than that of every checkpoint."""
+        """Return whether a score is better than those of all checkpoints; NaN never is."""
         scores = [self._sign * checkpoint.score for checkpoint in self.all()]
         return bool(np.isfinite(score)) and not any(s >= self._sign * score for s in scores)
 

@@ -163,7 +163,7 @@ def test_multi_bootstrap_of_seeds_equals_scipy() -> None:
 
 
 class Drawn:
-    """Gives drawn places of runs in place of a generator."""
+    """A stand-in for a random generator that returns given draws."""
 
     def __init__(self, *places: np.ndarray):
         self.places = list(places)
